@@ -1,0 +1,145 @@
+"""The vocabulary that passes between stages: frozen dataclasses, each with the Parquet schema of its table."""
+
+import types
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+Kind = Literal["closed", "open"]
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One question about one image, with its reference answer."""
+
+    id: str
+    """Unique in its dataset; holds the dataset's own row id, as `vqa-rad:417`."""
+    image_id: str
+    question: str
+    answer: str
+    kind: Kind
+    """`closed` for a choice among stated answers (nearly always yes or no), else `open`."""
+    split: Split
+    dataset: str
+    language: str
+    modality: str | None = None
+    organ: str | None = None
+    topic: str | None = None
+    """The dataset's own question type, as `PRES` or `Modality`."""
+    group: str | None = None
+    """Images that must not be parted by a split (a patient or a published case), where the dataset says so."""
+    site: str | None = None
+    """The hospital that made the image, where the dataset says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image file, its bytes as published."""
+
+    id: str
+    data: bytes
+    width: int
+    height: int
+    caption: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One known abnormality in an image, with the pixels that show it."""
+
+    image_id: str
+    name: str
+    position: str
+    """Height and side in the image, as `upper left`."""
+    size: str
+    mask: bytes
+    """PNG, 8-bit grayscale, same size as the image: 255 on the finding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A case of a hospital's library that was retrieved for another case of that hospital."""
+
+    case_id: str
+    rank: int
+    """0 is the nearest."""
+    neighbour_id: str
+    similarity: float
+    """Inner product of unit vectors, from -1 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What a hospital sends to the coordinator after one round, beside its adapter tensors."""
+
+    hospital: str
+    round: int
+    samples: int
+    """Training cases seen in one epoch: the weight in FedAvg."""
+    loss: float
+    """Mean training loss per answer token."""
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What one configuration answered to one test case."""
+
+    case_id: str
+    hospital: str
+    kind: Kind
+    question: str
+    reference: str
+    prediction: str
+    neighbours: tuple[str, ...]
+    """Ids of the cases shown in the prompt, nearest first."""
+
+
+Record = TypeVar("Record", Case, Image, Finding, Neighbour, Update, Prediction)
+
+ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bytes: pa.binary()}
+
+
+@cache
+def schema(record: type) -> pa.Schema:
+    """The Arrow schema of a record class: optional fields nullable, everything else required."""
+    hints = get_type_hints(record)
+    return pa.schema([_field(field.name, hints[field.name]) for field in fields(record)])
+
+
+def _field(name: str, hint: Any) -> pa.Field:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return pa.field(name, ARROW[next(a for a in arguments if a is not type(None))], nullable=True)
+    if origin is Literal:
+        return pa.field(name, pa.string(), nullable=False)
+    if origin is tuple:
+        return pa.field(name, pa.list_(ARROW[arguments[0]]), nullable=False)
+    return pa.field(name, ARROW[hint], nullable=False)
+
+
+def write_table(sink: BinaryIO, record: type[Record], rows: Iterable[Record]) -> None:
+    """Write rows of one record class as a Parquet table, in the given order."""
+    names = [field.name for field in fields(record)]
+    columns = {name: [] for name in names}  # type: dict[str, list[Any]]
+    for row in rows:
+        for name in names:
+            columns[name].append(getattr(row, name))
+    pq.write_table(pa.table(columns, schema=schema(record)), sink, compression="zstd")
+
+
+def read_table(path: Path, record: type[Record]) -> list[Record]:
+    """Read a table that `write_table` wrote, in its order."""
+    table = pq.read_table(path, schema=schema(record))
+    columns = [table.column(field.name).to_pylist() for field in fields(record)]
+    for index, field in enumerate(fields(record)):
+        if pa.types.is_list(table.schema.field(field.name).type):
+            columns[index] = [tuple(value) for value in columns[index]]
+    return [record(*values) for values in zip(*columns, strict=True)]

@@ -1,0 +1,204 @@
+"""Artifacts on disk: content digests, folders that appear whole or not at all, the manifest that is written last.
+
+A stage's folder is `artifacts/<area>/<stage>/<key>/`. The key digests the stage's settings, its inputs and its
+code, so the same work always lands in the same place. Files are written into a hidden sibling that is renamed once
+its manifest is on disk: a reader sees a whole folder or none.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydantic import BaseModel, ConfigDict
+
+from tasks.errors import StudyError
+
+ROOT = Path("artifacts")
+MANIFEST = "manifest.json"
+
+
+class Ref(BaseModel):
+    """A finished folder: all that stages pass to each other."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    """Relative to the artifacts folder, with forward slashes."""
+    digest: str
+    """Of the names and contents of its files."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return ROOT / self.path
+
+    def manifest(self) -> dict[str, Any]:
+        """What the stage wrote of itself: `files`, `digest`, `summary`, `seconds`, `peak_memory_bytes`."""
+        return json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+
+    def verified(self) -> "Ref":
+        """The same reference, once every file was found to be what the manifest says.
+
+        Raises FileNotFoundError or ValueError where a file is gone or changed.
+        """
+        manifest = self.manifest()
+        if manifest["digest"] != self.digest or _digest_of(manifest["files"]) != self.digest:
+            raise ValueError(f"{self.path}: the manifest is not the one that was referred to")
+        for name, entry in manifest["files"].items():
+            if file_digest(self.folder / name) != entry["sha256"]:
+                raise ValueError(f"{self.path}/{name}: the content has changed")
+        return self
+
+
+class Folder:
+    """A folder in the making."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.summary: dict[str, Any] = {}
+        """Counts and notes for the manifest; not part of the digest."""
+        self.ref: Ref
+        """Set once the folder is finished."""
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """A new binary file in the folder."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as sink:
+            yield sink
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write one file whole."""
+        with self.open(name) as sink:
+            sink.write(data)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write one JSON file, keys in the order given."""
+        self.write(name, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+@contextlib.contextmanager
+def writing(area: str, stage: str, key: str) -> Iterator[Folder]:
+    """Make `area/stage/key`: on leaving, its manifest is written, it appears, and `folder.ref` refers to it.
+
+    On any error nothing is left behind. Raises StudyError where the disk is full or not writable.
+    """
+    target = ROOT / area / stage / key
+    hidden = target.with_name(f".{key}.{os.getpid()}.tmp")
+    started = time.perf_counter()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(target.parent)
+        hidden.mkdir()
+        folder = Folder(hidden)
+        yield folder
+        folder.ref = _finish(folder, target, time.perf_counter() - started)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        raise StudyError(
+            f"Cannot write {target}: {error.strerror or error}; free some space or mend the permissions, and run again."
+        ) from None
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _finish(folder: Folder, target: Path, seconds: float) -> Ref:
+    files = {
+        path.relative_to(folder.path).as_posix(): {"sha256": file_digest(path), "bytes": path.stat().st_size}
+        for path in sorted(folder.path.rglob("*"))
+        if path.is_file()
+    }
+    digest = _digest_of(files)
+    folder.write_json(
+        MANIFEST,
+        {
+            "files": files,
+            "digest": digest,
+            "summary": folder.summary,
+            "seconds": round(seconds, 3),
+            "peak_memory_bytes": peak_memory(),
+        },
+    )
+    if target.exists():  # damaged, or written by another process meanwhile: ours is whole
+        discarded = folder.path.with_suffix(".old")
+        target.rename(discarded)
+        shutil.rmtree(discarded)
+    folder.path.rename(target)
+    return Ref(path=target.relative_to(ROOT).as_posix(), digest=digest)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove what a killed process of this machine left half-written."""
+    for path in parent.glob(".*.tmp"):
+        match = re.search(r"\.(\d+)\.tmp$", path.name)
+        if match and not Path(f"/proc/{match[1]}").exists() and Path("/proc/self").exists():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def stage_key(stage: str, settings: Mapping[str, Any], inputs: Iterable[Ref], code: Iterable[str]) -> str:
+    """The key of a stage: a digest of its own settings, its inputs' contents and the code it runs.
+
+    `code` lists packages or modules under `tasks`, as `ingest` or `engine`.
+    """
+    content = {
+        "stage": stage,
+        "settings": settings,
+        "inputs": [[ref.path.rsplit("/", 1)[0], ref.digest] for ref in inputs],
+        "code": [code_digest(name) for name in ("records", "store", *code)],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@cache
+def code_digest(name: str) -> str:
+    """The digest of one module or package of `tasks`."""
+    place = Path(__file__).parent / name
+    paths = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def tree_digest(folder: Path) -> str:
+    """The digest of all files of a folder outside the store, as a model's: names and contents."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + file_digest(path).encode())
+    return digest.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def _digest_of(files: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def derived_seed(*parts: object) -> int:
+    """A seed that follows from its parts alone, the same in every process: 0 to 2**31 - 1."""
+    text = json.dumps([str(part) for part in parts])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def peak_memory() -> int:
+    """The largest resident memory of this process so far, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
