@@ -1,0 +1,25 @@
+"""What runs, in which order: Prefect flows, and the `fed-rag` command.
+
+Nothing that this project starts reports to anyone unless its user says so: set before Prefect, Flower or the
+Hugging Face libraries are imported.
+"""
+
+import os
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+}
+PREFECT = {
+    # The embedded server starts slowly on a busy machine, and loses bursts of task runs in small batches.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "fed_rag",
+}
+
+for _name, _value in (QUIET | PREFECT).items():
+    os.environ.setdefault(_name, _value)

@@ -3,7 +3,6 @@
 import types
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -85,13 +84,14 @@ class Update:
     loss: float
     """Mean training loss per answer token."""
     steps: int
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What one configuration answered to one test case."""
+    """What one configuration or baseline answered to one test case."""
 
+    configuration: str
+    """As `fed+rag`, `base` or `majority`."""
     case_id: str
     hospital: str
     kind: Kind
@@ -107,7 +107,6 @@ Record = TypeVar("Record", Case, Image, Finding, Neighbour, Update, Prediction)
 ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bytes: pa.binary()}
 
 
-@cache
 def schema(record: type) -> pa.Schema:
     """The Arrow schema of a record class: optional fields nullable, everything else required."""
     hints = get_type_hints(record)

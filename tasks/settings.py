@@ -1,4 +1,4 @@
-"""The study's settings: what the flow takes, what the dashboard's form shows, what every stage's cache key is made of."""
+"""The settings of a study: what the flow takes, what the dashboard shows, what cache keys are made of."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -126,6 +126,11 @@ class Study(Settings):
     seed: int = Field(0, ge=0, lt=2**31)
     """Every random choice of the study follows from it."""
 
+    @property
+    def configuration(self) -> str:
+        """What the study is called beside others: `fed+rag`, `fed`, `centralised+rag` or `centralised`."""
+        return ("fed" if self.partition.hospitals > 1 else "centralised") + ("+rag" if self.retrieval.k else "")
+
 
 def describe(model: type[BaseModel] = Study, prefix: str = "") -> Iterator[tuple[str, str, str]]:
     """Every setting as (dotted name, default, description), in the order of the file."""
@@ -135,8 +140,10 @@ def describe(model: type[BaseModel] = Study, prefix: str = "") -> Iterator[tuple
         else:
             default = field.get_default()
             shown = list(default) if isinstance(default, tuple) else default
-            yield f"{prefix}{name}", yaml.safe_dump(shown, default_flow_style=True).split("\n")[0], str(
-                field.description
+            yield (
+                f"{prefix}{name}",
+                yaml.safe_dump(shown, default_flow_style=True).split("\n")[0],
+                str(field.description),
             )
 
 

@@ -173,7 +173,6 @@ def code_digest(name: str) -> str:
     return digest.hexdigest()
 
 
-@cache
 def tree_digest(folder: Path) -> str:
     """The digest of all files of a folder outside the store, as a model's: names and contents."""
     digest = hashlib.sha256()

@@ -1,0 +1,117 @@
+"""The `fed-rag` command."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tasks.errors import StudyError
+from tasks.settings import describe, load_study
+
+app = typer.Typer(
+    help="Fine-tune one small vision-language model across hospitals, with each hospital's private retrieval.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+console = Console()
+
+
+def _settings_help() -> str:
+    """Every setting on a line of its own, for `--help`."""
+    lines = [f"[cyan]{name}[/cyan] [dim]({default})[/dim]  {text}" for name, default, text in describe()]
+    return "[bold]Settings[/bold], with their defaults:\n\n" + "\n\n".join(lines)
+
+
+SettingsFile = Annotated[Path | None, typer.Option("--settings", help="YAML file of settings.", show_default=False)]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="One setting, as retrieval.k=5; may be repeated."),
+]
+
+
+@app.command(epilog=_settings_help())
+def run(settings: SettingsFile = None, assignments: Assignments = None) -> None:
+    """Run a study: from published data files to a scored federated model with private retrieval.
+
+    What an earlier run has made, and nothing has changed of, is found and not made again.
+    """
+    study = load_study(settings, tuple(assignments or ()))
+    _log_to_console()
+    from flows.fed_rag import fed_rag
+
+    folder = Path(fed_rag(study))
+    _print_results(folder)
+    console.print(f"Results: [bold]{folder}[/bold] (also artifacts/latest): results.json, results.md")
+    if not os.environ.get("PREFECT_API_URL"):
+        console.print("Dashboard: run `prefect server start`, open http://127.0.0.1:4200, then Runs and Artifacts.")
+
+
+@app.command()
+def ask(
+    image: Annotated[Path, typer.Argument(help="Image file.", show_default=False)],
+    question: Annotated[str, typer.Argument(help="What to ask about it.", show_default=False)],
+    hospital: Annotated[str, typer.Option(help="Whose library is searched, as hospital-1.")] = "hospital-1",
+    run: Annotated[Path | None, typer.Option(help="Folder of a run; the newest one if not given.")] = None,
+) -> None:
+    """Ask a trained model about an image, and see the cases that it was shown."""
+    from flows.ask import answer
+
+    reply = answer(run or Path("artifacts/latest"), hospital, image, question)
+    table = Table("similarity", "case", "image", "question", "answer", title="Cases shown to the model, nearest first")
+    for similarity, case in reply.shown:
+        table.add_row(f"{similarity:.3f}", case.id, case.image_id, case.question, case.answer)
+    if reply.shown:
+        console.print(table)
+    console.print(f"[bold]{reply.text or '(no answer)'}[/bold]")
+
+
+@app.command()
+def pretrain(
+    out: Annotated[Path, typer.Option(help="Folder that receives the base.")] = Path("artifacts/base"),
+    images: Annotated[int, typer.Option(min=100, help="Public images to draw.")] = 8000,
+    seed: Annotated[int, typer.Option(min=0, help="Every random choice follows from it.")] = 0,
+) -> None:
+    """Train the embedded base from nothing on the public part of phantom."""
+    _log_to_console()
+    from flows.pretrain import pretrain as flow
+
+    console.print(f"Base: [bold]{flow(out, images, seed)}[/bold]")
+
+
+def _log_to_console() -> None:
+    """The study's own lines on the terminal; of Prefect's, warnings and errors."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    logger = logging.getLogger("fed_rag")
+    logger.setLevel(logging.INFO)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+
+
+def _print_results(folder: Path) -> None:
+    import json
+
+    from tasks.evaluate.report import HEADINGS, score_rows
+
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    table = Table(*HEADINGS, title="Test cases (scores from 0 to 1)")
+    for place, row in enumerate(score_rows(results)):
+        table.add_row(*row, style="bold" if place < len(results["configurations"]) else None)
+    console.print(table)
+
+
+def main() -> None:
+    """Run the command; what a user can mend is told in one sentence."""
+    try:
+        app()
+    except StudyError as error:
+        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,160 @@
+"""The study: ingest, partition, retrieve, federate, evaluate, report."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prefect import flow, unmapped
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.futures import PrefectFutureList, wait
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.progress import Steps
+from flows.run_folder import write_run
+from tasks.engine.identity import identify
+from tasks.engine.step import compute_features, initial_adapter
+from tasks.errors import StudyError
+from tasks.evaluate.step import answer_baselines, predict, score_hospital
+from tasks.federate.step import average, train_hospital, validate_hospital
+from tasks.ingest.step import ingest
+from tasks.partition.step import partition, take_cases
+from tasks.retrieve.step import build_hospital_library
+from tasks.settings import Study
+from tasks.store import Ref, tree_digest
+
+DEPTH = 10
+"""Neighbours kept of each case, so that another `retrieval.k` finds them there."""
+
+
+@flow(name="fed-rag", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
+def fed_rag(study: Study = Study()) -> str:
+    """Fine-tune one model across hospitals, let each retrieve from its own cases, and measure the result.
+
+    Returns the folder of the finished run.
+    """
+    model = identify(study.model.name, study.model.revision)
+    steps = Steps("study-progress", total=6 + study.federation.rounds)
+
+    dataset = ingest(settings=study.dataset, content=_content(study), seed=study.seed)
+    counts = dataset.manifest()["summary"]
+    steps.done(f"ingested {counts['cases']} cases of {counts['images']} images")
+
+    assignment = partition(dataset=dataset, settings=study.partition, seed=study.seed)
+    table = assignment.manifest()["summary"]["hospitals"]
+    create_table_artifact(table=table, key="partition", description="Cases and images of each hospital")
+    hospitals = [row["hospital"] for row in table]
+    cases = gather(
+        take_cases.map(hospital=hospitals, dataset=unmapped(dataset), assignment=unmapped(assignment)), hospitals
+    )
+    steps.done(f"dealt the images to {len(hospitals)} hospitals")
+
+    features = gather(
+        compute_features.map(hospital=hospitals, cases=cases, model=unmapped(study.model), content=unmapped(model)),
+        hospitals,
+    )
+    libraries = gather(
+        build_hospital_library.map(
+            hospital=hospitals,
+            cases=cases,
+            features=features,
+            image_weight=unmapped(study.retrieval.image_weight),
+            depth=unmapped(max(DEPTH, study.retrieval.k)),
+        ),
+        hospitals,
+    )
+    steps.done("computed vision features and built the hospitals' libraries")
+
+    own: dict[str, Any] = {"hospital": hospitals, "cases": cases, "features": features, "library": libraries}
+    untrained = initial_adapter(model=study.model, lora=study.lora, content=model, seed=study.seed)
+    adapter, rounds, updates = federate(study, own, untrained, steps)
+
+    answered = evaluate(study, own, {study.configuration: adapter, "base": untrained})
+    scored = gather(score_hospital.map(hospital=hospitals, predictions=answered), hospitals)
+    steps.done("answered and scored the test cases")
+
+    made = [dataset, assignment, *cases, *features, *libraries, *updates, *(ref for refs in answered for ref in refs)]
+    run = write_run(study, own | {"predictions": answered}, adapter, rounds, scored, made)
+    create_markdown_artifact(markdown=(run / "results.md").read_text(encoding="utf-8"), key="results")
+    steps.done(f"wrote {run}")
+    return str(run)
+
+
+def federate(
+    study: Study, own: dict[str, Any], adapter: Ref, steps: Steps
+) -> tuple[Ref, list[dict[str, Any]], list[Ref]]:
+    """The rounds: every hospital trains from the global adapter, their updates are averaged, every hospital validates.
+
+    Returns the last global adapter, a row for each round, and the references of all that was made on the way.
+    """
+    settings: dict[str, Any] = {
+        name: unmapped(getattr(study, name)) for name in ("model", "lora", "federation", "seed")
+    }
+    rows: list[dict[str, Any]] = []
+    made: list[Ref] = []
+    for number in range(1, study.federation.rounds + 1):
+        common = settings | {"k": unmapped(study.retrieval.k), "round_number": unmapped(number)}
+        updates = gather(train_hospital.map(**own, **common, adapter=unmapped(adapter)), own["hospital"])
+        adapter = average(updates=updates, round_number=number)
+        held_out = gather(validate_hospital.map(**own, **common, adapter=unmapped(adapter)), own["hospital"])
+        rows.append(_round_row(adapter, held_out))
+        made += [*updates, adapter, *held_out]
+        create_table_artifact(table=rows, key="rounds", description="Losses of each round")
+        loss = rows[-1]["eval_loss"]
+        held = "" if loss is None else f", held-out loss {loss:.4f}"
+        steps.done(f"round {number}: training loss {rows[-1]['train_loss']:.4f}{held}")
+    return adapter, rows, made
+
+
+def evaluate(study: Study, own: dict[str, Any], adapters: Mapping[str, Ref]) -> list[list[Ref]]:
+    """Every hospital answers its test cases with each adapter, and by what needs no model: references by hospital."""
+    settings: dict[str, Any] = {name: unmapped(getattr(study, name)) for name in ("model", "lora", "evaluation")}
+    answered = [
+        gather(
+            predict.map(
+                **own,
+                **settings,
+                k=unmapped(study.retrieval.k),
+                configuration=unmapped(configuration),
+                adapter=unmapped(adapter),
+            ),
+            own["hospital"],
+        )
+        for configuration, adapter in adapters.items()
+    ]
+    known = {name: own[name] for name in ("hospital", "cases", "library")}
+    answered.append(gather(answer_baselines.map(**known, seed=unmapped(study.seed)), own["hospital"]))
+    return [list(refs) for refs in zip(*answered, strict=True)]
+
+
+def gather(futures: PrefectFutureList[Ref], hospitals: Sequence[str]) -> list[Ref]:
+    """The results of one task for each hospital, once all have ended.
+
+    Raises StudyError that names the hospitals that failed; what the others made is kept.
+    """
+    wait(list(futures))
+    failed = {
+        hospital: future.result(raise_on_failure=False)
+        for hospital, future in zip(hospitals, futures, strict=True)
+        if not future.state.is_completed()
+    }
+    if failed:
+        hospital, error = next(iter(failed.items()))
+        reason = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
+        raise StudyError(
+            f"{len(failed)} of {len(hospitals)} hospitals failed, first {hospital}: {reason} "
+            "(the others' work is kept: retry the run once this is mended)"
+        )
+    return futures.result()
+
+
+def _round_row(adapter: Ref, held_out: Sequence[Ref]) -> dict[str, Any]:
+    row = json.loads((adapter.folder / "round.json").read_text(encoding="utf-8"))
+    losses = [json.loads((ref.folder / "validation.json").read_text(encoding="utf-8")) for ref in held_out]
+    tokens = sum(each["tokens"] for each in losses)
+    row["eval_loss"] = sum(each["loss"] * each["tokens"] for each in losses) / tokens if tokens else None
+    return row
+
+
+def _content(study: Study) -> str:
+    root = study.dataset.root
+    return tree_digest(root) if root and root.is_dir() else ""

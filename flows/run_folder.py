@@ -1,0 +1,86 @@
+"""A finished run: its settings, results and references in one folder, and `latest` pointing there."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tasks.evaluate.report import assemble, markdown
+from tasks.settings import Study
+from tasks.store import ROOT, Ref, derived_seed, peak_memory, writing
+
+
+def write_run(
+    study: Study,
+    own: Mapping[str, Sequence[Any]],
+    adapter: Ref,
+    rounds: Sequence[Mapping[str, Any]],
+    scored: Sequence[Ref],
+    made: Sequence[Ref],
+) -> Path:
+    """Write `runs/<run>/` and point `latest` at it.
+
+    Args:
+        study: its settings.
+        own: the hospitals, and the references of what each holds, by name.
+        adapter: the final global adapter.
+        rounds: one row a round.
+        scored: what each hospital shared of its scores.
+        made: every folder that went into the run, for its times and memory.
+    """
+    settings = study.model_dump(mode="json")
+    run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{derived_seed(settings):08x}"
+    manifests = {ref.path: ref.manifest() for ref in [*made, *scored]}
+    source = next(manifest for path, manifest in manifests.items() if path.startswith("source/ingest"))
+    dealt = next(manifest for path, manifest in manifests.items() if path.startswith("source/partition"))
+    results = assemble(
+        [json.loads((ref.folder / "scores.json").read_text(encoding="utf-8")) for ref in scored],
+        rounds,
+        {
+            "run": run,
+            "settings": settings,
+            "dataset": source["summary"],
+            "partition": dealt["summary"],
+            "timings_s": _timings(manifests),
+            "peak_memory_bytes": max(peak_memory(), *(each["peak_memory_bytes"] for each in manifests.values())),
+        },
+    )
+    with writing("", "runs", run) as folder:
+        folder.write_json("settings.json", settings)
+        folder.write_json("results.json", results)
+        folder.write("results.md", markdown(results).encode())
+        folder.write_json("references.json", _references(own, adapter))
+    _point_latest(folder.ref.folder)
+    return folder.ref.folder
+
+
+def _timings(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Seconds by stage, each measured when the stage really ran."""
+    seconds: dict[str, float] = {}
+    for path, manifest in manifests.items():
+        stage = path.split("/")[-2]
+        seconds[stage] = round(seconds.get(stage, 0.0) + manifest["seconds"], 3)
+    return seconds
+
+
+def _references(own: Mapping[str, Sequence[Any]], adapter: Ref) -> dict[str, Any]:
+    """Where everything is, relative to the artifacts folder."""
+    hospitals = {
+        hospital: {
+            name: [ref.path for ref in refs[place]] if isinstance(refs[place], list) else refs[place].path
+            for name, refs in own.items()
+            if name != "hospital"
+        }
+        for place, hospital in enumerate(own["hospital"])
+    }
+    return {"adapter": adapter.path, "hospitals": hospitals}
+
+
+def _point_latest(run: Path) -> None:
+    """Replace the link in one step, so that a reader finds the old run or the new one."""
+    link = ROOT / f".latest.{os.getpid()}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(run.relative_to(ROOT), target_is_directory=True)
+    link.replace(ROOT / "latest")

@@ -1,0 +1,61 @@
+"""Adapter states: a hospital's LoRA weights as named tensors, exact in memory and as an ordinary PEFT folder."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from peft import PeftConfig
+from safetensors.torch import load_file, save
+
+from tasks.errors import StudyError
+
+State = dict[str, torch.Tensor]
+"""Adapter tensors by PEFT's exported names, float32 on the CPU."""
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+def check_keys(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+    """Refuse a state that is not, name by name and shape by shape, of the expected adapter."""
+    missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or unexpected:
+        raise StudyError(
+            f"Expected the {len(expected)} tensors of this adapter, found a state with {len(missing)} missing "
+            f"({_first(missing)}) and {len(unexpected)} unexpected ({_first(unexpected)}): "
+            "it belongs to another model or another lora setting."
+        )
+    for name, tensor in state.items():
+        if tensor.shape != expected[name].shape:
+            raise StudyError(
+                f"Expected {name} of shape {tuple(expected[name].shape)}, found {tuple(tensor.shape)}: "
+                "the adapter has another rank or belongs to another model."
+            )
+
+
+def _first(names: list[str]) -> str:
+    return f"first {names[0]}" if names else "none"
+
+
+def adapter_files(state: State, config: PeftConfig) -> dict[str, bytes]:
+    """The files of a PEFT adapter folder, as `PeftModel.from_pretrained` reads it."""
+    settings = config.to_dict()
+    settings["inference_mode"] = True
+    text = json.dumps(_plain(settings), indent=2, sort_keys=True)
+    return {WEIGHTS: save(dict(sorted(state.items())), {"format": "pt"}), CONFIG: text.encode()}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def load_state(folder: Path) -> State:
+    """The tensors of a PEFT adapter folder."""
+    return load_file(folder / WEIGHTS)

@@ -1,0 +1,116 @@
+"""Prompts become token ids once; token ids become padded batches with their images' features."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from tasks.engine.base import Base
+from tasks.engine.prompt import Prompt
+from tasks.engine.vision import Features
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Example:
+    """One tokenised prompt."""
+
+    prompt_ids: tuple[int, ...]
+    """With every image's placeholder repeated once per image token."""
+    answer_ids: tuple[int, ...]
+    """The answer and the end-of-turn token: what the loss is taken on."""
+    image_ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.answer_ids)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of some examples."""
+
+    inputs: dict[str, Any]
+    """What the model takes: ids and masks `(B, T)`, image features and their grids."""
+    labels: torch.Tensor
+    """`(B, T)`: the token at each answer position, IGNORED elsewhere."""
+
+
+def encode(base: Base, features: Features, prompts: Sequence[Prompt]) -> list[Example]:
+    """Tokenise prompts in the base's own chat format."""
+    tokenizer = base.tokenizer
+    texts: list[Any] = [
+        tokenizer.apply_chat_template(list(prompt.messages), tokenize=False, add_generation_prompt=True)
+        for prompt in prompts
+    ]
+    ends = [prompt.answer + str(tokenizer.eos_token) for prompt in prompts]
+    prompt_ids = _token_ids(tokenizer, texts)
+    answer_ids = _token_ids(tokenizer, ends)
+    return [
+        Example(tuple(_expand(base, features, ids, prompt.image_ids)), tuple(answer), prompt.image_ids)
+        for ids, answer, prompt in zip(prompt_ids, answer_ids, prompts, strict=True)
+    ]
+
+
+def _token_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+
+
+def _expand(base: Base, features: Features, ids: list[int], image_ids: tuple[str, ...]) -> Iterator[int]:
+    """The ids, each image placeholder repeated for every token of its image."""
+    images = iter(image_ids)
+    for token in ids:
+        if token == base.image_token_id:
+            yield from [token] * features.tokens(next(images))
+        else:
+            yield token
+
+
+def collate(base: Base, features: Features, examples: Sequence[Example], answers: bool) -> Batch:
+    """Pad examples to one batch.
+
+    Args:
+        answers: True for training (the answer follows the prompt, padding right), False for generation
+            (the prompt alone, padding left, so that new tokens follow it at once).
+    """
+    rows = [[*example.prompt_ids, *(example.answer_ids if answers else ())] for example in examples]
+    width = max(len(row) for row in rows)
+    # Any id will do where the mask is 0, but an image placeholder there would ask for features.
+    filler = base.tokenizer.pad_token_id
+    ids = torch.full((len(rows), width), filler)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    labels = torch.full((len(rows), width), IGNORED)
+    for row, (tokens, example) in enumerate(zip(rows, examples, strict=True)):
+        place = slice(0, len(tokens)) if answers else slice(width - len(tokens), width)
+        ids[row, place] = torch.tensor(tokens)
+        mask[row, place] = 1
+        if answers:
+            labels[row, len(example.prompt_ids) : len(tokens)] = torch.tensor(example.answer_ids)
+    names = [name for example in examples for name in example.image_ids]
+    device = base.device
+    inputs = {
+        "input_ids": ids.to(device),
+        "attention_mask": mask.to(device),
+        "mm_token_type_ids": (ids == base.image_token_id).int().to(device),
+        "image_grid_thw": torch.tensor([features.grids[name] for name in names]).to(device),
+        "mm_encoder_outputs": {
+            "image": BaseModelOutputWithPooling(pooler_output=tuple(features.of(name).to(device) for name in names))
+        },
+    }
+    return Batch(inputs, labels.to(device))
+
+
+def shuffled(examples: Sequence[Example], batch_size: int, generator: torch.Generator) -> list[list[Example]]:
+    """One epoch's batches in random order; within each group of eight batches, examples of like length stand together.
+
+    That saves padding without making an epoch go from short to long.
+    """
+    order = torch.randperm(len(examples), generator=generator).tolist()
+    batches: list[list[Example]] = []
+    for start in range(0, len(order), 8 * batch_size):
+        group = sorted(order[start : start + 8 * batch_size], key=lambda index: len(examples[index]))
+        batches += [[examples[i] for i in group[at : at + batch_size]] for at in range(0, len(group), batch_size)]
+    return [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]

@@ -1,0 +1,98 @@
+"""The engine: a frozen base with one LoRA adapter, on which hospitals' weights are switched."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+
+from tasks.engine.adapter import State, check_keys
+from tasks.engine.base import Base
+from tasks.errors import StudyError
+
+
+class Engine:
+    """A base with one LoRA adapter, whose weights are replaced, never its modules.
+
+    Args:
+        base: the frozen base; it is wrapped in place.
+        r: rank of the adapter.
+        alpha: scaling numerator.
+        dropout: dropout on the adapter's input while training.
+        targets: names of the text model's linear layers that get an adapter.
+    """
+
+    def __init__(self, base: Base, r: int, alpha: int, dropout: float, targets: Sequence[str]) -> None:
+        self.base = base
+        self.config = LoraConfig(
+            r=r,
+            lora_alpha=alpha,
+            lora_dropout=dropout,
+            target_modules=_text_modules(base, targets),
+            base_model_name_or_path=base.model.name_or_path,
+            task_type="CAUSAL_LM",
+        )
+        # The adapter is trained and exchanged in float32 whatever the base computes in.
+        self.peft = get_peft_model(base.model, self.config, autocast_adapter_dtype=True)
+        self.peft.eval()
+        self._expected = self.read()
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """The adapter's trainable parameters."""
+        return [parameter for parameter in self.peft.parameters() if parameter.requires_grad]
+
+    def read(self) -> State:
+        """A copy of the adapter that is switched on."""
+        state = get_peft_model_state_dict(self.peft)
+        return {name: tensor.detach().float().cpu().clone() for name, tensor in state.items()}
+
+    def switch(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Put an adapter's weights in place of the present ones.
+
+        Raises StudyError where a tensor is missing, unexpected or of another shape.
+        """
+        check_keys(state, self._expected)
+        result: Any = set_peft_model_state_dict(self.peft, dict(state))
+        if result.unexpected_keys:
+            raise StudyError(f"The adapter was not loaded: PEFT did not expect {result.unexpected_keys[0]}.")
+
+    def initial_state(self, seed: int) -> State:
+        """A fresh adapter: A uniform after Kaiming as in LoRA (arXiv 2106.09685), B zero, so the base is unchanged."""
+        generator = torch.Generator().manual_seed(seed)
+        state = {}
+        for name, tensor in sorted(self._expected.items()):
+            if "lora_A" in name:
+                bound = (1.0 / tensor.shape[1]) ** 0.5
+                state[name] = torch.empty(tensor.shape).uniform_(-bound, bound, generator=generator)
+            else:
+                state[name] = torch.zeros(tensor.shape)
+        return state
+
+
+def _text_modules(base: Base, targets: Sequence[str]) -> list[str]:
+    """Full names of the target layers in the text model.
+
+    The vision tower must stay frozen: its features are computed once and reused.
+    """
+    names = [
+        name
+        for name, module in base.model.named_modules()
+        if "language_model" in name.split(".")
+        and name.split(".")[-1] in targets
+        and isinstance(module, torch.nn.Linear)
+    ]
+    absent = sorted(set(targets) - {name.split(".")[-1] for name in names})
+    if absent:
+        raise StudyError(
+            f"Expected lora.targets to name linear layers of the text model, found {absent[0]!r}, which it lacks: "
+            f"choose among {', '.join(sorted(_linear_names(base)))}."
+        )
+    return names
+
+
+def _linear_names(base: Base) -> Iterable[str]:
+    return {
+        name.split(".")[-1]
+        for name, module in base.model.named_modules()
+        if "language_model" in name.split(".") and isinstance(module, torch.nn.Linear)
+    }

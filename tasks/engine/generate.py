@@ -1,0 +1,41 @@
+"""Answering: batched greedy generation, the same text as one by one."""
+
+from collections.abc import Sequence
+
+import torch
+from tqdm import tqdm
+
+from tasks.engine.batch import Example, collate
+from tasks.engine.engine import Engine
+from tasks.engine.vision import Features
+
+
+@torch.inference_mode()
+def generate(
+    engine: Engine,
+    features: Features,
+    examples: Sequence[Example],
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    title: str = "answering",
+) -> list[str]:
+    """The adapter's greedy answer to each example, in their order."""
+    tokenizer = engine.base.tokenizer
+    # Prompts of like length share a batch, so that little is spent on padding.
+    order = sorted(range(len(examples)), key=lambda index: len(examples[index].prompt_ids))
+    answers = [""] * len(examples)
+    for start in tqdm(range(0, len(order), batch_size), desc=title, unit="batch", leave=False, disable=None):
+        chosen = order[start : start + batch_size]
+        batch = collate(engine.base, features, [examples[index] for index in chosen], answers=False)
+        written = engine.base.model.generate(
+            **batch.inputs,
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        new = written[:, batch.inputs["input_ids"].shape[1] :]
+        for index, text in zip(chosen, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
+            answers[index] = text.strip()
+    return answers

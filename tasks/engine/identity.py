@@ -1,0 +1,38 @@
+"""Which model a setting names, told without loading it (or anything heavy)."""
+
+import os
+from pathlib import Path
+
+from tasks.errors import StudyError
+from tasks.store import tree_digest
+
+EMBEDDED = Path(__file__).parents[2] / "data" / "base"
+
+
+def resolve(name: str) -> str:
+    """The folder or hub id that `model.name` stands for."""
+    return str(EMBEDDED) if name == "embedded" else name
+
+
+def identify(name: str, revision: str | None) -> str:
+    """What tells a model's content: the digest of a local folder, or the commit of a hub model.
+
+    Raises StudyError where the folder holds no model or the hub has none of that name.
+    """
+    place = resolve(name)
+    folder = Path(place)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise StudyError(f"Expected a Hugging Face model folder at {folder}, found no config.json in it.")
+        return tree_digest(folder)
+    from transformers.utils.hub import cached_file
+
+    try:
+        config = cached_file(place, "config.json", revision=revision)
+    except (OSError, ValueError):
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        raise StudyError(
+            f"Expected model.name to be a local Hugging Face folder or a hub id, found {name!r}, which is no folder "
+            f"and could not be had from the hub{offline}: download it first and give its folder."
+        ) from None
+    return f"{place}@{Path(str(config)).parent.name}"

@@ -1,0 +1,39 @@
+"""The one base and the one engine of this process: the only state that outlives a task.
+
+Whatever the number of hospitals, one base is in memory, and one task at a time uses it.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tasks.engine.base import Base, load_base
+from tasks.engine.engine import Engine
+from tasks.settings import LoraSettings, ModelSettings
+
+_lock = threading.RLock()
+_base: dict[ModelSettings, Base] = {}
+_engine: dict[LoraSettings, Engine] = {}
+
+
+@contextmanager
+def shared_base(model: ModelSettings) -> Iterator[Base]:
+    """The base of these settings, for the caller alone; another one takes its place in memory."""
+    with _lock:
+        if model not in _base:
+            _engine.clear()
+            _base.clear()
+            _base[model] = load_base(model.name, model.revision, model.device, model.max_pixels)
+        yield _base[model]
+
+
+@contextmanager
+def shared_engine(model: ModelSettings, lora: LoraSettings) -> Iterator[Engine]:
+    """The base with an adapter of this shape, for the caller alone; its weights are the last user's."""
+    with shared_base(model) as base:
+        if lora not in _engine:
+            for other in _engine.values():
+                other.peft.unload()
+            _engine.clear()
+            _engine[lora] = Engine(base, lora.r, lora.alpha, lora.dropout, lora.targets)
+        yield _engine[lora]

@@ -1,0 +1,98 @@
+"""Vision features: what the frozen tower and its projector make of an image, computed once and reused exactly."""
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from tqdm import tqdm
+
+from tasks.engine.base import Base
+from tasks.records import Image
+
+FEATURES = "features.safetensors"
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of many images, one row an image token."""
+
+    rows: torch.Tensor
+    """`(tokens of all images, d)`, in the base's dtype."""
+    starts: dict[str, int]
+    """First row of each image."""
+    grids: dict[str, tuple[int, int, int]]
+    """Patches of each image: time, height, width, before the tower merges them."""
+    merge: int
+    """Patches of one token along each side."""
+
+    def of(self, image_id: str) -> torch.Tensor:
+        """One image's features, `(tokens, d)`."""
+        start = self.starts[image_id]
+        return self.rows[start : start + self.tokens(image_id)]
+
+    def tokens(self, image_id: str) -> int:
+        """How many placeholders an image takes in the prompt."""
+        time, height, width = self.grids[image_id]
+        return time * height * width // self.merge**2
+
+    def pooled(self, image_ids: Sequence[str]) -> np.ndarray:
+        """The mean feature of each image, `(n, d)` float32."""
+        return torch.stack([self.of(image_id).float().mean(0) for image_id in image_ids]).cpu().numpy()
+
+    def to_bytes(self) -> bytes:
+        """As one safetensors file."""
+        index = {image_id: [start, *self.grids[image_id]] for image_id, start in self.starts.items()}
+        return save({"rows": self.rows.cpu()}, {"index": json.dumps(index), "merge": str(self.merge)})
+
+
+def load_features(path: Path) -> Features:
+    """Features that `to_bytes` wrote; the file is memory-mapped, not read."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        rows = file.get_tensor("rows")
+    index = json.loads(metadata["index"])
+    starts = {image_id: entry[0] for image_id, entry in index.items()}
+    grids = {image_id: (entry[1], entry[2], entry[3]) for image_id, entry in index.items()}
+    return Features(rows, starts, grids, int(metadata["merge"]))
+
+
+@torch.inference_mode()
+def encode_images(base: Base, images: Sequence[Image], batch_size: int = 32) -> Features:
+    """Run the frozen tower over images, each once."""
+    starts: dict[str, int] = {}
+    grids: dict[str, tuple[int, int, int]] = {}
+    pieces: list[torch.Tensor] = []
+    total = 0
+    for batch in _batches(images, batch_size):
+        inputs = base.image_processor(images=[to_rgb(image.data) for image in batch], return_tensors="pt")
+        grid = inputs["image_grid_thw"]
+        features = base.model.get_image_features(
+            inputs["pixel_values"].to(base.device), image_grid_thw=grid.to(base.device)
+        ).pooler_output
+        for image, piece, shape in zip(batch, features, grid.tolist(), strict=True):
+            starts[image.id], grids[image.id] = total, (shape[0], shape[1], shape[2])
+            total += len(piece)
+            pieces.append(piece.cpu())
+    return Features(torch.cat(pieces), starts, grids, base.model.config.vision_config.spatial_merge_size)
+
+
+def _batches(images: Sequence[Image], batch_size: int) -> Iterator[Sequence[Image]]:
+    for start in tqdm(range(0, len(images), batch_size), desc="images", unit="batch", leave=False, disable=None):
+        yield images[start : start + batch_size]
+
+
+def to_rgb(data: bytes) -> PIL.Image.Image:
+    """Decode an image file as 8-bit RGB; deeper grayscale (16-bit, float) is scaled from its own range."""
+    image: PIL.Image.Image = PIL.Image.open(io.BytesIO(data))
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        values = np.asarray(image, dtype=np.float32)
+        low, high = float(values.min()), float(values.max())
+        image = PIL.Image.fromarray(((values - low) * (255.0 / max(high - low, 1e-6))).astype(np.uint8))
+    return image.convert("RGB")

@@ -1,0 +1,90 @@
+"""The results of a study: one JSON document, and the Markdown that the dashboard shows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tasks.evaluate.score import Tally, bleu_signatures, pool, scores
+
+SCHEMA_VERSION = 1
+BASELINES = ("base", "majority", "question_only", "copy_nearest")
+"""What a configuration stands beside: the untrained base on the same prompts, and three that need no model."""
+
+
+def score_table(shared: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Scores by configuration, pooled and for each hospital, from what the hospitals shared (`scores.json`)."""
+    configurations = sorted({name for each in shared for name in each["tallies"]})
+    table = {}
+    for name in configurations:
+        tallies = {
+            each["hospital"]: Tally.from_json(each["tallies"][name]) for each in shared if name in each["tallies"]
+        }
+        hospitals = {hospital: scores(tally) for hospital, tally in tallies.items()}
+        table[name] = scores(pool(tallies.values())) | {"hospitals": hospitals}
+    return table
+
+
+def assemble(
+    shared: Sequence[Mapping[str, Any]],
+    rounds: Sequence[Mapping[str, Any]],
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The document `results.json`, as docs/pipeline.md lays it out.
+
+    Args:
+        shared: each hospital's `scores.json`.
+        rounds: one row a round, in order.
+        about: what is known of the run itself: `run`, `settings`, `dataset`, `partition`, `timings_s`,
+            `peak_memory_bytes`.
+    """
+    table = score_table(shared)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run": about["run"],
+        "configurations": {name: row for name, row in table.items() if name not in BASELINES},
+        "baselines": {name: table[name] for name in BASELINES if name in table},
+        "rounds": list(rounds),
+        "dataset": about["dataset"],
+        "partition": about["partition"],
+        "definitions": {"bleu": bleu_signatures(), "test_cases": "every test case once, at its own hospital"},
+        "settings": about["settings"],
+        "timings_s": about["timings_s"],
+        "peak_memory_bytes": about["peak_memory_bytes"],
+    }
+
+
+HEADINGS = ("", "closed n", "accuracy", "F1", "open n", "exact", "BLEU", "ROUGE-L", "recall")
+
+
+def score_rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The headline table as text, one row a configuration or baseline, in the columns of HEADINGS."""
+    named = [*results["configurations"].items(), *results["baselines"].items()]
+    return [(name.replace("_", " "), *_cells(row)) for name, row in named]
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    closed, opened = row["closed"], row["open"]
+    values = (
+        [closed["accuracy"], closed["f1_macro"]],
+        [opened[metric] for metric in ("exact_match", "bleu", "rouge_l", "token_recall")],
+    )
+    shown = [["-" if value is None else f"{value:.3f}" for value in group] for group in values]
+    return [str(closed["n"]), *shown[0], str(opened["n"]), *shown[1]]
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The results as Markdown: headline scores, hospitals, rounds."""
+    parts = [f"# Results of {results['run']}", _markdown_table(HEADINGS, score_rows(results))]
+    for name, row in results["configurations"].items():
+        hospitals = [(hospital, *_cells(each)) for hospital, each in row["hospitals"].items()]
+        parts += [f"## {name} by hospital", _markdown_table(HEADINGS, hospitals)]
+    losses = [
+        (str(row["round"]), f"{row['train_loss']:.4f}", "-" if row["eval_loss"] is None else f"{row['eval_loss']:.4f}")
+        for row in results["rounds"]
+    ]
+    parts += ["## Rounds", _markdown_table(("round", "training loss", "held-out loss"), losses)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

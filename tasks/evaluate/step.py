@@ -1,0 +1,96 @@
+"""The evaluate steps: a hospital answers its test cases, and shares what its answers score."""
+
+from collections.abc import Sequence
+
+from tasks.records import Case, Neighbour, Prediction, read_table, write_table
+from tasks.settings import EvaluationSettings, LoraSettings, ModelSettings
+from tasks.step import Folder, stage
+from tasks.store import Ref
+
+
+@stage("predictions", area="hospitals/{hospital}", code=["evaluate", "engine"], title="{configuration} {hospital}")
+def predict(
+    folder: Folder,
+    hospital: str,
+    configuration: str,
+    cases: Ref,
+    features: Ref,
+    library: Ref,
+    adapter: Ref,
+    model: ModelSettings,
+    lora: LoraSettings,
+    evaluation: EvaluationSettings,
+    k: int,
+) -> None:
+    """The adapter's answers to a hospital's test cases, with that hospital's own neighbours."""
+    from tasks.engine.adapter import load_state
+    from tasks.engine.batch import encode
+    from tasks.engine.generate import generate
+    from tasks.engine.prompt import build_prompts
+    from tasks.engine.shared import shared_engine
+    from tasks.engine.vision import FEATURES, load_features
+
+    rows = read_table(cases.folder / "cases.parquet", Case)
+    neighbours = read_table(library.folder / "neighbours.parquet", Neighbour)
+    test = [case for case in rows if case.split == "test"]
+    prompts = build_prompts(test, rows, neighbours, k)
+    with shared_engine(model, lora) as engine:
+        vision = load_features(features.folder / FEATURES)
+        engine.switch(load_state(adapter.folder))
+        answers = generate(
+            engine,
+            vision,
+            encode(engine.base, vision, prompts),
+            batch_size=evaluation.batch_size,
+            max_new_tokens=evaluation.max_new_tokens,
+            title=f"{configuration} {hospital}",
+        )
+    with folder.open("predictions.parquet") as sink:
+        shown = [prompt.shown_ids for prompt in prompts]
+        write_table(sink, Prediction, _predictions(configuration, hospital, test, answers, shown))
+
+
+@stage("baselines", area="hospitals/{hospital}", code=["evaluate"], title="baselines {hospital}")
+def answer_baselines(folder: Folder, hospital: str, cases: Ref, library: Ref, seed: int) -> None:
+    """What needs no model, answered from the hospital's own training cases."""
+    from tasks.evaluate.baselines import copy_nearest, majority, question_only
+
+    rows = read_table(cases.folder / "cases.parquet", Case)
+    neighbours = read_table(library.folder / "neighbours.parquet", Neighbour)
+    train = [case for case in rows if case.split == "train"]
+    test = [case for case in rows if case.split == "test"]
+    nearest = {neighbour.case_id: (neighbour.neighbour_id,) for neighbour in neighbours if neighbour.rank == 0}
+    nothing = [() for _ in test]
+    copied = [nearest.get(case.id, ()) for case in test]
+    with folder.open("predictions.parquet") as sink:
+        write_table(
+            sink,
+            Prediction,
+            [
+                *_predictions("majority", hospital, test, majority(train, test), nothing),
+                *_predictions("question_only", hospital, test, question_only(train, test, seed), nothing),
+                *_predictions("copy_nearest", hospital, test, copy_nearest(train, test, neighbours), copied),
+            ],
+        )
+
+
+def _predictions(
+    configuration: str, hospital: str, cases: list[Case], answers: list[str], shown: Sequence[tuple[str, ...]]
+) -> list[Prediction]:
+    return [
+        Prediction(configuration, case.id, hospital, case.kind, case.question, case.answer, answer, ids)
+        for case, answer, ids in zip(cases, answers, shown, strict=True)
+    ]
+
+
+@stage("scores", area="shared", code=["evaluate"], title="score {hospital}")
+def score_hospital(folder: Folder, hospital: str, predictions: list[Ref]) -> None:
+    """Counts and sums over a hospital's answers, for each configuration: all that leaves the hospital."""
+    from tasks.evaluate.score import Row, score_row, summarise
+
+    judged: dict[str, list[Row]] = {}
+    for ref in predictions:
+        for row in read_table(ref.folder / "predictions.parquet", Prediction):
+            judged.setdefault(row.configuration, []).append(score_row(row.prediction, row.reference, row.kind))
+    tallies = {configuration: summarise(rows).to_json() for configuration, rows in judged.items()}
+    folder.write_json("scores.json", {"hospital": hospital, "tallies": tallies})

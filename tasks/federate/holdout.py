@@ -1,0 +1,20 @@
+"""A small part of a hospital's training images, kept out of training for the evaluation loss of each round."""
+
+from collections.abc import Sequence
+
+from tasks.records import Case
+from tasks.store import derived_seed
+
+
+def split_holdout(cases: Sequence[Case], share: float, seed: int) -> tuple[list[Case], list[Case]]:
+    """The training cases without, and of, about `share` of the training images; at least one image stays in training.
+
+    An image's place follows from its id and the seed alone.
+    """
+    training = [case for case in cases if case.split == "train"]
+    images = sorted({case.image_id for case in training}, key=lambda image: derived_seed(seed, "holdout", image))
+    held_out = set(images[: min(round(share * len(images)), len(images) - 1)])
+    return (
+        [case for case in training if case.image_id not in held_out],
+        [case for case in training if case.image_id in held_out],
+    )

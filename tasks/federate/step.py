@@ -1,0 +1,119 @@
+"""The federate steps: a hospital trains from the global adapter; the coordinator averages; hospitals validate."""
+
+import json
+from dataclasses import asdict
+
+from tasks.records import Case, Neighbour, Update, read_table
+from tasks.settings import FederationSettings, LoraSettings, ModelSettings
+from tasks.step import Folder, stage
+from tasks.store import Ref, derived_seed
+
+
+@stage("update", area="shared", code=["federate", "engine"], title="train {hospital} round {round_number}")
+def train_hospital(
+    folder: Folder,
+    hospital: str,
+    cases: Ref,
+    features: Ref,
+    library: Ref,
+    adapter: Ref,
+    model: ModelSettings,
+    lora: LoraSettings,
+    federation: FederationSettings,
+    k: int,
+    round_number: int,
+    seed: int,
+) -> None:
+    """One hospital's round: from the global adapter to its update, tensors and counts."""
+    from tasks.engine.adapter import adapter_files, load_state
+    from tasks.engine.batch import encode
+    from tasks.engine.prompt import build_prompts
+    from tasks.engine.shared import shared_engine
+    from tasks.engine.train import train
+    from tasks.engine.vision import FEATURES, load_features
+    from tasks.federate.holdout import split_holdout
+
+    rows = read_table(cases.folder / "cases.parquet", Case)
+    neighbours = read_table(library.folder / "neighbours.parquet", Neighbour)
+    training, _ = split_holdout(rows, federation.holdout, seed)
+    with shared_engine(model, lora) as engine:
+        vision = load_features(features.folder / FEATURES)
+        examples = encode(engine.base, vision, build_prompts(training, rows, neighbours, k))
+        engine.switch(load_state(adapter.folder))
+        loss, steps = train(
+            engine,
+            vision,
+            examples,
+            epochs=federation.local_epochs,
+            batch_size=federation.batch_size,
+            learning_rate=federation.learning_rate,
+            seed=derived_seed(seed, round_number, hospital),
+            title=f"round {round_number} {hospital}",
+        )
+        files = adapter_files(engine.read(), engine.config)
+    update = Update(hospital, round_number, len(training), loss, steps)
+    for name, data in files.items():
+        folder.write(name, data)
+    folder.write_json("update.json", asdict(update))
+
+
+@stage("adapter", area="shared", code=["federate"], title="average round {round_number}")
+def average(folder: Folder, updates: list[Ref], round_number: int) -> None:
+    """The next global adapter: the sample-weighted mean of the finite updates."""
+    from safetensors.torch import save
+
+    from tasks.engine.adapter import CONFIG, WEIGHTS, load_state
+    from tasks.federate.aggregate import fedavg, screen
+
+    sent = [Update(**json.loads((ref.folder / "update.json").read_text())) for ref in updates]
+    states = {update.hospital: load_state(ref.folder) for update, ref in zip(sent, updates, strict=True)}
+    finite = screen(states)
+    used = [update for update in sent if update.hospital in finite]
+    mean = fedavg([states[update.hospital] for update in used], [update.samples for update in used])
+    folder.write(WEIGHTS, save(dict(sorted(mean.items())), {"format": "pt"}))
+    folder.write(CONFIG, (updates[0].folder / CONFIG).read_bytes())
+    tokens = sum(update.samples for update in used)
+    folder.write_json(
+        "round.json",
+        {
+            "round": round_number,
+            "train_loss": sum(update.samples * update.loss for update in used) / tokens,
+            "samples": {update.hospital: update.samples for update in sent},
+            "screened_out": sorted(set(states) - set(finite)),
+        },
+    )
+
+
+@stage("validation", area="shared", code=["federate", "engine"], title="validate {hospital} round {round_number}")
+def validate_hospital(
+    folder: Folder,
+    hospital: str,
+    cases: Ref,
+    features: Ref,
+    library: Ref,
+    adapter: Ref,
+    model: ModelSettings,
+    lora: LoraSettings,
+    federation: FederationSettings,
+    k: int,
+    round_number: int,
+    seed: int,
+) -> None:
+    """The global adapter's loss on a hospital's held-out training cases."""
+    from tasks.engine.adapter import load_state
+    from tasks.engine.batch import encode
+    from tasks.engine.prompt import build_prompts
+    from tasks.engine.shared import shared_engine
+    from tasks.engine.train import mean_loss
+    from tasks.engine.vision import FEATURES, load_features
+    from tasks.federate.holdout import split_holdout
+
+    rows = read_table(cases.folder / "cases.parquet", Case)
+    neighbours = read_table(library.folder / "neighbours.parquet", Neighbour)
+    _, held_out = split_holdout(rows, federation.holdout, seed)
+    with shared_engine(model, lora) as engine:
+        vision = load_features(features.folder / FEATURES)
+        examples = encode(engine.base, vision, build_prompts(held_out, rows, neighbours, k))
+        engine.switch(load_state(adapter.folder))
+        loss, tokens = mean_loss(engine, vision, examples, federation.batch_size)
+    folder.write_json("validation.json", {"hospital": hospital, "round": round_number, "loss": loss, "tokens": tokens})

@@ -1,0 +1,198 @@
+"""The embedded dataset: radiology-like images that this project draws itself, with questions about them.
+
+What is asked can only be told by looking: findings, sides, heights and sizes are drawn independently of each other,
+and yes/no questions are balanced. The public part, for training a base, holds the common findings in middling
+quality. The hospital part comes from four sites that differ in contrast, noise, resolution and case mix, and each
+sees findings that the public part lacks. Everything follows from the seed.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tasks.ingest.phantom_images import COMMON, MODALITIES, ORGANS, RARE, Look, Spot, draw, png
+from tasks.ingest.source import Source
+from tasks.records import Case, Finding, Image, Kind
+from tasks.store import derived_seed
+
+SIDES = ("left", "right")
+HEIGHTS = ("upper", "middle", "lower")
+SIZES = ("small", "large")
+
+
+@dataclass(frozen=True)
+class Site:
+    """How one hospital's images come about."""
+
+    name: str
+    modalities: tuple[float, ...]
+    """Shares of MODALITIES."""
+    rare: tuple[float, ...]
+    """Shares of RARE among its rare findings."""
+    rare_share: float
+    """Share of findings that are rare ones."""
+    pixels: tuple[int, int]
+    """Bounds of the image's edge."""
+    contrast: tuple[float, float]
+    noise: tuple[float, float]
+
+
+PUBLIC = Site("public", (0.25, 0.25, 0.25, 0.25), (1, 0, 0), 0.0, (84, 140), (0.7, 1.2), (0.01, 0.06))
+SITES = (
+    Site("site-1", (0.55, 0.25, 0.10, 0.10), (0.8, 0.1, 0.1), 0.40, (120, 168), (0.95, 1.15), (0.01, 0.03)),
+    Site("site-2", (0.10, 0.55, 0.25, 0.10), (0.1, 0.8, 0.1), 0.40, (84, 112), (0.60, 0.80), (0.03, 0.06)),
+    Site("site-3", (0.10, 0.10, 0.55, 0.25), (0.1, 0.1, 0.8), 0.40, (96, 140), (0.75, 0.95), (0.05, 0.08)),
+    Site("site-4", (0.25, 0.10, 0.10, 0.55), (0.34, 0.33, 0.33), 0.30, (84, 126), (1.10, 1.35), (0.02, 0.05)),
+)
+
+
+@dataclass
+class Asked:
+    """The questions of one image while they are being written."""
+
+    rng: np.random.Generator
+    rows: list[tuple[Kind, str, str, str]] = field(default_factory=list)
+
+    def open(self, topic: str, answer: str, *wordings: str) -> None:
+        """Ask in one of several wordings."""
+        self.rows.append(("open", topic, str(self.rng.choice(wordings)), answer))
+
+    def closed(self, topic: str, truth: bool, *wordings: str) -> None:
+        """Ask a yes/no question in one of several wordings."""
+        self.rows.append(("closed", topic, str(self.rng.choice(wordings)), "yes" if truth else "no"))
+
+    def sometimes(self, share: float) -> bool:
+        """True for about this share of calls."""
+        return bool(self.rng.random() < share)
+
+
+def read(*, images: int, seed: int, public: bool, test_fraction: float) -> Source:
+    """Draw the public part (`images` in all) or the hospital part (`images` for each of the four sites).
+
+    Args:
+        images: number of images, for each site of the part.
+        seed: every choice follows from it and from the image's number.
+        public: the public part, all of it training cases; else the hospital part.
+        test_fraction: share of a site's images that are its test split.
+    """
+    source = Source(cases=[], images=[])
+    for site in (PUBLIC,) if public else SITES:
+        tests = 0 if public else max(1, round(images * test_fraction))
+        for number in range(images):
+            rng = np.random.default_rng(derived_seed("phantom", seed, site.name, number))
+            _add_image(source, site, f"{site.name}-{number:05d}", "test" if number < tests else "train", rng)
+    return source
+
+
+def _add_image(source: Source, site: Site, image_id: str, split: str, rng: np.random.Generator) -> None:
+    look = _look(site, rng)
+    pixels, masks = draw(look, rng)
+    caption = _caption(look)
+    source.images.append(Image(image_id, png(pixels), pixels.shape[1], pixels.shape[0], caption))
+    for spot, mask in zip(look.spots, masks, strict=True):
+        source.findings.append(Finding(image_id, spot.finding, spot.position, spot.size, png(mask)))
+    asked = Asked(rng)
+    _ask_about_image(asked, look)
+    for spot in look.spots:
+        _ask_about_finding(asked, look, spot)
+    for number, (kind, topic, question, answer) in enumerate(asked.rows):
+        source.cases.append(
+            Case(
+                id=f"phantom:{image_id}:{number}",
+                image_id=image_id,
+                question=question,
+                answer=answer,
+                kind=kind,
+                split=split,  # type: ignore[arg-type]
+                dataset="phantom",
+                language="en",
+                modality=look.modality,
+                organ=look.organ,
+                topic=topic,
+                site=None if site is PUBLIC else site.name,
+            )
+        )
+
+
+def _look(site: Site, rng: np.random.Generator) -> Look:
+    names = []
+    for _ in range(int(rng.choice([0, 1, 2], p=[0.15, 0.6, 0.25]))):
+        rare = rng.random() < site.rare_share
+        names.append(str(rng.choice(RARE, p=site.rare) if rare else rng.choice(COMMON)))
+    # Two findings of one name would make "where is the mass?" ambiguous.
+    names = list(dict.fromkeys(names))
+    sides = [str(side) for side in rng.permutation(SIDES)]
+    spots = tuple(
+        Spot(name, f"{rng.choice(HEIGHTS)} {side}", str(rng.choice(SIZES)))
+        for name, side in zip(names, sides, strict=False)
+    )
+    return Look(
+        modality=str(rng.choice(MODALITIES, p=site.modalities)),
+        organ=str(rng.choice(ORGANS)),
+        spots=spots,
+        pixels=int(rng.integers(site.pixels[0], site.pixels[1] + 1)),
+        contrast=float(rng.uniform(*site.contrast)),
+        noise=float(rng.uniform(*site.noise)),
+    )
+
+
+def _ask_about_image(asked: Asked, look: Look) -> None:
+    if asked.sometimes(0.3):
+        asked.open("modality", look.modality, "What imaging modality is this?", "How was this image taken?")
+    if asked.sometimes(0.3):
+        asked.open("organ", look.organ, "Which part of the body is shown?", "What organ system is imaged?")
+    if asked.sometimes(0.3):
+        shown = _wanted(asked, look.modality, MODALITIES)
+        asked.closed("modality", shown == look.modality, f"Is this {_a(shown)}?", f"Was this image taken by {shown}?")
+    # Normal images are rarer: asking about all of them and few of the others balances yes and no.
+    if not look.spots or asked.sometimes(0.18):
+        asked.closed("normal", not look.spots, "Is this image normal?", "Is this a normal study?")
+    present = [spot.finding for spot in look.spots]
+    absent = [name for name in COMMON + RARE if name not in present]
+    if present:
+        name = str(asked.rng.choice(present))
+        asked.closed("presence", True, f"Is there {_a(name)}?", f"Does the image show {_a(name)}?")
+        name = str(asked.rng.choice(absent))
+        asked.closed("presence", False, f"Is there {_a(name)}?", f"Does the image show {_a(name)}?")
+
+
+def _ask_about_finding(asked: Asked, look: Look, spot: Spot) -> None:
+    name, side = spot.finding, spot.position.split()[1]
+    if len(look.spots) == 1:
+        asked.open("finding", name, "What abnormality is seen?", "What is the main finding?")
+    else:
+        asked.open("finding", name, f"What abnormality is on the {side} side?", f"What is seen on the {side}?")
+    asked.open("position", spot.position, f"Where is the {name}?", f"In which region is the {name} located?")
+    if asked.sometimes(0.3):
+        asked.open("size", spot.size, f"How large is the {name}?", f"What is the size of the {name}?")
+    if asked.sometimes(0.4):
+        asked.open("description", _phrase(spot), f"Describe the {name}.", f"Report the {name} in one phrase.")
+    if asked.sometimes(0.5):
+        shown = _wanted(asked, side, SIDES)
+        asked.closed("side", shown == side, f"Is the {name} on the {shown} side?", f"Is the {name} on the {shown}?")
+    if asked.sometimes(0.3):
+        shown = _wanted(asked, spot.size, SIZES)
+        asked.closed("size", shown == spot.size, f"Is the {name} {shown}?", f"Is this a {shown} {name}?")
+
+
+def _wanted(asked: Asked, truth: str, choices: tuple[str, ...]) -> str:
+    """The truth half of the time, else one of the other choices: yes and no come out even."""
+    if asked.sometimes(0.5):
+        return truth
+    return str(asked.rng.choice([choice for choice in choices if choice != truth]))
+
+
+def _a(name: str) -> str:
+    # Spoken letters count: an x-ray, an mri.
+    return f"an {name}" if name[0] in "aeiou" or name in ("x-ray", "mri") else f"a {name}"
+
+
+def _phrase(spot: Spot) -> str:
+    return f"{spot.size} {spot.finding} in the {spot.position}"
+
+
+def _caption(look: Look) -> str:
+    image = _a(look.modality).capitalize()
+    if not look.spots:
+        return f"{image} of the {look.organ} without abnormality."
+    return f"{image} of the {look.organ} shows {' and '.join(_a(_phrase(spot)) for spot in look.spots)}."

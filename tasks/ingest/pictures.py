@@ -1,0 +1,80 @@
+"""Guarded reading of image files: bytes as published, decoded once to be sure that they are a whole image."""
+
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import PIL.Image
+
+from tasks.errors import StudyError
+from tasks.ingest.files import problem
+
+MAX_PIXELS = 80_000_000
+"""The largest image accepted. Radiographs and mammograms have up to 30 million pixels; Pillow itself warns from 89."""
+MAX_ASPECT = 200
+"""The longest side in units of the shortest: beyond it Qwen2-VL's processor refuses an image."""
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "JPEG2000")
+"""Formats that Pillow decodes itself; others start outside programs, as EPS does."""
+
+
+class Picture(NamedTuple):
+    """An image that was decoded once, in whatever mode it was published (RGB, grayscale, CMYK, 16 bits)."""
+
+    data: bytes
+    """As published."""
+    width: int
+    """In pixels."""
+    height: int
+
+
+def read_image(source: Path | bytes, where: str) -> Picture:
+    """An image from its file or its bytes.
+
+    Args:
+        source: the file, or the bytes where a row holds them.
+        where: the file and row that named the image, for the message.
+
+    Raises StudyError where it is missing, damaged, no image, larger than MAX_PIXELS (which the header tells, so
+    nothing of that size is decoded) or narrower than MAX_ASPECT.
+    """
+    if isinstance(source, bytes):
+        return Picture(source, *_decode(source, where))
+    where = f"{where}, image {source}"
+    try:
+        data = source.read_bytes()
+    except FileNotFoundError:
+        raise _unfit(where, "no such file") from None
+    except OSError as error:
+        raise _unfit(where, f"an unreadable file ({error.strerror})") from None
+    return Picture(data, *_decode(data, where))
+
+
+def _decode(data: bytes, where: str) -> tuple[int, int]:
+    """Width and height, once every pixel was decoded."""
+    # Damaged bytes make Pillow's decoders raise nearly anything: OSError, SyntaxError, ValueError, struct.error.
+    try:
+        image = PIL.Image.open(io.BytesIO(data), formats=FORMATS)
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
+        raise _too_large(where, str(error).split(",")[0]) from None
+    except Exception:
+        raise _unfit(where, f"{len(data):,} bytes that are no image") from None
+    with image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise _too_large(where, f"{width:,} x {height:,}")
+        if max(width, height) > MAX_ASPECT * min(width, height):
+            expected = f"sides that differ by at most a factor of {MAX_ASPECT}"
+            raise problem(where, expected, f"{width:,} x {height:,} pixels", "crop the image or remove its rows")
+        try:
+            image.load()
+        except Exception as error:
+            raise _unfit(where, f"a damaged image ({' '.join(str(error).split())})") from None
+        return image.size
+
+
+def _unfit(where: str, found: str) -> StudyError:
+    return problem(where, "a whole image", found, "restore the file as published or remove its rows")
+
+
+def _too_large(where: str, found: str) -> StudyError:
+    return problem(where, f"an image of at most {MAX_PIXELS:,} pixels", found, "scale it down or remove its rows")

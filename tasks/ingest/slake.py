@@ -1,0 +1,70 @@
+"""SLAKE: 642 CT, MRI and X-ray images with questions in English and Chinese."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks.ingest.files import Row, find_root, read_rows, resolve
+from tasks.ingest.pictures import Picture, read_image
+from tasks.ingest.source import Source, gather
+from tasks.records import Case, Kind, Split
+
+NAME = "slake"
+SPLITS: tuple[tuple[Split, tuple[str, ...]], ...] = (
+    ("train", ("train.json",)),
+    ("validation", ("validate.json", "validation.json")),
+    ("test", ("test.json",)),
+)
+"""The files of each split: the first that is there is read (Hugging Face renamed one). Only train is required."""
+
+LANGUAGES = {"en": "en", "zh": "zh"}
+KINDS: dict[str, Kind] = {"closed": "closed", "open": "open"}
+
+
+def read(root: Path | None, *, language: str) -> Source:
+    """Read SLAKE.
+
+    Args:
+        root: the folder that holds `train.json` and `imgs`.
+        language: of the questions, `en`, `zh` or `all`.
+
+    The two languages were split independently of each other: most images of the English test split are in the
+    Chinese train split. With `all`, no image of a test case stays in training or validation.
+    """
+    folder, _ = find_root(root, NAME, ("train.json",))
+    found: list[tuple[Row, Case]] = []
+    for split, names in SPLITS:
+        path = next((folder / name for name in names if (folder / name).exists()), None)
+        for row in read_rows(path) if path else []:
+            asked_in = row.choice("q_lang", LANGUAGES)
+            if language in (asked_in, "all"):
+                found.append((row, _case(row, split, asked_in)))
+    clean = _without_test_images(found) if language == "all" else found
+
+    def read_picture(row: Row) -> Picture:
+        return read_image(resolve(folder, "imgs", row.text("img_name"), where=row.where), row.where)
+
+    return gather(clean, read_picture, {"rows left out whose image has a test case": len(found) - len(clean)})
+
+
+def _case(row: Row, split: Split, language: str) -> Case:
+    """The case of a row; its answer is "" where the row has none."""
+    modality, organ = row.text_or_none("modality"), row.text_or_none("location")
+    return Case(
+        id=f"{NAME}:{row.text('qid')}",
+        image_id=row.text("img_name").removesuffix("/source.jpg"),
+        question=row.text("question"),
+        answer=row.text_or_none("answer") or "",
+        kind=row.choice("answer_type", KINDS),
+        split=split,
+        dataset=NAME,
+        language=language,
+        modality=modality.lower() if modality else None,
+        organ=organ.lower().replace("_", " ") if organ else None,
+        topic=row.text_or_none("content_type"),
+    )
+
+
+def _without_test_images(found: Sequence[tuple[Row, Case]]) -> list[tuple[Row, Case]]:
+    """The rows, less those of train and validation whose image has a test case as well."""
+    tested = {case.image_id for _, case in found if case.split == "test"}
+    return [(row, case) for row, case in found if case.split == "test" or case.image_id not in tested]

@@ -1,0 +1,68 @@
+"""A test split for a dataset that was published without one."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tasks.errors import StudyError
+from tasks.records import Case
+from tasks.store import derived_seed
+
+
+def image_groups(cases: Sequence[Case]) -> dict[str, str]:
+    """The group of each image: images that share one through any chain of cases have the same.
+
+    A group is named after the first of its cases' groups in alphabetical order, or after its one image where these
+    state none.
+    """
+    parents: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def top(node: tuple[str, str]) -> tuple[str, str]:
+        while (parent := parents.setdefault(node, node)) != node:
+            parents[node] = parents[parent]
+            node = parents[node]
+        return node
+
+    for case in cases:
+        image = top(("image", case.image_id))
+        if case.group is not None:
+            low, high = sorted([image, top(("group", case.group))])
+            parents[high] = low  # the smallest node stays on top, and groups come before images
+    return {case.image_id: top(("image", case.image_id))[1] for case in cases}
+
+
+def make_test_split(cases: Sequence[Case], fraction: float, seed: int) -> list[Case]:
+    """The same cases, in the same order, with those of some images made into the test split.
+
+    Groups are ranked by a digest of seed and name, so the choice depends neither on the process nor on the order of
+    the rows. They are taken in that order while they fit into the wanted share; all images of a group, and all cases
+    of an image, stay together.
+
+    Args:
+        cases: of the published splits; cases chosen from any of them become test cases.
+        fraction: share of the images wanted, between 0 and 1; at most that many are taken, and at least one group.
+        seed: of the choice.
+
+    Raises StudyError where the cases form fewer than two groups, or none could stay in training.
+    """
+    groups = image_groups(cases)
+    images: dict[str, list[str]] = defaultdict(list)
+    for image, group in groups.items():
+        images[group].append(image)
+    ranked = sorted(images, key=lambda group: (derived_seed("test split", seed, group), group))
+    trained = {groups[case.image_id] for case in cases if case.split == "train"}
+    kept = next((group for group in reversed(ranked) if group in trained), None)
+    free = [group for group in ranked if group != kept]
+    if kept is None or not free:
+        raise StudyError(
+            f"Expected training cases and at least 2 unrelated images to make a test split from, "
+            f"found {len(ranked)}; add images, or use the dataset's published test split."
+        )
+    wanted = round(fraction * len(groups))
+    chosen: set[str] = set()
+    for group in free:
+        if len(images[group]) <= wanted:
+            chosen.add(group)
+            wanted -= len(images[group])
+    chosen = chosen or {min(free, key=lambda group: len(images[group]))}
+    return [replace(case, split="test") if groups[case.image_id] in chosen else case for case in cases]

@@ -1,0 +1,60 @@
+"""Teach the text model on the tower's frozen, cached features."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from tqdm import tqdm
+
+from tasks.engine.base import Base
+from tasks.engine.batch import Example, collate, shuffled
+from tasks.engine.loss import answer_loss
+from tasks.engine.vision import Features
+
+
+def train_text(
+    base: Base,
+    features: Features,
+    examples: Sequence[Example],
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    title: str,
+) -> float:
+    """Train all of the text model in place, on answer tokens only; returns the loss of the last tenth of the steps.
+
+    AdamW, cosine schedule with a short warm-up.
+    """
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    model = base.model
+    model.model.language_model.requires_grad_(True)  # the output projection shares its embedding
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)
+    steps = epochs * -(-len(examples) // batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _cosine(step, steps))
+    losses: list[float] = []
+    with tqdm(total=steps, desc=title, unit="step", disable=None) as bar:
+        for _ in range(epochs):
+            for chosen in shuffled(examples, batch_size, generator):
+                loss = answer_loss(base, collate(base, features, chosen, answers=True))
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimiser.step()
+                schedule.step()
+                optimiser.zero_grad(set_to_none=True)
+                losses.append(float(loss.detach()))
+                bar.update()
+                bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
+    model.requires_grad_(False)
+    last = losses[-max(1, len(losses) // 10) :]
+    return sum(last) / len(last)
+
+
+def _cosine(step: int, steps: int) -> float:
+    warm = max(1, steps // 20)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))

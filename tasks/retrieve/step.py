@@ -1,0 +1,37 @@
+"""The retrieve step: a hospital's training cases become its library, and each of its cases gets its neighbours."""
+
+from dataclasses import asdict
+
+from tasks.records import Case, Neighbour, read_table, write_table
+from tasks.step import Folder, stage
+from tasks.store import Ref
+
+
+@stage("library", area="hospitals/{hospital}", code=["retrieve", "engine"], title="library {hospital}")
+def build_hospital_library(
+    folder: Folder, hospital: str, cases: Ref, features: Ref, image_weight: float, depth: int
+) -> None:
+    """Index the training cases; write the `depth` nearest of them for each train and test case of the hospital."""
+    from tasks.engine.vision import FEATURES, load_features
+    from tasks.retrieve.encoder import fit_encoder
+    from tasks.retrieve.library import build_library, index_to_bytes
+
+    rows = read_table(cases.folder / "cases.parquet", Case)
+    vision = load_features(features.folder / FEATURES)
+    training = [case for case in rows if case.split == "train"]
+    pooled = vision.pooled([case.image_id for case in training])
+    encoder = fit_encoder(pooled, [case.question for case in training], image_weight)
+    library = build_library(
+        encoder.encode(pooled, [case.question for case in training]),
+        [case.id for case in training],
+        [case.image_id for case in training],
+    )
+    asked = [case for case in rows if case.split != "validation"]
+    queries = encoder.encode(vision.pooled([case.image_id for case in asked]), [case.question for case in asked])
+    found = library.search(queries, [case.id for case in asked], [case.image_id for case in asked], depth)
+    folder.write("index.faiss", index_to_bytes(library.index))
+    folder.write_json("library.json", {"case_ids": library.case_ids, "image_ids": library.image_ids})
+    folder.write_json("encoder.json", asdict(encoder) | {"image_mean": encoder.image_mean.tolist()})
+    with folder.open("neighbours.parquet") as sink:
+        write_table(sink, Neighbour, (neighbour for each in found for neighbour in each))
+    folder.summary = {"cases": len(training), "dimensions": int(queries.shape[1])}

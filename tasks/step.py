@@ -1,0 +1,108 @@
+"""What every step shares: a Prefect task that makes one folder of the store and is cached by content."""
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+from prefect import Task, task
+from prefect.context import TaskRunContext
+from prefect.serializers import Serializer
+from pydantic import BaseModel
+
+from tasks.errors import StudyError
+from tasks.store import ROOT, Folder, Ref, stage_key, writing
+
+Body = Callable[..., None]
+
+
+class RefSerializer(Serializer):
+    """Keeps references as JSON, and finds a record unreadable once its files are gone or changed.
+
+    Prefect takes an unreadable record for a cache miss: the stage runs again and writes the record anew.
+    """
+
+    type: Literal["fed-rag-ref"] = "fed-rag-ref"
+
+    def dumps(self, obj: Any) -> bytes:
+        """A Ref as JSON; a failed run's exception as its text."""
+        return obj.model_dump_json().encode() if isinstance(obj, Ref) else str(obj).encode()
+
+    def loads(self, blob: bytes) -> Ref:
+        """The Ref, its files verified."""
+        return Ref.model_validate_json(blob).verified()
+
+
+def stage(name: str, area: str, code: Iterable[str], title: str | None = None) -> Callable[[Body], Task[..., Ref]]:
+    """A Prefect task that makes the folder `area/name/key` and returns its Ref.
+
+    The body gets the folder to fill, then the task's parameters. The key digests all of those parameters (references
+    by their content) and the named code under `tasks`: equal work is never done twice, in whichever run.
+
+    Args:
+        name: of the stage, as its folder and its task are called.
+        area: `source`, `shared` or `hospitals/{hospital}`, filled in from the parameters.
+        code: modules and packages under `tasks` that the body runs.
+        title: of one task run, filled in from the parameters; the name where not given.
+    """
+    code = tuple(code)
+
+    def wrap(body: Body) -> Task[..., Ref]:
+        signature = inspect.signature(body)
+        folder_name = next(iter(signature.parameters))
+
+        @functools.wraps(body)
+        def run(**parameters: Any) -> Ref:
+            with writing(area.format(**parameters), name, _key(name, parameters, code)) as folder:
+                body(folder, **parameters)
+            return folder.ref
+
+        kept = [parameter for parameter in signature.parameters.values() if parameter.name != folder_name]
+        run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in kept],
+            return_annotation=Ref,
+        )
+
+        def cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
+            return f"{area.format(**parameters)}/{name}/{_key(name, parameters, code)}".replace("/", "-")
+
+        return task(  # type: ignore[call-overload, no-any-return]
+            run,
+            name=name,
+            task_run_name=title or name,
+            cache_key_fn=cache_key,
+            persist_result=True,
+            result_storage=(ROOT / "results").absolute(),
+            result_serializer=RefSerializer(),
+        )
+
+    return wrap
+
+
+def _key(name: str, parameters: Mapping[str, Any], code: Iterable[str]) -> str:
+    inputs: list[Ref] = []
+    settings: dict[str, Any] = {}
+    for parameter, value in sorted(parameters.items()):
+        refs = [value] if isinstance(value, Ref) else value
+        if isinstance(refs, list) and all(isinstance(ref, Ref) for ref in refs):
+            inputs += refs
+        else:
+            settings[parameter] = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return stage_key(name, settings, inputs, code)
+
+
+class PlainErrors(logging.Filter):
+    """Keeps tracebacks out of the log where the message is meant for the user."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Drop the traceback of a StudyError; keep the record."""
+        if record.exc_info and isinstance(record.exc_info[1], StudyError):
+            record.exc_info = None
+        return True
+
+
+for _logger in ("prefect.task_runs", "prefect.flow_runs"):
+    logging.getLogger(_logger).addFilter(PlainErrors())
+
+__all__ = ["Folder", "stage"]

@@ -1,0 +1,139 @@
+"""The baselines on cases small enough to answer by hand, on awkward ones, and on VQA-RAD's own answers."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.evaluate.baselines import copy_nearest, majority, question_only
+from tasks.evaluate.score import score_row, scores, summarise
+from tasks.records import Case, Kind, Neighbour
+
+VQA_RAD = Path("../shared/datasets/vqa-rad-osf/VQA_RAD Dataset Public.json")
+
+CASES = st.lists(
+    st.tuples(st.text(max_size=6), st.text(max_size=3), st.sampled_from(["closed", "open"])), max_size=8
+).map(lambda rows: [case(*row) for row in rows])
+
+
+def case(question: str, answer: str, kind: Kind = "open", name: str = "c") -> Case:
+    return Case(name, "image", question, answer, kind, "train", "toy", "en")
+
+
+def test_majority_is_counted_a_kind() -> None:
+    train = [
+        case("", "Lung"),
+        case("", "lung."),
+        case("", "lung."),
+        case("", "liver"),
+        case("", "no", "closed"),
+    ]
+    assert majority(train, [case("", "?"), case("", "?", "closed"), case("", "?")]) == [
+        "lung.",
+        "no",
+        "lung.",
+    ]
+
+
+def test_majority_ties_go_to_the_alphabet() -> None:
+    train = [case("", "Spleen"), case("", "liver"), case("", "Liver"), case("", "spleen")]
+    assert majority(train, [case("", "?")]) == majority(train[::-1], [case("", "?")]) == ["Liver"]
+
+
+def test_majority_falls_back_to_the_other_kind() -> None:
+    assert majority([case("", "lung")], [case("", "?", "closed")]) == ["lung"]
+    assert majority([], [case("", "?")]) == [""]
+    assert majority([case("", "lung")], []) == []
+
+
+def test_question_only_learns_the_question() -> None:
+    train = [case("which organ is shown", answer) for answer in ("Lung", "lung", "Lung")]
+    train += [case("which modality is used", "MRI")] * 2
+    train += [case("is there a mass", "yes", "closed"), case("is the heart enlarged", "no", "closed")] * 2
+    test = [case("which modality", ""), case("which organ", ""), case("heart enlarged", "", "closed")]
+    assert question_only(train, test, seed=0) == ["MRI", "Lung", "no"]
+
+
+def test_question_only_reads_chinese_by_character() -> None:
+    train = [case("图中有哪个器官？", "肺")] * 3 + [case("这是什么模态？", "CT")] * 2
+    assert question_only(train, [case("什么模态", ""), case("哪个器官", "")], seed=0) == ["CT", "肺"]
+
+
+@pytest.mark.parametrize(
+    ("train", "expected"),
+    [
+        ([], ""),
+        ([case("any", "lung")] * 3, "lung"),
+        ([case("", "lung"), case(" ", "lung"), case("", "liver")], "lung"),
+        ([case("any", "yes", "closed"), case("any", "no", "closed"), case("other", "yes", "closed")], "yes"),
+    ],
+    ids=["no training", "one answer", "blank questions", "no training case of the kind"],
+)
+def test_question_only_where_there_is_nothing_to_learn(train: list[Case], expected: str) -> None:
+    assert question_only(train, [case("which organ", "?")], seed=0) == [expected]
+
+
+@settings(deadline=None, max_examples=30)
+@given(CASES, CASES)
+def test_question_only_answers_every_case_from_the_training_answers(train: list[Case], test: list[Case]) -> None:
+    answers = question_only(train, test, seed=1)
+    assert len(answers) == len(test)
+    assert set(answers) <= {each.answer for each in train} | {""}
+    assert question_only(train, test, seed=1) == answers
+
+
+def test_question_only_is_quick_with_many_answers() -> None:
+    train = [
+        case(f"what is word{i % 700} of word{i * 7 % 900} near word{i * 13 % 400}", f"answer {i % 500}")
+        for i in range(1500)
+    ]
+    started = time.process_time()
+    answers = question_only(train, train[:300], seed=0)
+    assert time.process_time() - started < 5
+    assert len(set(answers)) > 100
+
+
+def test_copy_nearest_takes_rank_zero() -> None:
+    train = [case("", "lung", name="t1"), case("", "liver", name="t2")]
+    found = [Neighbour("q1", 1, "t1", 0.4), Neighbour("q1", 0, "t2", 0.9), Neighbour("q3", 1, "t1", 0.2)]
+    test = [case("", "?", name=name) for name in ("q1", "q2", "q3")]
+    assert copy_nearest(train, test, found) == ["liver", "", ""]
+
+
+def test_copy_nearest_refuses_an_unknown_neighbour() -> None:
+    with pytest.raises(KeyError, match="t9"):
+        copy_nearest([], [case("", "?", name="q1")], [Neighbour("q1", 0, "t9", 1.0)])
+
+
+@pytest.fixture(scope="module")
+def published() -> list[Case]:
+    if not VQA_RAD.exists():
+        pytest.skip(f"{VQA_RAD} is not on this machine")
+    rows = json.loads(VQA_RAD.read_text(encoding="utf-8"))
+    kinds: dict[str, Kind] = {"CLOSED": "closed", "OPEN": "open"}
+    return [
+        case(row["question"], str(row["answer"]), kinds[row["answer_type"].strip()], str(index))
+        for index, row in enumerate(rows)
+    ]
+
+
+def test_copied_golds_score_one(published: list[Case]) -> None:
+    itself = [Neighbour(each.id, 0, each.id, 1.0) for each in published]
+    answers = copy_nearest(published, published, itself)
+    rows = [score_row(answer, each.answer, each.kind) for answer, each in zip(answers, published, strict=True)]
+    result = scores(summarise(rows))
+    assert {value for kind in result.values() for name, value in kind.items() if name != "n"} == {1.0}
+
+
+def test_question_only_beats_majority_on_published_questions(published: list[Case]) -> None:
+    train, test = published[::2], published[1::2]
+    accuracy = []
+    for answers in (majority(train, test), question_only(train, test, seed=0)):
+        rows = [score_row(answer, each.answer, each.kind) for answer, each in zip(answers, test, strict=True)]
+        result = scores(summarise(rows))
+        accuracy.append((result["closed"]["accuracy"], result["open"]["exact_match"]))
+    assert accuracy[0][0] < accuracy[1][0]
+    assert accuracy[0][1] < accuracy[1][1]

@@ -1,0 +1,132 @@
+"""Datasets by name, and what every reader's source must hold."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ingest_samples import osf_row, picture, rad_row, real, slake_row, write_mevf, write_osf, write_slake
+
+from tasks.errors import StudyError
+from tasks.ingest.datasets import ingest
+from tasks.ingest.files import Row
+from tasks.ingest.pictures import Picture, read_image
+from tasks.ingest.source import Source, check, gather, summarise
+from tasks.records import Case, Image
+
+MADE = "cases made into a test split"
+
+
+def load(name: str, root: Path | None = None, **settings: Any) -> Source:
+    values = {"language": "en", "frames": False, "test_fraction": 0.2, "images": 5, "seed": 0} | settings
+    return ingest(name, root, **values)  # type: ignore[arg-type]
+
+
+def case(case_id: str, image: str = "i", **fields: Any) -> Case:
+    return dataclasses.replace(Case(case_id, image, "q", "a", "open", "train", "d", "en"), **fields)
+
+
+def image(image_id: str) -> Image:
+    return Image(image_id, b"", 1, 1)
+
+
+def images_of(source: Source, split: str) -> set[str]:
+    return {case.image_id for case in source.cases if case.split == split}
+
+
+def test_real_osf_gets_a_disjoint_test_split() -> None:
+    source = load("vqa-rad", real("vqa-rad-osf"))
+    assert len(source.cases) == 1797
+    assert len(images_of(source, "test")) == 63  # 20 % of 313
+    assert images_of(source, "test").isdisjoint(images_of(source, "train"))
+    groups = {case.group for case in source.cases if case.split == "test"}
+    assert groups.isdisjoint(case.group for case in source.cases if case.split == "train")
+    assert source.notes[MADE] == sum(case.split == "test" for case in source.cases)
+
+
+def test_real_slake_gets_a_test_split_that_is_disjoint_across_languages() -> None:
+    source = load("slake", real("slake"), language="all")
+    assert len(images_of(source, "test")) == 126  # 20 % of 630
+    assert images_of(source, "test").isdisjoint(images_of(source, "train") | images_of(source, "validation"))
+    assert sum(summarise(source)["split"].values()) == 11_933
+
+
+def test_published_test_split_is_left_alone(tmp_path: Path) -> None:
+    root = write_mevf(tmp_path, [rad_row(0), rad_row(1, "synpic2.jpg")], [rad_row(2, "synpic2.jpg")])
+    source = load("vqa-rad", root)
+    assert [case.split for case in source.cases] == ["train", "train", "test"]
+    assert MADE not in source.notes
+
+
+def test_phantom_public_stays_a_training_set() -> None:
+    assert summarise(load("phantom-public"))["split"].keys() == {"train"}
+
+
+def test_phantom_is_repeatable() -> None:
+    assert load("phantom") == load("phantom")
+
+
+def test_unknown_name_is_refused() -> None:
+    with pytest.raises(StudyError, match="phantom, phantom-public, vqa-rad, slake, found 'vqarad'"):
+        load("vqarad")
+
+
+@pytest.mark.parametrize("name", ["vqa-rad", "slake"])
+def test_missing_root_is_refused(name: str) -> None:
+    with pytest.raises(
+        StudyError, match=r"^dataset.root: expected the .* dataset .*, found no folder; set dataset.root"
+    ):
+        load(name)
+
+
+def test_dataset_whose_rows_were_all_left_out_is_refused(tmp_path: Path) -> None:
+    root = write_mevf(tmp_path, [rad_row(0, phrase_type="frame")])
+    with pytest.raises(StudyError, match="none among 0 cases, frame rows of the train set left out: 1; complete"):
+        load("vqa-rad", root)
+    with pytest.raises(StudyError, match="none among 0 cases; complete"):
+        load("slake", write_slake(tmp_path, train=[slake_row(1)]), language="zh")
+
+
+def test_one_image_is_too_few_for_a_test_split(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="at least 2 unrelated images"):
+        load("vqa-rad", write_osf(tmp_path, [osf_row(0), osf_row(1)]))
+
+
+def test_each_image_is_read_once_however_many_rows_name_it() -> None:
+    read: list[int] = []
+
+    def read_picture(row: Row) -> Picture:
+        read.append(row.number)
+        return read_image(picture(row.number), row.where)
+
+    rows = [(Row(Path("f"), n, {}), case(f"d:{n}", f"image{n % 3}", question=f"{n}?")) for n in range(1, 31)]
+    source = gather(rows, read_picture)
+    assert read == [1, 2, 3]
+    assert [found.id for found in source.images] == ["image1", "image2", "image0"]
+
+
+def test_check_accepts_a_sound_source_and_refuses_others() -> None:
+    check(Source([case("d:1"), case("d:2")], [image("i")]))
+    with pytest.raises(StudyError, match="Expected training cases, found none among 0 cases"):
+        check(Source([], []))
+    with pytest.raises(StudyError, match="none among 1 cases"):
+        check(Source([case("d:1", split="test")], [image("i")]))
+    with pytest.raises(StudyError, match="found 'd:1' for 2 of them"):
+        check(Source([case("d:2"), case("d:1"), case("d:1")], [image("i")]))
+    with pytest.raises(StudyError, match="the image 'j' of case 'd:2', found none"):
+        check(Source([case("d:1"), case("d:2", "j")], [image("i")]))
+
+
+def test_summary_counts_every_case_once() -> None:
+    cases = [case("d:1", organ="head"), case("d:2", organ="head", kind="closed"), case("d:3", split="test")]
+    assert summarise(Source(cases, [image("i")], notes={"left out": 4})) == {
+        "cases": 3,
+        "images": 1,
+        "findings": 0,
+        "split": {"test": 1, "train": 2},
+        "kind": {"closed": 1, "open": 2},
+        "modality": {"not stated": 3},
+        "organ": {"head": 2, "not stated": 1},
+        "language": {"en": 3},
+        "notes": {"left out": 4},
+    }
