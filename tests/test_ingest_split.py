@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import StudyError
@@ -36,6 +36,7 @@ def cases(draw: st.DrawFn) -> list[Case]:
     return [*found, case(-1, "image-train"), case(-2, "image-other")]
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(cases(), FRACTIONS, SEEDS)
 def test_no_image_and_no_group_is_parted_and_no_side_is_empty(rows: list[Case], fraction: float, seed: int) -> None:
     made = make_test_split(rows, fraction, seed)
@@ -49,6 +50,7 @@ def test_no_image_and_no_group_is_parted_and_no_side_is_empty(rows: list[Case], 
     assert all(new == old for new, old in zip(made, rows, strict=True) if new.split != "test")
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(cases(), FRACTIONS, SEEDS, st.randoms(use_true_random=False))
 def test_choice_does_not_depend_on_the_order(rows: list[Case], fraction: float, seed: int, random) -> None:  # type: ignore[no-untyped-def]
     shuffled = list(rows)
@@ -57,6 +59,7 @@ def test_choice_does_not_depend_on_the_order(rows: list[Case], fraction: float, 
     assert {row.id: row.split for row in make_test_split(shuffled, fraction, seed)} == expected
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(cases())
 def test_groups_are_the_connected_parts(rows: list[Case]) -> None:
     """Against a plain repeated merge of sets of images."""

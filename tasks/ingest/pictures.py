@@ -1,6 +1,7 @@
 """Guarded reading of image files: bytes as published, decoded once to be sure that they are a whole image."""
 
 import io
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,7 +56,8 @@ def _decode(data: bytes, where: str) -> tuple[int, int]:
     try:
         image = PIL.Image.open(io.BytesIO(data), formats=FORMATS)
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
-        raise _too_large(where, str(error).split(",")[0]) from None
+        count = re.search(r"\d+", str(error))  # Pillow tells the size only in its message
+        raise _too_large(where, f"{int(count[0]):,}" if count else "many more") from None
     except Exception:
         raise _unfit(where, f"{len(data):,} bytes that are no image") from None
     with image:
@@ -77,4 +79,6 @@ def _unfit(where: str, found: str) -> StudyError:
 
 
 def _too_large(where: str, found: str) -> StudyError:
-    return problem(where, f"an image of at most {MAX_PIXELS:,} pixels", found, "scale it down or remove its rows")
+    return problem(
+        where, f"an image of at most {MAX_PIXELS:,} pixels", f"{found} pixels", "scale it down or remove its rows"
+    )
