@@ -125,18 +125,31 @@ def _field(name: str, hint: Any) -> pa.Field:
 
 
 def write_table(sink: BinaryIO, record: type[Record], rows: Iterable[Record]) -> None:
-    """Write rows of one record class as a Parquet table, in the given order."""
+    """Write rows of one record class as a Parquet table, in the given order.
+
+    Raises ValueError where a required value is None.
+    """
     names = [field.name for field in fields(record)]
     columns = {name: [] for name in names}  # type: dict[str, list[Any]]
     for row in rows:
         for name in names:
             columns[name].append(getattr(row, name))
-    pq.write_table(pa.table(columns, schema=schema(record)), sink, compression="zstd")
+    table = pa.table(columns, schema=schema(record))
+    for field in table.schema:
+        if not field.nullable and table[field.name].null_count:  # Parquet would turn a missing list into an empty one
+            raise ValueError(f"Expected a {field.name} in every {record.__name__}, found None.")
+    pq.write_table(table, sink, compression="zstd")
 
 
 def read_table(path: Path, record: type[Record]) -> list[Record]:
-    """Read a table that `write_table` wrote, in its order."""
-    table = pq.read_table(path, schema=schema(record))
+    """Read a table that `write_table` wrote, in its order.
+
+    Raises ValueError where its columns are not those of the record.
+    """
+    table = pq.read_table(path)
+    if not table.schema.equals(schema(record)):
+        found = ", ".join(map(str, table.schema))
+        raise ValueError(f"Expected the columns of {record.__name__} in {path}, found {found}.")
     columns = [table.column(field.name).to_pylist() for field in fields(record)]
     for index, field in enumerate(fields(record)):
         if pa.types.is_list(table.schema.field(field.name).type):

@@ -208,7 +208,11 @@ def _refuse_unknown_names(values: Mapping[str, Any], model: type[BaseModel], pre
     for name, value in values.items():
         field = model.model_fields.get(str(name))
         if field is None:
-            raise StudyError(f"Unknown setting {prefix}{name}: {_nearest(f'{prefix}{name}')}.")
+            unknown = f"{prefix}{name}"
+            while isinstance(value, Mapping) and value:  # of an unknown group, the first setting
+                name, value = next(iter(value.items()))
+                unknown += f".{name}"
+            raise StudyError(f"Unknown setting {unknown}: {_nearest(unknown)}.")
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             if not isinstance(value, Mapping):
@@ -218,10 +222,19 @@ def _refuse_unknown_names(values: Mapping[str, Any], model: type[BaseModel], pre
 
 def _nearest(name: str) -> str:
     known = [setting for setting, _, _ in describe()]
-    found = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or [
-        setting for setting in known if setting.split(".")[-1] == name.split(".")[-1]
-    ]
+    group, _, leaf = name.rpartition(".")
+    found = (
+        [setting for setting in known if leaf and setting.startswith(group) and leaf == _initials(setting)]
+        or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        or [setting for setting in known if setting.split(".")[-1] == leaf]
+    )
     return f"did you mean {found[0]}" if found else "`fed-rag run --help` lists all of them"
+
+
+def _initials(setting: str) -> str:
+    """`lr` of `federation.learning_rate`."""
+    words = setting.split(".")[-1].split("_")
+    return "".join(word[0] for word in words) if len(words) > 1 else ""
 
 
 def _first_problem(error: ValidationError) -> str:

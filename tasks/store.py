@@ -12,6 +12,7 @@ import json
 import os
 import re
 import resource
+import secrets
 import shutil
 import sys
 import time
@@ -53,7 +54,8 @@ class Ref(BaseModel):
         Raises FileNotFoundError or ValueError where a file is gone or changed.
         """
         manifest = self.manifest()
-        if manifest["digest"] != self.digest or _digest_of(manifest["files"]) != self.digest:
+        stated = isinstance(manifest, dict) and manifest.get("digest") == self.digest
+        if not stated or _digest_of(manifest.get("files", {})) != self.digest:
             raise ValueError(f"{self.path}: the manifest is not the one that was referred to")
         for name, entry in manifest["files"].items():
             if file_digest(self.folder / name) != entry["sha256"]:
@@ -96,11 +98,12 @@ def writing(area: str, stage: str, key: str) -> Iterator[Folder]:
     On any error nothing is left behind. Raises StudyError where the disk is full or not writable.
     """
     target = ROOT / area / stage / key
-    hidden = target.with_name(f".{key}.{os.getpid()}.tmp")
+    hidden = _hidden_beside(target)
     started = time.perf_counter()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(target.parent)
+        _writing.add(hidden)
         hidden.mkdir()
         folder = Folder(hidden)
         yield folder
@@ -113,6 +116,16 @@ def writing(area: str, stage: str, key: str) -> Iterator[Folder]:
         ) from None
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
+        _writing.discard(hidden)
+
+
+_writing: set[Path] = set()
+"""The hidden folders that threads of this process are writing."""
+
+
+def _hidden_beside(target: Path) -> Path:
+    """A name for this process alone: no other writer has it, and its owner can be told when it is found later."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.{os.getpid()}.tmp")
 
 
 def _finish(folder: Folder, target: Path, seconds: float) -> Ref:
@@ -132,20 +145,30 @@ def _finish(folder: Folder, target: Path, seconds: float) -> Ref:
             "peak_memory_bytes": peak_memory(),
         },
     )
-    if target.exists():  # damaged, or written by another process meanwhile: ours is whole
-        discarded = folder.path.with_suffix(".old")
-        target.rename(discarded)
-        shutil.rmtree(discarded)
-    folder.path.rename(target)
+    discarded = _hidden_beside(target)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            target.rename(discarded)  # damaged, or written by another process meanwhile: ours is whole
+        folder.path.rename(target)
+    finally:
+        shutil.rmtree(discarded, ignore_errors=True)
     return Ref(path=target.relative_to(ROOT).as_posix(), digest=digest)
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Remove what a killed process of this machine left half-written."""
+    """Remove what a killed process of this machine left half-written.
+
+    In a container the process id comes back with the next run: what this process does not write was left by another.
+    """
     for path in parent.glob(".*.tmp"):
         match = re.search(r"\.(\d+)\.tmp$", path.name)
-        if match and not Path(f"/proc/{match[1]}").exists() and Path("/proc/self").exists():
+        if match and not (path in _writing if int(match[1]) == os.getpid() else _is_alive(match[1])):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_alive(process: str) -> bool:
+    """Whether there is such a process; always so where the system has no /proc to tell."""
+    return Path(f"/proc/{process}").exists() or not Path("/proc/self").exists()
 
 
 def stage_key(stage: str, settings: Mapping[str, Any], inputs: Iterable[Ref], code: Iterable[str]) -> str:

@@ -5,14 +5,19 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoImageProcessor,
     AutoModelForImageTextToText,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedTokenizerBase,
 )
 
 from tasks.engine.identity import resolve
 from tasks.errors import StudyError
+
+KINDS = ("qwen2_vl", "qwen2_5_vl")
+"""Model types whose text model takes the tower's output as it is, so that it can be computed once."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +54,52 @@ def load_base(name: str, revision: str | None = None, device: str = "auto", max_
     elif device == "cuda" and not torch.cuda.is_available():
         raise StudyError("Setting model.device is cuda, but this machine has no CUDA device: set it to auto or cpu.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
-        image_processor = AutoImageProcessor.from_pretrained(place, revision=revision)
-        model = AutoModelForImageTextToText.from_pretrained(
-            place, revision=revision, dtype=torch.bfloat16 if device == "cuda" else torch.float32
-        )
-    except (OSError, ValueError, KeyError) as error:
+        # Without the refusal, a model that brings its own code asks at the terminal whether to run it.
+        config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
+        if config.model_type in KINDS:
+            tokenizer, image_processor, model = _load(place, revision, config.image_token_id, device)
+    except Exception as error:  # tokenizers raises plain Exception, safetensors and huggingface_hub their own kinds
         raise StudyError(_reason(place, error)) from None
+    if config.model_type not in KINDS:
+        raise StudyError(
+            f"Expected model.name to be a vision-language model of type {' or '.join(KINDS)}, found {place} of type "
+            f"{config.model_type}: choose another, as Qwen/Qwen2-VL-2B-Instruct."
+        )
     if max_pixels is not None:
-        smallest = min(image_processor.size["shortest_edge"], max_pixels)
+        # An image below the lower bound grows by whole rows of patches, which must not carry it past the upper one.
+        smallest = min(image_processor.size["shortest_edge"], max_pixels // 4)
         image_processor.size = {"shortest_edge": smallest, "longest_edge": max_pixels}
     model.requires_grad_(False).eval().to(device)
     return Base(model, tokenizer, image_processor, model.config.image_token_id)
+
+
+def _load(place: str, revision: str | None, image_token_id: int, device: str) -> tuple[Any, Any, Any]:
+    """Tokenizer, image processor and model; raises where one of them is incomplete."""
+    tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
+    _try_tokenizer(tokenizer, image_token_id)
+    image_processor = AutoImageProcessor.from_pretrained(place, revision=revision)
+    model, report = AutoModelForImageTextToText.from_pretrained(
+        place,
+        revision=revision,
+        dtype=torch.bfloat16 if device == "cuda" else torch.float32,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    # Transformers fills gaps with random weights and says so in passing.
+    if report["missing_keys"]:
+        raise ValueError(f"its weights lack {min(report['missing_keys'])}")
+    # A folder's own habits (temperature, repetition penalty) have no place in a greedy answer.
+    model.generation_config = GenerationConfig()
+    return tokenizer, image_processor, model
+
+
+def _try_tokenizer(tokenizer: Any, image_token_id: int) -> None:
+    """Raise ValueError where a word or an image's placeholder gets lost: without its files, a tokenizer is empty."""
+    content = [{"type": "image"}, {"type": "text", "text": "lung"}]
+    text = tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if ids.count(image_token_id) != 1 or "lung" not in tokenizer.decode(ids):
+        raise ValueError("its tokenizer or chat template is incomplete")
 
 
 def _reason(place: str, error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Prompts become token ids once; token ids become padded batches with their images' features."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,18 +42,40 @@ class Batch:
 
 def encode(base: Base, features: Features, prompts: Sequence[Prompt]) -> list[Example]:
     """Tokenise prompts in the base's own chat format."""
-    tokenizer = base.tokenizer
+    tokenizer, marks = base.tokenizer, _marks(base)
     texts: list[Any] = [
-        tokenizer.apply_chat_template(list(prompt.messages), tokenize=False, add_generation_prompt=True)
+        tokenizer.apply_chat_template(
+            [_plain_message(message, marks) for message in prompt.messages], tokenize=False, add_generation_prompt=True
+        )
         for prompt in prompts
     ]
-    ends = [prompt.answer + str(tokenizer.eos_token) for prompt in prompts]
+    ends = [_plain(prompt.answer, marks) + str(tokenizer.eos_token) for prompt in prompts]
     prompt_ids = _token_ids(tokenizer, texts)
     answer_ids = _token_ids(tokenizer, ends)
     return [
         Example(tuple(_expand(base, features, ids, prompt.image_ids)), tuple(answer), prompt.image_ids)
         for ids, answer, prompt in zip(prompt_ids, answer_ids, prompts, strict=True)
     ]
+
+
+def _marks(base: Base) -> re.Pattern[str]:
+    """The strings that the tokenizer takes for special tokens."""
+    tokens = {*base.tokenizer.all_special_tokens, base.tokenizer.convert_ids_to_tokens(base.image_token_id)}
+    tokens |= {token.content for token in base.tokenizer.added_tokens_decoder.values() if token.special}
+    marks = {token.strip() for token in tokens}
+    return re.compile("|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True) if len(mark) > 1))
+
+
+def _plain(text: str, marks: re.Pattern[str]) -> str:
+    """The text with every mark broken by a space: what people wrote must not end a turn or call for an image."""
+    while marks.search(text):
+        text = marks.sub(lambda mark: f"{mark[0][0]} {mark[0][1:]}", text)
+    return text
+
+
+def _plain_message(message: Mapping[str, Any], marks: re.Pattern[str]) -> dict[str, Any]:
+    parts = [part | {"text": _plain(part["text"], marks)} if "text" in part else part for part in message["content"]]
+    return {**message, "content": parts}
 
 
 def _token_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:

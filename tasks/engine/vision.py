@@ -48,19 +48,20 @@ class Features:
 
     def to_bytes(self) -> bytes:
         """As one safetensors file."""
-        index = {image_id: [start, *self.grids[image_id]] for image_id, start in self.starts.items()}
-        return save({"rows": self.rows.cpu()}, {"index": json.dumps(index), "merge": str(self.merge)})
+        images = {image_id: [start, *self.grids[image_id]] for image_id, start in self.starts.items()}
+        # One entry of metadata only: safetensors writes several in an order that changes from call to call.
+        index = json.dumps({"merge": self.merge, "images": images})
+        return save({"rows": self.rows.cpu()}, {"index": index})
 
 
 def load_features(path: Path) -> Features:
     """Features that `to_bytes` wrote; the file is memory-mapped, not read."""
     with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
+        index = json.loads(file.metadata()["index"])
         rows = file.get_tensor("rows")
-    index = json.loads(metadata["index"])
-    starts = {image_id: entry[0] for image_id, entry in index.items()}
-    grids = {image_id: (entry[1], entry[2], entry[3]) for image_id, entry in index.items()}
-    return Features(rows, starts, grids, int(metadata["merge"]))
+    starts = {image_id: entry[0] for image_id, entry in index["images"].items()}
+    grids = {image_id: (entry[1], entry[2], entry[3]) for image_id, entry in index["images"].items()}
+    return Features(rows, starts, grids, index["merge"])
 
 
 @torch.inference_mode()
@@ -92,7 +93,11 @@ def to_rgb(data: bytes) -> PIL.Image.Image:
     """Decode an image file as 8-bit RGB; deeper grayscale (16-bit, float) is scaled from its own range."""
     image: PIL.Image.Image = PIL.Image.open(io.BytesIO(data))
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        values = np.asarray(image, dtype=np.float32)
-        low, high = float(values.min()), float(values.max())
+        values = np.asarray(image, dtype=np.float64)
+        finite = values[np.isfinite(values)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+        values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
         image = PIL.Image.fromarray(((values - low) * (255.0 / max(high - low, 1e-6))).astype(np.uint8))
+    elif image.mode == "P":  # straight to RGB, Pillow warns where the palette has transparency
+        image = image.convert("RGBA")
     return image.convert("RGB")

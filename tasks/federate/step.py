@@ -1,8 +1,10 @@
 """The federate steps: a hospital trains from the global adapter; the coordinator averages; hospitals validate."""
 
 import json
+import math
 from dataclasses import asdict
 
+from tasks.errors import StudyError
 from tasks.records import Case, Neighbour, Update, read_table
 from tasks.settings import FederationSettings, LoraSettings, ModelSettings
 from tasks.step import Folder, stage
@@ -54,7 +56,8 @@ def train_hospital(
     update = Update(hospital, round_number, len(training), loss, steps)
     for name, data in files.items():
         folder.write(name, data)
-    folder.write_json("update.json", asdict(update))
+    # JSON has no NaN; an update that diverged is told by its tensors, when the coordinator screens them.
+    folder.write_json("update.json", asdict(update) | {"loss": loss if math.isfinite(loss) else None})
 
 
 @stage("adapter", area="shared", code=["federate"], title="average round {round_number}")
@@ -116,4 +119,9 @@ def validate_hospital(
         examples = encode(engine.base, vision, build_prompts(held_out, rows, neighbours, k))
         engine.switch(load_state(adapter.folder))
         loss, tokens = mean_loss(engine, vision, examples, federation.batch_size)
+    if not math.isfinite(loss):
+        raise StudyError(
+            f"Expected a finite loss of round {round_number}'s adapter at {hospital}, found {loss}: "
+            "lower federation.learning_rate."
+        )
     folder.write_json("validation.json", {"hospital": hospital, "round": round_number, "loss": loss, "tokens": tokens})

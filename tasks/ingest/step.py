@@ -5,7 +5,7 @@ from tasks.settings import DatasetSettings
 from tasks.step import Folder, stage
 
 
-@stage("ingest", area="source", code=["ingest"], title="ingest {settings.name}")
+@stage("ingest", area="source", code=["ingest", "groups"], title="ingest {settings.name}")
 def ingest(folder: Folder, settings: DatasetSettings, content: str, seed: int) -> None:
     """Read the dataset; `content` tells the state of its files, so that changed files are read anew."""
     from tasks.ingest.datasets import ingest as read

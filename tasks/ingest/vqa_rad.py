@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from tasks.groups import image_groups
 from tasks.ingest.files import Row, find_root, read_rows, resolve
 from tasks.ingest.pictures import Picture, read_image
 from tasks.ingest.shards import image_bytes, read_row_image, read_split
 from tasks.ingest.source import Source, gather
-from tasks.ingest.split import image_groups
 from tasks.records import Case, Kind, Split
 
 NAME = "vqa-rad"

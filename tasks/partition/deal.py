@@ -1,11 +1,16 @@
-"""Which hospital holds which images: every image, with all questions about it, goes to one hospital."""
+"""Which hospital holds which images.
+
+Every image, with all questions about it, goes to one hospital, and so do images of one patient.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from tasks.errors import StudyError
+from tasks.groups import image_groups
 from tasks.records import Case
+from tasks.store import derived_seed
 
 OTHER = "other"
 MOST_LABELS = 12
@@ -26,6 +31,9 @@ def deal(
 ) -> tuple[dict[str, str], str]:
     """The hospital of each image, and the scheme that was used.
 
+    What is dealt out are groups: the images of one patient or published case, where the cases state it, else single
+    images. The order of the cases makes no difference.
+
     Args:
         cases: of all splits.
         hospitals: how many there are, named `hospital-1` and so on.
@@ -36,32 +44,40 @@ def deal(
 
     Raises StudyError where a hospital gets no training case, or the cases lack what the scheme needs.
     """
-    first = {case.image_id: case for case in cases}
-    images = sorted(first)
+    groups = image_groups(cases)
     names = [f"hospital-{number}" for number in range(1, hospitals + 1)]
     if scheme == "auto":
-        scheme = "site" if all(first[image].site for image in images) else "dirichlet"
+        scheme = "site" if all(_values(cases, groups, "site").values()) else "dirichlet"
     if scheme in ("site", "modality", "organ"):
-        values = {image: getattr(first[image], scheme) for image in images}
-        owner = _by_value(images, values, names, scheme)
+        owner = _by_value(groups, _values(cases, groups, scheme), names, scheme)
     else:
-        labels = _labels(cases, images, label) if scheme == "dirichlet" else dict.fromkeys(images, OTHER)
-        owner = _by_partitioner(images, labels, names, scheme, alpha, seed)
-    _refuse_idle(cases, owner, names, scheme)
-    return owner, scheme
+        labels = _labels(cases, groups, label) if scheme == "dirichlet" else dict.fromkeys(groups.values(), OTHER)
+        owner = _by_partitioner(labels, names, scheme, alpha, seed)
+    dealt = {image: owner[groups[image]] for image in sorted(groups)}
+    _refuse_idle(cases, dealt, names, scheme)
+    return dealt, scheme
+
+
+def _values(cases: Sequence[Case], groups: Mapping[str, str], name: str) -> dict[str, str | None]:
+    """What most cases of each group state as their `name`; None where none states any."""
+    counts: dict[str, Counter[str]] = {group: Counter() for group in groups.values()}
+    for case in cases:
+        if value := getattr(case, name):
+            counts[groups[case.image_id]][value] += 1
+    return {group: min(each, key=lambda value: (-each[value], value), default=None) for group, each in counts.items()}
 
 
 def _by_value(
-    images: Sequence[str], values: Mapping[str, str | None], names: Sequence[str], scheme: str
+    groups: Mapping[str, str], values: Mapping[str, str | None], names: Sequence[str], scheme: str
 ) -> dict[str, str]:
     """Whole values to hospitals, largest first, always to the hospital with the fewest images."""
-    counts = Counter(value for value in values.values() if value is not None)
-    absent = next((image for image in images if values[image] is None), None)
+    absent = min((image for image, group in groups.items() if values[group] is None), default=None)
     if absent is not None:
         raise StudyError(
             f"Expected every image to have a {scheme} for partition.scheme={scheme}, found none for {absent}: "
             "set partition.scheme to dirichlet or iid."
         )
+    counts = Counter(str(values[group]) for group in groups.values())
     if len(counts) < len(names):
         raise StudyError(
             f"Expected at least {len(names)} values of {scheme} for {len(names)} hospitals, found {len(counts)}: "
@@ -73,36 +89,40 @@ def _by_value(
     for value, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         hospital_of[value] = min(names, key=lambda name: held[name])
         held[hospital_of[value]] += count
-    return {image: hospital_of[str(values[image])] for image in images}
+    return {group: hospital_of[str(value)] for group, value in values.items()}
 
 
-def _labels(cases: Sequence[Case], images: Sequence[str], label: str) -> dict[str, str]:
-    """One label for each image; for `answer`, the most frequent one to its open questions."""
+def _labels(cases: Sequence[Case], groups: Mapping[str, str], label: str) -> dict[str, str]:
+    """One label for each group; for `answer`, the rarest of the frequent answers to its open questions."""
     if label != "answer":
-        known = {case.image_id: getattr(case, label) for case in cases}
-        return {image: known[image] or OTHER for image in images}
+        return {group: value or OTHER for group, value in _values(cases, groups, label).items()}
     everywhere = Counter(case.answer.lower() for case in cases if case.kind == "open")
     frequent = {answer for answer, _ in sorted(everywhere.items(), key=lambda item: (-item[1], item[0]))[:MOST_LABELS]}
     best: dict[str, tuple[int, str]] = {}
     for case in cases:
-        answer = case.answer.lower()
+        answer, group = case.answer.lower(), groups[case.image_id]
         if case.kind == "open" and answer in frequent:
-            # The rarest of an image's frequent answers tells it best from others.
-            best[case.image_id] = min(best.get(case.image_id, (len(cases), "")), (everywhere[answer], answer))
-    return dict.fromkeys(images, OTHER) | {image: answer for image, (_, answer) in best.items()}
+            # The rarest of its frequent answers tells a group best from others.
+            best[group] = min(best.get(group, (len(cases), "")), (everywhere[answer], answer))
+    return dict.fromkeys(groups.values(), OTHER) | {group: answer for group, (_, answer) in best.items()}
 
 
 def _by_partitioner(
-    images: Sequence[str], labels: Mapping[str, str], names: Sequence[str], scheme: str, alpha: float, seed: int
+    labels: Mapping[str, str], names: Sequence[str], scheme: str, alpha: float, seed: int
 ) -> dict[str, str]:
-    """Deal images with Flower's partitioners; they want a `datasets` table."""
+    """Deal groups with Flower's partitioners; they want a `datasets` table."""
     from datasets import Dataset
     from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner
 
-    table = Dataset.from_dict({"image": list(images), "label": [labels[image] for image in images]})
+    if len(labels) < len(names):
+        raise StudyError(
+            f"Expected at least one image (or group of them) for each of {len(names)} hospitals, found {len(labels)}: "
+            "lower partition.hospitals."
+        )
+    # Both cut the table in its order, and neighbouring ids are alike: of one site, or all of the test split.
+    order = sorted(labels, key=lambda group: (derived_seed("deal", seed, group), group))
     partitioner: Partitioner
     if scheme == "iid":
-        table = table.shuffle(seed=seed)
         partitioner = IidPartitioner(num_partitions=len(names))
     else:
         partitioner = DirichletPartitioner(
@@ -113,13 +133,8 @@ def _by_partitioner(
             self_balancing=False,
             seed=seed,
         )
-    if len(images) < len(names):
-        raise StudyError(
-            f"Expected at least one image for each of {len(names)} hospitals, found {len(images)} images: "
-            "lower partition.hospitals."
-        )
-    partitioner.dataset = table
-    return {image: name for number, name in enumerate(names) for image in partitioner.load_partition(number)["image"]}
+    partitioner.dataset = Dataset.from_dict({"group": order, "label": [labels[group] for group in order]})
+    return {group: name for number, name in enumerate(names) for group in partitioner.load_partition(number)["group"]}
 
 
 def _refuse_idle(cases: Sequence[Case], owner: Mapping[str, str], names: Sequence[str], scheme: str) -> None:

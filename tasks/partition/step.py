@@ -11,7 +11,7 @@ from tasks.step import Folder, stage
 from tasks.store import Ref
 
 
-@stage("partition", area="source", code=["partition"])
+@stage("partition", area="source", code=["partition", "groups"])
 def partition(folder: Folder, dataset: Ref, settings: PartitionSettings, seed: int) -> None:
     """Which hospital holds which image: `assignment.parquet` (image_id, hospital)."""
     from tasks.partition.deal import deal

@@ -1,11 +1,14 @@
 """Images and questions in, unit rows out: what similarity is measured on."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
+
+from tasks.errors import StudyError
 
 Rows = NDArray[np.float32]
 
@@ -16,7 +19,9 @@ WORDS = 1024
 class Encoder:
     """Weighted concatenation of an image's pooled features and its question's TF-IDF.
 
-    The inner product of two rows is `w * cosine(images) + (1 - w) * cosine(questions)`.
+    The inner product of two rows is `w * cosine(images) + (1 - w) * cosine(questions)`. A question without a word of
+    the library, and an image that is the library's mean, have no direction: the other part alone makes the row. Where
+    neither has one, or its weight is 0, the row is zero and equally unlike every case.
     """
 
     image_mean: Rows
@@ -26,24 +31,45 @@ class Encoder:
     image_weight: float
 
     def encode(self, images: Rows, questions: Sequence[str]) -> Rows:
-        """Unit rows `(n, d + words)` of pooled image features `(n, d)` and their questions."""
+        """Unit rows `(n, d + words)` of pooled image features `(n, d)` and their questions.
+
+        Raises StudyError where a feature is not a finite number.
+        """
+        _refuse_broken(images)
         pictures = _unit(images - self.image_mean)
-        words = _vectorizer(self.vocabulary, self.idf).transform(questions).toarray()
-        rows = np.hstack(
-            [np.sqrt(self.image_weight) * pictures, np.sqrt(1 - self.image_weight) * words.astype(np.float32)]
-        )
-        return np.ascontiguousarray(_unit(rows))
+        rows = [math.sqrt(self.image_weight) * pictures, math.sqrt(1 - self.image_weight) * self._words(questions)]
+        return np.ascontiguousarray(_unit(np.hstack(rows)))
+
+    def _words(self, questions: Sequence[str]) -> Rows:
+        if not self.vocabulary or not questions:  # scikit-learn refuses both
+            return np.zeros((len(questions), len(self.vocabulary)), np.float32)
+        return _vectorizer(self.vocabulary, self.idf).transform(questions).toarray().astype(np.float32)
 
 
 def fit_encoder(images: Rows, questions: Sequence[str], image_weight: float) -> Encoder:
-    """An encoder whose statistics come from one library alone: pooled features `(n, d)` and `n` questions."""
+    """An encoder whose statistics come from one library alone: pooled features `(n, d)` and `n` questions, n > 0.
+
+    Raises StudyError where a feature is not a finite number.
+    """
+    _refuse_broken(images)
+    # In float64 the mean of equal rows is that row: rounding must not give a library of one image a direction.
+    mean = images.mean(0, dtype=np.float64).astype(np.float32)
     vectorizer = _vectorizer()
     try:
         vectorizer.fit(questions)
     except ValueError:  # no question holds a word: the images alone decide
-        return Encoder(images.mean(0), (), (), image_weight)
+        return Encoder(mean, (), (), image_weight)
     words = tuple(str(word) for word in vectorizer.get_feature_names_out())
-    return Encoder(images.mean(0), words, tuple(float(weight) for weight in vectorizer.idf_), image_weight)
+    return Encoder(mean, words, tuple(float(weight) for weight in vectorizer.idf_), image_weight)
+
+
+def _refuse_broken(images: Rows) -> None:
+    broken = int((~np.isfinite(images)).any(1).sum())
+    if broken:
+        raise StudyError(
+            f"Expected finite image features, found others for {broken} of {len(images)} cases: "
+            "the model's vision tower overflows; set model.device to cpu, or change model.name."
+        )
 
 
 def _vectorizer(vocabulary: Sequence[str] = (), idf: Sequence[float] = ()) -> TfidfVectorizer:

@@ -35,6 +35,7 @@ class Library:
         if not wanted:
             return [[] for _ in case_ids]
         similarities, positions = self.index.search(rows, wanted)
+        similarities = similarities.clip(-1, 1)  # rounding leaves the range
         found = []
         for query, (case_id, image_id) in enumerate(zip(case_ids, image_ids, strict=True)):
             others = [

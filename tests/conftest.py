@@ -1,0 +1,58 @@
+"""Fixtures that several test modules share; no test asks the network."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before any Hugging Face library reads it
+# Models this small lose by threads: a hundredfold on a machine that has other work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests call stages without a flow around them, where Prefect's log handler would warn that it has nobody to tell.
+os.environ["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] = "ignore"
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import flows  # noqa: F401  (sets the libraries' reporting off before they are imported)
+
+if TYPE_CHECKING:
+    from tasks.engine.base import Base
+    from tasks.engine.engine import Engine
+    from tasks.engine.vision import Features
+
+# Torch and Transformers are imported where a test asks for a model: the other tests start without them.
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Qwen2-VL with random weights, as an ordinary Hugging Face folder. Copy it before changing it."""
+    from engine_samples import make_folder
+
+    return make_folder(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def tiny_base(tiny_folder: Path) -> "Base":
+    """The tiny model, loaded anew for each test, since an engine wraps it in place."""
+    from tasks.engine.base import load_base
+
+    return load_base(str(tiny_folder), device="cpu")
+
+
+@pytest.fixture
+def engine(tiny_base: "Base") -> "Engine":
+    """An engine on the tiny model, its adapter fresh."""
+    from tasks.engine.engine import Engine
+
+    return Engine(tiny_base, r=4, alpha=8, dropout=0.1, targets=["q_proj", "v_proj"])
+
+
+@pytest.fixture(scope="session")
+def features(tiny_folder: Path) -> "Features":
+    """What the tiny model's tower makes of the sample images."""
+    from engine_samples import IMAGES
+
+    from tasks.engine.base import load_base
+    from tasks.engine.vision import encode_images
+
+    return encode_images(load_base(str(tiny_folder), device="cpu"), IMAGES, batch_size=4)

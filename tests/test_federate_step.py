@@ -1,0 +1,134 @@
+"""A federated round on disk: reproducible in any order, and not undone by a hospital that diverges."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engine_samples import CASES, randomised, same
+from safetensors.torch import save
+
+from tasks.engine import shared
+from tasks.engine.adapter import CONFIG, WEIGHTS, load_state
+from tasks.engine.step import initial_adapter
+from tasks.engine.vision import FEATURES, Features
+from tasks.errors import StudyError
+from tasks.federate.aggregate import fedavg
+from tasks.federate.step import average, train_hospital, validate_hospital
+from tasks.records import Case, Neighbour, write_table
+from tasks.settings import FederationSettings, LoraSettings, ModelSettings
+from tasks.store import Ref, writing
+
+LORA = LoraSettings(r=4, alpha=8)
+FEDERATION = FederationSettings(rounds=1, local_epochs=2, batch_size=4, learning_rate=1e-2, holdout=0.3)
+DIVERGING = FEDERATION.model_copy(update={"learning_rate": 1e30, "local_epochs": 4})
+
+
+class Round:
+    """Two hospitals' folders, and the stages of a round called as the flow calls them."""
+
+    def __init__(self, folder: Path, features: Features) -> None:
+        self.model = ModelSettings(name=str(folder), device="cpu")
+        self.hospitals = {name: self.prepare(name, rows, features) for name, rows in HOSPITALS.items()}
+        self.start = initial_adapter.fn(model=self.model, lora=LORA, content="tiny", seed=0)
+
+    def prepare(self, name: str, rows: list[Case], features: Features) -> dict[str, Ref]:
+        area, refs = f"hospitals/{name}", {}
+        with writing(area, "cases", "0") as folder, folder.open("cases.parquet") as sink:
+            write_table(sink, Case, rows)
+        refs["cases"] = folder.ref
+        with writing(area, "library", "0") as folder, folder.open("neighbours.parquet") as sink:
+            others = zip(rows, rows[1:] + rows[:1], strict=True)
+            write_table(sink, Neighbour, [Neighbour(one.id, 0, other.id, 0.5) for one, other in others])
+        refs["library"] = folder.ref
+        with writing(area, "features", "0") as folder:
+            folder.write(FEATURES, features.to_bytes())
+        refs["features"] = folder.ref
+        return refs
+
+    def given(self, hospital: str, adapter: Ref, federation: FederationSettings) -> dict[str, Any]:
+        settings = {"model": self.model, "lora": LORA, "federation": federation, "k": 1, "round_number": 1, "seed": 0}
+        return {"hospital": hospital, "adapter": adapter} | self.hospitals[hospital] | settings
+
+    def train(self, hospital: str, federation: FederationSettings = FEDERATION) -> Ref:
+        return train_hospital.fn(**self.given(hospital, self.start, federation))
+
+    def validate(self, hospital: str, adapter: Ref) -> dict[str, Any]:
+        ref = validate_hospital.fn(**self.given(hospital, adapter, FEDERATION))
+        return dict(json.loads((ref.folder / "validation.json").read_text()))
+
+
+HOSPITALS = {"north": CASES[:5], "south": CASES[3:]}
+
+
+@pytest.fixture
+def one_round(
+    tiny_folder: Path, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Round]:
+    monkeypatch.chdir(tmp_path)
+    yield Round(tiny_folder, features)
+    shared._engine.clear()
+    shared._base.clear()
+
+
+def update_of(ref: Ref) -> dict[str, Any]:
+    return dict(json.loads((ref.folder / "update.json").read_text()))
+
+
+def test_the_next_adapter_is_the_mean_of_the_updates(one_round: Round) -> None:
+    sent = [one_round.train(hospital) for hospital in HOSPITALS]
+    adapter = average.fn(updates=sent, round_number=1)
+    states, updates = [load_state(ref.folder) for ref in sent], [update_of(ref) for ref in sent]
+    assert same(load_state(adapter.folder), fedavg(states, [update["samples"] for update in updates]))
+    assert not same(*states)
+    assert all(not same(state, load_state(one_round.start.folder)) for state in states)
+    told = json.loads((adapter.folder / "round.json").read_text())
+    assert told["samples"] == {update["hospital"]: update["samples"] for update in updates}
+    assert all(0 < update["samples"] < len(HOSPITALS[update["hospital"]]) for update in updates)
+    weighted = sum(update["samples"] * update["loss"] for update in updates)
+    assert told["train_loss"] == pytest.approx(weighted / sum(told["samples"].values()))
+    assert told["screened_out"] == []
+    assert (adapter.folder / CONFIG).read_bytes() == (one_round.start.folder / CONFIG).read_bytes()
+    before, after = (one_round.validate("north", ref) for ref in (one_round.start, adapter))
+    assert before["tokens"] == after["tokens"] > 0
+    assert after["loss"] != before["loss"]
+
+
+def test_only_the_adapter_and_counts_leave_a_hospital(one_round: Round) -> None:
+    ref = one_round.train("north")
+    assert ref.path.startswith("shared/")
+    assert {path.name for path in ref.folder.iterdir()} == {WEIGHTS, CONFIG, "update.json", "manifest.json"}
+    assert set(update_of(ref)) == {"hospital", "round", "samples", "loss", "steps"}
+    texts = (update_of(ref), json.loads((ref.folder / CONFIG).read_text()), ref.manifest())
+    assert not any(case.question in str(texts) or case.answer in str(texts) for case in CASES if len(case.answer) > 5)
+
+
+def test_hospitals_in_another_order_give_the_same_bytes(one_round: Round) -> None:
+    first = {hospital: one_round.train(hospital).digest for hospital in ("north", "south")}
+    again = {hospital: one_round.train(hospital).digest for hospital in ("south", "north")}
+    assert first == again
+
+
+def test_a_hospital_that_diverges_is_left_out(one_round: Round, caplog: pytest.LogCaptureFixture) -> None:
+    sent = [one_round.train("north"), one_round.train("south", DIVERGING)]
+    assert update_of(sent[1])["loss"] is None
+    adapter = average.fn(updates=sent, round_number=1)
+    assert same(load_state(adapter.folder), load_state(sent[0].folder))
+    told = json.loads((adapter.folder / "round.json").read_text())
+    assert told["screened_out"] == ["south"]
+    assert told["train_loss"] == update_of(sent[0])["loss"]
+    assert any("south sent an update that is not finite" in message for message in caplog.messages)
+    with pytest.raises(StudyError, match=r"found none: lower federation.learning_rate"):
+        average.fn(updates=sent[1:], round_number=1)
+
+
+def test_an_adapter_too_large_to_compute_with(one_round: Round) -> None:
+    state = load_state(one_round.start.folder)
+    huge = {name: tensor.sign() * 1e30 for name, tensor in randomised(state, 1).items()}
+    assert all(torch.isfinite(tensor).all() for tensor in huge.values())
+    with writing("shared", "adapter", "huge") as folder:
+        folder.write(WEIGHTS, save(huge, {"format": "pt"}))
+    with pytest.raises(StudyError, match=r"finite loss of round 1's adapter at north, found nan: lower federation"):
+        one_round.validate("north", folder.ref)

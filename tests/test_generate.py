@@ -1,0 +1,91 @@
+"""Batched answers are those given one by one, and those of a plain loop without any cache."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from engine_samples import CASES, chat_text, pixel_inputs, prompts_with_neighbours, randomised
+
+from tasks.engine.base import Base, load_base
+from tasks.engine.batch import encode
+from tasks.engine.engine import Engine
+from tasks.engine.generate import generate
+from tasks.engine.prompt import build_prompt
+from tasks.engine.vision import Features
+
+LENGTH = 12
+
+
+def plain_loop(base: Base, text: str, image_ids: list[str]) -> str:
+    """Greedy decoding from pixels, the whole sequence run anew for each token."""
+    inputs = pixel_inputs(base, text, image_ids)
+    asked = inputs["input_ids"].shape[1]
+    end = base.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    with torch.inference_mode():
+        for _ in range(LENGTH):
+            best = base.model(**inputs).logits[:, -1].argmax(-1, keepdim=True)
+            if best.item() == end:
+                break
+            inputs["input_ids"] = torch.cat([inputs["input_ids"], best], dim=1)
+            inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+            inputs["mm_token_type_ids"] = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, 1))
+    return str(base.tokenizer.decode(inputs["input_ids"][0, asked:], skip_special_tokens=True)).strip()
+
+
+def answers(engine: Engine, features: Features, batch_size: int) -> list[str]:
+    examples = encode(engine.base, features, prompts_with_neighbours())
+    assert len({len(example.prompt_ids) for example in examples}) > 3
+    return generate(engine, features, examples, batch_size=batch_size, max_new_tokens=LENGTH)
+
+
+@pytest.mark.parametrize("seed", [None, 1, 2])
+def test_a_batch_answers_as_one_by_one(engine: Engine, features: Features, seed: int | None) -> None:
+    if seed is not None:
+        engine.switch(randomised(engine.read(), seed))
+    alone = answers(engine, features, 1)
+    assert len(set(alone)) > len(alone) // 2
+    for batch_size in (3, 8):
+        assert answers(engine, features, batch_size) == alone
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_answers_are_those_of_a_plain_loop(engine: Engine, features: Features, seed: int | None) -> None:
+    if seed is not None:
+        engine.switch(randomised(engine.read(), seed))
+    found = answers(engine, features, 8)
+    for number in (0, 3, 5):
+        shown = [CASES[(number + 1 + i) % len(CASES)] for i in reversed(range(number % 4))]
+        text = chat_text([*((case.question, case.answer) for case in shown), (CASES[number].question, None)])
+        images = [case.image_id for case in [*shown, CASES[number]]]
+        assert found[number] == plain_loop(engine.base, text, images)
+
+
+def test_hospitals_answer_differently(engine: Engine, features: Features) -> None:
+    found = []
+    for seed in (1, 2, 1):
+        engine.switch(randomised(engine.read(), seed))
+        found.append(answers(engine, features, 8))
+    assert found[0] == found[2] != found[1]
+
+
+def test_length_is_bounded(engine: Engine, features: Features) -> None:
+    examples = encode(engine.base, features, [build_prompt(CASES[0], [])])
+    for length in (1, 5):
+        (found,) = generate(engine, features, examples, batch_size=4, max_new_tokens=length)
+        assert len(engine.base.tokenizer(found)["input_ids"]) <= 4 * length  # bytes of a broken character are written �
+        (longer,) = generate(engine, features, examples, batch_size=4, max_new_tokens=length + 1)
+        assert longer.startswith(found.rstrip("�"))
+    assert generate(engine, features, [], batch_size=4, max_new_tokens=4) == []
+
+
+def test_a_folders_sampling_habits_are_left_aside(
+    engine: Engine, features: Features, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Qwen2.5-VL is published with a repetition penalty, Qwen2-VL with a temperature."""
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+    habits = {"do_sample": True, "temperature": 0.1, "top_p": 0.001, "repetition_penalty": 5.0, "min_new_tokens": 9}
+    (folder / "generation_config.json").write_text(json.dumps(habits | {"bad_words_ids": [[300]]}))
+    other = Engine(load_base(str(folder), device="cpu"), r=4, alpha=8, dropout=0.0, targets=["q_proj", "v_proj"])
+    assert answers(other, features, 8) == answers(engine, features, 8)
