@@ -1,5 +1,6 @@
 """Loading a base: whole models as published are taken, everything else is refused in one sentence."""
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -93,13 +94,6 @@ def name_another_type(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "nonsense"}))
 
 
-def bring_code(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    added = {"model_type": "nonsense", "auto_map": {"AutoConfig": "code.Config"}}
-    (folder / "config.json").write_text(json.dumps(config | added))
-    (folder / "code.py").write_text("raise SystemExit('ran')")
-
-
 def write(name: str, text: str) -> Callable[[Path], None]:
     def spoil(folder: Path) -> None:
         (folder / name).write_text(text)
@@ -124,7 +118,6 @@ def remove(name: str) -> Callable[[Path], None]:
         (deepen_the_config, "Class validation error"),
         (write("config.json", "{"), "not a valid JSON file"),
         (name_another_type, "does not recognize this architecture"),
-        (bring_code, "contains custom code"),
         (remove_tokenizer, "chat template"),
         (remove("tokenizer.json"), "tokenizer or chat template is incomplete"),
         (remove("chat_template.jinja"), "chat_template is not set"),
@@ -142,6 +135,24 @@ def test_a_spoilt_folder_is_refused(folder: Path, spoil: Callable[[Path], None],
         load_base(str(folder), device="cpu")
     assert reason in sentence(error)
     assert str(folder) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "added"),
+    [
+        ("config.json", {"model_type": "nonsense", "auto_map": {"AutoConfig": "code.Config"}}),
+        ("preprocessor_config.json", {"image_processor_type": "No", "auto_map": {"AutoImageProcessor": "code.P"}}),
+    ],
+)
+def test_a_models_own_code_is_not_run(
+    folder: Path, name: str, added: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | added))
+    (folder / "code.py").write_text("raise SystemExit('the code was run')")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
+    with pytest.raises(StudyError, match="contains custom code") as error:
+        load_base(str(folder), device="cpu")
+    sentence(error)
 
 
 def text_only(folder: Path, words: int) -> None:

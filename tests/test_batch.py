@@ -7,6 +7,7 @@ import torch
 from engine_samples import CASES, case, chat_text, logits, prompts_with_neighbours
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 
 from tasks.engine.base import Base
 from tasks.engine.batch import IGNORED, collate, encode, shuffled
@@ -160,10 +161,11 @@ def test_no_text_makes_a_special_token(tiny_base: Base, features: Features, text
 
 def test_marks_of_any_tokenizer_are_broken(tiny_base: Base, features: Features) -> None:
     """Overlapping ones, ones with a space, and ones that only an added token makes special."""
-    marks = ["<image>", "[a", "a]", "</s>", " x y"]
+    marks = ["<image>", "[a", "a]", " x y"]
     tiny_base.tokenizer.add_special_tokens({"extra_special_tokens": marks}, replace_extra_special_tokens=False)
-    special = set(tiny_base.tokenizer.all_special_ids)
-    assert {*tiny_base.tokenizer.convert_tokens_to_ids(marks)} <= special
+    tiny_base.tokenizer.add_tokens([AddedToken("</s>", special=True)])
+    special = {*tiny_base.tokenizer.all_special_ids, *tiny_base.tokenizer.convert_tokens_to_ids([*marks, "</s>"])}
+    assert len(special) == 14 + 5
     text = "[a] <image> x y</s>[[a]] </</s>s>"
     honest, other = encode(
         tiny_base, features, [build_prompt(case(1, "image-0", words, words), []) for words in ("lung", text)]

@@ -48,19 +48,20 @@ class Round:
         refs["features"] = folder.ref
         return refs
 
-    def given(self, hospital: str, adapter: Ref, federation: FederationSettings) -> dict[str, Any]:
-        settings = {"model": self.model, "lora": LORA, "federation": federation, "k": 1, "round_number": 1, "seed": 0}
-        return {"hospital": hospital, "adapter": adapter} | self.hospitals[hospital] | settings
+    def given(self, hospital: str, adapter: Ref, federation: FederationSettings, number: int = 1) -> dict[str, Any]:
+        settings = {"model": self.model, "lora": LORA, "federation": federation, "k": 1, "seed": 0}
+        given = {"hospital": hospital, "adapter": adapter, "round_number": number}
+        return given | self.hospitals[hospital] | settings
 
-    def train(self, hospital: str, federation: FederationSettings = FEDERATION) -> Ref:
-        return train_hospital.fn(**self.given(hospital, self.start, federation))
+    def train(self, hospital: str, federation: FederationSettings = FEDERATION, number: int = 1) -> Ref:
+        return train_hospital.fn(**self.given(hospital, self.start, federation, number))
 
     def validate(self, hospital: str, adapter: Ref) -> dict[str, Any]:
         ref = validate_hospital.fn(**self.given(hospital, adapter, FEDERATION))
         return dict(json.loads((ref.folder / "validation.json").read_text()))
 
 
-HOSPITALS = {"north": CASES[:5], "south": CASES[3:]}
+HOSPITALS = {"north": CASES[:3], "south": CASES[3:]}
 
 
 @pytest.fixture
@@ -83,6 +84,7 @@ def test_the_next_adapter_is_the_mean_of_the_updates(one_round: Round) -> None:
     states, updates = [load_state(ref.folder) for ref in sent], [update_of(ref) for ref in sent]
     assert same(load_state(adapter.folder), fedavg(states, [update["samples"] for update in updates]))
     assert not same(*states)
+    assert updates[0]["samples"] != updates[1]["samples"]
     assert all(not same(state, load_state(one_round.start.folder)) for state in states)
     told = json.loads((adapter.folder / "round.json").read_text())
     assert told["samples"] == {update["hospital"]: update["samples"] for update in updates}
@@ -109,6 +111,11 @@ def test_hospitals_in_another_order_give_the_same_bytes(one_round: Round) -> Non
     first = {hospital: one_round.train(hospital).digest for hospital in ("north", "south")}
     again = {hospital: one_round.train(hospital).digest for hospital in ("south", "north")}
     assert first == again
+
+
+def test_each_round_draws_anew(one_round: Round) -> None:
+    first, second = (load_state(one_round.train("south", number=number).folder) for number in (1, 2))
+    assert not same(first, second)
 
 
 def test_a_hospital_that_diverges_is_left_out(one_round: Round, caplog: pytest.LogCaptureFixture) -> None:

@@ -59,6 +59,11 @@ def test_another_adapter_shape_leaves_nothing_of_the_former(
         assert len(engine.parameters()) == 4
         engine.switch(randomised(engine.read(), 1))
         assert (logits(engine.base.model, inputs) - plain).abs().max() > 0.1
+    with shared.shared_engine(model, LoraSettings(r=2)) as again:
+        assert torch.equal(logits(again.base.model, inputs), plain)
+        again.switch(randomised(again.read(), 1))
+        assert (logits(again.base.model, inputs) - plain).abs().max() > 0.1
+        assert len(shared._engine) == 1
 
 
 def test_another_model_is_loaded_once_the_former_is_gone(model: ModelSettings, tmp_path: Path) -> None:

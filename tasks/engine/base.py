@@ -54,7 +54,6 @@ def load_base(name: str, revision: str | None = None, device: str = "auto", max_
     elif device == "cuda" and not torch.cuda.is_available():
         raise StudyError("Setting model.device is cuda, but this machine has no CUDA device: set it to auto or cpu.")
     try:
-        # Without the refusal, a model that brings its own code asks at the terminal whether to run it.
         config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
         if config.model_type in KINDS:
             tokenizer, image_processor, model = _load(place, revision, config.image_token_id, device)
@@ -75,16 +74,18 @@ def load_base(name: str, revision: str | None = None, device: str = "auto", max_
 
 def _load(place: str, revision: str | None, image_token_id: int, device: str) -> tuple[Any, Any, Any]:
     """Tokenizer, image processor and model; raises where one of them is incomplete."""
-    tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
+    # Unless refused, a model that brings its own code asks at the terminal whether to run it.
+    source: dict[str, Any] = {"pretrained_model_name_or_path": place, "revision": revision, "trust_remote_code": False}
+    tokenizer = AutoTokenizer.from_pretrained(**source)
     _try_tokenizer(tokenizer, image_token_id)
-    image_processor = AutoImageProcessor.from_pretrained(place, revision=revision)
-    model, report = AutoModelForImageTextToText.from_pretrained(
-        place,
-        revision=revision,
+    image_processor = AutoImageProcessor.from_pretrained(**source)
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(
+        **source,
         dtype=torch.bfloat16 if device == "cuda" else torch.float32,
         use_safetensors=True,
         output_loading_info=True,
     )
+    model, report = loaded
     # Transformers fills gaps with random weights and says so in passing.
     if report["missing_keys"]:
         raise ValueError(f"its weights lack {min(report['missing_keys'])}")

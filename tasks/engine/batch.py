@@ -60,7 +60,7 @@ def encode(base: Base, features: Features, prompts: Sequence[Prompt]) -> list[Ex
 
 def _marks(base: Base) -> re.Pattern[str]:
     """The strings that the tokenizer takes for special tokens."""
-    tokens = {*base.tokenizer.all_special_tokens, base.tokenizer.convert_ids_to_tokens(base.image_token_id)}
+    tokens = {*base.tokenizer.all_special_tokens, str(base.tokenizer.convert_ids_to_tokens(base.image_token_id))}
     tokens |= {token.content for token in base.tokenizer.added_tokens_decoder.values() if token.special}
     marks = {token.strip() for token in tokens}
     return re.compile("|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True) if len(mark) > 1))
@@ -114,14 +114,13 @@ def collate(base: Base, features: Features, examples: Sequence[Example], answers
             labels[row, len(example.prompt_ids) : len(tokens)] = torch.tensor(example.answer_ids)
     names = [name for example in examples for name in example.image_ids]
     device = base.device
+    pooled: Any = tuple(features.of(name).to(device) for name in names)  # one tensor an image, as the tower gives them
     inputs = {
         "input_ids": ids.to(device),
         "attention_mask": mask.to(device),
         "mm_token_type_ids": (ids == base.image_token_id).int().to(device),
         "image_grid_thw": torch.tensor([features.grids[name] for name in names]).to(device),
-        "mm_encoder_outputs": {
-            "image": BaseModelOutputWithPooling(pooler_output=tuple(features.of(name).to(device) for name in names))
-        },
+        "mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=pooled)},
     }
     return Batch(inputs, labels.to(device))
 

@@ -60,7 +60,7 @@ def train_hospital(
     folder.write_json("update.json", asdict(update) | {"loss": loss if math.isfinite(loss) else None})
 
 
-@stage("adapter", area="shared", code=["federate"], title="average round {round_number}")
+@stage("adapter", area="shared", code=["federate", "engine"], title="average round {round_number}")
 def average(folder: Folder, updates: list[Ref], round_number: int) -> None:
     """The next global adapter: the sample-weighted mean of the finite updates."""
     from safetensors.torch import save
