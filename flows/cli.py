@@ -91,6 +91,7 @@ def _log_to_console() -> None:
     logger.setLevel(logging.INFO)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.propagate = False
     logger.addHandler(handler)
 
 

@@ -33,7 +33,7 @@ def fed_rag(study: Study = Study()) -> str:
     Returns the folder of the finished run.
     """
     model = identify(study.model.name, study.model.revision)
-    steps = Steps("study-progress", total=6 + study.federation.rounds)
+    steps = Steps("study-progress", total=5 + study.federation.rounds)
 
     dataset = ingest(settings=study.dataset, content=_content(study), seed=study.seed)
     counts = dataset.manifest()["summary"]

@@ -67,7 +67,7 @@ def stage(name: str, area: str, code: Iterable[str], title: str | None = None) -
         def cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
             return f"{area.format(**parameters)}/{name}/{_key(name, parameters, code)}".replace("/", "-")
 
-        return task(  # type: ignore[call-overload, no-any-return]
+        return task(  # type: ignore[call-overload]
             run,
             name=name,
             task_run_name=title or name,

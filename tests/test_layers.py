@@ -208,20 +208,9 @@ def unnamed(path: str, body: ast.AST, named: set[str]) -> set[str]:
 
 
 STEPS = {f"{path}:{body.name}": (path, body, named) for path, body, named in steps()}
-LACKING = {"tasks/federate/step.py:average": "runs engine.adapter: its code should name the engine"}
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "named"),
-    [
-        pytest.param(
-            *STEPS[name],
-            id=name,
-            marks=[pytest.mark.xfail(reason=LACKING[name], strict=True)] if name in LACKING else [],
-        )
-        for name in STEPS
-    ],
-)
+@pytest.mark.parametrize(("path", "body", "named"), [pytest.param(*STEPS[name], id=name) for name in STEPS])
 def test_a_stage_names_the_code_it_runs(path: str, body: ast.FunctionDef, named: set[str]) -> None:
     assert unnamed(path, body, named) == set()
     assert path.split("/")[1] in named

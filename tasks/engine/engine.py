@@ -1,5 +1,6 @@
 """The engine: a frozen base with one LoRA adapter, on which hospitals' weights are switched."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -33,7 +34,10 @@ class Engine:
             task_type="CAUSAL_LM",
         )
         # The adapter is trained and exchanged in float32 whatever the base computes in.
-        self.peft = get_peft_model(base.model, self.config, autocast_adapter_dtype=True)
+        with warnings.catch_warnings():
+            # PEFT asks for a property that Transformers has renamed; both are right about what it means.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            self.peft = get_peft_model(base.model, self.config, autocast_adapter_dtype=True)
         self.peft.eval()
         self._expected = self.read()
 

@@ -64,6 +64,13 @@ def load_features(path: Path) -> Features:
     return Features(rows, starts, grids, index["merge"])
 
 
+def merge_features(first: Features, second: Features) -> Features:
+    """The features of two sets of images of one base; an image of both keeps those of the second."""
+    after = {image_id: len(first.rows) + start for image_id, start in second.starts.items()}
+    rows = torch.cat([first.rows, second.rows])
+    return Features(rows, first.starts | after, first.grids | second.grids, first.merge)
+
+
 @torch.inference_mode()
 def encode_images(base: Base, images: Sequence[Image], batch_size: int = 32) -> Features:
     """Run the frozen tower over images, each once."""

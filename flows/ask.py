@@ -1,0 +1,90 @@
+"""Asking a trained model about one image, with a hospital's library."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.engine.adapter import load_state
+from tasks.engine.batch import encode
+from tasks.engine.generate import generate
+from tasks.engine.prompt import build_prompt
+from tasks.engine.shared import shared_engine
+from tasks.engine.vision import encode_images, load_features, merge_features
+from tasks.errors import StudyError
+from tasks.ingest.pictures import read_image
+from tasks.records import Case, Image, read_table
+from tasks.retrieve.encoder import Encoder
+from tasks.retrieve.library import Library, index_from_bytes
+from tasks.settings import Study
+from tasks.store import ROOT
+
+ASKED = "asked"
+"""Id of the image that is asked about."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer and what it was given with."""
+
+    text: str
+    shown: tuple[tuple[float, Case], ...]
+    """Similarity and case of each retrieved case, nearest first."""
+
+
+def answer(run: Path, hospital: str, image: Path, question: str) -> Reply:
+    """Answer a question about an image file with a run's final adapter and one hospital's library.
+
+    Raises StudyError where the run, the hospital or the image is not to be found.
+    """
+    study, references = _open_run(run)
+    places = references["hospitals"].get(hospital)
+    if places is None:
+        known = ", ".join(references["hospitals"])
+        raise StudyError(f"Expected --hospital to be one of {known}, found {hospital!r}.")
+    if not question.strip():
+        raise StudyError('Expected a question, found none: write it in quotes, as "Is there a mass?".')
+    picture = Image(ASKED, *read_image(image, str(image)))
+    cases = {case.id: case for case in read_table(ROOT / places["cases"] / "cases.parquet", Case)}
+    with shared_engine(study.model, study.lora) as engine:
+        features = merge_features(
+            load_features(ROOT / places["features"] / "features.safetensors"), encode_images(engine.base, [picture])
+        )
+        case = Case(ASKED, ASKED, question, "", "open", "test", "asked", "en")
+        encoder, library = _open_library(ROOT / places["library"])
+        rows = encoder.encode(features.pooled([ASKED]), [question])
+        found = library.search(rows, [ASKED], [ASKED], study.retrieval.k)[0] if study.retrieval.k else []
+        shown = tuple((neighbour.similarity, cases[neighbour.neighbour_id]) for neighbour in found)
+        examples = encode(engine.base, features, [build_prompt(case, [each for _, each in shown])])
+        engine.switch(load_state(ROOT / references["adapter"]))
+        text = generate(engine, features, examples, batch_size=1, max_new_tokens=study.evaluation.max_new_tokens)[0]
+    return Reply(text, shown)
+
+
+def _open_run(run: Path) -> tuple[Study, dict[str, Any]]:
+    try:
+        settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
+        references = json.loads((run / "references.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise StudyError(
+            f"Expected a finished run in {run}, found no readable settings.json and references.json there: "
+            "run `fed-rag run` first, or give --run."
+        ) from None
+    return Study.model_validate(settings), references
+
+
+def _open_library(folder: Path) -> tuple[Encoder, Library]:
+    encoder = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+    names = json.loads((folder / "library.json").read_text(encoding="utf-8"))
+    index = index_from_bytes((folder / "index.faiss").read_bytes())
+    return (
+        Encoder(
+            np.asarray(encoder["image_mean"], dtype=np.float32),
+            tuple(encoder["vocabulary"]),
+            tuple(encoder["idf"]),
+            encoder["image_weight"],
+        ),
+        Library(index, tuple(names["case_ids"]), tuple(names["image_ids"])),
+    )

@@ -1,0 +1,40 @@
+"""Training the embedded base from nothing, on the public part of phantom."""
+
+import shutil
+from pathlib import Path
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.progress import Steps
+from tasks.engine.step import compute_features
+from tasks.ingest.step import ingest
+from tasks.partition.step import partition, take_cases
+from tasks.pretrain.step import pretrain_text, pretrain_tower
+from tasks.retrieve.step import build_hospital_library
+from tasks.settings import DatasetSettings, ModelSettings, PartitionSettings
+from tasks.store import MANIFEST
+
+
+@flow(name="pretrain", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
+def pretrain(out: Path = Path("artifacts/base"), images: int = 8000, epochs: int = 9, seed: int = 0) -> str:
+    """Train tower and text model one after the other; every stage is cached like a study's.
+
+    Returns `out`, an ordinary Hugging Face folder that `model.name` takes.
+    """
+    steps = Steps("pretrain-progress", total=5)
+    dataset = ingest(settings=DatasetSettings(name="phantom-public", images=images), content="", seed=seed)
+    assignment = partition(dataset=dataset, settings=PartitionSettings(hospitals=1, scheme="iid"), seed=seed)
+    cases = take_cases(hospital="hospital-1", dataset=dataset, assignment=assignment)
+    steps.done(f"drew {images} public images")
+    tower = pretrain_tower(dataset=dataset, epochs=epochs, seed=seed)
+    steps.done("trained the tower")
+    model = ModelSettings(name=str(tower.folder), device="cpu")
+    features = compute_features(hospital="hospital-1", cases=cases, model=model, content=tower.digest)
+    steps.done("computed the tower's features")
+    library = build_hospital_library(hospital="hospital-1", cases=cases, features=features, image_weight=0.5, depth=3)
+    steps.done("found the neighbours of every case")
+    base = pretrain_text(dataset=dataset, tower=tower, features=features, library=library, seed=seed)
+    shutil.copytree(base.folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
+    steps.done(f"trained the text model: {out}")
+    return str(out)

@@ -1,0 +1,81 @@
+"""The pretraining steps: a blank base, its tower, its features and neighbours, its text model."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.records import Case, Finding, Image, Neighbour, read_table
+from tasks.step import Folder, stage
+from tasks.store import Ref, derived_seed
+
+if TYPE_CHECKING:
+    from tasks.engine.base import Base
+
+GLOSSARY = Path(__file__).parents[2] / "data" / "glossary.txt"
+VOCABULARY = 2048
+EDGE, WIDTH, DEPTH = 84, 128, 4
+
+
+@stage("tower", area="shared", code=["pretrain", "engine"])
+def pretrain_tower(folder: Folder, dataset: Ref, epochs: int, seed: int) -> None:
+    """A base whose tower has learned from direct labels; its text model is still blank."""
+    from tasks.pretrain.blank import blank_base, train_tokenizer
+    from tasks.pretrain.tower import label_images, train_tower
+
+    cases = read_table(dataset.folder / "cases.parquet", Case)
+    images = read_table(dataset.folder / "images.parquet", Image)
+    findings = read_table(dataset.folder / "findings.parquet", Finding)
+    texts = [text for case in cases for text in (case.question, case.answer)]
+    texts += [image.caption for image in images if image.caption]
+    # The words of real radiology, and the chat format's own, must be cut into few tokens too.
+    texts += 3 * GLOSSARY.read_text(encoding="utf-8").split("\n")
+    texts += 50 * ["system\nYou are a helpful assistant.\nuser\n", "assistant\n"]
+    base = blank_base(train_tokenizer(texts, VOCABULARY), EDGE, WIDTH, DEPTH, seed)
+    labels = label_images(images, cases, findings)
+    folder.summary = train_tower(base, images, labels, epochs=epochs, batch_size=64, learning_rate=1.5e-3, seed=seed)
+    _save(base, folder)
+
+
+@stage("base", area="shared", code=["pretrain", "engine"])
+def pretrain_text(folder: Folder, dataset: Ref, tower: Ref, features: Ref, library: Ref, seed: int) -> None:
+    """A whole base: open questions first, then yes/no too, then with 0 to 3 retrieved cases in the prompt."""
+    from tasks.engine.base import load_base
+    from tasks.engine.batch import encode
+    from tasks.engine.prompt import build_prompts
+    from tasks.engine.vision import FEATURES, load_features
+    from tasks.pretrain.text import train_text
+
+    cases = read_table(dataset.folder / "cases.parquet", Case)
+    neighbours = read_table(library.folder / "neighbours.parquet", Neighbour)
+    vision = load_features(features.folder / FEATURES)
+    base = load_base(str(tower.folder), device="cpu")
+    opened = [case for case in cases if case.kind == "open"]
+    plain = build_prompts(cases, cases, [], 0)
+    shown = [prompt for k, part in _deal(cases, 4, seed) for prompt in build_prompts(part, cases, neighbours, k)]
+    lessons = (
+        ("open questions", build_prompts(opened, cases, [], 0), 2, 2e-3),
+        ("all questions", plain, 2, 1.5e-3),
+        ("with retrieved cases", shown, 1, 1e-3),
+    )
+    for title, prompts, epochs, rate in lessons:
+        examples = encode(base, vision, prompts)
+        base.model.train()
+        folder.summary[title] = train_text(
+            base, vision, examples, epochs=epochs, batch_size=64, learning_rate=rate, seed=seed, title=title
+        )
+    _save(base, folder)
+
+
+def _deal(cases: Sequence[Case], parts: int, seed: int) -> list[tuple[int, list[Case]]]:
+    """The cases dealt at random into parts, each with its number."""
+    chooser = random.Random(derived_seed(seed, "shown"))
+    number = {case.id: chooser.randrange(parts) for case in cases}
+    return [(part, [case for case in cases if number[case.id] == part]) for part in range(parts)]
+
+
+def _save(base: "Base", folder: Folder) -> None:
+    """An ordinary Hugging Face folder."""
+    base.model.eval()
+    for part in (base.model, base.tokenizer, base.image_processor):
+        part.save_pretrained(folder.path)
