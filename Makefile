@@ -1,0 +1,29 @@
+# `make run` needs nothing but Python 3.11; `make test` is all that CI checks.
+PYTHON ?= python3
+BIN := .venv/bin
+export HF_HUB_OFFLINE ?= 1
+export DO_NOT_TRACK ?= 1
+
+.PHONY: run test format clean
+
+run: .venv/installed  ## run the study of the default settings
+	$(BIN)/fed-rag run
+
+test: .venv/installed  ## lint, types, tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+clean:
+	rm -rf .venv artifacts/* .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,234 @@
+"""The whole study as a user runs it: the command, against a real Prefect server on loopback."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMAND = Path(sys.executable).with_name("fed-rag")
+PREFECT = Path(sys.executable).with_name("prefect")
+
+
+class Server:
+    """A Prefect server of this test session."""
+
+    def __init__(self, home: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}/api"
+        self.environment = os.environ | {
+            "PREFECT_HOME": str(home),
+            "PREFECT_API_URL": self.url,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        self.log = (home / "server.log").open("wb")
+        command = [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        self.process = subprocess.Popen(command, env=self.environment, stdout=self.log, stderr=self.log)
+
+    def wait(self, seconds: float = 120) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                urllib.request.urlopen(f"{self.url}/health", timeout=2).close()
+                return
+            except OSError:
+                time.sleep(0.3)
+        raise TimeoutError("the Prefect server did not start")
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        request = urllib.request.Request(
+            f"{self.url}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            return json.load(reply)
+
+    def task_states(self) -> dict[str, str]:
+        """State of each task run of the newest flow run, by name."""
+        flow_run = self.post("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]["id"]
+        wanted = {"flow_runs": {"id": {"any_": [flow_run]}}, "limit": 200}
+        end = time.monotonic() + 30
+        while True:  # the server records task runs a moment after they ended
+            rows = self.post("task_runs/filter", wanted)
+            states = {row["name"]: row["state_name"] for row in rows}
+            if all(state in ("Completed", "Cached", "Failed") for state in states.values()) or time.monotonic() > end:
+                return states
+            time.sleep(0.3)
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.log.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("prefect"))
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.stop()
+
+
+def arguments(model: Path, *more: str) -> list[str]:
+    settings = (f"model.name={model}", "dataset.images=10", "federation.rounds=2", "partition.hospitals=3")
+    return [str(COMMAND), "run"] + [
+        word for each in (*settings, "evaluation.max_new_tokens=4", *more) for word in ("--set", each)
+    ]
+
+
+def run(server: Server, folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=folder, env=server.environment, capture_output=True, text=True, timeout=300)
+
+
+def final_adapter(folder: Path) -> bytes:
+    references = json.loads((folder / "artifacts/latest/references.json").read_text())
+    return (folder / "artifacts" / references["adapter"] / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def finished(server: Server, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    result = run(server, folder, arguments(tiny_folder))
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def test_a_study_leaves_results_of_the_documented_shape(server: Server, finished: Path) -> None:
+    results = json.loads((finished / "artifacts/latest/results.json").read_text())
+    assert set(results["configurations"]) == {"fed+rag"}
+    assert set(results["baselines"]) == {"base", "majority", "question_only", "copy_nearest"}
+    everything = results["configurations"]["fed+rag"]
+    assert set(everything["closed"]) == {"n", "accuracy", "f1_macro"}
+    assert set(everything["open"]) == {"n", "exact_match", "bleu", "rouge_l", "token_recall"}
+    assert set(everything["hospitals"]) == {"hospital-1", "hospital-2", "hospital-3"}
+    assert sum(each["closed"]["n"] for each in everything["hospitals"].values()) == everything["closed"]["n"]
+    assert [row["round"] for row in results["rounds"]] == [1, 2]
+    assert all(row["train_loss"] > 0 and row["eval_loss"] > 0 for row in results["rounds"])
+    assert results["peak_memory_bytes"] > 0
+    assert {"ingest", "partition", "update", "predictions"} <= set(results["timings_s"])
+    for hospital in everything["hospitals"]:
+        assert list((finished / "artifacts/hospitals" / hospital / "predictions").glob("*/predictions.parquet"))
+
+
+def test_the_dashboard_shows_tables_results_and_progress(server: Server, finished: Path) -> None:
+    keys = {row["key"]: row for row in server.post("artifacts/latest/filter", {})}
+    assert {"partition", "rounds", "results", "study-progress"} <= set(keys)
+    assert "fed+rag" in keys["results"]["data"]
+    assert keys["study-progress"]["data"] == 100
+
+
+def test_nothing_changed_means_nothing_done(server: Server, finished: Path, tiny_folder: Path) -> None:
+    before = (finished / "artifacts/latest").resolve()
+    assert run(server, finished, arguments(tiny_folder)).returncode == 0
+    assert (finished / "artifacts/latest").resolve() != before
+    assert set(server.task_states().values()) == {"Cached"}
+
+
+def test_another_k_redoes_neither_ingestion_nor_partition_nor_libraries(
+    server: Server, finished: Path, tiny_folder: Path
+) -> None:
+    assert run(server, finished, arguments(tiny_folder, "retrieval.k=1")).returncode == 0
+    states = server.task_states()
+    redone = {name.split()[0] for name, state in states.items() if state != "Cached"}
+    assert redone <= {"train", "average", "validate", "fed+rag", "base", "score"}
+    assert "train" in redone
+
+
+def test_a_damaged_file_is_noticed_and_made_again(server: Server, finished: Path, tiny_folder: Path) -> None:
+    path = next((finished / "artifacts/hospitals/hospital-2/features").glob("*/features.safetensors"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert run(server, finished, arguments(tiny_folder)).returncode == 0
+    states = server.task_states()
+    assert {name for name, state in states.items() if state != "Cached"} == {"features hospital-2"}
+    assert path.read_bytes() == whole
+
+
+def test_a_failed_hospital_alone_runs_again(
+    server: Server, tiny_folder: Path, tmp_path: Path, finished: Path
+) -> None:
+    blocked = tmp_path / "artifacts/hospitals/hospital-2/library"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("in the way")
+    failed = run(server, tmp_path, arguments(tiny_folder))
+    assert failed.returncode == 1
+    assert "hospital-2" in failed.stderr
+    assert not (tmp_path / "artifacts/latest").exists()
+    blocked.unlink()
+    assert run(server, tmp_path, arguments(tiny_folder)).returncode == 0
+    states = server.task_states()
+    assert {name: states[f"library {name}"] for name in ("hospital-1", "hospital-2", "hospital-3")} == {
+        "hospital-1": "Cached",
+        "hospital-2": "Completed",
+        "hospital-3": "Cached",
+    }
+    assert final_adapter(tmp_path) == final_adapter(finished)
+
+
+def test_a_run_killed_in_a_round_goes_on_from_the_finished_hospitals(
+    server: Server, tiny_folder: Path, tmp_path: Path, finished: Path
+) -> None:
+    process = subprocess.Popen(
+        arguments(tiny_folder), cwd=tmp_path, env=server.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    end = time.monotonic() + 120
+    while not list(tmp_path.glob("artifacts/shared/update/*/manifest.json")):
+        assert process.poll() is None, process.stdout.read() if process.stdout else ""
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    kept = {path.parent.name for path in tmp_path.glob("artifacts/shared/update/*/manifest.json")}
+    assert 1 <= len(kept) < 6
+    assert run(server, tmp_path, arguments(tiny_folder)).returncode == 0
+    assert final_adapter(tmp_path) == final_adapter(finished)
+    assert not list(tmp_path.glob("artifacts/**/.*.tmp"))
+
+
+def test_asking_shows_the_answer_and_the_cases(server: Server, finished: Path, tmp_path: Path) -> None:
+    from tasks.ingest import phantom
+
+    image = tmp_path / "image.png"
+    image.write_bytes(phantom.read(images=4, seed=9, public=False, test_fraction=0.3).images[0].data)
+    command = [str(COMMAND), "ask", "--hospital", "hospital-1", str(image), "What abnormality is seen?"]
+    result = run(server, finished, command)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("phantom:site-1") == 3
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["run", "--set", "retrival.k=3"], "did you mean retrieval.k"),
+        (["run", "--set", "dataset.name=vqa-rad", "--set", "dataset.root=/nowhere"], "/nowhere"),
+        (["run", "--set", "model.name=no/such-model"], "no/such-model"),
+        (["ask", "--run", "nowhere", "image.png", "What?"], "nowhere"),
+        (["ask", "--hospital", "hospital-9", "image.png", "What?"], "hospital-9"),
+        (["ask", "image.png", "What?"], "image.png"),
+    ],
+)
+def test_bad_input_is_one_sentence_without_a_traceback(
+    server: Server, finished: Path, command: list[str], told: str
+) -> None:
+    result = run(server, finished, [str(COMMAND), *command])
+    assert result.returncode == 1
+    assert told in result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
