@@ -162,9 +162,7 @@ def test_a_damaged_file_is_noticed_and_made_again(server: Server, finished: Path
     assert path.read_bytes() == whole
 
 
-def test_a_failed_hospital_alone_runs_again(
-    server: Server, tiny_folder: Path, tmp_path: Path, finished: Path
-) -> None:
+def test_a_failed_hospital_alone_runs_again(server: Server, tiny_folder: Path, tmp_path: Path, finished: Path) -> None:
     blocked = tmp_path / "artifacts/hospitals/hospital-2/library"
     blocked.parent.mkdir(parents=True)
     blocked.write_text("in the way")

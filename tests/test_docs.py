@@ -1,0 +1,69 @@
+"""What the documents say is still so."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tasks.settings import DatasetSettings, Study, describe, load_study
+
+TOP = Path(__file__).parents[1]
+PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md")), TOP / "data/README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_named_in_commands_exist(page: Path) -> None:
+    for name, value in re.findall(r"--set ([a-z_.]+)=([^\s`]+)", page.read_text(encoding="utf-8")):
+        if "." in name and name != "a.b":
+            load_study(None, (f"{name}={value}",))
+
+
+def test_every_dataset_is_documented() -> None:
+    text = (TOP / "docs/datasets.md").read_text(encoding="utf-8")
+    names = DatasetSettings.model_json_schema()["properties"]["name"]["enum"]
+    assert all(f"`{name}`" in text for name in names)
+
+
+def test_the_deployment_is_a_valid_study_of_the_flow() -> None:
+    (nightly,) = yaml.safe_load((TOP / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    assert nightly["name"] == "nightly"
+    assert nightly["entrypoint"] == "flows/fed_rag.py:fed_rag"
+    assert nightly["schedules"][0]["cron"]
+    assert Study.model_validate(nightly["parameters"]["study"]) == Study()
+
+
+def test_the_lock_keeps_the_pins_and_names_no_address() -> None:
+    lock = (TOP / "requirements.lock").read_text(encoding="utf-8")
+    project = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    locked = dict(re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)$", lock, flags=re.MULTILINE))
+    for pin in ("torch==2.13.0", "prefect==3.8.8", "flwr==1.32.1"):
+        name, version = pin.split("==")
+        assert locked[name] == version
+    assert "://" not in lock
+    for requirement in project["dependencies"]:
+        name = re.split(r"[=<>]", requirement)[0].lower()
+        assert name.replace("_", "-") in {each.lower().replace("_", "-") for each in locked}
+
+
+def test_help_explains_every_setting() -> None:
+    command = [str(Path(sys.executable).with_name("fed-rag")), "run", "--help"]
+    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
+    shown = " ".join(subprocess.run(command, env=environment, capture_output=True, text=True).stdout.split())
+    for name, _, text in describe():
+        assert name in shown
+        assert text.split()[0] in shown
+
+
+def test_the_shipped_base_is_small() -> None:
+    assert sum(path.stat().st_size for path in (TOP / "data/base").iterdir()) <= 12 * 2**20

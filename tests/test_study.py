@@ -1,0 +1,43 @@
+"""The default study on the embedded data: memory, and whether training helps."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMAND = Path(sys.executable).with_name("fed-rag")
+
+
+def study(folder: Path, *settings: str) -> dict[str, Any]:
+    """The results of a study in its own process and folder, on Prefect's embedded server."""
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    environment |= {"PREFECT_HOME": str(folder / "prefect"), "HF_HUB_OFFLINE": "1"}
+    command = [str(COMMAND), "run", *(word for each in settings for word in ("--set", each))]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "artifacts/latest/results.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_hospitals(tmp_path: Path) -> None:
+    common = ("dataset.images=16", "partition.scheme=iid", "federation.rounds=1")
+    few = study(tmp_path / "few", *common, "partition.hospitals=2")
+    many = study(tmp_path / "many", *common, "partition.hospitals=16")
+    assert many["peak_memory_bytes"] <= 1.1 * few["peak_memory_bytes"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_trained_model_beats_the_base_and_the_majority(tmp_path: Path, seed: int) -> None:
+    results = study(tmp_path, f"seed={seed}")
+    trained = results["configurations"]["fed+rag"]
+    for name in ("base", "majority"):
+        other = results["baselines"][name]
+        assert trained["closed"]["accuracy"] > other["closed"]["accuracy"]
+        assert trained["open"]["exact_match"] > other["open"]["exact_match"]
+    assert results["peak_memory_bytes"] < 4 * 2**30
