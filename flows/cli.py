@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tasks.errors import StudyError
@@ -24,7 +25,7 @@ console = Console()
 
 def _settings_help() -> str:
     """Every setting on a line of its own, for `--help`."""
-    lines = [f"[cyan]{name}[/cyan] [dim]({default})[/dim]  {text}" for name, default, text in describe()]
+    lines = [f"[cyan]{name}[/cyan] [dim]({escape(default)})[/dim]  {text}" for name, default, text in describe()]
     return "[bold]Settings[/bold], with their defaults:\n\n" + "\n\n".join(lines)
 
 
@@ -65,10 +66,10 @@ def ask(
     reply = answer(run or Path("artifacts/latest"), hospital, image, question)
     table = Table("similarity", "case", "image", "question", "answer", title="Cases shown to the model, nearest first")
     for similarity, case in reply.shown:
-        table.add_row(f"{similarity:.3f}", case.id, case.image_id, case.question, case.answer)
+        table.add_row(f"{similarity:.3f}", *map(escape, (case.id, case.image_id, case.question, case.answer)))
     if reply.shown:
         console.print(table)
-    console.print(f"[bold]{reply.text or '(no answer)'}[/bold]")
+    console.print(f"[bold]{escape(reply.text) or '(no answer)'}[/bold]")
 
 
 @app.command()
@@ -101,7 +102,9 @@ def _print_results(folder: Path) -> None:
     from tasks.evaluate.report import HEADINGS, score_rows
 
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    table = Table(*HEADINGS, title="Test cases (scores from 0 to 1)")
+    table = Table(title="Test cases (scores from 0 to 1)", padding=(0, 0))
+    for heading in HEADINGS:
+        table.add_column(heading, no_wrap=True, justify="left" if not heading else "right")
     for place, row in enumerate(score_rows(results)):
         table.add_row(*row, style="bold" if place < len(results["configurations"]) else None)
     console.print(table)
@@ -112,7 +115,7 @@ def main() -> None:
     try:
         app()
     except StudyError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
