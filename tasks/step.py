@@ -73,7 +73,7 @@ def stage(name: str, area: str, code: Iterable[str], title: str | None = None) -
             task_run_name=title or name,
             cache_key_fn=cache_key,
             persist_result=True,
-            result_storage=(ROOT / "results").absolute(),
+            result_storage=(ROOT / ".records").absolute(),
             result_serializer=RefSerializer(),
         )
 
