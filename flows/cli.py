@@ -18,6 +18,7 @@ app = typer.Typer(
     help="Fine-tune one small vision-language model across hospitals, with each hospital's private retrieval.",
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_show_locals=False,
     rich_markup_mode="rich",
 )
 console = Console()
@@ -82,7 +83,7 @@ def pretrain(
     _log_to_console()
     from flows.pretrain import pretrain as flow
 
-    console.print(f"Base: [bold]{flow(out, images, seed)}[/bold]")
+    console.print(f"Base: [bold]{flow(out=out, images=images, seed=seed)}[/bold]")
 
 
 def _log_to_console() -> None:
