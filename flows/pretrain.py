@@ -12,8 +12,15 @@ from tasks.ingest.step import ingest
 from tasks.partition.step import partition, take_cases
 from tasks.pretrain.step import pretrain_text, pretrain_tower
 from tasks.retrieve.step import build_hospital_library
-from tasks.settings import DatasetSettings, ModelSettings, PartitionSettings
+from tasks.settings import DatasetSettings, Lesson, ModelSettings, PartitionSettings
 from tasks.store import MANIFEST
+
+# Open questions first: yes and no alone teach a blank model nothing for thousands of steps.
+LESSONS = (
+    Lesson(title="open questions", kind="open", epochs=2, learning_rate=2e-3),
+    Lesson(title="all questions", epochs=4, learning_rate=2e-3),
+    Lesson(title="with retrieved cases", shown=3, epochs=3, learning_rate=1e-3),
+)
 
 
 @flow(name="pretrain", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
@@ -22,7 +29,7 @@ def pretrain(out: Path = Path("artifacts/base"), images: int = 8000, epochs: int
 
     Returns `out`, an ordinary Hugging Face folder that `model.name` takes.
     """
-    steps = Steps("pretrain-progress", total=5)
+    steps = Steps("pretrain-progress", total=4 + len(LESSONS))
     dataset = ingest(settings=DatasetSettings(name="phantom-public", images=images), content="", seed=seed)
     assignment = partition(dataset=dataset, settings=PartitionSettings(hospitals=1, scheme="iid"), seed=seed)
     cases = take_cases(hospital="hospital-1", dataset=dataset, assignment=assignment)
@@ -34,7 +41,9 @@ def pretrain(out: Path = Path("artifacts/base"), images: int = 8000, epochs: int
     steps.done("computed the tower's features")
     library = build_hospital_library(hospital="hospital-1", cases=cases, features=features, image_weight=0.5, depth=3)
     steps.done("found the neighbours of every case")
-    base = pretrain_text(dataset=dataset, tower=tower, features=features, library=library, seed=seed)
+    base = tower
+    for lesson in LESSONS:
+        base = pretrain_text(dataset=dataset, base=base, features=features, library=library, lesson=lesson, seed=seed)
+        steps.done(f"taught {lesson.title}")
     shutil.copytree(base.folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
-    steps.done(f"trained the text model: {out}")
     return str(out)

@@ -132,6 +132,21 @@ class Study(Settings):
         return ("fed" if self.partition.hospitals > 1 else "centralised") + ("+rag" if self.retrieval.k else "")
 
 
+class Lesson(Settings):
+    """One part of the training of a base's text model."""
+
+    title: str
+    """What the lesson is called in progress bars and in the dashboard."""
+    kind: Literal["closed", "open"] | None = None
+    """Only questions of this kind; all where not given."""
+    shown: int = Field(0, ge=0)
+    """Most retrieved cases in a prompt: each question gets a random number of them, from 0 to this."""
+    epochs: int = Field(1, ge=1)
+    """Passes over the questions."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak AdamW learning rate; it falls along a cosine."""
+
+
 def describe(model: type[BaseModel] = Study, prefix: str = "") -> Iterator[tuple[str, str, str]]:
     """Every setting as (dotted name, default, description), in the order of the file."""
     for name, field in model.model_fields.items():

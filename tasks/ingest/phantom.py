@@ -92,7 +92,7 @@ def _add_image(source: Source, site: Site, image_id: str, split: str, rng: np.ra
     for spot, mask in zip(look.spots, masks, strict=True):
         source.findings.append(Finding(image_id, spot.finding, spot.position, spot.size, png(mask)))
     asked = Asked(rng)
-    _ask_about_image(asked, look)
+    _ask_about_image(asked, look, site)
     for spot in look.spots:
         _ask_about_finding(asked, look, spot)
     for number, (kind, topic, question, answer) in enumerate(asked.rows):
@@ -115,10 +115,7 @@ def _add_image(source: Source, site: Site, image_id: str, split: str, rng: np.ra
 
 
 def _look(site: Site, rng: np.random.Generator) -> Look:
-    names = []
-    for _ in range(int(rng.choice([0, 1, 2], p=[0.15, 0.6, 0.25]))):
-        rare = rng.random() < site.rare_share
-        names.append(str(rng.choice(RARE, p=site.rare) if rare else rng.choice(COMMON)))
+    names = [_finding(site, rng) for _ in range(int(rng.choice([0, 1, 2], p=[0.15, 0.6, 0.25])))]
     # Two findings of one name would make "where is the mass?" ambiguous.
     names = list(dict.fromkeys(names))
     sides = [str(side) for side in rng.permutation(SIDES)]
@@ -136,7 +133,14 @@ def _look(site: Site, rng: np.random.Generator) -> Look:
     )
 
 
-def _ask_about_image(asked: Asked, look: Look) -> None:
+def _finding(site: Site, rng: np.random.Generator) -> str:
+    """The name of a finding as often as the site sees it."""
+    if rng.random() < site.rare_share:
+        return str(rng.choice(RARE, p=site.rare))
+    return str(rng.choice(COMMON))
+
+
+def _ask_about_image(asked: Asked, look: Look, site: Site) -> None:
     if asked.sometimes(0.3):
         asked.open("modality", look.modality, "What imaging modality is this?", "How was this image taken?")
     if asked.sometimes(0.3):
@@ -148,11 +152,12 @@ def _ask_about_image(asked: Asked, look: Look) -> None:
     if not look.spots or asked.sometimes(0.18):
         asked.closed("normal", not look.spots, "Is this image normal?", "Is this a normal study?")
     present = [spot.finding for spot in look.spots]
-    absent = [name for name in COMMON + RARE if name not in present]
     if present:
         name = str(asked.rng.choice(present))
         asked.closed("presence", True, f"Is there {_a(name)}?", f"Does the image show {_a(name)}?")
-        name = str(asked.rng.choice(absent))
+        # Absent findings come up as often as present ones do at this site, or the name alone would tell the answer.
+        while (name := _finding(site, asked.rng)) in present:
+            pass
         asked.closed("presence", False, f"Is there {_a(name)}?", f"Does the image show {_a(name)}?")
 
 
@@ -167,10 +172,10 @@ def _ask_about_finding(asked: Asked, look: Look, spot: Spot) -> None:
         asked.open("size", spot.size, f"How large is the {name}?", f"What is the size of the {name}?")
     if asked.sometimes(0.4):
         asked.open("description", _phrase(spot), f"Describe the {name}.", f"Report the {name} in one phrase.")
-    if asked.sometimes(0.5):
+    if asked.sometimes(0.7):
         shown = _wanted(asked, side, SIDES)
         asked.closed("side", shown == side, f"Is the {name} on the {shown} side?", f"Is the {name} on the {shown}?")
-    if asked.sometimes(0.3):
+    if asked.sometimes(0.5):
         shown = _wanted(asked, spot.size, SIZES)
         asked.closed("size", shown == spot.size, f"Is the {name} {shown}?", f"Is this a {shown} {name}?")
 

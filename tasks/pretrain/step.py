@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.records import Case, Finding, Image, Neighbour, read_table
+from tasks.settings import Lesson
 from tasks.step import Folder, stage
 from tasks.store import Ref, derived_seed
 
@@ -37,9 +38,11 @@ def pretrain_tower(folder: Folder, dataset: Ref, epochs: int, seed: int) -> None
     _save(base, folder)
 
 
-@stage("base", area="shared", code=["pretrain", "engine"])
-def pretrain_text(folder: Folder, dataset: Ref, tower: Ref, features: Ref, library: Ref, seed: int) -> None:
-    """A whole base: open questions first, then yes/no too, then with 0 to 3 retrieved cases in the prompt."""
+@stage("base", area="shared", code=["pretrain", "engine"], title="lesson: {lesson.title}")
+def pretrain_text(
+    folder: Folder, dataset: Ref, base: Ref, features: Ref, library: Ref, lesson: Lesson, seed: int
+) -> None:
+    """The base after one lesson of its text model; the tower's features stay as they are."""
     from tasks.engine.base import load_base
     from tasks.engine.batch import encode
     from tasks.engine.prompt import build_prompts
@@ -49,22 +52,23 @@ def pretrain_text(folder: Folder, dataset: Ref, tower: Ref, features: Ref, libra
     cases = read_table(dataset.folder / "cases.parquet", Case)
     neighbours = read_table(library.folder / "neighbours.parquet", Neighbour)
     vision = load_features(features.folder / FEATURES)
-    base = load_base(str(tower.folder), device="cpu")
-    opened = [case for case in cases if case.kind == "open"]
-    plain = build_prompts(cases, cases, [], 0)
-    shown = [prompt for k, part in _deal(cases, 4, seed) for prompt in build_prompts(part, cases, neighbours, k)]
-    lessons = (
-        ("open questions", build_prompts(opened, cases, [], 0), 2, 2e-3),
-        ("all questions", plain, 2, 1.5e-3),
-        ("with retrieved cases", shown, 1, 1e-3),
+    learner = load_base(str(base.folder), device="cpu")
+    asked = [case for case in cases if lesson.kind in (None, case.kind)]
+    dealt = _deal(asked, lesson.shown + 1, seed)
+    prompts = [prompt for k, part in dealt for prompt in build_prompts(part, cases, neighbours, k)]
+    examples = encode(learner, vision, prompts)
+    learner.model.train()
+    folder.summary["loss"] = train_text(
+        learner,
+        vision,
+        examples,
+        epochs=lesson.epochs,
+        batch_size=64,
+        learning_rate=lesson.learning_rate,
+        seed=seed,
+        title=lesson.title,
     )
-    for title, prompts, epochs, rate in lessons:
-        examples = encode(base, vision, prompts)
-        base.model.train()
-        folder.summary[title] = train_text(
-            base, vision, examples, epochs=epochs, batch_size=64, learning_rate=rate, seed=seed, title=title
-        )
-    _save(base, folder)
+    _save(learner, folder)
 
 
 def _deal(cases: Sequence[Case], parts: int, seed: int) -> list[tuple[int, list[Case]]]:
