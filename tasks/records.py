@@ -45,7 +45,26 @@ class Image:
     data: bytes
     width: int
     height: int
-    caption: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """What the dataset says about an image in free text, and what it states of it beside."""
+
+    image_id: str
+    text: str
+    split: Split
+    dataset: str
+    language: str
+    modality: str | None = None
+    plane: str | None = None
+    organ: str | None = None
+    sex: str | None = None
+    age: str | None = None
+    """In years, as published."""
+    group: str | None = None
+    """As a case's: images that must not be parted by a split."""
+    site: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +121,7 @@ class Prediction:
     """Ids of the cases shown in the prompt, nearest first."""
 
 
-Record = TypeVar("Record", Case, Image, Finding, Neighbour, Update, Prediction)
+Record = TypeVar("Record", Case, Image, Caption, Finding, Neighbour, Update, Prediction)
 
 ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bytes: pa.binary()}
 

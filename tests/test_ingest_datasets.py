@@ -123,6 +123,7 @@ def test_summary_counts_every_case_once() -> None:
         "cases": 3,
         "images": 1,
         "findings": 0,
+        "captions": 0,
         "split": {"test": 1, "train": 2},
         "kind": {"closed": 1, "open": 2},
         "modality": {"not stated": 3},

@@ -300,14 +300,21 @@ def test_a_caption_tells_all_of_the_image(
     hospitals: Source, public: Source, findings: dict[str, list[Finding]]
 ) -> None:
     first = {each.image_id: each for each in hospitals.cases + public.cases}
-    for image in hospitals.images + public.images:
-        assert image.caption
-        case, found = first[image.id], findings.get(image.id, [])
-        assert re.match(rf"An? {case.modality} of the {case.organ} ", image.caption, re.IGNORECASE)
-        assert ("without abnormality" in image.caption) == (not found)
-        assert len(re.findall(NAMES, image.caption)) == len(found)
-        assert all(f"a {each.size} {each.name} in the {each.position}" in image.caption for each in found)
-        assert image.caption.startswith("An ") == (case.modality in ("x-ray", "mri", "ultrasound"))
+    captions = hospitals.captions + public.captions
+    assert [each.image_id for each in captions] == [each.id for each in hospitals.images + public.images]
+    for caption in captions:
+        case, found = first[caption.image_id], findings.get(caption.image_id, [])
+        assert (caption.split, caption.modality, caption.organ, caption.site) == (
+            case.split,
+            case.modality,
+            case.organ,
+            case.site,
+        )
+        assert re.match(rf"An? {case.modality} of the {case.organ} ", caption.text, re.IGNORECASE)
+        assert ("without abnormality" in caption.text) == (not found)
+        assert len(re.findall(NAMES, caption.text)) == len(found)
+        assert all(f"a {each.size} {each.name} in the {each.position}" in caption.text for each in found)
+        assert caption.text.startswith("An ") == (case.modality in ("x-ray", "mri", "ultrasound"))
 
 
 def test_findings_can_be_seen_and_change_nothing_else() -> None:

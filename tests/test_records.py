@@ -13,10 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.records import Case, Finding, Image, Neighbour, Prediction, Update, read_table, schema, write_table
+from tasks.records import Caption, Case, Finding, Image, Neighbour, Prediction, Update, read_table, schema, write_table
 
-RECORDS = (Case, Image, Finding, Neighbour, Update, Prediction)
-OPTIONAL = {Case: {"modality", "organ", "topic", "group", "site"}, Image: {"caption"}}
+RECORDS = (Case, Image, Caption, Finding, Neighbour, Update, Prediction)
+OPTIONAL = {
+    Case: {"modality", "organ", "topic", "group", "site"},
+    Caption: {"modality", "plane", "organ", "sex", "age", "group", "site"},
+}
 
 # What Parquet can hold: Unicode text without lone surrogates, 64-bit integers, any number but NaN (unequal to itself).
 BY_TYPE: dict[type, st.SearchStrategy[Any]] = {
@@ -31,6 +34,7 @@ CASE = Case("d:1", "i1", "where is it?", "left", "open", "train", "d", "en")
 EXAMPLES = {
     Case: CASE,
     Image: Image("i1", b"\x89PNG", 4, 3),
+    Caption: Caption("i1", "A chest x-ray.", "train", "d", "en"),
     Finding: Finding("i1", "mass", "upper left", "small", b"\x89PNG"),
     Neighbour: Neighbour("d:1", 0, "d:2", 0.5),
     Update: Update("hospital-1", 1, 20, 0.25, 3),

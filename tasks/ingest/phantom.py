@@ -7,12 +7,13 @@ sees findings that the public part lacks. Everything follows from the seed.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from tasks.ingest.phantom_images import COMMON, MODALITIES, ORGANS, RARE, Look, Spot, draw, png
 from tasks.ingest.source import Source
-from tasks.records import Case, Finding, Image, Kind
+from tasks.records import Caption, Case, Finding, Image, Kind
 from tasks.store import derived_seed
 
 SIDES = ("left", "right")
@@ -87,8 +88,17 @@ def read(*, images: int, seed: int, public: bool, test_fraction: float) -> Sourc
 def _add_image(source: Source, site: Site, image_id: str, split: str, rng: np.random.Generator) -> None:
     look = _look(site, rng)
     pixels, masks = draw(look, rng)
-    caption = _caption(look)
-    source.images.append(Image(image_id, png(pixels), pixels.shape[1], pixels.shape[0], caption))
+    source.images.append(Image(image_id, png(pixels), pixels.shape[1], pixels.shape[0]))
+    known: dict[str, Any] = {
+        "image_id": image_id,
+        "split": split,
+        "dataset": "phantom",
+        "language": "en",
+        "modality": look.modality,
+        "organ": look.organ,
+        "site": None if site is PUBLIC else site.name,
+    }
+    source.captions.append(Caption(text=_caption(look), **known))
     for spot, mask in zip(look.spots, masks, strict=True):
         source.findings.append(Finding(image_id, spot.finding, spot.position, spot.size, png(mask)))
     asked = Asked(rng)
@@ -97,20 +107,7 @@ def _add_image(source: Source, site: Site, image_id: str, split: str, rng: np.ra
         _ask_about_finding(asked, look, spot)
     for number, (kind, topic, question, answer) in enumerate(asked.rows):
         source.cases.append(
-            Case(
-                id=f"phantom:{image_id}:{number}",
-                image_id=image_id,
-                question=question,
-                answer=answer,
-                kind=kind,
-                split=split,  # type: ignore[arg-type]
-                dataset="phantom",
-                language="en",
-                modality=look.modality,
-                organ=look.organ,
-                topic=topic,
-                site=None if site is PUBLIC else site.name,
-            )
+            Case(id=f"phantom:{image_id}:{number}", question=question, answer=answer, kind=kind, topic=topic, **known)
         )
 
 

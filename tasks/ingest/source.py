@@ -8,7 +8,7 @@ from typing import Any
 from tasks.errors import StudyError
 from tasks.ingest.files import Row, problem
 from tasks.ingest.pictures import Picture
-from tasks.records import Case, Finding, Image
+from tasks.records import Caption, Case, Finding, Image
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Source:
     cases: list[Case]
     images: list[Image]
     findings: list[Finding] = field(default_factory=list)
+    captions: list[Caption] = field(default_factory=list)
     notes: dict[str, int] = field(default_factory=dict)
     """How many rows were left out, kept or changed against expectation, by what happened to them."""
 
@@ -74,7 +75,7 @@ def check(source: Source) -> None:
 
 
 def summarise(source: Source) -> dict[str, Any]:
-    """Counts for the manifest: cases, images and findings, cases by what they are, and the reader's notes."""
+    """Counts for the manifest: cases, images, findings and captions, cases by what they are, and the reader's notes."""
 
     def count(name: str) -> dict[str, int]:
         values = Counter(getattr(case, name) or "not stated" for case in source.cases)
@@ -84,6 +85,7 @@ def summarise(source: Source) -> dict[str, Any]:
         "cases": len(source.cases),
         "images": len(source.images),
         "findings": len(source.findings),
+        "captions": len(source.captions),
         **{name: count(name) for name in ("split", "kind", "modality", "organ", "language")},
         "notes": source.notes,
     }

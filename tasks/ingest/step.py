@@ -1,6 +1,6 @@
 """The ingest step: a published dataset becomes cases and images."""
 
-from tasks.records import Case, Finding, Image, write_table
+from tasks.records import Caption, Case, Finding, Image, write_table
 from tasks.settings import DatasetSettings
 from tasks.step import Folder, stage
 
@@ -18,5 +18,7 @@ def ingest(folder: Folder, settings: DatasetSettings, content: str, seed: int) -
         write_table(sink, Image, source.images)
     with folder.open("findings.parquet") as sink:
         write_table(sink, Finding, source.findings)
+    with folder.open("captions.parquet") as sink:
+        write_table(sink, Caption, source.captions)
     folder.summary = summarise(source)
     folder.write_json("summary.json", folder.summary)

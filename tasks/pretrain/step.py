@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.records import Case, Finding, Image, Neighbour, read_table
+from tasks.records import Caption, Case, Finding, Image, Neighbour, read_table
 from tasks.settings import Lesson
 from tasks.step import Folder, stage
 from tasks.store import Ref, derived_seed
@@ -28,7 +28,7 @@ def pretrain_tower(folder: Folder, dataset: Ref, epochs: int, seed: int) -> None
     images = read_table(dataset.folder / "images.parquet", Image)
     findings = read_table(dataset.folder / "findings.parquet", Finding)
     texts = [text for case in cases for text in (case.question, case.answer)]
-    texts += [image.caption for image in images if image.caption]
+    texts += [caption.text for caption in read_table(dataset.folder / "captions.parquet", Caption)]
     # The words of real radiology, and the chat format's own, must be cut into few tokens too.
     texts += 3 * GLOSSARY.read_text(encoding="utf-8").split("\n")
     texts += 50 * ["system\nYou are a helpful assistant.\nuser\n", "assistant\n"]
