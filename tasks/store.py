@@ -111,8 +111,10 @@ def writing(area: str, stage: str, key: str) -> Iterator[Folder]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
+        foreign = error.filename and not Path(error.filename).absolute().is_relative_to(ROOT.absolute())
+        place = f"Cannot read {error.filename}" if foreign else f"Cannot write {target}"
         raise StudyError(
-            f"Cannot write {target}: {error.strerror or error}; free some space or mend the permissions, and run again."
+            f"{place}: {error.strerror or error}; free some space or mend the permissions, and run again."
         ) from None
     finally:
         shutil.rmtree(hidden, ignore_errors=True)

@@ -104,7 +104,7 @@ def test_peft_reads_the_folder(
 ) -> None:
     state = randomised(engine.read(), 1)
     engine.switch(state)
-    for name, data in adapter_files(engine.read(), engine.config).items():
+    for name, data in adapter_files(engine.read(), engine.config, "tiny").items():
         (tmp_path / name).write_bytes(data)
     assert same(load_state(tmp_path), state)
     fresh = load_base(str(tiny_folder), device="cpu").model
@@ -118,9 +118,9 @@ def test_peft_reads_the_folder(
 def test_adapter_files_hold_a_state_whatever_its_order(engine: Engine) -> None:
     state = randomised(engine.read(), 1)
     turned = dict(reversed(state.items()))
-    assert adapter_files(turned, engine.config) == adapter_files(state, engine.config)
-    assert set(adapter_files(state, engine.config)) == {WEIGHTS, CONFIG}
-    assert json.loads(adapter_files(state, engine.config)[CONFIG])["r"] == 4
+    assert adapter_files(turned, engine.config, "tiny") == adapter_files(state, engine.config, "tiny")
+    assert set(adapter_files(state, engine.config, "tiny")) == {WEIGHTS, CONFIG}
+    assert json.loads(adapter_files(state, engine.config, "tiny")[CONFIG])["r"] == 4
 
 
 def test_an_initial_state_follows_from_its_seed(engine: Engine) -> None:

@@ -40,8 +40,8 @@ def test_the_same_seed_gives_the_same_bytes(
     again = trained(engine, features, examples, seed=5)
     other = fresh(load_base(str(tiny_folder), device="cpu"), dropout=0.1)
     elsewhere = trained(other, features, examples, seed=5)
-    assert adapter_files(first, engine.config) == adapter_files(again, engine.config)
-    assert adapter_files(first, engine.config) == adapter_files(elsewhere, other.config)
+    assert adapter_files(first, engine.config, "tiny") == adapter_files(again, engine.config, "tiny")
+    assert adapter_files(first, engine.config, "tiny") == adapter_files(elsewhere, other.config, "tiny")
 
 
 def test_another_seed_gives_another_order(tiny_base: Base, features: Features, examples: list[Example]) -> None:

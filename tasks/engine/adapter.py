@@ -38,10 +38,12 @@ def _first(names: list[str]) -> str:
     return f"first {names[0]}" if names else "none"
 
 
-def adapter_files(state: State, config: PeftConfig) -> dict[str, bytes]:
-    """The files of a PEFT adapter folder, as `PeftModel.from_pretrained` reads it."""
-    settings = config.to_dict()
-    settings["inference_mode"] = True
+def adapter_files(state: State, config: PeftConfig, base: str) -> dict[str, bytes]:
+    """The files of a PEFT adapter folder, as `PeftModel.from_pretrained` reads it.
+
+    `base` is what the settings call the model: where it lies on this machine would change the files' digest.
+    """
+    settings = config.to_dict() | {"inference_mode": True, "base_model_name_or_path": base}
     text = json.dumps(_plain(settings), indent=2, sort_keys=True)
     return {WEIGHTS: save(dict(sorted(state.items())), {"format": "pt"}), CONFIG: text.encode()}
 

@@ -57,6 +57,8 @@ def load_base(name: str, revision: str | None = None, device: str = "auto", max_
         config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
         if config.model_type in KINDS:
             tokenizer, image_processor, model = _load(place, revision, config.image_token_id, device)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise StudyError(f"Too little memory to load {place}: free some, or choose a smaller model.") from None
     except Exception as error:  # tokenizers raises plain Exception, safetensors and huggingface_hub their own kinds
         raise StudyError(_reason(place, error)) from None
     if config.model_type not in KINDS:

@@ -30,7 +30,6 @@ class Engine:
             lora_alpha=alpha,
             lora_dropout=dropout,
             target_modules=_text_modules(base, targets),
-            base_model_name_or_path=base.model.name_or_path,
             task_type="CAUSAL_LM",
         )
         # The adapter is trained and exchanged in float32 whatever the base computes in.

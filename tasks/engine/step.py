@@ -29,6 +29,6 @@ def initial_adapter(folder: Folder, model: ModelSettings, lora: LoraSettings, co
     from tasks.store import derived_seed
 
     with shared_engine(model, lora) as engine:
-        files = adapter_files(engine.initial_state(derived_seed(seed, "adapter")), engine.config)
+        files = adapter_files(engine.initial_state(derived_seed(seed, "adapter")), engine.config, model.name)
     for name, data in files.items():
         folder.write(name, data)

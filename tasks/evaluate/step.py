@@ -26,21 +26,18 @@ def predict(
     from tasks.engine.adapter import load_state
     from tasks.engine.batch import encode
     from tasks.engine.generate import generate
-    from tasks.engine.prompt import build_prompts
+    from tasks.engine.hospital import open_hospital
     from tasks.engine.shared import shared_engine
-    from tasks.engine.vision import FEATURES, load_features
 
-    rows = read_table(cases.folder / "cases.parquet", Case)
-    neighbours = read_table(library.folder / "neighbours.parquet", Neighbour)
-    test = [case for case in rows if case.split == "test"]
-    prompts = build_prompts(test, rows, neighbours, k)
+    own = open_hospital(cases.folder, features.folder, library.folder)
+    test = [case for case in own.cases if case.split == "test"]
+    prompts = own.prompts(test, k)
     with shared_engine(model, lora) as engine:
-        vision = load_features(features.folder / FEATURES)
         engine.switch(load_state(adapter.folder))
         answers = generate(
             engine,
-            vision,
-            encode(engine.base, vision, prompts),
+            own.features,
+            encode(engine.base, own.features, prompts),
             batch_size=evaluation.batch_size,
             max_new_tokens=evaluation.max_new_tokens,
             title=f"{configuration} {hospital}",

@@ -5,7 +5,7 @@ import math
 from dataclasses import asdict
 
 from tasks.errors import StudyError
-from tasks.records import Case, Neighbour, Update, read_table
+from tasks.records import Update
 from tasks.settings import FederationSettings, LoraSettings, ModelSettings
 from tasks.step import Folder, stage
 from tasks.store import Ref, derived_seed
@@ -28,31 +28,26 @@ def train_hospital(
 ) -> None:
     """One hospital's round: from the global adapter to its update, tensors and counts."""
     from tasks.engine.adapter import adapter_files, load_state
-    from tasks.engine.batch import encode
-    from tasks.engine.prompt import build_prompts
+    from tasks.engine.hospital import open_hospital
     from tasks.engine.shared import shared_engine
     from tasks.engine.train import train
-    from tasks.engine.vision import FEATURES, load_features
     from tasks.federate.holdout import split_holdout
 
-    rows = read_table(cases.folder / "cases.parquet", Case)
-    neighbours = read_table(library.folder / "neighbours.parquet", Neighbour)
-    training, _ = split_holdout(rows, federation.holdout, seed)
+    own = open_hospital(cases.folder, features.folder, library.folder)
+    training, _ = split_holdout(own.cases, federation.holdout, seed)
     with shared_engine(model, lora) as engine:
-        vision = load_features(features.folder / FEATURES)
-        examples = encode(engine.base, vision, build_prompts(training, rows, neighbours, k))
         engine.switch(load_state(adapter.folder))
         loss, steps = train(
             engine,
-            vision,
-            examples,
+            own.features,
+            own.examples(engine.base, training, k),
             epochs=federation.local_epochs,
             batch_size=federation.batch_size,
             learning_rate=federation.learning_rate,
             seed=derived_seed(seed, round_number, hospital),
             title=f"round {round_number} {hospital}",
         )
-        files = adapter_files(engine.read(), engine.config)
+        files = adapter_files(engine.read(), engine.config, model.name)
     update = Update(hospital, round_number, len(training), loss, steps)
     for name, data in files.items():
         folder.write(name, data)
@@ -75,12 +70,12 @@ def average(folder: Folder, updates: list[Ref], round_number: int) -> None:
     mean = fedavg([states[update.hospital] for update in used], [update.samples for update in used])
     folder.write(WEIGHTS, save(dict(sorted(mean.items())), {"format": "pt"}))
     folder.write(CONFIG, (updates[0].folder / CONFIG).read_bytes())
-    tokens = sum(update.samples for update in used)
+    samples = sum(update.samples for update in used)
     folder.write_json(
         "round.json",
         {
             "round": round_number,
-            "train_loss": sum(update.samples * update.loss for update in used) / tokens,
+            "train_loss": sum(update.samples * update.loss for update in used) / samples,
             "samples": {update.hospital: update.samples for update in sent},
             "screened_out": sorted(set(states) - set(finite)),
         },
@@ -104,21 +99,17 @@ def validate_hospital(
 ) -> None:
     """The global adapter's loss on a hospital's held-out training cases."""
     from tasks.engine.adapter import load_state
-    from tasks.engine.batch import encode
-    from tasks.engine.prompt import build_prompts
+    from tasks.engine.hospital import open_hospital
     from tasks.engine.shared import shared_engine
     from tasks.engine.train import mean_loss
-    from tasks.engine.vision import FEATURES, load_features
     from tasks.federate.holdout import split_holdout
 
-    rows = read_table(cases.folder / "cases.parquet", Case)
-    neighbours = read_table(library.folder / "neighbours.parquet", Neighbour)
-    _, held_out = split_holdout(rows, federation.holdout, seed)
+    own = open_hospital(cases.folder, features.folder, library.folder)
+    _, held_out = split_holdout(own.cases, federation.holdout, seed)
     with shared_engine(model, lora) as engine:
-        vision = load_features(features.folder / FEATURES)
-        examples = encode(engine.base, vision, build_prompts(held_out, rows, neighbours, k))
         engine.switch(load_state(adapter.folder))
-        loss, tokens = mean_loss(engine, vision, examples, federation.batch_size)
+        examples = own.examples(engine.base, held_out, k)
+        loss, tokens = mean_loss(engine, own.features, examples, federation.batch_size)
     if not math.isfinite(loss):
         raise StudyError(
             f"Expected a finite loss of round {round_number}'s adapter at {hospital}, found {loss}: "

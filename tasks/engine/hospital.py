@@ -1,0 +1,37 @@
+"""A hospital's own files, opened for the engine: its cases, their neighbours, its images' features."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.engine.base import Base
+from tasks.engine.batch import Example, encode
+from tasks.engine.prompt import Prompt, build_prompts
+from tasks.engine.vision import FEATURES, Features, load_features
+from tasks.records import Case, Neighbour, read_table
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """All that prompts are made of."""
+
+    cases: list[Case]
+    neighbours: list[Neighbour]
+    features: Features
+
+    def prompts(self, asked: Sequence[Case], k: int) -> list[Prompt]:
+        """The conversations about some of its cases, each shown `k` of its neighbours."""
+        return build_prompts(asked, self.cases, self.neighbours, k)
+
+    def examples(self, base: Base, asked: Sequence[Case], k: int) -> list[Example]:
+        """The same, tokenised for a base."""
+        return encode(base, self.features, self.prompts(asked, k))
+
+
+def open_hospital(cases: Path, features: Path, library: Path) -> Hospital:
+    """Read what the stages `cases`, `features` and `library` left in their folders."""
+    return Hospital(
+        read_table(cases / "cases.parquet", Case),
+        read_table(library / "neighbours.parquet", Neighbour),
+        load_features(features / FEATURES),
+    )
