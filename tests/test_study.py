@@ -1,4 +1,4 @@
-"""The default study on the embedded data: memory, and whether training helps."""
+"""The default study on the embedded data: memory, whether training helps; and a base from nothing."""
 
 import json
 import os
@@ -12,14 +12,18 @@ import pytest
 COMMAND = Path(sys.executable).with_name("fed-rag")
 
 
-def study(folder: Path, *settings: str) -> dict[str, Any]:
-    """The results of a study in its own process and folder, on Prefect's embedded server."""
+def fed_rag(folder: Path, *arguments: str) -> None:
+    """Run the command in its own process and folder, on Prefect's embedded server."""
     folder.mkdir(parents=True, exist_ok=True)
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    environment |= {"PREFECT_HOME": str(folder / "prefect"), "HF_HUB_OFFLINE": "1"}
-    command = [str(COMMAND), "run", *(word for each in settings for word in ("--set", each))]
+    environment = os.environ | {"PREFECT_HOME": str(folder / "prefect")}
+    command = [str(COMMAND), *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
+
+
+def study(folder: Path, *settings: str) -> dict[str, Any]:
+    """The results of a study."""
+    fed_rag(folder, "run", *(word for each in settings for word in ("--set", each)))
     return json.loads((folder / "artifacts/latest/results.json").read_text(encoding="utf-8"))
 
 
@@ -38,15 +42,20 @@ def default(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.slow
-def test_the_trained_model_beats_the_majority_and_on_open_questions_the_base(default: dict[str, Any]) -> None:
-    trained, base, majority = default["configurations"]["fed+rag"], *map(default["baselines"].get, ("base", "majority"))
-    assert trained["open"]["exact_match"] > max(base["open"]["exact_match"], majority["open"]["exact_match"])
-    assert trained["closed"]["accuracy"] > majority["closed"]["accuracy"]
+def test_the_trained_model_beats_the_untrained_base_and_the_majority(default: dict[str, Any]) -> None:
+    trained = default["configurations"]["fed+rag"]
+    for other in (default["baselines"]["base"], default["baselines"]["majority"]):
+        assert trained["open"]["exact_match"] > other["open"]["exact_match"]
+        assert trained["closed"]["accuracy"] > other["closed"]["accuracy"]
     assert default["peak_memory_bytes"] < 4 * 2**30
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=False, reason="not yet: 0.651 against the base's 0.686 at seed 2 (README, docs/log.md)")
-def test_the_trained_model_beats_the_base_on_closed_questions(default: dict[str, Any]) -> None:
-    trained, base = default["configurations"]["fed+rag"], default["baselines"]["base"]
-    assert trained["closed"]["accuracy"] > base["closed"]["accuracy"]
+def test_a_base_from_nothing_serves_a_study(tmp_path: Path) -> None:
+    fed_rag(tmp_path, "pretrain", "--images", "100", "--out", "base")
+    files = {path.name for path in (tmp_path / "base").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= files
+    small = ("dataset.images=6", "federation.rounds=1", "partition.hospitals=2")
+    results = study(tmp_path, f"model.name={tmp_path / 'base'}", *small)
+    assert results["settings"]["model"]["name"] == str(tmp_path / "base")
+    assert results["configurations"]["fed+rag"]["open"]["n"] > 0
