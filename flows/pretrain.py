@@ -20,7 +20,7 @@ from tasks.store import MANIFEST
 # named of each pair, and "yes" means the left side, the small size or the x-ray.
 LESSONS = (
     Lesson(title="open questions", kind="open", epochs=2, learning_rate=2e-3),
-    Lesson(title="one value named", without=("right", "large", "ct", "mri", "ultrasound"), learning_rate=1.5e-3),
+    Lesson(title="one value named", kind="closed", naming=("left", "small", "x-ray"), epochs=3, learning_rate=1.5e-3),
     Lesson(title="all questions", learning_rate=1.5e-3),
     Lesson(title="with retrieved cases", shown=3, share=0.6, learning_rate=1e-3),
 )

@@ -73,14 +73,12 @@ def pretrain_text(
 
 def choose(cases: Sequence[Case], lesson: Lesson, seed: int) -> list[Case]:
     """The cases that a lesson asks."""
-    left_out = {word.lower() for word in lesson.without}
+    named = set(lesson.naming)
 
     def is_asked(case: Case) -> bool:
-        if lesson.kind not in (None, case.kind):
-            return False
-        if case.kind == "closed" and left_out & set(re.findall(r"[\w-]+", case.question.lower())):
-            return False
-        return derived_seed(seed, "share", case.image_id) < lesson.share * 2**31
+        words = set(re.findall(r"[\w-]+", case.question.lower()))
+        drawn = derived_seed(seed, "share", case.image_id) < lesson.share * 2**31
+        return drawn and lesson.kind in (None, case.kind) and (not named or bool(named & words))
 
     return [case for case in cases if is_asked(case)]
 
