@@ -99,8 +99,10 @@ def test_each_image_is_read_once_however_many_rows_name_it() -> None:
         read.append(row.number)
         return read_image(picture(row.number), row.where)
 
-    rows = [(Row(Path("f"), n, {}), case(f"d:{n}", f"image{n % 3}", question=f"{n}?")) for n in range(1, 31)]
-    source = gather(rows, read_picture)
+    def make(row: Row) -> Case:
+        return case(f"d:{row.number}", f"image{row.number % 3}", question=f"{row.number}?")
+
+    source = gather(Path(), [Row(Path("f"), number, {}) for number in range(1, 31)], make, read_picture)
     assert read == [1, 2, 3]
     assert [found.id for found in source.images] == ["image1", "image2", "image0"]
 
@@ -124,10 +126,14 @@ def test_summary_counts_every_case_once() -> None:
         "images": 1,
         "findings": 0,
         "captions": 0,
+        "rejected": 0,
+        "dataset": {"d": 3},
         "split": {"test": 1, "train": 2},
         "kind": {"closed": 1, "open": 2},
         "modality": {"not stated": 3},
         "organ": {"head": 2, "not stated": 1},
         "language": {"en": 3},
+        "captions_by_split": {},
         "notes": {"left out": 4},
+        "revisions": {},
     }
