@@ -6,11 +6,13 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
-from tasks.settings import DatasetSettings, Study, describe, load_study
+from tasks.ingest.datasets import DATASETS
+from tasks.settings import Dataset, Study, describe, load_study
 
 TOP = Path(__file__).parents[1]
 PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md")), TOP / "data/README.md"]
@@ -31,8 +33,8 @@ def test_settings_named_in_commands_exist(page: Path) -> None:
 
 def test_every_dataset_is_documented() -> None:
     text = (TOP / "docs/datasets.md").read_text(encoding="utf-8")
-    names = DatasetSettings.model_json_schema()["properties"]["name"]["enum"]
-    assert all(f"`{name}`" in text for name in names)
+    assert get_args(Dataset) == tuple(DATASETS)
+    assert all(f"`{name}`" in text for name in DATASETS)
 
 
 def test_the_deployment_is_a_valid_study_of_the_flow() -> None:

@@ -26,7 +26,7 @@ BATCH_ROWS = 64
 Value = TypeVar("Value")
 
 
-class Problem(StudyError):
+class FindingError(StudyError):
     """One finding in a published file: `where: expected ..., found ...; remedy.`"""
 
     def __init__(self, where: str, reason: str, remedy: str) -> None:
@@ -35,9 +35,9 @@ class Problem(StudyError):
         """The finding alone. It names no path, since artifacts keep it."""
 
 
-def problem(where: str, expected: str, found: str, remedy: str) -> Problem:
+def problem(where: str, expected: str, found: str, remedy: str) -> FindingError:
     """The error for one finding; only `where` may hold a path."""
-    return Problem(where, f"expected {expected}, found {found}", remedy)
+    return FindingError(where, f"expected {expected}, found {found}", remedy)
 
 
 def find_root(root: Path | None, dataset: str, layouts: Sequence[str]) -> tuple[Path, str]:
@@ -95,7 +95,7 @@ class Row:
     """Its place in the split: 0 is the first row of the split's first file."""
     private: bool = False
     """Its values may be about a patient: no message quotes them."""
-    fault: Problem | None = None
+    fault: FindingError | None = None
     """Why the row could not be taken apart."""
 
     @property

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import StudyError
-from tasks.ingest.files import Problem, Row, problem
+from tasks.ingest.files import FindingError, Row, problem
 from tasks.ingest.pictures import Picture
 from tasks.records import Caption, Case, Finding, Image
 
@@ -38,6 +38,11 @@ class Source:
     revisions: dict[str, str] = field(default_factory=dict)
     """The commit of each dataset that came from the Hugging Face hub."""
 
+    @property
+    def records(self) -> list[Case | Caption]:
+        """The cases, then the captions."""
+        return [*self.cases, *self.captions]
+
 
 def gather(
     root: Path,
@@ -62,7 +67,7 @@ def gather(
     """
     found = _Found()
     rejected: list[Rejected] = []
-    first: Problem | None = None
+    first: FindingError | None = None
     count = 0
     for row in rows:
         count += 1
@@ -70,7 +75,7 @@ def gather(
             if row.fault:
                 raise row.fault
             found.add(row, make(row), read)
-        except Problem as error:
+        except FindingError as error:
             first = first or error
             rejected.append(Rejected(row.path.relative_to(root).as_posix(), row.number, error.reason))
     if first and len(rejected) > max_rejected * count:
@@ -94,7 +99,7 @@ class _Found:
         self._triples: set[tuple[str, str, str]] = set()
 
     def add(self, row: Row, record: Case | Caption | str, read: Callable[[Row], Picture]) -> None:
-        """Take a row in; raises Problem, and takes nothing in, where its id was there before or its image is unfit."""
+        """Take a row in; raises FindingError where its id was there before or its image is unfit."""
         if isinstance(record, str):
             self.notes[record] += 1
             return
@@ -120,7 +125,7 @@ class _Found:
 
 def check(source: Source) -> None:
     """Raise StudyError for a dataset without training cases or captions, a repeated case id, or an absent image."""
-    if not any(record.split == "train" for record in (*source.cases, *source.captions)):
+    if not any(record.split == "train" for record in source.records):
         notes = "".join(f", {note}: {count}" for note, count in source.notes.items())
         captions = f" and {len(source.captions)} captions" if source.captions else ""
         raise StudyError(
