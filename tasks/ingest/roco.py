@@ -59,5 +59,7 @@ def _links(path: Path) -> dict[str, tuple[str, str]]:
     A damaged line tells nothing, and its image is then not found.
     """
     lines = read_lines(path) if path.exists() else ()
-    found = (re.fullmatch(r"(\S+)\t.*?(PMC\d+)\.tar\.gz.*\t(.+)", line.decode(errors="replace")) for _, line in lines)
-    return {match[1].strip(): (match[2], match[3].strip()) for match in found if match}
+    found = (
+        re.fullmatch(r"(\S+)\t.*?(PMC\d+)\.tar\.gz.*\t(.+)", line.decode(errors="replace").strip()) for _, line in lines
+    )
+    return {match[1]: (match[2], match[3]) for match in found if match}
