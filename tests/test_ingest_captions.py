@@ -147,15 +147,16 @@ def medpix_row(number: int, **fields: Any) -> dict[str, Any]:
 
 def write_medpix(root: Path, rows: list[dict[str, Any]]) -> Path:
     write_json(root / "Descriptions.json", rows)
-    write_json(root / "Case_topic.json", [{"U_id": "MPX1", "Case": {"Case Diagnosis": "Cyst."}}])
-    write_json(root / "splitted_dataset" / "data_train.jsonl", {"U_id": "MPX1"})
+    cases = [f"MPX{number}" for number in range(1, 4)]
+    write_json(root / "Case_topic.json", [{"U_id": case, "Case": {"Case Diagnosis": "Cyst."}} for case in cases])
+    write_text(root / "splitted_dataset" / "data_train.jsonl", "".join(f'{{"U_id": "{case}"}}\n' for case in cases))
     for number in range(3):
         write_bytes(root / "images" / f"MPX1_synpic{number}.png", picture(number))
     return root
 
 
 def test_medpix_traps(tmp_path: Path) -> None:
-    rows = [medpix_row(0), medpix_row(1, Caption=medpix.PLACEHOLDER), medpix_row(2) | {"U_id": "MPX2"}]
+    rows = [medpix_row(0), medpix_row(1, Caption=medpix.PLACEHOLDER), medpix_row(2) | {"U_id": "MPX9"}]
     source = medpix.read(write_medpix(tmp_path, rows), max_rejected=0.5)
     (caption,) = source.captions
     assert (caption.text, caption.sex, caption.plane, caption.group) == ("pelvis. Diagnosis: Cyst.", None, None, "MPX1")

@@ -32,7 +32,11 @@ SAMPLES: dict[str, tuple[str, Callable[[Path], Path], int]] = {
     "pmc-vqa": ("pmc-vqa", lambda root: write_pmc(root, train=[pmc_row(n) for n in range(3)]), 3),
     "roco": ("roco", write_roco, 3),
     "rocov2": ("rocov2", write_rocov2, 3),
-    "medpix": ("medpix", lambda root: write_medpix(root, [medpix_row(n) for n in range(3)]), 3),
+    "medpix": (
+        "medpix",
+        lambda root: write_medpix(root, [medpix_row(n) | {"U_id": f"MPX{n + 1}"} for n in range(3)]),
+        3,
+    ),
     "csv": ("table", lambda root: write_table(root, "csv", ROWS), 3),
     "jsonl": ("table", lambda root: write_table(root, "jsonl", ROWS), 3),
     "parquet": ("table", lambda root: write_table(root, "parquet", ROWS), 3),
