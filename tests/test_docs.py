@@ -67,5 +67,14 @@ def test_help_explains_every_setting() -> None:
         assert text.split()[0] in shown
 
 
+def test_the_datasets_are_listed_with_what_they_need() -> None:
+    command = [str(Path(sys.executable).with_name("fed-rag")), "datasets"]
+    environment = os.environ | {"COLUMNS": "400", "NO_COLOR": "1"}
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    for name, each in DATASETS.items():
+        assert name in shown
+        assert all(text in shown for text in (each.layout, each.licence, each.needs, each.hub or ""))
+
+
 def test_the_shipped_base_is_small() -> None:
     assert sum(path.stat().st_size for path in (TOP / "data/base").iterdir()) <= 12 * 2**20
