@@ -55,6 +55,19 @@ def run(settings: SettingsFile = None, assignments: Assignments = None) -> None:
 
 
 @app.command()
+def datasets() -> None:
+    """List the datasets: what each is called, the files it expects, its licence, and what it needs."""
+    from tasks.ingest.datasets import DATASETS
+
+    table = Table(title="Values of dataset.name", show_lines=True)
+    for heading in ("name", "files expected at dataset.root", "licence", "what it needs", "hub"):
+        table.add_column(heading, no_wrap=heading == "name", overflow="fold")
+    for name, each in DATASETS.items():
+        table.add_row(*map(escape, (name, each.layout, each.licence, each.needs, each.hub or "")))
+    console.print(table)
+
+
+@app.command()
 def ask(
     image: Annotated[Path, typer.Argument(help="Image file.", show_default=False)],
     question: Annotated[str, typer.Argument(help="What to ask about it.", show_default=False)],

@@ -16,11 +16,12 @@ from tasks.engine.step import compute_features, initial_adapter
 from tasks.errors import StudyError
 from tasks.evaluate.step import answer_baselines, predict, score_hospital
 from tasks.federate.step import average, train_hospital, validate_hospital
+from tasks.ingest.datasets import state
 from tasks.ingest.step import ingest
 from tasks.partition.step import partition, take_cases
 from tasks.retrieve.step import build_hospital_library
 from tasks.settings import Study
-from tasks.store import Ref, tree_digest
+from tasks.store import Ref
 
 DEPTH = 10
 """Neighbours kept of each case, so that another `retrieval.k` finds them there."""
@@ -156,5 +157,5 @@ def _round_row(adapter: Ref, held_out: Sequence[Ref]) -> dict[str, Any]:
 
 
 def _content(study: Study) -> str:
-    root = study.dataset.root
-    return tree_digest(root) if root and root.is_dir() else ""
+    """The state of the datasets' files."""
+    return " ".join(state(name, root) for name, root in study.dataset.sources)

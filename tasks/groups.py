@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from tasks.records import Case
+from tasks.records import Caption, Case
 
 
-def image_groups(cases: Sequence[Case]) -> dict[str, str]:
-    """The group of each image: images that share one through any chain of cases have the same.
+def image_groups(cases: Sequence[Case | Caption]) -> dict[str, str]:
+    """The group of each image: images that share one through any chain of cases, or captions, have the same.
 
     A group is named after the first of its cases' groups in alphabetical order, or after its one image where these
     state none.

@@ -35,11 +35,13 @@ class Case:
     """Images that must not be parted by a split (a patient or a published case), where the dataset says so."""
     site: str | None = None
     """The hospital that made the image, where the dataset says so."""
+    options: tuple[str, ...] = ()
+    """The answers to choose from, as published and in their order, where the question is multiple choice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image file, its bytes as published."""
+    """One image file, its bytes as published; a DICOM file as the PNG of its pixels."""
 
     id: str
     data: bytes

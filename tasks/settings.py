@@ -6,9 +6,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from tasks.errors import StudyError
+
+Dataset = Literal[
+    "phantom",
+    "phantom-public",
+    "vqa-rad",
+    "slake",
+    "path-vqa",
+    "omnimedvqa",
+    "pmc-vqa",
+    "pmc-vqa-v2",
+    "roco",
+    "rocov2",
+    "medpix",
+    "table",
+]
 
 
 class Settings(BaseModel):
@@ -16,22 +31,62 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads `yes` as true, and Python true as 1."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("yes and no are no values of this setting")
+        return value
+
 
 class DatasetSettings(Settings):
     """Which published data the study runs on."""
 
-    name: Literal["phantom", "phantom-public", "vqa-rad", "slake"] = "phantom"
-    """The dataset; `phantom` is embedded and needs no files."""
-    root: Path | None = None
-    """Folder that holds the dataset as published (not used by phantom)."""
+    name: Dataset | tuple[Dataset, ...] = "phantom"
+    """The dataset, or a list of them (`fed-rag datasets` shows all); `phantom` is embedded and needs no files."""
+    root: Path | tuple[Path | None, ...] | None = None
+    """Folder that holds the dataset as published; of several datasets a list in their order, null where none needed."""
     language: Literal["en", "zh", "all"] = "en"
-    """Language of the questions, where a dataset has several (SLAKE)."""
+    """Language of the questions, where a dataset has several (SLAKE); of a table's questions, `zh` or else `en`."""
     frames: bool = False
     """Keep VQA-RAD's `frame` rows, which restate test questions with their answers."""
     test_fraction: float = Field(0.2, gt=0, lt=1)
     """Share of images that become the test split where none is published."""
     images: int = Field(120, ge=4)
     """Images drawn for each site (phantom only)."""
+    max_rejected: float = Field(0.01, ge=0, le=1)
+    """Largest share of a dataset's rows that may be unusable; they are listed in `rejected.json`."""
+
+    @field_validator("name")
+    @classmethod
+    def _each_once(cls, name: Dataset | tuple[Dataset, ...]) -> Dataset | tuple[Dataset, ...]:
+        if isinstance(name, tuple) and (not name or len(set(name)) < len(name)):
+            raise ValueError("a list must name at least one dataset, and each once")
+        return name
+
+    @field_validator("root")
+    @classmethod
+    def _one_for_each(cls, root: Any, info: ValidationInfo) -> Any:
+        name = info.data.get("name")
+        if root is None or name is None:  # a wrong name is told by itself
+            return root
+        if isinstance(name, tuple) != isinstance(root, tuple) or (isinstance(name, tuple) and len(name) != len(root)):
+            count = f"a list of {len(name)}" if isinstance(name, tuple) else "one folder, since dataset.name is one"
+            raise ValueError(f"expected {count}, in the order of dataset.name")
+        return root
+
+    @property
+    def sources(self) -> tuple[tuple[Dataset, Path | None], ...]:
+        """Each dataset with its root."""
+        names = self.name if isinstance(self.name, tuple) else (self.name,)
+        roots = self.root if isinstance(self.root, tuple) else (self.root,) * len(names)
+        return tuple(zip(names, roots, strict=True))
+
+    @property
+    def label(self) -> str:
+        """What the data is called: `slake`, or `vqa-rad + slake`."""
+        return " + ".join(name for name, _ in self.sources)
 
 
 class PartitionSettings(Settings):
@@ -254,5 +309,16 @@ def _initials(setting: str) -> str:
 
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
-    name = ".".join(str(part) for part in problem["loc"])
-    return f"Setting {name} does not fit: {problem['msg']}, found {problem['input']!r}."
+    name = ".".join(_setting(problem["loc"]))
+    return f"Setting {name} does not fit: {problem['msg'].removeprefix('Value error, ')}, found {problem['input']!r}."
+
+
+def _setting(place: tuple[int | str, ...]) -> Iterator[str]:
+    """The names and list places on the way to a value, without the kinds of value that Pydantic tried there."""
+    model: Any = Study
+    for part in place:
+        if isinstance(part, int):
+            yield str(part)
+        elif isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
+            yield part
+            model = model.model_fields[part].annotation
