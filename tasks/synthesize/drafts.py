@@ -33,11 +33,17 @@ class Draft:
         return self.answer.lower() in ("yes", "no")
 
 
-def from_caption(caption: Caption, start: int, end: int, topic: str, question: str, answer: str, **more: str) -> Draft:
+def from_caption(
+    caption: Caption, start: int, end: int, topic: str, question: str, answer: str, *, asked: str = "", about: str = ""
+) -> Draft:
     """A pair that rests on words of the caption."""
-    return Draft(caption, topic, question, answer, "caption", start, end, caption.text[start:end], **more)
+    span = caption.text[start:end]
+    return Draft(caption, topic, question, answer, "caption", start, end, span, asked, about)
 
 
-def from_metadata(caption: Caption, field: str, topic: str, question: str, answer: str, **more: str) -> Draft:
+def from_metadata(
+    caption: Caption, field: str, topic: str, question: str, answer: str, *, asked: str = "", about: str = ""
+) -> Draft:
     """A pair that rests on a metadata field."""
-    return Draft(caption, topic, question, answer, "metadata", 0, 0, f"{field}={getattr(caption, field)}", **more)
+    span = f"{field}={getattr(caption, field)}"
+    return Draft(caption, topic, question, answer, "metadata", 0, 0, span, asked, about)

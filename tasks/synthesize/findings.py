@@ -165,12 +165,12 @@ class Kind:
 GENERAL = "abnormality"
 """Stands for any finding: asked about, never an answer."""
 DEVICES = frozenset(("implant", "catheter", "stent"))
-MASSES = frozenset(
-    """mass lesion tumor nodule cyst metastasis carcinoma adenocarcinoma sarcoma lymphoma meningioma glioma glioblastoma
+_MASSES = """
+    mass lesion tumor nodule cyst metastasis carcinoma adenocarcinoma sarcoma lymphoma meningioma glioma glioblastoma
     astrocytoma medulloblastoma schwannoma ependymoma craniopharyngioma neurofibroma paraganglioma lipoma teratoma
     hemangioma angiomyolipoma adenoma fibroadenoma osteochondroma enchondroma osteosarcoma cholesteatoma polyp
-    abscess hematoma""".split()
-) | {"pulmonary nodule", "fluid collection", "collection"}
+    abscess hematoma"""
+MASSES = frozenset(_MASSES.split()) | {"pulmonary nodule", "fluid collection", "collection"}
 """One of these can go by the name of another: a caption that shows one does not support the absence of any."""
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from tasks.errors import StudyError
@@ -65,6 +66,17 @@ def synthesize(
     return *_records(kept, name), report
 
 
+def askable(captions: Sequence[Caption], published: Sequence[Case]) -> list[Caption]:
+    """The captions that questions may be made from, each in the split that its image has in the published cases.
+
+    Where a test split is published, it is scored as published: no caption of the test split is asked about.
+    """
+    splits = {case.image_id: case.split for case in published}
+    dealt = [replace(caption, split=splits.get(caption.image_id, caption.split)) for caption in captions]
+    tested = any(case.split == "test" for case in published)
+    return [caption for caption in dealt if not (tested and caption.split == "test")]
+
+
 def _drafts(
     captions: Sequence[Caption],
     generator: Generator,
@@ -78,8 +90,8 @@ def _drafts(
     if writer is None:
         if not model:
             raise StudyError(
-                "Expected synthesis.model to be the folder or hub id of an instruct model for synthesis.generator=model, "
-                "found none: set it, or set synthesis.generator=rules."
+                "Expected synthesis.model to be the folder or hub id of an instruct model for "
+                "synthesis.generator=model, found none: set it, or set synthesis.generator=rules."
             )
         writer = load_writer(model)
     drafts: list[Draft] = []

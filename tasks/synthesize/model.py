@@ -1,8 +1,9 @@
-"""Questions by a language model: any instruct model of Transformers. What it writes is checked, and refused if in doubt."""
+"""Questions by a language model: any instruct model of Transformers. What it writes is checked, or refused."""
 
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tasks.errors import StudyError
@@ -31,8 +32,8 @@ TOPICS = (
 def parse_reply(text: str, caption: Caption) -> tuple[list[Draft], list[str]]:
     """The pairs of a model's reply, and why others were refused, as `reason: what was found`.
 
-    The whole reply is refused where it holds no JSON list; a pair where it lacks a part, its span is not in the caption,
-    or its answer does not follow from the span. Never raises, whatever the model wrote.
+    The whole reply is refused where it holds no JSON list; a pair where it lacks a part, its span is not in the
+    caption, or its answer does not follow from the span. Never raises, whatever the model wrote.
     """
     try:
         items = json.loads(text[text.index("[") : text.rindex("]") + 1])
@@ -72,8 +73,8 @@ def load_writer(name: str) -> Callable[[Sequence[Caption]], Iterator[str]]:
     except Exception as error:  # tokenizers raises plain Exception, jinja and huggingface_hub their own kinds
         first = str(error).strip().split("\n")[0]
         raise StudyError(
-            f"Expected synthesis.model to be an instruct model with a chat template, found {name!r}, which does not load "
-            f"({first}): give the folder or hub id of another, or set synthesis.generator=rules."
+            f"Expected synthesis.model to be an instruct model with a chat template, found {name!r}, which does "
+            f"not load ({first}): give the folder or hub id of another, or set synthesis.generator=rules."
         ) from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -127,9 +128,8 @@ def _draft(item: Any, caption: Caption) -> Draft | str:
     names = [kind_of(match[0]).name for match in PATTERN.finditer(question)]
     asked = next(iter(sorted(values(topic, question))), "") if topic in ("modality", "plane", "side", "size") else ""
     about = names[0] if names else ""
-    more = {"asked": asked or about, "about": about}
-    draft = from_caption(caption, *place.span(), topic, question, answer, **more)
-    checked = from_caption(caption, *place.span(), topic, without_filler(question), bare, **more)
+    draft = from_caption(caption, *place.span(), topic, question, answer, asked=asked or about, about=about)
+    checked = replace(draft, question=without_filler(question), answer=bare)
     return f"the answer is not supported: {reason}" if (reason := objection(checked)) else draft
 
 

@@ -10,7 +10,7 @@ Write up to {most} question-answer pairs about the image that this caption descr
 
 Rules:
 - Every answer follows from the caption alone. Do not guess, and do not ask for what the caption leaves open.
-- Ask about one thing at a time: modality, plane, organ, a finding, its side, its place, its size, or whether it is there.
+- Ask about one thing at a time: modality, plane, organ, a finding, its side, place or size, or whether it is there.
 - Answers are short: a few words of the caption, or yes or no.
 - A question must not contain its own answer, nor mention a caption, a text or a description.
 - Where the caption denies a finding, ask whether it is there; the answer is no.

@@ -40,7 +40,7 @@ def without_filler(text: str) -> str:
     """The text without sentences that say nothing, beginning with a capital as before."""
     bare = text.strip()
     for pattern in FILLERS:
-        bare = pattern.sub("", bare).strip()
+        bare = pattern.sub("", bare).strip(" ,;:")
     if bare == text.strip() or not bare:
         return text
     return bare[0].upper() + bare[1:] if text.strip()[0].isupper() else bare
@@ -144,7 +144,8 @@ def _without_surplus(group: list[Draft], rng: random.Random) -> list[Draft]:
     sides = [[draft for draft in group if draft.answer == answer] for answer in ("yes", "no")]
     few, many = sorted(sides, key=len)
     wanted = Counter(draft.asked for draft in few)
-    matching, others = [], []
+    matching: list[Draft] = []
+    others: list[Draft] = []
     for draft in rng.sample(many, len(many)):
         matched = wanted[draft.asked] > 0
         wanted[draft.asked] -= matched

@@ -1,14 +1,15 @@
 """What a caption states: which findings, present or absent, on which side, where, how large.
 
-Negation follows the idea of NegEx (Chapman et al. 2001): a cue, a scope that ends with the clause, and phrases that look
-like a cue and are none. Where NegEx decides for one of two, this reader has a third outcome: what is hedged, past,
-or denied of a part only ("no mass in the left lung", "no new lesion") is unclear, and nothing is asked about it.
+Negation follows the idea of NegEx (Chapman et al. 2001): a cue, a scope that ends with the clause, and phrases that
+look like a cue and are none. Where NegEx decides for one of two, this reader has a third outcome: what is hedged, past,
+or denied of a part only ("the left lung has no mass", "no new lesion") is unclear, and nothing is asked about it.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal
 
 from tasks.synthesize.findings import GENERAL, MASSES, PATTERN, kind_of
@@ -68,10 +69,11 @@ TAIL = re.compile(
 VERB = re.compile(r"\b(?:show\w*|demonstrat\w*|reveal\w*|display\w*|with|read as)\b", re.IGNORECASE)
 IMAGE_WORD = re.compile(r"\b(?:images?|slices?|scans?|study|view|figure)\b", re.IGNORECASE)
 LEAD = re.compile(r"\b(?:there|is|are|was|were|a|an|the|any|incidentally|otherwise)\b|[\s,:-]", re.IGNORECASE)
-PREMODIFIER_STOP = frozenset(
-    """a an the and or of in on with to by for from at is are was were shows show showing demonstrates demonstrate reveals
-    reveal demonstrating within without no this these that which""".split()
-)
+_STOP = """
+    a an the and or of in on with to by for from at as is are was were within without no this these that which seen
+    noted having containing involving causing"""
+PREMODIFIER_STOP = frozenset(_STOP.split())
+"""Words that no adjective of a finding lies beyond."""
 LINK = re.compile(
     r"\s+(?:(?:is|are|was|were|seen|noted|present|identified|located|centered|arising|visible|visualized)\s+)*"
     r"(?:in|within|on|of|at|involving|from)\s+(?:the\s+)?",
@@ -108,8 +110,8 @@ def read_mentions(text: str) -> tuple[Mention, ...]:
 def stated(mentions: Sequence[Mention]) -> tuple[dict[str, list[Mention]], dict[str, Mention]]:
     """Findings that are surely present, and those that are surely absent, by name.
 
-    A finding that is stated both ways, or unclear elsewhere, is neither. No kind of mass is absent where another kind is
-    mentioned otherwise, and abnormality is absent only where nothing is present.
+    A finding that is stated both ways, or unclear elsewhere, is neither. No kind of mass is absent where another kind
+    is mentioned otherwise, and abnormality is absent only where nothing is present.
     """
     states: dict[str, set[State]] = {}
     for mention in mentions:
@@ -143,7 +145,7 @@ def _sentences(text: str) -> list[tuple[int, int]]:
 def _read_sentence(text: str, start: int, end: int) -> list[Mention]:
     found: list[Mention] = []
     edges = [start, *(match.start() for match in BREAK.finditer(text, start, end)), end]
-    for clause_start, clause_end in zip(edges, edges[1:], strict=False):
+    for clause_start, clause_end in pairwise(edges):
         matches = list(PATTERN.finditer(text, clause_start, clause_end))
         for number, match in enumerate(matches):
             before = matches[number - 1].end() if number else clause_start
@@ -186,7 +188,7 @@ def _absent(text: str, name: str, span: tuple[int, int], clause_end: int, match:
     """A denied finding; unclear where what follows limits the denial to something that is no place."""
     if span[0] == match.start():  # "a fistula is not seen": nothing is left open
         return Mention(name, "absent", *span, match.span())
-    cue = list(CUE.finditer(text[span[0] : span[1]]))[0]
+    cue = next(CUE.finditer(text[span[0] : span[1]]))
     adjectives = _denied(text[span[0] + cue.end() : match.start()]) or ""
     tail = text[match.end() : clause_end]
     link = LINK.match(tail)

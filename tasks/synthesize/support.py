@@ -11,11 +11,11 @@ from tasks.synthesize.findings import DEVICES, GENERAL, PATTERN, kind_of
 from tasks.synthesize.lexicon import exclusive, values
 from tasks.synthesize.statements import Mention, read_mentions, stated
 
-FRAME = frozenset(
-    """a an the is are was were there this that image picture scan show shows shown seen see in on of at with any does do
-    did have has visible present evidence and or it side which what where patient taken by plane look looks appear
-    appears located""".split()
-)
+_FRAME = """
+    a an the is are was were there this that image picture scan show shows shown seen see in on of at with any does
+    do did have has visible present evidence and or it side which what where patient taken by plane look looks appear
+    appears located"""
+FRAME = frozenset(_FRAME.split())
 """Words of a question or an answer that claim nothing."""
 
 
@@ -133,4 +133,4 @@ def _names(text: str) -> set[str]:
 
 
 def _words(text: str) -> set[str]:
-    return {word for word in re.findall(r"[a-z0-9]+(?:[.-][a-z0-9]+)*", text.lower()) if word not in FRAME}
+    return {word for word in re.findall(r"[a-z0-9]+(?:\.[0-9]+)?", text.lower()) if word not in FRAME}
