@@ -145,7 +145,7 @@ def as_choice(case: Case) -> Case:
     Options that say the same are offered once. Raises StudyError where the answer is none of the options.
     """
     options = distinct(case.options)
-    gold = option_of(case.answer, options)
+    gold = option_of(tidy(case.answer), options)
     if gold is None:
         raise StudyError(
             f"Expected the answer of case {case.id} to be one of its options ({'; '.join(options) or 'none'}), "
@@ -161,13 +161,13 @@ def distinct(options: Sequence[str]) -> list[str]:
     found: dict[str, str] = {}
     for option in options:
         if option.strip():
-            found.setdefault(_plain(option), tidy(option))
+            found.setdefault(_plain(tidy(option)), tidy(option))
     return list(found.values())
 
 
 def option_of(text: str, options: Sequence[str]) -> int | None:
     """Which option a reply names, from 0: by its text, else by its letter alone or before its text; None if unclear."""
-    plain = [_plain(option) for option in options]
+    plain = [_plain(tidy(option)) for option in options]
     if _plain(text) in plain:
         return plain.index(_plain(text))
     match = re.match(
@@ -183,5 +183,5 @@ def option_of(text: str, options: Sequence[str]) -> int | None:
 
 def _plain(text: str) -> str:
     """What options that say the same have in common: case, marks and spaces make no difference."""
-    text = unicodedata.normalize("NFKC", tidy(text)).casefold()
+    text = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(re.findall(r"[^\W_]+|[%+<>=]", text)) or text.strip()
