@@ -22,6 +22,7 @@ from tasks.partition.step import partition, take_cases
 from tasks.retrieve.step import build_hospital_library
 from tasks.settings import Study
 from tasks.store import Ref
+from tasks.synthesize.step import synthesize_questions
 
 DEPTH = 10
 """Neighbours kept of each case, so that another `retrieval.k` finds them there."""
@@ -34,18 +35,22 @@ def fed_rag(study: Study = Study()) -> str:
     Returns the folder of the finished run.
     """
     model = identify(study.model.name, study.model.revision)
-    steps = Steps("study-progress", total=5 + study.federation.rounds)
+    steps = Steps("study-progress", total=5 + _prepares(study) + study.federation.rounds)
 
     dataset = ingest(settings=study.dataset, content=_content(study), seed=study.seed)
     counts = dataset.manifest()["summary"]
     steps.done(f"ingested {counts['cases']} cases of {counts['images']} images")
 
-    assignment = partition(dataset=dataset, settings=study.partition, seed=study.seed)
+    questions = prepare_questions(study, dataset, steps)
+    assignment = partition(cases=questions, settings=study.partition, seed=study.seed)
     table = assignment.manifest()["summary"]["hospitals"]
     create_table_artifact(table=table, key="partition", description="Cases and images of each hospital")
     hospitals = [row["hospital"] for row in table]
     cases = gather(
-        take_cases.map(hospital=hospitals, dataset=unmapped(dataset), assignment=unmapped(assignment)), hospitals
+        take_cases.map(
+            hospital=hospitals, cases=unmapped(questions), dataset=unmapped(dataset), assignment=unmapped(assignment)
+        ),
+        hospitals,
     )
     steps.done(f"dealt the images to {len(hospitals)} hospitals")
 
@@ -73,11 +78,45 @@ def fed_rag(study: Study = Study()) -> str:
     scored = gather(score_hospital.map(hospital=hospitals, predictions=answered), hospitals)
     steps.done("answered and scored the test cases")
 
-    made = [dataset, assignment, *cases, *features, *libraries, *updates, *(ref for refs in answered for ref in refs)]
+    made = [
+        dataset,
+        *([questions] if _prepares(study) else []),
+        assignment,
+        *cases,
+        *features,
+        *libraries,
+        *updates,
+        *(ref for refs in answered for ref in refs),
+    ]
     run = write_run(study, own | {"predictions": answered}, adapter, rounds, scored, made)
     create_markdown_artifact(markdown=(run / "results.md").read_text(encoding="utf-8"), key="results")
     steps.done(f"wrote {run}")
     return str(run)
+
+
+def prepare_questions(study: Study, dataset: Ref, steps: Steps) -> Ref:
+    """The folder whose cases are dealt out: the dataset itself, unless questions are made or reworded.
+
+    Raises StudyError for a dataset of captions alone where nothing makes questions of them.
+    """
+    if not _prepares(study):
+        counts = dataset.manifest()["summary"]
+        if counts["captions"] and not counts["cases"]:
+            raise StudyError(
+                f"Expected questions in {study.dataset.label}, found {counts['captions']} captions alone: "
+                "set synthesis.generator=rules to make questions of them."
+            )
+        return dataset
+    uses_model = study.synthesis.generator == "model" and study.synthesis.model
+    content = identify(str(study.synthesis.model), None) if uses_model else ""
+    questions = synthesize_questions(dataset=dataset, settings=study.synthesis, content=content, seed=study.seed)
+    counts = questions.manifest()["summary"]
+    steps.done(f"made {counts['synthetic']} questions beside {counts['published']} published ones")
+    return questions
+
+
+def _prepares(study: Study) -> bool:
+    return study.synthesis.generator != "none" or study.synthesis.choices != "closed"
 
 
 def federate(

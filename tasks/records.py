@@ -70,6 +70,22 @@ class Caption:
 
 
 @dataclass(frozen=True, slots=True)
+class Synthetic:
+    """Where a synthetic case came from."""
+
+    case_id: str
+    source: Literal["caption", "metadata"]
+    start: int
+    """First character of the span in the caption; 0 for metadata."""
+    end: int
+    """One past its last character; 0 for metadata."""
+    span: str
+    """The caption's own words, or the field and its value, as `modality=ct`."""
+    generator: str
+    """`rules`, or the model that wrote it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One known abnormality in an image, with the pixels that show it."""
 
@@ -123,7 +139,7 @@ class Prediction:
     """Ids of the cases shown in the prompt, nearest first."""
 
 
-Record = TypeVar("Record", Case, Image, Caption, Finding, Neighbour, Update, Prediction)
+Record = TypeVar("Record", Case, Image, Caption, Synthetic, Finding, Neighbour, Update, Prediction)
 
 ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bytes: pa.binary()}
 

@@ -89,6 +89,19 @@ class DatasetSettings(Settings):
         return " + ".join(name for name, _ in self.sources)
 
 
+class SynthesisSettings(Settings):
+    """Questions made from captions, and multiple choice made open."""
+
+    generator: Literal["none", "rules", "model"] = "none"
+    """What writes question-answer pairs from captions: nothing, rules, or a local language model."""
+    model: str | None = None
+    """Folder or hub id of the instruct model that writes them (`generator=model` only)."""
+    ask_sex_and_age: bool = False
+    """Let the rules ask for the patient's sex and age where the dataset states them."""
+    choices: Literal["closed", "open"] = "closed"
+    """Multiple-choice questions as published (`closed`), or reworded without their options (`open`)."""
+
+
 class PartitionSettings(Settings):
     """Which hospital holds which images."""
 
@@ -166,6 +179,8 @@ class Study(Settings):
 
     dataset: DatasetSettings = DatasetSettings()
     """Which published data the study runs on."""
+    synthesis: SynthesisSettings = SynthesisSettings()
+    """Questions made from captions, and multiple choice made open."""
     partition: PartitionSettings = PartitionSettings()
     """Which hospital holds which images."""
     model: ModelSettings = ModelSettings()
