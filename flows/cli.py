@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.study_file import describe, load_study
 from tasks.errors import StudyError
-from tasks.settings import describe, load_study
 
 app = typer.Typer(
     help="Fine-tune one small vision-language model across hospitals, with each hospital's private retrieval.",

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from flows.study_file import describe, load_study
 from tasks.errors import StudyError
-from tasks.settings import Settings, Study, describe, load_study
+from tasks.settings import Settings, Study
 
 MISTYPED = [
     ("retrival.k", "retrieval.k"),
