@@ -204,6 +204,10 @@ class Lesson(Settings):
     """What the lesson is called in progress bars and in the dashboard."""
     kind: Literal["closed", "open"] | None = None
     """Only questions of this kind; all where not given."""
+    naming: tuple[str, ...] = ()
+    """Only questions that hold one of these words; all where not given."""
+    share: float = Field(1, gt=0, le=1)
+    """Share of the images whose questions are asked."""
     shown: int = Field(0, ge=0)
     """Most retrieved cases in a prompt: each question gets a random number of them, from 0 to this."""
     epochs: int = Field(1, ge=1)

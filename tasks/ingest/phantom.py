@@ -36,9 +36,11 @@ class Site:
     """Bounds of the image's edge."""
     contrast: tuple[float, float]
     noise: tuple[float, float]
+    thorough: bool = False
+    """Every comparison is asked both ways: a blank model learns them late, and from many examples only."""
 
 
-PUBLIC = Site("public", (0.25, 0.25, 0.25, 0.25), (1, 0, 0), 0.0, (84, 140), (0.7, 1.2), (0.01, 0.06))
+PUBLIC = Site("public", (0.25, 0.25, 0.25, 0.25), (1, 0, 0), 0.0, (84, 140), (0.7, 1.2), (0.01, 0.06), thorough=True)
 SITES = (
     Site("site-1", (0.55, 0.25, 0.10, 0.10), (0.8, 0.1, 0.1), 0.40, (120, 168), (0.95, 1.15), (0.01, 0.03)),
     Site("site-2", (0.10, 0.55, 0.25, 0.10), (0.1, 0.8, 0.1), 0.40, (84, 112), (0.60, 0.80), (0.03, 0.06)),
@@ -104,7 +106,7 @@ def _add_image(source: Source, site: Site, image_id: str, split: str, rng: np.ra
     asked = Asked(rng)
     _ask_about_image(asked, look, site)
     for spot in look.spots:
-        _ask_about_finding(asked, look, spot)
+        _ask_about_finding(asked, look, spot, site)
     for number, (kind, topic, question, answer) in enumerate(asked.rows):
         source.cases.append(
             Case(id=f"phantom:{image_id}:{number}", question=question, answer=answer, kind=kind, topic=topic, **known)
@@ -142,8 +144,7 @@ def _ask_about_image(asked: Asked, look: Look, site: Site) -> None:
         asked.open("modality", look.modality, "What imaging modality is this?", "How was this image taken?")
     if asked.sometimes(0.3):
         asked.open("organ", look.organ, "Which part of the body is shown?", "What organ system is imaged?")
-    if asked.sometimes(0.3):
-        shown = _wanted(asked, look.modality, MODALITIES)
+    for shown in _compared(asked, site, 0.3, look.modality, MODALITIES):
         asked.closed("modality", shown == look.modality, f"Is this {_a(shown)}?", f"Was this image taken by {shown}?")
     # Normal images are rarer: asking about all of them and few of the others balances yes and no.
     if not look.spots or asked.sometimes(0.18):
@@ -158,7 +159,7 @@ def _ask_about_image(asked: Asked, look: Look, site: Site) -> None:
         asked.closed("presence", False, f"Is there {_a(name)}?", f"Does the image show {_a(name)}?")
 
 
-def _ask_about_finding(asked: Asked, look: Look, spot: Spot) -> None:
+def _ask_about_finding(asked: Asked, look: Look, spot: Spot, site: Site) -> None:
     name, side = spot.finding, spot.position.split()[1]
     if len(look.spots) == 1:
         asked.open("finding", name, "What abnormality is seen?", "What is the main finding?")
@@ -169,19 +170,20 @@ def _ask_about_finding(asked: Asked, look: Look, spot: Spot) -> None:
         asked.open("size", spot.size, f"How large is the {name}?", f"What is the size of the {name}?")
     if asked.sometimes(0.4):
         asked.open("description", _phrase(spot), f"Describe the {name}.", f"Report the {name} in one phrase.")
-    if asked.sometimes(0.7):
-        shown = _wanted(asked, side, SIDES)
+    for shown in _compared(asked, site, 0.7, side, SIDES):
         asked.closed("side", shown == side, f"Is the {name} on the {shown} side?", f"Is the {name} on the {shown}?")
-    if asked.sometimes(0.5):
-        shown = _wanted(asked, spot.size, SIZES)
+    for shown in _compared(asked, site, 0.5, spot.size, SIZES):
         asked.closed("size", shown == spot.size, f"Is the {name} {shown}?", f"Is this a {shown} {name}?")
 
 
-def _wanted(asked: Asked, truth: str, choices: tuple[str, ...]) -> str:
-    """The truth half of the time, else one of the other choices: yes and no come out even."""
-    if asked.sometimes(0.5):
-        return truth
-    return str(asked.rng.choice([choice for choice in choices if choice != truth]))
+def _compared(asked: Asked, site: Site, share: float, truth: str, choices: tuple[str, ...]) -> tuple[str, ...]:
+    """What a comparison names: for a share of calls the truth or another choice, so that yes and no come out even."""
+    other = str(asked.rng.choice([choice for choice in choices if choice != truth]))
+    if site.thorough:
+        return truth, other
+    if not asked.sometimes(share):
+        return ()
+    return (truth,) if asked.sometimes(0.5) else (other,)
 
 
 def _a(name: str) -> str:

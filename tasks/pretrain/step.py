@@ -1,6 +1,7 @@
 """The pretraining steps: a blank base, its tower, its features and neighbours, its text model."""
 
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,8 +54,7 @@ def pretrain_text(
     neighbours = read_table(library.folder / "neighbours.parquet", Neighbour)
     vision = load_features(features.folder / FEATURES)
     learner = load_base(str(base.folder), device="cpu")
-    asked = [case for case in cases if lesson.kind in (None, case.kind)]
-    dealt = _deal(asked, lesson.shown + 1, seed)
+    dealt = _deal(choose(cases, lesson, seed), lesson.shown + 1, seed)
     prompts = [prompt for k, part in dealt for prompt in build_prompts(part, cases, neighbours, k)]
     examples = encode(learner, vision, prompts)
     learner.model.train()
@@ -69,6 +69,18 @@ def pretrain_text(
         title=lesson.title,
     )
     _save(learner, folder)
+
+
+def choose(cases: Sequence[Case], lesson: Lesson, seed: int) -> list[Case]:
+    """The cases that a lesson asks."""
+    named = set(lesson.naming)
+
+    def is_asked(case: Case) -> bool:
+        words = set(re.findall(r"[\w-]+", case.question.lower()))
+        drawn = derived_seed(seed, "share", case.image_id) < lesson.share * 2**31
+        return drawn and lesson.kind in (None, case.kind) and (not named or bool(named & words))
+
+    return [case for case in cases if is_asked(case)]
 
 
 def _deal(cases: Sequence[Case], parts: int, seed: int) -> list[tuple[int, list[Case]]]:
