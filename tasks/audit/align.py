@@ -1,0 +1,80 @@
+"""How alike two small pictures are, once one is laid over the other and given its contrast.
+
+The overlay is found by Gauss-Newton steps on the squared difference (Lucas and Kanade 1981), over two scales and two
+shifts. Levels are then matched by rank, which undoes any rising curve of contrast. What is compared in the end is
+detail alone: medical images of one kind share their coarse shape.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pictures = NDArray[np.float32]
+
+STEPS = 6
+REACH = (0.2, 0.2, 6.0, 6.0)
+"""Most that an overlay changes: scales by this share, shifts by this many pixels."""
+SMOOTH = 9
+"""Pixels a side of the mean that is taken off each pixel."""
+
+
+def agreement(first: Pictures, second: Pictures) -> NDArray[np.float32]:
+    """Correlation of detail `(n,)`, from -1 to 1, of pairs of small pictures `(n, side, side)`."""
+    laid = _match(_lay(first, second), first)
+    mine, other = _detail(first), _detail(laid)
+    return np.asarray((mine * other).sum((1, 2)))
+
+
+def _lay(first: Pictures, second: Pictures) -> Pictures:
+    """The second pictures, moved and scaled onto the first."""
+    count, side, _ = first.shape
+    grid = (np.arange(side) - (side - 1) / 2).astype(np.float32)
+    down, across = np.gradient(first, axis=1), np.gradient(first, axis=2)
+    slopes = np.stack([down * grid[:, None], across * grid, down, across], -1).reshape(count, -1, 4)
+    turned = slopes.transpose(0, 2, 1)
+    solve = np.linalg.inv(turned @ slopes + 1e-6 * np.eye(4, dtype=np.float32)) @ turned
+    reach = np.asarray(REACH, np.float32)
+    places = np.zeros((count, 4), np.float32)
+    for _ in range(STEPS):
+        difference = (_unit(_warp(second, places)) - first).reshape(count, -1, 1)
+        places = np.clip(places - (solve @ difference)[..., 0], -reach, reach)
+    return _warp(second, places)
+
+
+def _warp(pictures: Pictures, places: Pictures) -> Pictures:
+    """Pictures read at scaled and shifted rows and columns, bilinear: places `(n, 4)` as in REACH."""
+    side = pictures.shape[1]
+    centre = (side - 1) / 2
+    grid = (np.arange(side) - centre).astype(np.float32)
+    for axis in (1, 2):
+        at = np.clip((1 + places[:, axis - 1, None]) * grid + places[:, axis + 1, None] + centre, 0, side - 1.001)
+        low = at.astype(np.intp)
+        part = (at - low).astype(np.float32)
+        if axis == 1:
+            rows = np.arange(len(pictures))[:, None]
+            pictures = pictures[rows, low] * (1 - part[:, :, None]) + pictures[rows, low + 1] * part[:, :, None]
+        else:
+            here = np.broadcast_to(low[:, None], pictures.shape)
+            left, right = np.take_along_axis(pictures, here, 2), np.take_along_axis(pictures, here + 1, 2)
+            pictures = left * (1 - part[:, None]) + right * part[:, None]
+    return pictures
+
+
+def _match(pictures: Pictures, levels: Pictures) -> Pictures:
+    """Pictures whose levels, rank by rank, are those of others."""
+    count = len(pictures)
+    matched = np.empty((count, pictures[0].size), np.float32) if count else pictures.reshape(0, -1)
+    order = np.argsort(pictures.reshape(count, -1), axis=1)
+    np.put_along_axis(matched, order, np.sort(levels.reshape(count, -1), axis=1), 1)
+    return matched.reshape(pictures.shape)
+
+
+def _detail(pictures: Pictures) -> Pictures:
+    """Pictures less their local mean, of unit length."""
+    from scipy.ndimage import uniform_filter
+
+    return _unit(pictures - uniform_filter(pictures, size=(0, SMOOTH, SMOOTH)))
+
+
+def _unit(pictures: Pictures) -> Pictures:
+    centred = pictures - pictures.mean((1, 2), keepdims=True)
+    return centred / np.maximum(np.sqrt((centred**2).sum((1, 2), keepdims=True)), 1e-6)
