@@ -12,7 +12,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.bleu import BLEU
 from sklearn.metrics import accuracy_score, f1_score
 
-from tasks.evaluate.normalise import normalise
+from tasks.normalise import normalise
 from tasks.evaluate.score import (
     METRICS,
     ClosedRow,

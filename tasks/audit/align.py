@@ -5,23 +5,49 @@ shifts. Levels are then matched by rank, which undoes any rising curve of contra
 detail alone: medical images of one kind share their coarse shape.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 Pictures = NDArray[np.float32]
+AnyPictures = NDArray[np.floating[Any]]
 
 STEPS = 6
 REACH = (0.2, 0.2, 6.0, 6.0)
 """Most that an overlay changes: scales by this share, shifts by this many pixels."""
 SMOOTH = 9
 """Pixels a side of the mean that is taken off each pixel."""
+MARGIN = 0.15
+"""What laying over in full may add to the correlation found at half the size."""
 
 
-def agreement(first: Pictures, second: Pictures) -> NDArray[np.float32]:
-    """Correlation of detail `(n,)`, from -1 to 1, of pairs of small pictures `(n, side, side)`."""
-    laid = _match(_lay(first, second), first)
-    mine, other = _detail(first), _detail(laid)
-    return np.asarray((mine * other).sum((1, 2)))
+def agreement(first: AnyPictures, second: AnyPictures, least: float) -> Pictures:
+    """Correlation of detail `(n,)`, from -1 to 1, of pairs of small pictures `(n, side, side)`.
+
+    They are laid over each other at half the size first; a pair for which that makes `least` unlikely has -1.
+    """
+    scores = np.full(len(first), -1, np.float32)
+    near, far = halved(first), halved(second)
+    alike = (detail(near, SMOOTH // 2) * detail(_lay(near, far), SMOOTH // 2)).sum((1, 2))
+    left = np.flatnonzero(alike >= least - MARGIN)
+    mine = first[left].astype(np.float32)
+    laid = _match(_lay(mine, second[left].astype(np.float32)), mine)
+    scores[left] = (detail(mine, SMOOTH) * detail(laid, SMOOTH)).sum((1, 2))
+    return scores
+
+
+def halved(pictures: AnyPictures) -> Pictures:
+    """Pictures of half the side, `(n, side / 2, side / 2)`, of unit length."""
+    count, side, _ = pictures.shape
+    return _unit(pictures.astype(np.float32).reshape(count, side // 2, 2, side // 2, 2).mean((2, 4)))
+
+
+def detail(pictures: Pictures, size: int) -> Pictures:
+    """Pictures less the mean of about `size` pixels around each, of unit length."""
+    from scipy.ndimage import uniform_filter
+
+    return _unit(pictures - uniform_filter(pictures, size=(0, size | 1, size | 1)))
 
 
 def _lay(first: Pictures, second: Pictures) -> Pictures:
@@ -29,13 +55,13 @@ def _lay(first: Pictures, second: Pictures) -> Pictures:
     count, side, _ = first.shape
     grid = (np.arange(side) - (side - 1) / 2).astype(np.float32)
     down, across = np.gradient(first, axis=1), np.gradient(first, axis=2)
-    slopes = np.stack([down * grid[:, None], across * grid, down, across], -1).reshape(count, -1, 4)
+    slopes = np.stack([down * grid[:, None], across * grid, down, across], -1).reshape(count, side * side, 4)
     turned = slopes.transpose(0, 2, 1)
     solve = np.linalg.inv(turned @ slopes + 1e-6 * np.eye(4, dtype=np.float32)) @ turned
     reach = np.asarray(REACH, np.float32)
     places = np.zeros((count, 4), np.float32)
     for _ in range(STEPS):
-        difference = (_unit(_warp(second, places)) - first).reshape(count, -1, 1)
+        difference = (_unit(_warp(second, places)) - first).reshape(count, side * side, 1)
         places = np.clip(places - (solve @ difference)[..., 0], -reach, reach)
     return _warp(second, places)
 
@@ -62,17 +88,10 @@ def _warp(pictures: Pictures, places: Pictures) -> Pictures:
 def _match(pictures: Pictures, levels: Pictures) -> Pictures:
     """Pictures whose levels, rank by rank, are those of others."""
     count = len(pictures)
-    matched = np.empty((count, pictures[0].size), np.float32) if count else pictures.reshape(0, -1)
-    order = np.argsort(pictures.reshape(count, -1), axis=1)
-    np.put_along_axis(matched, order, np.sort(levels.reshape(count, -1), axis=1), 1)
+    flat, ordered = (each.reshape(count, pictures.shape[1] ** 2) for each in (pictures, levels))
+    matched = np.empty_like(flat)
+    np.put_along_axis(matched, np.argsort(flat, axis=1), np.sort(ordered, axis=1), 1)
     return matched.reshape(pictures.shape)
-
-
-def _detail(pictures: Pictures) -> Pictures:
-    """Pictures less their local mean, of unit length."""
-    from scipy.ndimage import uniform_filter
-
-    return _unit(pictures - uniform_filter(pictures, size=(0, SMOOTH, SMOOTH)))
 
 
 def _unit(pictures: Pictures) -> Pictures:

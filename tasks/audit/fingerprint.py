@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from tasks.records import Image
 
-Gray = NDArray[np.float32]
+Gray = NDArray[np.uint8]
+Pictures = NDArray[np.float16]
 
 SIDE = 48
 """Pixels of a small picture's side: enough to tell most slices of a volume apart, few enough to compare in bulk."""
@@ -36,7 +37,7 @@ class Fingerprint:
     """sha256 of the file."""
     size: tuple[int, int]
     """Width and height in pixels."""
-    pictures: NDArray[np.float32]
+    pictures: Pictures
     """`(v, SIDE, SIDE)`, each of zero mean and unit length: the whole image, the image without its outer frame, and
     without any flat background around what it shows; the last two only where they differ. None for a blank image."""
 
@@ -58,7 +59,7 @@ def fingerprint(image: Image) -> Fingerprint:
     views = [gray, unframed(gray), trim(gray)]
     distinct = [view for place, view in enumerate(views) if all(view.shape != other.shape for other in views[:place])]
     pictures = [picture for view in distinct if (picture := small(view)) is not None]
-    stacked = np.stack(pictures) if pictures else np.zeros((0, SIDE, SIDE), np.float32)
+    stacked = np.stack(pictures) if pictures else np.zeros((0, SIDE, SIDE), np.float16)
     return Fingerprint(image.id, hashlib.sha256(image.data).digest(), (image.width, image.height), stacked)
 
 
@@ -77,15 +78,15 @@ def _working_copy(data: bytes) -> Gray:
     with PIL.Image.open(io.BytesIO(data)) as image:
         # Lets JPEG decode at an eighth of its size or more: most of the audit's time is decoding.
         image.draft("L", (WORKING, WORKING))
-        if image.mode.startswith(("I", "F")):
-            gray = image.convert("F")
-        elif image.mode in ("P", "PA", "LA", "RGBA"):
-            gray = image.convert("RGB").convert("L")
+        if image.mode.startswith(("I", "F")):  # 16 bits and more: L would clip them
+            levels = np.asarray(image, np.float32)
+            low, high = levels.min(), levels.max()
+            gray = PIL.Image.fromarray(((levels - low) * (255 / max(float(high - low), 1e-6))).astype(np.uint8))
         else:
-            gray = image.convert("L")
+            gray = image.convert("RGB").convert("L") if image.mode in ("P", "PA", "LA", "RGBA") else image.convert("L")
     scale = WORKING / max(gray.size)
     width, height = (max(1, round(side * scale)) for side in gray.size)
-    return np.asarray(gray.resize((width, height), PIL.Image.Resampling.BOX, reducing_gap=2.0), np.float32)
+    return np.asarray(gray.resize((width, height), PIL.Image.Resampling.BOX, reducing_gap=2.0))
 
 
 def unframed(gray: Gray) -> Gray:
@@ -118,22 +119,29 @@ def _is_content(inside: Gray, gray: Gray) -> bool:
     return all(part >= max(4, CONTENT * side) for part, side in zip(inside.shape, gray.shape, strict=True))
 
 
-def _range(gray: Gray) -> float:
-    low, high = np.percentile(gray, (1, 99))
-    return float(high - low)
+def _range(gray: Gray) -> int:
+    low, high = _levels(gray, 0.01)
+    return high - low
+
+
+def _levels(gray: Gray, share: float) -> tuple[int, int]:
+    """The levels below and above which lie this share of the pixels."""
+    below = np.cumsum(np.bincount(gray.ravel(), minlength=256))
+    low, high = np.searchsorted(below, (share * gray.size, (1 - share) * gray.size))
+    return int(low), int(high)
 
 
 def _outer(gray: Gray, tolerance: float) -> int:
     """How many of the first rows are of the first one's level."""
-    off = (np.abs(gray - np.median(gray[0])) > tolerance).mean(1) > 0.02
+    off = (np.abs(gray - np.median(gray[0]).astype(np.int16)) > tolerance).mean(1) > 0.02
     return int(off.argmax()) if off.any() else 0
 
 
-def _spans(gray: Gray, axis: int) -> Gray:
+def _spans(gray: Gray, axis: int) -> NDArray[np.int16]:
     """How far the levels of each row (axis 1) or column (axis 0) lie apart, but for 2 % at both ends."""
-    ordered = np.sort(gray, axis)
-    cut = gray.shape[axis] // 50
-    return np.asarray(np.take(ordered, -1 - cut, axis) - np.take(ordered, cut, axis))
+    ordered = np.sort(gray if axis else gray.T, 1).astype(np.int16)  # rows, for speed
+    cut = ordered.shape[1] // 50
+    return ordered[:, -1 - cut] - ordered[:, cut]
 
 
 def _content(kept: NDArray[np.bool_]) -> tuple[int, int]:
@@ -142,11 +150,12 @@ def _content(kept: NDArray[np.bool_]) -> tuple[int, int]:
     return (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
 
 
-def small(gray: Gray) -> Gray | None:
+def small(gray: Gray) -> Pictures | None:
     """Gray levels `(h, w)` as a small picture `(SIDE, SIDE)` of zero mean and unit length; None where all are equal."""
-    low, high = np.percentile(gray, (0.5, 99.5))
-    stretched = np.clip((gray - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
-    levels = np.asarray(PIL.Image.fromarray(stretched).resize((SIDE, SIDE), PIL.Image.Resampling.BOX), np.float64)
+    low, high = _levels(gray, 0.005)
+    curve = np.clip((np.arange(256) - low) / max(high - low, 1), 0, 1).astype(np.float32)
+    picture = PIL.Image.fromarray(curve[gray])
+    levels = np.asarray(picture.resize((SIDE, SIDE), PIL.Image.Resampling.BOX), np.float64)
     centred = levels - levels.mean()
     length = float(np.linalg.norm(centred))
-    return (centred / length).astype(np.float32) if length > 1e-3 else None
+    return (centred / length).astype(np.float16) if length > 1e-3 else None

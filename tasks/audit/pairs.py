@@ -1,17 +1,19 @@
 """Images that are copies of each other: candidates by nearest coarse shape, each then verified by its detail.
 
-Cost grows about linearly with the number of images: an image has a bounded number of candidates, and beyond EXACT
-pictures these are looked for in few of the cells of an inverted file.
+Cost grows about linearly with the number of images: an image has a bounded number of candidates, and in a
+large set these are looked for in a few cells of an inverted file.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.audit.align import agreement
+from tasks.audit.align import SMOOTH, agreement, detail, halved
 from tasks.audit.fingerprint import SIDE, Fingerprint
+from tasks.audit.search import searcher
 from tasks.records import ImagePair
 
 Vectors = NDArray[np.float32]
@@ -20,17 +22,14 @@ COARSE = 10
 """Frequencies each way that make the coarse shape, of the discrete cosine transform (as perceptual hashes do)."""
 CANDIDATES = 8
 """Nearest pictures of each that are verified, in each orientation."""
-LIKELY = 0.6
+LIKELY = 0.7
 """Candidates whose coarse shapes correlate less are not verified."""
-COPY = 0.88
+COPY = 0.86
 """Correlation of detail from which two images are taken for copies; docs/audit.md says how it was chosen."""
-EXACT = 20_000
-"""Pictures up to which the candidates are found by comparing all: exact, and quicker than any index."""
-CELL = 256
-"""Pictures in a cell of the inverted file beyond that."""
-PROBES = 8
-"""Cells that are searched for each picture."""
+GLANCE = 0.25
+"""Correlation of detail as two pictures lie, below which they are not laid over each other."""
 CHUNK = 512
+THREADS = 2
 
 FLIPS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
 """Upright, mirrored left to right, upside down, and both."""
@@ -74,18 +73,37 @@ def _verified(prints: Sequence[Fingerprint]) -> Iterator[tuple[int, int, bool, f
     if not len(owner):
         return
     pictures = np.concatenate([each.pictures for each in prints])
-    for flip, one, other in _candidates(_coarse(pictures), owner):
-        turned = pictures[one][:, :: flip[0], :: flip[1]]
-        scores = agreement(np.ascontiguousarray(turned), pictures[other])
-        for place in np.flatnonzero(scores >= COPY):
-            yield int(owner[one[place]]), int(owner[other[place]]), flip != (1, 1), float(scores[place])
+    shapes = coarse(pictures)
+    glances = np.concatenate([_glances(pictures[at : at + CHUNK]) for at in range(0, len(pictures), CHUNK)])
+
+    def verify(
+        tried: tuple[tuple[int, int], NDArray[np.intp], NDArray[np.intp]],
+    ) -> list[tuple[int, int, bool, float]]:
+        (down, across), one, other = tried
+        alike = np.einsum("nij,nij->n", glances[one][:, ::down, ::across], glances[other], dtype=np.float32)
+        one, other = one[alike >= GLANCE], other[alike >= GLANCE]
+        scores = agreement(np.ascontiguousarray(pictures[one][:, ::down, ::across]), pictures[other], COPY)
+        flipped = (down, across) != (1, 1)
+        return [
+            (int(owner[one[place]]), int(owner[other[place]]), flipped, float(scores[place]))
+            for place in np.flatnonzero(scores >= COPY)
+        ]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for found in pool.map(verify, _candidates(shapes, owner)):
+            yield from found
+
+
+def _glances(pictures: NDArray[np.float16]) -> Vectors:
+    """What tells most candidates apart before anything is laid over: detail at half the size."""
+    return detail(halved(pictures), SMOOTH // 2)
 
 
 def _candidates(
     shapes: Vectors, owner: NDArray[np.intp]
 ) -> Iterator[tuple[tuple[int, int], NDArray[np.intp], NDArray[np.intp]]]:
     """For each flip, chunks of pictures and the others that may show the same: each pair of images once."""
-    search = _searcher(shapes)
+    search = searcher(shapes)
     signs = np.asarray([1, -1] * (COARSE // 2), np.float32)
     views = np.bincount(owner).max()
     for flip in FLIPS:
@@ -112,25 +130,10 @@ def _unlike(meetings: Iterable[tuple[float, int, int]]) -> list[tuple[int, int]]
     return list(met.values())[:2]
 
 
-def _coarse(pictures: Vectors) -> Vectors:
+def coarse(pictures: NDArray[np.float16]) -> Vectors:
     """Unit rows `(n, COARSE**2 - 1)`: the low frequencies of pictures `(n, SIDE, SIDE)`, without their mean."""
     steps = np.arange(SIDE) + 0.5
     waves = np.cos(np.pi / SIDE * np.outer(np.arange(COARSE), steps)).astype(np.float32)
-    rows = (waves @ pictures @ waves.T).reshape(len(pictures), -1)[:, 1:]
+    parts = [waves @ pictures[at : at + CHUNK].astype(np.float32) @ waves.T for at in range(0, len(pictures), CHUNK)]
+    rows = np.concatenate(parts).reshape(len(pictures), -1)[:, 1:]
     return np.ascontiguousarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6))
-
-
-def _searcher(shapes: Vectors) -> Callable[[Vectors, int], tuple[NDArray[np.float32], NDArray[np.int64]]]:
-    """A search for the nearest rows by inner product: cosines and positions `(nq, k)`, -1 where there are none."""
-    import faiss
-
-    width = shapes.shape[1]
-    index = faiss.IndexFlatIP(width)
-    if len(shapes) > EXACT:
-        index = faiss.IndexIVFFlat(index, width, len(shapes) // CELL, faiss.METRIC_INNER_PRODUCT)
-        index.cp.max_points_per_centroid = 64  # bounds the training, whose cost would grow with the square
-        index.cp.niter = 10
-        index.train(shapes)
-        index.nprobe = PROBES
-    index.add(shapes)
-    return lambda rows, count: index.search(rows, count)
