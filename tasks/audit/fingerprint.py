@@ -66,10 +66,8 @@ def fingerprint(image: Image) -> Fingerprint:
 def pixel_digest(data: bytes) -> bytes:
     """sha256 of the decoded pixels as RGB, with their number: equal for files that show the very same picture."""
     with PIL.Image.open(io.BytesIO(data)) as image:
-        if image.mode.startswith(("I", "F")):  # RGB would clip the levels of 16 bits
-            levels = np.asarray(image)
-        else:
-            levels = np.asarray(image.convert("RGB"))
+        # RGB would clip the levels of 16 bits.
+        levels = np.asarray(image if image.mode.startswith(("I", "F")) else image.convert("RGB"))
     return hashlib.sha256(repr((levels.shape, str(levels.dtype))).encode() + levels.tobytes()).digest()
 
 

@@ -137,3 +137,12 @@ def coarse(pictures: NDArray[np.float16]) -> Vectors:
     parts = [waves @ pictures[at : at + CHUNK].astype(np.float32) @ waves.T for at in range(0, len(pictures), CHUNK)]
     rows = np.concatenate(parts).reshape(len(pictures), -1)[:, 1:]
     return np.ascontiguousarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6))
+
+
+def whole_shapes(prints: Sequence[Fingerprint]) -> dict[str, Vectors]:
+    """The coarse shape of each whole image, by id: a unit row; blank images have none."""
+    seen = [each for each in prints if len(each.pictures)]
+    if not seen:
+        return {}
+    shapes = coarse(np.stack([each.pictures[0] for each in seen]))
+    return {each.image_id: row for each, row in zip(seen, shapes, strict=True)}

@@ -21,7 +21,7 @@ VOTES = 15
 """Training questions that vote for an answer."""
 DEFINITIONS = {
     "copy_nearest": "the answer of the training case whose image and question are the most similar, in equal parts",
-    "question_only": f"the most common answer of the {VOTES} training cases of its kind with the most similar questions",
+    "question_only": f"the most common answer of the {VOTES} training cases of its kind that ask most alike",
     "correct": "equal to the reference after normalisation",
 }
 

@@ -23,12 +23,14 @@ def searcher(rows: Vectors) -> Callable[[Vectors, int], tuple[Vectors, NDArray[n
     import faiss
 
     width = rows.shape[1]
-    index = faiss.IndexFlatIP(width)
+    exact = faiss.IndexFlatIP(width)
+    index: faiss.Index = exact
     if len(rows) > EXACT:
-        index = faiss.IndexIVFFlat(index, width, len(rows) // CELL, faiss.METRIC_INNER_PRODUCT)
-        index.cp.max_points_per_centroid = 64  # bounds the training, whose cost would grow with the square
-        index.cp.niter = 10
-        index.train(rows)
-        index.nprobe = PROBES
+        cells = faiss.IndexIVFFlat(exact, width, len(rows) // CELL, faiss.METRIC_INNER_PRODUCT)
+        cells.cp.max_points_per_centroid = 64  # the training looks at a share of the rows
+        cells.cp.niter = 10
+        cells.train(rows)
+        cells.nprobe = PROBES
+        index = cells
     index.add(rows)
     return lambda queries, count: index.search(queries, count)

@@ -8,7 +8,12 @@ from tasks.step import Folder, stage
 from tasks.store import Ref
 
 
-@stage("predictions", area="hospitals/{hospital}", code=["evaluate", "engine", "normalise"], title="{configuration} {hospital}")
+@stage(
+    "predictions",
+    area="hospitals/{hospital}",
+    code=["evaluate", "engine", "normalise"],
+    title="{configuration} {hospital}",
+)
 def predict(
     folder: Folder,
     hospital: str,
