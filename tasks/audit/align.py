@@ -18,6 +18,8 @@ REACH = (0.2, 0.2, 6.0, 6.0)
 """Most that an overlay changes: scales by this share, shifts by this many pixels."""
 SMOOTH = 9
 """Pixels a side of the mean that is taken off each pixel."""
+QUIET = 0.5
+"""Deviation, as a share of the whole picture's, that is added to each place's: noise in the dark stays small."""
 MARGIN = 0.15
 """What laying over in full may add to the correlation found at half the size."""
 
@@ -44,10 +46,16 @@ def halved(pictures: AnyPictures) -> Pictures:
 
 
 def detail(pictures: Pictures, size: int) -> Pictures:
-    """Pictures less the mean of about `size` pixels around each, of unit length."""
+    """Pictures less the mean of about `size` pixels around each, in units of their deviation; of unit length.
+
+    Without that division a skull's bright rim outweighs everything within it, and heads all look alike.
+    """
     from scipy.ndimage import uniform_filter
 
-    return _unit(pictures - uniform_filter(pictures, size=(0, size | 1, size | 1)))
+    window = (0, size | 1, size | 1)
+    rough = pictures - uniform_filter(pictures, size=window)
+    local = np.sqrt(uniform_filter(rough**2, size=window).clip(0))
+    return _unit(rough / (local + QUIET * np.sqrt((rough**2).mean((1, 2), keepdims=True)) + 1e-9))
 
 
 def _lay(first: Pictures, second: Pictures) -> Pictures:

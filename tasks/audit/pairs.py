@@ -4,9 +4,9 @@ Cost grows about linearly with the number of images: an image has a bounded numb
 large set these are looked for in a few cells of an inverted file.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,10 @@ CANDIDATES = 8
 """Nearest pictures of each that are verified, in each orientation."""
 LIKELY = 0.7
 """Candidates whose coarse shapes correlate less are not verified."""
-COPY = 0.86
+COPY = 0.8
 """Correlation of detail from which two images are taken for copies; docs/audit.md says how it was chosen."""
+TRIED = 6
+"""Candidates of an image that are laid over it, those first whose detail agrees most as they lie."""
 GLANCE = 0.25
 """Correlation of detail as two pictures lie, below which they are not laid over each other."""
 CHUNK = 512
@@ -73,25 +75,35 @@ def _verified(prints: Sequence[Fingerprint]) -> Iterator[tuple[int, int, bool, f
     if not len(owner):
         return
     pictures = np.concatenate([each.pictures for each in prints])
-    shapes = coarse(pictures)
     glances = np.concatenate([_glances(pictures[at : at + CHUNK]) for at in range(0, len(pictures), CHUNK)])
+    meetings = _likeliest(_candidates(coarse(pictures), owner, glances), owner)
 
-    def verify(
-        tried: tuple[tuple[int, int], NDArray[np.intp], NDArray[np.intp]],
-    ) -> list[tuple[int, int, bool, float]]:
-        (down, across), one, other = tried
-        alike = np.einsum("nij,nij->n", glances[one][:, ::down, ::across], glances[other], dtype=np.float32)
-        one, other = one[alike >= GLANCE], other[alike >= GLANCE]
-        scores = agreement(np.ascontiguousarray(pictures[one][:, ::down, ::across]), pictures[other], COPY)
-        flipped = (down, across) != (1, 1)
+    def verify(start: int) -> list[tuple[int, int, bool, float]]:
+        part = slice(start, start + CHUNK)
+        flip, one, other = meetings.flip[part], meetings.one[part], meetings.other[part]
+        turned = pictures[one]
+        for number, (down, across) in enumerate(FLIPS):
+            turned[flip == number] = turned[flip == number][:, ::down, ::across]
+        scores = agreement(turned, pictures[other], COPY)
         return [
-            (int(owner[one[place]]), int(owner[other[place]]), flipped, float(scores[place]))
+            (int(owner[one[place]]), int(owner[other[place]]), bool(flip[place]), float(scores[place]))
             for place in np.flatnonzero(scores >= COPY)
         ]
 
     with ThreadPoolExecutor(THREADS) as pool:
-        for found in pool.map(verify, _candidates(shapes, owner)):
+        for found in pool.map(verify, range(0, len(meetings.one), CHUNK)):
             yield from found
+
+
+class Meetings(NamedTuple):
+    """Pictures that may show the same, by position, each pair once in each orientation: arrays `(m,)`."""
+
+    flip: NDArray[np.intp]
+    """Place in FLIPS of what is done to the first."""
+    one: NDArray[np.intp]
+    other: NDArray[np.intp]
+    alike: Vectors
+    """Correlation of detail as they lie."""
 
 
 def _glances(pictures: NDArray[np.float16]) -> Vectors:
@@ -99,35 +111,40 @@ def _glances(pictures: NDArray[np.float16]) -> Vectors:
     return detail(halved(pictures), SMOOTH // 2)
 
 
-def _candidates(
-    shapes: Vectors, owner: NDArray[np.intp]
-) -> Iterator[tuple[tuple[int, int], NDArray[np.intp], NDArray[np.intp]]]:
-    """For each flip, chunks of pictures and the others that may show the same: each pair of images once."""
+def _candidates(shapes: Vectors, owner: NDArray[np.intp], glances: Vectors) -> Meetings:
+    """For each flip, each picture's nearest of other images by coarse shape, as far as their detail agrees at all."""
     search = searcher(shapes)
     signs = np.asarray([1, -1] * (COARSE // 2), np.float32)
-    views = np.bincount(owner).max()
-    for flip in FLIPS:
-        mirror = np.outer(signs if flip[0] < 0 else signs**2, signs if flip[1] < 0 else signs**2).ravel()[1:]
-        near, found = search(np.ascontiguousarray(shapes * mirror), min(CANDIDATES + int(views), len(shapes)))
-        asked: dict[tuple[int, int], list[tuple[float, int, int]]] = defaultdict(list)
-        for query, (row, cosines) in enumerate(zip(found.tolist(), near.tolist(), strict=True)):
-            for other, cosine in zip(row, cosines, strict=True):
-                if other >= 0 and cosine >= LIKELY and owner[other] != owner[query]:
-                    key = (int(owner[query]), int(owner[other]))
-                    asked[min(key), max(key)].append((-cosine, query, other))
-        # Two images may meet in several of their pictures: the two nearest meetings are enough to verify.
-        tried = sorted({pair for meetings in asked.values() for pair in _unlike(meetings)})
-        for start in range(0, len(tried), CHUNK):
-            part = np.asarray(tried[start : start + CHUNK], np.intp)
-            yield flip, part[:, 0], part[:, 1]
+    count = min(CANDIDATES + int(np.bincount(owner).max()), len(shapes))
+    parts = []
+    for number, (down, across) in enumerate(FLIPS):
+        # Mirroring a picture changes the sign of its odd frequencies.
+        mirror = np.outer(signs if down < 0 else signs**2, signs if across < 0 else signs**2).ravel()[1:]
+        near, found = search(np.ascontiguousarray(shapes * mirror), count)
+        query = np.repeat(np.arange(len(shapes)), count)
+        found, near = found.ravel(), near.ravel()
+        kept = (found >= 0) & (near >= LIKELY) & (owner[found] != owner[query])
+        # A flip undoes itself, so that a pair is the same both ways.
+        pairs = np.unique(np.sort(np.stack([query[kept], found[kept]], 1), 1), axis=0)
+        for start in range(0, len(pairs), 8 * CHUNK):
+            one, other = pairs[start : start + 8 * CHUNK].T
+            alike = np.einsum("nij,nij->n", glances[one][:, ::down, ::across], glances[other])
+            seen = alike >= GLANCE
+            parts.append(Meetings(np.full(int(seen.sum()), number), one[seen], other[seen], alike[seen]))
+    none = np.zeros(0, np.intp)
+    parts = parts or [Meetings(none, none, none, np.zeros(0, np.float32))]
+    return Meetings(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _unlike(meetings: Iterable[tuple[float, int, int]]) -> list[tuple[int, int]]:
-    """The two nearest of the meetings; that of `a` with `b` is also that of `b` with `a`."""
-    met: dict[tuple[int, int], tuple[int, int]] = {}
-    for _, one, other in sorted(meetings):
-        met.setdefault((min(one, other), max(one, other)), (one, other))
-    return list(met.values())[:2]
+def _likeliest(meetings: Meetings, owner: NDArray[np.intp]) -> Meetings:
+    """The meetings that are among the TRIED most alike of one of their images."""
+    kept = np.zeros(len(meetings.one), bool)
+    for side in (meetings.one, meetings.other):
+        order = np.lexsort((-meetings.alike, owner[side]))
+        owners = owner[side][order]
+        first = np.searchsorted(owners, owners)  # where each image's meetings begin
+        kept[order] |= np.arange(len(order)) - first < TRIED
+    return Meetings(*(column[kept] for column in meetings))
 
 
 def coarse(pictures: NDArray[np.float16]) -> Vectors:
