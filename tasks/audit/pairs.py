@@ -24,7 +24,7 @@ CANDIDATES = 8
 """Nearest pictures of each that are verified, in each orientation."""
 LIKELY = 0.7
 """Candidates whose coarse shapes correlate less are not verified."""
-COPY = 0.8
+COPY = 0.78
 """Correlation of detail from which two images are taken for copies; docs/audit.md says how it was chosen."""
 TRIED = 6
 """Candidates of an image that are laid over it, those first whose detail agrees most as they lie."""
@@ -133,7 +133,8 @@ def _candidates(shapes: Vectors, owner: NDArray[np.intp], glances: Vectors) -> M
             parts.append(Meetings(np.full(int(seen.sum()), number), one[seen], other[seen], alike[seen]))
     none = np.zeros(0, np.intp)
     parts = parts or [Meetings(none, none, none, np.zeros(0, np.float32))]
-    return Meetings(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    flips, ones, others, alike = zip(*parts, strict=True)
+    return Meetings(np.concatenate(flips), np.concatenate(ones), np.concatenate(others), np.concatenate(alike))
 
 
 def _likeliest(meetings: Meetings, owner: NDArray[np.intp]) -> Meetings:
@@ -144,7 +145,7 @@ def _likeliest(meetings: Meetings, owner: NDArray[np.intp]) -> Meetings:
         owners = owner[side][order]
         first = np.searchsorted(owners, owners)  # where each image's meetings begin
         kept[order] |= np.arange(len(order)) - first < TRIED
-    return Meetings(*(column[kept] for column in meetings))
+    return Meetings(meetings.flip[kept], meetings.one[kept], meetings.other[kept], meetings.alike[kept])
 
 
 def coarse(pictures: NDArray[np.float16]) -> Vectors:
