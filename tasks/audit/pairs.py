@@ -24,7 +24,7 @@ CANDIDATES = 8
 """Nearest pictures of each that are verified, in each orientation."""
 LIKELY = 0.7
 """Candidates whose coarse shapes correlate less are not verified."""
-COPY = 0.78
+COPY = 0.8
 """Correlation of detail from which two images are taken for copies; docs/audit.md says how it was chosen."""
 TRIED = 6
 """Candidates of an image that are laid over it, those first whose detail agrees most as they lie."""
