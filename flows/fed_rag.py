@@ -11,6 +11,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.progress import Steps
 from flows.run_folder import write_run
+from tasks.audit.document import score_table, table
+from tasks.audit.step import audit, audit_hospitals, read_audit
 from tasks.engine.identity import identify
 from tasks.engine.step import compute_features, initial_adapter
 from tasks.errors import StudyError
@@ -35,17 +37,25 @@ def fed_rag(study: Study = Study()) -> str:
     Returns the folder of the finished run.
     """
     model = identify(study.model.name, study.model.revision)
-    steps = Steps("study-progress", total=5 + _prepares(study) + study.federation.rounds)
+    steps = Steps("study-progress", total=6 + _prepares(study) + study.federation.rounds)
 
-    dataset = ingest(settings=study.dataset, content=_content(study), seed=study.seed)
+    dataset = ingest(settings=study.dataset, content=content(study), seed=study.seed)
     counts = dataset.manifest()["summary"]
     steps.done(f"ingested {counts['cases']} cases of {counts['images']} images")
 
     questions = prepare_questions(study, dataset, steps)
-    assignment = partition(cases=questions, settings=study.partition, seed=study.seed)
-    table = assignment.manifest()["summary"]["hospitals"]
-    create_table_artifact(table=table, key="partition", description="Cases and images of each hospital")
-    hospitals = [row["hospital"] for row in table]
+    findings = audit(cases=questions, dataset=dataset, seed=study.seed)
+    show_audit(findings)
+    shared = findings.manifest()["summary"]
+    steps.done(f"audited: {shared['same_image']} test cases show an image of training")
+
+    assignment = partition(cases=questions, settings=study.partition, seed=study.seed, findings=findings)
+    dealt = assignment.manifest()["summary"]["hospitals"]
+    create_table_artifact(table=dealt, key="partition", description="Cases and images of each hospital")
+    hospitals = [row["hospital"] for row in dealt]
+    between = audit_hospitals(cases=questions, findings=findings, assignment=assignment)
+    rows = json.loads((between.folder / "hospitals.json").read_text(encoding="utf-8"))
+    create_table_artifact(table=rows, key="audit-hospitals", description="Images that pairs of hospitals share")
     cases = gather(
         take_cases.map(
             hospital=hospitals, cases=unmapped(questions), dataset=unmapped(dataset), assignment=unmapped(assignment)
@@ -81,7 +91,9 @@ def fed_rag(study: Study = Study()) -> str:
     made = [
         dataset,
         *([questions] if _prepares(study) else []),
+        findings,
         assignment,
+        between,
         *cases,
         *features,
         *libraries,
@@ -117,6 +129,14 @@ def prepare_questions(study: Study, dataset: Ref, steps: Steps) -> Ref:
 
 def _prepares(study: Study) -> bool:
     return study.synthesis.generator != "none" or study.synthesis.choices != "closed"
+
+
+def show_audit(findings: Ref) -> None:
+    """The audit in the dashboard."""
+    document = read_audit(findings)
+    create_table_artifact(table=table(document), key="audit", description="What test cases share with training")
+    if scores := score_table(document):
+        create_table_artifact(table=scores, key="audit-scores", description="Shares of right answers without a model")
 
 
 def federate(
@@ -195,6 +215,6 @@ def _round_row(adapter: Ref, held_out: Sequence[Ref]) -> dict[str, Any]:
     return row
 
 
-def _content(study: Study) -> str:
+def content(study: Study) -> str:
     """The state of the datasets' files."""
     return " ".join(state(name, root) for name, root in study.dataset.sources)

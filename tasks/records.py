@@ -139,7 +139,19 @@ class Prediction:
     """Ids of the cases shown in the prompt, nearest first."""
 
 
-Record = TypeVar("Record", Case, Image, Caption, Synthetic, Finding, Neighbour, Update, Prediction)
+@dataclass(frozen=True, slots=True)
+class ImagePair:
+    """Two images of which one is a copy of the other."""
+
+    image_a: str
+    image_b: str
+    relation: Literal["identical_bytes", "identical_pixels", "near_duplicate", "flipped"]
+    """The strongest that holds, in that order; `flipped` is a near-duplicate once mirrored or turned upside down."""
+    correlation: float
+    """Of their detail once laid over each other, up to 1; 1 for identical pixels."""
+
+
+Record = TypeVar("Record", Case, Image, Caption, Synthetic, Finding, Neighbour, Update, Prediction, ImagePair)
 
 ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bytes: pa.binary()}
 

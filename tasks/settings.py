@@ -108,6 +108,8 @@ class PartitionSettings(Settings):
     """Dirichlet concentration: small is skewed, large is even."""
     label: Literal["answer", "modality", "organ"] = "answer"
     """The image label that the Dirichlet scheme skews."""
+    disjoint: Literal["none", "image", "near_duplicate", "patient"] = "none"
+    """What training and test may not share; `none` keeps the published split, whatever it shares."""
 
 
 class ModelSettings(Settings):
