@@ -195,7 +195,8 @@ def test_dirichlet_mixes_sites_and_splits_where_alpha_is_large(drawn: list[Case]
     for hospital in set(owner.values()):
         own = [first[image] for image in owner if owner[image] == hospital]
         assert all(0.1 < count / len(own) < 0.45 for count in Counter(each.site for each in own).values())
-        assert 0.08 < sum(each.split == "test" for each in own) / len(own) < 0.35
+        # One fifth, give or take three standard deviations of a share of 40 images.
+        assert 0.01 < sum(each.split == "test" for each in own) / len(own) < 0.39
 
 
 def test_answer_labels_are_frequent_open_answers() -> None:
