@@ -125,7 +125,9 @@ def ask(
     from flows.ask import answer
 
     reply = answer(run or Path("artifacts/latest"), hospital, image, question)
-    table = Table("similarity", "case", "image", "question", "answer", title="Cases shown to the model, nearest first")
+    table = Table(title="Cases shown to the model, nearest first", padding=(0, 0))
+    for heading in ("similarity", "case", "image", "question", "answer"):
+        table.add_column(heading, no_wrap=heading in ("case", "image"))  # ids are copied from here
     for similarity, case in reply.shown:
         table.add_row(f"{similarity:.3f}", *map(escape, (case.id, case.image_id, case.question, case.answer)))
     if reply.shown:

@@ -101,7 +101,8 @@ def fed_rag(study: Study = Study()) -> str:
         *(ref for refs in answered for ref in refs),
     ]
     run = write_run(study, own | {"predictions": answered}, adapter, rounds, scored, made)
-    create_markdown_artifact(markdown=(run / "results.md").read_text(encoding="utf-8"), key="results")
+    results = (run / "results.md").read_text(encoding="utf-8")
+    create_markdown_artifact(markdown=results, key="results", description="Scores, beside what needs no model")
     steps.done(f"wrote {run}")
     return str(run)
 
