@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from flows.study_file import describe, load_study
@@ -106,12 +107,12 @@ def datasets() -> None:
     """List the datasets: what each is called, the files it expects, its licence, and what it needs."""
     from tasks.ingest.datasets import DATASETS
 
-    table = Table(title="Values of dataset.name", show_lines=True)
-    for heading in ("name", "files expected at dataset.root", "licence", "what it needs", "hub"):
-        table.add_column(heading, no_wrap=heading == "name", overflow="fold")
     for name, each in DATASETS.items():
-        table.add_row(*map(escape, (name, each.layout, each.licence, each.needs, each.hub or "")))
-    console.print(table)
+        console.print(f"[bold cyan]{name}[/bold cyan]")
+        told = {"files": each.layout, "licence": each.licence, "needs": each.needs, "hub": each.hub}
+        for heading, text in told.items():
+            if text:
+                console.print(Padding(f"[dim]{heading:7}[/dim] {escape(text)}", (0, 0, 0, 2)), highlight=False)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from tasks.audit.folder import PREFIX
 from tasks.audit.pairs import COPY
 from tasks.audit.questions import RESTATED, questions_seen
 from tasks.groups import image_groups
-from tasks.records import Case, ImagePair
+from tasks.records import Caption, Case, ImagePair
 
 SCHEMA_VERSION = 1
 EXAMPLES = 10
@@ -31,8 +31,8 @@ DEFINITIONS = {
 class Likeness:
     """Which images show the same, from the pairs that were found."""
 
-    def __init__(self, cases: Sequence[Case], pairs: Sequence[ImagePair]) -> None:
-        bare = [Case(case.id, case.image_id, "", "", case.kind, case.split, "", "") for case in cases]
+    def __init__(self, records: Sequence[Case | Caption], pairs: Sequence[ImagePair]) -> None:
+        bare = [Caption(record.image_id, "", record.split, "", "") for record in records]  # without their groups
         joined = [(pair.image_a, pair.image_b) for pair in pairs if pair.relation in IDENTICAL]
         self.same = image_groups(bare, joined)
         """The class of each image id: identical images have the same."""
@@ -54,16 +54,17 @@ class Likeness:
         return found
 
 
-def audit(cases: Sequence[Case], pairs: Sequence[ImagePair]) -> dict[str, Any]:
+def audit(cases: Sequence[Case], captions: Sequence[Caption], pairs: Sequence[ImagePair]) -> dict[str, Any]:
     """The document `audit.json`, less the scores; docs/audit.md lays it out."""
-    likeness = Likeness(cases, pairs)
-    images = {case.image_id for case in cases}
+    records: list[Case | Caption] = [*cases, *captions]
+    likeness = Likeness(records, pairs)
+    images = {record.image_id for record in records}
     return {
         "schema_version": SCHEMA_VERSION,
         "cases": dict(sorted(Counter(case.split for case in cases).items())),
         "images": {"n": len(images), **_pair_counts([p for p in pairs if {p.image_a, p.image_b} <= images])},
         "train_test": train_test(cases, likeness),
-        "between_datasets": between(cases, likeness, {case.image_id: case.dataset for case in cases}),
+        "between_datasets": between(records, likeness, {record.image_id: record.dataset for record in records}),
         "definitions": DEFINITIONS,
     }
 
@@ -95,20 +96,20 @@ def train_test(cases: Sequence[Case], likeness: Likeness) -> dict[str, Any]:
     return document
 
 
-def between(cases: Sequence[Case], likeness: Likeness, side: Mapping[str, str]) -> list[dict[str, Any]]:
+def between(records: Sequence[Case | Caption], likeness: Likeness, side: Mapping[str, str]) -> list[dict[str, Any]]:
     """What each pair of sides (hospitals, datasets) shares: images of `a` that are tied to one of `b`, and patients.
 
     Args:
-        cases: of all sides.
+        records: cases, or captions, of all sides.
         likeness: of their images.
         side: of each image id.
     """
     held: dict[str, set[str]] = defaultdict(set)
     patients: dict[str, set[str]] = defaultdict(set)
-    for case in cases:
-        held[side[case.image_id]].add(case.image_id)
-        if case.group is not None:
-            patients[side[case.image_id]].add(case.group)
+    for record in records:
+        held[side[record.image_id]].add(record.image_id)
+        if record.group is not None:
+            patients[side[record.image_id]].add(record.group)
     rows = []
     for a, b in combinations(sorted(held), 2):
         touched = likeness.touching(held[a], held[b])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from tasks.records import Case, Image, ImagePair, read_table, write_table
+from tasks.records import Caption, Case, Image, ImagePair, read_table, write_table
 from tasks.step import Folder, stage
 from tasks.store import Ref
 
@@ -42,7 +42,8 @@ def audit(folder: Folder, cases: Ref, dataset: Ref, seed: int, against: str | No
     pairs = image_pairs(prints, pixels)
     train = [case for case in rows if case.split == "train"]
     test = [case for case in rows if case.split == "test"]
-    document = count(rows, pairs)
+    captions = read_table(dataset.folder / "captions.parquet", Caption)
+    document = count(rows, captions, pairs)
     document["scores"] = score_without_model(train, test, whole_shapes(prints), Likeness(rows, pairs).shown, seed)
     if against:
         document["against"] = inside(pairs)
