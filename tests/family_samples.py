@@ -69,7 +69,6 @@ class Twin:
     """What ends an answer."""
     grown: dict[str, int]
     """Inputs that grow with the row, and their value at a token of the answer."""
-    target: str = "q_proj"
 
 
 def pictures(image_ids: Iterable[str]) -> list[PIL.Image.Image]:
@@ -106,7 +105,9 @@ def pieces(special: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
     core.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
     trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=[*special, *BYTES], show_progress=False)
     # Each text also as it stands after a space, as in a prompt; Chinese is left to the bytes.
-    core.train_from_iterator([f"{before}{text}" for pair in TEXTS[:4] for text in pair for before in ("", " ")], trainer)
+    core.train_from_iterator(
+        [f"{before}{text}" for pair in TEXTS[:4] for text in pair for before in ("", " ")], trainer
+    )
     made = json.loads(core.to_str())["model"]
     return made["vocab"], [(one, other) for one, other in made["merges"]]
 
@@ -125,16 +126,15 @@ def gemma_tokenizer() -> GemmaTokenizer:
     return tokenizer
 
 
-def llama3_tokenizer() -> PreTrainedTokenizerFast:
+def llama3_tokenizer(image: bool = True) -> PreTrainedTokenizerFast:
     """Bytes, special marks for turns, and neither padding nor unknown words, as LLaMA-3 is published."""
-    marks = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<image>"]
+    marks = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    marks += ["<image>"] if image else []
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=marks, initial_alphabet=alphabet, show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=marks, initial_alphabet=alphabet, show_progress=False)
     core.train_from_iterator([text for pair in TEXTS for text in pair], trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=core, bos_token=marks[0], eos_token="<|eot_id|>", additional_special_tokens=marks[1:]
@@ -181,7 +181,9 @@ def llama3_row(base: Base, turns: Turns, image_ids: Iterable[str], answer: str |
     text = "<|begin_of_text|>"
     for question, given in turns:
         text += f"<|start_header_id|>user<|end_header_id|>\n\n<image>\n{question}<|eot_id|>"
-        text += "<|start_header_id|>assistant<|end_header_id|>\n\n" + (f"{given}<|eot_id|>" if given is not None else "")
+        text += "<|start_header_id|>assistant<|end_header_id|>\n\n" + (
+            f"{given}<|eot_id|>" if given is not None else ""
+        )
     return llava_row(base, text + (f"{answer}<|eot_id|>" if answer is not None else ""), image_ids)
 
 

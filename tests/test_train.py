@@ -3,6 +3,7 @@
 import pytest
 import torch
 from engine_samples import CASES, prompts_with_neighbours, same
+from family_samples import every_family
 
 from tasks.engine.adapter import State, adapter_files
 from tasks.engine.base import Base, load_base
@@ -32,6 +33,7 @@ def trained(
     return engine.read()
 
 
+@every_family
 def test_the_same_seed_gives_the_same_bytes(
     engine: Engine, features: Features, examples: list[Example], tiny_folder: object
 ) -> None:
@@ -64,6 +66,7 @@ def test_without_dropout_one_example_has_nothing_to_chance(
     assert same(trained(engine, features, one, seed=5), trained(engine, features, one, seed=6))
 
 
+@every_family
 def test_the_base_is_untouched(engine: Engine, features: Features, examples: list[Example]) -> None:
     def frozen() -> State:
         tensors = {**dict(engine.peft.named_parameters()), **dict(engine.peft.named_buffers())}
@@ -77,6 +80,7 @@ def test_the_base_is_untouched(engine: Engine, features: Features, examples: lis
     assert all(not torch.equal(changed[name], start[name]) for name in start)
 
 
+@every_family
 def test_only_the_adapter_has_gradients(engine: Engine, features: Features, examples: list[Example]) -> None:
     trained(engine, features, examples, seed=5, epochs=1)
     assert all(parameter.grad is None for parameter in engine.peft.parameters())
@@ -107,6 +111,7 @@ def test_so_it_is_where_training_was_broken_off(engine: Engine, features: Featur
     assert all(parameter.grad is None for parameter in engine.peft.parameters())
 
 
+@every_family
 def test_it_learns_eight_examples_by_heart(tiny_base: Base, features: Features) -> None:
     """Its answers end where they were taught to, each at its own length."""
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -20,6 +20,7 @@ from tasks.engine.identity import resolve
 from tasks.engine.memory import check_memory
 from tasks.errors import StudyError
 
+
 @dataclass(frozen=True)
 class Base:
     """A loaded base, with what turns text and images into its inputs."""

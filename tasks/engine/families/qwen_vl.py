@@ -48,4 +48,6 @@ class QwenVL(Family):
         """One list of patches for all images, told apart by their grids."""
         grids = pixels["image_grid_thw"]
         found = model.get_image_features(pixels["pixel_values"], image_grid_thw=grids).pooler_output
-        return [(piece, (time, height, width)) for piece, (time, height, width) in zip(found, grids.tolist(), strict=True)]
+        return [
+            (piece, (time, height, width)) for piece, (time, height, width) in zip(found, grids.tolist(), strict=True)
+        ]

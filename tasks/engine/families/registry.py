@@ -26,7 +26,8 @@ def family_of(model_type: str, place: str) -> Family:
             return family
     refuse_foreign(model_type, place)
     raise StudyError(
-        f"{_expected()}, found {place} of type {model_type}: choose another, as one of the presets {', '.join(PRESETS)}."
+        f"{_expected()}, found {place} of type {model_type}: choose another, as one of the presets "
+        f"{', '.join(PRESETS)}."
     )
 
 
