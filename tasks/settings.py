@@ -51,11 +51,11 @@ class ModelSettings(Settings):
     """The frozen base that all hospitals share."""
 
     name: str = "embedded"
-    """A local Hugging Face folder, a hub id such as Qwen/Qwen2-VL-2B-Instruct, or `embedded`."""
+    """`embedded`, a preset such as qwen2-vl-2b (docs/models.md), a local Hugging Face folder, or a hub id."""
     revision: str | None = None
     """Hub revision (branch, tag or commit)."""
     max_pixels: int | None = Field(None, ge=784)
-    """Upper bound on an image's pixels after resizing; the processor's own where not given."""
+    """Upper bound on an image's pixels after resizing; the processor's own where not given, or where it has one size."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; `auto` takes CUDA where there is one. CUDA computes in bfloat16, CPU in float32."""
 

@@ -17,7 +17,7 @@ from tasks.engine.families.registry import FAMILIES, PRESETS
 from tasks.engine.generate import generate
 from tasks.engine.identity import identify, resolve
 from tasks.engine.prompt import build_prompt
-from tasks.engine.train import train
+from tasks.engine.train import mean_loss, train
 from tasks.engine.vision import Features, encode_images
 from tasks.errors import StudyError
 
@@ -48,6 +48,21 @@ def test_a_saved_base_is_the_same_model(tiny_base: Base, features: Features, tmp
     assert encode(again, encode_images(again, IMAGES), prompts_with_neighbours()) == examples
     inputs = collate(tiny_base, features, examples, answers=True).inputs
     assert torch.equal(logits(again.model, inputs), logits(tiny_base.model, inputs))
+
+
+@every_family
+def test_half_precision_goes_the_same_way(tiny_base: Base) -> None:
+    """As on a GPU; the adapter stays in single precision."""
+    tiny_base.model.to(torch.bfloat16)
+    features = encode_images(tiny_base, IMAGES)
+    assert features.rows.dtype == torch.bfloat16
+    engine = Engine(tiny_base, r=4, alpha=8, dropout=0.0, targets=["q_proj", "v_proj"])
+    examples = encode(tiny_base, features, prompts_with_neighbours())
+    engine.switch(engine.initial_state(0))
+    loss, _ = train(engine, features, examples, epochs=4, batch_size=8, learning_rate=1e-2, seed=0)
+    after, _ = mean_loss(engine, features, examples, 8)
+    assert after < loss
+    assert len(generate(engine, features, examples, batch_size=8, max_new_tokens=3)) == len(examples)
 
 
 @every_family

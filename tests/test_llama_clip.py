@@ -7,7 +7,7 @@ import pytest
 import torch
 from engine_samples import IMAGES, prompts_with_neighbours, spread
 from family_samples import TEXT, TOWER, llama3_tokenizer
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import conv2d, gelu, layer_norm, linear
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM, ViTModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -15,7 +15,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from tasks.engine.base import load_base
 from tasks.engine.batch import collate, encode
 from tasks.engine.engine import Engine
-from tasks.engine.families.llama_clip import OPEN_CLIP, compose, convert_trunk
+from tasks.engine.families.llama_clip import compose
+from tasks.engine.families.open_clip import OPEN_CLIP, convert_trunk
 from tasks.engine.generate import generate
 from tasks.engine.vision import encode_images
 from tasks.errors import StudyError
@@ -192,11 +193,11 @@ def test_the_placeholder_is_never_the_answer(tmp_path: Path) -> None:
 
 def test_parts_of_another_kind_are_refused(tmp_path: Path) -> None:
     text = llama_folder(tmp_path / "t", False)
-    with pytest.raises(StudyError, match=r"Expected BiomedCLIP .* found type llama\.$"):
+    with pytest.raises(StudyError, match=r"Expected BiomedCLIP .* found a model of type llama: give"):
         compose(text, text, tmp_path / "out")
     bare = open_clip_folder(tmp_path / "bare", binary=True)
     (bare / "open_clip_pytorch_model.bin").unlink()
-    with pytest.raises(StudyError, match="found neither"):
+    with pytest.raises(StudyError, match=r"^Expected an open_clip model in .* No such file .*: download it again\.$"):
         compose(bare, text, tmp_path / "out")
     settings = json.loads((bare / OPEN_CLIP).read_text())
     settings["model_cfg"]["vision_cfg"]["timm_model_name"] = "resnet50"
@@ -204,3 +205,21 @@ def test_parts_of_another_kind_are_refused(tmp_path: Path) -> None:
     torch.save(checkpoint(), bare / "open_clip_pytorch_model.bin")
     with pytest.raises(StudyError, match=r"Expected a timm tower among .* found resnet50"):
         compose(bare, text, tmp_path / "out")
+
+
+def test_partial_downloads_are_refused(tmp_path: Path) -> None:
+    vision, text = open_clip_folder(tmp_path / "v", binary=True), llama_folder(tmp_path / "t", False)
+    published = vision / "open_clip_pytorch_model.bin"
+    published.write_bytes(published.read_bytes()[:5000])
+    with pytest.raises(StudyError, match=r"^Expected an open_clip model in .*: download it again\.$"):
+        compose(vision, text, tmp_path / "out")
+    weights = load_file(text / "model.safetensors")
+    save_file({name: each for name, each in weights.items() if ".layers.1." not in name}, text / "model.safetensors")
+    with pytest.raises(StudyError, match=r"lacks model\.layers\.1\..*: download it again\.$"):
+        compose(vision, text, tmp_path / "out")
+    (text / "model.safetensors").unlink()
+    with pytest.raises(StudyError, match=r"^Expected a whole transformers model in .*: download it again\.$"):
+        compose(vision, text, tmp_path / "out")
+    with pytest.raises(StudyError, match=r"^Expected a whole transformers model in .*: download it again\.$"):
+        compose(vision, tmp_path / "absent", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
