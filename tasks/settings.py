@@ -55,7 +55,7 @@ class ModelSettings(Settings):
     revision: str | None = None
     """Hub revision (branch, tag or commit)."""
     max_pixels: int | None = Field(None, ge=784)
-    """Upper bound on an image's pixels after resizing; the processor's own where not given, or where it has one size."""
+    """Upper bound on an image's pixels after resizing; the processor's own where not given."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; `auto` takes CUDA where there is one. CUDA computes in bfloat16, CPU in float32."""
 
