@@ -14,6 +14,7 @@ from engine_samples import IMAGES, TEXTS, chat_text, make_folder, pixel_inputs, 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     CLIPVisionConfig,
+    Gemma2Config,
     GemmaConfig,
     GemmaTokenizer,
     LlamaConfig,
@@ -187,11 +188,11 @@ def llama3_row(base: Base, turns: Turns, image_ids: Iterable[str], answer: str |
     return llava_row(base, text + (f"{answer}<|eot_id|>" if answer is not None else ""), image_ids)
 
 
-def make_paligemma(folder: Path) -> Path:
+def make_paligemma(folder: Path, text: type) -> Path:
     tokenizer = gemma_tokenizer()
     config = PaliGemmaConfig(
         vision_config=SiglipVisionConfig(**TOWER, vision_use_head=False),
-        text_config=GemmaConfig(vocab_size=len(tokenizer), bos_token_id=2, eos_token_id=1, pad_token_id=0, **TEXT),
+        text_config=text(vocab_size=len(tokenizer), bos_token_id=2, eos_token_id=1, pad_token_id=0, **TEXT),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         projection_dim=64,
         hidden_size=64,
@@ -223,7 +224,8 @@ TWINS = {
     "llama-clip": Twin(
         lambda f: make_llava(f, LlamaConfig, ViTConfig, llama3_tokenizer()), llama3_row, "<|eot_id|>", {}
     ),
-    "paligemma": Twin(make_paligemma, paligemma_row, "<eos>", {"token_type_ids": 1}),
+    "paligemma2": Twin(lambda f: make_paligemma(f, Gemma2Config), paligemma_row, "<eos>", {"token_type_ids": 1}),
+    "paligemma": Twin(lambda f: make_paligemma(f, GemmaConfig), paligemma_row, "<eos>", {"token_type_ids": 1}),
 }
 every_family = pytest.mark.parametrize("twin", list(TWINS), indirect=True)
 """Runs a test once for each twin, whose folder, base, features and engine the fixtures then give."""

@@ -120,9 +120,9 @@ def test_it_learns_eight_examples_by_heart(tiny_base: Base, features: Features) 
     engine.switch(engine.initial_state(0))
     before, tokens = mean_loss(engine, features, examples, 8)
     assert tokens == sum(len(example.answer_ids) for example in examples)
-    loss, steps = train(engine, features, examples, epochs=40, batch_size=8, learning_rate=3e-3, seed=0)
+    loss, steps = train(engine, features, examples, epochs=60, batch_size=8, learning_rate=3e-3, seed=0)
     after, _ = mean_loss(engine, features, examples, 8)
-    assert steps == 40
+    assert steps == 60
     assert after < loss < before
     assert after < before * 0.6  # the tiny model's logits are bounded, and so its loss from below
     assert generate(engine, features, examples, batch_size=8, max_new_tokens=24) == [case.answer for case in CASES]
