@@ -116,7 +116,7 @@ class ModelSettings(Settings):
     """The frozen base that all hospitals share."""
 
     name: str = "embedded"
-    """A local Hugging Face folder, a hub id such as Qwen/Qwen2-VL-2B-Instruct, or `embedded`."""
+    """`embedded`, a preset such as qwen2-vl-2b (docs/models.md), a local Hugging Face folder, or a hub id."""
     revision: str | None = None
     """Hub revision (branch, tag or commit)."""
     max_pixels: int | None = Field(None, ge=784)
