@@ -4,15 +4,16 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
+from flows.study_file import describe, load_study
 from tasks.errors import StudyError
-from tasks.settings import describe, load_study
 
 app = typer.Typer(
     help="Fine-tune one small vision-language model across hospitals, with each hospital's private retrieval.",
@@ -24,9 +25,13 @@ app = typer.Typer(
 console = Console()
 
 
-def _settings_help() -> str:
-    """Every setting on a line of its own, for `--help`."""
-    lines = [f"[cyan]{name}[/cyan] [dim]({escape(default)})[/dim]  {text}" for name, default, text in describe()]
+def _settings_help(*starts: str) -> str:
+    """The settings whose names start so, all by default, each on a line of its own, for `--help`."""
+    lines = [
+        f"[cyan]{name}[/cyan] [dim]({escape(default)})[/dim]  {text}"
+        for name, default, text in describe()
+        if name.startswith(starts or "")
+    ]
     return "[bold]Settings[/bold], with their defaults:\n\n" + "\n\n".join(lines)
 
 
@@ -52,6 +57,62 @@ def run(settings: SettingsFile = None, assignments: Assignments = None) -> None:
     console.print(f"Results: [bold]{folder}[/bold] (also artifacts/latest): results.json, results.md")
     if not os.environ.get("PREFECT_API_URL"):
         console.print("Dashboard: run `prefect server start`, open http://127.0.0.1:4200, then Runs and Artifacts.")
+
+
+@app.command(epilog=_settings_help("dataset.", "seed"))
+def audit(
+    settings: SettingsFile = None,
+    assignments: Assignments = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Folder with images of another dataset, to be looked for.", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option(help="File that receives the audit.")] = Path("artifacts/audit.json"),
+) -> None:
+    """Find what a dataset's test cases share with its training cases: images, copies of them, patients, questions.
+
+    Copies are found though resized, recompressed, framed or of another contrast; flipped ones are told apart. Beside
+    the counts stand scores that need no model at all: the answer copied from the most similar training case, with and
+    without the same image, and the answer that the question alone suggests. The file lists every test case by id.
+    docs/audit.md defines each count.
+
+    Example: fed-rag audit --set dataset.name=vqa-rad --set dataset.root=FOLDER --out audit.json
+    """
+    study = load_study(settings, tuple(assignments or ()))
+    _log_to_console()
+    import json
+
+    from flows.audit import audit as flow
+    from tasks.audit.document import score_table, table
+
+    document = flow(study, against)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _print_rows(table(document), f"Of {document['train_test']['test_cases']} test cases, shared with training")
+    _print_rows(score_table(document), "Right answers without a model (0 to 1)")
+    if against:
+        console.print(f"Images with a copy in {against}: {document['against']['n']}")
+    console.print(f"Audit: [bold]{out}[/bold]")
+
+
+def _print_rows(rows: list[dict[str, Any]], title: str) -> None:
+    if rows:
+        shown = Table(*rows[0], title=title)
+        for row in rows:
+            shown.add_row(*(escape(str(value)) for value in row.values()))
+        console.print(shown)
+
+
+@app.command()
+def datasets() -> None:
+    """List the datasets: what each is called, the files it expects, its licence, and what it needs."""
+    from tasks.ingest.datasets import DATASETS
+
+    for name, each in DATASETS.items():
+        console.print(f"[bold cyan]{name}[/bold cyan]")
+        told = {"files": each.layout, "licence": each.licence, "needs": each.needs, "hub": each.hub}
+        for heading, text in told.items():
+            if text:
+                console.print(Padding(f"[dim]{heading:7}[/dim] {escape(text)}", (0, 0, 0, 2)), highlight=False)
 
 
 @app.command()

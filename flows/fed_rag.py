@@ -11,16 +11,20 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.progress import Steps
 from flows.run_folder import write_run
+from tasks.audit.document import score_table, table
+from tasks.audit.step import audit, audit_hospitals, read_audit
 from tasks.engine.identity import identify
 from tasks.engine.step import compute_features, initial_adapter
 from tasks.errors import StudyError
 from tasks.evaluate.step import answer_baselines, predict, score_hospital
 from tasks.federate.step import average, train_hospital, validate_hospital
+from tasks.ingest.datasets import state
 from tasks.ingest.step import ingest
 from tasks.partition.step import partition, take_cases
 from tasks.retrieve.step import build_hospital_library
 from tasks.settings import Study
-from tasks.store import Ref, tree_digest
+from tasks.store import Ref
+from tasks.synthesize.step import synthesize_questions
 
 DEPTH = 10
 """Neighbours kept of each case, so that another `retrieval.k` finds them there."""
@@ -33,18 +37,30 @@ def fed_rag(study: Study = Study()) -> str:
     Returns the folder of the finished run.
     """
     model = identify(study.model.name, study.model.revision)
-    steps = Steps("study-progress", total=5 + study.federation.rounds)
+    steps = Steps("study-progress", total=6 + _prepares(study) + study.federation.rounds)
 
-    dataset = ingest(settings=study.dataset, content=_content(study), seed=study.seed)
+    dataset = ingest(settings=study.dataset, content=content(study), seed=study.seed)
     counts = dataset.manifest()["summary"]
     steps.done(f"ingested {counts['cases']} cases of {counts['images']} images")
 
-    assignment = partition(dataset=dataset, settings=study.partition, seed=study.seed)
-    table = assignment.manifest()["summary"]["hospitals"]
-    create_table_artifact(table=table, key="partition", description="Cases and images of each hospital")
-    hospitals = [row["hospital"] for row in table]
+    questions = prepare_questions(study, dataset, steps)
+    findings = audit(cases=questions, dataset=dataset, seed=study.seed)
+    show_audit(findings)
+    shared = findings.manifest()["summary"]
+    steps.done(f"audited: {shared['same_image']} test cases show an image of training")
+
+    assignment = partition(cases=questions, settings=study.partition, seed=study.seed, findings=findings)
+    dealt = assignment.manifest()["summary"]["hospitals"]
+    create_table_artifact(table=dealt, key="partition", description="Cases and images of each hospital")
+    hospitals = [row["hospital"] for row in dealt]
+    between = audit_hospitals(cases=questions, findings=findings, assignment=assignment)
+    rows = json.loads((between.folder / "hospitals.json").read_text(encoding="utf-8"))
+    create_table_artifact(table=rows, key="audit-hospitals", description="Images that pairs of hospitals share")
     cases = gather(
-        take_cases.map(hospital=hospitals, dataset=unmapped(dataset), assignment=unmapped(assignment)), hospitals
+        take_cases.map(
+            hospital=hospitals, cases=unmapped(questions), dataset=unmapped(dataset), assignment=unmapped(assignment)
+        ),
+        hospitals,
     )
     steps.done(f"dealt the images to {len(hospitals)} hospitals")
 
@@ -72,12 +88,56 @@ def fed_rag(study: Study = Study()) -> str:
     scored = gather(score_hospital.map(hospital=hospitals, predictions=answered), hospitals)
     steps.done("answered and scored the test cases")
 
-    made = [dataset, assignment, *cases, *features, *libraries, *updates, *(ref for refs in answered for ref in refs)]
+    made = [
+        dataset,
+        *([questions] if _prepares(study) else []),
+        findings,
+        assignment,
+        between,
+        *cases,
+        *features,
+        *libraries,
+        *updates,
+        *(ref for refs in answered for ref in refs),
+    ]
     run = write_run(study, own | {"predictions": answered}, adapter, rounds, scored, made)
     results = (run / "results.md").read_text(encoding="utf-8")
     create_markdown_artifact(markdown=results, key="results", description="Scores, beside what needs no model")
     steps.done(f"wrote {run}")
     return str(run)
+
+
+def prepare_questions(study: Study, dataset: Ref, steps: Steps) -> Ref:
+    """The folder whose cases are dealt out: the dataset itself, unless questions are made or reworded.
+
+    Raises StudyError for a dataset of captions alone where nothing makes questions of them.
+    """
+    if not _prepares(study):
+        counts = dataset.manifest()["summary"]
+        if counts["captions"] and not counts["cases"]:
+            raise StudyError(
+                f"Expected questions in {study.dataset.label}, found {counts['captions']} captions alone: "
+                "set synthesis.generator=rules to make questions of them."
+            )
+        return dataset
+    uses_model = study.synthesis.generator == "model" and study.synthesis.model
+    content = identify(str(study.synthesis.model), None) if uses_model else ""
+    questions = synthesize_questions(dataset=dataset, settings=study.synthesis, content=content, seed=study.seed)
+    counts = questions.manifest()["summary"]
+    steps.done(f"made {counts['synthetic']} questions beside {counts['published']} published ones")
+    return questions
+
+
+def _prepares(study: Study) -> bool:
+    return study.synthesis.generator != "none" or study.synthesis.choices != "closed"
+
+
+def show_audit(findings: Ref) -> None:
+    """The audit in the dashboard."""
+    document = read_audit(findings)
+    create_table_artifact(table=table(document), key="audit", description="What test cases share with training")
+    if scores := score_table(document):
+        create_table_artifact(table=scores, key="audit-scores", description="Shares of right answers without a model")
 
 
 def federate(
@@ -156,6 +216,6 @@ def _round_row(adapter: Ref, held_out: Sequence[Ref]) -> dict[str, Any]:
     return row
 
 
-def _content(study: Study) -> str:
-    root = study.dataset.root
-    return tree_digest(root) if root and root.is_dir() else ""
+def content(study: Study) -> str:
+    """The state of the datasets' files."""
+    return " ".join(state(name, root) for name, root in study.dataset.sources)

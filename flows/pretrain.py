@@ -34,8 +34,8 @@ def pretrain(out: Path = Path("artifacts/base"), images: int = 8000, epochs: int
     """
     steps = Steps("pretrain-progress", total=4 + len(LESSONS))
     dataset = ingest(settings=DatasetSettings(name="phantom-public", images=images), content="", seed=seed)
-    assignment = partition(dataset=dataset, settings=PartitionSettings(hospitals=1, scheme="iid"), seed=seed)
-    cases = take_cases(hospital="hospital-1", dataset=dataset, assignment=assignment)
+    assignment = partition(cases=dataset, settings=PartitionSettings(hospitals=1, scheme="iid"), seed=seed)
+    cases = take_cases(hospital="hospital-1", cases=dataset, dataset=dataset, assignment=assignment)
     steps.done(f"drew {images} public images")
     tower = pretrain_tower(dataset=dataset, epochs=epochs, seed=seed)
     steps.done("trained the tower")

@@ -42,7 +42,8 @@ def write_run(
             "run": run,
             "settings": settings,
             "dataset": source["summary"],
-            "partition": dealt["summary"],
+            "partition": {name: value for name, value in dealt["summary"].items() if name != "split"},
+            "split": _split(dealt["summary"]["split"], manifests),
             "timings_s": _timings(manifests),
             "peak_memory_bytes": max(peak_memory(), *(each["peak_memory_bytes"] for each in manifests.values())),
         },
@@ -54,6 +55,12 @@ def write_run(
         folder.write_json("references.json", _references(own, adapter))
     _point_latest(folder.ref.folder)
     return folder.ref.folder
+
+
+def _split(split: Mapping[str, Any], manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Which split the scores were measured on, and what its published form shares between training and test."""
+    found = next(manifest for path, manifest in manifests.items() if path.startswith("source/audit/"))
+    return {**split, "published_split_shares": found["summary"]}
 
 
 def _timings(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

@@ -35,11 +35,13 @@ class Case:
     """Images that must not be parted by a split (a patient or a published case), where the dataset says so."""
     site: str | None = None
     """The hospital that made the image, where the dataset says so."""
+    options: tuple[str, ...] = ()
+    """The answers to choose from, as published and in their order, where the question is multiple choice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image file, its bytes as published."""
+    """One image file, its bytes as published; a DICOM file as the PNG of its pixels."""
 
     id: str
     data: bytes
@@ -65,6 +67,22 @@ class Caption:
     group: str | None = None
     """As a case's: images that must not be parted by a split."""
     site: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Synthetic:
+    """Where a synthetic case came from."""
+
+    case_id: str
+    source: Literal["caption", "metadata"]
+    start: int
+    """First character of the span in the caption; 0 for metadata."""
+    end: int
+    """One past its last character; 0 for metadata."""
+    span: str
+    """The caption's own words, or the field and its value, as `modality=ct`."""
+    generator: str
+    """`rules`, or the model that wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +139,19 @@ class Prediction:
     """Ids of the cases shown in the prompt, nearest first."""
 
 
-Record = TypeVar("Record", Case, Image, Caption, Finding, Neighbour, Update, Prediction)
+@dataclass(frozen=True, slots=True)
+class ImagePair:
+    """Two images of which one is a copy of the other."""
+
+    image_a: str
+    image_b: str
+    relation: Literal["identical_bytes", "identical_pixels", "near_duplicate", "flipped"]
+    """The strongest that holds, in that order; `flipped` is a near-duplicate once mirrored or turned upside down."""
+    correlation: float
+    """Of their detail once laid over each other, up to 1; 1 for identical pixels."""
+
+
+Record = TypeVar("Record", Case, Image, Caption, Synthetic, Finding, Neighbour, Update, Prediction, ImagePair)
 
 ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bytes: pa.binary()}
 

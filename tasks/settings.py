@@ -1,14 +1,24 @@
 """The settings of a study: what the flow takes, what the dashboard shows, what cache keys are made of."""
 
-import difflib
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from tasks.errors import StudyError
+Dataset = Literal[
+    "phantom",
+    "phantom-public",
+    "vqa-rad",
+    "slake",
+    "path-vqa",
+    "omnimedvqa",
+    "pmc-vqa",
+    "pmc-vqa-v2",
+    "roco",
+    "rocov2",
+    "medpix",
+    "table",
+]
 
 
 class Settings(BaseModel):
@@ -16,22 +26,75 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads `yes` as true, and Python true as 1."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("yes and no are no values of this setting")
+        return value
+
 
 class DatasetSettings(Settings):
     """Which published data the study runs on."""
 
-    name: Literal["phantom", "phantom-public", "vqa-rad", "slake"] = "phantom"
-    """The dataset; `phantom` is embedded and needs no files."""
-    root: Path | None = None
-    """Folder that holds the dataset as published (not used by phantom)."""
+    name: Dataset | tuple[Dataset, ...] = "phantom"
+    """The dataset, or a list of them (`fed-rag datasets` shows all); `phantom` is embedded and needs no files."""
+    root: Path | tuple[Path | None, ...] | None = None
+    """Folder that holds the dataset as published; of several datasets a list in their order, null where none needed."""
     language: Literal["en", "zh", "all"] = "en"
-    """Language of the questions, where a dataset has several (SLAKE)."""
+    """Language of the questions, where a dataset has several (SLAKE); of a table's questions, `zh` or else `en`."""
     frames: bool = False
     """Keep VQA-RAD's `frame` rows, which restate test questions with their answers."""
     test_fraction: float = Field(0.2, gt=0, lt=1)
     """Share of images that become the test split where none is published."""
     images: int = Field(120, ge=4)
     """Images drawn for each site (phantom only)."""
+    max_rejected: float = Field(0.01, ge=0, le=1)
+    """Largest share of a dataset's rows that may be unusable; they are listed in `rejected.json`."""
+
+    @field_validator("name")
+    @classmethod
+    def _each_once(cls, name: Dataset | tuple[Dataset, ...]) -> Dataset | tuple[Dataset, ...]:
+        if isinstance(name, tuple) and (not name or len(set(name)) < len(name)):
+            raise ValueError("a list must name at least one dataset, and each once")
+        return name
+
+    @field_validator("root")
+    @classmethod
+    def _one_for_each(cls, root: Any, info: ValidationInfo) -> Any:
+        name = info.data.get("name")
+        if root is None or name is None:  # a wrong name is told by itself
+            return root
+        if isinstance(name, tuple) != isinstance(root, tuple) or (isinstance(name, tuple) and len(name) != len(root)):
+            count = f"a list of {len(name)}" if isinstance(name, tuple) else "one folder, since dataset.name is one"
+            raise ValueError(f"expected {count}, in the order of dataset.name")
+        return root
+
+    @property
+    def sources(self) -> tuple[tuple[Dataset, Path | None], ...]:
+        """Each dataset with its root."""
+        names = self.name if isinstance(self.name, tuple) else (self.name,)
+        roots = self.root if isinstance(self.root, tuple) else (self.root,) * len(names)
+        return tuple(zip(names, roots, strict=True))
+
+    @property
+    def label(self) -> str:
+        """What the data is called: `slake`, or `vqa-rad + slake`."""
+        return " + ".join(name for name, _ in self.sources)
+
+
+class SynthesisSettings(Settings):
+    """Questions made from captions, and multiple choice made open."""
+
+    generator: Literal["none", "rules", "model"] = "none"
+    """What writes question-answer pairs from captions: nothing, rules, or a local language model."""
+    model: str | None = None
+    """Folder or hub id of the instruct model that writes them (`generator=model` only)."""
+    ask_sex_and_age: bool = False
+    """Let the rules ask for the patient's sex and age where the dataset states them."""
+    choices: Literal["closed", "open"] = "closed"
+    """Multiple-choice questions as published (`closed`), or reworded without their options (`open`)."""
 
 
 class PartitionSettings(Settings):
@@ -45,13 +108,15 @@ class PartitionSettings(Settings):
     """Dirichlet concentration: small is skewed, large is even."""
     label: Literal["answer", "modality", "organ"] = "answer"
     """The image label that the Dirichlet scheme skews."""
+    disjoint: Literal["none", "image", "near_duplicate", "patient"] = "none"
+    """What training and test may not share; `none` keeps the published split, whatever it shares."""
 
 
 class ModelSettings(Settings):
     """The frozen base that all hospitals share."""
 
     name: str = "embedded"
-    """A local Hugging Face folder, a hub id such as Qwen/Qwen2-VL-2B-Instruct, or `embedded`."""
+    """`embedded`, a preset such as qwen2-vl-2b (docs/models.md), a local Hugging Face folder, or a hub id."""
     revision: str | None = None
     """Hub revision (branch, tag or commit)."""
     max_pixels: int | None = Field(None, ge=784)
@@ -111,6 +176,8 @@ class Study(Settings):
 
     dataset: DatasetSettings = DatasetSettings()
     """Which published data the study runs on."""
+    synthesis: SynthesisSettings = SynthesisSettings()
+    """Questions made from captions, and multiple choice made open."""
     partition: PartitionSettings = PartitionSettings()
     """Which hospital holds which images."""
     model: ModelSettings = ModelSettings()
@@ -149,114 +216,3 @@ class Lesson(Settings):
     """Passes over the questions."""
     learning_rate: float = Field(1e-3, gt=0)
     """Peak AdamW learning rate; it falls along a cosine."""
-
-
-def describe(model: type[BaseModel] = Study, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Every setting as (dotted name, default, description), in the order of the file."""
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from describe(field.annotation, f"{prefix}{name}.")
-        else:
-            default = field.get_default()
-            shown = list(default) if isinstance(default, tuple) else default
-            yield (
-                f"{prefix}{name}",
-                yaml.safe_dump(shown, default_flow_style=True).split("\n")[0],
-                str(field.description),
-            )
-
-
-def load_study(file: Path | None = None, assignments: tuple[str, ...] = ()) -> Study:
-    """The study of a YAML file, with `a.b=c` assignments on top (values are read as YAML).
-
-    Raises StudyError, naming the setting, where a name is unknown or a value does not fit.
-    """
-    values = _read_yaml(file) if file else {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise StudyError(f"Expected --set NAME=VALUE, found {assignment!r}: write it as --set retrieval.k=5.")
-        _assign(values, name.strip(), _parse(name, text))
-    _refuse_unknown_names(values, Study, "")
-    try:
-        return Study.model_validate(values)
-    except ValidationError as error:
-        raise StudyError(_first_problem(error)) from None
-
-
-def _read_yaml(file: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StudyError(f"Cannot read the settings file {file}: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise StudyError(f"Expected YAML in {file}, found something else ({reason}): correct the file.") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise StudyError(f"Expected settings by name in {file}, found a {type(values).__name__}: write `seed: 0`.")
-    return values
-
-
-def _parse(name: str, text: str) -> Any:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise StudyError(f"Cannot read the value of {name.strip()}: found {text!r}; quote it as YAML.") from None
-    # YAML 1.1 reads 1e-3 as text; people mean the number.
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _assign(values: dict[str, Any], name: str, value: Any) -> None:
-    *parents, leaf = name.split(".")
-    for parent in parents:
-        inner = values.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            raise StudyError(f"Expected a group of settings at {parent!r} in {name!r}, found {inner!r}.")
-        values = inner
-    values[leaf] = value
-
-
-def _refuse_unknown_names(values: Mapping[str, Any], model: type[BaseModel], prefix: str) -> None:
-    for name, value in values.items():
-        field = model.model_fields.get(str(name))
-        if field is None:
-            unknown = f"{prefix}{name}"
-            while isinstance(value, Mapping) and value:  # of an unknown group, the first setting
-                name, value = next(iter(value.items()))
-                unknown += f".{name}"
-            raise StudyError(f"Unknown setting {unknown}: {_nearest(unknown)}.")
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            if not isinstance(value, Mapping):
-                raise StudyError(f"Expected a group of settings at {prefix}{name}, found {value!r}.")
-            _refuse_unknown_names(value, inner, f"{prefix}{name}.")
-
-
-def _nearest(name: str) -> str:
-    known = [setting for setting, _, _ in describe()]
-    group, _, leaf = name.rpartition(".")
-    found = (
-        [setting for setting in known if leaf and setting.startswith(group) and leaf == _initials(setting)]
-        or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        or [setting for setting in known if setting.split(".")[-1] == leaf]
-    )
-    return f"did you mean {found[0]}" if found else "`fed-rag run --help` lists all of them"
-
-
-def _initials(setting: str) -> str:
-    """`lr` of `federation.learning_rate`."""
-    words = setting.split(".")[-1].split("_")
-    return "".join(word[0] for word in words) if len(words) > 1 else ""
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    name = ".".join(str(part) for part in problem["loc"])
-    return f"Setting {name} does not fit: {problem['msg']}, found {problem['input']!r}."

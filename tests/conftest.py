@@ -16,6 +16,8 @@ import pytest
 import flows  # noqa: F401  (sets the libraries' reporting off before they are imported)
 
 if TYPE_CHECKING:
+    from family_samples import Twin
+
     from tasks.engine.base import Base
     from tasks.engine.engine import Engine
     from tasks.engine.vision import Features
@@ -24,11 +26,17 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Qwen2-VL with random weights, as an ordinary Hugging Face folder. Copy it before changing it."""
-    from engine_samples import make_folder
+def twin(request: pytest.FixtureRequest) -> "Twin":
+    """The family whose tiny model the fixtures below give: Qwen2-VL, or another that `every_family` asks for."""
+    from family_samples import TWINS
 
-    return make_folder(tmp_path_factory.mktemp("tiny"))
+    return TWINS[getattr(request, "param", "qwen2-vl")]
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(twin: "Twin", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model with random weights, as an ordinary Hugging Face folder. Copy it before changing it."""
+    return twin.make(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture

@@ -6,11 +6,14 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
-from tasks.settings import DatasetSettings, Study, describe, load_study
+from flows.study_file import describe, load_study
+from tasks.ingest.datasets import DATASETS
+from tasks.settings import Dataset, Study
 
 TOP = Path(__file__).parents[1]
 PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md")), TOP / "data/README.md"]
@@ -31,8 +34,8 @@ def test_settings_named_in_commands_exist(page: Path) -> None:
 
 def test_every_dataset_is_documented() -> None:
     text = (TOP / "docs/datasets.md").read_text(encoding="utf-8")
-    names = DatasetSettings.model_json_schema()["properties"]["name"]["enum"]
-    assert all(f"`{name}`" in text for name in names)
+    assert get_args(Dataset) == tuple(DATASETS)
+    assert all(f"`{name}`" in text for name in DATASETS)
 
 
 def test_the_deployment_is_a_valid_study_of_the_flow() -> None:
@@ -63,6 +66,15 @@ def test_help_explains_every_setting() -> None:
     for name, _, text in describe():
         assert name in shown
         assert text.split()[0] in shown
+
+
+def test_the_datasets_are_listed_with_what_they_need() -> None:
+    command = [str(Path(sys.executable).with_name("fed-rag")), "datasets"]
+    environment = os.environ | {"COLUMNS": "400", "NO_COLOR": "1"}
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    for name, each in DATASETS.items():
+        assert name in shown
+        assert all(text in shown for text in (each.layout, each.licence, each.needs, each.hub or ""))
 
 
 def test_the_shipped_base_is_small() -> None:

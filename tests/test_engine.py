@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from engine_samples import logits, prompts_with_neighbours, randomised, same
+from family_samples import every_family
 from peft import PeftModel
 
 from tasks.engine.adapter import CONFIG, WEIGHTS, State, adapter_files, load_state
@@ -22,6 +23,7 @@ def inputs(tiny_base: Base, features: Features) -> dict[str, torch.Tensor]:
     return collate(tiny_base, features, examples, answers=True).inputs
 
 
+@every_family
 def test_switching_back_gives_the_same_bits(engine: Engine, inputs: dict[str, torch.Tensor]) -> None:
     one, other = randomised(engine.read(), 1), randomised(engine.read(), 2)
     found = []
@@ -99,6 +101,7 @@ def test_a_state_that_does_not_fit_is_refused_whole(
     assert torch.equal(logits(engine.base.model, inputs), before)
 
 
+@every_family
 def test_peft_reads_the_folder(
     engine: Engine, inputs: dict[str, torch.Tensor], tiny_folder: Path, tmp_path: Path
 ) -> None:
@@ -134,6 +137,7 @@ def test_an_initial_state_follows_from_its_seed(engine: Engine) -> None:
     assert all(tensor.any() == ("lora_A" in name) for name, tensor in state.items())
 
 
+@every_family
 def test_an_initial_state_leaves_the_base_unchanged(
     engine: Engine, inputs: dict[str, torch.Tensor], tiny_folder: Path
 ) -> None:
@@ -143,6 +147,7 @@ def test_an_initial_state_leaves_the_base_unchanged(
     assert torch.equal(logits(engine.base.model, inputs), plain)
 
 
+@every_family
 def test_only_the_text_model_is_adapted(tiny_base: Base) -> None:
     engine = Engine(tiny_base, r=2, alpha=2, dropout=0.0, targets=["q_proj", "up_proj"])
     names = list(engine.read())

@@ -123,14 +123,16 @@ def test_a_study_leaves_results_of_the_documented_shape(server: Server, finished
     assert [row["round"] for row in results["rounds"]] == [1, 2]
     assert all(row["train_loss"] > 0 and row["eval_loss"] > 0 for row in results["rounds"])
     assert results["peak_memory_bytes"] > 0
-    assert {"ingest", "partition", "update", "predictions"} <= set(results["timings_s"])
+    assert results["split"]["disjoint"] == "none"
+    assert results["split"]["published_split_shares"]["same_image"] == 0
+    assert {"ingest", "audit", "partition", "update", "predictions"} <= set(results["timings_s"])
     for hospital in everything["hospitals"]:
         assert list((finished / "artifacts/hospitals" / hospital / "predictions").glob("*/predictions.parquet"))
 
 
 def test_the_dashboard_shows_tables_results_and_progress(server: Server, finished: Path) -> None:
     keys = {row["key"]: row for row in server.post("artifacts/latest/filter", {})}
-    assert {"partition", "rounds", "results", "study-progress"} <= set(keys)
+    assert {"audit", "audit-scores", "partition", "rounds", "results", "study-progress"} <= set(keys)
     assert "fed+rag" in keys["results"]["data"]
     assert keys["study-progress"]["data"] == 100
 
@@ -212,12 +214,26 @@ def test_asking_shows_the_answer_and_the_cases(server: Server, finished: Path, t
     assert result.stdout.count("phantom:site-1") == 3
 
 
+def test_the_audit_alone_writes_its_file_and_shows_a_table(server: Server, finished: Path) -> None:
+    command = [str(COMMAND), "audit", "--set", "dataset.images=10", "--out", "found/audit.json"]
+    result = run(server, finished, command)
+    assert result.returncode == 0, result.stderr
+    document = json.loads((finished / "found/audit.json").read_text())
+    same = document["train_test"]["same_image"]
+    assert same["n"] == len(same["test_cases"]) == 0
+    assert document["scores"]["question_only"]["closed"]["n"] > 0
+    assert "restated question" in result.stdout
+    # What the study had audited is found, not made again.
+    assert len(list((finished / "artifacts/source/audit").glob("*/audit.json"))) == 1
+
+
 @pytest.mark.parametrize(
     ("command", "told"),
     [
         (["run", "--set", "retrival.k=3"], "did you mean retrieval.k"),
         (["run", "--set", "dataset.name=vqa-rad", "--set", "dataset.root=/nowhere"], "/nowhere"),
         (["run", "--set", "model.name=no/such-model"], "no/such-model"),
+        (["audit", "--against", "/nowhere"], "/nowhere"),
         (["ask", "--run", "nowhere", "image.png", "What?"], "nowhere"),
         (["ask", "--hospital", "hospital-9", "image.png", "What?"], "hospital-9"),
         (["ask", "image.png", "What?"], "image.png"),

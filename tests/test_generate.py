@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_samples import CASES, chat_text, pixel_inputs, prompts_with_neighbours, randomised
+from engine_samples import CASES, prompts_with_neighbours, randomised
+from family_samples import Turns, Twin, every_family
 
 from tasks.engine.base import Base, load_base
 from tasks.engine.batch import encode
@@ -18,11 +19,11 @@ from tasks.engine.vision import Features
 LENGTH = 12
 
 
-def plain_loop(base: Base, text: str, image_ids: list[str]) -> str:
+def plain_loop(twin: Twin, base: Base, turns: Turns, image_ids: list[str]) -> str:
     """Greedy decoding from pixels, the whole sequence run anew for each token."""
-    inputs = pixel_inputs(base, text, image_ids)
+    inputs = twin.row(base, turns, image_ids, None)
     asked = inputs["input_ids"].shape[1]
-    end = base.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    end = base.tokenizer.convert_tokens_to_ids(twin.end)
     with torch.inference_mode():
         for _ in range(LENGTH):
             best = base.model(**inputs).logits[:, -1].argmax(-1, keepdim=True)
@@ -30,7 +31,8 @@ def plain_loop(base: Base, text: str, image_ids: list[str]) -> str:
                 break
             inputs["input_ids"] = torch.cat([inputs["input_ids"], best], dim=1)
             inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-            inputs["mm_token_type_ids"] = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, 1))
+            for name, value in twin.grown.items():
+                inputs[name] = torch.nn.functional.pad(inputs[name], (0, 1), value=value)
     return str(base.tokenizer.decode(inputs["input_ids"][0, asked:], skip_special_tokens=True)).strip()
 
 
@@ -40,6 +42,7 @@ def answers(engine: Engine, features: Features, batch_size: int) -> list[str]:
     return generate(engine, features, examples, batch_size=batch_size, max_new_tokens=LENGTH)
 
 
+@every_family
 @pytest.mark.parametrize("seed", [None, 1, 2])
 def test_a_batch_answers_as_one_by_one(engine: Engine, features: Features, seed: int | None) -> None:
     if seed is not None:
@@ -50,16 +53,17 @@ def test_a_batch_answers_as_one_by_one(engine: Engine, features: Features, seed:
         assert answers(engine, features, batch_size) == alone
 
 
+@every_family
 @pytest.mark.parametrize("seed", [None, 1])
-def test_answers_are_those_of_a_plain_loop(engine: Engine, features: Features, seed: int | None) -> None:
+def test_answers_are_those_of_a_plain_loop(twin: Twin, engine: Engine, features: Features, seed: int | None) -> None:
     if seed is not None:
         engine.switch(randomised(engine.read(), seed))
     found = answers(engine, features, 8)
     for number in (0, 3, 5):
         shown = [CASES[(number + 1 + i) % len(CASES)] for i in reversed(range(number % 4))]
-        text = chat_text([*((case.question, case.answer) for case in shown), (CASES[number].question, None)])
+        turns = [*((case.question, case.answer) for case in shown), (CASES[number].question, None)]
         images = [case.image_id for case in [*shown, CASES[number]]]
-        assert found[number] == plain_loop(engine.base, text, images)
+        assert found[number] == plain_loop(twin, engine.base, turns, images)
 
 
 def test_hospitals_answer_differently(engine: Engine, features: Features) -> None:

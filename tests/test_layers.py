@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parents[1]
-STAGES = {"ingest", "partition", "retrieve", "federate", "evaluate", "pretrain", "synthesize"}
-GROUND = {"errors", "groups", "records", "settings", "store"}
+STAGES = {"ingest", "partition", "retrieve", "federate", "evaluate", "pretrain", "synthesize", "audit"}
+GROUND = {"errors", "groups", "normalise", "records", "settings", "store"}
 """What stages and the engine stand on: it knows neither."""
 PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 

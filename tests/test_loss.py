@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from engine_samples import CASES, chat_text, pixel_inputs, prompts_with_neighbours, randomised
+from engine_samples import CASES, prompts_with_neighbours, randomised
+from family_samples import Twin, every_family
 
 from tasks.engine.base import Base
 from tasks.engine.batch import IGNORED, Batch, collate, encode
@@ -23,6 +24,7 @@ def batch_of(base: Base, features: Features, prompts: list[Prompt]) -> Batch:
     return batch
 
 
+@every_family
 @pytest.mark.parametrize("k", [0, 1, 2, 3])
 @torch.inference_mode()
 def test_it_is_the_models_own_loss(engine: Engine, features: Features, k: int) -> None:
@@ -32,6 +34,7 @@ def test_it_is_the_models_own_loss(engine: Engine, features: Features, k: int) -
     assert float(answer_loss(engine.base, batch)) == pytest.approx(float(whole), abs=1e-5)
 
 
+@every_family
 @torch.inference_mode()
 def test_each_logit_comes_from_the_token_before(engine: Engine, features: Features) -> None:
     batch = batch_of(engine.base, features, prompts_with_neighbours())
@@ -43,24 +46,25 @@ def test_each_logit_comes_from_the_token_before(engine: Engine, features: Featur
 
 
 @torch.inference_mode()
-def loss_from_pixels(base: Base, prompt: Prompt) -> tuple[float, int]:
+def loss_from_pixels(twin: Twin, base: Base, prompt: Prompt) -> tuple[float, int]:
     """Summed loss of one answer and its number of tokens: one row, no padding, no cached features."""
     by_id = {case.id: case for case in CASES}
     shown = [by_id[shown_id] for shown_id in reversed(prompt.shown_ids)]
     asked = prompt.messages[-1]["content"][1]["text"]
-    text = chat_text([*((case.question, case.answer) for case in shown), (asked, None)])
-    answer = base.tokenizer(f"{prompt.answer}<|im_end|>", add_special_tokens=False)["input_ids"]
-    inputs = pixel_inputs(base, f"{text}{prompt.answer}<|im_end|>", prompt.image_ids)
+    turns = [*((case.question, case.answer) for case in shown), (asked, None)]
+    answer = base.tokenizer(f"{prompt.answer}{twin.end}", add_special_tokens=False)["input_ids"]
+    inputs = twin.row(base, turns, prompt.image_ids, prompt.answer)
     assert inputs["input_ids"][0, -len(answer) :].tolist() == answer
     chances = base.model(**inputs).logits[0].log_softmax(-1)
     places = range(inputs["input_ids"].shape[1] - len(answer) - 1, inputs["input_ids"].shape[1] - 1)
     return -sum(float(chances[at, token]) for at, token in zip(places, answer, strict=True)), len(answer)
 
 
-def test_it_is_the_mean_over_answer_tokens_from_pixels(engine: Engine, features: Features) -> None:
+@every_family
+def test_it_is_the_mean_over_answer_tokens_from_pixels(twin: Twin, engine: Engine, features: Features) -> None:
     engine.switch(randomised(engine.read(), 1))
     prompts = prompts_with_neighbours()
-    sums, counts = zip(*(loss_from_pixels(engine.base, prompt) for prompt in prompts), strict=True)
+    sums, counts = zip(*(loss_from_pixels(twin, engine.base, prompt) for prompt in prompts), strict=True)
     expected = sum(sums) / sum(counts)
     with torch.inference_mode():
         assert float(answer_loss(engine.base, batch_of(engine.base, features, prompts))) == pytest.approx(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.evaluate.normalise import normalise, yes_no
+from tasks.normalise import normalise, yes_no
 
 VQA_RAD = Path("../shared/datasets/vqa-rad-osf/VQA_RAD Dataset Public.json")
 SLAKE = Path("../shared/datasets/slake/train.json")

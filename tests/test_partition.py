@@ -346,10 +346,10 @@ def test_each_hospitals_folder_holds_its_own_cases_and_images_only(
             write_table(sink, Case, source.cases)
         with folder.open("images.parquet") as sink:
             write_table(sink, Image, source.images)
-    dealt = partition.fn(dataset=folder.ref, settings=PartitionSettings(hospitals=4), seed=0)
+    dealt = partition.fn(cases=folder.ref, settings=PartitionSettings(hospitals=4), seed=0)
     cases, images = [], []
     for row in dealt.manifest()["summary"]["hospitals"]:
-        own = take_cases.fn(hospital=row["hospital"], dataset=folder.ref, assignment=dealt)
+        own = take_cases.fn(hospital=row["hospital"], cases=folder.ref, dataset=folder.ref, assignment=dealt)
         assert own.path.startswith(f"hospitals/{row['hospital']}/cases/")
         own_cases = read_table(own.folder / "cases.parquet", Case)
         own_images = read_table(own.folder / "images.parquet", Image)

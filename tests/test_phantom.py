@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tasks.errors import StudyError
 from tasks.evaluate.baselines import majority, question_only
 from tasks.ingest import phantom
-from tasks.ingest.datasets import ingest
+from tasks.ingest.datasets import Options, ingest
 from tasks.ingest.phantom_images import COLUMN, COMMON, FINDINGS, MODALITIES, ORGANS, RARE, ROW, Look, Spot, draw
 from tasks.ingest.source import Source
 from tasks.records import Case, Finding, Kind
@@ -134,7 +134,7 @@ def test_the_public_part_is_for_training_alone(public: Source) -> None:
 
 def test_a_test_split_that_takes_everything_is_told() -> None:
     with pytest.raises(StudyError, match="Expected training cases, found none"):
-        ingest("phantom", None, "en", False, 0.99, 4, 0)
+        ingest([("phantom", None)], Options("en", False, test_fraction=0.99, images=4, max_rejected=0.01, seed=0))
 
 
 def test_every_hospital_sees_findings_that_the_public_part_lacks(hospitals: Source, public: Source) -> None:

@@ -13,9 +13,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.records import Caption, Case, Finding, Image, Neighbour, Prediction, Update, read_table, schema, write_table
+from tasks.records import (
+    Caption,
+    Case,
+    Finding,
+    Image,
+    Neighbour,
+    Prediction,
+    Synthetic,
+    Update,
+    read_table,
+    schema,
+    write_table,
+)
 
-RECORDS = (Case, Image, Caption, Finding, Neighbour, Update, Prediction)
+RECORDS = (Case, Image, Caption, Synthetic, Finding, Neighbour, Update, Prediction)
 OPTIONAL = {
     Case: {"modality", "organ", "topic", "group", "site"},
     Caption: {"modality", "plane", "organ", "sex", "age", "group", "site"},
@@ -35,6 +47,7 @@ EXAMPLES = {
     Case: CASE,
     Image: Image("i1", b"\x89PNG", 4, 3),
     Caption: Caption("i1", "A chest x-ray.", "train", "d", "en"),
+    Synthetic: Synthetic("d:synthetic:i1:0", "caption", 2, 13, "chest x-ray", "rules"),
     Finding: Finding("i1", "mass", "upper left", "small", b"\x89PNG"),
     Neighbour: Neighbour("d:1", 0, "d:2", 0.5),
     Update: Update("hospital-1", 1, 20, 0.25, 3),

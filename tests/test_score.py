@@ -12,7 +12,6 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.bleu import BLEU
 from sklearn.metrics import accuracy_score, f1_score
 
-from tasks.evaluate.normalise import normalise
 from tasks.evaluate.score import (
     METRICS,
     ClosedRow,
@@ -25,6 +24,7 @@ from tasks.evaluate.score import (
     scores,
     summarise,
 )
+from tasks.normalise import normalise
 from tasks.records import Kind
 
 VQA_RAD = Path("../shared/datasets/vqa-rad-osf/VQA_RAD Dataset Public.json")

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from flows.study_file import describe, load_study
 from tasks.errors import StudyError
-from tasks.settings import Settings, Study, describe, load_study
+from tasks.settings import Settings, Study
 
 MISTYPED = [
     ("retrival.k", "retrieval.k"),
@@ -40,6 +41,13 @@ OUT_OF_RANGE: list[tuple[str, Any]] = [
     ("partition.alpha", 0),
     ("partition.scheme", "random"),
     ("dataset.name", "mnist"),
+    ("dataset.name", []),
+    ("dataset.name", ["slake", "slake"]),
+    ("dataset.max_rejected", 1.5),
+    ("dataset.images", True),
+    ("federation.learning_rate", True),
+    ("model.max_pixels", True),
+    ("retrieval.k", False),
     ("dataset.test_fraction", 1),
     ("dataset.images", 3),
     ("federation.learning_rate", 0),
@@ -56,6 +64,7 @@ OUT_OF_RANGE: list[tuple[str, Any]] = [
     ("evaluation.batch_size", 0),
     ("evaluation.max_new_tokens", 0),
     ("seed", -1),
+    ("seed", True),
     ("seed", 2**31),
 ]
 
@@ -172,6 +181,29 @@ def test_a_file_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
         load_study(tmp_path / "absent.yaml")
     with pytest.raises(StudyError, match=r"Cannot read the settings file .*: Is a directory"):
         load_study(tmp_path)
+
+
+def test_a_list_of_datasets_has_a_list_of_roots() -> None:
+    one = load_study(None, ("dataset.name=vqa-rad", "dataset.root=/a")).dataset
+    assert (one.sources, one.label) == ((("vqa-rad", Path("/a")),), "vqa-rad")
+    several = load_study(None, ("dataset.name=[vqa-rad, phantom]", "dataset.root=[/a, null]")).dataset
+    assert several.sources == (("vqa-rad", Path("/a")), ("phantom", None))
+    assert several.label == "vqa-rad + phantom"
+    assert load_study(None, ("dataset.name=[phantom, slake]",)).dataset.sources == (("phantom", None), ("slake", None))
+
+
+@pytest.mark.parametrize(
+    ("name", "root", "expected"),
+    [("[vqa-rad, slake]", "[/a]", "a list of 2"), ("[slake]", "/a", "a list of 1"), ("slake", "[/a]", "one folder")],
+)
+def test_roots_that_do_not_pair_with_the_datasets_are_told(name: str, root: str, expected: str) -> None:
+    with pytest.raises(StudyError, match=rf"^Setting dataset\.root does not fit: expected {expected}.* order of"):
+        load_study(None, (f"dataset.name={name}", f"dataset.root={root}"))
+
+
+def test_a_wrong_name_in_a_list_of_datasets_is_told() -> None:
+    with pytest.raises(StudyError, match=r"^Setting dataset\.name.* does not fit: .*'phantom'.*, found"):
+        load_study(None, ("dataset.name=[slake, mnist]",))
 
 
 @pytest.mark.parametrize("text", ["", "# nothing but a remark\n", "{}\n", "retrieval: {}\n"])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from engine_samples import CASES, prompts_with_neighbours, same
+from family_samples import every_family
 
 from tasks.engine.adapter import State, adapter_files
 from tasks.engine.base import Base, load_base
@@ -32,6 +33,7 @@ def trained(
     return engine.read()
 
 
+@every_family
 def test_the_same_seed_gives_the_same_bytes(
     engine: Engine, features: Features, examples: list[Example], tiny_folder: object
 ) -> None:
@@ -64,6 +66,7 @@ def test_without_dropout_one_example_has_nothing_to_chance(
     assert same(trained(engine, features, one, seed=5), trained(engine, features, one, seed=6))
 
 
+@every_family
 def test_the_base_is_untouched(engine: Engine, features: Features, examples: list[Example]) -> None:
     def frozen() -> State:
         tensors = {**dict(engine.peft.named_parameters()), **dict(engine.peft.named_buffers())}
@@ -77,6 +80,7 @@ def test_the_base_is_untouched(engine: Engine, features: Features, examples: lis
     assert all(not torch.equal(changed[name], start[name]) for name in start)
 
 
+@every_family
 def test_only_the_adapter_has_gradients(engine: Engine, features: Features, examples: list[Example]) -> None:
     trained(engine, features, examples, seed=5, epochs=1)
     assert all(parameter.grad is None for parameter in engine.peft.parameters())
@@ -107,6 +111,7 @@ def test_so_it_is_where_training_was_broken_off(engine: Engine, features: Featur
     assert all(parameter.grad is None for parameter in engine.peft.parameters())
 
 
+@every_family
 def test_it_learns_eight_examples_by_heart(tiny_base: Base, features: Features) -> None:
     """Its answers end where they were taught to, each at its own length."""
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -115,9 +120,9 @@ def test_it_learns_eight_examples_by_heart(tiny_base: Base, features: Features) 
     engine.switch(engine.initial_state(0))
     before, tokens = mean_loss(engine, features, examples, 8)
     assert tokens == sum(len(example.answer_ids) for example in examples)
-    loss, steps = train(engine, features, examples, epochs=40, batch_size=8, learning_rate=3e-3, seed=0)
+    loss, steps = train(engine, features, examples, epochs=60, batch_size=8, learning_rate=3e-3, seed=0)
     after, _ = mean_loss(engine, features, examples, 8)
-    assert steps == 40
+    assert steps == 60
     assert after < loss < before
     assert after < before * 0.6  # the tiny model's logits are bounded, and so its loss from below
     assert generate(engine, features, examples, batch_size=8, max_new_tokens=24) == [case.answer for case in CASES]

@@ -8,55 +8,36 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from engine_samples import CASES, IMAGES, chat_text, logits, pixel_inputs, spread
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from engine_samples import CASES, IMAGES, logits
+from family_samples import Twin, every_family
 
-from tasks.engine.base import Base, load_base
+from tasks.engine.base import Base
 from tasks.engine.batch import collate, encode
 from tasks.engine.prompt import build_prompt
 from tasks.engine.vision import FEATURES, Features, encode_images, load_features, to_rgb
 from tasks.records import Image
 
 
-def text_and_images(number: int, k: int) -> tuple[str, list[str]]:
-    shown = [CASES[(number + 1 + i) % len(CASES)] for i in reversed(range(k))]
-    turns = [*((case.question, case.answer) for case in shown), (CASES[number].question, None)]
-    return chat_text(turns), [case.image_id for case in [*shown, CASES[number]]]
-
-
-def check_against_pixels(base: Base, features: Features, number: int, k: int) -> None:
-    prompt = build_prompt(CASES[number], [CASES[(number + 1 + i) % len(CASES)] for i in range(k)])
-    batch = collate(base, features, encode(base, features, [prompt]), answers=False)
-    expected = pixel_inputs(base, *text_and_images(number, k))
-    assert torch.equal(batch.inputs["input_ids"], expected["input_ids"])
-    assert torch.equal(batch.inputs["image_grid_thw"], expected["image_grid_thw"])
-    found = logits(base.model, batch.inputs)
-    torch.testing.assert_close(found, logits(base.model, expected), rtol=0, atol=1e-5)
+@every_family
+@pytest.mark.parametrize(("number", "k"), [(n, 0) for n in range(len(IMAGES))] + [(0, 1), (2, 2), (5, 3)])
+def test_features_give_the_logits_of_the_pixels(
+    twin: Twin, tiny_base: Base, features: Features, number: int, k: int
+) -> None:
+    shown = [CASES[(number + 1 + i) % len(CASES)] for i in range(k)]
+    batch = collate(
+        tiny_base, features, encode(tiny_base, features, [build_prompt(CASES[number], shown)]), answers=False
+    )
+    turns = [*((case.question, case.answer) for case in reversed(shown)), (CASES[number].question, None)]
+    images = [case.image_id for case in [*reversed(shown), CASES[number]]]
+    expected = twin.row(tiny_base, turns, images, None)
+    others = expected.keys() - {"pixel_values"}
+    assert others | {"mm_encoder_outputs"} == batch.inputs.keys()
+    assert all(torch.equal(batch.inputs[name], expected[name]) for name in others)
+    found = logits(tiny_base.model, batch.inputs)
+    torch.testing.assert_close(found, logits(tiny_base.model, expected), rtol=0, atol=1e-5)
     # An image that changed would have been noticed.
     blank = expected | {"pixel_values": torch.zeros_like(expected["pixel_values"])}
-    assert (logits(base.model, blank) - found).abs().max() > 0.1
-
-
-@pytest.mark.parametrize(("number", "k"), [(n, 0) for n in range(len(IMAGES))] + [(0, 1), (2, 2), (5, 3)])
-def test_features_give_the_logits_of_the_pixels(tiny_base: Base, features: Features, number: int, k: int) -> None:
-    check_against_pixels(tiny_base, features, number, k)
-
-
-def test_so_they_do_for_qwen2_5_vl(tiny_base: Base, tiny_folder: Path, tmp_path: Path) -> None:
-    config = tiny_base.model.config
-    text: dict[str, Any] = config.text_config.to_dict()
-    del text["model_type"]
-    tower = {"depth": 2, "hidden_size": 64, "intermediate_size": 96, "num_heads": 2, "out_hidden_size": 64}
-    marks = {name: getattr(config, name) for name in ("image_token_id", "video_token_id", "vision_start_token_id")}
-    tower |= {"window_size": 56, "fullatt_block_indexes": [1]}
-    model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=tower, **marks)).eval()
-    spread(model)
-    for part in (model, tiny_base.tokenizer, tiny_base.image_processor):
-        part.save_pretrained(tmp_path)
-    base = load_base(str(tmp_path), device="cpu")
-    features = encode_images(base, IMAGES)
-    for number, k in ((1, 0), (4, 0), (2, 2)):
-        check_against_pixels(base, features, number, k)
+    assert (logits(tiny_base.model, blank) - found).abs().max() > 0.1
 
 
 def test_sizes_and_shapes_differ(features: Features) -> None:

@@ -10,14 +10,15 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoTokenizer,
     GenerationConfig,
+    PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
 
+from tasks.engine.families.family import Family
+from tasks.engine.families.registry import family_of, refuse_foreign
 from tasks.engine.identity import resolve
+from tasks.engine.memory import check_memory
 from tasks.errors import StudyError
-
-KINDS = ("qwen2_vl", "qwen2_5_vl")
-"""Model types whose text model takes the tower's output as it is, so that it can be computed once."""
 
 
 @dataclass(frozen=True)
@@ -36,54 +37,75 @@ class Base:
         """Where the weights are."""
         return torch.device(self.model.device)
 
+    @property
+    def config(self) -> Any:
+        """The model's configuration, whatever adapter it carries."""
+        return self.model.config
+
+    @property
+    def family(self) -> Family:
+        """What is particular to models of its type."""
+        return family_of(self.config.model_type, "the base")
+
 
 def load_base(name: str, revision: str | None = None, device: str = "auto", max_pixels: int | None = None) -> Base:
     """Load a base for inference, every weight frozen.
 
     Args:
-        name: a local folder, a hub id, or `embedded`.
+        name: a preset, a local folder, a hub id, or `embedded`.
         revision: hub branch, tag or commit.
         device: `auto`, `cpu` or `cuda`; bfloat16 on CUDA, float32 on CPU.
         max_pixels: upper bound on a resized image's pixels; the processor's own if None.
 
-    Raises StudyError where the model is absent, incomplete or of another kind.
+    Raises StudyError where the model is absent, incomplete, of another kind, or too large for this machine.
     """
     place = resolve(name)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise StudyError("Setting model.device is cuda, but this machine has no CUDA device: set it to auto or cpu.")
+    config = _config(place, revision)
+    family = family_of(config.model_type, place)
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
     try:
-        config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
-        if config.model_type in KINDS:
-            tokenizer, image_processor, model = _load(place, revision, config.image_token_id, device)
+        check_memory(config, dtype, device, place)
+        tokenizer, image_processor, model = _load(place, revision, family, config, dtype)
+    except StudyError:
+        raise
     except (MemoryError, torch.OutOfMemoryError):
         raise StudyError(f"Too little memory to load {place}: free some, or choose a smaller model.") from None
     except Exception as error:  # tokenizers raises plain Exception, safetensors and huggingface_hub their own kinds
         raise StudyError(_reason(place, error)) from None
-    if config.model_type not in KINDS:
-        raise StudyError(
-            f"Expected model.name to be a vision-language model of type {' or '.join(KINDS)}, found {place} of type "
-            f"{config.model_type}: choose another, as Qwen/Qwen2-VL-2B-Instruct."
-        )
     if max_pixels is not None:
-        # An image below the lower bound grows by whole rows of patches, which must not carry it past the upper one.
-        smallest = min(image_processor.size["shortest_edge"], max_pixels // 4)
-        image_processor.size = {"shortest_edge": smallest, "longest_edge": max_pixels}
+        family.limit(config, image_processor, max_pixels)
     model.requires_grad_(False).eval().to(device)
     return Base(model, tokenizer, image_processor, model.config.image_token_id)
 
 
-def _load(place: str, revision: str | None, image_token_id: int, device: str) -> tuple[Any, Any, Any]:
+def _config(place: str, revision: str | None) -> Any:
+    """The model's configuration; StudyError where there is none that transformers reads."""
+    try:
+        kind = PreTrainedConfig.get_config_dict(place, revision=revision)[0].get("model_type", "")
+        refuse_foreign(kind, place)
+        return AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
+    except StudyError:
+        raise
+    except Exception as error:
+        raise StudyError(_reason(place, error)) from None
+
+
+def _load(place: str, revision: str | None, family: Family, config: Any, dtype: torch.dtype) -> tuple[Any, Any, Any]:
     """Tokenizer, image processor and model; raises where one of them is incomplete."""
     # Unless refused, a model that brings its own code asks at the terminal whether to run it.
     source: dict[str, Any] = {"pretrained_model_name_or_path": place, "revision": revision, "trust_remote_code": False}
     tokenizer = AutoTokenizer.from_pretrained(**source)
-    _try_tokenizer(tokenizer, image_token_id)
+    _try_tokenizer(tokenizer, family, config)
+    if tokenizer.pad_token is None:  # any token will do, where the mask is 0
+        tokenizer.pad_token = tokenizer.eos_token
     image_processor = AutoImageProcessor.from_pretrained(**source)
     loaded: Any = AutoModelForImageTextToText.from_pretrained(
         **source,
-        dtype=torch.bfloat16 if device == "cuda" else torch.float32,
+        dtype=dtype,
         use_safetensors=True,
         output_loading_info=True,
     )
@@ -96,12 +118,12 @@ def _load(place: str, revision: str | None, image_token_id: int, device: str) ->
     return tokenizer, image_processor, model
 
 
-def _try_tokenizer(tokenizer: Any, image_token_id: int) -> None:
+def _try_tokenizer(tokenizer: Any, family: Family, config: Any) -> None:
     """Raise ValueError where a word or an image's placeholder gets lost: without its files, a tokenizer is empty."""
     content = [{"type": "image"}, {"type": "text", "text": "lung"}]
-    text = tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
+    text = family.text(tokenizer, config, [{"role": "user", "content": content}])
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if ids.count(image_token_id) != 1 or "lung" not in tokenizer.decode(ids):
+    if ids.count(config.image_token_id) != 1 or "lung" not in tokenizer.decode(ids):
         raise ValueError("its tokenizer or chat template is incomplete")
 
 

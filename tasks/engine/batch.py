@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from tasks.engine.base import Base
+from tasks.engine.families.family import Rows
 from tasks.engine.prompt import Prompt
 from tasks.engine.vision import Features
 
@@ -43,24 +43,24 @@ class Batch:
 def encode(base: Base, features: Features, prompts: Sequence[Prompt]) -> list[Example]:
     """Tokenise prompts in the base's own chat format."""
     tokenizer, marks = base.tokenizer, _marks(base)
-    texts: list[Any] = [
-        tokenizer.apply_chat_template(
-            [_plain_message(message, marks) for message in prompt.messages], tokenize=False, add_generation_prompt=True
-        )
+    texts = [
+        base.family.text(tokenizer, base.config, [_plain_message(message, marks) for message in prompt.messages])
         for prompt in prompts
     ]
+    start = [tokenizer.bos_token_id] if base.family.begins and tokenizer.bos_token_id is not None else []
     ends = [_plain(prompt.answer, marks) + str(tokenizer.eos_token) for prompt in prompts]
     prompt_ids = _token_ids(tokenizer, texts)
     answer_ids = _token_ids(tokenizer, ends)
     return [
-        Example(tuple(_expand(base, features, ids, prompt.image_ids)), tuple(answer), prompt.image_ids)
+        Example((*start, *_expand(base, features, ids, prompt.image_ids)), tuple(answer), prompt.image_ids)
         for ids, answer, prompt in zip(prompt_ids, answer_ids, prompts, strict=True)
     ]
 
 
 def _marks(base: Base) -> re.Pattern[str]:
-    """The strings that the tokenizer takes for special tokens."""
+    """The strings that the tokenizer takes for special tokens, and those that end a turn in the family's format."""
     tokens = {*base.tokenizer.all_special_tokens, str(base.tokenizer.convert_ids_to_tokens(base.image_token_id))}
+    tokens |= {*base.family.marks(base.tokenizer, base.config)}
     tokens |= {token.content for token in base.tokenizer.added_tokens_decoder.values() if token.special}
     marks = {token.strip() for token in tokens}
     return re.compile("|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True) if len(mark) > 1))
@@ -113,16 +113,11 @@ def collate(base: Base, features: Features, examples: Sequence[Example], answers
         if answers:
             labels[row, len(example.prompt_ids) : len(tokens)] = torch.tensor(example.answer_ids)
     names = [name for example in examples for name in example.image_ids]
-    device = base.device
-    pooled: Any = tuple(features.of(name).to(device) for name in names)  # one tensor an image, as the tower gives them
-    inputs = {
-        "input_ids": ids.to(device),
-        "attention_mask": mask.to(device),
-        "mm_token_type_ids": (ids == base.image_token_id).int().to(device),
-        "image_grid_thw": torch.tensor([features.grids[name] for name in names]).to(device),
-        "mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=pooled)},
-    }
-    return Batch(inputs, labels.to(device))
+    images = tuple(features.of(name).to(base.device) for name in names)
+    rows_told = Rows(ids, labels != IGNORED, images, tuple(features.grids[name] for name in names))
+    inputs = {"input_ids": ids, "attention_mask": mask, **base.family.inputs(base.config, rows_told)}
+    inputs = {name: each.to(base.device) if isinstance(each, torch.Tensor) else each for name, each in inputs.items()}
+    return Batch(inputs, labels.to(base.device))
 
 
 def shuffled(examples: Sequence[Example], batch_size: int, generator: torch.Generator) -> list[list[Example]]:

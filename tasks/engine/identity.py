@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from tasks.engine.families.registry import PRESETS
 from tasks.errors import StudyError
 from tasks.store import tree_digest
 
@@ -11,7 +12,9 @@ EMBEDDED = Path(__file__).parents[2] / "data" / "base"
 
 def resolve(name: str) -> str:
     """The folder or hub id that `model.name` stands for."""
-    return str(EMBEDDED) if name == "embedded" else name
+    if name == "embedded":
+        return str(EMBEDDED)
+    return PRESETS[name].place if name in PRESETS else name
 
 
 def identify(name: str, revision: str | None) -> str:
@@ -32,7 +35,11 @@ def identify(name: str, revision: str | None) -> str:
     except (OSError, ValueError):
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise StudyError(
-            f"Expected model.name to be a local Hugging Face folder or a hub id, found {name!r}, which is no folder "
-            f"and could not be had from the hub{offline}: download it first and give its folder."
+            f"Expected model.name to be a preset, a local Hugging Face folder or a hub id, found {name!r}, which is no "
+            f"folder and could not be had from the hub{offline}: {_remedy(name)}."
         ) from None
     return f"{place}@{Path(str(config)).parent.name}"
+
+
+def _remedy(name: str) -> str:
+    return PRESETS[name].remedy if name in PRESETS else "download it first and give its folder"

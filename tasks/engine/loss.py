@@ -15,7 +15,11 @@ def answer_logits(base: Base, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]
     hidden = base.model.model(**batch.inputs, use_cache=False).last_hidden_state
     # The hidden state before a token predicts it.
     wanted = batch.labels[:, 1:] != IGNORED
-    return base.model.lm_head(hidden[:, :-1][wanted]), batch.labels[:, 1:][wanted]
+    logits = base.model.lm_head(hidden[:, :-1][wanted])
+    bound = getattr(base.config.get_text_config(), "final_logit_softcapping", None)
+    if bound is not None:  # Gemma 2, PaliGemma 2's text model, bounds its logits after the projection
+        logits = torch.tanh(logits / bound) * bound
+    return logits, batch.labels[:, 1:][wanted]
 
 
 def answer_loss(base: Base, batch: Batch) -> torch.Tensor:

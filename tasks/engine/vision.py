@@ -79,16 +79,12 @@ def encode_images(base: Base, images: Sequence[Image], batch_size: int = 32) -> 
     pieces: list[torch.Tensor] = []
     total = 0
     for batch in _batches(images, batch_size):
-        inputs = base.image_processor(images=[to_rgb(image.data) for image in batch], return_tensors="pt")
-        grid = inputs["image_grid_thw"]
-        features = base.model.get_image_features(
-            inputs["pixel_values"].to(base.device), image_grid_thw=grid.to(base.device)
-        ).pooler_output
-        for image, piece, shape in zip(batch, features, grid.tolist(), strict=True):
-            starts[image.id], grids[image.id] = total, (shape[0], shape[1], shape[2])
+        pixels = base.image_processor(images=[to_rgb(image.data) for image in batch], return_tensors="pt")
+        for image, (piece, grid) in zip(batch, base.family.see(base.model, pixels.to(base.device)), strict=True):
+            starts[image.id], grids[image.id] = total, grid
             total += len(piece)
             pieces.append(piece.cpu())
-    return Features(torch.cat(pieces), starts, grids, base.model.config.vision_config.spatial_merge_size)
+    return Features(torch.cat(pieces), starts, grids, base.family.merge(base.config))
 
 
 def _batches(images: Sequence[Image], batch_size: int) -> Iterator[Sequence[Image]]:

@@ -11,7 +11,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.svm import LinearSVC
 
-from tasks.evaluate.normalise import HAN, normalise
+from tasks.normalise import HAN, normalise
 from tasks.records import Case, Kind, Neighbour
 
 

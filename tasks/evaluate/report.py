@@ -5,7 +5,7 @@ from typing import Any
 
 from tasks.evaluate.score import Tally, bleu_signatures, pool, scores
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BASELINES = ("base", "majority", "question_only", "copy_nearest")
 """What a configuration stands beside: the untrained base on the same prompts, and three that need no model."""
 
@@ -33,8 +33,8 @@ def assemble(
     Args:
         shared: each hospital's `scores.json`.
         rounds: one row a round, in order.
-        about: what is known of the run itself: `run`, `settings`, `dataset`, `partition`, `timings_s`,
-            `peak_memory_bytes`.
+        about: what is known of the run itself: `run`, `settings`, `dataset`, `partition`, `split`,
+            `timings_s`, `peak_memory_bytes`.
     """
     table = score_table(shared)
     return {
@@ -45,12 +45,21 @@ def assemble(
         "rounds": list(rounds),
         "dataset": about["dataset"],
         "partition": about["partition"],
+        "split": about["split"],
         "definitions": {"bleu": bleu_signatures(), "test_cases": "every test case once, at its own hospital"},
         "settings": about["settings"],
         "timings_s": about["timings_s"],
         "peak_memory_bytes": about["peak_memory_bytes"],
     }
 
+
+SPLITS = {
+    "none": "as published, so test cases may share images with training (see the audit)",
+    "image": "no test image is a training image",
+    "near_duplicate": "no test image is a training image or a copy of one",
+    "patient": "no test image is a training image, a copy of one, or of a patient in training",
+}
+"""What `partition.disjoint` means for the scores."""
 
 HEADINGS = ("", "closed n", "accuracy", "F1", "open n", "exact", "BLEU", "ROUGE-L", "recall")
 
@@ -73,7 +82,11 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 def markdown(results: Mapping[str, Any]) -> str:
     """The results as Markdown: headline scores, hospitals, rounds."""
-    parts = [f"# Results of {results['run']}", _markdown_table(HEADINGS, score_rows(results))]
+    parts = [
+        f"# Results of {results['run']}",
+        f"Split: {SPLITS[results['split']['disjoint']]}.",
+        _markdown_table(HEADINGS, score_rows(results)),
+    ]
     for name, row in results["configurations"].items():
         hospitals = [(hospital, *_cells(each)) for hospital, each in row["hospitals"].items()]
         parts += [f"## {name} by hospital", _markdown_table(HEADINGS, hospitals)]

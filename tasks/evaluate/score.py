@@ -15,7 +15,7 @@ from rouge_score.tokenizers import Tokenizer
 from sacrebleu.metrics.bleu import BLEU
 from sklearn.metrics import f1_score
 
-from tasks.evaluate.normalise import HAN, normalise, yes_no
+from tasks.normalise import HAN, normalise, yes_no
 from tasks.records import Kind
 
 NEITHER = "(neither)"

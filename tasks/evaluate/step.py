@@ -8,7 +8,12 @@ from tasks.step import Folder, stage
 from tasks.store import Ref
 
 
-@stage("predictions", area="hospitals/{hospital}", code=["evaluate", "engine"], title="{configuration} {hospital}")
+@stage(
+    "predictions",
+    area="hospitals/{hospital}",
+    code=["evaluate", "engine", "normalise"],
+    title="{configuration} {hospital}",
+)
 def predict(
     folder: Folder,
     hospital: str,
@@ -47,7 +52,7 @@ def predict(
         write_table(sink, Prediction, _predictions(configuration, hospital, test, answers, shown))
 
 
-@stage("baselines", area="hospitals/{hospital}", code=["evaluate"], title="baselines {hospital}")
+@stage("baselines", area="hospitals/{hospital}", code=["evaluate", "normalise"], title="baselines {hospital}")
 def answer_baselines(folder: Folder, hospital: str, cases: Ref, library: Ref, seed: int) -> None:
     """What needs no model, answered from the hospital's own training cases."""
     from tasks.evaluate.baselines import copy_nearest, majority, question_only
@@ -80,7 +85,7 @@ def _predictions(
     ]
 
 
-@stage("scores", area="shared", code=["evaluate"], title="score {hospital}")
+@stage("scores", area="shared", code=["evaluate", "normalise"], title="score {hospital}")
 def score_hospital(folder: Folder, hospital: str, predictions: list[Ref]) -> None:
     """Counts and sums over a hospital's answers, for each configuration: all that leaves the hospital."""
     from tasks.evaluate.score import Row, score_row, summarise

@@ -1,43 +1,170 @@
-"""The datasets by name."""
+"""The datasets by name: how each is read, and what a user has to know of it."""
 
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tasks.errors import StudyError
-from tasks.ingest import phantom, slake, vqa_rad
+from tasks.ingest import hub, medpix, omnimedvqa, path_vqa, phantom, pmc_vqa, roco, rocov2, slake, table, vqa_rad
+from tasks.ingest.merge import merge
 from tasks.ingest.source import Source, check
 from tasks.ingest.split import make_test_split
+from tasks.records import Caption, Case
+from tasks.store import tree_digest
 
 
-def ingest(
-    name: str, root: Path | None, language: str, frames: bool, test_fraction: float, images: int, seed: int
-) -> Source:
-    """Read or draw a dataset; see DatasetSettings for the arguments.
+@dataclass(frozen=True)
+class Options:
+    """What readers are asked for; see DatasetSettings."""
 
-    A published dataset that came without test cases gets a test split whose images are in no other split.
+    language: str
+    frames: bool
+    test_fraction: float
+    images: int
+    max_rejected: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One dataset: its reader, and its line in `fed-rag datasets`."""
+
+    read: Callable[[Path | None, Options], Source]
+    layout: str
+    """Files expected at `dataset.root`."""
+    licence: str
+    needs: str
+    """What a user does to have it."""
+    hub: str | None = None
+    """Its id on the Hugging Face hub, where its files there can be read as they are."""
+    drawn: bool = False
+    """Made by this project: it needs no root, and no test split is added."""
+
+
+def _phantom(public: bool) -> Callable[[Path | None, Options], Source]:
+    return lambda _, ask: phantom.read(images=ask.images, seed=ask.seed, public=public, test_fraction=ask.test_fraction)
+
+
+def _pmc_vqa(name: str) -> Callable[[Path | None, Options], Source]:
+    return lambda root, ask: pmc_vqa.read(root, name=name, max_rejected=ask.max_rejected)
+
+
+DATASETS = {
+    "phantom": Dataset(_phantom(public=False), "none", "Apache-2.0", "nothing: drawn here", drawn=True),
+    "phantom-public": Dataset(
+        _phantom(public=True), "none", "Apache-2.0", "nothing: drawn here, all of it training cases", drawn=True
+    ),
+    "vqa-rad": Dataset(
+        lambda root, ask: vqa_rad.read(root, frames=ask.frames, max_rejected=ask.max_rejected),
+        "VQA_RAD Dataset Public.json + VQA_RAD Image Folder/ (OSF); trainset.json, testset.json, images/ (MEVF); "
+        "data/{train,test}-*.parquet (Hugging Face)",
+        "CC0",
+        "download from OSF (osf.io/89kps), or the hub",
+        hub="flaviagiammarino/vqa-rad",
+    ),
+    "slake": Dataset(
+        lambda root, ask: slake.read(root, language=ask.language, max_rejected=ask.max_rejected),
+        "train.json, validate.json, test.json, imgs/xmlabN/source.jpg",
+        "CC-BY-4.0",
+        "download from med-vqa.com/slake and unpack imgs.zip; dataset.language is en, zh or all",
+    ),
+    "path-vqa": Dataset(
+        lambda root, ask: path_vqa.read(root, max_rejected=ask.max_rejected),
+        "data/{train,validation,test}-*.parquet",
+        "MIT (card); the images belong to their publishers",
+        "the hub, or a download of its Parquet files",
+        hub="flaviagiammarino/path-vqa",
+    ),
+    "omnimedvqa": Dataset(
+        lambda root, ask: omnimedvqa.read(root, max_rejected=ask.max_rejected),
+        "QA_information/{Open-access,Restricted-access}/*.json, Images/",
+        "that of each image's own dataset",
+        "download and unpack OmniMedVQA.zip; restricted images only from their owners",
+    ),
+    "pmc-vqa": Dataset(
+        _pmc_vqa("pmc-vqa"),
+        "train.csv, test.csv, images/",
+        "that of each article",
+        "download and unpack images.zip (19 GB)",
+    ),
+    "pmc-vqa-v2": Dataset(
+        _pmc_vqa("pmc-vqa-v2"),
+        "train_2.csv, test_2.csv, images_2/ or figures/",
+        "that of each article",
+        "download and unpack images_2.zip (2 GB)",
+    ),
+    "roco": Dataset(
+        lambda root, ask: roco.read(root, max_rejected=ask.max_rejected),
+        "data/{train,validation,test}/radiology/{captions.txt,dlinks.txt,images/}",
+        "that of each article (licences.txt)",
+        "clone razorx89/roco-dataset and run its scripts/fetch.py; captions only",
+    ),
+    "rocov2": Dataset(
+        lambda root, ask: rocov2.read(root, max_rejected=ask.max_rejected),
+        "{train,valid,test}_captions.csv, {train,valid,test}_concepts.csv, {train,valid,test}/ID.jpg; "
+        "data/{train,validation,test}-*.parquet (Hugging Face)",
+        "CC BY-NC-SA 4.0 (Hugging Face card)",
+        "download from Zenodo, or the hub (19 GB); captions only",
+        hub="eltorio/ROCOv2-radiology",
+    ),
+    "medpix": Dataset(
+        lambda root, ask: medpix.read(root, max_rejected=ask.max_rejected),
+        "Descriptions.json, Case_topic.json, images/, splitted_dataset/data_{train,dev,test}.jsonl",
+        "none stated: do not redistribute",
+        "clone the MedPix 2.0 repository; captions only",
+    ),
+    "table": Dataset(
+        lambda root, ask: table.read(root, language=ask.language, max_rejected=ask.max_rejected),
+        "one *.csv, *.jsonl or *.parquet with image, question, answer[, kind, modality, organ, patient, split]",
+        "the owner's",
+        "an export of a hospital; images may be DICOM files",
+    ),
+}
+
+
+def ingest(sources: Iterable[tuple[str, Path | None]], ask: Options) -> Source:
+    """Read or draw each dataset, and put several together.
+
+    A published dataset that came without a test split gets one whose images are in no other split.
     Raises StudyError for whatever is wrong with the files.
     """
-    drawn: dict[str, Callable[[], Source]] = {
-        "phantom": partial(phantom.read, images=images, seed=seed, public=False, test_fraction=test_fraction),
-        "phantom-public": partial(phantom.read, images=images, seed=seed, public=True, test_fraction=test_fraction),
-    }
-    published: dict[str, Callable[[], Source]] = {
-        "vqa-rad": partial(vqa_rad.read, root, frames=frames),
-        "slake": partial(slake.read, root, language=language),
-    }
-    readers = drawn | published
-    if name not in readers:
-        raise StudyError(f"Expected dataset.name to be one of {', '.join(readers)}, found {name!r}: choose one.")
-    source = readers[name]()
+    found = {name: _ingest_one(name, root, ask) for name, root in sources}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    merged = merge(found)
+    check(merged)
+    return merged
+
+
+def state(name: str, root: Path | None) -> str:
+    """What changes with a dataset's files: the digest of its folder, or its commit on the hub; "" where it has none."""
+    if root is None and (repository := DATASETS[name].hub):
+        return hub.fetch(name, repository).name
+    return tree_digest(root) if root and root.is_dir() else ""
+
+
+def _ingest_one(name: str, root: Path | None, ask: Options) -> Source:
+    if name not in DATASETS:
+        raise StudyError(f"Expected dataset.name to be one of {', '.join(DATASETS)}, found {name!r}: choose one.")
+    dataset = DATASETS[name]
+    revisions = {}
+    if root is None and dataset.hub:
+        root = hub.fetch(name, dataset.hub)
+        revisions = {name: root.name}
+    source = replace(dataset.read(root, ask), revisions=revisions)
     check(source)
-    if name in published and not any(case.split == "test" for case in source.cases):
-        return _with_test_split(source, test_fraction, seed)
-    return source
+    return source if dataset.drawn else _with_test_split(source, ask)
 
 
-def _with_test_split(source: Source, fraction: float, seed: int) -> Source:
-    cases = make_test_split(source.cases, fraction, seed)
-    made = sum(case.split == "test" for case in cases)
-    return replace(source, cases=cases, notes=source.notes | {"cases made into a test split": made})
+def _with_test_split(source: Source, ask: Options) -> Source:
+    if any(record.split == "test" for record in source.records):
+        return source
+    if not source.cases:
+        captions = make_test_split(source.captions, ask.test_fraction, ask.seed)
+        return replace(source, captions=captions, notes=source.notes | _made("captions", captions))
+    cases = make_test_split(source.cases, ask.test_fraction, ask.seed)
+    return replace(source, cases=cases, notes=source.notes | _made("cases", cases))
+
+
+def _made(what: str, records: Sequence[Case | Caption]) -> dict[str, int]:
+    return {f"{what} made into a test split": sum(record.split == "test" for record in records)}

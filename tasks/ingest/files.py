@@ -4,6 +4,7 @@ Published datasets are other people's files: downloads break off, archives unpac
 fields or name files outside the dataset. Every such finding is a StudyError, made by `problem`.
 """
 
+import csv
 import json
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import StudyError
+from tasks.records import Split
 
 NULLS = ("", "NULL")
 """Texts that stand for null; VQA-RAD writes both `"NULL"` and null."""
@@ -24,9 +26,18 @@ BATCH_ROWS = 64
 Value = TypeVar("Value")
 
 
-def problem(where: str, expected: str, found: str, remedy: str) -> StudyError:
-    """The error for one finding: `where: expected ..., found ...; remedy.`"""
-    return StudyError(f"{where}: expected {expected}, found {found}; {remedy}.")
+class FindingError(StudyError):
+    """One finding in a published file: `where: expected ..., found ...; remedy.`"""
+
+    def __init__(self, where: str, reason: str, remedy: str) -> None:
+        super().__init__(f"{where}: {reason}; {remedy}.")
+        self.reason = reason
+        """The finding alone. It names no path, since artifacts keep it."""
+
+
+def problem(where: str, expected: str, found: str, remedy: str) -> FindingError:
+    """The error for one finding; only `where` may hold a path."""
+    return FindingError(where, f"expected {expected}, found {found}", remedy)
 
 
 def find_root(root: Path | None, dataset: str, layouts: Sequence[str]) -> tuple[Path, str]:
@@ -66,7 +77,7 @@ def resolve(root: Path, *parts: str, where: str) -> Path:
     except (OSError, RuntimeError, ValueError):  # too long a name, a loop of links, a zero byte
         inside = False
     if not inside:
-        raise problem(where, f"a file inside {root}", reprlib.repr("/".join(parts)), "correct the row")
+        raise problem(where, "a file inside the dataset's folder", "a path that leaves it", "correct the row")
     return path
 
 
@@ -78,11 +89,28 @@ class Row:
     number: int
     """1 is the first row of the file."""
     values: Mapping[str, Any]
+    split: Split = "train"
+    """That its file belongs to."""
+    index: int = 0
+    """Its place in the split: 0 is the first row of the split's first file."""
+    private: bool = False
+    """Its values may be about a patient: no message quotes them."""
+    fault: FindingError | None = None
+    """Why the row could not be taken apart."""
 
     @property
     def where(self) -> str:
         """File and row, for messages."""
         return f"{self.path}, row {self.number}"
+
+    @property
+    def place(self) -> str:
+        """The same without the folder, for what artifacts keep."""
+        return f"{self.path.name}, row {self.number}"
+
+    def shown(self, value: Any) -> str:
+        """A value as messages show it."""
+        return "another value" if self.private else reprlib.repr(value)
 
     def value(self, field: str) -> Any:
         """A field as published; refused where the row lacks it."""
@@ -107,7 +135,7 @@ class Row:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, str | int | float) or not _is_unicode(str(value)):
-            raise problem(self.where, f"text in field {field!r}", reprlib.repr(value), "correct the row")
+            raise problem(self.where, f"text in field {field!r}", self.shown(value), "correct the row")
         text = " ".join(str(value).split())
         return None if text in NULLS else text
 
@@ -116,7 +144,7 @@ class Row:
         text = self.text(field)
         if text.lower() not in choices:
             expected = f"one of {', '.join(choices)} in field {field!r}"
-            raise problem(self.where, expected, reprlib.repr(text), "correct the row")
+            raise problem(self.where, expected, self.shown(text), "correct the row")
         return choices[text.lower()]
 
 
@@ -125,12 +153,11 @@ def _is_unicode(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path, split: Split = "train") -> list[Row]:
     """The rows of a JSON file, which must be a list of objects and not empty."""
     expected, remedy = "a JSON list of objects", "restore the file as published"
     try:
-        # NaN is how pandas writes a missing value.
-        values = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=lambda _: None)
+        values = parse_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise problem(str(path), expected, f"an unreadable file ({error.strerror})", remedy) from None
     except (ValueError, RecursionError) as error:
@@ -140,24 +167,83 @@ def read_rows(path: Path) -> list[Row]:
     for number, value in enumerate(values, 1):
         if not isinstance(value, dict):
             raise problem(f"{path}, row {number}", "an object", reprlib.repr(value), remedy)
-    return [Row(path, number, value) for number, value in enumerate(values, 1)]
+    return [Row(path, number, value, split, number - 1) for number, value in enumerate(values, 1)]
 
 
-def read_parquet(path: Path, fields: Sequence[str]) -> Iterator[Row]:
-    """The rows of a Parquet file, a few in memory at a time; refused where it lacks one of the fields."""
+def parse_json(text: str) -> Any:
+    """A JSON value. NaN is read as null: pandas writes it for a missing value."""
+    return json.loads(text, parse_constant=lambda _: None)
+
+
+def read_parquet(path: Path, fields: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
+    """The rows of a Parquet file, a few in memory at a time; refused where it lacks one of the fields.
+
+    Optional fields are read where the file has them.
+    """
     expected, remedy = f"a Parquet table with {', '.join(fields)}", "restore the file as published"
     try:
         with pq.ParquetFile(path) as table:
-            missing = [field for field in fields if field not in table.schema_arrow.names]
+            names = table.schema_arrow.names
+            missing = [field for field in fields if field not in names]
             if missing:
                 raise problem(f"{path}, row 1", expected, f"no field {missing[0]!r}", remedy)
+            columns = [field for field in (*fields, *optional) if field in names]
             number = 0
-            for batch in table.iter_batches(BATCH_ROWS, columns=list(fields)):
+            for batch in table.iter_batches(BATCH_ROWS, columns=columns):
                 for values in batch.to_pylist():
                     number += 1
-                    yield Row(path, number, values)
-    except (OSError, ValueError, pa.ArrowException) as error:
+                    yield Row(path, number, values, index=number - 1)
+    except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
         raise problem(str(path), expected, f"something else ({_one_line(error)})", remedy) from None
+
+
+def read_csv(path: Path, fields: Sequence[str], split: Split = "train") -> Iterator[Row]:
+    """The rows of a CSV file with a header; refused where that lacks one of the fields.
+
+    A row with more or fewer cells than the header is at fault; a quote that never ends makes the file unreadable.
+    """
+    expected, remedy = f"a CSV table in UTF-8 with {', '.join(fields)}", "restore the file as published"
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as source:
+            lines = csv.reader(source, strict=True)
+            header = [name.strip() for name in next(lines, [])]
+            if missing := [field for field in fields if header.count(field) != 1]:
+                found = f"{'no' if missing[0] not in header else 'more than one'} field {missing[0]!r}"
+                raise problem(f"{path}, row 1", expected, found, remedy)
+            for number, cells in enumerate(filter(None, lines), 1):  # a blank line has no cells
+                fault = None
+                if len(cells) != len(header):
+                    where = f"{path}, row {number}"
+                    fault = problem(where, f"{len(header)} cells", str(len(cells)), "correct the row")
+                yield Row(path, number, dict(zip(header, cells, strict=False)), split, number - 1, fault=fault)
+    except OSError as error:
+        raise problem(str(path), expected, f"an unreadable file ({error.strerror})", remedy) from None
+    except (ValueError, csv.Error) as error:
+        raise problem(str(path), expected, f"something else ({_one_line(error)})", remedy) from None
+
+
+def read_jsonl(path: Path, split: Split = "train") -> Iterator[Row]:
+    """The rows of a file with one JSON object a line; a line that is none is a row at fault."""
+    for number, line in read_lines(path):
+        try:
+            values = parse_json(line.decode("utf-8-sig"))
+        except (ValueError, RecursionError):
+            values = None
+        fault = None
+        if not isinstance(values, dict):
+            fault = problem(f"{path}, row {number}", "a JSON object", "something else", "correct the row")
+            values = {}
+        yield Row(path, number, values, split, number - 1, fault=fault)
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a text file that are not blank, numbered from 1."""
+    try:
+        with path.open("rb") as source:
+            yield from enumerate(filter(bytes.strip, source), 1)
+    except OSError as error:
+        found, remedy = f"an unreadable file ({error.strerror})", "restore the file as published"
+        raise problem(str(path), "a text file", found, remedy) from None
 
 
 def _one_line(error: Exception) -> str:

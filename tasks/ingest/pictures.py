@@ -1,4 +1,7 @@
-"""Guarded reading of image files: bytes as published, decoded once to be sure that they are a whole image."""
+"""Guarded reading of image files: bytes as published, decoded once to be sure that they are a whole image.
+
+Of a DICOM file only the pixels are taken, as a PNG.
+"""
 
 import io
 import re
@@ -7,8 +10,8 @@ from typing import NamedTuple
 
 import PIL.Image
 
-from tasks.errors import StudyError
-from tasks.ingest.files import problem
+from tasks.ingest.dicom import DicomError, is_dicom, to_png
+from tasks.ingest.files import FindingError, problem
 
 MAX_PIXELS = 80_000_000
 """The largest image accepted. Radiographs and mammograms have up to 30 million pixels; Pillow itself warns from 89."""
@@ -22,7 +25,7 @@ class Picture(NamedTuple):
     """An image that was decoded once, in whatever mode it was published (RGB, grayscale, CMYK, 16 bits)."""
 
     data: bytes
-    """As published."""
+    """As published; of a DICOM file, the PNG of its pixels."""
     width: int
     """In pixels."""
     height: int
@@ -39,7 +42,7 @@ def read_image(source: Path | bytes, where: str) -> Picture:
     nothing of that size is decoded) or narrower than MAX_ASPECT.
     """
     if isinstance(source, bytes):
-        return Picture(source, *_decode(source, where))
+        return _picture(source, where)
     where = f"{where}, image {source}"
     try:
         data = source.read_bytes()
@@ -47,6 +50,16 @@ def read_image(source: Path | bytes, where: str) -> Picture:
         raise _unfit(where, "no such file") from None
     except OSError as error:
         raise _unfit(where, f"an unreadable file ({error.strerror})") from None
+    return _picture(data, where)
+
+
+def _picture(data: bytes, where: str) -> Picture:
+    if is_dicom(data):
+        try:
+            data = to_png(data, MAX_PIXELS)
+        except DicomError as error:
+            remedy = "export the image anew (uncompressed, or as a PNG) or remove its rows"
+            raise problem(where, "a whole DICOM image", str(error), remedy) from None
     return Picture(data, *_decode(data, where))
 
 
@@ -74,11 +87,11 @@ def _decode(data: bytes, where: str) -> tuple[int, int]:
         return image.size
 
 
-def _unfit(where: str, found: str) -> StudyError:
+def _unfit(where: str, found: str) -> FindingError:
     return problem(where, "a whole image", found, "restore the file as published or remove its rows")
 
 
-def _too_large(where: str, found: str) -> StudyError:
+def _too_large(where: str, found: str) -> FindingError:
     return problem(
         where, f"an image of at most {MAX_PIXELS:,} pixels", f"{found} pixels", "scale it down or remove its rows"
     )

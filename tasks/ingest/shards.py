@@ -1,27 +1,63 @@
 """The Hugging Face Parquet layout: a split in one file or several, images inside the rows."""
 
+import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from tasks.ingest.files import Row, problem, read_parquet
 from tasks.ingest.pictures import Picture, read_image
+from tasks.ingest.source import Source, gather
+from tasks.records import Case, Kind, Split
 
+LAYOUTS = ("data/train-*.parquet", "train-*.parquet")
 FIELDS = ("image", "question", "answer")
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
-def read_split(folder: Path, split: str) -> Iterator[tuple[int, Row]]:
-    """The rows of a split with their index in the split (0 is the first row of the first file); none without files.
+def read_shards(folder: Path, dataset: str, max_rejected: float) -> Source:
+    """A dataset whose rows hold image, question and answer, without row ids, image names or answer types."""
 
-    Raises StudyError where one of the split's files is missing: the indices, and so the case ids, would shift.
+    def make(row: Row) -> Case:
+        answer = row.text_or_none("answer") or ""
+        return Case(
+            id=f"{dataset}:{row.split}:{row.index}",
+            image_id=digest_id(image_bytes(row)),
+            question=row.text("question"),
+            answer=answer,
+            kind=kind_of(answer),
+            split=row.split,
+            dataset=dataset,
+            language="en",
+        )
+
+    return gather(folder, read_splits(folder, FIELDS), make, read_row_image, max_rejected=max_rejected)
+
+
+def read_splits(folder: Path, fields: Sequence[str]) -> Iterator[Row]:
+    """The rows of all splits that have files, each with its index in its split.
+
+    Raises StudyError where one of a split's files is missing: the indices, and so the case ids, would shift.
     """
-    paths = sorted(folder.glob(f"{split}-*.parquet"))
-    _refuse_incomplete(folder, split, paths)
-    index = 0
-    for path in paths:
-        for row in read_parquet(path, FIELDS):
-            yield index, row
-            index += 1
+    for split in SPLITS:
+        paths = sorted(folder.glob(f"{split}-*.parquet"))
+        _refuse_incomplete(folder, split, paths)
+        index = count()
+        for path in paths:
+            for row in read_parquet(path, fields):
+                yield replace(row, split=split, index=next(index))
+
+
+def digest_id(data: bytes) -> str:
+    """The id of an image that has no name: equal bytes are one image."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def kind_of(answer: str) -> Kind:
+    """Closed for yes and no, where the dataset states no question type."""
+    return "closed" if answer.lower() in ("yes", "no") else "open"
 
 
 def _refuse_incomplete(folder: Path, split: str, paths: list[Path]) -> None:

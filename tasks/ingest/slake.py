@@ -1,6 +1,6 @@
 """SLAKE: 642 CT, MRI and X-ray images with questions in English and Chinese."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tasks.ingest.files import Row, find_root, read_rows, resolve
@@ -20,33 +20,35 @@ LANGUAGES = {"en": "en", "zh": "zh"}
 KINDS: dict[str, Kind] = {"closed": "closed", "open": "open"}
 
 
-def read(root: Path | None, *, language: str) -> Source:
+def read(root: Path | None, *, language: str, max_rejected: float = 0.0) -> Source:
     """Read SLAKE.
 
     Args:
         root: the folder that holds `train.json` and `imgs`.
         language: of the questions, `en`, `zh` or `all`.
+        max_rejected: the largest share of unusable rows.
 
     The two languages were split independently of each other: most images of the English test split are in the
     Chinese train split. With `all`, no image of a test case stays in training or validation.
     """
     folder, _ = find_root(root, NAME, ("train.json",))
-    found: list[tuple[Row, Case]] = []
-    for split, names in SPLITS:
-        path = next((folder / name for name in names if (folder / name).exists()), None)
-        for row in read_rows(path) if path else []:
-            asked_in = row.choice("q_lang", LANGUAGES)
-            if language in (asked_in, "all"):
-                found.append((row, _case(row, split, asked_in)))
-    clean = _without_test_images(found) if language == "all" else found
+    paths = [
+        (split, next((folder / name for name in names if (folder / name).exists()), None)) for split, names in SPLITS
+    ]
+
+    def make(row: Row) -> Case | str:
+        asked_in = row.choice("q_lang", LANGUAGES)
+        return _case(row, asked_in) if language in (asked_in, "all") else "rows in another language left out"
 
     def read_picture(row: Row) -> Picture:
         return read_image(resolve(folder, "imgs", row.text("img_name"), where=row.where), row.where)
 
-    return gather(clean, read_picture, {"rows left out whose image has a test case": len(found) - len(clean)})
+    rows = [row for split, path in paths if path for row in read_rows(path, split)]
+    source = gather(folder, rows, make, read_picture, max_rejected=max_rejected)
+    return _without_test_images(source) if language == "all" else source
 
 
-def _case(row: Row, split: Split, language: str) -> Case:
+def _case(row: Row, language: str) -> Case:
     """The case of a row; its answer is "" where the row has none."""
     modality, organ = row.text_or_none("modality"), row.text_or_none("location")
     return Case(
@@ -55,7 +57,7 @@ def _case(row: Row, split: Split, language: str) -> Case:
         question=row.text("question"),
         answer=row.text_or_none("answer") or "",
         kind=row.choice("answer_type", KINDS),
-        split=split,
+        split=row.split,
         dataset=NAME,
         language=language,
         modality=modality.lower() if modality else None,
@@ -64,7 +66,11 @@ def _case(row: Row, split: Split, language: str) -> Case:
     )
 
 
-def _without_test_images(found: Sequence[tuple[Row, Case]]) -> list[tuple[Row, Case]]:
-    """The rows, less those of train and validation whose image has a test case as well."""
-    tested = {case.image_id for _, case in found if case.split == "test"}
-    return [(row, case) for row, case in found if case.split == "test" or case.image_id not in tested]
+def _without_test_images(source: Source) -> Source:
+    """The source, less the cases of train and validation whose image has a test case as well."""
+    tested = {case.image_id for case in source.cases if case.split == "test"}
+    kept = [case for case in source.cases if case.split == "test" or case.image_id not in tested]
+    if len(kept) == len(source.cases):
+        return source
+    notes = source.notes | {"rows left out whose image has a test case": len(source.cases) - len(kept)}
+    return replace(source, cases=kept, notes=notes)

@@ -1,19 +1,32 @@
 """What every reader returns, and how its rows come together."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tasks.errors import StudyError
-from tasks.ingest.files import Row, problem
+from tasks.ingest.files import FindingError, Row, problem
 from tasks.ingest.pictures import Picture
 from tasks.records import Caption, Case, Finding, Image
 
 
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A published row that cannot be used."""
+
+    file: str
+    """Relative to the dataset's folder."""
+    row: int
+    """1 is the first row of the file."""
+    reason: str
+    """What was expected and what was found, without any path."""
+
+
 @dataclass(frozen=True)
 class Source:
-    """A dataset, whatever its published layout was."""
+    """A dataset, whatever its published layout was. Of a dataset of captions only, there are no cases yet."""
 
     cases: list[Case]
     images: list[Image]
@@ -21,71 +34,131 @@ class Source:
     captions: list[Caption] = field(default_factory=list)
     notes: dict[str, int] = field(default_factory=dict)
     """How many rows were left out, kept or changed against expectation, by what happened to them."""
+    rejected: list[Rejected] = field(default_factory=list)
+    revisions: dict[str, str] = field(default_factory=dict)
+    """The commit of each dataset that came from the Hugging Face hub."""
+
+    @property
+    def records(self) -> list[Case | Caption]:
+        """The cases, then the captions."""
+        return [*self.cases, *self.captions]
 
 
 def gather(
-    rows: Iterable[tuple[Row, Case]], read: Callable[[Row], Picture], notes: Mapping[str, int] | None = None
+    root: Path,
+    rows: Iterable[Row],
+    make: Callable[[Row], Case | Caption | str],
+    read: Callable[[Row], Picture],
+    *,
+    max_rejected: float = 0.0,
 ) -> Source:
     """The source that rows make up: each image read once, rows without an answer left out.
 
-    Args:
-        rows: the published rows, with the case that each one is; the answer is "" where the row has none.
-        read: the image of a row.
-        notes: counts of what the reader did before.
+    A row that is wrong by itself, or whose image is, is rejected; it does not stop the others.
 
-    Raises StudyError where two rows have the same case id.
+    Args:
+        root: the dataset's folder.
+        rows: as published, of all splits.
+        make: the case or the caption that a row is (the answer is "" where it has none), or why it is left out.
+        read: the image of a row.
+        max_rejected: the largest share of the rows that may be rejected.
+
+    Raises StudyError where more are, with the first of them.
     """
-    cases: list[Case] = []
-    images: dict[str, Image] = {}
-    places: dict[str, str] = {}
-    counts = Counter(notes or {})
-    triples: set[tuple[str, str, str]] = set()
-    for row, case in rows:
-        if case.id in places:
-            found = f"{case.id!r}, which {places[case.id]} has too"
+    found = _Found()
+    rejected: list[Rejected] = []
+    first: FindingError | None = None
+    count = 0
+    for row in rows:
+        count += 1
+        try:
+            if row.fault:
+                raise row.fault
+            found.add(row, make(row), read)
+        except FindingError as error:
+            first = first or error
+            rejected.append(Rejected(row.path.relative_to(root).as_posix(), row.number, error.reason))
+    if first and len(rejected) > max_rejected * count:
+        raise StudyError(
+            f"{len(rejected)} of {count} rows are unusable, more than dataset.max_rejected={max_rejected:g} allows; "
+            f"the first is {first}"
+        )
+    notes = {note: number for note, number in found.notes.items() if number}
+    return Source(found.cases, list(found.images.values()), captions=found.captions, notes=notes, rejected=rejected)
+
+
+class _Found:
+    """The rows that were sound so far."""
+
+    def __init__(self) -> None:
+        self.cases: list[Case] = []
+        self.captions: list[Caption] = []
+        self.images: dict[str, Image] = {}
+        self.notes: Counter[str] = Counter()
+        self._places: dict[str, str] = {}
+        self._triples: set[tuple[str, str, str]] = set()
+
+    def add(self, row: Row, record: Case | Caption | str, read: Callable[[Row], Picture]) -> None:
+        """Take a row in; raises FindingError where its id was there before or its image is unfit."""
+        if isinstance(record, str):
+            self.notes[record] += 1
+            return
+        own = record.id if isinstance(record, Case) else record.image_id
+        if own in self._places:
+            found = f"{row.shown(own)}, which {self._places[own]} has too"
             raise problem(row.where, "an id of its own", found, "remove one of the two rows")
-        places[case.id] = row.where
-        if not case.answer:
-            counts["rows without an answer left out"] += 1
-            continue
-        triple = (case.image_id, case.question, case.answer)
-        counts["rows kept that repeat another row's image, question and answer"] += triple in triples
-        triples.add(triple)
-        if case.image_id not in images:
-            images[case.image_id] = Image(case.image_id, *read(row))
-        cases.append(case)
-    return Source(cases, list(images.values()), notes={note: count for note, count in counts.items() if count})
+        if isinstance(record, Case) and not record.answer:
+            self._places[own] = row.place
+            self.notes["rows without an answer left out"] += 1
+            return
+        if record.image_id not in self.images:
+            self.images[record.image_id] = Image(record.image_id, *read(row))
+        self._places[own] = row.place
+        if isinstance(record, Caption):
+            self.captions.append(record)
+            return
+        triple = (record.image_id, record.question, record.answer)
+        self.notes["rows kept that repeat another row's image, question and answer"] += triple in self._triples
+        self._triples.add(triple)
+        self.cases.append(record)
 
 
 def check(source: Source) -> None:
-    """Raise StudyError for a dataset without training cases, a repeated case id, or a case whose image is absent."""
-    if not any(case.split == "train" for case in source.cases):
+    """Raise StudyError for a dataset without training cases or captions, a repeated case id, or an absent image."""
+    if not any(record.split == "train" for record in source.records):
         notes = "".join(f", {note}: {count}" for note, count in source.notes.items())
+        captions = f" and {len(source.captions)} captions" if source.captions else ""
         raise StudyError(
-            f"Expected training cases, found none among {len(source.cases)} cases{notes}; "
+            f"Expected training cases, found none among {len(source.cases)} cases{captions}{notes}; "
             "complete the dataset, or loosen the dataset settings that leave rows out."
         )
-    case_id, count = Counter(case.id for case in source.cases).most_common(1)[0]
+    ids = Counter(case.id for case in source.cases)
+    case_id, count = ids.most_common(1)[0] if ids else ("", 0)
     if count > 1:
         raise StudyError(f"Expected an id for each case, found {case_id!r} for {count} of them; rename all but one.")
     known = {image.id for image in source.images}
     for case in source.cases:
         if case.image_id not in known:
             raise StudyError(f"Expected the image {case.image_id!r} of case {case.id!r}, found none; add the image.")
+    for caption in source.captions:
+        if caption.image_id not in known:
+            raise StudyError(f"Expected the image {caption.image_id!r} of a caption, found none; add the image.")
 
 
 def summarise(source: Source) -> dict[str, Any]:
-    """Counts for the manifest: cases, images, findings and captions, cases by what they are, and the reader's notes."""
+    """Counts for the manifest: what there is, cases and captions by what they are, and the reader's notes."""
 
-    def count(name: str) -> dict[str, int]:
-        values = Counter(getattr(case, name) or "not stated" for case in source.cases)
-        return dict(sorted(values.items()))
+    def count(records: Iterable[Case | Caption], name: str) -> dict[str, int]:
+        return dict(sorted(Counter(getattr(record, name) or "not stated" for record in records).items()))
 
     return {
         "cases": len(source.cases),
         "images": len(source.images),
         "findings": len(source.findings),
         "captions": len(source.captions),
-        **{name: count(name) for name in ("split", "kind", "modality", "organ", "language")},
+        "rejected": len(source.rejected),
+        **{name: count(source.cases, name) for name in ("dataset", "split", "kind", "modality", "organ", "language")},
+        "captions_by_split": count(source.captions, "split"),
         "notes": source.notes,
+        "revisions": source.revisions,
     }

@@ -3,15 +3,18 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from tasks.errors import StudyError
 from tasks.groups import image_groups
-from tasks.records import Case
+from tasks.records import Caption, Case
 from tasks.store import derived_seed
 
+Record = TypeVar("Record", Case, Caption)
 
-def make_test_split(cases: Sequence[Case], fraction: float, seed: int) -> list[Case]:
-    """The same cases, in the same order, with those of some images made into the test split.
+
+def make_test_split(cases: Sequence[Record], fraction: float, seed: int) -> list[Record]:
+    """The same cases (or captions), in the same order, with those of some images made into the test split.
 
     Groups are ranked by a digest of seed and name, so the choice depends neither on the process nor on the order of
     the rows. They are taken in that order while they fit into the wanted share; all images of a group, and all cases

@@ -1,17 +1,21 @@
-"""The ingest step: a published dataset becomes cases and images."""
+"""The ingest step: published datasets become cases, captions and images."""
+
+from dataclasses import asdict
 
 from tasks.records import Caption, Case, Finding, Image, write_table
 from tasks.settings import DatasetSettings
 from tasks.step import Folder, stage
 
 
-@stage("ingest", area="source", code=["ingest", "groups"], title="ingest {settings.name}")
+@stage("ingest", area="source", code=["ingest", "groups"], title="ingest {settings.label}")
 def ingest(folder: Folder, settings: DatasetSettings, content: str, seed: int) -> None:
-    """Read the dataset; `content` tells the state of its files, so that changed files are read anew."""
+    """Read the datasets; `content` tells the state of their files, so that changed files are read anew."""
+    from tasks.ingest.datasets import Options
     from tasks.ingest.datasets import ingest as read
     from tasks.ingest.source import summarise
 
-    source = read(**settings.model_dump(), seed=seed)
+    ask = Options(**settings.model_dump(exclude={"name", "root"}), seed=seed)
+    source = read(settings.sources, ask)
     with folder.open("cases.parquet") as sink:
         write_table(sink, Case, source.cases)
     with folder.open("images.parquet") as sink:
@@ -20,5 +24,6 @@ def ingest(folder: Folder, settings: DatasetSettings, content: str, seed: int) -
         write_table(sink, Finding, source.findings)
     with folder.open("captions.parquet") as sink:
         write_table(sink, Caption, source.captions)
+    folder.write_json("rejected.json", [asdict(each) for each in source.rejected])
     folder.summary = summarise(source)
     folder.write_json("summary.json", folder.summary)

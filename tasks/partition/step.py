@@ -1,44 +1,68 @@
 """The partition steps: images are dealt to hospitals, then each hospital takes what is its own."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.records import Case, Image, read_table, write_table
+from tasks.records import Case, Image, ImagePair, read_table, write_table
 from tasks.settings import PartitionSettings
 from tasks.step import Folder, stage
 from tasks.store import Ref
 
 
 @stage("partition", area="source", code=["partition", "groups"])
-def partition(folder: Folder, dataset: Ref, settings: PartitionSettings, seed: int) -> None:
-    """Which hospital holds which image: `assignment.parquet` (image_id, hospital)."""
-    from tasks.partition.deal import deal
+def partition(folder: Folder, cases: Ref, settings: PartitionSettings, seed: int, findings: Ref | None = None) -> None:
+    """Which hospital holds which image, and which split a case is of.
 
-    cases = read_table(dataset.folder / "cases.parquet", Case)
-    owner, scheme = deal(cases, settings.hospitals, settings.scheme, settings.alpha, settings.label, seed)
+    Writes `assignment.parquet` (image_id, hospital) and `splits.parquet` (case_id, split, group). `findings` is the
+    audit that found the copies; without it no image is known to be a copy.
+    """
+    from tasks.partition.deal import deal
+    from tasks.partition.disjoint import disjoint
+
+    published = read_table(cases.folder / "cases.parquet", Case)
+    pairs = read_table(findings.folder / "image_pairs.parquet", ImagePair) if findings else []
+    rows = disjoint(published, pairs, settings.disjoint, seed)
+    owner, scheme = deal(rows, settings.hospitals, settings.scheme, settings.alpha, settings.label, seed)
     with folder.open("assignment.parquet") as sink:
         pq.write_table(pa.table({"image_id": list(owner), "hospital": list(owner.values())}), sink)
+    with folder.open("splits.parquet") as sink:
+        columns = {
+            "case_id": [case.id for case in rows],
+            "split": [case.split for case in rows],
+            "group": pa.array([case.group for case in rows], pa.string()),
+        }
+        pq.write_table(pa.table(columns), sink)
     counts: dict[str, Counter[str]] = {}
-    for case in cases:
+    for case in rows:
         counts.setdefault(owner[case.image_id], Counter())[f"{case.split}_{case.kind}"] += 1
     images = Counter(owner.values())
-    rows = [
+    table = [
         {"hospital": hospital, "images": images[hospital], **dict(sorted(counts[hospital].items()))}
         for hospital in sorted(counts, key=lambda name: int(name.rsplit("-", 1)[1]))
     ]
-    folder.summary = {"scheme": scheme, "hospitals": rows}
+    moved = sum(old.split != new.split for old, new in zip(published, rows, strict=True))
+    sizes = dict(Counter(case.split for case in rows))
+    split = {"disjoint": settings.disjoint, "moved_cases": moved} | sizes
+    folder.summary = {"scheme": scheme, "split": split, "hospitals": table}
 
 
 @stage("cases", area="hospitals/{hospital}", code=["partition"], title="cases {hospital}")
-def take_cases(folder: Folder, hospital: str, dataset: Ref, assignment: Ref) -> None:
-    """A hospital's own cases and images."""
+def take_cases(folder: Folder, hospital: str, cases: Ref, dataset: Ref, assignment: Ref) -> None:
+    """A hospital's own cases, and their images out of the dataset."""
     table = pq.read_table(assignment.folder / "assignment.parquet").to_pylist()
     own = {row["image_id"] for row in table if row["hospital"] == hospital}
     with folder.open("cases.parquet") as sink:
-        cases = read_table(dataset.folder / "cases.parquet", Case)
-        write_table(sink, Case, (case for case in cases if case.image_id in own))
+        rows = read_table(cases.folder / "cases.parquet", Case)
+        splits = {row["case_id"]: row for row in pq.read_table(assignment.folder / "splits.parquet").to_pylist()}
+        moved = (
+            replace(case, split=splits[case.id]["split"], group=splits[case.id]["group"])
+            for case in rows
+            if case.image_id in own
+        )
+        write_table(sink, Case, moved)
     with folder.open("images.parquet") as sink:
         images = read_table(dataset.folder / "images.parquet", Image)
         write_table(sink, Image, (image for image in images if image.id in own))

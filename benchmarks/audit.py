@@ -1,0 +1,54 @@
+"""Seconds that the audit's comparison of images takes, by how many there are.
+
+    python benchmarks/audit.py [COUNT ...]
+
+Images are drawn: smooth random shapes within a dark frame, 256 pixels wide, as JPEG; each tenth is a changed copy of
+another. Drawing them is not counted.
+"""
+
+import io
+import sys
+import time
+
+import numpy as np
+import PIL.Image
+
+from tasks.audit.fingerprint import fingerprints, pixel_digest
+from tasks.audit.pairs import image_pairs
+from tasks.records import Image
+
+COPIED = 10
+
+
+def draw(number: int) -> Image:
+    """One image; the last of each ten shows what the first of them shows, smaller and darker."""
+    copied = number % COPIED == COPIED - 1
+    shape = np.random.default_rng(number - COPIED + 1 if copied else number).integers(0, 255, (12, 12))
+    side = 200 if copied else 256
+    picture = PIL.Image.fromarray(shape.astype(np.uint8)).resize((side, side), PIL.Image.Resampling.BICUBIC)
+    if copied:
+        picture = picture.point(lambda level: level * 0.7)
+    sink = io.BytesIO()
+    picture.save(sink, "JPEG", quality=85)
+    return Image(f"{number:06}", sink.getvalue(), side, side)
+
+
+def main(counts: list[int]) -> None:
+    """Print a line for each number of images."""
+    print("images  decode s  pairs s  total s  ms each  copies found")
+    for count in counts:
+        images = [draw(number) for number in range(count)]
+        data = {image.id: image.data for image in images}
+        start = time.perf_counter()
+        prints = list(fingerprints(images))
+        decoded = time.perf_counter()
+        pairs = image_pairs(prints, lambda wanted, data=data: {name: pixel_digest(data[name]) for name in wanted})
+        end = time.perf_counter()
+        share = sum(int(pair.image_b) - int(pair.image_a) == COPIED - 1 for pair in pairs) / (count // COPIED)
+        spent = end - start
+        seconds = f"{decoded - start:9.1f} {end - decoded:8.1f} {spent:8.1f} {1000 * spent / count:8.2f}"
+        print(f"{count:6} {seconds}  {share:.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main([int(each) for each in sys.argv[1:]] or [5_000, 10_000, 25_000])

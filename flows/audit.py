@@ -1,0 +1,34 @@
+"""The audit alone: ingest a dataset, and count what its test cases share with training."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.fed_rag import content, show_audit
+from flows.progress import Steps
+from tasks.audit.step import audit as audit_dataset
+from tasks.audit.step import read_audit
+from tasks.ingest.step import ingest
+from tasks.settings import Study
+from tasks.store import tree_digest
+
+
+@flow(name="audit", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
+def audit(study: Study = Study(), against: Path | None = None) -> dict[str, Any]:
+    """Audit the dataset of a study; `against` is a folder with images of another dataset.
+
+    Returns the document `audit.json`.
+    """
+    steps = Steps("audit-progress", total=2)
+    dataset = ingest(settings=study.dataset, content=content(study), seed=study.seed)
+    counts = dataset.manifest()["summary"]
+    steps.done(f"ingested {counts['cases']} cases of {counts['images']} images")
+    state = tree_digest(against) if against and against.is_dir() else ""
+    findings = audit_dataset(
+        cases=dataset, dataset=dataset, seed=study.seed, against=str(against) if against else None, content=state
+    )
+    show_audit(findings)
+    steps.done("compared images, cases and questions")
+    return read_audit(findings)

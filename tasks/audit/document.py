@@ -1,0 +1,170 @@
+"""The audit of one dataset: what its images, cases and questions share, counted."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+from tasks.audit.folder import PREFIX
+from tasks.audit.pairs import COPY
+from tasks.audit.questions import RESTATED, questions_seen
+from tasks.groups import image_groups
+from tasks.records import Caption, Case, ImagePair
+
+SCHEMA_VERSION = 1
+EXAMPLES = 10
+IDENTICAL = ("identical_bytes", "identical_pixels")
+DEFINITIONS = {
+    "rate": "n as a share of the test cases",
+    "same_image": "a training case has the same image: by id, by the file's bytes, or by its pixels",
+    "near_duplicate_image": f"a training image is a copy of it, not identical: detail correlates {COPY} or more once "
+    "resized, freed of frames, laid over and given the same contrast",
+    "flipped_image": "as near_duplicate_image, once mirrored or turned upside down",
+    "same_patient": "a training case is of the same patient or published case, where the dataset states them",
+    "same_question": "same question and answer, normalised, on the same image or a copy of it",
+    "restated_question": "another wording, same answer, on the same image or a copy of it: cosine of character n-grams "
+    f"at least {RESTATED['closed']} (closed) or {RESTATED['open']} (open)",
+    "repeated_question": "same question, normalised, on any training image, whatever its answer",
+}
+
+
+class Likeness:
+    """Which images show the same, from the pairs that were found."""
+
+    def __init__(self, records: Sequence[Case | Caption], pairs: Sequence[ImagePair]) -> None:
+        bare = [Caption(record.image_id, "", record.split, "", "") for record in records]  # without their groups
+        joined = [(pair.image_a, pair.image_b) for pair in pairs if pair.relation in IDENTICAL]
+        self.same = image_groups(bare, joined)
+        """The class of each image id: identical images have the same."""
+        self.shown = image_groups(bare, [(pair.image_a, pair.image_b) for pair in pairs])
+        """The same with copies of any kind, through any chain of them."""
+        self.copies: dict[str, dict[str, set[str]]] = {"near_duplicate": defaultdict(set), "flipped": defaultdict(set)}
+        for pair in pairs:
+            if pair.relation in self.copies and pair.image_a in self.same and pair.image_b in self.same:
+                one, other = self.same[pair.image_a], self.same[pair.image_b]
+                self.copies[pair.relation][one].add(other)
+                self.copies[pair.relation][other].add(one)
+
+    def touching(self, images: Iterable[str], others: Iterable[str]) -> dict[str, set[str]]:
+        """Of the images, those that each relation ties to one of the others."""
+        classes = {self.same[image] for image in others}
+        found = {"same_image": {image for image in images if self.same[image] in classes}}
+        for relation, copies in self.copies.items():
+            found[f"{relation}_image"] = {image for image in images if copies[self.same[image]] & classes}
+        return found
+
+
+def audit(cases: Sequence[Case], captions: Sequence[Caption], pairs: Sequence[ImagePair]) -> dict[str, Any]:
+    """The document `audit.json`, less the scores; docs/audit.md lays it out."""
+    records: list[Case | Caption] = [*cases, *captions]
+    likeness = Likeness(records, pairs)
+    images = {record.image_id for record in records}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "cases": dict(sorted(Counter(case.split for case in cases).items())),
+        "images": {"n": len(images), **_pair_counts([p for p in pairs if {p.image_a, p.image_b} <= images])},
+        "train_test": train_test(cases, likeness),
+        "between_datasets": between(records, likeness, {record.image_id: record.dataset for record in records}),
+        "definitions": DEFINITIONS,
+    }
+
+
+def train_test(cases: Sequence[Case], likeness: Likeness) -> dict[str, Any]:
+    """What the test cases share with the training cases."""
+    train = [case for case in cases if case.split == "train"]
+    test = [case for case in cases if case.split == "test"]
+    images = likeness.touching({case.image_id for case in test}, {case.image_id for case in train})
+    found: dict[str, list[str]] = {
+        name: [case.id for case in test if case.image_id in touched] for name, touched in images.items()
+    }
+    groups = {case.group for case in train if case.group is not None}
+    found["same_patient"] = [case.id for case in test if case.group in groups]
+    seen = questions_seen(train, test, likeness.shown)
+    matches = {
+        "same_question": seen.same,
+        "restated_question": seen.restated,
+        "repeated_question": seen.repeated,
+    }
+    found |= {name: list(each) for name, each in matches.items()}
+    document: dict[str, Any] = {"test_cases": len(test), "train_cases": len(train)}
+    for name, ids in found.items():
+        rate = round(len(ids) / len(test), 4) if test else None
+        document[name] = {"n": len(ids), "rate": rate, "test_cases": ids}
+        if name in matches:
+            shown = list(matches[name].items())[:EXAMPLES]
+            document[name]["examples"] = [{"test": one, "train": other} for one, other in shown]
+    return document
+
+
+def between(records: Sequence[Case | Caption], likeness: Likeness, side: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What each pair of sides (hospitals, datasets) shares: images of `a` that are tied to one of `b`, and patients.
+
+    Args:
+        records: cases, or captions, of all sides.
+        likeness: of their images.
+        side: of each image id.
+    """
+    held: dict[str, set[str]] = defaultdict(set)
+    patients: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        held[side[record.image_id]].add(record.image_id)
+        if record.group is not None:
+            patients[side[record.image_id]].add(record.group)
+    rows = []
+    for a, b in combinations(sorted(held), 2):
+        touched = likeness.touching(held[a], held[b])
+        row: dict[str, Any] = {"a": a, "b": b, **{name: len(images) for name, images in touched.items()}}
+        row["same_patient"] = len(patients[a] & patients[b])
+        row["examples"] = sorted(set().union(*touched.values()))[:EXAMPLES]
+        rows.append(row)
+    return rows
+
+
+def inside(pairs: Sequence[ImagePair]) -> dict[str, Any]:
+    """The copies that the dataset's images have in the folder they were held against: counts, and each pair."""
+    across = [pair for pair in pairs if pair.image_a.startswith(PREFIX) != pair.image_b.startswith(PREFIX)]
+    counts = Counter(pair.relation for pair in across)
+    rows = [[*sorted((p.image_a, p.image_b), key=lambda name: name.startswith(PREFIX))] for p in across]
+    found = [
+        {"image": row[0], "in_folder": row[1], "relation": p.relation} for row, p in zip(rows, across, strict=True)
+    ]
+    return {"n": len({row[0] for row in rows}), "pairs": dict(sorted(counts.items())), "found": found}
+
+
+def _pair_counts(pairs: Sequence[ImagePair]) -> dict[str, Any]:
+    counts = Counter(str(pair.relation) for pair in pairs)
+    names = (*IDENTICAL, "near_duplicate", "flipped")
+    examples = {
+        name: [[p.image_a, p.image_b, p.correlation] for p in pairs if p.relation == name][:EXAMPLES] for name in names
+    }
+    return {"pairs": {name: counts[name] for name in names}, "examples": examples}
+
+
+def table(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The audit as rows: what test cases share with training, how many do, and two ids."""
+    found = document["train_test"]
+    rows = []
+    for name, row in found.items():
+        if not isinstance(row, Mapping):
+            continue
+        rate = "-" if row["rate"] is None else f"{row['rate']:.3f}"
+        label = name.replace("_", " ")
+        rows.append({"leak": label, "test cases": row["n"], "rate": rate, "as": ", ".join(row["test_cases"][:2])})
+    return rows
+
+
+def score_table(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The scores that need no model as rows: share of right answers, by kind."""
+    scores = document.get("scores") or {}
+    if not scores:
+        return []
+    named = {
+        "nearest answer copied": scores["copy_nearest"]["with_same_image"],
+        "the same, of another image": scores["copy_nearest"]["without_same_image"],
+        "question only": scores["question_only"],
+    }
+    rows = []
+    for name, parts in named.items():
+        shown = {kind: "-" if part["correct"] is None else f"{part['correct']:.3f}" for kind, part in parts.items()}
+        rows.append({"score": name, **shown})
+    return rows

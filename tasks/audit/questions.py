@@ -1,0 +1,72 @@
+"""Test questions that training has seen: repeated on the same image, restated there, or asked anywhere."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from tasks.normalise import normalise
+from tasks.records import Case
+
+RESTATED = {"closed": 0.25, "open": 0.1}
+"""Cosine of two questions from which one restates the other, given that they share the answer and show the same.
+
+An open answer in common already says much, a yes or a no hardly anything. docs/audit.md says how these were chosen.
+"""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Test case ids, each with the training case that gives it away."""
+
+    same: dict[str, str]
+    """The same question with the same answer on the same image, or on a copy of it."""
+    restated: dict[str, str]
+    """Another wording of it, the answer and the image as above: the most similar such case."""
+    repeated: dict[str, str]
+    """The same question on any image, whatever the answer."""
+
+
+def questions_seen(train: Sequence[Case], test: Sequence[Case], shown: Mapping[str, str]) -> Seen:
+    """The test cases whose question training has seen.
+
+    Questions and answers are compared normalised. The similarity of wordings is the cosine of TF-IDF over the
+    character n-grams of words (3 to 5), which sees through inflection and templates such as "Is/Are there".
+
+    Args:
+        train: training cases.
+        test: test cases.
+        shown: what each image id shows: copies of one image have the same.
+    """
+    asked = {normalise(case.question): case.id for case in reversed(train)}
+    repeated = {case.id: asked[key] for case in test if (key := normalise(case.question)) in asked}
+    answered: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for place, case in enumerate(train):
+        answered[shown[case.image_id], normalise(case.answer)].append(place)
+    rows = question_rows([*train, *test])
+    same, restated = {}, {}
+    for place, case in enumerate(test):
+        others = answered.get((shown[case.image_id], normalise(case.answer)), [])
+        equal = [other for other in others if normalise(train[other].question) == normalise(case.question)]
+        if equal:
+            same[case.id] = train[equal[0]].id
+        rest = [other for other in others if other not in equal]
+        if not rest:
+            continue
+        cosines: NDArray[np.float64] = (rows[rest] @ rows[len(train) + place].T).toarray()[:, 0]
+        if cosines.max() >= RESTATED[case.kind]:
+            restated[case.id] = train[rest[int(cosines.argmax())]].id
+    return Seen(same, restated, repeated)
+
+
+def question_rows(cases: Sequence[Case]) -> csr_matrix:
+    """TF-IDF unit rows of the questions; all zero for one without a letter."""
+    vectorizer = TfidfVectorizer(preprocessor=normalise, analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
+    try:
+        return vectorizer.fit_transform([case.question for case in cases]).tocsr()
+    except ValueError:  # no question holds a character
+        return csr_matrix((len(cases), 1))

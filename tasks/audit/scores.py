@@ -1,0 +1,98 @@
+"""Scores that need no model: what they reach is what a dataset gives away."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.random_projection import GaussianRandomProjection
+
+from tasks.audit.questions import question_rows
+from tasks.audit.search import searcher
+from tasks.normalise import normalise
+from tasks.records import Case
+
+Vectors = NDArray[np.float32]
+
+WIDTH = 192
+"""Numbers that keep a question's n-grams, by random projection: cosines are off by about 0.07."""
+VOTES = 15
+"""Training questions that vote for an answer."""
+DEFINITIONS = {
+    "copy_nearest": "the answer of the training case whose image and question are the most similar, in equal parts",
+    "question_only": f"the most common answer of the {VOTES} training cases of its kind that ask most alike",
+    "correct": "equal to the reference after normalisation",
+}
+
+
+def score_without_model(
+    train: Sequence[Case], test: Sequence[Case], images: Mapping[str, Vectors], shown: Mapping[str, str], seed: int
+) -> dict[str, Any]:
+    """Copying the nearest answer, with training cases of the same image and without them, and the question alone.
+
+    Args:
+        train: training cases.
+        test: test cases.
+        images: the coarse shape of each image, a unit row `(d,)`, all of the same length; none for a blank image.
+        shown: what each image id shows: copies of one image have the same, and count as the same image.
+        seed: of the random projection.
+
+    Returns the share of right answers by kind, each with its denominator, as `DEFINITIONS` says.
+    """
+    if not train or not test:
+        return {}
+    questions = _projected([*train, *test], seed)
+    blank = np.zeros(len(next(iter(images.values()), ())), np.float32)
+    pictures = np.stack([images.get(case.image_id, blank) for case in [*train, *test]])
+    both = np.ascontiguousarray(np.hstack([questions, pictures]), np.float32)
+    most = max(Counter(shown[case.image_id] for case in train).values())
+    found = searcher(both[: len(train)])(both[len(train) :], min(most + 1, len(train)))[1]
+    other = [
+        [place for place in row if place >= 0 and shown[train[place].image_id] != shown[case.image_id]]
+        for row, case in zip(found.tolist(), test, strict=True)
+    ]
+    answers = _votes(train, test, questions[: len(train)], questions[len(train) :])
+    return {
+        "copy_nearest": {
+            "with_same_image": _shares(test, [train[row[0]].answer for row in found.tolist()]),
+            "without_same_image": _shares(test, [train[row[0]].answer if row else "" for row in other]),
+        },
+        "question_only": _shares(test, answers),
+        "definitions": DEFINITIONS,
+    }
+
+
+def _projected(cases: Sequence[Case], seed: int) -> Vectors:
+    rows = question_rows(cases)
+    if rows.shape[1] > WIDTH:
+        rows = GaussianRandomProjection(WIDTH, random_state=seed).fit_transform(rows)
+    else:
+        rows = rows.toarray()
+    dense = np.asarray(rows, np.float32)
+    return np.ascontiguousarray(dense / np.maximum(np.linalg.norm(dense, axis=1, keepdims=True), 1e-6))
+
+
+def _votes(train: Sequence[Case], test: Sequence[Case], known: Vectors, asked: Vectors) -> list[str]:
+    answers = [""] * len(test)
+    for kind in {case.kind for case in test}:
+        voters = [place for place, case in enumerate(train) if case.kind == kind]
+        places = [place for place, case in enumerate(test) if case.kind == kind]
+        if not voters:
+            continue
+        search: Callable[[Vectors, int], tuple[Any, Any]] = searcher(np.ascontiguousarray(known[voters]))
+        found = search(np.ascontiguousarray(asked[places]), min(VOTES, len(voters)))[1]
+        for place, row in zip(places, found.tolist(), strict=True):
+            counts = Counter(normalise(train[voters[voter]].answer) for voter in row if voter >= 0)
+            answers[place] = counts.most_common(1)[0][0] if counts else ""  # of equals the nearest
+    return answers
+
+
+def _shares(test: Sequence[Case], answers: Sequence[str]) -> dict[str, dict[str, Any]]:
+    right: dict[str, list[bool]] = {"closed": [], "open": []}
+    for case, answer in zip(test, answers, strict=True):
+        right[case.kind].append(normalise(case.answer) == normalise(answer) != "")
+    return {
+        kind: {"n": len(each), "correct": round(sum(each) / len(each), 4) if each else None}
+        for kind, each in right.items()
+    }

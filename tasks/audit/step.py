@@ -1,0 +1,77 @@
+"""The audit steps: what a dataset's splits share, and what its hospitals share."""
+
+import json
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from tasks.records import Caption, Case, Image, ImagePair, read_table, write_table
+from tasks.step import Folder, stage
+from tasks.store import Ref
+
+AUDIT = "audit.json"
+PAIRS = "image_pairs.parquet"
+
+
+@stage("audit", area="source", code=["audit", "groups", "normalise"])
+def audit(folder: Folder, cases: Ref, dataset: Ref, seed: int, against: str | None = None, content: str = "") -> None:
+    """What test shares with training: `audit.json`, and the pairs of copies among the images.
+
+    `against` names a folder with images of another dataset, `content` tells the state of its files.
+    """
+    from tasks.audit.document import Likeness, inside
+    from tasks.audit.document import audit as count
+    from tasks.audit.fingerprint import fingerprints, pixel_digest
+    from tasks.audit.folder import folder_images
+    from tasks.audit.pairs import image_pairs, whole_shapes
+    from tasks.audit.scores import score_without_model
+
+    def images(wanted: set[str] | None = None) -> Iterator[Image]:
+        own = _images(dataset.folder / "images.parquet")
+        every = chain(own, folder_images(Path(against))) if against else own
+        return (image for image in every if wanted is None or image.id in wanted)
+
+    def pixels(wanted: set[str]) -> dict[str, bytes]:
+        return {image.id: pixel_digest(image.data) for image in images(wanted)} if wanted else {}
+
+    rows = read_table(cases.folder / "cases.parquet", Case)
+    prints = list(fingerprints(images()))
+    pairs = image_pairs(prints, pixels)
+    train = [case for case in rows if case.split == "train"]
+    test = [case for case in rows if case.split == "test"]
+    captions = read_table(dataset.folder / "captions.parquet", Caption)
+    document = count(rows, captions, pairs)
+    document["scores"] = score_without_model(train, test, whole_shapes(prints), Likeness(rows, pairs).shown, seed)
+    if against:
+        document["against"] = inside(pairs)
+    with folder.open(PAIRS) as sink:
+        write_table(sink, ImagePair, pairs)
+    folder.write_json(AUDIT, document)
+    found = document["train_test"]
+    folder.summary = {name: row["n"] for name, row in found.items() if isinstance(row, dict)}
+
+
+@stage("audit-hospitals", area="source", code=["audit", "groups", "normalise"])
+def audit_hospitals(folder: Folder, cases: Ref, findings: Ref, assignment: Ref) -> None:
+    """What each pair of hospitals shares: `hospitals.json`."""
+    from tasks.audit.document import Likeness, between
+
+    rows = read_table(cases.folder / "cases.parquet", Case)
+    pairs = read_table(findings.folder / PAIRS, ImagePair)
+    table = pq.read_table(assignment.folder / "assignment.parquet").to_pylist()
+    owner = {row["image_id"]: row["hospital"] for row in table}
+    folder.write_json("hospitals.json", between(rows, Likeness(rows, pairs), owner))
+
+
+def read_audit(ref: Ref) -> dict[str, Any]:
+    """The document of a finished audit."""
+    return json.loads((ref.folder / AUDIT).read_text(encoding="utf-8"))
+
+
+def _images(path: Path) -> Iterator[Image]:
+    """Images one after the other: a dataset's bytes are not in memory at once."""
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=64):
+        yield from (Image(**row) for row in batch.to_pylist())

@@ -1,0 +1,123 @@
+"""What differs between families of vision-language models: the one interface that the engine asks."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tasks.errors import StudyError
+
+if TYPE_CHECKING:
+    import torch
+
+# Torch and Transformers are imported where a family really computes: a preset's name is told without them.
+
+Grid = tuple[int, int, int]
+"""Patches of one image: time, height, width, before the tower merges them."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A published model under a short name."""
+
+    place: str
+    """Hub id, or the folder in which it is composed."""
+    parameters: float
+    """Number of parameters, in billions, rounded."""
+    remedy: str = "download it first and give its folder"
+    """What to do where it is not to be had."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message, its parts told apart."""
+
+    role: str
+    images: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a family is told about a batch, `B` rows padded to `T` tokens."""
+
+    ids: "torch.Tensor"
+    """`(B, T)`."""
+    answered: "torch.Tensor"
+    """`(B, T)`, True at the tokens of answers."""
+    images: tuple["torch.Tensor", ...]
+    """Each image's features, `(tokens, d)`, in the order of their placeholders, row by row."""
+    grids: tuple[Grid, ...]
+    """Each image's patches."""
+
+
+class Family(ABC):
+    """A family in which every image becomes the same number of tokens, unless it says otherwise.
+
+    In all of them the text model is the module `language_model`, `lm_head` follows it, and `mm_encoder_outputs` takes
+    the tower's output in place of pixels (transformers 5.23).
+    """
+
+    model_types: ClassVar[tuple[str, ...]]
+    """The model types of `config.json` that it serves."""
+    presets: ClassVar[Mapping[str, Preset]] = {}
+    foreign: ClassVar[Mapping[str, str]] = {}
+    """Model types of the same models in another layout, each with what to do about it."""
+    begins: ClassVar[bool] = False
+    """Whether the tokenizer's first token stands before the conversation's text."""
+
+    @abstractmethod
+    def text(self, tokenizer: Any, config: Any, messages: Sequence[Mapping[str, Any]]) -> str:
+        """The conversation in the family's own format up to where the answer is to follow, one placeholder an image."""
+
+    @abstractmethod
+    def inputs(self, config: Any, rows: Rows) -> dict[str, Any]:
+        """What the model takes beside ids and mask, the cached features among it."""
+
+    def marks(self, tokenizer: Any, config: Any) -> tuple[str, ...]:
+        """Strings beside the special tokens that people may not write, since they end a turn."""
+        return ()
+
+    def limit(self, config: Any, image_processor: Any, max_pixels: int) -> None:
+        """Bound the pixels of a resized image.
+
+        Raises StudyError where the tower takes one size only, which is larger.
+        """
+        edge = config.vision_config.image_size
+        if edge * edge > max_pixels:
+            raise StudyError(
+                f"Expected model.max_pixels to be at least {edge * edge} for this model, which takes images of "
+                f"{edge} x {edge} pixels only, found {max_pixels}: raise it or leave it out."
+            )
+
+    def merge(self, config: Any) -> int:
+        """Patches of one token along each side."""
+        return 1
+
+    def see(self, model: Any, pixels: Mapping[str, Any]) -> list[tuple["torch.Tensor", Grid]]:
+        """Tower and projector run over what the image processor gave: each image's features, `(tokens, d)`, and grid.
+
+        Where the tokens are no square of patches (a class token is among them), the grid is one row of tokens.
+        """
+        found = model.get_image_features(pixel_values=pixels["pixel_values"]).pooler_output
+        edge = model.config.vision_config.image_size // model.config.vision_config.patch_size
+        return [(piece, (1, edge, edge) if len(piece) == edge * edge else (1, 1, len(piece))) for piece in found]
+
+
+def turns(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
+    """The messages of a prompt, each with its number of images and its text."""
+    return [
+        Turn(
+            message["role"],
+            sum(part["type"] == "image" for part in message["content"]),
+            " ".join(part["text"] for part in message["content"] if part["type"] == "text"),
+        )
+        for message in messages
+    ]
+
+
+def encoded(images: Any) -> dict[str, Any]:
+    """Cached features as the model's forward and generate take them."""
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    return {"image": BaseModelOutputWithPooling(pooler_output=images)}

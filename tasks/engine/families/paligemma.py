@@ -1,0 +1,39 @@
+"""PaliGemma: no chat, but a prefix that is seen as a whole and an answer that follows it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from tasks.engine.families.family import Family, Preset, Rows, encoded, turns
+
+
+class PaliGemma(Family):
+    """The 3B model of 'Adapting Lightweight Vision Language Models for Radiological VQA' (arXiv 2506.14451).
+
+    The prefix is `<image>...<bos>answer en QUESTION`, a line feed, then the answer: what the mixtures were trained on.
+    PaliGemma knows no earlier turns. Retrieved cases are written as it would have seen them one after the other, each
+    question and each answer on a line of its own, behind the features of all images in the order of the cases. The
+    published weights never saw such a prefix: the adapter has to learn it.
+    """
+
+    model_types = ("paligemma",)
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "paligemma-3b": Preset("google/paligemma-3b-mix-448", 2.9),
+        "paligemma-3b-224": Preset("google/paligemma-3b-mix-224", 2.9),
+    }
+
+    def text(self, tokenizer: Any, config: Any, messages: Sequence[Mapping[str, Any]]) -> str:
+        """All placeholders, the first token, then a line for each turn."""
+        said = turns(messages)
+        images = tokenizer.convert_ids_to_tokens(config.image_token_id) * sum(turn.images for turn in said)
+        # A line feed ends a turn, so people's own become spaces.
+        lines = [("" if turn.role == "assistant" else "answer en ") + " ".join(turn.text.split()) for turn in said]
+        return images + tokenizer.bos_token + "".join(f"{line}\n" for line in lines)
+
+    def inputs(self, config: Any, rows: Rows) -> dict[str, Any]:
+        """Type 0 attends to its whole prefix, type 1 to what comes before it."""
+        import torch
+
+        return {
+            "token_type_ids": rows.answered.long(),
+            "mm_encoder_outputs": encoded(torch.stack(rows.images)),
+        }

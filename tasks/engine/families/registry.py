@@ -1,0 +1,43 @@
+"""All families, and the presets that they bring; a new family is a file beside this one and a line here."""
+
+from tasks.engine.families import llama_clip
+from tasks.engine.families.family import Family, Preset
+from tasks.engine.families.llava import Llava
+from tasks.engine.families.paligemma import PaliGemma
+from tasks.engine.families.qwen_vl import QwenVL
+from tasks.errors import StudyError
+
+FAMILIES: tuple[Family, ...] = (QwenVL(), Llava(), PaliGemma())
+PRESETS: dict[str, Preset] = {
+    name: preset
+    for presets in (*(family.presets for family in FAMILIES), llama_clip.PRESETS)
+    for name, preset in presets.items()
+}
+"""Short names that `model.name` takes."""
+
+
+def family_of(model_type: str, place: str) -> Family:
+    """The family that serves a model type of `config.json`.
+
+    Raises StudyError where none does; `place` is what the message calls the model.
+    """
+    for family in FAMILIES:
+        if model_type in family.model_types:
+            return family
+    refuse_foreign(model_type, place)
+    raise StudyError(
+        f"{_expected()}, found {place} of type {model_type}: choose another, as one of the presets "
+        f"{', '.join(PRESETS)}."
+    )
+
+
+def refuse_foreign(model_type: str, place: str) -> None:
+    """Raise StudyError where the type is a known model in a layout that transformers does not read."""
+    for family in FAMILIES:
+        if model_type in family.foreign:
+            raise StudyError(f"{_expected()}, found {place} of type {model_type}: {family.foreign[model_type]}.")
+
+
+def _expected() -> str:
+    known = ", ".join(each for family in FAMILIES for each in family.model_types)
+    return f"Expected model.name to be a vision-language model of one of the types {known}"

@@ -1,0 +1,91 @@
+"""How much memory a base takes, told from its configuration before any weight is read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText
+
+from tasks.engine.families.registry import PRESETS
+from tasks.errors import StudyError
+
+TOKENS = 2048
+"""Tokens of a prompt with a few images: the least that a training step holds at once."""
+RANK = 16
+"""Rank of the adapter that is reckoned with, on every linear layer of the text model."""
+MARGIN = 1.2
+"""What allocators and libraries take beside what is counted; also what a preset's adapter and step add to it."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a base takes to be trained on one prompt at a time."""
+
+    weights: int
+    adapter: int
+    """LoRA weights with their gradients and AdamW's two moments, all float32."""
+    activations: int
+    """A rough upper bound."""
+
+    @property
+    def total(self) -> int:
+        """With a margin."""
+        return int(MARGIN * (self.weights + self.adapter + self.activations))
+
+
+def estimate(config: Any, dtype: torch.dtype) -> Need:
+    """What a model of this configuration takes, its weights in the given dtype.
+
+    Weights and adapter are counted exactly, on a model without storage. Activations are those of Korthikanti et al.
+    (arXiv 2205.05198), 34 bytes a token, layer and hidden unit at 16 bits, attention scores not kept.
+    """
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    text = config.get_text_config()
+    linear = [
+        module
+        for name, module in model.named_modules()
+        if "language_model" in name.split(".") and isinstance(module, torch.nn.Linear)
+    ]
+    added = sum(RANK * (module.in_features + module.out_features) for module in linear)
+    return Need(
+        weights=sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize,
+        adapter=added * 4 * 4,
+        activations=17 * dtype.itemsize * TOKENS * text.hidden_size * text.num_hidden_layers,
+    )
+
+
+def free_bytes(device: str) -> int | None:
+    """Memory that can still be had on `cpu` or `cuda`, in bytes; None where the system does not tell."""
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def check_memory(config: Any, dtype: torch.dtype, device: str, place: str) -> None:
+    """Raise StudyError where the device has too little free memory for a model of this configuration."""
+    free = free_bytes(device)
+    need = estimate(config, dtype)
+    if free is None or need.total <= free:
+        return
+    raise StudyError(
+        f"Expected at least {_gigabytes(need.total)} of free memory on {device} to train {place} (weights "
+        f"{_gigabytes(need.weights)}, adapter {_gigabytes(need.adapter)}, one prompt {_gigabytes(need.activations)}), "
+        f"found {_gigabytes(free)}: free some, or set model.name to {_what_fits(free, dtype)}."
+    )
+
+
+def _what_fits(free: int, dtype: torch.dtype) -> str:
+    """The presets that fit, largest first."""
+    sizes = {name: MARGIN**2 * 1e9 * preset.parameters * dtype.itemsize for name, preset in PRESETS.items()}
+    names = [name for name in sorted(sizes, key=lambda name: -sizes[name]) if sizes[name] <= free]
+    return f"{', '.join(names)} or embedded, which fit" if names else "embedded, which fits"
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

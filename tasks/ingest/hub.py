@@ -1,0 +1,26 @@
+"""Datasets from the Hugging Face hub, where it is within reach or its files were downloaded before."""
+
+from pathlib import Path
+
+from tasks.ingest.files import problem
+
+
+def fetch(name: str, repository: str) -> Path:
+    """The folder of a dataset's Parquet files; it is called after their commit.
+
+    Args:
+        name: the dataset's, for the message.
+        repository: its id on the hub.
+
+    Raises StudyError where there is neither the hub nor an earlier download.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, repo_type="dataset", allow_patterns="data/*.parquet"))
+    except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        expected = f"the {name} dataset, or {repository} on the Hugging Face hub within reach"
+        found = f"no folder, and no answer from the hub ({type(error).__name__})"
+        remedy = "set dataset.root to the folder that holds data/train-*.parquet and the other splits' files"
+        raise problem("dataset.root", expected, found, remedy) from None

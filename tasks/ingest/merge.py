@@ -1,0 +1,49 @@
+"""Several datasets as one, with ids that do not collide."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from tasks.ingest.source import Source
+from tasks.records import Caption, Case, Image
+
+Named = TypeVar("Named", Case, Caption)
+
+
+def merge(sources: Mapping[str, Source]) -> Source:
+    """The datasets together; image ids, groups and files of rejected rows begin with their dataset's name.
+
+    What one dataset shares with another stays in both: the audit counts it, `partition.disjoint` parts it.
+    """
+    merged = Source(cases=[], images=[])
+    for name, source in sources.items():
+        _append(merged, name, source)
+    return merged
+
+
+def _append(merged: Source, name: str, source: Source) -> None:
+    merged.cases.extend([replace(case, id=_own_id(name, case.id)) for case in _prefixed(name, source.cases)])
+    merged.captions.extend(_prefixed(name, source.captions))
+    merged.findings.extend([replace(each, image_id=f"{name}/{each.image_id}") for each in source.findings])
+    merged.images.extend(
+        [Image(f"{name}/{image.id}", image.data, image.width, image.height) for image in source.images]
+    )
+    merged.rejected.extend([replace(each, file=f"{name}/{each.file}") for each in source.rejected])
+    merged.notes.update({f"{name}: {note}": count for note, count in source.notes.items()})
+    merged.revisions.update(source.revisions)
+
+
+def _prefixed(name: str, records: Iterable[Named]) -> list[Named]:
+    return [
+        replace(
+            record,
+            image_id=f"{name}/{record.image_id}",
+            group=f"{name}/{record.group}" if record.group else None,
+        )
+        for record in records
+    ]
+
+
+def _own_id(name: str, case_id: str) -> str:
+    """Both parts of phantom call their cases `phantom:...`."""
+    return f"{name}:{case_id.partition(':')[2]}"

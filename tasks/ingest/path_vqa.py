@@ -1,0 +1,20 @@
+"""PathVQA: pathology images from textbooks, in the Hugging Face Parquet layout; RGB, CMYK and grayscale."""
+
+from pathlib import Path
+
+from tasks.ingest.files import find_root
+from tasks.ingest.shards import LAYOUTS, read_shards
+from tasks.ingest.source import Source
+
+NAME = "path-vqa"
+
+
+def read(root: Path | None, *, max_rejected: float = 0.0) -> Source:
+    """Read PathVQA.
+
+    Args:
+        root: the folder that holds `data/train-*.parquet` or the files themselves.
+        max_rejected: the largest share of unusable rows; a truncated image is one.
+    """
+    folder, _ = find_root(root, NAME, LAYOUTS)
+    return read_shards(folder, NAME, max_rejected)

@@ -1,0 +1,79 @@
+"""PMC-VQA: multiple-choice questions about figures of open-access articles, in its two versions."""
+
+import re
+from pathlib import Path
+
+from tasks.ingest.choices import choose
+from tasks.ingest.files import Row, find_root, problem, read_csv, resolve
+from tasks.ingest.pictures import Picture, read_image
+from tasks.ingest.source import Source, gather
+from tasks.records import Case, Split
+
+LETTERS = ("A", "B", "C", "D")
+FIELDS = ("Figure_path", "Question", "Answer", *(f"Choice {letter}" for letter in LETTERS))
+FILES: dict[str, dict[str, Split]] = {
+    "pmc-vqa": {"train.csv": "train", "test.csv": "test"},
+    "pmc-vqa-v2": {"train_2.csv": "train", "test_2.csv": "test"},
+}
+IMAGES = {"pmc-vqa": ("images",), "pmc-vqa-v2": ("images_2", "figures", "images")}
+"""Where the unpacked images may lie: the first of these folders that is there."""
+
+
+def read(root: Path | None, *, name: str, max_rejected: float = 0.0) -> Source:
+    """Read PMC-VQA.
+
+    Args:
+        root: the folder that holds the CSV files and the unpacked images.
+        name: `pmc-vqa` for version 1, which has compound figures, or `pmc-vqa-v2` for version 2, which has none.
+        max_rejected: the largest share of unusable rows.
+    """
+    files = FILES[name]
+    folder, _ = find_root(root, name, tuple(files)[:1])
+    images = next((each for each in IMAGES[name] if (folder / each).is_dir()), IMAGES[name][0])
+
+    def make(row: Row) -> Case:
+        return _case(row, name)
+
+    def read_picture(row: Row) -> Picture:
+        return read_image(resolve(folder, images, row.text("Figure_path"), where=row.where), row.where)
+
+    # Only the train set marks the layout: a test split is made where the published one is absent.
+    present = [(folder / file, split) for file, split in files.items() if (folder / file).exists()]
+    rows = (row for path, split in present for row in read_csv(path, FIELDS, split))
+    return gather(folder, rows, make, read_picture, max_rejected=max_rejected)
+
+
+def _case(row: Row, name: str) -> Case:
+    choices = {letter: _choice(row, letter) for letter in LETTERS}
+    options, answer = choose(row, choices.values(), _gold(row, choices))
+    figure = row.text("Figure_path")
+    return Case(
+        id=f"{name}:{row.split}:{row.index}",
+        image_id=figure.removesuffix(".jpg"),
+        question=row.text("Question"),
+        answer=answer,
+        kind="closed",
+        split=row.split,
+        dataset=name,
+        language="en",
+        group=figure.split("_")[0],  # the article: its figures are often of one patient
+        options=options,
+    )
+
+
+def _choice(row: Row, letter: str) -> str | None:
+    """A choice without the `A:` that it is published with."""
+    text = row.text_or_none(f"Choice {letter}")
+    return re.sub(rf"^{letter}\s*:\s*", "", text) or None if text else None
+
+
+def _gold(row: Row, choices: dict[str, str | None]) -> str:
+    """The right choice's text: by the label's letter, else by the answer, which is a text or a letter."""
+    answer = row.text("Answer")
+    label = row.text_or_none("Answer_label") if "Answer_label" in row.values else None
+    if label is None:
+        return choices.get(answer.upper()) or answer
+    gold = choices.get(label.upper())
+    if gold is None:
+        raise problem(row.where, "a label that names a choice", row.shown(label), "correct the row")
+    return gold

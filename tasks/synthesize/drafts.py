@@ -1,0 +1,49 @@
+"""A question-answer pair in the making."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tasks.records import Caption
+
+Source = Literal["caption", "metadata"]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One pair, with what it rests on."""
+
+    caption: Caption
+    topic: str
+    """`modality`, `plane`, `organ`, `finding`, `side`, `location`, `size`, `presence`, `sex` or `age`."""
+    question: str
+    answer: str
+    source: Source
+    start: int
+    end: int
+    span: str
+    """The caption's words from start to end, or `field=value`."""
+    asked: str = ""
+    """What a yes/no question names: the modality, the plane, the side, the size or the finding."""
+    about: str = ""
+    """The finding whose side or size is asked for."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the answer is yes or no."""
+        return self.answer.lower() in ("yes", "no")
+
+
+def from_caption(
+    caption: Caption, start: int, end: int, topic: str, question: str, answer: str, *, asked: str = "", about: str = ""
+) -> Draft:
+    """A pair that rests on words of the caption."""
+    span = caption.text[start:end]
+    return Draft(caption, topic, question, answer, "caption", start, end, span, asked, about)
+
+
+def from_metadata(
+    caption: Caption, field: str, topic: str, question: str, answer: str, *, asked: str = "", about: str = ""
+) -> Draft:
+    """A pair that rests on a metadata field."""
+    span = f"{field}={getattr(caption, field)}"
+    return Draft(caption, topic, question, answer, "metadata", 0, 0, span, asked, about)

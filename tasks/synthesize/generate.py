@@ -1,0 +1,130 @@
+"""Captions become question-answer pairs, by rules or by a language model, with a report on their faults."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from tasks.errors import StudyError
+from tasks.records import Caption, Case, Synthetic
+from tasks.synthesize.drafts import Draft
+from tasks.synthesize.model import load_writer, parse_reply
+from tasks.synthesize.quality import key, measure, mend
+from tasks.synthesize.rules import write_pairs
+
+Generator = Literal["rules", "model"]
+Writer = Callable[[Sequence[Caption]], Iterable[str]]
+"""A language model: its reply to each caption, in order."""
+SHOWN_REFUSALS = 20
+"""Refusals that the report quotes; all are counted."""
+
+
+def synthesize(
+    captions: Sequence[Caption],
+    generator: Generator,
+    *,
+    seed: int,
+    ask_sex_and_age: bool = False,
+    model: str | None = None,
+    writer: Writer | None = None,
+    published: Sequence[Case] = (),
+) -> tuple[list[Case], list[Synthetic], dict[str, Any]]:
+    """Question-answer pairs about captioned images.
+
+    Args:
+        captions: what is known of each image.
+        generator: `rules`, which need no model, or `model`.
+        seed: of the wordings and of the choice among negatives.
+        ask_sex_and_age: whether rules ask for the patient's sex and age.
+        model: folder or hub id of an instruct model, for the generator `model`.
+        writer: used instead of loading `model`.
+        published: cases there are already; none of their questions is asked again of the same image.
+
+    Returns the cases, where each came from, and the quality report.
+    Raises StudyError where the model does not load or nothing can be asked.
+    """
+    drafts, refused = _drafts(captions, generator, seed, ask_sex_and_age, model, writer)
+    known = {key(case.image_id, case.question) for case in published}
+    kept, done = mend(drafts, seed, known)
+    report = {
+        "generator": generator,
+        "captions": len(captions),
+        "captions_asked_about": len({draft.caption.image_id for draft in kept}),
+        "before": measure(drafts, known),
+        "after": measure(kept, known),
+        "done": done,
+        "refused": dict(sorted(Counter(reason.split(": ")[0] for reason in refused).items())),
+        "refusals": refused[:SHOWN_REFUSALS],
+    }
+    if not kept and not published:
+        raise StudyError(
+            f"Expected captions that state something to ask about, found none among {len(captions)}"
+            + (f" ({refused[0]})" if refused else "")
+            + ": set synthesis.generator to the other of rules and model, or check the captions."
+        )
+    name = "rules" if generator == "rules" else f"model {model or 'given'}"
+    return *_records(kept, name), report
+
+
+def askable(captions: Sequence[Caption], published: Sequence[Case]) -> list[Caption]:
+    """The captions that questions may be made from, each in the split that its image has in the published cases.
+
+    Where a test split is published, it is scored as published: no caption of the test split is asked about.
+    """
+    splits = {case.image_id: case.split for case in published}
+    dealt = [replace(caption, split=splits.get(caption.image_id, caption.split)) for caption in captions]
+    tested = any(case.split == "test" for case in published)
+    return [caption for caption in dealt if not (tested and caption.split == "test")]
+
+
+def _drafts(
+    captions: Sequence[Caption],
+    generator: Generator,
+    seed: int,
+    ask_sex_and_age: bool,
+    model: str | None,
+    writer: Writer | None,
+) -> tuple[list[Draft], list[str]]:
+    if generator == "rules":
+        return [draft for caption in captions for draft in write_pairs(caption, seed, ask_sex_and_age)], []
+    if writer is None:
+        if not model:
+            raise StudyError(
+                "Expected synthesis.model to be the folder or hub id of an instruct model for "
+                "synthesis.generator=model, found none: set it, or set synthesis.generator=rules."
+            )
+        writer = load_writer(model)
+    drafts: list[Draft] = []
+    refused: list[str] = []
+    for caption, reply in zip(captions, writer(captions), strict=True):
+        found, reasons = parse_reply(reply, caption)
+        drafts += found
+        refused += reasons
+    return drafts, refused
+
+
+def _records(drafts: Sequence[Draft], generator: str) -> tuple[list[Case], list[Synthetic]]:
+    cases: list[Case] = []
+    origins: list[Synthetic] = []
+    numbers: Counter[str] = Counter()
+    for draft in drafts:
+        caption = draft.caption
+        case = Case(
+            id=f"{caption.dataset}:synthetic:{caption.image_id}:{numbers[caption.image_id]}",
+            image_id=caption.image_id,
+            question=draft.question,
+            answer=draft.answer,
+            kind="closed" if draft.closed else "open",
+            split=caption.split,
+            dataset=caption.dataset,
+            language=caption.language,
+            modality=caption.modality,
+            organ=caption.organ,
+            topic=draft.topic,
+            group=caption.group,
+            site=caption.site,
+        )
+        numbers[caption.image_id] += 1
+        cases.append(case)
+        origins.append(Synthetic(case.id, draft.source, draft.start, draft.end, draft.span, generator))
+    return cases, origins

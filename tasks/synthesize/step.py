@@ -1,0 +1,45 @@
+"""The questions step: captions become question-answer pairs, multiple choice becomes open questions."""
+
+from typing import Any
+
+from tasks.records import Caption, Case, Synthetic, read_table, write_table
+from tasks.settings import SynthesisSettings
+from tasks.step import Folder, stage
+from tasks.store import Ref
+
+
+@stage("questions", area="source", code=["synthesize"])
+def synthesize_questions(folder: Folder, dataset: Ref, settings: SynthesisSettings, content: str, seed: int) -> None:
+    """The dataset's own cases beside synthetic ones; `content` tells the state of the language model, if any."""
+    from tasks.synthesize.choices import reword
+    from tasks.synthesize.generate import askable, synthesize
+
+    published = read_table(dataset.folder / "cases.parquet", Case)
+    captions = read_table(dataset.folder / "captions.parquet", Caption)
+    cases, written = published, list[Case]()
+    origins, report = list[Synthetic](), dict[str, Any]()
+    if settings.choices == "open":
+        cases = [reword(case) for case in published]
+    if settings.generator != "none":
+        written, origins, report = synthesize(
+            askable(captions, published),
+            settings.generator,
+            seed=seed,
+            ask_sex_and_age=settings.ask_sex_and_age,
+            model=settings.model,
+            published=cases,
+        )
+    with folder.open("cases.parquet") as sink:
+        write_table(sink, Case, [*cases, *written])
+    with folder.open("synthetic.parquet") as sink:
+        write_table(sink, Synthetic, origins)
+    with folder.open("choices.parquet") as sink:  # as published, to be scored by option
+        write_table(sink, Case, (case for case in published if case.options))
+    folder.write_json("quality.json", report)
+    made_open = sum(bool(case.options) for case in published) - sum(bool(case.options) for case in cases)
+    folder.summary = {
+        "published": len(published),
+        "synthetic": len(written),
+        "choices": {"published": sum(bool(case.options) for case in published), "without options": made_open},
+        "quality": report.get("after", {}),
+    }

@@ -1,0 +1,136 @@
+"""Whether a pair's answer follows from the words it says it came from, whoever wrote the pair.
+
+The check reads the caption anew and knows nothing of how the pair was made. What it cannot check is not supported.
+"""
+
+import re
+from collections.abc import Sequence
+
+from tasks.synthesize.drafts import Draft
+from tasks.synthesize.findings import DEVICES, GENERAL, PATTERN, kind_of
+from tasks.synthesize.lexicon import exclusive, values
+from tasks.synthesize.statements import Mention, read_mentions, stated
+
+_FRAME = """
+    a an the is are was were there this that image picture scan show shows shown seen see in on of at with any does
+    do did have has visible present evidence and or it side which what where patient taken by plane look looks appear
+    appears located"""
+FRAME = frozenset(_FRAME.split())
+"""Words of a question or an answer that claim nothing."""
+
+
+def objection(draft: Draft) -> str | None:
+    """Why a pair is not supported; None where it is."""
+    if not draft.question.strip() or not draft.answer.strip():
+        return "the question or the answer is empty"
+    if draft.source == "metadata":
+        return _against_metadata(draft)
+    if draft.caption.text[draft.start : draft.end] != draft.span or not draft.span.strip():
+        return "the span is not in the caption"
+    if draft.topic in ("modality", "plane"):
+        return _against_values(draft, draft.span)
+    mentions = read_mentions(draft.caption.text)
+    inside = [mention for mention in mentions if draft.start <= mention.at[0] and mention.at[1] <= draft.end]
+    return _against_yes_or_no(draft, mentions, inside) if draft.closed else _against_open(draft, mentions, inside)
+
+
+def _against_metadata(draft: Draft) -> str | None:
+    field, _, value = draft.span.partition("=")
+    if value != str(getattr(draft.caption, field, None)):
+        return "the metadata say something else"
+    if field in ("modality", "plane"):
+        return _against_values(draft, value)
+    return None if draft.answer == value.strip() else "the answer is not what the metadata say"
+
+
+def _against_values(draft: Draft, truth_text: str) -> str | None:
+    """Modality and plane: the question's or answer's value against what the span states."""
+    truth = values(draft.topic, truth_text)
+    claimed = values(draft.topic, draft.question if draft.closed else draft.answer)
+    if len(truth) != 1 or len(claimed) != 1:
+        return f"the {draft.topic} cannot be told"
+    if draft.answer.lower() != "no":
+        return None if claimed == truth else f"the span states another {draft.topic}"
+    choices = exclusive(draft.topic)
+    apart = truth != claimed and (truth | claimed) <= set(choices)
+    if apart and claimed.isdisjoint(values(draft.topic, draft.caption.text)):
+        return None
+    return f"the span does not exclude this {draft.topic}"
+
+
+def _against_open(draft: Draft, mentions: Sequence[Mention], inside: Sequence[Mention]) -> str | None:
+    present, _ = stated(mentions)
+    there = {mention.name for mention in inside if mention.state == "present" and mention.name in present}
+    claimed = _names(draft.answer)
+    if not claimed <= there:
+        return "the span does not state this finding"
+    asked = _names(draft.question) - {GENERAL}
+    if not asked <= there:
+        return "the span does not state what is asked about"
+    if draft.topic == "finding" and not claimed:
+        return "the answer names no finding"
+    if draft.topic in ("side", "size", "location") and not asked:
+        return "the question names no finding"
+    missing = _words(PATTERN.sub(" ", draft.answer)) - _words(draft.span)
+    if missing:
+        return f"the span lacks {min(missing)!r}"
+    if inside and all(mention.state != "present" for mention in inside):
+        return "the span is denied or unclear"
+    return _against_place(draft, [mention for mention in inside if mention.name in asked])
+
+
+def _against_place(draft: Draft, about: Sequence[Mention]) -> str | None:
+    """Side, size and place must be those of the finding that is asked about."""
+    answer = draft.answer.lower()
+    if draft.topic == "side" and {side for mention in about for side in mention.sides} != values("side", answer):
+        return "the finding's side is another or not stated"
+    if draft.topic == "size" and answer not in {mention.size for mention in about}:
+        return "the finding's size is another or not stated"
+    places = {" ".join(mention.place.lower().split()) for mention in about if mention.place}
+    if draft.topic == "location" and answer not in places:
+        return "the finding's place is another or not stated"
+    return None
+
+
+def _against_yes_or_no(draft: Draft, mentions: Sequence[Mention], inside: Sequence[Mention]) -> str | None:
+    present, absent = stated(mentions)
+    asked = _names(draft.question)
+    if len(asked) != 1:
+        return "a yes/no question must name one finding"
+    (name,) = asked
+    if draft.topic in ("side", "size"):
+        about = [mention for mention in inside if mention.name == name and name in present]
+        return _against_choice(draft, about)
+    words = _words(PATTERN.sub(" ", draft.question))
+    if draft.answer.lower() == "yes":
+        general = (
+            {each.name for each in inside if each.state == "present" and each.name in present} - DEVICES - {GENERAL}
+        )
+        there = (
+            bool(general) if name == GENERAL else any(mention.name == name for mention in inside) and name in present
+        )
+        return None if there and words <= _words(draft.span) else "the span does not state this"
+    denial = absent.get(name)
+    if denial is None or denial not in inside:
+        return "the span does not deny this"
+    # To leave an adjective or a place of the denial out would deny more than the caption does.
+    said = _words(f"{denial.adjectives} {denial.place or ''}")
+    return None if words == said else "the span denies something else"
+
+
+def _against_choice(draft: Draft, about: Sequence[Mention]) -> str | None:
+    claimed = values(draft.topic, draft.question)
+    truth = {side for mention in about for side in mention.sides}
+    if draft.topic == "size":
+        truth = {mention.size for mention in about if mention.size}
+    if len(claimed) != 1 or len(truth) != 1 or not truth <= set(exclusive(draft.topic)):
+        return f"the {draft.topic} cannot be told"
+    return None if (claimed == truth) == (draft.answer.lower() == "yes") else f"the span states another {draft.topic}"
+
+
+def _names(text: str) -> set[str]:
+    return {kind_of(match[0]).name for match in PATTERN.finditer(text)}
+
+
+def _words(text: str) -> set[str]:
+    return {word for word in re.findall(r"[a-z0-9]+(?:\.[0-9]+)?", text.lower()) if word not in FRAME}

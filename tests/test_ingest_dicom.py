@@ -1,0 +1,118 @@
+"""DICOM pixels against pydicom's own windowing, and nothing but pixels."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pydicom
+import pydicom.data
+import pytest
+from dicom_samples import CANARY, dataset, dicom
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom.pixels import apply_modality_lut, apply_windowing
+
+from tasks.errors import StudyError
+from tasks.ingest.dicom import to_png
+from tasks.ingest.pictures import read_image
+
+RAMP = np.arange(0, 4096, 16, np.int16).reshape(16, 16)
+SAMPLES = Path(pydicom.data.__file__).parent / "test_files"
+
+
+def shown(data: bytes) -> np.ndarray:
+    image = PIL.Image.open(io.BytesIO(to_png(data, 1000 * 1000)))
+    assert image.format == "PNG"
+    assert image.info == {}
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("function", [None, "LINEAR", "LINEAR_EXACT", "SIGMOID"])
+def test_rescale_and_window_are_those_of_pydicom(function: str | None) -> None:
+    tags = {"RescaleSlope": 2, "RescaleIntercept": -1024, "WindowCenter": [1040, 40], "WindowWidth": [2000, 400]}
+    if function:
+        tags["VOILUTFunction"] = function
+    data = dicom(RAMP, **tags)
+    header = pydicom.dcmread(io.BytesIO(data))
+    wanted = apply_windowing(apply_modality_lut(header.pixel_array, header), header)
+    header.PixelRepresentation = 0
+    low, high = -2 * 2**15 - 1024, 2 * (2**15 - 1) - 1024  # what pydicom scales to: all values there could be
+    assert np.abs(shown(data) - (wanted - low) / (high - low) * 255).max() <= 1
+
+
+def test_without_a_window_the_full_range_is_shown() -> None:
+    assert (shown(dicom(RAMP)).min(), shown(dicom(RAMP)).max()) == (0, 255)
+    assert not shown(dicom(np.full((4, 4), 7, np.uint16))).any()
+
+
+def test_monochrome1_is_inverted() -> None:
+    assert (shown(dicom(RAMP, PhotometricInterpretation="MONOCHROME1")) == 255 - shown(dicom(RAMP))).all()
+
+
+@pytest.mark.parametrize(("frames", "middle"), [(1, 0), (2, 1), (5, 2)])
+def test_the_middle_frame_is_shown(frames: int, middle: int) -> None:
+    pixels = np.zeros((frames, 4, 4), np.uint8)
+    for number in range(frames):
+        pixels[number, number // 4, number % 4] = 1
+    assert np.flatnonzero(shown(dicom(pixels))).tolist() == [middle]
+
+
+def test_enhanced_files_keep_their_window_in_groups() -> None:
+    pixels = np.stack([RAMP] * 3)
+    own = [dataset(FrameVOILUTSequence=[dataset(WindowCenter=c, WindowWidth=100)]) for c in (0, 2000, 0)]
+    rescale = dataset(PixelValueTransformationSequence=[dataset(RescaleSlope=1, RescaleIntercept=100)])
+    found = shown(dicom(pixels, PerFrameFunctionalGroupsSequence=own, SharedFunctionalGroupsSequence=[rescale]))
+    assert (found == shown(dicom(RAMP, WindowCenter=1900, WindowWidth=100))).all()
+
+
+def test_colours_are_kept() -> None:
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    assert (shown(dicom(pixels)) == pixels).all()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CT_small",
+        "MR_small",
+        "MR_small_RLE",
+        "MR_small_bigendian",
+        "examples_palette",
+        "examples_ybr_color",
+        "JPEG2000",
+    ],
+)
+def test_real_files_are_read(name: str) -> None:
+    picture = read_image(SAMPLES / f"{name}.dcm", "row 1")
+    assert picture.data.startswith(b"\x89PNG")
+    assert np.asarray(PIL.Image.open(io.BytesIO(picture.data))).std() > 0
+
+
+@pytest.mark.parametrize("name", ["rtplan", "MR_truncated", "reportsi"])
+def test_files_without_whole_pixels_are_refused(name: str) -> None:
+    with pytest.raises(
+        StudyError, match=r"^row 1, image .*: expected a whole DICOM image, found (a damaged|pixels that)"
+    ):
+        read_image(SAMPLES / f"{name}.dcm", "row 1")
+
+
+def test_too_many_pixels_are_refused_by_the_header() -> None:
+    with pytest.raises(StudyError, match="found 3,600,000,000 pixels, more than 80,000,000"):
+        read_image(dicom(RAMP, Rows=60_000, Columns=60_000), "row 1")
+
+
+@settings(deadline=None, max_examples=60)  # the machine may be busy
+@given(data=st.data())
+def test_damage_raises_study_errors_that_quote_nothing(data: st.DataObject) -> None:
+    whole = bytearray(dicom(RAMP, WindowCenter=100, WindowWidth=200))
+    for place in data.draw(st.lists(st.integers(132, len(whole) - 1), min_size=1, max_size=8)):
+        whole[place] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(132, len(whole)))
+    try:
+        found = read_image(bytes(whole[:cut]), "row 1")
+    except StudyError as error:
+        assert CANARY not in str(error)
+        assert "\n" not in str(error)
+    else:
+        assert CANARY.encode() not in found.data

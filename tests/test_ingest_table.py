@@ -1,0 +1,179 @@
+"""A hospital's own table in each of its forms, and that nothing of a patient gets out of it."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from dicom_samples import CANARY, dicom
+from ingest_samples import picture, write_bytes
+
+from tasks.errors import StudyError
+from tasks.ingest.table import read
+
+PIXELS = np.arange(64, dtype=np.uint8).reshape(8, 8)
+ROWS = [
+    {"image": "a/1.png", "question": "where?", "answer": "left", "patient": "Anna", "split": "train", "modality": "CT"},
+    {"image": "a/1.png", "question": "is it?", "answer": "Yes", "patient": "Anna", "split": "", "modality": ""},
+    {"image": "2.dcm", "question": "what?", "answer": "a, b", "patient": "", "split": "test", "modality": "X-Ray"},
+]
+
+
+def write_table(root: Path, form: str, rows: list[dict[str, Any]]) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    path = root / f"cases.{form}"
+    if form == "csv":
+        with path.open("w", newline="", encoding="utf-8") as sink:
+            table = csv.DictWriter(sink, list(rows[0]))
+            table.writeheader()
+            table.writerows(rows)
+    elif form == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    else:
+        pd.DataFrame(rows).to_parquet(path)
+    write_bytes(root / "a" / "1.png", picture(1))
+    write_bytes(root / "2.dcm", dicom(PIXELS))
+    return root
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_rows_become_cases_in_each_form(tmp_path: Path, form: str) -> None:
+    source = read(write_table(tmp_path, form, ROWS), language="en")
+    assert [(case.id, case.kind, case.split, case.modality) for case in source.cases] == [
+        ("table:1", "open", "train", "ct"),
+        ("table:2", "closed", "train", None),
+        ("table:3", "open", "test", "x-ray"),
+    ]
+    first, second, third = source.cases
+    assert first.image_id == second.image_id != third.image_id
+    assert first.group == second.group != third.group is None
+    assert "Anna" not in repr(source)
+    assert source.images[0].data == picture(1)
+    assert source.images[1].data.startswith(b"\x89PNG")
+
+
+def test_only_three_columns_are_needed(tmp_path: Path) -> None:
+    rows = [{"image": "a/1.png", "question": "在哪?", "answer": "左"}]
+    (case,) = read(write_table(tmp_path, "jsonl", rows), language="zh").cases
+    assert (case.kind, case.split, case.organ, case.group, case.language) == ("open", "train", None, None, "zh")
+
+
+@pytest.mark.parametrize("image", [picture(3), {"bytes": picture(3), "path": None}])
+def test_images_may_lie_inside_parquet(tmp_path: Path, image: Any) -> None:
+    pq.write_table(pa.table({"image": [image], "question": ["a?"], "answer": ["b"]}), tmp_path / "t.parquet")
+    assert read(tmp_path, language="en").images[0].data == picture(3)
+
+
+def test_one_image_under_two_names_is_one_image(tmp_path: Path) -> None:
+    rows = [ROWS[0], ROWS[0] | {"image": "copy.png"}]
+    write_bytes(tmp_path / "copy.png", picture(1))
+    assert len(read(write_table(tmp_path, "csv", rows), language="en").images) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({"image": f"{CANARY}.png"}, "an image file, found no such file"),
+        ({"image": f"../{CANARY}.png"}, "a file inside the dataset's folder, found a path that leaves it"),
+        ({"image": f"a/1.png/{CANARY}"}, "an image file, found an unreadable file"),
+        ({"image": f"{CANARY}.txt"}, "a whole image, found 2 bytes that are no image"),
+        ({"split": CANARY}, "one of train, validation, test in field 'split', found another value"),
+        ({"question": ""}, "text in field 'question', found none"),
+        ({"answer": [CANARY]}, "text in field 'answer', found another value"),
+    ],
+)
+def test_wrong_rows_name_table_and_row_but_quote_nothing(tmp_path: Path, fields: dict[str, Any], found: str) -> None:
+    root = write_table(tmp_path, "jsonl", [ROWS[0], ROWS[0] | fields])
+    write_bytes(root / f"{CANARY}.txt", b"no")
+    with pytest.raises(StudyError, match=r"cases.jsonl, row 2: ") as error:
+        read(root, language="en")
+    assert f"expected {found}" in str(error.value)
+    assert CANARY not in str(error.value)
+    (rejected,) = read(root, language="en", max_rejected=0.5).rejected
+    assert (rejected.file, rejected.row) == ("cases.jsonl", 2)
+    assert CANARY not in rejected.reason
+
+
+def test_damaged_lines_are_rejected_and_counted(tmp_path: Path) -> None:
+    path = write_table(tmp_path, "jsonl", ROWS) / "cases.jsonl"
+    path.write_bytes(path.read_bytes() + b"[1]\n{\n\xff\n")
+    assert [each.row for each in read(tmp_path, language="en", max_rejected=0.5).rejected] == [4, 5, 6]
+    write_table(tmp_path / "csv", "csv", ROWS)
+    path = tmp_path / "csv" / "cases.csv"
+    path.write_bytes(path.read_bytes() + b"a/1.png,too short\na,b,c,d,e,f,g\n")
+    assert [each.row for each in read(tmp_path / "csv", language="en", max_rejected=0.5).rejected] == [4, 5]
+
+
+def test_tables_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    for content, found in [
+        (b"image,question\n", "no field 'answer'"),
+        (b"image,image,question,answer\n", "more than one field 'image'"),
+        (b"", "no field 'image'"),
+        (b'image,question,answer\na,"b', "something else"),
+        (b"image,question,answer\n\xff,b,c", "something else"),
+    ]:
+        write_bytes(tmp_path / "t.csv", content)
+        with pytest.raises(StudyError, match=rf"t.csv.*: expected a CSV table in UTF-8 .*, found {found}"):
+            read(tmp_path, language="en")
+    write_bytes(tmp_path / "u.jsonl", b"{}")
+    with pytest.raises(StudyError, match="expected one table, found 2; leave the one"):
+        read(tmp_path, language="en")
+
+
+PROGRAM = """
+import logging, sys
+import flows
+from prefect import flow
+from tasks.ingest.step import ingest
+from tasks.settings import DatasetSettings
+
+logging.basicConfig(level=logging.DEBUG)
+
+@flow
+def study(most: float):
+    return ingest(settings=DatasetSettings(name="table", root=sys.argv[1], max_rejected=most), content="", seed=0)
+
+study(0.7)
+try:
+    study(0.0)
+except Exception as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_no_patient_gets_into_artifacts_logs_or_database(tmp_path: Path) -> None:
+    root, work = tmp_path / "export", tmp_path / "work"
+    work.mkdir()
+    whole = dicom(PIXELS.T.copy())
+    named = [f"{CANARY}-{number}.dcm" for number in range(6)]
+    for number, name in enumerate(named[:5]):
+        write_bytes(root / name, dicom(np.roll(PIXELS, number)))
+    write_bytes(root / named[3], whole[:-30])
+    write_bytes(root / named[4], whole.replace(b"PN", b"ZZ"))
+    row = {"question": "where?", "answer": "left"}
+    write_table(root, "csv", [{"image": name, **row, "patient": f"{CANARY} {name}"} for name in named])
+    environment = os.environ | {"PREFECT_HOME": str(work / "home"), "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment |= {"PREFECT_LOGGING_LEVEL": "DEBUG"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(root)], cwd=work, env=environment, capture_output=True, timeout=300
+    )
+    assert b"rows are unusable, more than dataset.max_rejected=0 allows" in done.stdout, done.stderr.decode()
+    (folder,) = [path.parent for path in work.glob("artifacts/source/ingest/*/manifest.json")]
+    rejected = json.loads((folder / "rejected.json").read_text())
+    assert {each["row"] for each in rejected} >= {4, 6}
+    assert len(rejected) + len(pd.read_parquet(folder / "cases.parquet")) == 6
+    tables = [repr(pq.read_table(path).to_pylist()).encode() for path in folder.glob("*.parquet")]
+    files = [path.read_bytes() for path in work.rglob("*") if path.is_file()]
+    assert any(file.startswith(b"SQLite") for file in files)
+    for content in [done.stdout, done.stderr, *tables, *files]:
+        assert CANARY.encode() not in content
+    assert not any(CANARY in str(path) for path in work.rglob("*"))
