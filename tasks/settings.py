@@ -141,13 +141,13 @@ class LoraSettings(Settings):
 class FederationSettings(Settings):
     """Local training and its rounds."""
 
-    rounds: int = Field(3, ge=1)
+    rounds: int = Field(4, ge=1)
     """Rounds of local training and averaging."""
     local_epochs: int = Field(1, ge=1)
     """Passes over a hospital's training cases in each round."""
     batch_size: int = Field(16, ge=1)
     """Cases in one optimiser step."""
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(3e-3, gt=0)
     """AdamW learning rate; LightFED used 2e-5 for the 2B model."""
     holdout: float = Field(0.1, ge=0, lt=1)
     """Share of a hospital's training images kept out of training, for the evaluation loss of each round."""
