@@ -14,7 +14,7 @@ def dicom(pixels: np.ndarray, **tags: Any) -> bytes:
     """A DICOM file of (frames, rows, columns), (rows, columns) or (rows, columns, 3) whole numbers."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, CTImageStorage
-    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=["fed-rag"])  # the same bytes at every call
     file = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     file.PatientName, file.PatientID, file.InstitutionName = f"{CANARY}^Anna", CANARY, CANARY
     file.private_block(0x0011, CANARY, create=True).add_new(1, "LO", CANARY)

@@ -102,14 +102,10 @@ def test_too_many_pixels_are_refused_by_the_header() -> None:
         read_image(dicom(RAMP, Rows=60_000, Columns=60_000), "row 1")
 
 
-WHOLE = dicom(RAMP, WindowCenter=100, WindowWidth=200)
-"""Made once: each file gets identifiers of its own, and damage must fall on the same bytes when it is replayed."""
-
-
 @settings(deadline=None, max_examples=60)  # the machine may be busy
 @given(data=st.data())
 def test_damage_raises_study_errors_that_quote_nothing(data: st.DataObject) -> None:
-    whole = bytearray(WHOLE)
+    whole = bytearray(dicom(RAMP, WindowCenter=100, WindowWidth=200))
     for place in data.draw(st.lists(st.integers(132, len(whole) - 1), min_size=1, max_size=8)):
         whole[place] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(132, len(whole)))
