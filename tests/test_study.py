@@ -35,10 +35,7 @@ def test_memory_does_not_grow_with_hospitals(tmp_path: Path) -> None:
     assert many["peak_memory_bytes"] <= 1.1 * few["peak_memory_bytes"]
 
 
-SEEDS = [pytest.param(seed, id=f"seed-{seed}", marks=pytest.mark.xdist_group(f"study-{seed}")) for seed in range(3)]
-
-
-@pytest.fixture(scope="module", params=SEEDS)
+@pytest.fixture(scope="module", params=[0, 1, 2], ids="seed-{}".format)
 def default(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The results of the default study with one seed."""
     return study(tmp_path_factory.mktemp("default"), f"seed={request.param}")
