@@ -49,35 +49,10 @@ def fed_rag(study: Study = Study()) -> str:
     shared = findings.manifest()["summary"]
     steps.done(f"audited: {shared['same_image']} test cases show an image of training")
 
-    assignment = partition(cases=questions, settings=study.partition, seed=study.seed, findings=findings)
-    dealt = assignment.manifest()["summary"]["hospitals"]
-    create_table_artifact(table=dealt, key="partition", description="Cases and images of each hospital")
-    hospitals = [row["hospital"] for row in dealt]
-    between = audit_hospitals(cases=questions, findings=findings, assignment=assignment)
-    rows = json.loads((between.folder / "hospitals.json").read_text(encoding="utf-8"))
-    create_table_artifact(table=rows, key="audit-hospitals", description="Images that pairs of hospitals share")
-    cases = gather(
-        take_cases.map(
-            hospital=hospitals, cases=unmapped(questions), dataset=unmapped(dataset), assignment=unmapped(assignment)
-        ),
-        hospitals,
-    )
+    hospitals, cases, dealt = deal_out(study, dataset, questions, findings)
     steps.done(f"dealt the images to {len(hospitals)} hospitals")
 
-    features = gather(
-        compute_features.map(hospital=hospitals, cases=cases, model=unmapped(study.model), content=unmapped(model)),
-        hospitals,
-    )
-    libraries = gather(
-        build_hospital_library.map(
-            hospital=hospitals,
-            cases=cases,
-            features=features,
-            image_weight=unmapped(study.retrieval.image_weight),
-            depth=unmapped(max(DEPTH, study.retrieval.k)),
-        ),
-        hospitals,
-    )
+    features, libraries = build_libraries(study, model, hospitals, cases)
     steps.done("computed vision features and built the hospitals' libraries")
 
     own: dict[str, Any] = {"hospital": hospitals, "cases": cases, "features": features, "library": libraries}
@@ -92,8 +67,7 @@ def fed_rag(study: Study = Study()) -> str:
         dataset,
         *([questions] if _prepares(study) else []),
         findings,
-        assignment,
-        between,
+        *dealt,
         *cases,
         *features,
         *libraries,
@@ -130,6 +104,41 @@ def prepare_questions(study: Study, dataset: Ref, steps: Steps) -> Ref:
 
 def _prepares(study: Study) -> bool:
     return study.synthesis.generator != "none" or study.synthesis.choices != "closed"
+
+
+def deal_out(study: Study, dataset: Ref, questions: Ref, findings: Ref) -> tuple[list[str], list[Ref], list[Ref]]:
+    """Images to hospitals: the hospitals' names, what each of them takes, and the references of how it was decided."""
+    assignment = partition(cases=questions, settings=study.partition, seed=study.seed, findings=findings)
+    table = assignment.manifest()["summary"]["hospitals"]
+    create_table_artifact(table=table, key="partition", description="Cases and images of each hospital")
+    between = audit_hospitals(cases=questions, findings=findings, assignment=assignment)
+    shared = json.loads((between.folder / "hospitals.json").read_text(encoding="utf-8"))
+    create_table_artifact(table=shared, key="audit-hospitals", description="Images that pairs of hospitals share")
+    hospitals = [row["hospital"] for row in table]
+    common: dict[str, Any] = {
+        "cases": unmapped(questions),
+        "dataset": unmapped(dataset),
+        "assignment": unmapped(assignment),
+    }
+    return hospitals, gather(take_cases.map(hospital=hospitals, **common), hospitals), [assignment, between]
+
+
+def build_libraries(
+    study: Study, model: str, hospitals: Sequence[str], cases: Sequence[Ref]
+) -> tuple[list[Ref], list[Ref]]:
+    """Each hospital's vision features, and the library of its training cases; `model` tells the base's content."""
+    features = gather(
+        compute_features.map(hospital=hospitals, cases=cases, model=unmapped(study.model), content=unmapped(model)),
+        hospitals,
+    )
+    libraries = build_hospital_library.map(
+        hospital=hospitals,
+        cases=cases,
+        features=features,
+        image_weight=unmapped(study.retrieval.image_weight),
+        depth=unmapped(max(DEPTH, study.retrieval.k)),
+    )
+    return features, gather(libraries, hospitals)
 
 
 def show_audit(findings: Ref) -> None:
