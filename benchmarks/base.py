@@ -38,7 +38,7 @@ def main(name: str) -> None:
     right: dict[tuple[str, str], dict[int, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for k in (0, 3):
         examples = encode(base, features, build_prompts(asked, source.cases, neighbours, k))
-        answers = generate(engine, features, examples, batch_size=64, max_new_tokens=16, title=f"k={k}")
+        answers = generate(engine, features, examples, tokens=8192, max_new_tokens=16, title=f"k={k}")
         for case, answer in zip(asked, answers, strict=True):
             for topic in ("all", str(case.topic)):
                 right[case.kind, topic][k].append(answer.strip().lower() == case.answer)

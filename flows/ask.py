@@ -12,7 +12,7 @@ from tasks.engine.batch import encode
 from tasks.engine.generate import generate
 from tasks.engine.prompt import build_prompt
 from tasks.engine.shared import shared_engine
-from tasks.engine.vision import encode_images, load_features, merge_features
+from tasks.engine.vision import FEATURES, encode_images, gather_features, load_features
 from tasks.errors import StudyError
 from tasks.ingest.pictures import read_image
 from tasks.records import Case, Image, read_table
@@ -49,17 +49,23 @@ def answer(run: Path, hospital: str, image: Path, question: str) -> Reply:
     picture = Image(ASKED, *read_image(image, str(image)))
     cases = {case.id: case for case in read_table(ROOT / places["cases"] / "cases.parquet", Case)}
     with shared_engine(study.model, study.lora) as engine:
-        features = merge_features(
-            load_features(ROOT / places["features"] / "features.safetensors"), encode_images(engine.base, [picture])
-        )
+        seen, kept = encode_images(engine.base, [picture]), load_features(ROOT / places["features"] / FEATURES)
         case = Case(ASKED, ASKED, question, "", "open", "test", "asked", "en")
         encoder, library = _open_library(ROOT / places["library"])
-        rows = encoder.encode(features.pooled([ASKED]), [question])
+        rows = encoder.encode(seen.pooled([ASKED]), [question])
         found = library.search(rows, [ASKED], [ASKED], study.retrieval.k)[0] if study.retrieval.k else []
         shown = tuple((neighbour.similarity, cases[neighbour.neighbour_id]) for neighbour in found)
+        features = gather_features({ASKED: (seen, ASKED)} | {each.image_id: (kept, each.image_id) for _, each in shown})
         examples = encode(engine.base, features, [build_prompt(case, [each for _, each in shown])])
         engine.switch(load_state(ROOT / references["adapter"]))
-        text = generate(engine, features, examples, batch_size=1, max_new_tokens=study.evaluation.max_new_tokens)[0]
+        answering = study.evaluation
+        (text,) = generate(
+            engine,
+            features,
+            examples,
+            tokens=answering.tokens_per_pass,
+            max_new_tokens=answering.max_new_tokens,
+        )
     return Reply(text, shown)
 
 

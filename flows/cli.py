@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
 from rich.table import Table
 
 from flows.study_file import describe, load_study
@@ -89,6 +88,10 @@ def audit(
     out.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     _print_rows(table(document), f"Of {document['train_test']['test_cases']} test cases, shared with training")
     _print_rows(score_table(document), "Right answers without a model (0 to 1)")
+    shared = [
+        {heading: row[heading] for heading in row if heading != "examples"} for row in document["between_datasets"]
+    ]
+    _print_rows(shared, "Images of dataset a that b has too, and patients of both")
     if against:
         console.print(f"Images with a copy in {against}: {document['against']['n']}")
     console.print(f"Audit: [bold]{out}[/bold]")
@@ -96,7 +99,7 @@ def audit(
 
 def _print_rows(rows: list[dict[str, Any]], title: str) -> None:
     if rows:
-        shown = Table(*rows[0], title=title)
+        shown = Table(*(heading.replace("_", " ") for heading in rows[0]), title=title)
         for row in rows:
             shown.add_row(*(escape(str(value)) for value in row.values()))
         console.print(shown)
@@ -110,9 +113,11 @@ def datasets() -> None:
     for name, each in DATASETS.items():
         console.print(f"[bold cyan]{name}[/bold cyan]")
         told = {"files": each.layout, "licence": each.licence, "needs": each.needs, "hub": each.hub}
+        lines = Table.grid(padding=(0, 0, 0, 2))
         for heading, text in told.items():
             if text:
-                console.print(Padding(f"[dim]{heading:7}[/dim] {escape(text)}", (0, 0, 0, 2)), highlight=False)
+                lines.add_row(f"[dim]{heading:7}[/dim]", escape(text))
+        console.print(lines)
 
 
 @app.command()
@@ -163,13 +168,15 @@ def _log_to_console() -> None:
 def _print_results(folder: Path) -> None:
     import json
 
-    from tasks.evaluate.report import HEADINGS, score_rows
+    from tasks.evaluate.report import SPLITS, score_rows
 
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    table = Table(title="Test cases (scores from 0 to 1)", padding=(0, 0))
-    for heading in HEADINGS:
+    split = f"Split: {SPLITS[results['split']['disjoint']]}"
+    table = Table(title="Test cases (scores from 0 to 1)", caption=split, padding=(0, 0))
+    headings, *rows = score_rows(results)
+    for heading in headings:
         table.add_column(heading, no_wrap=True, justify="left" if not heading else "right")
-    for place, row in enumerate(score_rows(results)):
+    for place, row in enumerate(rows):
         table.add_row(*row, style="bold" if place < len(results["configurations"]) else None)
     console.print(table)
 

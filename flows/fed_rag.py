@@ -16,8 +16,9 @@ from tasks.audit.step import audit, audit_hospitals, read_audit
 from tasks.engine.identity import identify
 from tasks.engine.step import compute_features, initial_adapter
 from tasks.errors import StudyError
+from tasks.evaluate.report import BLIND
 from tasks.evaluate.step import answer_baselines, predict, score_hospital
-from tasks.federate.step import average, train_hospital, validate_hospital
+from tasks.federate.step import average, take_update, train_hospital, train_together, validate_hospital
 from tasks.ingest.datasets import state
 from tasks.ingest.step import ingest
 from tasks.partition.step import partition, take_cases
@@ -163,11 +164,11 @@ def federate(
     made: list[Ref] = []
     for number in range(1, study.federation.rounds + 1):
         common = settings | {"k": unmapped(study.retrieval.k), "round_number": unmapped(number)}
-        updates = gather(train_hospital.map(**own, **common, adapter=unmapped(adapter)), own["hospital"])
+        updates, together = train_round(study, own, common, adapter, number)
         adapter = average(updates=updates, round_number=number)
         held_out = gather(validate_hospital.map(**own, **common, adapter=unmapped(adapter)), own["hospital"])
         rows.append(_round_row(adapter, held_out))
-        made += [*updates, adapter, *held_out]
+        made += [*together, *updates, adapter, *held_out]
         create_table_artifact(table=rows, key="rounds", description="Losses of each round")
         loss = rows[-1]["eval_loss"]
         held = "" if loss is None else f", held-out loss {loss:.4f}"
@@ -175,21 +176,39 @@ def federate(
     return adapter, rows, made
 
 
+def train_round(
+    study: Study, own: dict[str, Any], common: Mapping[str, Any], adapter: Ref, number: int
+) -> tuple[list[Ref], list[Ref]]:
+    """Every hospital's update, and the folder where they were trained if that was in one pass over the base."""
+    if study.engine.executor == "mapped":
+        return gather(train_hospital.map(**own, **common, adapter=unmapped(adapter)), own["hospital"]), []
+    together = train_together(**own, **{name: each.value for name, each in common.items()}, adapter=adapter)
+    updates = take_update.map(hospital=own["hospital"], together=unmapped(together), round_number=unmapped(number))
+    return gather(updates, own["hospital"]), [together]
+
+
 def evaluate(study: Study, own: dict[str, Any], adapters: Mapping[str, Ref]) -> list[list[Ref]]:
-    """Every hospital answers its test cases with each adapter, and by what needs no model: references by hospital."""
+    """Every hospital answers its test cases with each adapter, and by what needs no model: references by hospital.
+
+    Where some are multiple choice, the trained adapter answers these without the image as well.
+    """
     settings: dict[str, Any] = {name: unmapped(getattr(study, name)) for name in ("model", "lora", "evaluation")}
+    asked = [(configuration, adapter, study.retrieval.k, False) for configuration, adapter in adapters.items()]
+    if any(ref.manifest()["summary"]["test_choices"] for ref in own["cases"]):
+        asked.append((BLIND, adapters[study.configuration], 0, True))
     answered = [
         gather(
             predict.map(
                 **own,
                 **settings,
-                k=unmapped(study.retrieval.k),
                 configuration=unmapped(configuration),
                 adapter=unmapped(adapter),
+                k=unmapped(k),
+                blind=unmapped(blind),
             ),
             own["hospital"],
         )
-        for configuration, adapter in adapters.items()
+        for configuration, adapter, k, blind in asked
     ]
     known = {name: own[name] for name in ("hospital", "cases", "library")}
     answered.append(gather(answer_baselines.map(**known, seed=unmapped(study.seed)), own["hospital"]))

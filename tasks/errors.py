@@ -1,4 +1,7 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and those that no file is to blame for."""
+
+OURS = (MemoryError, NameError)
+"""Too little memory, or a mistake of this project: passed on where other people's decoders may raise anything else."""
 
 
 class StudyError(Exception):

@@ -137,6 +137,8 @@ class Prediction:
     prediction: str
     neighbours: tuple[str, ...]
     """Ids of the cases shown in the prompt, nearest first."""
+    options: tuple[str, ...] = ()
+    """As the case's: what the answer was to be chosen from."""
 
 
 @dataclass(frozen=True, slots=True)

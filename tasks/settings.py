@@ -94,7 +94,7 @@ class SynthesisSettings(Settings):
     ask_sex_and_age: bool = False
     """Let the rules ask for the patient's sex and age where the dataset states them."""
     choices: Literal["closed", "open"] = "closed"
-    """Multiple-choice questions as published (`closed`), or reworded without their options (`open`)."""
+    """Multiple choice with its options, scored by option (`closed`), or reworded without them (`open`)."""
 
 
 class PartitionSettings(Settings):
@@ -121,6 +121,8 @@ class ModelSettings(Settings):
     """Hub revision (branch, tag or commit)."""
     max_pixels: int | None = Field(None, ge=784)
     """Upper bound on an image's pixels after resizing; the processor's own where not given."""
+    gradient_checkpointing: bool = False
+    """While training, keep each layer's input alone and compute the rest again: less memory, about a third slower."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; `auto` takes CUDA where there is one. CUDA computes in bfloat16, CPU in float32."""
 
@@ -147,10 +149,19 @@ class FederationSettings(Settings):
     """Passes over a hospital's training cases in each round."""
     batch_size: int = Field(16, ge=1)
     """Cases in one optimiser step."""
+    tokens_per_pass: int = Field(8192, ge=1)
+    """Most tokens that pass the model at once; a step of more is split and its gradients are added up."""
     learning_rate: float = Field(3e-3, gt=0)
     """AdamW learning rate; LightFED used 2e-5 for the 2B model."""
     holdout: float = Field(0.1, ge=0, lt=1)
     """Share of a hospital's training images kept out of training, for the evaluation loss of each round."""
+
+
+class EngineSettings(Settings):
+    """How the one base in memory is used; without dropout, what is learned does not depend on it."""
+
+    executor: Literal["mapped", "batched"] = "mapped"
+    """Hospitals of a round train one after the other (`mapped`), or all in one pass over the base (`batched`)."""
 
 
 class RetrievalSettings(Settings):
@@ -165,8 +176,8 @@ class RetrievalSettings(Settings):
 class EvaluationSettings(Settings):
     """How the test cases are answered."""
 
-    batch_size: int = Field(64, ge=1)
-    """Questions answered at once."""
+    tokens_per_pass: int = Field(8192, ge=1)
+    """Most tokens, prompts and answers, that the model holds at once."""
     max_new_tokens: int = Field(32, ge=1)
     """Longest answer, in tokens."""
 
@@ -186,6 +197,8 @@ class Study(Settings):
     """The adapter that is trained."""
     federation: FederationSettings = FederationSettings()
     """Local training and its rounds."""
+    engine: EngineSettings = EngineSettings()
+    """How the base is used to train the hospitals of a round."""
     retrieval: RetrievalSettings = RetrievalSettings()
     """The similar past cases that a hospital shows the model."""
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -208,10 +221,14 @@ class Lesson(Settings):
     """Only questions of this kind; all where not given."""
     naming: tuple[str, ...] = ()
     """Only questions that hold one of these words; all where not given."""
+    others: float = Field(0, ge=0, le=1)
+    """Share of the questions without those words that are asked all the same."""
     share: float = Field(1, gt=0, le=1)
     """Share of the images whose questions are asked."""
     shown: int = Field(0, ge=0)
     """Most retrieved cases in a prompt: each question gets a random number of them, from 0 to this."""
+    renamed: float = Field(0, ge=0, le=1)
+    """Share of the prompts in which findings get other names, where the retrieved cases tell what those mean."""
     epochs: int = Field(1, ge=1)
     """Passes over the questions."""
     learning_rate: float = Field(1e-3, gt=0)

@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from tasks.engine.engine import Engine
     from tasks.engine.vision import Features
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long studies first, each on the worker that is free; all other tests a module at a time."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: item.path.stem != "test_study")
+
+
 # Torch and Transformers are imported where a test asks for a model: the other tests start without them.
 
 

@@ -1,6 +1,8 @@
 """One prompt for training and evaluation, in Qwen2-VL's own format; labels on the answer alone; no injection."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -9,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
 
+from tasks.engine import batch
 from tasks.engine.base import Base
-from tasks.engine.batch import IGNORED, collate, encode, shuffled
+from tasks.engine.batch import IGNORED, collate, encode, shuffled, within
 from tasks.engine.prompt import Prompt, build_prompt, build_prompts
 from tasks.engine.vision import Features
 from tasks.records import Neighbour
@@ -113,6 +116,17 @@ def test_placeholders_are_as_many_as_features(tiny_base: Base, features: Feature
     assert [len(piece) * 4 for piece in given_features] == [height * width for _, height, width in shapes]
 
 
+@pytest.mark.parametrize("twin", ["qwen2-vl", "qwen2.5-vl"], indirect=True)
+def test_positions_are_those_that_the_model_would_count(tiny_base: Base, features: Features) -> None:
+    examples = encode(tiny_base, features, prompts_with_neighbours())
+    inputs = collate(tiny_base, features, examples, answers=True).inputs
+    names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
+    expected, _ = tiny_base.model.model.get_rope_index(**{name: inputs[name] for name in names})
+    there = inputs["attention_mask"].bool()
+    assert torch.equal(inputs["position_ids"][:, there], expected[:, there])
+    assert "position_ids" not in collate(tiny_base, features, examples, answers=False).inputs
+
+
 MARKS = (
     "<|image_pad|>",
     "<|im_end|>",
@@ -183,6 +197,23 @@ def test_honest_text_is_left_alone(tiny_base: Base, features: Features) -> None:
     assert tiny_base.tokenizer.decode(example.answer_ids) == f"{text}<|im_end|>"
 
 
+@pytest.mark.parametrize("kept", [0, 5, 100])
+def test_prompts_seen_before_are_tokenised_the_same(
+    tiny_base: Base, features: Features, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    prompts = prompts_with_neighbours()
+    expected = encode(replace(tiny_base, tokenised={}), features, prompts)
+    monkeypatch.setattr(batch, "KEPT", kept)
+    for asked in (prompts[:3], prompts, [*prompts[5:], *prompts[:5], prompts[0]], prompts):
+        found = encode(tiny_base, features, asked)
+        assert found == [expected[prompts.index(prompt)] for prompt in asked]
+        assert len(tiny_base.tokenised) <= kept
+    # The same prompt about an image of another size is another example.
+    larger = {name: (time, 2 * height, width) for name, (time, height, width) in features.grids.items()}
+    (other,) = encode(tiny_base, Features(features.rows, features.starts, larger, features.merge), prompts[:1])
+    assert len(other) > len(expected[0])
+
+
 def test_an_empty_answer_is_only_its_end(tiny_base: Base, features: Features) -> None:
     (example,) = encode(tiny_base, features, [build_prompt(case(1, "image-0", "What?", ""), [])])
     assert example.answer_ids == (tiny_base.tokenizer.eos_token_id,)
@@ -213,3 +244,16 @@ def test_epochs_differ_and_hold_like_lengths_together(tiny_base: Base, features:
     assert [[len(example) for example in batch] for batch in first] != [[len(e) for e in batch] for batch in second]
     spread = [max(map(len, batch)) - min(map(len, batch)) for batch in first]
     assert sum(spread) < sum(max(map(len, examples)) - min(map(len, examples)) for _ in first) / 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 40), max_size=30), st.integers(1, 120))
+def test_groups_keep_to_the_token_budget(lengths: list[int], most: int) -> None:
+    groups = within(lengths, most)
+    assert sorted(place for group in groups for place in group) == list(range(len(lengths)))
+    ordered = [lengths[place] for group in groups for place in group]
+    assert ordered == sorted(lengths)
+    for group, following in pairwise([*groups, []]):
+        assert len(group) == 1 or len(group) * max(lengths[place] for place in group) <= most
+        # None is left out that would have had room.
+        assert not following or (len(group) + 1) * lengths[following[0]] > most

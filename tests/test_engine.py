@@ -7,7 +7,7 @@ import pytest
 import torch
 from engine_samples import logits, prompts_with_neighbours, randomised, same
 from family_samples import every_family
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 
 from tasks.engine.adapter import CONFIG, WEIGHTS, State, adapter_files, load_state
 from tasks.engine.base import Base, load_base
@@ -33,6 +33,21 @@ def test_switching_back_gives_the_same_bits(engine: Engine, inputs: dict[str, to
         found.append(logits(engine.base.model, inputs))
     assert torch.equal(found[0], found[2])
     assert (found[0] - found[1]).abs().max() > 0.1
+
+
+@every_family
+def test_switching_is_what_peft_does(engine: Engine, inputs: dict[str, torch.Tensor]) -> None:
+    """With the base in place and its modules as they were."""
+    state = randomised(engine.read(), 1)
+    modules = [id(module) for module in engine.peft.modules()]
+    engine.switch(state)
+    found = logits(engine.base.model, inputs)
+    assert [id(module) for module in engine.peft.modules()] == modules
+    assert same(get_peft_model_state_dict(engine.peft), state)
+    engine.switch(randomised(engine.read(), 2))
+    assert not set_peft_model_state_dict(engine.peft, state).unexpected_keys
+    assert same(engine.read(), state)
+    assert torch.equal(logits(engine.base.model, inputs), found)
 
 
 def test_an_adapter_changes_the_base(engine: Engine, inputs: dict[str, torch.Tensor]) -> None:

@@ -27,16 +27,16 @@ def test_an_adapter_goes_the_whole_way(engine: Engine, features: Features, tiny_
     """Trained, saved, and read by another process's engine on another copy of the base, it answers the same."""
     examples = encode(engine.base, features, prompts_with_neighbours())
     engine.switch(engine.initial_state(0))
-    before = generate(engine, features, examples, batch_size=4, max_new_tokens=8)
-    train(engine, features, examples, epochs=6, batch_size=4, learning_rate=1e-2, seed=0)
+    before = generate(engine, features, examples, tokens=400, max_new_tokens=8)
+    train(engine, features, examples, epochs=6, batch_size=4, tokens=8192, learning_rate=1e-2, seed=0)
     for name, data in adapter_files(engine.read(), engine.config, "tiny").items():
         (tmp_path / name).write_bytes(data)
-    after = generate(engine, features, examples, batch_size=4, max_new_tokens=8)
+    after = generate(engine, features, examples, tokens=400, max_new_tokens=8)
     assert after != before
     other = Engine(load_base(str(tiny_folder), device="cpu"), r=4, alpha=8, dropout=0.1, targets=["q_proj", "v_proj"])
     other.switch(load_state(tmp_path))
     again = encode(other.base, encode_images(other.base, IMAGES), prompts_with_neighbours())
-    assert generate(other, features, again, batch_size=4, max_new_tokens=8) == after
+    assert generate(other, features, again, tokens=400, max_new_tokens=8) == after
 
 
 @every_family
@@ -59,10 +59,10 @@ def test_half_precision_goes_the_same_way(tiny_base: Base) -> None:
     engine = Engine(tiny_base, r=4, alpha=8, dropout=0.0, targets=["q_proj", "v_proj"])
     examples = encode(tiny_base, features, prompts_with_neighbours())
     engine.switch(engine.initial_state(0))
-    loss, _ = train(engine, features, examples, epochs=4, batch_size=8, learning_rate=1e-2, seed=0)
+    loss, _ = train(engine, features, examples, epochs=4, batch_size=8, tokens=8192, learning_rate=1e-2, seed=0)
     after, _ = mean_loss(engine, features, examples, 8)
     assert after < loss
-    assert len(generate(engine, features, examples, batch_size=8, max_new_tokens=3)) == len(examples)
+    assert len(generate(engine, features, examples, tokens=8192, max_new_tokens=3)) == len(examples)
 
 
 @every_family

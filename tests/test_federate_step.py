@@ -16,7 +16,7 @@ from tasks.engine.step import initial_adapter
 from tasks.engine.vision import FEATURES, Features
 from tasks.errors import StudyError
 from tasks.federate.aggregate import fedavg
-from tasks.federate.step import average, train_hospital, validate_hospital
+from tasks.federate.step import average, take_update, train_hospital, train_together, validate_hospital
 from tasks.records import Case, Neighbour, write_table
 from tasks.settings import FederationSettings, LoraSettings, ModelSettings
 from tasks.store import Ref, writing
@@ -96,6 +96,23 @@ def test_the_next_adapter_is_the_mean_of_the_updates(one_round: Round) -> None:
     before, after = (one_round.validate("north", ref) for ref in (one_round.start, adapter))
     assert before["tokens"] == after["tokens"] > 0
     assert after["loss"] != before["loss"]
+
+
+def test_trained_together_is_trained_alone(one_round: Round) -> None:
+    exact = LORA.model_copy(update={"dropout": 0.0})
+    given = {name: one_round.given(name, one_round.start, FEDERATION) | {"lora": exact} for name in HOSPITALS}
+    of_all = {name: [each[name] for each in given.values()] for name in ("hospital", "cases", "features", "library")}
+    together = train_together.fn(**given["north"] | of_all)
+    for hospital, each in given.items():
+        alone = train_hospital.fn(**each)
+        ref = take_update.fn(hospital=hospital, together=together, round_number=1)
+        assert ref.path.startswith("shared/update/")
+        torch.testing.assert_close(load_state(ref.folder), load_state(alone.folder), rtol=0, atol=1e-5)
+        assert (ref.folder / CONFIG).read_bytes() == (alone.folder / CONFIG).read_bytes()
+        found, expected = update_of(ref), update_of(alone)
+        assert found.pop("loss") == pytest.approx(expected.pop("loss"), abs=1e-5)
+        assert found == expected
+        assert ref.manifest()["files"].keys() == alone.manifest()["files"].keys()
 
 
 def test_only_the_adapter_and_counts_leave_a_hospital(one_round: Round) -> None:

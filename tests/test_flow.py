@@ -1,5 +1,6 @@
 """The whole study as a user runs it: the command, against a real Prefect server on loopback."""
 
+import csv
 import json
 import os
 import signal
@@ -12,7 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from dicom_samples import CANARY, dicom
+from ingest_samples import picture, write_bytes
+from test_ingest_choices import omni_row, write_omni
 
 COMMAND = Path(sys.executable).with_name("fed-rag")
 PREFECT = Path(sys.executable).with_name("prefect")
@@ -34,6 +40,7 @@ class Server:
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
         }
+        self.home = home
         self.log = (home / "server.log").open("wb")
         command = [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
         self.process = subprocess.Popen(command, env=self.environment, stdout=self.log, stderr=self.log)
@@ -98,21 +105,32 @@ def run(server: Server, folder: Path, command: list[str]) -> subprocess.Complete
     return subprocess.run(command, cwd=folder, env=server.environment, capture_output=True, text=True, timeout=300)
 
 
-def final_adapter(folder: Path) -> bytes:
-    references = json.loads((folder / "artifacts/latest/references.json").read_text())
-    return (folder / "artifacts" / references["adapter"] / "adapter_model.safetensors").read_bytes()
+def newest(folder: Path) -> Path:
+    return (folder / "artifacts/latest").resolve()
+
+
+def final_adapter(run: Path) -> bytes:
+    references = json.loads((run / "references.json").read_text())
+    return (run.parents[1] / references["adapter"] / "adapter_model.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module")
-def finished(server: Server, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def first_run(server: Server, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run. Tests that run again beside it must not ask for the newest one afterwards."""
     folder = tmp_path_factory.mktemp("study")
     result = run(server, folder, arguments(tiny_folder))
     assert result.returncode == 0, result.stderr
-    return folder
+    return newest(folder)
 
 
-def test_a_study_leaves_results_of_the_documented_shape(server: Server, finished: Path) -> None:
-    results = json.loads((finished / "artifacts/latest/results.json").read_text())
+@pytest.fixture
+def finished(first_run: Path) -> Path:
+    """The folder in which that run was made."""
+    return first_run.parents[2]
+
+
+def test_a_study_leaves_results_of_the_documented_shape(first_run: Path, finished: Path) -> None:
+    results = json.loads((first_run / "results.json").read_text())
     assert set(results["configurations"]) == {"fed+rag"}
     assert set(results["baselines"]) == {"base", "majority", "question_only", "copy_nearest"}
     everything = results["configurations"]["fed+rag"]
@@ -138,9 +156,9 @@ def test_the_dashboard_shows_tables_results_and_progress(server: Server, finishe
 
 
 def test_nothing_changed_means_nothing_done(server: Server, finished: Path, tiny_folder: Path) -> None:
-    before = (finished / "artifacts/latest").resolve()
+    before = newest(finished)
     assert run(server, finished, arguments(tiny_folder)).returncode == 0
-    assert (finished / "artifacts/latest").resolve() != before
+    assert newest(finished) != before
     assert set(server.task_states().values()) == {"Cached"}
 
 
@@ -154,6 +172,21 @@ def test_another_k_redoes_neither_ingestion_nor_partition_nor_libraries(
     assert "train" in redone
 
 
+def test_hospitals_trained_together_have_folders_of_their_own(
+    server: Server, finished: Path, tiny_folder: Path
+) -> None:
+    together = arguments(tiny_folder, "engine.executor=batched")
+    assert run(server, finished, together).returncode == 0
+    states = server.task_states()
+    redone = {name.split()[0] for name, state in states.items() if state != "Cached"}
+    assert redone == {"train", "update", "average", "validate", "fed+rag", "score"}
+    assert {f"update hospital-{each} round 2" for each in (1, 2, 3)} < set(states)
+    adapter = final_adapter(finished)
+    assert run(server, finished, together).returncode == 0
+    assert set(server.task_states().values()) == {"Cached"}
+    assert final_adapter(finished) == adapter
+
+
 def test_a_damaged_file_is_noticed_and_made_again(server: Server, finished: Path, tiny_folder: Path) -> None:
     path = next((finished / "artifacts/hospitals/hospital-2/features").glob("*/features.safetensors"))
     whole = path.read_bytes()
@@ -164,7 +197,7 @@ def test_a_damaged_file_is_noticed_and_made_again(server: Server, finished: Path
     assert path.read_bytes() == whole
 
 
-def test_a_failed_hospital_alone_runs_again(server: Server, tiny_folder: Path, tmp_path: Path, finished: Path) -> None:
+def test_a_failed_hospital_alone_runs_again(server: Server, tiny_folder: Path, tmp_path: Path, first_run: Path) -> None:
     blocked = tmp_path / "artifacts/hospitals/hospital-2/library"
     blocked.parent.mkdir(parents=True)
     blocked.write_text("in the way")
@@ -180,11 +213,11 @@ def test_a_failed_hospital_alone_runs_again(server: Server, tiny_folder: Path, t
         "hospital-2": "Completed",
         "hospital-3": "Cached",
     }
-    assert final_adapter(tmp_path) == final_adapter(finished)
+    assert final_adapter(newest(tmp_path)) == final_adapter(first_run)
 
 
 def test_a_run_killed_in_a_round_goes_on_from_the_finished_hospitals(
-    server: Server, tiny_folder: Path, tmp_path: Path, finished: Path
+    server: Server, tiny_folder: Path, tmp_path: Path, first_run: Path
 ) -> None:
     process = subprocess.Popen(
         arguments(tiny_folder), cwd=tmp_path, env=server.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -199,16 +232,17 @@ def test_a_run_killed_in_a_round_goes_on_from_the_finished_hospitals(
     kept = {path.parent.name for path in tmp_path.glob("artifacts/shared/update/*/manifest.json")}
     assert 1 <= len(kept) < 6
     assert run(server, tmp_path, arguments(tiny_folder)).returncode == 0
-    assert final_adapter(tmp_path) == final_adapter(finished)
+    assert final_adapter(newest(tmp_path)) == final_adapter(first_run)
     assert not list(tmp_path.glob("artifacts/**/.*.tmp"))
 
 
-def test_asking_shows_the_answer_and_the_cases(server: Server, finished: Path, tmp_path: Path) -> None:
+def test_asking_shows_the_answer_and_the_cases(server: Server, first_run: Path, finished: Path, tmp_path: Path) -> None:
     from tasks.ingest import phantom
 
     image = tmp_path / "image.png"
     image.write_bytes(phantom.read(images=4, seed=9, public=False, test_fraction=0.3).images[0].data)
-    command = [str(COMMAND), "ask", "--hospital", "hospital-1", str(image), "What abnormality is seen?"]
+    asked = [str(image), "What abnormality is seen?"]
+    command = [str(COMMAND), "ask", "--run", str(first_run), "--hospital", "hospital-1", *asked]
     result = run(server, finished, command)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("phantom:site-1") == 3
@@ -225,6 +259,73 @@ def test_the_audit_alone_writes_its_file_and_shows_a_table(server: Server, finis
     assert "restated question" in result.stdout
     # What the study had audited is found, not made again.
     assert len(list((finished / "artifacts/source/audit").glob("*/audit.json"))) == 1
+
+
+def small(model: Path, *more: str) -> list[str]:
+    return arguments(model, "federation.rounds=1", "partition.hospitals=2", "partition.scheme=iid", *more)
+
+
+def test_multiple_choice_is_scored_by_option_beside_a_control_without_images(
+    server: Server, tiny_folder: Path, tmp_path: Path
+) -> None:
+    rows = [omni_row(number, question=f"What is shown in {number}?") for number in range(12)]
+    root = write_omni(tmp_path / "omni", images=12, ACRIMA=rows)
+    command = small(tiny_folder, "dataset.name=omnimedvqa", f"dataset.root={root}", "dataset.test_fraction=0.4")
+    result = run(server, tmp_path, command)
+    assert result.returncode == 0, result.stderr
+    assert "by option" in result.stdout
+    results = json.loads((tmp_path / "artifacts/latest/results.json").read_text())
+    trained, control = results["configurations"]["fed+rag"], results["baselines"]["text_only"]
+    assert trained["choice"]["n"] == trained["closed"]["n"] == control["choice"]["n"] > 0
+    assert results["baselines"]["majority"]["choice"]["accuracy"] == 1  # all rows have the same answer
+    # Without options in the test cases there is nothing to score so.
+    assert run(server, tmp_path, [*command, "--set", "synthesis.choices=open"]).returncode == 0
+    reworded = json.loads((tmp_path / "artifacts/latest/results.json").read_text())
+    assert "text_only" not in reworded["baselines"]
+    assert reworded["configurations"]["fed+rag"]["choice"]["n"] == 0
+    assert reworded["configurations"]["fed+rag"]["open"]["n"] == trained["choice"]["n"]
+
+
+def write_export(root: Path, count: int) -> Path:
+    """A hospital's table of DICOM files that name a patient in every way they can; the last two are damaged."""
+    names = [f"{CANARY}-{number}.dcm" for number in range(count)]
+    for number, name in enumerate(names):
+        write_bytes(root / name, dicom(np.random.default_rng(number).integers(0, 255, (40, 40), dtype=np.uint8)))
+    write_bytes(root / names[-2], (root / names[-2]).read_bytes()[:-30])
+    write_bytes(root / names[-1], (root / names[-1]).read_bytes().replace(b"PN", b"ZZ"))
+    write_bytes(root / f"{CANARY}.png", picture(3))
+    rows = [{"image": name, "question": "where?", "answer": "left", "patient": f"{CANARY} {name}"} for name in names]
+    with (root / "cases.csv").open("w", newline="", encoding="utf-8") as sink:
+        table = csv.DictWriter(sink, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    return root
+
+
+def test_no_patient_gets_into_artifacts_logs_or_database(server: Server, tiny_folder: Path, tmp_path: Path) -> None:
+    root = write_export(tmp_path / "export", 14)
+    work = tmp_path / "work"
+    work.mkdir()
+    more = ("dataset.name=table", f"dataset.root={root}", "dataset.max_rejected=0.5", "dataset.test_fraction=0.3")
+    server.environment["PREFECT_LOGGING_LEVEL"] = "DEBUG"
+    try:
+        done = run(server, work, small(tiny_folder, *more))
+        refused = run(server, work, small(tiny_folder, *more, "dataset.max_rejected=0"))
+    finally:
+        del server.environment["PREFECT_LOGGING_LEVEL"]
+    assert done.returncode == 0, done.stderr
+    assert "rows are unusable, more than dataset.max_rejected=0 allows" in refused.stderr
+    rejected = json.loads(next(work.glob("artifacts/source/ingest/*/rejected.json")).read_text())
+    assert {each["row"] for each in rejected} >= {13}
+    files = [path for folder in (work, server.home) for path in folder.rglob("*") if path.is_file()]
+    tables = [repr(pq.read_table(path).to_pylist()).encode() for path in files if path.suffix == ".parquet"]
+    contents = [path.read_bytes() for path in files]
+    assert any(content.startswith(b"SQLite") for content in contents)
+    assert any(b"rows are unusable" in content for content in contents)  # the server keeps what tasks log
+    for content in [done.stdout, done.stderr, refused.stdout, refused.stderr]:
+        assert CANARY not in content
+    assert not any(CANARY.encode() in content for content in [*tables, *contents])
+    assert not any(CANARY in str(path) for path in files)
 
 
 @pytest.mark.parametrize(

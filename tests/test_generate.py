@@ -13,7 +13,7 @@ from tasks.engine.base import Base, load_base
 from tasks.engine.batch import encode
 from tasks.engine.engine import Engine
 from tasks.engine.generate import generate
-from tasks.engine.prompt import build_prompt
+from tasks.engine.prompt import build_blind_prompt, build_prompt
 from tasks.engine.vision import Features
 
 LENGTH = 12
@@ -36,10 +36,10 @@ def plain_loop(twin: Twin, base: Base, turns: Turns, image_ids: list[str]) -> st
     return str(base.tokenizer.decode(inputs["input_ids"][0, asked:], skip_special_tokens=True)).strip()
 
 
-def answers(engine: Engine, features: Features, batch_size: int) -> list[str]:
+def answers(engine: Engine, features: Features, tokens: int) -> list[str]:
     examples = encode(engine.base, features, prompts_with_neighbours())
     assert len({len(example.prompt_ids) for example in examples}) > 3
-    return generate(engine, features, examples, batch_size=batch_size, max_new_tokens=LENGTH)
+    return generate(engine, features, examples, tokens=tokens, max_new_tokens=LENGTH)
 
 
 @every_family
@@ -47,10 +47,10 @@ def answers(engine: Engine, features: Features, batch_size: int) -> list[str]:
 def test_a_batch_answers_as_one_by_one(engine: Engine, features: Features, seed: int | None) -> None:
     if seed is not None:
         engine.switch(randomised(engine.read(), seed))
-    alone = answers(engine, features, 1)
+    alone = answers(engine, features, tokens=1)
     assert len(set(alone)) > len(alone) // 2
-    for batch_size in (3, 8):
-        assert answers(engine, features, batch_size) == alone
+    for tokens in (500, 8192):
+        assert answers(engine, features, tokens) == alone
 
 
 @every_family
@@ -58,7 +58,7 @@ def test_a_batch_answers_as_one_by_one(engine: Engine, features: Features, seed:
 def test_answers_are_those_of_a_plain_loop(twin: Twin, engine: Engine, features: Features, seed: int | None) -> None:
     if seed is not None:
         engine.switch(randomised(engine.read(), seed))
-    found = answers(engine, features, 8)
+    found = answers(engine, features, 8192)
     for number in (0, 3, 5):
         shown = [CASES[(number + 1 + i) % len(CASES)] for i in reversed(range(number % 4))]
         turns = [*((case.question, case.answer) for case in shown), (CASES[number].question, None)]
@@ -70,18 +70,18 @@ def test_hospitals_answer_differently(engine: Engine, features: Features) -> Non
     found = []
     for seed in (1, 2, 1):
         engine.switch(randomised(engine.read(), seed))
-        found.append(answers(engine, features, 8))
+        found.append(answers(engine, features, 8192))
     assert found[0] == found[2] != found[1]
 
 
 def test_length_is_bounded(engine: Engine, features: Features) -> None:
     examples = encode(engine.base, features, [build_prompt(CASES[0], [])])
     for length in (1, 5):
-        (found,) = generate(engine, features, examples, batch_size=4, max_new_tokens=length)
+        (found,) = generate(engine, features, examples, tokens=8192, max_new_tokens=length)
         assert len(engine.base.tokenizer(found)["input_ids"]) <= 4 * length  # bytes of a broken character are written �
-        (longer,) = generate(engine, features, examples, batch_size=4, max_new_tokens=length + 1)
+        (longer,) = generate(engine, features, examples, tokens=8192, max_new_tokens=length + 1)
         assert longer.startswith(found.rstrip("�"))
-    assert generate(engine, features, [], batch_size=4, max_new_tokens=4) == []
+    assert generate(engine, features, [], tokens=8192, max_new_tokens=4) == []
 
 
 def test_a_folders_sampling_habits_are_left_aside(
@@ -92,4 +92,15 @@ def test_a_folders_sampling_habits_are_left_aside(
     habits = {"do_sample": True, "temperature": 0.1, "top_p": 0.001, "repetition_penalty": 5.0, "min_new_tokens": 9}
     (folder / "generation_config.json").write_text(json.dumps(habits | {"bad_words_ids": [[300]]}))
     other = Engine(load_base(str(folder), device="cpu"), r=4, alpha=8, dropout=0.0, targets=["q_proj", "v_proj"])
-    assert answers(other, features, 8) == answers(engine, features, 8)
+    assert answers(other, features, 8192) == answers(engine, features, 8192)
+
+
+@every_family
+def test_without_an_image_the_answers_are_those_of_one_by_one(engine: Engine, features: Features) -> None:
+    prompts = [build_blind_prompt(case) for case in CASES]
+    examples = encode(engine.base, features, prompts)
+    assert all(engine.base.image_token_id not in example.prompt_ids for example in examples)
+    engine.switch(randomised(engine.read(), 1))
+    alone = [generate(engine, features, [each], tokens=1, max_new_tokens=6)[0] for each in examples]
+    assert generate(engine, features, examples, tokens=8192, max_new_tokens=6) == alone
+    assert len(set(alone)) > 1

@@ -1,6 +1,7 @@
 """DICOM pixels against pydicom's own windowing, and nothing but pixels."""
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 from dicom_samples import CANARY, dataset, dicom
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom.pixels import apply_modality_lut, apply_windowing
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_modality_lut, apply_windowing, get_decoder
+from pydicom.uid import CTImageStorage
 
 from tasks.errors import StudyError
 from tasks.ingest.dicom import to_png
@@ -95,6 +98,62 @@ def test_files_without_whole_pixels_are_refused(name: str) -> None:
         StudyError, match=r"^row 1, image .*: expected a whole DICOM image, found (a damaged|pixels that)"
     ):
         read_image(SAMPLES / f"{name}.dcm", "row 1")
+
+
+@pytest.mark.parametrize(
+    ("name", "compression"),
+    [
+        ("MR_small_jpeg_ls_lossless", "JPEG-LS Lossless Image Compression"),
+        ("JPEGLSNearLossless_08", "JPEG-LS Lossy (Near-Lossless) Image Compression"),
+    ],
+)
+def test_a_compression_that_nothing_here_reads_is_named(name: str, compression: str) -> None:
+    if get_decoder(pydicom.dcmread(SAMPLES / f"{name}.dcm").file_meta.TransferSyntaxUID).is_available:
+        pytest.skip("somebody installed a decoder for it")
+    message = f"found pixels that cannot be decoded, compressed by {re.escape(compression)}; export the image anew"
+    with pytest.raises(StudyError, match=message):
+        read_image(SAMPLES / f"{name}.dcm", "row 1")
+
+
+def test_an_unknown_compression_is_not_quoted() -> None:
+    own = f"1.2.{'.'.join(str(ord(letter)) for letter in 'secr')}"
+    data = dicom(RAMP).replace(b"1.2.840.10008.1.2.1\0", own.encode().ljust(20, b"\0"))
+    with pytest.raises(StudyError, match="compressed by an unknown transfer syntax") as error:
+        read_image(data, "row 1")
+    assert own not in str(error.value)
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_files_without_a_preamble_are_read(implicit: bool) -> None:
+    header = pydicom.dcmread(io.BytesIO(dicom(RAMP, SOPClassUID=CTImageStorage)))
+    sink = io.BytesIO()
+    bare = Dataset({element.tag: element for element in header})
+    bare.save_as(sink, implicit_vr=implicit, little_endian=True)
+    data = sink.getvalue()
+    assert data[128:132] != b"DICM"
+    assert (shown(data) == shown(dicom(RAMP))).all()
+    picture = read_image(data, "row 1")
+    assert CANARY.encode() in data
+    assert CANARY.encode() not in picture.data
+    assert (shown(dicom(RAMP)[132:]) == shown(dicom(RAMP))).all()  # the preamble alone is gone
+
+
+def test_what_only_begins_like_dicom_is_no_image() -> None:
+    for data in (b"\x08\0\x05\0CS\x0a\0 and no more", b"\x02\0\0\0", b"\x08\0" + bytes(200), b"\x08\0 notes"):
+        with pytest.raises(StudyError, match=r"^row 1: expected a whole (DICOM )?image, found"):
+            read_image(data, "row 1")
+
+
+@pytest.mark.parametrize("error", [MemoryError, NameError])
+def test_what_no_file_is_to_blame_for_goes_on(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    for place in ("tasks.ingest.dicom.pixel_array", "PIL.PngImagePlugin.PngImageFile.load"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, fail)
+            with pytest.raises(error):
+                read_image(dicom(RAMP), "row 1")
 
 
 def test_too_many_pixels_are_refused_by_the_header() -> None:

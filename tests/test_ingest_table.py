@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -126,54 +123,3 @@ def test_tables_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     write_bytes(tmp_path / "u.jsonl", b"{}")
     with pytest.raises(StudyError, match="expected one table, found 2; leave the one"):
         read(tmp_path, language="en")
-
-
-PROGRAM = """
-import logging, sys
-import flows
-from prefect import flow
-from tasks.ingest.step import ingest
-from tasks.settings import DatasetSettings
-
-logging.basicConfig(level=logging.DEBUG)
-
-@flow
-def study(most: float):
-    return ingest(settings=DatasetSettings(name="table", root=sys.argv[1], max_rejected=most), content="", seed=0)
-
-study(0.7)
-try:
-    study(0.0)
-except Exception as error:
-    print(error)
-"""
-
-
-@pytest.mark.slow
-def test_no_patient_gets_into_artifacts_logs_or_database(tmp_path: Path) -> None:
-    root, work = tmp_path / "export", tmp_path / "work"
-    work.mkdir()
-    whole = dicom(PIXELS.T.copy())
-    named = [f"{CANARY}-{number}.dcm" for number in range(6)]
-    for number, name in enumerate(named[:5]):
-        write_bytes(root / name, dicom(np.roll(PIXELS, number)))
-    write_bytes(root / named[3], whole[:-30])
-    write_bytes(root / named[4], whole.replace(b"PN", b"ZZ"))
-    row = {"question": "where?", "answer": "left"}
-    write_table(root, "csv", [{"image": name, **row, "patient": f"{CANARY} {name}"} for name in named])
-    environment = os.environ | {"PREFECT_HOME": str(work / "home"), "PYTHONPATH": str(Path(__file__).parents[1])}
-    environment |= {"PREFECT_LOGGING_LEVEL": "DEBUG"}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(root)], cwd=work, env=environment, capture_output=True, timeout=300
-    )
-    assert b"rows are unusable, more than dataset.max_rejected=0 allows" in done.stdout, done.stderr.decode()
-    (folder,) = [path.parent for path in work.glob("artifacts/source/ingest/*/manifest.json")]
-    rejected = json.loads((folder / "rejected.json").read_text())
-    assert {each["row"] for each in rejected} >= {4, 6}
-    assert len(rejected) + len(pd.read_parquet(folder / "cases.parquet")) == 6
-    tables = [repr(pq.read_table(path).to_pylist()).encode() for path in folder.glob("*.parquet")]
-    files = [path.read_bytes() for path in work.rglob("*") if path.is_file()]
-    assert any(file.startswith(b"SQLite") for file in files)
-    for content in [done.stdout, done.stderr, *tables, *files]:
-        assert CANARY.encode() not in content
-    assert not any(CANARY in str(path) for path in work.rglob("*"))

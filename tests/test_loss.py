@@ -35,6 +35,21 @@ def test_it_is_the_models_own_loss(engine: Engine, features: Features, k: int) -
 
 
 @every_family
+def test_its_gradients_are_those_of_the_models_own_loss(tiny_base: Base, features: Features) -> None:
+    """On every projection, the last layer's too, where the loss leaves out whatever no answer needs."""
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    engine = Engine(tiny_base, r=4, alpha=8, dropout=0.0, targets=targets)
+    engine.switch(randomised(engine.read(), 1, scale=0.1))
+    batch = batch_of(engine.base, features, prompts_with_neighbours())
+    found = torch.autograd.grad(answer_loss(engine.base, batch), engine.parameters())
+    expected = torch.autograd.grad(
+        engine.base.model(**batch.inputs, labels=batch.labels).loss, engine.parameters(), materialize_grads=True
+    )
+    assert all(gradient.any() for gradient in expected)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@every_family
 @torch.inference_mode()
 def test_each_logit_comes_from_the_token_before(engine: Engine, features: Features) -> None:
     batch = batch_of(engine.base, features, prompts_with_neighbours())
@@ -72,11 +87,11 @@ def test_it_is_the_mean_over_answer_tokens_from_pixels(twin: Twin, engine: Engin
         )
     # Batches of unlike size and unlike answers: the mean is over tokens, not over batches.
     examples = encode(engine.base, features, prompts)
-    for batch_size in (1, 3, 8):
-        loss, tokens = mean_loss(engine, features, examples, batch_size)
+    for most in (1, 500, 8192):
+        loss, tokens = mean_loss(engine, features, examples, most)
         assert loss == pytest.approx(expected, abs=1e-5)
         assert tokens == sum(counts)
 
 
 def test_no_examples_have_no_loss(engine: Engine, features: Features) -> None:
-    assert mean_loss(engine, features, [], 4) == (0.0, 0)
+    assert mean_loss(engine, features, [], 8192) == (0.0, 0)

@@ -35,6 +35,14 @@ def test_a_lesson_that_names_words_holds_whole_words_only(cases: list[Case]) -> 
     assert not asked(cases, naming=("ray",))
 
 
+def test_others_are_a_share_of_the_questions_without_the_words(cases: list[Case]) -> None:
+    named, some, most = (asked(cases, naming=("left",), others=others) for others in (0, 0.3, 0.6))
+    assert {case.id for case in named} < {case.id for case in some} < {case.id for case in most}
+    others = len(cases) - len(named)
+    assert 0.2 * others < len(some) - len(named) < 0.4 * others
+    assert asked(cases, naming=("left",), others=1) == cases
+
+
 def test_a_share_takes_whole_images_and_grows_with_itself(cases: list[Case]) -> None:
     half, most = ({case.image_id for case in asked(cases, share=share)} for share in (0.5, 0.8))
     assert half < most < {case.image_id for case in cases}

@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from tasks.evaluate.score import (
     METRICS,
+    OTHER,
     ClosedRow,
     OpenRow,
     Row,
@@ -25,6 +26,7 @@ from tasks.evaluate.score import (
     summarise,
 )
 from tasks.normalise import normalise
+from tasks.options import distinct
 from tasks.records import Kind
 
 VQA_RAD = Path("../shared/datasets/vqa-rad-osf/VQA_RAD Dataset Public.json")
@@ -36,7 +38,9 @@ KINDS = st.sampled_from(["closed", "open"])
 LABELS = st.sampled_from(["yes", "no", "left lung"])
 PREDICTED = LABELS | st.sampled_from(["(neither)", "(other)"])
 CLOSED_ROWS = st.lists(st.builds(ClosedRow, LABELS, PREDICTED), min_size=1, max_size=40)
-ROWS = st.lists(st.builds(score_row, ANSWERS, ANSWERS, KINDS), max_size=30)
+OPTIONS = st.sampled_from([("left lung", "mass"), ("yes", "no", "right")])
+CHOSEN = st.builds(score_row, ANSWERS, ANSWERS, st.just("closed"), OPTIONS)
+ROWS = st.lists(st.builds(score_row, ANSWERS, ANSWERS, KINDS) | CHOSEN, max_size=30)
 
 
 def closed(prediction: str, reference: str) -> ClosedRow:
@@ -232,10 +236,37 @@ def test_a_tally_holds_no_open_answer() -> None:
     assert tally.to_json()["closed"] == {"n": 1, "correct": 0, "confusion": [["no", "yes", 1]]}
 
 
+def test_multiple_choice_is_judged_by_the_option_named() -> None:
+    options = ("PET scan", "CT scan", "Blood test.", "Fundus imaging")
+    replies = ["D", "fundus imaging.", "It shows Fundus Imaging", "(d) fundus imaging", "CT scan", "no idea", ""]
+    rows = [score_row(reply, "Fundus imaging", "closed", options) for reply in replies]
+    assert [row.correct for row in rows if isinstance(row, ClosedRow)] == [True] * 4 + [False] * 3
+    assert {row.predicted for row in rows[4:] if isinstance(row, ClosedRow)} == {OTHER}
+    together = scores(summarise([*rows, score_row("no", "no", "closed"), score_row("lung", "lung", "open")]))
+    assert together["choice"] == {"n": 7, "accuracy": 4 / 7}
+    assert together["closed"]["n"] == 8
+    assert together["closed"]["accuracy"] == 5 / 8
+    # A letter is no answer where options are none.
+    assert score_row("D", "Fundus imaging", "closed") == ClosedRow("fundus imaging", OTHER)
+    assert score_row("B", "yes", "closed", ("Yes", "No")) == ClosedRow("yes", "no", choice=True)
+
+
+@given(st.text(max_size=9), st.text(max_size=9), st.lists(st.text(max_size=5), min_size=1, max_size=4))
+def test_any_option_is_right_for_itself_alone(reply: str, reference: str, options: list[str]) -> None:
+    row = score_row(reply, reference, "closed", options)
+    assert isinstance(row, ClosedRow)
+    assert row.choice
+    for number, option in enumerate(kept := distinct(options)):
+        judged = [score_row(option, other, "closed", options) for other in kept]
+        right = [place for place, each in enumerate(judged) if isinstance(each, ClosedRow) and each.correct]
+        assert right == [number]
+
+
 def test_no_rows_give_no_figures() -> None:
     empty = {
         "closed": {"n": 0, "accuracy": None, "f1_macro": None},
         "open": {"n": 0, **dict.fromkeys(METRICS)},
+        "choice": {"n": 0, "accuracy": None},
     }
     assert scores(summarise([])) == scores(pool([])) == empty
 
@@ -254,4 +285,5 @@ def test_published_references_score_one_against_themselves() -> None:
     assert scores(summarise(rows)) == {
         "closed": {"n": kinds["closed"], "accuracy": 1, "f1_macro": 1},
         "open": perfect,
+        "choice": {"n": 0, "accuracy": None},
     }

@@ -35,25 +35,22 @@ def test_memory_does_not_grow_with_hospitals(tmp_path: Path) -> None:
     assert many["peak_memory_bytes"] <= 1.1 * few["peak_memory_bytes"]
 
 
-@pytest.fixture(scope="module", params=[0, 1, 2], ids="seed-{}".format)
+SEEDS = [pytest.param(seed, marks=pytest.mark.xdist_group(f"seed-{seed}"), id=f"seed-{seed}") for seed in range(3)]
+
+
+@pytest.fixture(scope="module", params=SEEDS)
 def default(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The results of the default study with one seed."""
     return study(tmp_path_factory.mktemp("default"), f"seed={request.param}")
 
 
 @pytest.mark.slow
-def test_the_trained_model_beats_the_majority_and_on_open_questions_the_base(default: dict[str, Any]) -> None:
-    trained, base, majority = default["configurations"]["fed+rag"], *map(default["baselines"].get, ("base", "majority"))
-    assert trained["open"]["exact_match"] > max(base["open"]["exact_match"], majority["open"]["exact_match"])
-    assert trained["closed"]["accuracy"] > majority["closed"]["accuracy"]
+def test_the_trained_model_beats_the_base_and_the_majority(default: dict[str, Any]) -> None:
+    trained, *others = default["configurations"]["fed+rag"], *map(default["baselines"].get, ("base", "majority"))
+    for other in others:
+        assert trained["closed"]["accuracy"] > other["closed"]["accuracy"]
+        assert trained["open"]["exact_match"] > other["open"]["exact_match"]
     assert default["peak_memory_bytes"] < 4 * 2**30
-
-
-@pytest.mark.slow
-@pytest.mark.xfail(strict=False, reason="not yet: 0.622 against the base's 0.636 at seed 1 (README, docs/log.md)")
-def test_the_trained_model_beats_the_base_on_closed_questions(default: dict[str, Any]) -> None:
-    trained, base = default["configurations"]["fed+rag"], default["baselines"]["base"]
-    assert trained["closed"]["accuracy"] > base["closed"]["accuracy"]
 
 
 @pytest.mark.slow

@@ -1,12 +1,11 @@
-"""Multiple choice as open questions, and as a prompt scored by option."""
+"""Multiple choice as open questions."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.errors import StudyError
 from tasks.records import Case
-from tasks.synthesize.choices import as_choice, can_be_open, distinct, option_of, points_at_options, reword, reworded
+from tasks.synthesize.choices import can_be_open, points_at_options, reword, reworded
 
 EXAMPLE = Case(
     "omni:ACRIMA_0000",
@@ -29,9 +28,6 @@ def test_the_published_example() -> None:
     made = reword(EXAMPLE)
     assert (made.question, made.answer, made.kind, made.options) == (EXAMPLE.question, "Fundus imaging", "open", ())
     assert (made.id, made.image_id, made.split) == (EXAMPLE.id, EXAMPLE.image_id, EXAMPLE.split)
-    choice = as_choice(EXAMPLE)
-    assert choice.answer == "D"
-    assert choice.question.splitlines()[1:5] == ["A. PET scan", "B. CT scan", "C. Blood test", "D. Fundus imaging"]
 
 
 @pytest.mark.parametrize(
@@ -103,43 +99,8 @@ def test_answers(answer: str, tidied: str, kind: str) -> None:
     assert (made.answer, made.kind) == (tidied, kind)
 
 
-def test_options_that_say_the_same_are_offered_once() -> None:
-    choice = as_choice(case("What?", "chest region", ("Chest region.", "Leg", "CHEST REGION", " ")))
-    assert choice.options == ("Chest region", "Leg")
-    assert choice.answer == "A"
-
-
-def test_an_answer_that_is_no_option_is_one_sentence() -> None:
-    with pytest.raises(StudyError, match="one of its options"):
-        as_choice(case("What?", "PET"))
-    with pytest.raises(StudyError, match=r"\(none\)"):
-        as_choice(case("What?", options=()))
-
-
-@pytest.mark.parametrize(
-    ("reply", "expected"),
-    [
-        ("B", 1),
-        ("b.", 1),
-        ("(B)", 1),
-        ("B. MRI", 1),
-        ("Option A", 0),
-        ("Answer: A", 0),
-        ("mri.", 1),
-        ("B. CT", None),
-        ("C", None),
-        ("", None),
-        ("CT or MRI", None),
-        ("Both", None),
-    ],
-)
-def test_which_option_a_reply_names(reply: str, expected: int | None) -> None:
-    assert option_of(reply, ("CT", "MRI")) == expected
-
-
 @given(st.text(max_size=80), st.text(max_size=20), st.lists(st.text(max_size=10), max_size=4))
 def test_any_text_is_reworded_without_an_error(question: str, answer: str, options: list[str]) -> None:
     made = reword(case(question, answer, tuple(options)))
     assert made.options == () or made.question == question
-    option_of(answer, distinct(options))
     assert reworded(question) or not question.strip()

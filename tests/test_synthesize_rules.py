@@ -73,6 +73,16 @@ def read(text: str) -> tuple[set[str], set[str]]:
         ("A mass with mass effect.", {"mass", "mass effect"}, set()),
         ("A small hemorrhage, 2.5 cm, in the pons.", {"hemorrhage"}, set()),
         ("However, no pneumothorax is seen.", set(), set()),
+        ("No hydrocephalus, extraaxial fluid collection or evidence of edema.", set(), {"hydrocephalus", "edema"}),
+        ("There is no fracture or soft tissue swelling.", set(), {"fracture"}),
+        ("No fracture or edema in the left hand.", set(), {"edema"}),  # there; of the fracture it is unclear
+        ("No fracture, seen in the left hand, or edema.", set(), set()),
+        ("No abscess seen on CT.", set(), {"abscess"}),
+        ("No pneumatosis nor new dilation.", set(), set()),
+        ("A fistula tract is not visualized.", set(), set()),
+        ("A mass and a cyst are not seen.", set(), set()),
+        ("Fibrosis can\N{RIGHT SINGLE QUOTATION MARK}t be ruled out.", set(), set()),
+        ("Confirming the abscence of edema.", set(), set()),
         ("", set(), set()),
     ],
 )

@@ -14,7 +14,7 @@ from family_samples import Twin, every_family
 from tasks.engine.base import Base
 from tasks.engine.batch import collate, encode
 from tasks.engine.prompt import build_prompt
-from tasks.engine.vision import FEATURES, Features, encode_images, load_features, to_rgb
+from tasks.engine.vision import FEATURES, Features, encode_images, gather_features, load_features, to_rgb
 from tasks.records import Image
 
 
@@ -71,6 +71,15 @@ def test_a_file_keeps_every_bit(features: Features, tmp_path: Path, dtype: torch
     assert torch.equal(found.rows.view(torch.uint8), kept.rows.view(torch.uint8))
     assert (found.starts, found.grids, found.merge) == (kept.starts, kept.grids, kept.merge)
     assert all(torch.equal(found.of(image.id), kept.of(image.id)) for image in IMAGES)
+
+
+def test_gathered_images_are_those_they_were(features: Features) -> None:
+    other = Features(features.rows + 1, features.starts, features.grids, features.merge)
+    found = gather_features({"a": (features, "image-2"), "b": (other, "image-2"), "c": (features, "image-0")})
+    for name, source, image_id in (("a", features, "image-2"), ("b", other, "image-2"), ("c", features, "image-0")):
+        assert torch.equal(found.of(name), source.of(image_id))
+        assert found.grids[name] == features.grids[image_id]
+    assert len(found.rows) == 2 * features.tokens("image-2") + features.tokens("image-0")
 
 
 def test_a_file_is_mapped_not_read(tmp_path: Path) -> None:

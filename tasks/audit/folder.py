@@ -5,7 +5,7 @@ from pathlib import Path
 
 import PIL.Image
 
-from tasks.errors import StudyError
+from tasks.errors import OURS, StudyError
 from tasks.records import Image
 
 PREFIX = "against:"
@@ -26,6 +26,8 @@ def folder_images(folder: Path) -> Iterator[Image]:
                 image.draft("L", (1, 1))
                 image.load()
                 width, height = image.size
+        except OURS:
+            raise
         except Exception as error:  # decoders raise nearly anything for damaged bytes
             reason = " ".join(str(error).split())
             raise StudyError(f"Expected a whole image at {path}, found {reason}: restore or remove the file.") from None

@@ -1,7 +1,7 @@
 """Scores that need no model: what they reach is what a dataset gives away."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from sklearn.random_projection import GaussianRandomProjection
 
 from tasks.audit.questions import question_rows
 from tasks.audit.search import searcher
+from tasks.blind import question_only
 from tasks.normalise import normalise
 from tasks.records import Case
 
@@ -17,11 +18,9 @@ Vectors = NDArray[np.float32]
 
 WIDTH = 192
 """Numbers that keep a question's n-grams, by random projection: cosines are off by about 0.07."""
-VOTES = 15
-"""Training questions that vote for an answer."""
 DEFINITIONS = {
     "copy_nearest": "the answer of the training case whose image and question are the most similar, in equal parts",
-    "question_only": f"the most common answer of the {VOTES} training cases of its kind that ask most alike",
+    "question_only": "a linear classifier on the question's words alone, over all training cases",
     "correct": "equal to the reference after normalisation",
 }
 
@@ -36,7 +35,7 @@ def score_without_model(
         test: test cases.
         images: the coarse shape of each image, a unit row `(d,)`, all of the same length; none for a blank image.
         shown: what each image id shows: copies of one image have the same, and count as the same image.
-        seed: of the random projection.
+        seed: of the random projection and of the classifier.
 
     Returns the share of right answers by kind, each with its denominator, as `DEFINITIONS` says.
     """
@@ -52,13 +51,12 @@ def score_without_model(
         [place for place in row if place >= 0 and shown[train[place].image_id] != shown[case.image_id]]
         for row, case in zip(found.tolist(), test, strict=True)
     ]
-    answers = _votes(train, test, questions[: len(train)], questions[len(train) :])
     return {
         "copy_nearest": {
             "with_same_image": _shares(test, [train[row[0]].answer for row in found.tolist()]),
             "without_same_image": _shares(test, [train[row[0]].answer if row else "" for row in other]),
         },
-        "question_only": _shares(test, answers),
+        "question_only": _shares(test, question_only(list(train), list(test), seed)),
         "definitions": DEFINITIONS,
     }
 
@@ -71,21 +69,6 @@ def _projected(cases: Sequence[Case], seed: int) -> Vectors:
         rows = rows.toarray()
     dense = np.asarray(rows, np.float32)
     return np.ascontiguousarray(dense / np.maximum(np.linalg.norm(dense, axis=1, keepdims=True), 1e-6))
-
-
-def _votes(train: Sequence[Case], test: Sequence[Case], known: Vectors, asked: Vectors) -> list[str]:
-    answers = [""] * len(test)
-    for kind in {case.kind for case in test}:
-        voters = [place for place, case in enumerate(train) if case.kind == kind]
-        places = [place for place, case in enumerate(test) if case.kind == kind]
-        if not voters:
-            continue
-        search: Callable[[Vectors, int], tuple[Any, Any]] = searcher(np.ascontiguousarray(known[voters]))
-        found = search(np.ascontiguousarray(asked[places]), min(VOTES, len(voters)))[1]
-        for place, row in zip(places, found.tolist(), strict=True):
-            counts = Counter(normalise(train[voters[voter]].answer) for voter in row if voter >= 0)
-            answers[place] = counts.most_common(1)[0][0] if counts else ""  # of equals the nearest
-    return answers
 
 
 def _shares(test: Sequence[Case], answers: Sequence[str]) -> dict[str, dict[str, Any]]:

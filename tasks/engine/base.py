@@ -1,6 +1,6 @@
 """The frozen base: an ordinary Hugging Face vision-language model, from a local folder or the hub."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from tasks.engine.families.family import Family
 from tasks.engine.families.registry import family_of, refuse_foreign
 from tasks.engine.identity import resolve
 from tasks.engine.memory import check_memory
-from tasks.errors import StudyError
+from tasks.errors import OURS, StudyError
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Base:
     image_processor: Any
     image_token_id: int
     """The placeholder that stands for one image feature in the prompt."""
+    tokenised: dict[bytes, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What `encode` made of prompts, by their digests: each round asks for the same ones."""
 
     @property
     def device(self) -> torch.device:
@@ -48,7 +50,13 @@ class Base:
         return family_of(self.config.model_type, "the base")
 
 
-def load_base(name: str, revision: str | None = None, device: str = "auto", max_pixels: int | None = None) -> Base:
+def load_base(
+    name: str,
+    revision: str | None = None,
+    device: str = "auto",
+    max_pixels: int | None = None,
+    gradient_checkpointing: bool = False,
+) -> Base:
     """Load a base for inference, every weight frozen.
 
     Args:
@@ -56,6 +64,8 @@ def load_base(name: str, revision: str | None = None, device: str = "auto", max_
         revision: hub branch, tag or commit.
         device: `auto`, `cpu` or `cuda`; bfloat16 on CUDA, float32 on CPU.
         max_pixels: upper bound on a resized image's pixels; the processor's own if None.
+        gradient_checkpointing: keep each layer's input alone while training, and compute the layer again for its
+            gradients (arXiv 1604.06174).
 
     Raises StudyError where the model is absent, incomplete, of another kind, or too large for this machine.
     """
@@ -74,11 +84,17 @@ def load_base(name: str, revision: str | None = None, device: str = "auto", max_
         raise
     except (MemoryError, torch.OutOfMemoryError):
         raise StudyError(f"Too little memory to load {place}: free some, or choose a smaller model.") from None
+    except OURS:
+        raise
     except Exception as error:  # tokenizers raises plain Exception, safetensors and huggingface_hub their own kinds
         raise StudyError(_reason(place, error)) from None
     if max_pixels is not None:
         family.limit(config, image_processor, max_pixels)
     model.requires_grad_(False).eval().to(device)
+    if gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+        # The last layer is the first that gradients are computed of: nothing is gained by computing it once more.
+        model.model.language_model.layers[-1].gradient_checkpointing = False
     return Base(model, tokenizer, image_processor, model.config.image_token_id)
 
 
@@ -88,7 +104,7 @@ def _config(place: str, revision: str | None) -> Any:
         kind = PreTrainedConfig.get_config_dict(place, revision=revision)[0].get("model_type", "")
         refuse_foreign(kind, place)
         return AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
-    except StudyError:
+    except (StudyError, *OURS):
         raise
     except Exception as error:
         raise StudyError(_reason(place, error)) from None

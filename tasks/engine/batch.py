@@ -1,5 +1,6 @@
 """Prompts become token ids once; token ids become padded batches with their images' features."""
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from tasks.engine.prompt import Prompt
 from tasks.engine.vision import Features
 
 IGNORED = -100
+KEPT = 8192
+"""Most tokenised prompts that are kept: some 5 kB each of a small model's prompts, as Python integers."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,25 @@ class Batch:
 
 
 def encode(base: Base, features: Features, prompts: Sequence[Prompt]) -> list[Example]:
-    """Tokenise prompts in the base's own chat format."""
+    """Tokenise prompts in the base's own chat format; those that it has seen before are taken as they were."""
+    keys = [_digest(features, prompt) for prompt in prompts]
+    known = {key: base.tokenised[key] for key in keys if key in base.tokenised}
+    new = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in known}
+    known |= zip(new, _encode(base, features, list(new.values())), strict=True)
+    if len(base.tokenised) + len(new) > KEPT:
+        base.tokenised.clear()
+    if len(new) <= KEPT:
+        base.tokenised.update({key: known[key] for key in new})
+    return [known[key] for key in keys]
+
+
+def _digest(features: Features, prompt: Prompt) -> bytes:
+    """Of all that an example follows from, on one base."""
+    sizes = [features.tokens(image_id) for image_id in prompt.image_ids]
+    return hashlib.blake2b(repr((prompt, sizes)).encode(), digest_size=16).digest()
+
+
+def _encode(base: Base, features: Features, prompts: Sequence[Prompt]) -> list[Example]:
     tokenizer, marks = base.tokenizer, _marks(base)
     texts = [
         base.family.text(tokenizer, base.config, [_plain_message(message, marks) for message in prompt.messages])
@@ -131,3 +152,17 @@ def shuffled(examples: Sequence[Example], batch_size: int, generator: torch.Gene
         group = sorted(order[start : start + 8 * batch_size], key=lambda index: len(examples[index]))
         batches += [[examples[i] for i in group[at : at + batch_size]] for at in range(0, len(group), batch_size)]
     return [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def within(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Places of examples, shortest first, in groups of at most `most` tokens, padding included.
+
+    An example of more tokens than that stands alone.
+    """
+    groups: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if groups and (len(groups[-1]) + 1) * lengths[place] <= most:
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    return groups

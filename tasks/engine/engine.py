@@ -2,10 +2,9 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 
 from tasks.engine.adapter import State, check_keys
 from tasks.engine.base import Base
@@ -38,7 +37,8 @@ class Engine:
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
             self.peft = get_peft_model(base.model, self.config, autocast_adapter_dtype=True)
         self.peft.eval()
-        self._expected = self.read()
+        # The adapter's own tensors by PEFT's exported names: what is written to them is what the model computes with.
+        self._own: State = get_peft_model_state_dict(self.peft)
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """The adapter's trainable parameters."""
@@ -46,24 +46,23 @@ class Engine:
 
     def read(self) -> State:
         """A copy of the adapter that is switched on."""
-        state = get_peft_model_state_dict(self.peft)
-        return {name: tensor.detach().float().cpu().clone() for name, tensor in state.items()}
+        return {name: tensor.detach().float().cpu().clone() for name, tensor in self._own.items()}
 
+    @torch.no_grad()
     def switch(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Put an adapter's weights in place of the present ones.
+        """Put an adapter's weights in place of the present ones: a copy of its bytes, no module is touched.
 
+        It is what PEFT's `set_peft_model_state_dict` does, without searching the whole model for the names each time.
         Raises StudyError where a tensor is missing, unexpected or of another shape.
         """
-        check_keys(state, self._expected)
-        result: Any = set_peft_model_state_dict(self.peft, dict(state))
-        if result.unexpected_keys:
-            raise StudyError(f"The adapter was not loaded: PEFT did not expect {result.unexpected_keys[0]}.")
+        check_keys(state, self._own)
+        torch._foreach_copy_(list(self._own.values()), [state[name] for name in self._own])
 
     def initial_state(self, seed: int) -> State:
         """A fresh adapter: A uniform after Kaiming as in LoRA (arXiv 2106.09685), B zero, so the base is unchanged."""
         generator = torch.Generator().manual_seed(seed)
         state = {}
-        for name, tensor in sorted(self._expected.items()):
+        for name, tensor in sorted(self._own.items()):
             if "lora_A" in name:
                 bound = (1.0 / tensor.shape[1]) ** 0.5
                 state[name] = torch.empty(tensor.shape).uniform_(-bound, bound, generator=generator)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from tqdm import tqdm
 
-from tasks.engine.batch import Example, collate
+from tasks.engine.batch import Example, collate, within
 from tasks.engine.engine import Engine
 from tasks.engine.vision import Features
 
@@ -16,17 +16,19 @@ def generate(
     features: Features,
     examples: Sequence[Example],
     *,
-    batch_size: int,
+    tokens: int,
     max_new_tokens: int,
     title: str = "answering",
 ) -> list[str]:
-    """The adapter's greedy answer to each example, in their order."""
+    """The adapter's greedy answer to each example, in their order.
+
+    `tokens` is the most, padding and answers included, that the model holds at once.
+    """
     tokenizer = engine.base.tokenizer
     # Prompts of like length share a batch, so that little is spent on padding.
-    order = sorted(range(len(examples)), key=lambda index: len(examples[index].prompt_ids))
+    groups = within([len(example.prompt_ids) + max_new_tokens for example in examples], tokens)
     answers = [""] * len(examples)
-    for start in tqdm(range(0, len(order), batch_size), desc=title, unit="batch", leave=False, disable=None):
-        chosen = order[start : start + batch_size]
+    for chosen in tqdm(groups, desc=title, unit="batch", leave=False, disable=None):
         batch = collate(engine.base, features, [examples[index] for index in chosen], answers=False)
         written = engine.base.model.generate(
             **batch.inputs,

@@ -1,4 +1,7 @@
-"""The loss on answer tokens only, with the vocabulary projection computed only there."""
+"""The loss on answer tokens only, with the end of the last layer and the vocabulary projection computed only there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -12,14 +15,44 @@ def answer_logits(base: Base, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]
     The vocabulary projection is the largest product of a small model, and prompts are most of the tokens: hidden
     states are picked before it.
     """
-    hidden = base.model.model(**batch.inputs, use_cache=False).last_hidden_state
+    inputs = batch.inputs
+    if base.family.causal:  # padding is on the right: a mask would only keep attention from its fastest way
+        inputs = {name: value for name, value in inputs.items() if name != "attention_mask"}
     # The hidden state before a token predicts it.
-    wanted = batch.labels[:, 1:] != IGNORED
-    logits = base.model.lm_head(hidden[:, :-1][wanted])
+    wanted = batch.labels.roll(-1, dims=1) != IGNORED
+    with last_layer_only(base, wanted):
+        hidden = base.model.model(**inputs, use_cache=False).last_hidden_state
+    logits = base.model.lm_head(hidden[wanted])
     bound = getattr(base.config.get_text_config(), "final_logit_softcapping", None)
     if bound is not None:  # Gemma 2, PaliGemma 2's text model, bounds its logits after the projection
         logits = torch.tanh(logits / bound) * bound
-    return logits, batch.labels[:, 1:][wanted]
+    return logits, batch.labels[batch.labels != IGNORED]
+
+
+@contextmanager
+def last_layer_only(base: Base, wanted: torch.Tensor) -> Iterator[None]:
+    """While open, what follows attention in the last layer is computed at the wanted tokens alone, `(B, T)`.
+
+    Nothing looks at the others' hidden states any more: nothing is added to them.
+    """
+
+    def pick(_: torch.nn.Module, given: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        return (given[0][wanted],)
+
+    def put(_: torch.nn.Module, __: object, made: torch.Tensor) -> torch.Tensor:
+        whole = made.new_zeros(*wanted.shape, made.shape[-1])
+        whole[wanted] = made
+        return whole
+
+    last = base.model.model.language_model.layers[-1]
+    parts = (last.self_attn.o_proj, last.mlp)
+    handles = [part.register_forward_pre_hook(pick) for part in parts]
+    handles += [part.register_forward_hook(put) for part in parts]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def answer_loss(base: Base, batch: Batch) -> torch.Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.options import lettered
 from tasks.records import Case, Neighbour
 
 
@@ -14,7 +15,7 @@ class Prompt:
     messages: tuple[dict[str, Any], ...]
     """In the chat format of `transformers`, ending with the user's question."""
     image_ids: tuple[str, ...]
-    """The images in the order of their placeholders; the question's own is the last."""
+    """The images in the order of their placeholders; the question's own is the last. None in a blind prompt."""
     shown_ids: tuple[str, ...]
     """The retrieved cases, nearest first."""
     answer: str
@@ -29,11 +30,19 @@ def build_prompt(case: Case, shown: Sequence[Case]) -> Prompt:
     """
     turns: list[dict[str, Any]] = []
     for earlier in reversed(shown):
-        turns.append(_question(earlier.question))
+        turns.append(_question(earlier))
         turns.append({"role": "assistant", "content": [{"type": "text", "text": earlier.answer}]})
-    turns.append(_question(case.question))
+    turns.append(_question(case))
     images = (*(earlier.image_id for earlier in reversed(shown)), case.image_id)
     return Prompt(tuple(turns), images, tuple(earlier.id for earlier in shown), case.answer)
+
+
+def build_blind_prompt(case: Case) -> Prompt:
+    """The question alone, without the image: what is answered to it owes nothing to the image.
+
+    It shows no retrieved case either, since these were chosen by the image.
+    """
+    return Prompt((_question(case, sees=False),), (), (), case.answer)
 
 
 def build_prompts(
@@ -58,5 +67,6 @@ def build_prompts(
     ]
 
 
-def _question(text: str) -> dict[str, Any]:
-    return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+def _question(case: Case, sees: bool = True) -> dict[str, Any]:
+    text = lettered(case.question, case.options) if case.options else case.question
+    return {"role": "user", "content": [{"type": "image"}] * sees + [{"type": "text", "text": text}]}

@@ -23,7 +23,9 @@ def shared_base(model: ModelSettings) -> Iterator[Base]:
         if model not in _base:
             _engine.clear()
             _base.clear()
-            _base[model] = load_base(model.name, model.revision, model.device, model.max_pixels)
+            _base[model] = load_base(
+                model.name, model.revision, model.device, model.max_pixels, model.gradient_checkpointing
+            )
         yield _base[model]
 
 

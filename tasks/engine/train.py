@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from tqdm import tqdm
 
-from tasks.engine.batch import IGNORED, Example, collate, shuffled
+from tasks.engine.batch import Example, collate, shuffled, within
 from tasks.engine.engine import Engine
 from tasks.engine.loss import answer_loss
 from tasks.engine.vision import Features
@@ -18,6 +18,7 @@ def train(
     *,
     epochs: int,
     batch_size: int,
+    tokens: int,
     learning_rate: float,
     seed: int,
     title: str = "training",
@@ -25,6 +26,9 @@ def train(
     """Train the adapter on the examples with AdamW (gradient norm clipped at 1).
 
     Args:
+        batch_size: examples of one optimiser step.
+        tokens: most tokens, padding included, that pass the model at once; a step of more is split, and the gradients
+            of its parts are added up. Without dropout that gives the same adapter; with it, other draws of it.
         seed: order of the examples and dropout follow from it.
         title: shown beside the progress bar.
 
@@ -33,33 +37,47 @@ def train(
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     parameters = engine.parameters()
-    optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, foreach=True)
-    total, tokens, steps = 0.0, 0, 0
+    optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=True)
+    total, answered, steps = 0.0, 0, 0
     engine.peft.train()
     try:
         for _ in range(epochs):
             batches = shuffled(examples, batch_size, generator)
             for chosen in tqdm(batches, desc=title, unit="step", leave=False, disable=None):
-                batch = collate(engine.base, features, chosen, answers=True)
-                loss = answer_loss(engine.base, batch)
-                loss.backward()
+                loss, count = _add_gradients(engine, features, chosen, tokens)
                 torch.nn.utils.clip_grad_norm_(parameters, 1.0)
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
-                count = int((batch.labels != IGNORED).sum())
-                total, tokens, steps = total + float(loss.detach()) * count, tokens + count, steps + 1
+                total, answered, steps = total + loss, answered + count, steps + 1
     finally:
         engine.peft.eval()
         optimiser.zero_grad(set_to_none=True)
-    return total / max(tokens, 1), steps
+    return total / max(answered, 1), steps
+
+
+def _add_gradients(engine: Engine, features: Features, chosen: Sequence[Example], most: int) -> tuple[float, int]:
+    """The gradients of the mean loss per answer token; returns the loss summed over those tokens, and their number."""
+    total, count = 0.0, sum(len(example.answer_ids) for example in chosen)
+    for places in within([len(example) for example in chosen], most):
+        part = [chosen[place] for place in places]
+        # Each part's mean weighs as many tokens as it has, so that the sum is the mean of the whole step.
+        weight = sum(len(example.answer_ids) for example in part)
+        loss = answer_loss(engine.base, collate(engine.base, features, part, answers=True)) * (weight / count)
+        loss.backward()
+        total += float(loss.detach()) * count
+    return total, count
 
 
 @torch.inference_mode()
-def mean_loss(engine: Engine, features: Features, examples: Sequence[Example], batch_size: int) -> tuple[float, int]:
-    """Mean loss per answer token of the adapter that is switched on, and the number of those tokens."""
-    total, tokens = 0.0, 0
-    for start in range(0, len(examples), batch_size):
-        batch = collate(engine.base, features, examples[start : start + batch_size], answers=True)
-        count = int((batch.labels != IGNORED).sum())
-        total, tokens = total + float(answer_loss(engine.base, batch)) * count, tokens + count
-    return total / max(tokens, 1), tokens
+def mean_loss(engine: Engine, features: Features, examples: Sequence[Example], tokens: int) -> tuple[float, int]:
+    """Mean loss per answer token of the adapter that is switched on, and the number of those tokens.
+
+    `tokens` is the most, padding included, that pass the model at once.
+    """
+    total, answered = 0.0, 0
+    for places in within([len(example) for example in examples], tokens):
+        part = [examples[place] for place in places]
+        count = sum(len(example.answer_ids) for example in part)
+        total += float(answer_loss(engine.base, collate(engine.base, features, part, answers=True))) * count
+        answered += count
+    return total / max(answered, 1), answered

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from safetensors.torch import save
 from tqdm import tqdm
 
 from tasks.engine.base import Base
+from tasks.engine.families.family import Grid
 from tasks.records import Image
 
 FEATURES = "features.safetensors"
@@ -27,7 +28,7 @@ class Features:
     """`(tokens of all images, d)`, in the base's dtype."""
     starts: dict[str, int]
     """First row of each image."""
-    grids: dict[str, tuple[int, int, int]]
+    grids: dict[str, Grid]
     """Patches of each image: time, height, width, before the tower merges them."""
     merge: int
     """Patches of one token along each side."""
@@ -64,18 +65,23 @@ def load_features(path: Path) -> Features:
     return Features(rows, starts, grids, index["merge"])
 
 
-def merge_features(first: Features, second: Features) -> Features:
-    """The features of two sets of images of one base; an image of both keeps those of the second."""
-    after = {image_id: len(first.rows) + start for image_id, start in second.starts.items()}
-    rows = torch.cat([first.rows, second.rows])
-    return Features(rows, first.starts | after, first.grids | second.grids, first.merge)
+def gather_features(wanted: Mapping[str, tuple[Features, str]]) -> Features:
+    """A few images, each with where it lies and its id there, copied out under new ids; all are seen by one base."""
+    starts: dict[str, int] = {}
+    total = 0
+    for name, (features, image_id) in wanted.items():
+        starts[name] = total
+        total += features.tokens(image_id)
+    rows = torch.cat([features.of(image_id) for features, image_id in wanted.values()])
+    grids = {name: features.grids[image_id] for name, (features, image_id) in wanted.items()}
+    return Features(rows, starts, grids, next(iter(wanted.values()))[0].merge)
 
 
 @torch.inference_mode()
 def encode_images(base: Base, images: Sequence[Image], batch_size: int = 32) -> Features:
     """Run the frozen tower over images, each once."""
     starts: dict[str, int] = {}
-    grids: dict[str, tuple[int, int, int]] = {}
+    grids: dict[str, Grid] = {}
     pieces: list[torch.Tensor] = []
     total = 0
     for batch in _batches(images, batch_size):

@@ -1,46 +1,8 @@
-"""What needs no image and no language model: the scores that a study's own must beat.
+"""The answer of the most similar case: what retrieval alone would say, without any model."""
 
-Each function answers the test cases in their order, from training cases alone.
-"""
-
-import warnings
-from collections import Counter
 from collections.abc import Iterable
 
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.svm import LinearSVC
-
-from tasks.normalise import HAN, normalise
-from tasks.records import Case, Kind, Neighbour
-
-
-def majority(train: list[Case], test: list[Case]) -> list[str]:
-    """The most common answer among training cases of the same kind, or of the other kind where there are none.
-
-    Answers are counted normalised and given in their most common spelling; ties go to the first in the alphabet.
-    Without any training case the answer is "".
-    """
-    answers = {kind: _most_common(_of_kind(train, kind) or train) for kind in {case.kind for case in test}}
-    return [answers[case.kind] for case in test]
-
-
-def question_only(train: list[Case], test: list[Case], seed: int) -> list[str]:
-    """The answer that the question's words suggest: for each kind a linear classifier over TF-IDF of words and pairs.
-
-    Its classes are normalised answers, given in their most common spelling. Where a kind leaves nothing to tell apart
-    (no training case, blank questions, a single answer) the answer is that of `majority`. `seed` orders the solver's
-    steps: the same seed gives the same answers.
-    """
-    answers = majority(train, test)
-    for kind in {case.kind for case in test}:
-        model = _classifier(_of_kind(train, kind), seed)
-        places = [place for place, case in enumerate(test) if case.kind == kind]
-        if model is not None:
-            predicted = model.predict([test[place].question for place in places])
-            for place, answer in zip(places, predicted, strict=True):
-                answers[place] = str(answer)
-    return answers
+from tasks.records import Case, Neighbour
 
 
 def copy_nearest(train: list[Case], test: list[Case], neighbours: Iterable[Neighbour]) -> list[str]:
@@ -51,44 +13,3 @@ def copy_nearest(train: list[Case], test: list[Case], neighbours: Iterable[Neigh
     answers = {case.id: case.answer for case in train}
     nearest = {neighbour.case_id: neighbour.neighbour_id for neighbour in neighbours if neighbour.rank == 0}
     return [answers[nearest[case.id]] if case.id in nearest else "" for case in test]
-
-
-def _of_kind(cases: list[Case], kind: Kind) -> list[Case]:
-    return [case for case in cases if case.kind == kind]
-
-
-def _most_common(cases: list[Case]) -> str:
-    counts = Counter(normalise(case.answer) for case in cases)
-    best = min(counts, key=lambda answer: (-counts[answer], answer), default="")
-    return _spellings(cases).get(best, "")
-
-
-def _spellings(cases: list[Case]) -> dict[str, str]:
-    """The most common spelling of each normalised answer."""
-    counts = Counter(case.answer for case in cases)
-    spellings: dict[str, str] = {}
-    for spelling in sorted(counts, key=lambda spelling: (-counts[spelling], spelling)):
-        spellings.setdefault(normalise(spelling), spelling)
-    return spellings
-
-
-def _classifier(cases: list[Case], seed: int) -> Pipeline | None:
-    """Fit spellings of answers to questions; None where there is nothing to tell apart.
-
-    A linear support vector machine: as good as its neighbours in scikit-learn, and several times faster than logistic
-    regression where most open answers are classes of their own.
-    """
-    spellings = _spellings(cases)
-    if len(spellings) < 2 or not any(normalise(case.question) for case in cases):
-        return None
-    words = TfidfVectorizer(preprocessor=_spaced, token_pattern=r"\S+", ngram_range=(1, 2))
-    model = make_pipeline(words, LinearSVC(random_state=seed))
-    with warnings.catch_warnings():
-        # Open answers are mostly unique, which scikit-learn takes for a regression problem.
-        warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)
-        return model.fit([case.question for case in cases], [spellings[normalise(case.answer)] for case in cases])
-
-
-def _spaced(question: str) -> str:
-    """The normalised question, with Chinese characters parted by spaces."""
-    return HAN.sub(r" \g<0> ", normalise(question))

@@ -1,13 +1,15 @@
 """The results of a study: one JSON document, and the Markdown that the dashboard shows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tasks.evaluate.score import Tally, bleu_signatures, pool, scores
 
 SCHEMA_VERSION = 2
-BASELINES = ("base", "majority", "question_only", "copy_nearest")
-"""What a configuration stands beside: the untrained base on the same prompts, and three that need no model."""
+BLIND = "text_only"
+"""The control of multiple choice: the trained adapter, asked without image and retrieved cases."""
+BASELINES = ("base", BLIND, "majority", "question_only", "copy_nearest")
+"""What a configuration stands beside: the untrained base on the same prompts, the control, three that need no model."""
 
 
 def score_table(shared: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -61,23 +63,33 @@ SPLITS = {
 }
 """What `partition.disjoint` means for the scores."""
 
-HEADINGS = ("", "closed n", "accuracy", "F1", "open n", "exact", "BLEU", "ROUGE-L", "recall")
+COLUMNS = {
+    "closed": {"closed n": "n", "accuracy": "accuracy", "F1": "f1_macro"},
+    "choice": {"choice n": "n", "by option": "accuracy"},
+    "open": {"open n": "n", "exact": "exact_match", "BLEU": "bleu", "ROUGE-L": "rouge_l", "recall": "token_recall"},
+}
 
 
 def score_rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The headline table as text, one row a configuration or baseline, in the columns of HEADINGS."""
-    named = [*results["configurations"].items(), *results["baselines"].items()]
-    return [(name.replace("_", " "), *_cells(row)) for name, row in named]
+    """The headline table as text: its headings, then one row a configuration or baseline.
+
+    Kinds of question that were not asked have no columns.
+    """
+    return _rows([*results["configurations"].items(), *results["baselines"].items()])
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    closed, opened = row["closed"], row["open"]
-    values = (
-        [closed["accuracy"], closed["f1_macro"]],
-        [opened[metric] for metric in ("exact_match", "bleu", "rouge_l", "token_recall")],
-    )
-    shown = [["-" if value is None else f"{value:.3f}" for value in group] for group in values]
-    return [str(closed["n"]), *shown[0], str(opened["n"]), *shown[1]]
+def _rows(named: Iterable[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, ...]]:
+    named = list(named)
+    kinds = [kind for kind in COLUMNS if any(row[kind]["n"] for _, row in named)]
+    columns = [(kind, heading, field) for kind in kinds for heading, field in COLUMNS[kind].items()]
+    rows = [(name.replace("_", " "), *(_cell(row[kind][field]) for kind, _, field in columns)) for name, row in named]
+    return [("", *(heading for _, heading, _ in columns)), *rows]
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -85,19 +97,18 @@ def markdown(results: Mapping[str, Any]) -> str:
     parts = [
         f"# Results of {results['run']}",
         f"Split: {SPLITS[results['split']['disjoint']]}.",
-        _markdown_table(HEADINGS, score_rows(results)),
+        _markdown_table(score_rows(results)),
     ]
     for name, row in results["configurations"].items():
-        hospitals = [(hospital, *_cells(each)) for hospital, each in row["hospitals"].items()]
-        parts += [f"## {name} by hospital", _markdown_table(HEADINGS, hospitals)]
+        parts += [f"## {name} by hospital", _markdown_table(_rows(row["hospitals"].items()))]
     losses = [
         (str(row["round"]), f"{row['train_loss']:.4f}", "-" if row["eval_loss"] is None else f"{row['eval_loss']:.4f}")
         for row in results["rounds"]
     ]
-    parts += ["## Rounds", _markdown_table(("round", "training loss", "held-out loss"), losses)]
+    parts += ["## Rounds", _markdown_table([("round", "training loss", "held-out loss"), *losses])]
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [headings, ["---"] * len(headings), *rows]
+def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,12 +1,12 @@
 """Scores of answers: a row for each question, a tally that a hospital may share, and the figures made of tallies.
 
-Closed questions are judged by exact match of the normalised text, and yes/no ones by which of the two words the
-answer holds. Open questions get exact match, BLEU, ROUGE-L and token recall. A perfect answer scores 1 by every
-definition and a blank one 0. A case without a reference cannot be answered rightly.
+Closed questions are judged by exact match of the normalised text, yes/no ones by which of the two words the answer
+holds, and multiple choice by the option that it names. Open questions get exact match, BLEU, ROUGE-L and token recall.
+A perfect answer scores 1 by every definition and a blank one 0. A case without a reference cannot be answered rightly.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,6 +16,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sklearn.metrics import f1_score
 
 from tasks.normalise import HAN, normalise, yes_no
+from tasks.options import distinct, option_of
 from tasks.records import Kind
 
 NEITHER = "(neither)"
@@ -32,6 +33,8 @@ class ClosedRow:
     """The normalised reference."""
     predicted: str
     """The same where the answer is right; else `yes`, `no`, `NEITHER` or `OTHER`."""
+    choice: bool = False
+    """Whether it was multiple choice."""
 
     @property
     def correct(self) -> bool:
@@ -63,6 +66,8 @@ class Tally:
     """Number of open questions."""
     sums: Mapping[str, float]
     """Sum of each metric over the open questions."""
+    choices: tuple[int, int] = (0, 0)
+    """Multiple-choice questions among the closed ones, and those of them answered rightly."""
 
     @property
     def closed(self) -> int:
@@ -80,6 +85,7 @@ class Tally:
         return {
             "closed": {"n": self.closed, "correct": self.correct, "confusion": pairs},
             "open": {"n": self.open, "sums": dict(self.sums)},
+            "choice": {"n": self.choices[0], "correct": self.choices[1]},
         }
 
     @classmethod
@@ -87,7 +93,8 @@ class Tally:
         """What `to_json` gave; raises KeyError where a part of it is missing."""
         confusion = {(gold, predicted): count for gold, predicted, count in value["closed"]["confusion"]}
         sums = {metric: value["open"]["sums"][metric] for metric in METRICS}
-        return cls(confusion, value["open"]["n"], sums)
+        choices = value["choice"]["n"], value["choice"]["correct"]
+        return cls(confusion, value["open"]["n"], sums, choices)
 
 
 class _Spaces(Tokenizer):
@@ -111,9 +118,14 @@ def bleu_signatures() -> list[str]:
     return [str(metric.get_signature()) for metric in (WESTERN, CHINESE)]
 
 
-def score_row(prediction: str, reference: str, kind: Kind) -> Row:
-    """Judge one answer. Both strings are taken as they were written; any string is accepted."""
+def score_row(prediction: str, reference: str, kind: Kind, options: Sequence[str] = ()) -> Row:
+    """Judge one answer. All strings are taken as they were written; any string is accepted.
+
+    With `options` the answer is right where it names the option that the reference is, as `option_of` reads it.
+    """
     answer, gold = normalise(prediction), normalise(reference)
+    if options:
+        return ClosedRow(gold, _choice_label(prediction, reference, gold, distinct(options)), choice=True)
     if kind == "closed":
         return ClosedRow(gold, _closed_label(answer, gold))
     return _open_row(answer, gold) if answer and gold else OpenRow()
@@ -123,6 +135,14 @@ def _closed_label(answer: str, gold: str) -> str:
     if gold in ("yes", "no"):
         return yes_no(answer) or NEITHER
     return answer if answer and answer in (gold, "yes", "no") else OTHER
+
+
+def _choice_label(prediction: str, reference: str, gold: str, options: Sequence[str]) -> str:
+    named = option_of(prediction, options)
+    if named is not None and named == option_of(reference, options):
+        return gold
+    label = _closed_label(normalise(options[named]) if named is not None else "", gold)
+    return OTHER if label == gold else label
 
 
 def _open_row(answer: str, gold: str) -> OpenRow:
@@ -158,10 +178,12 @@ def summarise(rows: Iterable[Row]) -> Tally:
     """The tally of some rows, in any order."""
     rows = list(rows)
     answered = [row for row in rows if isinstance(row, OpenRow)]
+    chosen = [row for row in rows if isinstance(row, ClosedRow) and row.choice]
     return Tally(
         confusion=dict(Counter((row.gold, row.predicted) for row in rows if isinstance(row, ClosedRow))),
         open=len(answered),
         sums={metric: sum((getattr(row, metric) for row in answered), 0.0) for metric in METRICS},
+        choices=(len(chosen), sum(row.correct for row in chosen)),
     )
 
 
@@ -175,15 +197,18 @@ def pool(tallies: Iterable[Tally]) -> Tally:
         confusion=dict(confusion),
         open=sum(tally.open for tally in tallies),
         sums={metric: sum((tally.sums[metric] for tally in tallies), 0.0) for metric in METRICS},
+        choices=(sum(tally.choices[0] for tally in tallies), sum(tally.choices[1] for tally in tallies)),
     )
 
 
 def scores(tally: Tally) -> dict[str, dict[str, int | float | None]]:
     """The figures to report, each from 0 to 1 beside its denominator `n`; None where there was no such question.
 
-    `f1_macro` is the mean F1 over the labels that occur as references.
+    `f1_macro` is the mean F1 over the labels that occur as references; `choice` is the part of the closed questions
+    that is multiple choice.
     """
     closed, opened = tally.closed, tally.open
+    chosen, right = tally.choices
     means = {metric: tally.sums[metric] / opened if opened else None for metric in METRICS}
     return {
         "closed": {
@@ -192,6 +217,7 @@ def scores(tally: Tally) -> dict[str, dict[str, int | float | None]]:
             "f1_macro": _f1_macro(tally.confusion) if closed else None,
         },
         "open": {"n": opened, **means},
+        "choice": {"n": chosen, "accuracy": right / chosen if chosen else None},
     }
 
 

@@ -11,7 +11,7 @@ from tasks.store import Ref
 @stage(
     "predictions",
     area="hospitals/{hospital}",
-    code=["evaluate", "engine", "normalise"],
+    code=["evaluate", "engine", "normalise", "options"],
     title="{configuration} {hospital}",
 )
 def predict(
@@ -26,24 +26,29 @@ def predict(
     lora: LoraSettings,
     evaluation: EvaluationSettings,
     k: int,
+    blind: bool = False,
 ) -> None:
-    """The adapter's answers to a hospital's test cases, with that hospital's own neighbours."""
+    """The adapter's answers to a hospital's test cases, with that hospital's own neighbours.
+
+    `blind` is the text-only control of multiple choice: the test cases with options alone, without image or neighbours.
+    """
     from tasks.engine.adapter import load_state
     from tasks.engine.batch import encode
     from tasks.engine.generate import generate
     from tasks.engine.hospital import open_hospital
+    from tasks.engine.prompt import build_blind_prompt
     from tasks.engine.shared import shared_engine
 
     own = open_hospital(cases.folder, features.folder, library.folder)
-    test = [case for case in own.cases if case.split == "test"]
-    prompts = own.prompts(test, k)
+    test = [case for case in own.cases if case.split == "test" and (case.options or not blind)]
+    prompts = [build_blind_prompt(case) for case in test] if blind else own.prompts(test, k)
     with shared_engine(model, lora) as engine:
         engine.switch(load_state(adapter.folder))
         answers = generate(
             engine,
             own.features,
             encode(engine.base, own.features, prompts),
-            batch_size=evaluation.batch_size,
+            tokens=evaluation.tokens_per_pass,
             max_new_tokens=evaluation.max_new_tokens,
             title=f"{configuration} {hospital}",
         )
@@ -52,10 +57,11 @@ def predict(
         write_table(sink, Prediction, _predictions(configuration, hospital, test, answers, shown))
 
 
-@stage("baselines", area="hospitals/{hospital}", code=["evaluate", "normalise"], title="baselines {hospital}")
+@stage("baselines", area="hospitals/{hospital}", code=["evaluate", "blind", "normalise"], title="baselines {hospital}")
 def answer_baselines(folder: Folder, hospital: str, cases: Ref, library: Ref, seed: int) -> None:
     """What needs no model, answered from the hospital's own training cases."""
-    from tasks.evaluate.baselines import copy_nearest, majority, question_only
+    from tasks.blind import majority, question_only
+    from tasks.evaluate.baselines import copy_nearest
 
     rows = read_table(cases.folder / "cases.parquet", Case)
     neighbours = read_table(library.folder / "neighbours.parquet", Neighbour)
@@ -80,12 +86,12 @@ def _predictions(
     configuration: str, hospital: str, cases: list[Case], answers: list[str], shown: Sequence[tuple[str, ...]]
 ) -> list[Prediction]:
     return [
-        Prediction(configuration, case.id, hospital, case.kind, case.question, case.answer, answer, ids)
+        Prediction(configuration, case.id, hospital, case.kind, case.question, case.answer, answer, ids, case.options)
         for case, answer, ids in zip(cases, answers, shown, strict=True)
     ]
 
 
-@stage("scores", area="shared", code=["evaluate", "normalise"], title="score {hospital}")
+@stage("scores", area="shared", code=["evaluate", "normalise", "options"], title="score {hospital}")
 def score_hospital(folder: Folder, hospital: str, predictions: list[Ref]) -> None:
     """Counts and sums over a hospital's answers, for each configuration: all that leaves the hospital."""
     from tasks.evaluate.score import Row, score_row, summarise
@@ -93,6 +99,7 @@ def score_hospital(folder: Folder, hospital: str, predictions: list[Ref]) -> Non
     judged: dict[str, list[Row]] = {}
     for ref in predictions:
         for row in read_table(ref.folder / "predictions.parquet", Prediction):
-            judged.setdefault(row.configuration, []).append(score_row(row.prediction, row.reference, row.kind))
+            judgement = score_row(row.prediction, row.reference, row.kind, row.options)
+            judged.setdefault(row.configuration, []).append(judgement)
     tallies = {configuration: summarise(rows).to_json() for configuration, rows in judged.items()}
     folder.write_json("scores.json", {"hospital": hospital, "tallies": tallies})

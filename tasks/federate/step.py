@@ -1,7 +1,8 @@
-"""The federate steps: a hospital trains from the global adapter; the coordinator averages; hospitals validate."""
+"""The federate steps: hospitals train from the global adapter; the coordinator averages; hospitals validate."""
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from tasks.errors import StudyError
@@ -11,7 +12,7 @@ from tasks.step import Folder, stage
 from tasks.store import Ref, derived_seed
 
 
-@stage("update", area="shared", code=["federate", "engine"], title="train {hospital} round {round_number}")
+@stage("update", area="shared", code=["federate", "engine", "options"], title="train {hospital} round {round_number}")
 def train_hospital(
     folder: Folder,
     hospital: str,
@@ -43,16 +44,72 @@ def train_hospital(
             own.examples(engine.base, training, k),
             epochs=federation.local_epochs,
             batch_size=federation.batch_size,
+            tokens=federation.tokens_per_pass,
             learning_rate=federation.learning_rate,
             seed=derived_seed(seed, round_number, hospital),
             title=f"round {round_number} {hospital}",
         )
         files = adapter_files(engine.read(), engine.config, model.name)
-    update = Update(hospital, round_number, len(training), loss, steps)
+    _write_update(folder, "", files, Update(hospital, round_number, len(training), loss, steps))
+
+
+def _write_update(folder: Folder, place: str, files: Mapping[str, bytes], update: Update) -> None:
+    """The files of an adapter and what is told beside it, in the place within the folder (`""` or `name/`)."""
     for name, data in files.items():
-        folder.write(name, data)
+        folder.write(f"{place}{name}", data)
     # JSON has no NaN; an update that diverged is told by its tensors, when the coordinator screens them.
-    folder.write_json("update.json", asdict(update) | {"loss": loss if math.isfinite(loss) else None})
+    told = asdict(update) | {"loss": update.loss if math.isfinite(update.loss) else None}
+    folder.write_json(f"{place}update.json", told)
+
+
+@stage("updates", area="shared", code=["federate", "engine"], title="train all, round {round_number}")
+def train_together(
+    folder: Folder,
+    hospital: list[str],
+    cases: list[Ref],
+    features: list[Ref],
+    library: list[Ref],
+    adapter: Ref,
+    model: ModelSettings,
+    lora: LoraSettings,
+    federation: FederationSettings,
+    k: int,
+    round_number: int,
+    seed: int,
+) -> None:
+    """All hospitals' rounds in one pass over the base, each hospital's update in a folder of its name."""
+    from tasks.engine.adapter import adapter_files, load_state
+    from tasks.engine.hospital import open_hospital
+    from tasks.engine.shared import shared_engine
+    from tasks.engine.stacked import Client, train_stacked
+    from tasks.federate.holdout import split_holdout
+
+    own = [open_hospital(*(ref.folder for ref in refs)) for refs in zip(cases, features, library, strict=True)]
+    training = [split_holdout(each.cases, federation.holdout, seed)[0] for each in own]
+    with shared_engine(model, lora) as engine:
+        engine.switch(load_state(adapter.folder))
+        trained = train_stacked(
+            engine,
+            [
+                Client(each.features, each.examples(engine.base, chosen, k), derived_seed(seed, round_number, name))
+                for name, each, chosen in zip(hospital, own, training, strict=True)
+            ],
+            epochs=federation.local_epochs,
+            batch_size=federation.batch_size,
+            tokens=federation.tokens_per_pass,
+            learning_rate=federation.learning_rate,
+            title=f"round {round_number}",
+        )
+        for name, chosen, each in zip(hospital, training, trained, strict=True):
+            files = adapter_files(each.state, engine.config, model.name)
+            _write_update(folder, f"{name}/", files, Update(name, round_number, len(chosen), each.loss, each.steps))
+
+
+@stage("update", area="shared", code=["federate"], title="update {hospital} round {round_number}")
+def take_update(folder: Folder, hospital: str, together: Ref, round_number: int) -> None:
+    """One hospital's update out of those that were trained together, in the folder that it has when trained alone."""
+    for path in sorted((together.folder / hospital).iterdir()):
+        folder.write(path.name, path.read_bytes())
 
 
 @stage("adapter", area="shared", code=["federate", "engine"], title="average round {round_number}")
@@ -82,7 +139,12 @@ def average(folder: Folder, updates: list[Ref], round_number: int) -> None:
     )
 
 
-@stage("validation", area="shared", code=["federate", "engine"], title="validate {hospital} round {round_number}")
+@stage(
+    "validation",
+    area="shared",
+    code=["federate", "engine", "options"],
+    title="validate {hospital} round {round_number}",
+)
 def validate_hospital(
     folder: Folder,
     hospital: str,
@@ -109,7 +171,7 @@ def validate_hospital(
     with shared_engine(model, lora) as engine:
         engine.switch(load_state(adapter.folder))
         examples = own.examples(engine.base, held_out, k)
-        loss, tokens = mean_loss(engine, own.features, examples, federation.batch_size)
+        loss, tokens = mean_loss(engine, own.features, examples, federation.tokens_per_pass)
     if not math.isfinite(loss):
         raise StudyError(
             f"Expected a finite loss of round {round_number}'s adapter at {hospital}, found {loss}: "

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from tasks.errors import StudyError
@@ -45,8 +46,8 @@ def _phantom(public: bool) -> Callable[[Path | None, Options], Source]:
     return lambda _, ask: phantom.read(images=ask.images, seed=ask.seed, public=public, test_fraction=ask.test_fraction)
 
 
-def _pmc_vqa(name: str) -> Callable[[Path | None, Options], Source]:
-    return lambda root, ask: pmc_vqa.read(root, name=name, max_rejected=ask.max_rejected)
+def _plain(read: Callable[..., Source]) -> Callable[[Path | None, Options], Source]:
+    return lambda root, ask: read(root, max_rejected=ask.max_rejected)
 
 
 DATASETS = {
@@ -69,38 +70,38 @@ DATASETS = {
         "download from med-vqa.com/slake and unpack imgs.zip; dataset.language is en, zh or all",
     ),
     "path-vqa": Dataset(
-        lambda root, ask: path_vqa.read(root, max_rejected=ask.max_rejected),
+        _plain(path_vqa.read),
         "data/{train,validation,test}-*.parquet",
         "MIT (card); the images belong to their publishers",
         "the hub, or a download of its Parquet files",
         hub="flaviagiammarino/path-vqa",
     ),
     "omnimedvqa": Dataset(
-        lambda root, ask: omnimedvqa.read(root, max_rejected=ask.max_rejected),
+        _plain(omnimedvqa.read),
         "QA_information/{Open-access,Restricted-access}/*.json, Images/",
         "that of each image's own dataset",
         "download and unpack OmniMedVQA.zip; restricted images only from their owners",
     ),
     "pmc-vqa": Dataset(
-        _pmc_vqa("pmc-vqa"),
+        _plain(partial(pmc_vqa.read, name="pmc-vqa")),
         "train.csv, test.csv, images/",
         "that of each article",
         "download and unpack images.zip (19 GB)",
     ),
     "pmc-vqa-v2": Dataset(
-        _pmc_vqa("pmc-vqa-v2"),
+        _plain(partial(pmc_vqa.read, name="pmc-vqa-v2")),
         "train_2.csv, test_2.csv, images_2/ or figures/",
         "that of each article",
         "download and unpack images_2.zip (2 GB)",
     ),
     "roco": Dataset(
-        lambda root, ask: roco.read(root, max_rejected=ask.max_rejected),
+        _plain(roco.read),
         "data/{train,validation,test}/radiology/{captions.txt,dlinks.txt,images/}",
         "that of each article (licences.txt)",
         "clone razorx89/roco-dataset and run its scripts/fetch.py; captions only",
     ),
     "rocov2": Dataset(
-        lambda root, ask: rocov2.read(root, max_rejected=ask.max_rejected),
+        _plain(rocov2.read),
         "{train,valid,test}_captions.csv, {train,valid,test}_concepts.csv, {train,valid,test}/ID.jpg; "
         "data/{train,validation,test}-*.parquet (Hugging Face)",
         "CC BY-NC-SA 4.0 (Hugging Face card)",
@@ -108,7 +109,7 @@ DATASETS = {
         hub="eltorio/ROCOv2-radiology",
     ),
     "medpix": Dataset(
-        lambda root, ask: medpix.read(root, max_rejected=ask.max_rejected),
+        _plain(medpix.read),
         "Descriptions.json, Case_topic.json, images/, splitted_dataset/data_{train,dev,test}.jsonl",
         "none stated: do not redistribute",
         "clone the MedPix 2.0 repository; captions only",
@@ -139,7 +140,7 @@ def ingest(sources: Iterable[tuple[str, Path | None]], ask: Options) -> Source:
 def state(name: str, root: Path | None) -> str:
     """What changes with a dataset's files: the digest of its folder, or its commit on the hub; "" where it has none."""
     if root is None and (repository := DATASETS[name].hub):
-        return hub.fetch(name, repository).name
+        return hub.fetch(name, repository, DATASETS[name].layout).name
     return tree_digest(root) if root and root.is_dir() else ""
 
 
@@ -149,7 +150,7 @@ def _ingest_one(name: str, root: Path | None, ask: Options) -> Source:
     dataset = DATASETS[name]
     revisions = {}
     if root is None and dataset.hub:
-        root = hub.fetch(name, dataset.hub)
+        root = hub.fetch(name, dataset.hub, dataset.layout)
         revisions = {name: root.name}
     source = replace(dataset.read(root, ask), revisions=revisions)
     check(source)

@@ -5,22 +5,23 @@ from pathlib import Path
 from tasks.ingest.files import problem
 
 
-def fetch(name: str, repository: str) -> Path:
+def fetch(name: str, repository: str, layout: str) -> Path:
     """The folder of a dataset's Parquet files; it is called after their commit.
 
     Args:
         name: the dataset's, for the message.
         repository: its id on the hub.
+        layout: the files that a user would have to put into a folder instead, for the message.
 
     Raises StudyError where there is neither the hub nor an earlier download.
     """
+    import httpx
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(repository, repo_type="dataset", allow_patterns="data/*.parquet"))
-    except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+    except (OSError, httpx.HTTPError) as error:
         expected = f"the {name} dataset, or {repository} on the Hugging Face hub within reach"
         found = f"no folder, and no answer from the hub ({type(error).__name__})"
-        remedy = "set dataset.root to the folder that holds data/train-*.parquet and the other splits' files"
+        remedy = f"set dataset.root to a folder that holds {layout}"
         raise problem("dataset.root", expected, found, remedy) from None

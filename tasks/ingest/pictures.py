@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import PIL.Image
 
+from tasks.errors import OURS
 from tasks.ingest.dicom import DicomError, is_dicom, to_png
 from tasks.ingest.files import FindingError, problem
 
@@ -58,7 +59,7 @@ def _picture(data: bytes, where: str) -> Picture:
         try:
             data = to_png(data, MAX_PIXELS)
         except DicomError as error:
-            remedy = "export the image anew (uncompressed, or as a PNG) or remove its rows"
+            remedy = "export the image anew (uncompressed, as `gdcmconv --raw` does, or as a PNG) or remove its rows"
             raise problem(where, "a whole DICOM image", str(error), remedy) from None
     return Picture(data, *_decode(data, where))
 
@@ -71,6 +72,8 @@ def _decode(data: bytes, where: str) -> tuple[int, int]:
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
         count = re.search(r"\d+", str(error))  # Pillow tells the size only in its message
         raise _too_large(where, f"{int(count[0]):,}" if count else "many more") from None
+    except OURS:
+        raise
     except Exception:
         raise _unfit(where, f"{len(data):,} bytes that are no image") from None
     with image:
@@ -82,6 +85,8 @@ def _decode(data: bytes, where: str) -> tuple[int, int]:
             raise problem(where, expected, f"{width:,} x {height:,} pixels", "crop the image or remove its rows")
         try:
             image.load()
+        except OURS:
+            raise
         except Exception as error:
             raise _unfit(where, f"a damaged image ({' '.join(str(error).split())})") from None
         return image.size

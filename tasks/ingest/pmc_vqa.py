@@ -6,7 +6,7 @@ from pathlib import Path
 from tasks.ingest.choices import choose
 from tasks.ingest.files import Row, find_root, problem, read_csv, resolve
 from tasks.ingest.pictures import Picture, read_image
-from tasks.ingest.source import Source, gather
+from tasks.ingest.source import Source, gather, rows_of
 from tasks.records import Case, Split
 
 LETTERS = ("A", "B", "C", "D")
@@ -37,9 +37,7 @@ def read(root: Path | None, *, name: str, max_rejected: float = 0.0) -> Source:
     def read_picture(row: Row) -> Picture:
         return read_image(resolve(folder, images, row.text("Figure_path"), where=row.where), row.where)
 
-    # Only the train set marks the layout: a test split is made where the published one is absent.
-    present = [(folder / file, split) for file, split in files.items() if (folder / file).exists()]
-    rows = (row for path, split in present for row in read_csv(path, FIELDS, split))
+    rows = rows_of(folder, files, lambda path, split: read_csv(path, FIELDS, split))
     return gather(folder, rows, make, read_picture, max_rejected=max_rejected)
 
 

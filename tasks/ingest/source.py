@@ -1,7 +1,7 @@
 """What every reader returns, and how its rows come together."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from tasks.errors import StudyError
 from tasks.ingest.files import FindingError, Row, problem
 from tasks.ingest.pictures import Picture
-from tasks.records import Caption, Case, Finding, Image
+from tasks.records import Caption, Case, Finding, Image, Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,16 @@ class Source:
     def records(self) -> list[Case | Caption]:
         """The cases, then the captions."""
         return [*self.cases, *self.captions]
+
+
+def rows_of(folder: Path, files: Mapping[str, Split], read: Callable[[Path, Split], Iterable[Row]]) -> Iterator[Row]:
+    """The rows of those of a dataset's files that are there, each with the split of its file.
+
+    Only the train set marks a layout: a test split is made where the published one is absent.
+    """
+    for name, split in files.items():
+        if (folder / name).exists():
+            yield from read(folder / name, split)
 
 
 def gather(

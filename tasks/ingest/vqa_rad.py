@@ -7,7 +7,7 @@ from tasks.groups import image_groups
 from tasks.ingest.files import Row, find_root, read_rows, resolve
 from tasks.ingest.pictures import Picture, read_image
 from tasks.ingest.shards import LAYOUTS, read_shards
-from tasks.ingest.source import Source, gather
+from tasks.ingest.source import Source, gather, rows_of
 from tasks.records import Case, Kind, Split
 
 NAME = "vqa-rad"
@@ -62,10 +62,7 @@ def _read_mevf(folder: Path, frames: bool, max_rejected: float) -> Source:
     def read_picture(row: Row) -> Picture:
         return _read_named(folder, "images", row)
 
-    splits: dict[str, Split] = {"trainset.json": "train", "testset.json": "test"}
-    # Only the train set marks the layout: a test split is made where the published one is absent.
-    present = [(folder / name, split) for name, split in splits.items() if (folder / name).exists()]
-    rows = [row for path, split in present for row in read_rows(path, split)]
+    rows = rows_of(folder, {"trainset.json": "train", "testset.json": "test"}, read_rows)
     return gather(folder, rows, make, read_picture, max_rejected=max_rejected)
 
 

@@ -54,15 +54,16 @@ def take_cases(folder: Folder, hospital: str, cases: Ref, dataset: Ref, assignme
     """A hospital's own cases, and their images out of the dataset."""
     table = pq.read_table(assignment.folder / "assignment.parquet").to_pylist()
     own = {row["image_id"] for row in table if row["hospital"] == hospital}
+    rows = read_table(cases.folder / "cases.parquet", Case)
+    splits = {row["case_id"]: row for row in pq.read_table(assignment.folder / "splits.parquet").to_pylist()}
+    moved = [
+        replace(case, split=splits[case.id]["split"], group=splits[case.id]["group"])
+        for case in rows
+        if case.image_id in own
+    ]
     with folder.open("cases.parquet") as sink:
-        rows = read_table(cases.folder / "cases.parquet", Case)
-        splits = {row["case_id"]: row for row in pq.read_table(assignment.folder / "splits.parquet").to_pylist()}
-        moved = (
-            replace(case, split=splits[case.id]["split"], group=splits[case.id]["group"])
-            for case in rows
-            if case.image_id in own
-        )
         write_table(sink, Case, moved)
+    folder.summary = {"test_choices": sum(case.split == "test" and bool(case.options) for case in moved)}
     with folder.open("images.parquet") as sink:
         images = read_table(dataset.folder / "images.parquet", Image)
         write_table(sink, Image, (image for image in images if image.id in own))

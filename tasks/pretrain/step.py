@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.pretrain.rename import rename_findings
 from tasks.records import Caption, Case, Finding, Image, Neighbour, read_table
 from tasks.settings import Lesson
 from tasks.step import Folder, stage
@@ -13,6 +14,7 @@ from tasks.store import Ref, derived_seed
 
 if TYPE_CHECKING:
     from tasks.engine.base import Base
+    from tasks.engine.prompt import Prompt
 
 GLOSSARY = Path(__file__).parents[2] / "data" / "glossary.txt"
 VOCABULARY = 2048
@@ -39,7 +41,7 @@ def pretrain_tower(folder: Folder, dataset: Ref, epochs: int, seed: int) -> None
     _save(base, folder)
 
 
-@stage("base", area="shared", code=["pretrain", "engine"], title="lesson: {lesson.title}")
+@stage("base", area="shared", code=["pretrain", "engine", "options"], title="lesson: {lesson.title}")
 def pretrain_text(
     folder: Folder, dataset: Ref, base: Ref, features: Ref, library: Ref, lesson: Lesson, seed: int
 ) -> None:
@@ -51,11 +53,13 @@ def pretrain_text(
     from tasks.pretrain.text import train_text
 
     cases = read_table(dataset.folder / "cases.parquet", Case)
+    findings = read_table(dataset.folder / "findings.parquet", Finding)
     neighbours = read_table(library.folder / "neighbours.parquet", Neighbour)
     vision = load_features(features.folder / FEATURES)
     learner = load_base(str(base.folder), device="cpu")
     dealt = _deal(choose(cases, lesson, seed), lesson.shown + 1, seed)
     prompts = [prompt for k, part in dealt for prompt in build_prompts(part, cases, neighbours, k)]
+    prompts = _rename_some(prompts, findings, lesson, seed)
     examples = encode(learner, vision, prompts)
     learner.model.train()
     folder.summary["loss"] = train_text(
@@ -78,7 +82,8 @@ def choose(cases: Sequence[Case], lesson: Lesson, seed: int) -> list[Case]:
     def is_asked(case: Case) -> bool:
         words = set(re.findall(r"[\w-]+", case.question.lower()))
         drawn = derived_seed(seed, "share", case.image_id) < lesson.share * 2**31
-        return drawn and lesson.kind in (None, case.kind) and (not named or bool(named & words))
+        fits = not named or bool(named & words) or derived_seed(seed, "others", case.id) < lesson.others * 2**31
+        return drawn and lesson.kind in (None, case.kind) and fits
 
     return [case for case in cases if is_asked(case)]
 
@@ -88,6 +93,15 @@ def _deal(cases: Sequence[Case], parts: int, seed: int) -> list[tuple[int, list[
     chooser = random.Random(derived_seed(seed, "shown"))
     number = {case.id: chooser.randrange(parts) for case in cases}
     return [(part, [case for case in cases if number[case.id] == part]) for part in range(parts)]
+
+
+def _rename_some(prompts: Sequence["Prompt"], findings: Sequence[Finding], lesson: Lesson, seed: int) -> list["Prompt"]:
+    """The prompts, some of them with findings under other names."""
+    chooser = random.Random(derived_seed(seed, "renamed"))
+    names = sorted({finding.name for finding in findings})
+    return [
+        rename_findings(prompt, names, chooser) if chooser.random() < lesson.renamed else prompt for prompt in prompts
+    ]
 
 
 def _save(base: "Base", folder: Folder) -> None:

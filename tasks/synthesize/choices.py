@@ -1,17 +1,12 @@
-"""Multiple choice: as open questions, after "A Lightweight Large Vision-language Model for Multimodal
-Medical Images", and as a prompt that is scored by the option it names.
+"""Multiple choice as open questions.
 
-A model that was trained on multiple choice may solve it without the image. So the same prompt stands beside itself as a
-control: `as_choice(case).question` holds all that a text-only model needs.
+After "A Lightweight Large Vision-language Model for Multimodal Medical Images".
 """
 
 import re
-import string
-import unicodedata
-from collections.abc import Sequence
 from dataclasses import replace
 
-from tasks.errors import StudyError
+from tasks.options import tidy
 from tasks.records import Case
 
 OPTIONS = r"(?:options?|choices?|alternatives|answers?|possibilities|items|candidates)"
@@ -126,62 +121,3 @@ def _asked(rest: str) -> str:
         verb, _, object_ = rest[match.end() :].partition(" ")
         return f"what {verb}s {object_}" if verb.lower() != "answer" else object_
     return "what is the " + rest
-
-
-def tidy(answer: str) -> str:
-    """An option's text as an answer: no label, no full stop at the end, one space between words, no shouting."""
-    text = " ".join(answer.split())
-    text = re.sub(r"^\(?[A-F][):]\s*(?=\S)|^[A-F]\.\s+(?=\S)", "", text)
-    if not re.search(r"\.\w\.$", text):  # i.v.
-        text = text.rstrip(".") or text
-    text = text.strip().strip("\"'").strip() or text
-    shouted = text.isupper() and any(len(word) > 5 for word in text.split())
-    return text.capitalize() if shouted else text
-
-
-def as_choice(case: Case) -> Case:
-    """A multiple-choice case as one prompt: question and lettered options; the answer is the letter.
-
-    Options that say the same are offered once. Raises StudyError where the answer is none of the options.
-    """
-    options = distinct(case.options)
-    gold = option_of(tidy(case.answer), options)
-    if gold is None:
-        raise StudyError(
-            f"Expected the answer of case {case.id} to be one of its options ({'; '.join(options) or 'none'}), "
-            f"found {case.answer!r}: correct the row or remove it."
-        )
-    lines = [f"{letter}. {option}" for letter, option in zip(string.ascii_uppercase, options, strict=False)]
-    question = "\n".join([case.question.strip(), *lines, "Answer with the letter."])
-    return replace(case, question=question, answer=string.ascii_uppercase[gold], kind="closed", options=tuple(options))
-
-
-def distinct(options: Sequence[str]) -> list[str]:
-    """The options in their order, tidied, each meaning once."""
-    found: dict[str, str] = {}
-    for option in options:
-        if option.strip():
-            found.setdefault(_plain(tidy(option)), tidy(option))
-    return list(found.values())
-
-
-def option_of(text: str, options: Sequence[str]) -> int | None:
-    """Which option a reply names, from 0: by its text, else by its letter alone or before its text; None if unclear."""
-    plain = [_plain(tidy(option)) for option in options]
-    if _plain(text) in plain:
-        return plain.index(_plain(text))
-    match = re.match(
-        r"\s*(?:option\s+|answer\s*:?\s*)?\(?([A-Za-z])(?:[).:]+(.*)|\s*)$", text, re.IGNORECASE | re.DOTALL
-    )
-    if not match:
-        return None
-    number, rest = string.ascii_uppercase.find(match[1].upper()), _plain(match[2] or "")
-    if not 0 <= number < len(options):
-        return None
-    return number if not rest or rest == plain[number] else None
-
-
-def _plain(text: str) -> str:
-    """What options that say the same have in common: case, marks and spaces make no difference."""
-    text = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(re.findall(r"[^\W_]+|[%+<>=]", text)) or text.strip()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tasks.errors import StudyError
+from tasks.errors import OURS, StudyError
 from tasks.records import Caption
 from tasks.synthesize.drafts import Draft, from_caption
 from tasks.synthesize.findings import PATTERN, kind_of
@@ -70,6 +70,10 @@ def load_writer(name: str) -> Callable[[Sequence[Caption]], Iterator[str]]:
             name, dtype=dtype, trust_remote_code=False, use_safetensors=True
         )
         tokenizer.apply_chat_template(messages("A chest x-ray."), add_generation_prompt=True, tokenize=False)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise StudyError(f"Too little memory to load {name}: free some, or choose a smaller model.") from None
+    except OURS:
+        raise
     except Exception as error:  # tokenizers raises plain Exception, jinja and huggingface_hub their own kinds
         first = str(error).strip().split("\n")[0]
         raise StudyError(

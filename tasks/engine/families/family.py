@@ -46,7 +46,7 @@ class Rows:
     answered: "torch.Tensor"
     """`(B, T)`, True at the tokens of answers."""
     images: tuple["torch.Tensor", ...]
-    """Each image's features, `(tokens, d)`, in the order of their placeholders, row by row."""
+    """Each image's features, `(tokens, d)`, in the order of their placeholders, row by row; none in a blind batch."""
     grids: tuple[Grid, ...]
     """Each image's patches."""
 
@@ -63,6 +63,8 @@ class Family(ABC):
     presets: ClassVar[Mapping[str, Preset]] = {}
     foreign: ClassVar[Mapping[str, str]] = {}
     """Model types of the same models in another layout, each with what to do about it."""
+    causal: ClassVar[bool] = True
+    """Whether every token sees only what precedes it, so that padding on the right is seen by none."""
     begins: ClassVar[bool] = False
     """Whether the tokenizer's first token stands before the conversation's text."""
 
@@ -117,7 +119,7 @@ def turns(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
 
 
 def encoded(images: Any) -> dict[str, Any]:
-    """Cached features as the model's forward and generate take them."""
+    """Cached features as the model's forward and generate take them; nothing where no row has an image."""
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-    return {"image": BaseModelOutputWithPooling(pooler_output=images)}
+    return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=images)}} if len(images) else {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.engine.families.family import Preset
 from tasks.engine.families.open_clip import OPEN_CLIP, check_tensors, read_open_clip
-from tasks.errors import StudyError
+from tasks.errors import OURS, StudyError
 
 if TYPE_CHECKING:
     import torch
@@ -137,6 +137,8 @@ def _whole(reader: Any, folder: Path, **options: Any) -> Any:
 def _part(reader: Any, folder: Path, **options: Any) -> Any:
     try:
         return reader.from_pretrained(folder, trust_remote_code=False, **options)
+    except OURS:
+        raise
     except Exception as error:  # every library below has its own kinds
         first = str(error).strip().split("\n")[0]
         raise StudyError(

@@ -47,7 +47,7 @@ class Llava(Family):
 
     def inputs(self, config: Any, rows: Rows) -> dict[str, Any]:
         """The features alone."""
-        return {"mm_encoder_outputs": encoded(rows.images)}
+        return encoded(rows.images)
 
 
 def _content(turn: Turn, image: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.errors import StudyError
+from tasks.errors import OURS, StudyError
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +33,8 @@ def read_open_clip(folder: Path) -> tuple[Any, Mapping[str, "torch.Tensor"], Any
         else:  # all that is published; read as tensors and nothing else
             state = torch.load(folder / PUBLISHED, map_location="cpu", weights_only=True, mmap=True)
         name, colours = settings["model_cfg"]["vision_cfg"]["timm_model_name"], settings["preprocess_cfg"]
+    except OURS:
+        raise
     except Exception as error:  # each reader has its own kinds
         first = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise StudyError(

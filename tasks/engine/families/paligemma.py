@@ -20,6 +20,7 @@ class PaliGemma(Family):
         "paligemma-3b": Preset("google/paligemma-3b-mix-448", 2.9),
         "paligemma-3b-224": Preset("google/paligemma-3b-mix-224", 2.9),
     }
+    causal = False
 
     def text(self, tokenizer: Any, config: Any, messages: Sequence[Mapping[str, Any]]) -> str:
         """All placeholders, the first token, then a line for each turn."""
@@ -33,7 +34,5 @@ class PaliGemma(Family):
         """Type 0 attends to its whole prefix, type 1 to what comes before it."""
         import torch
 
-        return {
-            "token_type_ids": rows.answered.long(),
-            "mm_encoder_outputs": encoded(torch.stack(rows.images)),
-        }
+        features = torch.stack(rows.images) if rows.images else ()
+        return {"token_type_ids": rows.answered.long(), **encoded(features)}

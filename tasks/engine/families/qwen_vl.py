@@ -28,11 +28,14 @@ class QwenVL(Family):
         """Rotary positions in three dimensions follow from the grids and from where the placeholders are."""
         import torch
 
-        return {
+        inputs = {
             "mm_token_type_ids": (rows.ids == config.image_token_id).int(),
-            "image_grid_thw": torch.tensor(rows.grids),
-            "mm_encoder_outputs": encoded(rows.images),
+            **({"image_grid_thw": torch.tensor(rows.grids)} if rows.grids else {}),
+            **encoded(rows.images),
         }
+        if rows.answered.any():  # answers that are still to be written need the model's own count of positions
+            inputs["position_ids"] = positions(rows.ids == config.image_token_id, rows.grids, self.merge(config))
+        return inputs
 
     def limit(self, config: Any, image_processor: Any, max_pixels: int) -> None:
         """The processor resizes every image to about this many pixels at most."""
@@ -51,3 +54,36 @@ class QwenVL(Family):
         return [
             (piece, (time, height, width)) for piece, (time, height, width) in zip(found, grids.tolist(), strict=True)
         ]
+
+
+def positions(placeholders: "torch.Tensor", grids: Sequence[Grid], merge: int) -> "torch.Tensor":
+    """Rotary positions of rows padded on the right: time, height and width, `(3, B, T)`.
+
+    The model works them out image by image at every step; here it is once for a batch. A text token is one place after
+    what precedes it. An image's tokens start from one place, which height and width add to, and the longer of the two
+    is what the image takes (Qwen2-VL, arXiv 2409.12191).
+
+    Args:
+        placeholders: `(B, T)`, True at image tokens.
+        grids: patches of each image, row by row.
+        merge: patches of one token along each side.
+    """
+    import torch
+
+    images = {grid: _image(grid, merge) for grid in set(grids)}
+    steps = (~placeholders).long()
+    steps[placeholders] = torch.cat([images[grid][1] for grid in grids])
+    found = (steps.cumsum(1) - steps).repeat(3, 1, 1)
+    found[:, placeholders] += torch.cat([images[grid][0] for grid in grids], dim=1)
+    return found
+
+
+def _image(grid: Grid, merge: int) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """Of one image's tokens, their places from its first, `(3, tokens)`, and how far each moves what follows it."""
+    import torch
+
+    sides = grid[0], grid[1] // merge, grid[2] // merge
+    places = torch.stack(torch.meshgrid(*map(torch.arange, sides), indexing="ij")).flatten(1)
+    steps = torch.zeros(places.shape[1], dtype=torch.long)
+    steps[-1] = max(sides[1:])
+    return places, steps

@@ -1,0 +1,189 @@
+"""Training several hospitals' adapters in one forward and backward pass over the frozen base.
+
+Each row of a batch is of one hospital and goes through that hospital's LoRA; the rows meet nowhere, so that every
+hospital gets the gradients, the clipping and the steps that it would have got alone.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch.nn import functional
+from tqdm import tqdm
+
+from tasks.engine.adapter import State
+from tasks.engine.batch import Example, collate, shuffled, within
+from tasks.engine.engine import Engine
+from tasks.engine.loss import answer_logits
+from tasks.engine.vision import Features, gather_features
+
+
+@dataclass(frozen=True)
+class Client:
+    """What one hospital trains on."""
+
+    features: Features
+    examples: Sequence[Example]
+    seed: int
+    """The order of its examples follows from it, as in `train`."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of one hospital's training."""
+
+    state: State
+    loss: float
+    """Mean per answer token over all steps."""
+    steps: int
+
+
+class Stack:
+    """One LoRA for each of `count` clients, stacked: A `(count, r, in)` and B `(count, out, r)` of every adapted layer.
+
+    All start from the adapter that is switched on, which itself is left as it is.
+    """
+
+    def __init__(self, engine: Engine, count: int) -> None:
+        self.engine = engine
+        self.weights = {
+            name: torch.nn.Parameter(tensor.to(engine.base.device).repeat(count, 1, 1))
+            for name, tensor in engine.read().items()
+        }
+
+    def read(self, client: int) -> State:
+        """A copy of one client's adapter."""
+        return {name: weight[client].detach().cpu().clone() for name, weight in self.weights.items()}
+
+    @contextmanager
+    def switched_on(self, rows: torch.Tensor, tokens: torch.Tensor) -> Iterator[None]:
+        """While open, the base computes with the clients' adapters, and the engine's own is off.
+
+        Args:
+            rows: `(B,)`, the client of each row.
+            tokens: `(n,)`, the client of each answer token, for layers that see those alone.
+        """
+        modules = dict(self.engine.peft.named_modules())
+        names = [name.removesuffix(".lora_A.weight") for name in self.weights if name.endswith(".lora_A.weight")]
+        handles = [
+            modules[f"{name}.base_layer"].register_forward_hook(self._adds(name, modules[name].scaling, rows, tokens))
+            for name in names
+        ]
+        try:
+            with self.engine.peft.disable_adapter():
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _adds(
+        self, name: str, scaling: dict[str, float], rows: torch.Tensor, tokens: torch.Tensor
+    ) -> Callable[..., torch.Tensor]:
+        """The hook that adds to a layer's output what the clients' adapters make of its input."""
+        a, b = (self.weights[f"{name}.lora_{part}.weight"] for part in "AB")
+        (scale,) = scaling.values()
+
+        def add(_: torch.nn.Module, given: tuple[torch.Tensor], made: torch.Tensor) -> torch.Tensor:
+            (x,) = given
+            whose = rows if x.dim() == 3 else tokens
+            x = functional.dropout(x.float().view(len(whose), -1, x.shape[-1]), self.engine.config.lora_dropout)
+            low = x @ a.index_select(0, whose).transpose(1, 2)
+            change = low @ b.index_select(0, whose).transpose(1, 2)
+            return (made + scale * change.view_as(made)).to(made.dtype)
+
+        return add
+
+
+def train_stacked(
+    engine: Engine,
+    clients: Sequence[Client],
+    *,
+    epochs: int,
+    batch_size: int,
+    tokens: int,
+    learning_rate: float,
+    title: str = "training",
+) -> list[Trained]:
+    """Train every client from the adapter that is switched on, as `train` does one; results in their order.
+
+    Without dropout they are those of `train` up to rounding; with it, dropout has other draws. A client that has run
+    out of batches has its adapter kept from its last step on. Arguments as of `train`.
+    """
+    plans = [_plan(client, epochs, batch_size) for client in clients]
+    torch.manual_seed(clients[0].seed)
+    stack = Stack(engine, len(clients))
+    states = [stack.read(number) for number in range(len(clients))]
+    optimiser = torch.optim.AdamW(stack.weights.values(), lr=learning_rate, weight_decay=0.0, fused=True)
+    total, answered = torch.zeros(len(clients)), torch.zeros(len(clients))
+    engine.peft.train()
+    try:
+        for step in tqdm(range(max(map(len, plans))), desc=title, unit="step", leave=False, disable=None):
+            chosen = [(number, example) for number, plan in enumerate(plans) for example in plan[step : step + 1]]
+            batch = [(number, example) for number, examples in chosen for example in examples]
+            loss, count = _add_gradients(stack, clients, batch, tokens)
+            _clip(list(stack.weights.values()))
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            total, answered = total + loss, answered + count
+            for number, plan in enumerate(plans):
+                if step + 1 == len(plan):
+                    states[number] = stack.read(number)
+    finally:
+        engine.peft.eval()
+    losses = (total / answered.clamp(min=1)).tolist()
+    return [Trained(state, loss, len(plan)) for state, loss, plan in zip(states, losses, plans, strict=True)]
+
+
+def _plan(client: Client, epochs: int, batch_size: int) -> list[list[Example]]:
+    """A client's batches of all epochs."""
+    generator = torch.Generator().manual_seed(client.seed)
+    return [batch for _ in range(epochs) for batch in shuffled(client.examples, batch_size, generator)]
+
+
+def _add_gradients(
+    stack: Stack, clients: Sequence[Client], batch: Sequence[tuple[int, Example]], most: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradients of each client's mean loss per answer token.
+
+    Returns, for each client, the loss summed over its answer tokens, and their number.
+    """
+    base = stack.engine.base
+    total, count = torch.zeros(len(clients)), torch.zeros(len(clients))
+    for number, example in batch:
+        count[number] += len(example.answer_ids)
+    for places in within([len(example) for _, example in batch], most):
+        part = [batch[place] for place in places]
+        examples, features = _together(clients, part)
+        rows = torch.tensor([number for number, _ in part])
+        owners = rows.repeat_interleave(torch.tensor([len(example.answer_ids) for example in examples]))
+        # Gradients are computed with the adapters on: a layer that is checkpointed runs once more then.
+        with stack.switched_on(rows.to(base.device), owners.to(base.device)):
+            logits, targets = answer_logits(base, collate(base, features, examples, answers=True))
+            losses = functional.cross_entropy(logits.float(), targets, reduction="none")
+            (losses / count[owners].to(base.device)).sum().backward()
+        total.index_add_(0, owners, losses.detach().cpu())
+    return total, count
+
+
+def _together(clients: Sequence[Client], part: Sequence[tuple[int, Example]]) -> tuple[list[Example], Features]:
+    """Examples of several clients with the features they need, each client's images under names of their own."""
+    images = {
+        f"{number}/{image_id}": (clients[number].features, image_id)
+        for number, example in part
+        for image_id in example.image_ids
+    }
+    examples = [
+        replace(example, image_ids=tuple(f"{number}/{image_id}" for image_id in example.image_ids))
+        for number, example in part
+    ]
+    return examples, gather_features(images)
+
+
+def _clip(weights: Sequence[torch.Tensor]) -> None:
+    """Each client's gradients, over all layers, to a norm of at most 1, as `clip_grad_norm_` does for one."""
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
+    scales = (1 / (norms + 1e-6)).clamp(max=1).view(-1, 1, 1)
+    for gradient in gradients:
+        gradient.mul_(scales)

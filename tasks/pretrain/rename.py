@@ -1,0 +1,56 @@
+"""Findings under other names: what a name means must then be read from the retrieved cases.
+
+A base that met its few findings under one name each has never written another, and takes a new name for noise. Where
+names change from prompt to prompt, only the shown cases tell what they stand for.
+"""
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from tasks.engine.prompt import Prompt
+
+NAMES = (
+    "abscess", "aneurysm", "ascites", "atelectasis", "bleeding", "bone spur", "catheter", "clip", "collection",
+    "consolidation", "contusion", "dissection", "edema", "effusion", "embolus", "emphysema", "fibrosis", "fracture",
+    "granuloma", "hematoma", "hernia", "implant", "infarct", "infection", "lesion", "metastasis", "necrosis", "nodule",
+    "opacity", "pacemaker", "plaque", "pneumothorax", "polyp", "scar", "screw", "stenosis", "stent", "stone",
+    "thrombus", "tube", "tumor", "ulcer",
+)  # fmt: skip
+"""What findings of real radiology are called."""
+
+
+def rename_findings(prompt: Prompt, findings: Sequence[str], chooser: random.Random) -> Prompt:
+    """The prompt with every finding's name exchanged for one of NAMES, in question, answer and shown cases alike.
+
+    Where the question or its answer holds a name that no shown case does, nothing tells what a new name would mean:
+    the prompt stays as it is.
+    """
+    pattern = re.compile(rf"\b(an? )?({'|'.join(re.escape(name) for name in findings)})\b")
+    *shown, question = (_text(message) for message in prompt.messages)
+    told = {found[2] for text in shown for found in pattern.finditer(text)}
+    asked = {found[2] for text in (question, prompt.answer) for found in pattern.finditer(text)}
+    if not told or asked - told:
+        return prompt
+    new = dict(zip(findings, chooser.sample(NAMES, len(findings)), strict=True))
+
+    def put(found: re.Match[str]) -> str:
+        name = new[found[2]]
+        article = "" if not found[1] else "an " if name[0] in "aeiou" else "a "
+        return article + name
+
+    messages = tuple(
+        {**message, "content": [_renamed(part, pattern, put) for part in message["content"]]}
+        for message in prompt.messages
+    )
+    return replace(prompt, messages=messages, answer=pattern.sub(put, prompt.answer))
+
+
+def _text(message: dict[str, Any]) -> str:
+    return " ".join(part["text"] for part in message["content"] if "text" in part)
+
+
+def _renamed(part: dict[str, Any], pattern: re.Pattern[str], put: Any) -> dict[str, Any]:
+    return part | {"text": pattern.sub(put, part["text"])} if "text" in part else part

@@ -1,0 +1,120 @@
+"""Answers on disk and what is shared of them: multiple choice is scored by option, beside a control without images."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engine_samples import CASES, randomised
+from safetensors.torch import save
+
+from tasks.engine import shared
+from tasks.engine.adapter import WEIGHTS, load_state
+from tasks.engine.step import initial_adapter
+from tasks.engine.vision import FEATURES, Features
+from tasks.evaluate.report import assemble, markdown
+from tasks.evaluate.step import answer_baselines, predict, score_hospital
+from tasks.records import Case, Neighbour, Prediction, read_table, write_table
+from tasks.settings import EvaluationSettings, LoraSettings, ModelSettings
+from tasks.store import Ref, writing
+
+LORA = LoraSettings(r=4, alpha=8)
+OPTIONS = ("x-ray", "ultrasound", "a large effusion")
+TRAIN = [replace(case, split="train") for case in CASES[:4]]
+PLAIN = replace(CASES[4], split="test")
+CHOICES = [
+    replace(case, split="test", kind="closed", options=OPTIONS, answer=OPTIONS[number])
+    for number, case in enumerate(CASES[5:8])
+]
+
+
+def hospital(features: Features, cases: list[Case]) -> dict[str, Ref]:
+    refs = {}
+    with writing("hospitals/north", "cases", "0") as folder, folder.open("cases.parquet") as sink:
+        write_table(sink, Case, cases)
+    refs["cases"] = folder.ref
+    with writing("hospitals/north", "library", "0") as folder, folder.open("neighbours.parquet") as sink:
+        nearest = [Neighbour(case.id, 0, TRAIN[place % 4].id, 0.5) for place, case in enumerate(cases)]
+        write_table(sink, Neighbour, nearest)
+    refs["library"] = folder.ref
+    with writing("hospitals/north", "features", str(features.rows.sum())) as folder:
+        folder.write(FEATURES, features.to_bytes())
+    return refs | {"features": folder.ref}
+
+
+@pytest.fixture
+def settings(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """What `predict` takes beside a hospital's folders; the adapter's weights are random, so that it says something."""
+    monkeypatch.chdir(tmp_path)
+    model = ModelSettings(name=str(tiny_folder), device="cpu")
+    start = initial_adapter.fn(model=model, lora=LORA, content="tiny", seed=0)
+    with writing("shared", "adapter", "random") as folder:
+        folder.write(WEIGHTS, save(randomised(load_state(start.folder), 1), {"format": "pt"}))
+    yield {
+        "hospital": "north",
+        "adapter": folder.ref,
+        "model": model,
+        "lora": LORA,
+        "evaluation": EvaluationSettings(max_new_tokens=6),
+    }
+    shared._engine.clear()
+    shared._base.clear()
+
+
+def answers(ref: Ref) -> dict[str, Prediction]:
+    return {row.case_id: row for row in read_table(ref.folder / "predictions.parquet", Prediction)}
+
+
+def test_the_control_sees_neither_image_nor_neighbours(settings: dict[str, Any], features: Features) -> None:
+    other = replace(features, rows=features.rows + torch.randn(features.rows.shape))
+    cases = [*TRAIN, PLAIN, *CHOICES]
+    seeing, blind = [], []
+    for each in (features, other):
+        own = hospital(each, cases)
+        seeing.append(answers(predict.fn(**own, **settings, configuration="fed+rag", k=1)))
+        blind.append(answers(predict.fn(**own, **settings, configuration="text_only", k=1, blind=True)))
+    assert seeing[0].keys() == {case.id for case in (PLAIN, *CHOICES)}
+    assert blind[0].keys() == {case.id for case in CHOICES}
+    assert {row.neighbours for row in blind[0].values()} == {()}
+    assert all(row.neighbours for row in seeing[0].values())
+    assert blind[0] == blind[1]
+    assert seeing[0] != seeing[1]
+    assert any(blind[0][case.id].prediction != seeing[0][case.id].prediction for case in CHOICES)
+    assert {row.options for row in blind[0].values()} == {OPTIONS}
+
+
+def test_results_hold_both_by_option(settings: dict[str, Any], features: Features) -> None:
+    own = hospital(features, [*TRAIN, PLAIN, *CHOICES])
+    refs = [
+        predict.fn(**own, **settings, configuration="fed", k=0),
+        predict.fn(**own, **settings, configuration="text_only", k=0, blind=True),
+        answer_baselines.fn(hospital="north", cases=own["cases"], library=own["library"], seed=0),
+    ]
+    scored = score_hospital.fn(hospital="north", predictions=refs)
+    told = json.loads((scored.folder / "scores.json").read_text())
+    about = dict.fromkeys(("settings", "dataset", "partition", "timings_s", "peak_memory_bytes"))
+    results = assemble([told], [], about | {"run": "r", "split": {"disjoint": "none"}})
+    everything = results["configurations"]["fed"]
+    assert (everything["choice"]["n"], everything["closed"]["n"], everything["open"]["n"]) == (3, 3, 1)
+    assert list(results["baselines"]) == ["text_only", "majority", "question_only", "copy_nearest"]
+    control = results["baselines"]["text_only"]
+    assert (control["choice"]["n"], control["open"]["n"]) == (3, 0)
+    assert control["choice"]["accuracy"] is not None
+    assert "by option" in markdown(results)
+
+
+def test_without_options_nothing_is_said_of_them(settings: dict[str, Any], features: Features) -> None:
+    own = hospital(features, [*TRAIN, PLAIN])
+    refs = [
+        predict.fn(**own, **settings, configuration=name, k=0, blind=name != "fed") for name in ("fed", "text_only")
+    ]
+    scored = score_hospital.fn(hospital="north", predictions=refs)
+    told = json.loads((scored.folder / "scores.json").read_text())
+    assert set(told["tallies"]) == {"fed"}
+    about = dict.fromkeys(("settings", "dataset", "partition", "timings_s", "peak_memory_bytes"))
+    results = assemble([told], [], about | {"run": "r", "split": {"disjoint": "none"}})
+    assert results["configurations"]["fed"]["choice"] == {"n": 0, "accuracy": None}
+    assert "by option" not in markdown(results)
