@@ -16,8 +16,8 @@ import PIL.Image
 import pytest
 from numpy.typing import NDArray
 
+from tasks.blind import majority, question_only
 from tasks.errors import StudyError
-from tasks.evaluate.baselines import majority, question_only
 from tasks.ingest import phantom
 from tasks.ingest.datasets import Options, ingest
 from tasks.ingest.phantom_images import COLUMN, COMMON, FINDINGS, MODALITIES, ORGANS, RARE, ROW, Look, Spot, draw

@@ -62,7 +62,7 @@ def _write_update(folder: Folder, place: str, files: Mapping[str, bytes], update
     folder.write_json(f"{place}update.json", told)
 
 
-@stage("updates", area="shared", code=["federate", "engine"], title="train all, round {round_number}")
+@stage("updates", area="shared", code=["federate", "engine", "options"], title="train all, round {round_number}")
 def train_together(
     folder: Folder,
     hospital: list[str],

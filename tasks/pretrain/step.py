@@ -21,7 +21,7 @@ VOCABULARY = 2048
 EDGE, WIDTH, DEPTH = 84, 128, 4
 
 
-@stage("tower", area="shared", code=["pretrain", "engine"])
+@stage("tower", area="shared", code=["pretrain", "engine", "options"])
 def pretrain_tower(folder: Folder, dataset: Ref, epochs: int, seed: int) -> None:
     """A base whose tower has learned from direct labels; its text model is still blank."""
     from tasks.pretrain.blank import blank_base, train_tokenizer
