@@ -4,7 +4,7 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export DO_NOT_TRACK ?= 1
 
-.PHONY: run test format clean
+.PHONY: run test bench format clean
 
 run: .venv/installed  ## run the study of the default settings
 	$(BIN)/fed-rag run
@@ -14,6 +14,10 @@ test: .venv/installed  ## lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
+
+bench: .venv/installed  ## the figures of docs/benchmarks.md; 15 minutes or less on two free cores
+	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.gpu
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

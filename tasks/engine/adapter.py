@@ -19,17 +19,17 @@ CONFIG = "adapter_config.json"
 
 def check_keys(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
     """Refuse a state that is not, name by name and shape by shape, of the expected adapter."""
-    missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    if missing or unexpected:
+    if state.keys() != expected.keys():
+        missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
         raise StudyError(
             f"Expected the {len(expected)} tensors of this adapter, found a state with {len(missing)} missing "
             f"({_first(missing)}) and {len(unexpected)} unexpected ({_first(unexpected)}): "
             "it belongs to another model or another lora setting."
         )
-    for name, tensor in state.items():
-        if tensor.shape != expected[name].shape:
+    for name, tensor in expected.items():
+        if state[name].shape != tensor.shape:
             raise StudyError(
-                f"Expected {name} of shape {tuple(expected[name].shape)}, found {tuple(tensor.shape)}: "
+                f"Expected {name} of shape {tuple(tensor.shape)}, found {tuple(state[name].shape)}: "
                 "the adapter has another rank or belongs to another model."
             )
 

@@ -7,6 +7,7 @@ from tqdm import tqdm
 
 from tasks.engine.batch import Example, collate, within
 from tasks.engine.engine import Engine
+from tasks.engine.loss import last_token_only
 from tasks.engine.vision import Features
 
 
@@ -30,13 +31,14 @@ def generate(
     answers = [""] * len(examples)
     for chosen in tqdm(groups, desc=title, unit="batch", leave=False, disable=None):
         batch = collate(engine.base, features, [examples[index] for index in chosen], answers=False)
-        written = engine.base.model.generate(
-            **batch.inputs,
-            do_sample=False,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+        with last_token_only(engine.base):
+            written = engine.base.model.generate(
+                **batch.inputs,
+                do_sample=False,
+                max_new_tokens=max_new_tokens,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
         new = written[:, batch.inputs["input_ids"].shape[1] :]
         for index, text in zip(chosen, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
             answers[index] = text.strip()

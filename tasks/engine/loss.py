@@ -1,4 +1,4 @@
-"""The loss on answer tokens only, with the end of the last layer and the vocabulary projection computed only there."""
+"""The loss on answer tokens only; the end of the last layer is computed only where somebody looks at it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +48,26 @@ def last_layer_only(base: Base, wanted: torch.Tensor) -> Iterator[None]:
     parts = (last.self_attn.o_proj, last.mlp)
     handles = [part.register_forward_pre_hook(pick) for part in parts]
     handles += [part.register_forward_hook(put) for part in parts]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def last_token_only(base: Base) -> Iterator[None]:
+    """While open, what follows attention in the last layer is computed at each row's last token alone.
+
+    It is the only one that the next token is read from. The others' hidden states, which nothing looks at, get what is
+    added to it.
+    """
+
+    def pick(_: torch.nn.Module, given: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        return (given[0][:, -1:],)
+
+    last = base.model.model.language_model.layers[-1]
+    handles = [part.register_forward_pre_hook(pick) for part in (last.self_attn.o_proj, last.mlp)]
     try:
         yield
     finally:

@@ -1,0 +1,1 @@
+"""Measurements that the documents quote, a file each; `python -m benchmarks` runs those of docs/benchmarks.md."""

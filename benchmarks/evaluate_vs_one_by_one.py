@@ -1,0 +1,105 @@
+"""Answering against `generate`, one question at a time, from pixels.
+
+    python -m benchmarks.evaluate_vs_one_by_one
+
+The common way decodes, preprocesses and tokenises the question with its retrieved images and calls transformers'
+greedy `generate`, its cache of keys and values on, for each question. The engine has the features at hand, which
+retrieval needed before; the notes say what is left of the ratio where it computes them as well. Prompts are tokenised
+in both. Both must give the same answers.
+"""
+
+import torch
+
+from benchmarks.workload import (
+    EVALUATION,
+    Figure,
+    Work,
+    draw_work,
+    drawn_state,
+    from_pixels,
+    in_turn,
+    rate,
+    spread,
+)
+from tasks.engine.batch import encode
+from tasks.engine.generate import generate
+from tasks.engine.vision import Features, encode_images
+from tasks.errors import StudyError
+
+REPEATS = 9
+
+
+def measure() -> Figure:
+    """Questions by second of both."""
+    work = draw_work()
+    work.engine.switch(drawn_state(work.engine))
+    features = encode_images(work.engine.base, list(work.images.values()))
+    different = check(work, features)
+    ways = {
+        "engine": lambda: by_engine(work, features),
+        "with features": lambda: by_engine(work, features_of_test(work)),
+        "one by one": lambda: one_by_one(work),
+    }
+    seconds = in_turn(ways, REPEATS, "evaluate_vs_one_by_one")
+    rates = {name: rate(len(work.test), each) for name, each in seconds.items()}
+    return Figure(
+        "evaluate_vs_one_by_one",
+        rates["engine"],
+        rates["one by one"],
+        target=8,
+        unit="questions/s",
+        notes={
+            "questions": len(work.test),
+            "different answers among them": different,
+            "spread": spread(seconds["engine"], seconds["one by one"]),
+            "ratio with features computed": rates["with features"] / rates["one by one"],
+        },
+    )
+
+
+def features_of_test(work: Work) -> Features:
+    """The features that the questions need."""
+    wanted = {image_id for prompt in work.test for image_id in prompt.image_ids}
+    return encode_images(work.engine.base, [work.images[image_id] for image_id in sorted(wanted)])
+
+
+def by_engine(work: Work, features: Features) -> list[str]:
+    """The answers in the engine's way; nothing is left of an earlier call but the features."""
+    work.engine.base.tokenised.clear()
+    examples = encode(work.engine.base, features, work.test)
+    bounds = {"tokens": EVALUATION.tokens_per_pass, "max_new_tokens": EVALUATION.max_new_tokens}
+    return generate(work.engine, features, examples, **bounds)
+
+
+@torch.inference_mode()
+def one_by_one(work: Work) -> list[str]:
+    """The answers in the common way."""
+    base, answers = work.engine.base, []
+    for prompt in work.test:
+        inputs = from_pixels(base, work.images, [prompt], answers=False)
+        written = work.engine.peft.generate(
+            **inputs,
+            do_sample=False,
+            max_new_tokens=EVALUATION.max_new_tokens,
+            eos_token_id=base.tokenizer.eos_token_id,
+            pad_token_id=base.tokenizer.pad_token_id,
+        )
+        new = written[0, inputs["input_ids"].shape[1] :]
+        answers.append(str(base.tokenizer.decode(new, skip_special_tokens=True)).strip())
+    return answers
+
+
+def check(work: Work, features: Features) -> int:
+    """How many answers differ: none, or StudyError."""
+    ours, theirs = by_engine(work, features), one_by_one(work)
+    different = sum(one != other for one, other in zip(ours, theirs, strict=True))
+    if different:
+        raise StudyError(
+            f"Expected the same {len(ours)} answers of both ways, found {different} that differ: "
+            "the comparison would mean nothing; mend the way that is wrong."
+        )
+    return different
+
+
+if __name__ == "__main__":
+    print(measure())

@@ -1,0 +1,220 @@
+"""What the benchmarks share: a drawn hospital, inputs made from its pixels as others do, ways timed in turn."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from benchmarks.base import find
+from tasks.engine.adapter import State
+from tasks.engine.base import Base, load_base
+from tasks.engine.batch import IGNORED, encode
+from tasks.engine.engine import Engine
+from tasks.engine.prompt import Prompt, build_prompts
+from tasks.engine.train import train
+from tasks.engine.vision import encode_images, to_rgb
+from tasks.errors import StudyError
+from tasks.ingest import phantom
+from tasks.records import Image
+from tasks.settings import EvaluationSettings, FederationSettings, LoraSettings, RetrievalSettings
+
+LORA, FEDERATION, EVALUATION, RETRIEVAL = (
+    LoraSettings(),
+    FederationSettings(),
+    EvaluationSettings(),
+    RetrievalSettings(),
+)
+"""A study's defaults: adapter, batch size, learning rate, answer length, retrieved cases."""
+EPOCHS = FEDERATION.rounds * FEDERATION.local_epochs
+IMAGES = 40
+SEED = 4
+"""Of images that the base was not trained on: they are of the hospital part."""
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One thing measured against another."""
+
+    name: str
+    value: float
+    """This project's."""
+    reference: float
+    """What it is held against, measured in the same run."""
+    target: float | None
+    """Of the ratio, where there is one."""
+    unit: str
+    at_most: bool = False
+    """Whether the ratio should be the target or less, not the target or more."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """What else was measured or checked."""
+
+    @property
+    def ratio(self) -> float:
+        """Value by reference."""
+        return self.value / self.reference
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is met; None where there is none."""
+        if self.target is None:
+            return None
+        return self.ratio <= self.target if self.at_most else self.ratio >= self.target
+
+    def to_json(self) -> dict[str, Any]:
+        """The row of `bench.json`."""
+        row = {"name": self.name, "value": self.value, "reference": self.reference, "ratio": self.ratio}
+        return row | {"target": self.target, "unit": self.unit}
+
+
+@dataclass(frozen=True)
+class Work:
+    """One hospital of the embedded dataset, its prompts with retrieved cases, and the embedded model."""
+
+    engine: Engine
+    images: dict[str, Image]
+    train: list[Prompt]
+    """A whole number of batches."""
+    test: list[Prompt]
+
+
+def draw_work(dropout: float = LORA.dropout) -> Work:
+    """The same hospital at every call, its retrieved cases found as a study finds them."""
+    source = phantom.read(images=IMAGES, seed=SEED, public=False, test_fraction=0.2)
+    cases = [case for case in source.cases if case.site == "site-1"]
+    images = {image.id: image for image in source.images if any(case.image_id == image.id for case in cases)}
+    engine = Engine(load_base("embedded", device="cpu"), LORA.r, LORA.alpha, dropout, LORA.targets)
+    training, asked = ([case for case in cases if case.split == split] for split in ("train", "test"))
+    features = encode_images(engine.base, list(images.values()))
+    neighbours = find(features, training, cases)
+    whole = len(training) // FEDERATION.batch_size * FEDERATION.batch_size
+    train, test = (build_prompts(each, cases, neighbours, RETRIEVAL.k) for each in (training[:whole], asked))
+    return Work(engine, images, train, test)
+
+
+def drawn_state(engine: Engine, scale: float = 0.02) -> State:
+    """An adapter whose B is not zero, so that a way that leaves it out gives other numbers."""
+    generator = torch.Generator().manual_seed(SEED)
+    state = engine.initial_state(SEED)
+    return {name: tensor + scale * torch.randn(tensor.shape, generator=generator) for name, tensor in state.items()}
+
+
+def from_pixels(base: Base, images: Mapping[str, Image], prompts: Sequence[Prompt], answers: bool) -> dict[str, Any]:
+    """A batch as Qwen2-VL's processor makes it, with nothing kept from an earlier call.
+
+    Images are decoded and preprocessed, the chat template is filled in, the text tokenised; `Qwen2VLProcessor` itself
+    cannot be made without torchvision, which nothing else here needs. With `answers`, rows are padded on the right and
+    have labels at the answers; without, they are padded on the left.
+    """
+    tokenizer = base.tokenizer
+    pictures = [to_rgb(images[image_id].data) for prompt in prompts for image_id in prompt.image_ids]
+    pixels = base.image_processor(images=pictures, return_tensors="pt")
+    sizes = iter((pixels["image_grid_thw"].prod(-1) // base.image_processor.merge_size**2).tolist())
+    texts = []
+    for prompt in prompts:
+        text = tokenizer.apply_chat_template(list(prompt.messages), tokenize=False, add_generation_prompt=True)
+        first, *others = text.split("<|image_pad|>")
+        texts.append(first + "".join("<|image_pad|>" * next(sizes) + other for other in others))
+    ends = [f"{prompt.answer}{tokenizer.eos_token}" if answers else "" for prompt in prompts]
+    side = "right" if answers else "left"
+    whole = [text + end for text, end in zip(texts, ends, strict=True)]
+    tokens = tokenizer(whole, padding=True, padding_side=side, add_special_tokens=False, return_tensors="pt")
+    ids = tokens["input_ids"]
+    inputs = {**tokens, **pixels, "mm_token_type_ids": (ids == base.image_token_id).int()}
+    if answers:
+        inputs["labels"] = torch.full_like(ids, IGNORED)
+        for row, end in enumerate(ends):
+            stop = int(tokens["attention_mask"][row].sum())
+            start = stop - len(tokenizer(end, add_special_tokens=False)["input_ids"])
+            inputs["labels"][row, start:stop] = ids[row, start:stop]
+    return inputs
+
+
+def train_as_a_study(work: Work, state: State, epochs: int = EPOCHS) -> None:
+    """Train as a study does, from image files and texts; nothing is left of an earlier call."""
+    base = work.engine.base
+    base.tokenised.clear()
+    features = encode_images(base, list(work.images.values()))
+    work.engine.switch(state)
+    for seed in range(epochs):
+        train(
+            work.engine,
+            features,
+            encode(base, features, work.train),
+            epochs=1,
+            batch_size=FEDERATION.batch_size,
+            tokens=FEDERATION.tokens_per_pass,
+            learning_rate=FEDERATION.learning_rate,
+            seed=seed,
+        )
+
+
+def in_turn(ways: Mapping[str, Callable[[], object]], repeats: int, title: str) -> dict[str, list[float]]:
+    """Seconds of each way, timed one after the other, again and again: what disturbs one disturbs the others too."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in tqdm(range(repeats), desc=title, unit="turn", leave=False, disable=None):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def alone(body: Callable[..., Any], *given: Any) -> Any:
+    """What the body returns, run in a new process: nothing is warm, and its peak of memory is its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(body, *given).result()
+
+
+def spread(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:
+    """The least and the largest of the ratios of single turns, theirs by ours."""
+    ratios = [other / one for one, other in zip(ours, theirs, strict=True)]
+    return min(ratios), max(ratios)
+
+
+def check_close(what: str, one: torch.Tensor, other: torch.Tensor, within: float) -> float:
+    """The largest difference. Raises StudyError where it is more than `within`: then the ways are not comparable."""
+    difference = float((one - other).abs().max())
+    if not difference <= within:
+        raise StudyError(
+            f"Expected the {what} of both ways to agree within {within:g}, found a difference of {difference:g}: "
+            "the comparison would mean nothing; mend the way that is wrong."
+        )
+    return difference
+
+
+def rate(count: int, seconds: Sequence[float]) -> float:
+    """Things by second, at the median."""
+    return count / statistics.median(seconds)
+
+
+def machine() -> dict[str, Any]:
+    """What figures depend on: processor, memory, threads, versions, and how busy the machine is."""
+    return {
+        "processor": _line("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "memory": _line("/proc/meminfo", "MemTotal"),
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        **{name: version(name) for name in LIBRARIES},
+    }
+
+
+def _line(path: str, start: str) -> str | None:
+    """What follows the colon in the first line of a file that starts so; None where the system has no such file."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(start)), None)
