@@ -32,7 +32,7 @@ from tasks.engine.loss import answer_loss
 from tasks.engine.vision import encode_images
 
 ACCUMULATED = 16
-REPEATS = 5
+REPEATS = 3
 
 
 def measure() -> Figure:

@@ -38,7 +38,7 @@ from tasks.engine.batch import encode, shuffled
 from tasks.engine.prompt import Prompt
 from tasks.engine.vision import encode_images
 
-REPEATS = 5
+REPEATS = 3
 
 
 def measure() -> Figure:

@@ -92,10 +92,15 @@ def load_base(
         family.limit(config, image_processor, max_pixels)
     model.requires_grad_(False).eval().to(device)
     if gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
-        # The last layer is the first that gradients are computed of: nothing is gained by computing it once more.
-        model.model.language_model.layers[-1].gradient_checkpointing = False
+        compute_again(model)
     return Base(model, tokenizer, image_processor, model.config.image_token_id)
+
+
+def compute_again(model: Any) -> None:
+    """While training, keep each layer's input alone, and compute the layer again for its gradients."""
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    # The last layer is the first that gradients are computed of: nothing is gained by computing it once more.
+    model.model.language_model.layers[-1].gradient_checkpointing = False
 
 
 def _config(place: str, revision: str | None) -> Any:
