@@ -2,11 +2,12 @@
 
     python -m benchmarks.train_vs_published_loop
 
-That loop, as LightFED's repository has it: one case at a time, its images and the retrieved ones decoded, preprocessed
-and sent through the tower at every step, logits of the whole sequence, gradients added up over 16 steps, AdamW. Both
-ways train one hospital's adapter from the same weights for the four epochs of a default study, both start from image
-files and texts: the engine's way includes computing the features and tokenising. The loop's labels are the answers
-alone, as the engine's are, which costs it nothing; before anything is timed, both must give every case the same loss.
+That loop, after LightFED's repository (whose scripts differ in accumulation and in what is shown): one case at a time,
+its images and the retrieved ones decoded, preprocessed and sent through the tower at every step, logits of the whole
+sequence, gradients added up over 16 steps, AdamW. Both ways train one hospital's adapter from the same weights for the
+four epochs of a default study, both start from image files and texts: the engine's way includes computing the features
+and tokenising. The loop's labels are the answers alone, as the engine's are, which costs it nothing; before anything is
+timed, both must give every case the same loss.
 """
 
 import torch
