@@ -259,6 +259,12 @@ def test_the_audit_alone_writes_its_file_and_shows_a_table(server: Server, finis
     assert "restated question" in result.stdout
     # What the study had audited is found, not made again.
     assert len(list((finished / "artifacts/source/audit").glob("*/audit.json"))) == 1
+    # With questions made of captions, these are what is audited.
+    made = run(server, finished, [*command, "--set", "synthesis.generator=rules", "--set", "synthesis.choices=open"])
+    assert made.returncode == 0, made.stderr
+    questions = json.loads(next((finished / "artifacts/source/questions").glob("*/manifest.json")).read_text())
+    audited = json.loads((finished / "found/audit.json").read_text())["cases"]
+    assert sum(audited.values()) == questions["summary"]["published"] + questions["summary"]["synthetic"]
 
 
 def small(model: Path, *more: str) -> list[str]:
