@@ -1,19 +1,21 @@
 """Seconds that the audit's comparison of images takes, by how many there are.
 
-    python benchmarks/audit.py [COUNT ...]
+    python benchmarks/audit.py [COUNT or FOLDER ...]
 
-Images are drawn: smooth random shapes within a dark frame, 256 pixels wide, as JPEG; each tenth is a changed copy of
-another. Drawing them is not counted.
+So many images are drawn: smooth random shapes within a dark frame, 256 pixels wide, as JPEG; each tenth is a changed
+copy of another. Drawing them is not counted. Of a folder, all images are compared.
 """
 
 import io
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
 
 from tasks.audit.fingerprint import fingerprints, pixel_digest
+from tasks.audit.folder import folder_images
 from tasks.audit.pairs import image_pairs
 from tasks.records import Image
 
@@ -33,22 +35,25 @@ def draw(number: int) -> Image:
     return Image(f"{number:06}", sink.getvalue(), side, side)
 
 
-def main(counts: list[int]) -> None:
-    """Print a line for each number of images."""
-    print("images  decode s  pairs s  total s  ms each  copies found")
-    for count in counts:
-        images = [draw(number) for number in range(count)]
+def main(wanted: list[str]) -> None:
+    """Print a line for each number of drawn images, and for each folder."""
+    print("images  decode s  pairs s  total s  ms each  pairs  drawn copies found")
+    for each in wanted:
+        drawn = each.isdigit()
+        images = [draw(number) for number in range(int(each))] if drawn else list(folder_images(Path(each)))
+        count = len(images)
         data = {image.id: image.data for image in images}
         start = time.perf_counter()
         prints = list(fingerprints(images))
         decoded = time.perf_counter()
         pairs = image_pairs(prints, lambda wanted, data=data: {name: pixel_digest(data[name]) for name in wanted})
         end = time.perf_counter()
-        share = sum(int(pair.image_b) - int(pair.image_a) == COPIED - 1 for pair in pairs) / (count // COPIED)
         spent = end - start
         seconds = f"{decoded - start:9.1f} {end - decoded:8.1f} {spent:8.1f} {1000 * spent / count:8.2f}"
-        print(f"{count:6} {seconds}  {share:.3f}", flush=True)
+        found = sum(drawn and int(pair.image_b) - int(pair.image_a) == COPIED - 1 for pair in pairs)
+        share = f"{found / (count // COPIED):.3f}" if drawn else "-"
+        print(f"{count:6} {seconds} {len(pairs):6}  {share}", flush=True)
 
 
 if __name__ == "__main__":
-    main([int(each) for each in sys.argv[1:]] or [5_000, 10_000, 25_000])
+    main(sys.argv[1:] or ["5000", "10000", "25000"])

@@ -6,7 +6,7 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.fed_rag import content, show_audit
+from flows.fed_rag import content, prepare_questions, prepares, show_audit
 from flows.progress import Steps
 from tasks.audit.step import audit as audit_dataset
 from tasks.audit.step import read_audit
@@ -17,17 +17,19 @@ from tasks.store import tree_digest
 
 @flow(name="audit", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
 def audit(study: Study = Study(), against: Path | None = None) -> dict[str, Any]:
-    """Audit the dataset of a study; `against` is a folder with images of another dataset.
+    """Audit the dataset of a study, or the questions made of it; `against` is a folder with images of another dataset.
 
+    Captions alone, where nothing makes questions of them, are audited as they are.
     Returns the document `audit.json`.
     """
-    steps = Steps("audit-progress", total=2)
+    steps = Steps("audit-progress", total=2 + prepares(study))
     dataset = ingest(settings=study.dataset, content=content(study), seed=study.seed)
     counts = dataset.manifest()["summary"]
     steps.done(f"ingested {counts['cases']} cases of {counts['images']} images")
+    questions = prepare_questions(study, dataset, steps) if prepares(study) else dataset
     state = tree_digest(against) if against and against.is_dir() else ""
     findings = audit_dataset(
-        cases=dataset, dataset=dataset, seed=study.seed, against=str(against) if against else None, content=state
+        cases=questions, dataset=dataset, seed=study.seed, against=str(against) if against else None, content=state
     )
     show_audit(findings)
     steps.done("compared images, cases and questions")

@@ -1,8 +1,11 @@
 """The `fed-rag` command."""
 
+import errno
+import json
 import logging
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,7 +61,7 @@ def run(settings: SettingsFile = None, assignments: Assignments = None) -> None:
         console.print("Dashboard: run `prefect server start`, open http://127.0.0.1:4200, then Runs and Artifacts.")
 
 
-@app.command(epilog=_settings_help("dataset.", "seed"))
+@app.command(epilog=_settings_help("dataset.", "synthesis.", "seed"))
 def audit(
     settings: SettingsFile = None,
     assignments: Assignments = None,
@@ -78,14 +81,12 @@ def audit(
     """
     study = load_study(settings, tuple(assignments or ()))
     _log_to_console()
-    import json
-
     from flows.audit import audit as flow
     from tasks.audit.document import score_table, table
 
+    _refuse_unwritable(out)
     document = flow(study, against)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write_json(out, document)
     _print_rows(table(document), f"Of {document['train_test']['test_cases']} test cases, shared with training")
     _print_rows(score_table(document), "Right answers without a model (0 to 1)")
     shared = [
@@ -95,6 +96,32 @@ def audit(
     if against:
         console.print(f"Images with a copy in {against}: {document['against']['n']}")
     console.print(f"Audit: [bold]{out}[/bold]")
+
+
+def _refuse_unwritable(out: Path) -> None:
+    """Raise StudyError where a file could not be written, before the work is done that fills it."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise StudyError(
+            f"Expected --out to be a file that can be written, found {out} ({error.strerror}): name another."
+        ) from None
+
+
+def _write_json(out: Path, document: dict[str, Any]) -> None:
+    """Write a document whole: whoever reads the file meets the old one or the new one."""
+    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        beside.replace(out)
+    except OSError as error:
+        raise StudyError(f"Cannot write {out}: {error.strerror}; free some space, and run again.") from None
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _print_rows(rows: list[dict[str, Any]], title: str) -> None:
@@ -166,8 +193,6 @@ def _log_to_console() -> None:
 
 
 def _print_results(folder: Path) -> None:
-    import json
-
     from tasks.evaluate.report import SPLITS, score_rows
 
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))

@@ -38,7 +38,7 @@ def fed_rag(study: Study = Study()) -> str:
     Returns the folder of the finished run.
     """
     model = identify(study.model.name, study.model.revision)
-    steps = Steps("study-progress", total=6 + _prepares(study) + study.federation.rounds)
+    steps = Steps("study-progress", total=6 + prepares(study) + study.federation.rounds)
 
     dataset = ingest(settings=study.dataset, content=content(study), seed=study.seed)
     counts = dataset.manifest()["summary"]
@@ -66,7 +66,7 @@ def fed_rag(study: Study = Study()) -> str:
 
     made = [
         dataset,
-        *([questions] if _prepares(study) else []),
+        *([questions] if prepares(study) else []),
         findings,
         *dealt,
         *cases,
@@ -87,7 +87,7 @@ def prepare_questions(study: Study, dataset: Ref, steps: Steps) -> Ref:
 
     Raises StudyError for a dataset of captions alone where nothing makes questions of them.
     """
-    if not _prepares(study):
+    if not prepares(study):
         counts = dataset.manifest()["summary"]
         if counts["captions"] and not counts["cases"]:
             raise StudyError(
@@ -103,7 +103,8 @@ def prepare_questions(study: Study, dataset: Ref, steps: Steps) -> Ref:
     return questions
 
 
-def _prepares(study: Study) -> bool:
+def prepares(study: Study) -> bool:
+    """Whether questions are made or reworded."""
     return study.synthesis.generator != "none" or study.synthesis.choices != "closed"
 
 

@@ -1,8 +1,9 @@
 """The vocabulary that passes between stages: frozen dataclasses, each with the Parquet schema of its table."""
 
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -175,21 +176,37 @@ def _field(name: str, hint: Any) -> pa.Field:
     return pa.field(name, ARROW[hint], nullable=False)
 
 
+BATCH = 64
+"""Rows with bytes in them that are written or read at once: a row may hold a whole image."""
+
+
 def write_table(sink: BinaryIO, record: type[Record], rows: Iterable[Record]) -> None:
     """Write rows of one record class as a Parquet table, in the given order.
 
+    Rows that hold bytes are written as they come, a batch of them in memory.
     Raises ValueError where a required value is None.
     """
-    names = [field.name for field in fields(record)]
-    columns = {name: [] for name in names}  # type: dict[str, list[Any]]
-    for row in rows:
-        for name in names:
-            columns[name].append(getattr(row, name))
-    table = pa.table(columns, schema=schema(record))
-    for field in table.schema:
+    columns = schema(record)
+    waiting = iter(rows)
+    most = BATCH if pa.binary() in columns.types else None
+    with pq.ParquetWriter(sink, columns, compression="zstd") as writer:
+        while batch := list(islice(waiting, most)):
+            writer.write_table(_table(record, columns, batch))
+
+
+def _table(record: type[Record], columns: pa.Schema, rows: Sequence[Record]) -> pa.Table:
+    table = pa.table({name: [getattr(row, name) for row in rows] for name in columns.names}, schema=columns)
+    for field in columns:
         if not field.nullable and table[field.name].null_count:  # Parquet would turn a missing list into an empty one
             raise ValueError(f"Expected a {field.name} in every {record.__name__}, found None.")
-    pq.write_table(table, sink, compression="zstd")
+    return table
+
+
+def read_images(path: Path) -> Iterator[Image]:
+    """The images of a table one after the other: their bytes are not in memory at once."""
+    with pq.ParquetFile(path) as table:
+        for batch in table.iter_batches(batch_size=BATCH):
+            yield from (Image(**row) for row in batch.to_pylist())
 
 
 def read_table(path: Path, record: type[Record]) -> list[Record]:

@@ -1,6 +1,7 @@
 """Copies of images as they turn up in other datasets, made by Pillow alone."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -47,6 +48,10 @@ def copy(data: bytes, kind: str, random: Random) -> bytes:
     if kind == "border":
         border = tuple(int(random.uniform(0.02, 0.2) * width) for _ in range(4))
         return as_png(PIL.ImageOps.expand(picture, border, random.choice([0, 40, 128, 255])))
+    if kind == "crop":
+        left, top, right, bottom = (random.uniform(0.0, 0.1) for _ in range(4))
+        box = (int(left * width), int(top * height), int((1 - right) * width), int((1 - bottom) * height))
+        return as_png(picture.crop(box))
     if kind == "flip":
         return as_png(random.choice([PIL.ImageOps.mirror, PIL.ImageOps.flip])(picture))
     for each in random.sample(KINDS[:4], 2):
@@ -54,12 +59,12 @@ def copy(data: bytes, kind: str, random: Random) -> bytes:
     return data
 
 
-def plant(images: list[Image], seed: int) -> list[Image]:
+def plant(images: list[Image], seed: int, kinds: Sequence[str] = KINDS) -> list[Image]:
     """A copy of each image, of the kinds in turn; its id is that of the original after `copy:`."""
     random = Random(seed)
     copies = []
     for place, image in enumerate(images):
-        data = copy(image.data, KINDS[place % len(KINDS)], random)
+        data = copy(image.data, kinds[place % len(kinds)], random)
         with PIL.Image.open(io.BytesIO(data)) as made:
             copies.append(Image(f"copy:{image.id}", data, *made.size))
     return copies

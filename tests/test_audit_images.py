@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,21 +26,21 @@ def medpix_case(name: str) -> str:
     return name.removeprefix("copy:").split("_")[0]
 
 
-def measure(images: list[Image], seed: int) -> tuple[float, float, list[str]]:
+def measure(images: list[Image], seed: int, kinds: Sequence[str] = KINDS) -> tuple[float, float, list[str]]:
     """Recall and precision of planted copies, and the originals whose copy was missed.
 
     MedPix files several slices of one scan, or one film twice, under one case: such a pair is no false one.
     """
     names = {image.id for image in images}
-    kinds = {image.id: KINDS[place % len(KINDS)] for place, image in enumerate(images)}
+    kind = {image.id: kinds[place % len(kinds)] for place, image in enumerate(images)}
     true, false = set(), 0
-    for pair in find([*images, *plant(images, seed)]):
+    for pair in find([*images, *plant(images, seed, kinds)]):
         copies = [name for name in (pair.image_a, pair.image_b) if name.startswith("copy:")]
         if len(copies) != 1:
             continue
         original = pair.image_a if pair.image_b == copies[0] else pair.image_b
         if copies[0] == f"copy:{original}":
-            assert (pair.relation == "flipped") == (kinds[original] == "flip"), pair
+            assert (pair.relation == "flipped") == (kind[original] == "flip"), pair
             true.add(original)
         elif "_" not in original or medpix_case(original) != medpix_case(copies[0]):
             false += 1
@@ -53,12 +54,24 @@ def test_planted_copies_are_found_on_real_images() -> None:
     assert precision >= 0.98
 
 
+def test_copies_without_their_margins_are_found_on_real_images() -> None:
+    images = [load(path) for path in files(VQA_RAD, "jpg")[1:160:4] + files(MEDPIX, "png")[1:800:20]]
+    recall, precision, missed = measure(images, seed=3, kinds=["crop"])
+    assert recall >= 0.9, missed
+    assert precision >= 0.98
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "suffix", "step"), [(VQA_RAD, "jpg", 2), (MEDPIX, "png", 4)])
-def test_planted_copies_are_found_at_the_stated_rates(name: str, suffix: str, step: int) -> None:
-    """On the odd images: the even ones chose the threshold."""
-    recall, precision, missed = measure([load(path) for path in files(name, suffix)[1::step]], seed=11)
-    assert recall >= 0.98, missed
+@pytest.mark.parametrize(("kinds", "least"), [(KINDS, 0.98), (("crop",), 0.9)], ids=["kinds", "crop"])
+def test_planted_copies_are_found_at_the_stated_rates(
+    name: str, suffix: str, step: int, kinds: Sequence[str], least: float
+) -> None:
+    """On the odd images: the even ones chose the threshold. Prints what docs/audit.md quotes."""
+    images = [load(path) for path in files(name, suffix)[1::step]]
+    recall, precision, missed = measure(images, seed=11, kinds=kinds)
+    print(f"{name}: {len(images)} copies, recall {recall:.3f}, precision {precision:.3f}")
+    assert recall >= least, missed
     assert precision >= 0.98
 
 

@@ -259,6 +259,12 @@ def test_the_audit_alone_writes_its_file_and_shows_a_table(server: Server, finis
     assert "restated question" in result.stdout
     # What the study had audited is found, not made again.
     assert len(list((finished / "artifacts/source/audit").glob("*/audit.json"))) == 1
+    # With questions made of captions, these are what is audited.
+    made = run(server, finished, [*command, "--set", "synthesis.generator=rules", "--set", "synthesis.choices=open"])
+    assert made.returncode == 0, made.stderr
+    questions = json.loads(next((finished / "artifacts/source/questions").glob("*/manifest.json")).read_text())
+    audited = json.loads((finished / "found/audit.json").read_text())["cases"]
+    assert sum(audited.values()) == questions["summary"]["published"] + questions["summary"]["synthetic"]
 
 
 def small(model: Path, *more: str) -> list[str]:
@@ -279,9 +285,12 @@ def test_multiple_choice_is_scored_by_option_beside_a_control_without_images(
     assert trained["choice"]["n"] == trained["closed"]["n"] == control["choice"]["n"] > 0
     assert results["baselines"]["majority"]["choice"]["accuracy"] == 1  # all rows have the same answer
     # Without options in the test cases there is nothing to score so.
-    assert run(server, tmp_path, [*command, "--set", "synthesis.choices=open"]).returncode == 0
+    more = ["--set", "synthesis.choices=open", "--set", "partition.disjoint=image"]
+    assert run(server, tmp_path, [*command, *more]).returncode == 0
     reworded = json.loads((tmp_path / "artifacts/latest/results.json").read_text())
     assert "text_only" not in reworded["baselines"]
+    assert (results["split"]["disjoint"], reworded["split"]["disjoint"]) == ("none", "image")
+    assert "Split: no test image is a training image" in (tmp_path / "artifacts/latest/results.md").read_text()
     assert reworded["configurations"]["fed+rag"]["choice"]["n"] == 0
     assert reworded["configurations"]["fed+rag"]["open"]["n"] == trained["choice"]["n"]
 
@@ -335,6 +344,8 @@ def test_no_patient_gets_into_artifacts_logs_or_database(server: Server, tiny_fo
         (["run", "--set", "dataset.name=vqa-rad", "--set", "dataset.root=/nowhere"], "/nowhere"),
         (["run", "--set", "model.name=no/such-model"], "no/such-model"),
         (["audit", "--against", "/nowhere"], "/nowhere"),
+        (["audit", "--out", "."], "Expected --out to be a file that can be written, found . (it is a folder)"),
+        (["audit", "--out", "/dev/null/audit.json"], "found /dev/null/audit.json (File exists)"),
         (["ask", "--run", "nowhere", "image.png", "What?"], "nowhere"),
         (["ask", "--hospital", "hospital-9", "image.png", "What?"], "hospital-9"),
         (["ask", "image.png", "What?"], "image.png"),

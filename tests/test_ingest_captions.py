@@ -134,7 +134,9 @@ def test_real_medpix_captions_agree_with_the_file(medpix_source: Source) -> None
         row = table.loc[caption.image_id]
         assert caption.text.startswith(" ".join(row["Description.Caption"].split()))
         assert " Diagnosis: " in caption.text
-        assert (caption.group, caption.age) == (row["U_id"], row["Description.Age"])
+        assert (caption.group, caption.age or "0") == (row["U_id"], row["Description.Age"])
+        assert "Diagnosis: Diagnosis" not in caption.text
+        assert (caption.organ or "bethesda, md") == row["Location"].lower()
         assert caption.sex == {"N/A": None}.get(row["Description.Sex"], row["Description.Sex"])
     assert sum(caption.sex is None for caption in medpix_source.captions) > 0
     assert len({caption.text for caption in medpix_source.captions}) < 1829  # many repeat
@@ -153,6 +155,16 @@ def write_medpix(root: Path, rows: list[dict[str, Any]]) -> Path:
     for number in range(3):
         write_bytes(root / "images" / f"MPX1_synpic{number}.png", picture(number))
     return root
+
+
+def test_medpix_fillers_are_not_stated(tmp_path: Path) -> None:
+    rows = [medpix_row(0, Age="0") | {"Location": "Bethesda, MD"}, medpix_row(1)]
+    root = write_medpix(tmp_path, rows)
+    cases = [{"U_id": f"MPX{number}", "Case": {"Case Diagnosis": "Diagnosis: Cyst"}} for number in range(1, 4)]
+    write_json(root / "Case_topic.json", cases)
+    first, second = medpix.read(root).captions
+    assert (first.age, first.organ, second.age, second.organ) == (None, None, "73", "chest")
+    assert second.text == "pelvis. Diagnosis: Cyst."
 
 
 def test_medpix_traps(tmp_path: Path) -> None:

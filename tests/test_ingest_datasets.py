@@ -21,6 +21,7 @@ from ingest_samples import (
 from tasks.errors import StudyError
 from tasks.ingest.datasets import DATASETS, Options, ingest, state
 from tasks.ingest.files import Row
+from tasks.ingest.images import Images
 from tasks.ingest.pictures import Picture, read_image
 from tasks.ingest.source import Source, check, gather, summarise
 from tasks.records import Case, Image
@@ -36,8 +37,7 @@ def case(case_id: str, image: str = "i", **fields: Any) -> Case:
     return dataclasses.replace(Case(case_id, image, "q", "a", "open", "train", "d", "en"), **fields)
 
 
-def image(image_id: str) -> Image:
-    return Image(image_id, b"", 1, 1)
+ONE = Images([Image("i", b"", 1, 1)])
 
 
 def images_of(source: Source, split: str) -> set[str]:
@@ -171,20 +171,20 @@ def test_each_image_is_read_once_however_many_rows_name_it() -> None:
 
 
 def test_check_accepts_a_sound_source_and_refuses_others() -> None:
-    check(Source([case("d:1"), case("d:2")], [image("i")]))
+    check(Source([case("d:1"), case("d:2")], ONE))
     with pytest.raises(StudyError, match="Expected training cases, found none among 0 cases"):
-        check(Source([], []))
+        check(Source([], Images()))
     with pytest.raises(StudyError, match="none among 1 cases"):
-        check(Source([case("d:1", split="test")], [image("i")]))
+        check(Source([case("d:1", split="test")], ONE))
     with pytest.raises(StudyError, match="found 'd:1' for 2 of them"):
-        check(Source([case("d:2"), case("d:1"), case("d:1")], [image("i")]))
+        check(Source([case("d:2"), case("d:1"), case("d:1")], ONE))
     with pytest.raises(StudyError, match="the image 'j' of case 'd:2', found none"):
-        check(Source([case("d:1"), case("d:2", "j")], [image("i")]))
+        check(Source([case("d:1"), case("d:2", "j")], ONE))
 
 
 def test_summary_counts_every_case_once() -> None:
     cases = [case("d:1", organ="head"), case("d:2", organ="head", kind="closed"), case("d:3", split="test")]
-    assert summarise(Source(cases, [image("i")], notes={"left out": 4})) == {
+    assert summarise(Source(cases, ONE, notes={"left out": 4})) == {
         "cases": 3,
         "images": 1,
         "findings": 0,

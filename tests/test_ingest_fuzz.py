@@ -42,6 +42,8 @@ SAMPLES: dict[str, tuple[str, Callable[[Path], Path], int]] = {
     "parquet": ("table", lambda root: write_table(root, "parquet", ROWS), 3),
 }
 IMAGES = {".png", ".jpg", ".dcm"}
+LINES = {"cases.jsonl", "captions.txt"}
+"""Files of which every line that is not blank is a row, whatever stands in it."""
 
 
 def damage(data: st.DataObject, path: Path) -> None:
@@ -80,6 +82,9 @@ def test_damage_ends_in_a_sentence_or_an_account_of_every_row(sample: str, data:
         assert not any(folder in each.file + each.reason for each in source.rejected)
         if broken.suffix in IMAGES:
             assert accounted(source) == rows
+        if broken.name in LINES and broken.parent.name != "non-radiology":
+            lines = sum(bool(line.strip()) for line in broken.read_bytes().split(b"\n"))
+            assert accounted(source) == lines + (2 if sample == "roco" else 0)  # of its two other splits
 
 
 def read(name: str, root: Path) -> Source:

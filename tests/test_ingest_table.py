@@ -57,6 +57,47 @@ def test_rows_become_cases_in_each_form(tmp_path: Path, form: str) -> None:
     assert source.images[1].data.startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_spreadsheets_part_cells_by_other_marks_and_begin_with_one_of_byte_order(
+    tmp_path: Path, delimiter: str
+) -> None:
+    rows = (["image", "question", "answer"], ["a/1.png", '"one; two, or three?"', "b"])
+    text = "\r\n".join(map(delimiter.join, rows))
+    root = write_table(tmp_path, "csv", ROWS)
+    write_bytes(root / "cases.csv", b"\xef\xbb\xbf" + text.encode())
+    (case,) = read(root, language="en").cases
+    assert (case.question, case.answer) == ("one; two, or three?", "b")
+
+
+def test_missing_values_of_pandas_are_none(tmp_path: Path) -> None:
+    rows = [ROWS[0] | {"answer": float("nan")}, ROWS[0] | {"answer": 2.5}]
+    root = write_table(tmp_path, "csv", rows)
+    (root / "cases.csv").unlink()
+    pd.DataFrame(rows).to_parquet(root / "cases.parquet")
+    source = read(root, language="en")
+    assert [case.answer for case in source.cases] == ["2.5"]
+    assert source.notes == {"rows without an answer left out": 1}
+
+
+def test_two_parquet_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    names = ["image", "question", "answer", "kind", "kind"]
+    pq.write_table(pa.Table.from_arrays([pa.array(["a"])] * 5, names=names), tmp_path / "t.parquet")
+    with pytest.raises(StudyError, match="more than one field 'kind'; correct the names"):
+        read(tmp_path, language="en")
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_an_absolute_path_is_read_where_it_stays_inside(tmp_path: Path, inside: bool) -> None:
+    place = tmp_path / "export" if inside else tmp_path
+    write_bytes(place / "3.png", picture(3))
+    root = write_table(tmp_path / "export", "csv", [ROWS[0] | {"image": str(place / "3.png")}])
+    if inside:
+        assert read(root, language="en").images[0].data == picture(3)
+    else:
+        with pytest.raises(StudyError, match="a file inside the dataset's folder, found a path that leaves it"):
+            read(root, language="en")
+
+
 def test_only_three_columns_are_needed(tmp_path: Path) -> None:
     rows = [{"image": "a/1.png", "question": "在哪?", "answer": "左"}]
     (case,) = read(write_table(tmp_path, "jsonl", rows), language="zh").cases
@@ -113,9 +154,11 @@ def test_tables_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     for content, found in [
         (b"image,question\n", "no field 'answer'"),
         (b"image,image,question,answer\n", "more than one field 'image'"),
+        (b"image,question,answer,split,split\n", "more than one field 'split'"),
         (b"", "no field 'image'"),
         (b'image,question,answer\na,"b', "something else"),
-        (b"image,question,answer\n\xff,b,c", "something else"),
+        (b"image,question,answer\n\xff,b,c", "another encoding; save it as UTF-8"),
+        ("image,question,answer\n".encode("utf-16"), "another encoding; save it as UTF-8"),
     ]:
         write_bytes(tmp_path / "t.csv", content)
         with pytest.raises(StudyError, match=rf"t.csv.*: expected a CSV table in UTF-8 .*, found {found}"):

@@ -359,4 +359,4 @@ def test_each_hospitals_folder_holds_its_own_cases_and_images_only(
         cases += own_cases
         images += own_images
     assert cases == source.cases
-    assert images == source.images
+    assert images == list(source.images)

@@ -214,7 +214,7 @@ def test_open_answers_are_spread(hospitals: Source) -> None:
 
 
 def test_masks_lie_where_the_findings_are_said_to_be(hospitals: Source, public: Source) -> None:
-    size = {each.id: (each.height, each.width) for each in hospitals.images + public.images}
+    size = {each.id: (each.height, each.width) for each in [*hospitals.images, *public.images]}
     for each in hospitals.findings + public.findings:
         mask = pixels(each.mask)
         assert mask.shape == size[each.image_id]
@@ -301,7 +301,7 @@ def test_a_caption_tells_all_of_the_image(
 ) -> None:
     first = {each.image_id: each for each in hospitals.cases + public.cases}
     captions = hospitals.captions + public.captions
-    assert [each.image_id for each in captions] == [each.id for each in hospitals.images + public.images]
+    assert [each.image_id for each in captions] == [each.id for each in [*hospitals.images, *public.images]]
     for caption in captions:
         case, found = first[caption.image_id], findings.get(caption.image_id, [])
         assert (caption.split, caption.modality, caption.organ, caption.site) == (

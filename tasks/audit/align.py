@@ -27,14 +27,21 @@ MARGIN = 0.15
 def agreement(first: AnyPictures, second: AnyPictures, least: float) -> Pictures:
     """Correlation of detail `(n,)`, from -1 to 1, of pairs of small pictures `(n, side, side)`.
 
-    They are laid over each other at half the size first; a pair for which that makes `least` unlikely has -1.
+    Laying one over the other may go astray where the reverse does not: the better of both counts. They are laid over
+    each other at half the size first; a pair for which that makes `least` unlikely has -1.
     """
+    return np.maximum(_one_way(first, second, least), _one_way(second, first, least))
+
+
+def _one_way(first: AnyPictures, second: AnyPictures, least: float) -> Pictures:
     scores = np.full(len(first), -1, np.float32)
     near, far = halved(first), halved(second)
-    alike = (detail(near, SMOOTH // 2) * detail(_lay(near, far), SMOOTH // 2)).sum((1, 2))
+    places = _places(near, far, np.zeros((len(first), 4), np.float32))
+    alike = (detail(near, SMOOTH // 2) * detail(_warp(far, places), SMOOTH // 2)).sum((1, 2))
     left = np.flatnonzero(alike >= least - MARGIN)
-    mine = first[left].astype(np.float32)
-    laid = _match(_lay(mine, second[left].astype(np.float32)), mine)
+    mine, other = first[left].astype(np.float32), second[left].astype(np.float32)
+    doubled = np.asarray((1, 1, 2, 2), np.float32)  # shifts are in pixels
+    laid = _match(_warp(other, _places(mine, other, places[left] * doubled)), mine)
     scores[left] = (detail(mine, SMOOTH) * detail(laid, SMOOTH)).sum((1, 2))
     return scores
 
@@ -58,8 +65,8 @@ def detail(pictures: Pictures, size: int) -> Pictures:
     return _unit(rough / (local + QUIET * np.sqrt((rough**2).mean((1, 2), keepdims=True)) + 1e-9))
 
 
-def _lay(first: Pictures, second: Pictures) -> Pictures:
-    """The second pictures, moved and scaled onto the first."""
+def _places(first: Pictures, second: Pictures, places: Pictures) -> Pictures:
+    """How the second pictures are moved and scaled onto the first: places `(n, 4)` as in REACH, from a first guess."""
     count, side, _ = first.shape
     grid = (np.arange(side) - (side - 1) / 2).astype(np.float32)
     down, across = np.gradient(first, axis=1), np.gradient(first, axis=2)
@@ -67,11 +74,10 @@ def _lay(first: Pictures, second: Pictures) -> Pictures:
     turned = slopes.transpose(0, 2, 1)
     solve = np.linalg.inv(turned @ slopes + 1e-6 * np.eye(4, dtype=np.float32)) @ turned
     reach = np.asarray(REACH, np.float32)
-    places = np.zeros((count, 4), np.float32)
     for _ in range(STEPS):
         difference = (_unit(_warp(second, places)) - first).reshape(count, side * side, 1)
         places = np.clip(places - (solve @ difference)[..., 0], -reach, reach)
-    return _warp(second, places)
+    return places
 
 
 def _warp(pictures: Pictures, places: Pictures) -> Pictures:

@@ -63,23 +63,24 @@ def audit(cases: Sequence[Case], captions: Sequence[Caption], pairs: Sequence[Im
         "schema_version": SCHEMA_VERSION,
         "cases": dict(sorted(Counter(case.split for case in cases).items())),
         "images": {"n": len(images), **_pair_counts([p for p in pairs if {p.image_a, p.image_b} <= images])},
-        "train_test": train_test(cases, likeness),
+        "train_test": train_test(cases or captions, likeness),
         "between_datasets": between(records, likeness, {record.image_id: record.dataset for record in records}),
         "definitions": DEFINITIONS,
     }
 
 
-def train_test(cases: Sequence[Case], likeness: Likeness) -> dict[str, Any]:
-    """What the test cases share with the training cases."""
-    train = [case for case in cases if case.split == "train"]
-    test = [case for case in cases if case.split == "test"]
-    images = likeness.touching({case.image_id for case in test}, {case.image_id for case in train})
+def train_test(records: Sequence[Case | Caption], likeness: Likeness) -> dict[str, Any]:
+    """What the test cases share with the training cases; captions, by the ids of their images, share no questions."""
+    train = [record for record in records if record.split == "train"]
+    test = [record for record in records if record.split == "test"]
+    images = likeness.touching({record.image_id for record in test}, {record.image_id for record in train})
     found: dict[str, list[str]] = {
-        name: [case.id for case in test if case.image_id in touched] for name, touched in images.items()
+        name: [_id(record) for record in test if record.image_id in touched] for name, touched in images.items()
     }
-    groups = {case.group for case in train if case.group is not None}
-    found["same_patient"] = [case.id for case in test if case.group in groups]
-    seen = questions_seen(train, test, likeness.shown)
+    groups = {record.group for record in train if record.group is not None}
+    found["same_patient"] = [_id(record) for record in test if record.group in groups]
+    asked = [record for record in test if isinstance(record, Case)]
+    seen = questions_seen([record for record in train if isinstance(record, Case)], asked, likeness.shown)
     matches = {
         "same_question": seen.same,
         "restated_question": seen.restated,
@@ -88,12 +89,17 @@ def train_test(cases: Sequence[Case], likeness: Likeness) -> dict[str, Any]:
     found |= {name: list(each) for name, each in matches.items()}
     document: dict[str, Any] = {"test_cases": len(test), "train_cases": len(train)}
     for name, ids in found.items():
-        rate = round(len(ids) / len(test), 4) if test else None
+        among = asked if name in matches else test
+        rate = round(len(ids) / len(among), 4) if among else None
         document[name] = {"n": len(ids), "rate": rate, "test_cases": ids}
         if name in matches:
             shown = list(matches[name].items())[:EXAMPLES]
             document[name]["examples"] = [{"test": one, "train": other} for one, other in shown]
     return document
+
+
+def _id(record: Case | Caption) -> str:
+    return record.id if isinstance(record, Case) else record.image_id
 
 
 def between(records: Sequence[Case | Caption], likeness: Likeness, side: Mapping[str, str]) -> list[dict[str, Any]]:

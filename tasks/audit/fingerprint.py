@@ -24,6 +24,8 @@ FRAME = 0.03
 """Outer frames are of one level: all but 2 % of a row lie within this share of the image's range around it."""
 FLAT = 0.06
 """Background is flat: the levels of a row, but for 2 % at both ends, span at most this share of the image's range."""
+CROP = 0.06
+"""Share of each side that is left out of one view: a copy whose margins were cropped lies closer to it than to all."""
 CONTENT = 0.25
 """What is left of a side after trimming is at least this share of it: a nearly blank image is not emptied."""
 
@@ -38,8 +40,8 @@ class Fingerprint:
     size: tuple[int, int]
     """Width and height in pixels."""
     pictures: Pictures
-    """`(v, SIDE, SIDE)`, each of zero mean and unit length: the whole image, the image without its outer frame, and
-    without any flat background around what it shows; the last two only where they differ. None for a blank image."""
+    """`(v, SIDE, SIDE)`, each of zero mean and unit length: the whole image, the image without its outer frame,
+    without any flat background around what it shows, and cropped; each where it differs. None for a blank image."""
 
 
 def fingerprints(images: Iterable[Image], threads: int = 2) -> Iterator[Fingerprint]:
@@ -56,7 +58,7 @@ def fingerprints(images: Iterable[Image], threads: int = 2) -> Iterator[Fingerpr
 def fingerprint(image: Image) -> Fingerprint:
     """The fingerprint of one image."""
     gray = _working_copy(image.data)
-    views = [gray, unframed(gray), trim(gray)]
+    views = [gray, unframed(gray), trim(gray), _cropped(gray)]
     distinct = [view for place, view in enumerate(views) if all(view.shape != other.shape for other in views[:place])]
     pictures = [picture for view in distinct if (picture := small(view)) is not None]
     stacked = np.stack(pictures) if pictures else np.zeros((0, SIDE, SIDE), np.float16)
@@ -111,6 +113,12 @@ def trim(gray: Gray) -> Gray:
         if inside.shape == gray.shape or not _is_content(inside, gray):
             return gray
         gray = inside
+
+
+def _cropped(gray: Gray) -> Gray:
+    height, width = gray.shape
+    down, across = round(CROP * height), round(CROP * width)
+    return gray[down : height - down, across : width - across]
 
 
 def _is_content(inside: Gray, gray: Gray) -> bool:

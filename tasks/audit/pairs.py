@@ -22,13 +22,13 @@ COARSE = 10
 """Frequencies each way that make the coarse shape, of the discrete cosine transform (as perceptual hashes do)."""
 CANDIDATES = 8
 """Nearest pictures of each that are verified, in each orientation."""
-LIKELY = 0.7
+LIKELY = 0.55
 """Candidates whose coarse shapes correlate less are not verified."""
-COPY = 0.8
+COPY = 0.84
 """Correlation of detail from which two images are taken for copies; docs/audit.md says how it was chosen."""
-TRIED = 6
+TRIED = 10
 """Candidates of an image that are laid over it, those first whose detail agrees most as they lie."""
-GLANCE = 0.25
+GLANCE = 0.1
 """Correlation of detail as two pictures lie, below which they are not laid over each other."""
 CHUNK = 512
 THREADS = 2

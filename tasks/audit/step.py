@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from tasks.records import Caption, Case, Image, ImagePair, read_table, write_table
+from tasks.records import Caption, Case, Image, ImagePair, read_images, read_table, write_table
 from tasks.step import Folder, stage
 from tasks.store import Ref
 
@@ -30,7 +30,7 @@ def audit(folder: Folder, cases: Ref, dataset: Ref, seed: int, against: str | No
     from tasks.audit.scores import score_without_model
 
     def images(wanted: set[str] | None = None) -> Iterator[Image]:
-        own = _images(dataset.folder / "images.parquet")
+        own = read_images(dataset.folder / "images.parquet")
         every = chain(own, folder_images(Path(against))) if against else own
         return (image for image in every if wanted is None or image.id in wanted)
 
@@ -69,9 +69,3 @@ def audit_hospitals(folder: Folder, cases: Ref, findings: Ref, assignment: Ref) 
 def read_audit(ref: Ref) -> dict[str, Any]:
     """The document of a finished audit."""
     return json.loads((ref.folder / AUDIT).read_text(encoding="utf-8"))
-
-
-def _images(path: Path) -> Iterator[Image]:
-    """Images one after the other: a dataset's bytes are not in memory at once."""
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=64):
-        yield from (Image(**row) for row in batch.to_pylist())

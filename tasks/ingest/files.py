@@ -6,6 +6,7 @@ fields or name files outside the dataset. Every such finding is a StudyError, ma
 
 import csv
 import json
+import math
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -134,6 +135,8 @@ class Row:
         value = self.value(field)
         if value is None:
             return None
+        if isinstance(value, float) and math.isnan(value):  # pandas writes it for a missing value
+            return None
         if isinstance(value, bool) or not isinstance(value, str | int | float) or not _is_unicode(str(value)):
             raise problem(self.where, f"text in field {field!r}", self.shown(value), "correct the row")
         text = " ".join(str(value).split())
@@ -184,9 +187,7 @@ def read_parquet(path: Path, fields: Sequence[str], optional: Sequence[str] = ()
     try:
         with pq.ParquetFile(path) as table:
             names = table.schema_arrow.names
-            missing = [field for field in fields if field not in names]
-            if missing:
-                raise problem(f"{path}, row 1", expected, f"no field {missing[0]!r}", remedy)
+            _refuse_wrong_names(names, fields, f"{path}, row 1", expected)
             columns = [field for field in (*fields, *optional) if field in names]
             number = 0
             for batch in table.iter_batches(BATCH_ROWS, columns=columns):
@@ -198,18 +199,19 @@ def read_parquet(path: Path, fields: Sequence[str], optional: Sequence[str] = ()
 
 
 def read_csv(path: Path, fields: Sequence[str], split: Split = "train") -> Iterator[Row]:
-    """The rows of a CSV file with a header; refused where that lacks one of the fields.
+    """The rows of a CSV file with a header; refused where that lacks one of the fields or names a column twice.
 
-    A row with more or fewer cells than the header is at fault; a quote that never ends makes the file unreadable.
+    Cells are parted by commas, or by semicolons or tabs where the header has more of these. A row with more or fewer
+    cells than the header is at fault; a quote that never ends makes the file unreadable.
     """
     expected, remedy = f"a CSV table in UTF-8 with {', '.join(fields)}", "restore the file as published"
     try:
         with path.open(encoding="utf-8-sig", newline="") as source:
-            lines = csv.reader(source, strict=True)
+            delimiter = _delimiter(source.readline())
+            source.seek(0)
+            lines = csv.reader(source, strict=True, delimiter=delimiter)
             header = [name.strip() for name in next(lines, [])]
-            if missing := [field for field in fields if header.count(field) != 1]:
-                found = f"{'no' if missing[0] not in header else 'more than one'} field {missing[0]!r}"
-                raise problem(f"{path}, row 1", expected, found, remedy)
+            _refuse_wrong_names(header, fields, f"{path}, row 1", expected)
             for number, cells in enumerate(filter(None, lines), 1):  # a blank line has no cells
                 fault = None
                 if len(cells) != len(header):
@@ -218,8 +220,24 @@ def read_csv(path: Path, fields: Sequence[str], split: Split = "train") -> Itera
                 yield Row(path, number, dict(zip(header, cells, strict=False)), split, number - 1, fault=fault)
     except OSError as error:
         raise problem(str(path), expected, f"an unreadable file ({error.strerror})", remedy) from None
+    except UnicodeDecodeError:
+        raise problem(str(path), expected, "another encoding", "save it as UTF-8") from None
     except (ValueError, csv.Error) as error:
         raise problem(str(path), expected, f"something else ({_one_line(error)})", remedy) from None
+
+
+def _delimiter(header: str) -> str:
+    """What parts the cells of a CSV file, by its first line: spreadsheets write what is usual in their country."""
+    return max(",", ";", "\t", key=header.count)
+
+
+def _refuse_wrong_names(names: Sequence[str], fields: Sequence[str], where: str, expected: str) -> None:
+    """Raise FindingError where a table lacks a field, or two of its columns have one name."""
+    lacking = next((field for field in fields if field not in names), None)
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if lacking or twice:
+        found = f"no field {lacking!r}" if lacking else f"more than one field {reprlib.repr(twice)}"
+        raise problem(where, expected, found, "correct the names of its columns, or restore the file as published")
 
 
 def read_jsonl(path: Path, split: Split = "train") -> Iterator[Row]:

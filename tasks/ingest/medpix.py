@@ -15,6 +15,10 @@ SPLITS: dict[str, Split] = {"train": "train", "dev": "validation", "test": "test
 PLACEHOLDER = "Replace this - DESCRIPTION OF THE IMAGE OR FINDINGS."
 
 
+PLACE = "Bethesda, MD"
+"""Stands for the location of two images: where its authors work."""
+
+
 def read(root: Path | None, *, max_rejected: float = 0.0) -> Source:
     """Read the captions of MedPix 2.0; the images of a case are one group.
 
@@ -55,7 +59,7 @@ def _caption(row: Row, split: Split, diagnosis: str | None) -> Caption | str:
     if text is None or text == PLACEHOLDER:
         return "images without a caption of their own left out"
     sex = described.text_or_none("Sex")
-    organ, plane = row.text_or_none("Location"), described.text_or_none("Plane")
+    age, organ, plane = described.text_or_none("Age"), row.text_or_none("Location"), described.text_or_none("Plane")
     return Caption(
         image_id=row.text("image"),
         text=_sentences(text, f"Diagnosis: {diagnosis}") if diagnosis else text,
@@ -64,9 +68,9 @@ def _caption(row: Row, split: Split, diagnosis: str | None) -> Caption | str:
         language="en",
         modality=modality_of(row.text_or_none("Type")),
         plane=plane.lower() if plane else None,
-        organ=organ.lower() if organ else None,
+        organ=organ.lower() if organ and organ != PLACE else None,
         sex=sex.lower() if sex in ("male", "female") else None,
-        age=described.text_or_none("Age"),
+        age=age if age != "0" else None,  # of men of 24 years too: it stands for not stated
         group=row.text("U_id"),
     )
 
@@ -76,7 +80,8 @@ def _sentences(*texts: str) -> str:
 
 
 def _diagnosis(row: Row) -> str | None:
-    return _inner(row, "Case").text_or_none("Case Diagnosis") if "Case" in row.values else None
+    diagnosis = _inner(row, "Case").text_or_none("Case Diagnosis") if "Case" in row.values else None
+    return diagnosis.removeprefix("Diagnosis:").strip() or None if diagnosis else None
 
 
 def _inner(row: Row, field: str) -> Row:

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
+from tasks.ingest.images import Images
 from tasks.ingest.source import Source
-from tasks.records import Caption, Case, Image
+from tasks.records import Caption, Case
 
 Named = TypeVar("Named", Case, Caption)
 
@@ -15,7 +16,7 @@ def merge(sources: Mapping[str, Source]) -> Source:
 
     What one dataset shares with another stays in both: the audit counts it, `partition.disjoint` parts it.
     """
-    merged = Source(cases=[], images=[])
+    merged = Source(cases=[], images=Images())
     for name, source in sources.items():
         _append(merged, name, source)
     return merged
@@ -25,9 +26,8 @@ def _append(merged: Source, name: str, source: Source) -> None:
     merged.cases.extend([replace(case, id=_own_id(name, case.id)) for case in _prefixed(name, source.cases)])
     merged.captions.extend(_prefixed(name, source.captions))
     merged.findings.extend([replace(each, image_id=f"{name}/{each.image_id}") for each in source.findings])
-    merged.images.extend(
-        [Image(f"{name}/{image.id}", image.data, image.width, image.height) for image in source.images]
-    )
+    for image in source.images:
+        merged.images.append(replace(image, id=f"{name}/{image.id}"))
     merged.rejected.extend([replace(each, file=f"{name}/{each.file}") for each in source.rejected])
     merged.notes.update({f"{name}: {note}": count for note, count in source.notes.items()})
     merged.revisions.update(source.revisions)

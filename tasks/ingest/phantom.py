@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.ingest.images import Images
 from tasks.ingest.phantom_images import COMMON, MODALITIES, ORGANS, RARE, Look, Spot, draw, png
 from tasks.ingest.source import Source
 from tasks.records import Caption, Case, Finding, Image, Kind
@@ -78,7 +79,7 @@ def read(*, images: int, seed: int, public: bool, test_fraction: float) -> Sourc
         public: the public part, all of it training cases; else the hospital part.
         test_fraction: share of a site's images that are its test split.
     """
-    source = Source(cases=[], images=[])
+    source = Source(cases=[], images=Images())
     for site in (PUBLIC,) if public else SITES:
         tests = 0 if public else max(1, round(images * test_fraction))
         for number in range(images):

@@ -8,6 +8,7 @@ from typing import Any
 
 from tasks.errors import StudyError
 from tasks.ingest.files import FindingError, Row, problem
+from tasks.ingest.images import Images
 from tasks.ingest.pictures import Picture
 from tasks.records import Caption, Case, Finding, Image, Split
 
@@ -29,7 +30,7 @@ class Source:
     """A dataset, whatever its published layout was. Of a dataset of captions only, there are no cases yet."""
 
     cases: list[Case]
-    images: list[Image]
+    images: Images
     findings: list[Finding] = field(default_factory=list)
     captions: list[Caption] = field(default_factory=list)
     notes: dict[str, int] = field(default_factory=dict)
@@ -94,7 +95,7 @@ def gather(
             f"the first is {first}"
         )
     notes = {note: number for note, number in found.notes.items() if number}
-    return Source(found.cases, list(found.images.values()), captions=found.captions, notes=notes, rejected=rejected)
+    return Source(found.cases, found.images, captions=found.captions, notes=notes, rejected=rejected)
 
 
 class _Found:
@@ -103,7 +104,7 @@ class _Found:
     def __init__(self) -> None:
         self.cases: list[Case] = []
         self.captions: list[Caption] = []
-        self.images: dict[str, Image] = {}
+        self.images = Images()
         self.notes: Counter[str] = Counter()
         self._places: dict[str, str] = {}
         self._triples: set[tuple[str, str, str]] = set()
@@ -121,8 +122,8 @@ class _Found:
             self._places[own] = row.place
             self.notes["rows without an answer left out"] += 1
             return
-        if record.image_id not in self.images:
-            self.images[record.image_id] = Image(record.image_id, *read(row))
+        if record.image_id not in self.images.ids:
+            self.images.append(Image(record.image_id, *read(row)))
         self._places[own] = row.place
         if isinstance(record, Caption):
             self.captions.append(record)
@@ -146,7 +147,7 @@ def check(source: Source) -> None:
     case_id, count = ids.most_common(1)[0] if ids else ("", 0)
     if count > 1:
         raise StudyError(f"Expected an id for each case, found {case_id!r} for {count} of them; rename all but one.")
-    known = {image.id for image in source.images}
+    known = source.images.ids
     for case in source.cases:
         if case.image_id not in known:
             raise StudyError(f"Expected the image {case.image_id!r} of case {case.id!r}, found none; add the image.")

@@ -39,20 +39,24 @@ def read(root: Path | None, *, language: str, max_rejected: float = 0.0) -> Sour
     tables = [path for layout in LAYOUTS for path in sorted(folder.glob(layout))]
     if len(tables) > 1:
         raise problem(str(folder), "one table", str(len(tables)), "leave the one to be read and move the others")
-    pictures: dict[str, Picture] = {}
+    ids: dict[str, str] = {}
+    """Of the images that were read, by what the rows call them."""
+    last: dict[int, Picture] = {}
+    """The last row's image, which is asked for twice."""
 
     def read_picture(row: Row) -> Picture:
-        image = row.value("image")
-        image = image.get("bytes") if isinstance(image, dict) else image
-        if isinstance(image, bytes):
-            return read_image(image, row.where)
-        name = image if isinstance(image, str) else row.text("image")
-        if name not in pictures:
-            pictures[name] = read_image(_bytes(folder, name, row.where), row.where)
-        return pictures[name]
+        if row.number not in last:
+            last.clear()
+            last[row.number] = read_image(_image_of(folder, row), row.where)
+        return last[row.number]
 
     def make(row: Row) -> Case:
-        return _case(row, digest_id(read_picture(row).data), "zh" if language == "zh" else "en")
+        name = row.value("image")
+        known = ids.get(name) if isinstance(name, str) else None
+        image_id = known or digest_id(read_picture(row).data)
+        if isinstance(name, str):
+            ids[name] = image_id
+        return _case(row, image_id, "zh" if language == "zh" else "en")
 
     return gather(folder, _rows(tables[0]), make, read_picture, max_rejected=max_rejected)
 
@@ -85,8 +89,13 @@ def _case(row: Row, image_id: str, language: str) -> Case:
     )
 
 
-def _bytes(folder: Path, name: str, where: str) -> bytes:
-    """The content of an image file, whose name no message tells."""
+def _image_of(folder: Path, row: Row) -> bytes:
+    """The image that a row holds, or the content of the file that it names; no message tells the name."""
+    image = row.value("image")
+    image = image.get("bytes") if isinstance(image, dict) else image
+    if isinstance(image, bytes):
+        return image
+    name, where = image if isinstance(image, str) else row.text("image"), row.where
     remedy = "correct the row or remove it"
     try:
         return resolve(folder, name, where=where).read_bytes()

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.records import Case, Image, ImagePair, read_table, write_table
+from tasks.records import Case, Image, ImagePair, read_images, read_table, write_table
 from tasks.settings import PartitionSettings
 from tasks.step import Folder, stage
 from tasks.store import Ref
@@ -65,5 +65,5 @@ def take_cases(folder: Folder, hospital: str, cases: Ref, dataset: Ref, assignme
         write_table(sink, Case, moved)
     folder.summary = {"test_choices": sum(case.split == "test" and bool(case.options) for case in moved)}
     with folder.open("images.parquet") as sink:
-        images = read_table(dataset.folder / "images.parquet", Image)
+        images = read_images(dataset.folder / "images.parquet")
         write_table(sink, Image, (image for image in images if image.id in own))

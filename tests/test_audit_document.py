@@ -1,0 +1,95 @@
+"""The audit's document: what is counted, by which ids, and of how many."""
+
+from typing import Any
+
+from tasks.audit.document import Likeness, audit, score_table, table
+from tasks.records import Caption, Case, ImagePair
+
+PAIRS = [
+    ImagePair("a", "b", "identical_pixels", 1.0),
+    ImagePair("b", "near", "near_duplicate", 0.9),
+    ImagePair("a", "mirrored", "flipped", 0.9),
+    ImagePair("alone", "unknown", "near_duplicate", 0.9),
+]
+
+
+def case(name: str, image: str, split: str, question: str = "what?", answer: str = "a", **fields: Any) -> Case:
+    known = {"kind": "open", "dataset": "d", "language": "en"} | fields
+    return Case(name, image, question, answer, split=split, **known)  # type: ignore[arg-type]
+
+
+def caption(image: str, split: str, **fields: Any) -> Caption:
+    return Caption(image, "an image", split, **({"dataset": "d", "language": "en"} | fields))  # type: ignore[arg-type]
+
+
+TRAIN = [
+    case("d:1", "a", "train", "Where is the mass?", "left lung", group="p"),
+    case("d:2", "other", "train", "What is it?"),
+]
+TEST = [
+    case("d:10", "b", "test", "Where does the mass lie?", "Left lung"),
+    case("d:11", "near", "test", "where is the mass", "left lung"),
+    case("d:12", "mirrored", "test", "how large?", "5 cm"),
+    case("d:13", "alone", "test", "what is it", "b", group="p"),
+]
+
+
+def test_each_leak_has_its_count_its_rate_and_its_cases() -> None:
+    found = audit([*TRAIN, *TEST, case("d:20", "a", "validation")], [], PAIRS)
+    assert found["cases"] == {"test": 4, "train": 2, "validation": 1}
+    leaks = found["train_test"]
+    assert (leaks["test_cases"], leaks["train_cases"]) == (4, 2)
+    assert {name: each["test_cases"] for name, each in leaks.items() if isinstance(each, dict)} == {
+        "same_image": ["d:10"],
+        "near_duplicate_image": ["d:11"],
+        "flipped_image": ["d:12"],
+        "same_patient": ["d:13"],
+        "same_question": ["d:11"],
+        "restated_question": ["d:10"],
+        "repeated_question": ["d:11", "d:13"],
+    }
+    for name, leak in leaks.items():
+        if isinstance(leak, dict):
+            assert leak["n"] == len(leak["test_cases"])
+            assert leak["rate"] == leak["n"] / 4
+            assert name in found["definitions"]
+    assert leaks["restated_question"]["examples"] == [{"test": "d:10", "train": "d:1"}]
+    assert table(found)[0] == {"leak": "same image", "test cases": 1, "rate": "0.250", "as": "d:10"}
+
+
+def test_captions_alone_are_counted_by_their_images() -> None:
+    captions = [caption("a", "train", group="p"), caption("near", "test"), caption("alone", "test", group="p")]
+    leaks = audit([], captions, [*PAIRS[1:], ImagePair("a", "near", "near_duplicate", 0.9)])["train_test"]
+    assert leaks["test_cases"] == 2
+    assert leaks["near_duplicate_image"] == {"n": 1, "rate": 0.5, "test_cases": ["near"]}
+    assert leaks["same_patient"]["test_cases"] == ["alone"]
+    assert leaks["same_question"]["rate"] is None  # they ask none
+
+
+def test_captions_beside_cases_are_not_tested() -> None:
+    leaks = audit([*TRAIN, *TEST], [caption("x", "test")], PAIRS)["train_test"]
+    assert leaks["test_cases"] == len(TEST)
+
+
+def test_datasets_that_share_images_are_paired() -> None:
+    records = [case("d:1", "a", "train"), caption("b", "train", dataset="e"), caption("alone", "test", dataset="f")]
+    rows = audit(records[:1], records[1:], PAIRS)["between_datasets"]  # type: ignore[arg-type]
+    assert [(row["a"], row["b"], row["same_image"], row["examples"]) for row in rows] == [
+        ("d", "e", 1, ["a"]),
+        ("d", "f", 0, []),
+        ("e", "f", 0, []),
+    ]
+
+
+def test_a_chain_of_copies_shows_one_thing() -> None:
+    likeness = Likeness([*TRAIN, *TEST], PAIRS)
+    assert likeness.same["a"] == likeness.same["b"] != likeness.same["near"]
+    assert len({likeness.shown[image] for image in ("a", "b", "near", "mirrored")}) == 1
+    assert likeness.shown["alone"] != likeness.shown["a"]
+
+
+def test_without_a_test_case_nothing_is_a_share() -> None:
+    found = audit(TRAIN, [], [])
+    assert {each["rate"] for each in found["train_test"].values() if isinstance(each, dict)} == {None}
+    assert table(found)[0]["rate"] == "-"
+    assert score_table(found) == []
