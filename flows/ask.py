@@ -3,10 +3,10 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from flows.run_folder import open_run
 from tasks.engine.adapter import load_state
 from tasks.engine.batch import encode
 from tasks.engine.generate import generate
@@ -18,7 +18,6 @@ from tasks.ingest.pictures import read_image
 from tasks.records import Case, Image, read_table
 from tasks.retrieve.encoder import Encoder
 from tasks.retrieve.library import Library, index_from_bytes
-from tasks.settings import Study
 from tasks.store import ROOT
 
 ASKED = "asked"
@@ -39,7 +38,7 @@ def answer(run: Path, hospital: str, image: Path, question: str) -> Reply:
 
     Raises StudyError where the run, the hospital or the image is not to be found.
     """
-    study, references = _open_run(run)
+    study, references = open_run(run)
     places = references["hospitals"].get(hospital)
     if places is None:
         known = ", ".join(references["hospitals"])
@@ -67,18 +66,6 @@ def answer(run: Path, hospital: str, image: Path, question: str) -> Reply:
             max_new_tokens=answering.max_new_tokens,
         )
     return Reply(text, shown)
-
-
-def _open_run(run: Path) -> tuple[Study, dict[str, Any]]:
-    try:
-        settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
-        references = json.loads((run / "references.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise StudyError(
-            f"Expected a finished run in {run}, found no readable settings.json and references.json there: "
-            "run `fed-rag run` first, or give --run."
-        ) from None
-    return Study.model_validate(settings), references
 
 
 def _open_library(folder: Path) -> tuple[Encoder, Library]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.files import write_text
 from flows.study_file import describe, load_study
 from tasks.errors import StudyError
 
@@ -56,7 +57,7 @@ def run(settings: SettingsFile = None, assignments: Assignments = None) -> None:
 
     folder = Path(fed_rag(study))
     _print_results(folder)
-    console.print(f"Results: [bold]{folder}[/bold] (also artifacts/latest): results.json, results.md")
+    console.print(f"Results: [bold]{folder}[/bold] (also artifacts/latest): report.html, results.json, results.md")
     if not os.environ.get("PREFECT_API_URL"):
         console.print("Dashboard: run `prefect server start`, open http://127.0.0.1:4200, then Runs and Artifacts.")
 
@@ -86,7 +87,7 @@ def audit(
 
     _refuse_unwritable(out)
     document = flow(study, against)
-    _write_json(out, document)
+    write_text(out, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     _print_rows(table(document), f"Of {document['train_test']['test_cases']} test cases, shared with training")
     _print_rows(score_table(document), "Right answers without a model (0 to 1)")
     shared = [
@@ -110,18 +111,6 @@ def _refuse_unwritable(out: Path) -> None:
         raise StudyError(
             f"Expected --out to be a file that can be written, found {out} ({error.strerror}): name another."
         ) from None
-
-
-def _write_json(out: Path, document: dict[str, Any]) -> None:
-    """Write a document whole: whoever reads the file meets the old one or the new one."""
-    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        beside.replace(out)
-    except OSError as error:
-        raise StudyError(f"Cannot write {out}: {error.strerror}; free some space, and run again.") from None
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _print_rows(rows: list[dict[str, Any]], title: str) -> None:
@@ -166,6 +155,30 @@ def ask(
     if reply.shown:
         console.print(table)
     console.print(f"[bold]{escape(reply.text) or '(no answer)'}[/bold]")
+
+
+RunFolder = Annotated[Path, typer.Argument(metavar="[RUN]", help="Folder of a run; the newest one if not given.")]
+
+
+@app.command()
+def report(run: RunFolder = Path("artifacts/latest")) -> None:
+    """Write a run's pages: report.html in its folder, and for each hospital's own eyes its answers with images.
+
+    Each page is one file that opens in any browser and asks the network for nothing. The run's page holds counts,
+    losses and scores alone; a hospital's page, artifacts/hospitals/HOSPITAL/report.html, stays with that hospital.
+    """
+    from flows.report import write_pages
+
+    for path in write_pages(run):
+        console.print(f"Page: [bold]{path}[/bold]", soft_wrap=True)
+
+
+@app.command()
+def card(run: RunFolder = Path("artifacts/latest")) -> None:
+    """Write a run's model card: data, splits, scores, leakage, privacy, limits, intended use."""
+    from flows.report import write_card
+
+    console.print(f"Card: [bold]{write_card(run)}[/bold]", soft_wrap=True)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from prefect.futures import PrefectFutureList, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.progress import Steps
+from flows.report import write_pages
 from flows.run_folder import write_run
 from tasks.audit.document import score_table, table
 from tasks.audit.step import audit, audit_hospitals, read_audit
@@ -76,7 +77,8 @@ def fed_rag(study: Study = Study()) -> str:
         *(ref for refs in answered for ref in refs),
     ]
     run = write_run(study, own | {"predictions": answered}, adapter, rounds, scored, made)
-    results = (run / "results.md").read_text(encoding="utf-8")
+    page, *_ = write_pages(run)
+    results = f"{(run / 'results.md').read_text(encoding='utf-8')}\nWith plots: `{page}`\n"
     create_markdown_artifact(markdown=results, key="results", description="Scores, beside what needs no model")
     steps.done(f"wrote {run}")
     return str(run)

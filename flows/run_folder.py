@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tasks.errors import StudyError
 from tasks.evaluate.report import assemble, markdown
 from tasks.settings import Study
 from tasks.store import ROOT, Ref, derived_seed, peak_memory, writing
@@ -55,6 +56,22 @@ def write_run(
         folder.write_json("references.json", _references(own, adapter))
     _point_latest(folder.ref.folder)
     return folder.ref.folder
+
+
+def open_run(run: Path) -> tuple[Study, dict[str, Any]]:
+    """A finished run's settings, and where everything of it is: `references.json`.
+
+    Raises StudyError where there is none.
+    """
+    try:
+        settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
+        references = json.loads((run / "references.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise StudyError(
+            f"Expected a finished run in {run}, found no readable settings.json and references.json there: "
+            "run `fed-rag run` first, or give --run."
+        ) from None
+    return Study.model_validate(settings), references
 
 
 def _split(split: Mapping[str, Any], manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -78,6 +78,11 @@ def score_rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return _rows([*results["configurations"].items(), *results["baselines"].items()])
 
 
+def hospital_rows(results: Mapping[str, Any], configuration: str) -> list[tuple[str, ...]]:
+    """A configuration's scores by hospital, as `score_rows` gives them."""
+    return _rows(results["configurations"][configuration]["hospitals"].items())
+
+
 def _rows(named: Iterable[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, ...]]:
     named = list(named)
     kinds = [kind for kind in COLUMNS if any(row[kind]["n"] for _, row in named)]
@@ -99,8 +104,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         f"Split: {SPLITS[results['split']['disjoint']]}.",
         _markdown_table(score_rows(results)),
     ]
-    for name, row in results["configurations"].items():
-        parts += [f"## {name} by hospital", _markdown_table(_rows(row["hospitals"].items()))]
+    for name in results["configurations"]:
+        parts += [f"## {name} by hospital", _markdown_table(hospital_rows(results, name))]
     losses = [
         (str(row["round"]), f"{row['train_loss']:.4f}", "-" if row["eval_loss"] is None else f"{row['eval_loss']:.4f}")
         for row in results["rounds"]

@@ -1,0 +1,88 @@
+"""A run's pages: one of the study, one for each hospital's own eyes, and the model card."""
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.files import write_text
+from flows.run_folder import open_run
+from tasks.errors import StudyError
+from tasks.evaluate.report import SPLITS, hospital_rows, score_rows
+from tasks.evaluate.score import ClosedRow, score_row
+from tasks.page.pictures import pictures
+from tasks.page.render import Answered, hospital_page, model_card, study_page
+from tasks.records import Case, Prediction, read_table
+from tasks.settings import Study
+from tasks.store import ROOT
+
+GALLERY = 300
+"""Most answers of a hospital's page: with their images it stays a file that a browser opens at once."""
+
+
+def write_pages(run: Path) -> list[Path]:
+    """Write `report.html` of a run and of each of its hospitals; returns where they are, the run's first.
+
+    Raises StudyError where there is no such run, or a page cannot be written.
+    """
+    study, references = open_run(run)
+    results = _results(run)
+    pages = {run / "report.html": study_page(results, _rows(results), SPLITS[results["split"]["disjoint"]])}
+    for hospital, places in references["hospitals"].items():
+        pages[ROOT / "hospitals" / hospital / "report.html"] = _hospital_page(study, results["run"], hospital, places)
+    for path, page in pages.items():
+        write_text(path, page)
+    return list(pages)
+
+
+def write_card(run: Path) -> Path:
+    """Write `card.md` of a run.
+
+    Raises StudyError where there is no such run, or the card cannot be written.
+    """
+    results = _results(run)
+    write_text(run / "card.md", model_card(results, _rows(results), SPLITS[results["split"]["disjoint"]]))
+    return run / "card.md"
+
+
+def _results(run: Path) -> dict[str, Any]:
+    try:
+        return json.loads((run / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise StudyError(
+            f"Expected a finished run in {run}, found no readable results.json there: run `fed-rag run` first, "
+            "or name another folder."
+        ) from None
+
+
+def _rows(results: Mapping[str, Any]) -> dict[str, Sequence[Sequence[str]]]:
+    """The score tables: the headline, and each configuration by hospital."""
+    return {"": score_rows(results)} | {name: hospital_rows(results, name) for name in results["configurations"]}
+
+
+def _hospital_page(study: Study, run: str, hospital: str, places: Mapping[str, Any]) -> str:
+    rows = [
+        row
+        for place in places["predictions"]
+        for row in read_table(ROOT / place / "predictions.parquet", Prediction)
+        if row.configuration == study.configuration
+    ]
+    cases = {case.id: case for case in read_table(ROOT / places["cases"] / "cases.parquet", Case)}
+    chosen = sorted(random.Random(study.seed).sample(range(len(rows)), min(GALLERY, len(rows))))
+    answers = [
+        Answered(rows[place], _is_right(rows[place]), cases[rows[place].case_id], _shown(rows[place], cases))
+        for place in chosen
+    ]
+    wanted = {case.image_id for each in answers for case in (each.case, *each.shown)}
+    images = pictures(ROOT / places["cases"] / "images.parquet", wanted)
+    return hospital_page(run, hospital, answers, len(rows), images)
+
+
+def _shown(row: Prediction, cases: Mapping[str, Case]) -> tuple[Case, ...]:
+    return tuple(cases[neighbour] for neighbour in row.neighbours)
+
+
+def _is_right(row: Prediction) -> bool:
+    judged = score_row(row.prediction, row.reference, row.kind, row.options)
+    return judged.correct if isinstance(judged, ClosedRow) else judged.exact_match == 1

@@ -1,0 +1,45 @@
+"""The images of a hospital's page, small, and each once in it however often it is shown."""
+
+import base64
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image as Pillow
+from PIL import ImageOps
+
+from tasks.records import read_images
+
+LONGEST = 224
+"""Longest side of a picture in a page, in pixels."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image as a page holds it."""
+
+    element: str
+    """Id of its element in the page."""
+    width: int
+    height: int
+    data: str
+    """A `data:` address of it, as JPEG."""
+
+
+def pictures(path: Path, wanted: Iterable[str]) -> Mapping[str, Picture]:
+    """The wanted images of an `images.parquet` by id, no side longer than `LONGEST` pixels."""
+    left = set(wanted)
+    chosen = (image for image in read_images(path) if image.id in left)
+    return {image.id: _picture(place, image.data) for place, image in enumerate(chosen)}
+
+
+def _picture(place: int, data: bytes) -> Picture:
+    with Pillow.open(io.BytesIO(data)) as opened:
+        small = ImageOps.exif_transpose(opened).convert("RGB")
+    small.thumbnail((LONGEST, LONGEST))
+    packed = io.BytesIO()
+    small.save(packed, "JPEG", quality=85)
+    return Picture(
+        f"image-{place}", *small.size, f"data:image/jpeg;base64,{base64.b64encode(packed.getvalue()).decode()}"
+    )

@@ -1,0 +1,107 @@
+"""The plots of a page, as SVG that is written into it: no file and no network beside it."""
+
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+TRAINED, REFERENCE = "#0b6e8f", "#9aa5ad"
+"""Colours of what was trained, and of what it stands beside: apart in grey print too."""
+METRICS = (("closed", "accuracy", "Closed questions, accuracy"), ("open", "exact_match", "Open questions, exact match"))
+
+
+def loss_plot(rounds: Sequence[Mapping[str, Any]]) -> str:
+    """Training and held-out loss, in nats per answer token, over the rounds of `results.json`."""
+    figure = Figure(figsize=(8, 2.6))
+    axes = figure.subplots()
+    numbers = [row["round"] for row in rounds]
+    axes.plot(numbers, [row["train_loss"] for row in rounds], "o-", color=TRAINED, label="training")
+    held_out = [(row["round"], row["eval_loss"]) for row in rounds if row["eval_loss"] is not None]
+    if held_out:
+        axes.plot(*zip(*held_out, strict=True), "s--", color="#d1495b", label="held out")
+    axes.set_xticks(numbers)
+    axes.set_xlabel("round")
+    axes.set_ylabel("loss per answer token")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    first, last = rounds[0], rounds[-1]
+    return _svg(
+        figure,
+        f"Training loss by round, from {first['train_loss']:.3f} to {last['train_loss']:.3f}"
+        + (f"; held-out loss from {held_out[0][1]:.3f} to {held_out[-1][1]:.3f}" if held_out else ""),
+    )
+
+
+def score_plot(results: Mapping[str, Any]) -> str:
+    """Closed accuracy and open exact match (0 to 1) of each configuration and baseline; a dot is one hospital."""
+    trained = list(results["configurations"].items())
+    rows = [*trained, *results["baselines"].items()]
+    figure = Figure(figsize=(8, 0.8 + 0.36 * len(rows)))
+    for axes, (kind, field, title) in zip(figure.subplots(1, 2, sharey=True), METRICS, strict=True):
+        _bars(axes, rows, len(trained), kind, field)
+        axes.set_title(title, fontsize=10)
+    told = "; ".join(
+        f"{_name(name)} closed {_number(row['closed']['accuracy'])}, open {_number(row['open']['exact_match'])}"
+        for name, row in rows
+    )
+    return _svg(figure, f"Scores from 0 to 1: {told}")
+
+
+def _bars(axes: Axes, rows: Sequence[tuple[str, Any]], trained: int, kind: str, field: str) -> None:
+    values = [row[kind][field] or 0 for _, row in rows]
+    colours = [TRAINED if place < trained else REFERENCE for place in range(len(rows))]
+    axes.barh(range(len(rows)), values, color=colours, height=0.65)
+    for place, (_, row) in enumerate(rows):
+        of_hospitals = [each[kind][field] for each in row["hospitals"].values() if each[kind][field] is not None]
+        axes.plot(of_hospitals, [place] * len(of_hospitals), "o", color="black", markersize=2.5, alpha=0.7)
+    axes.set_yticks(range(len(rows)), [_name(name) for name, _ in rows])
+    axes.set_xlim(0, 1)
+    axes.set_ylim(len(rows) - 0.5, -0.5)  # the first on top
+
+
+def partition_plot(hospitals: Sequence[Mapping[str, Any]]) -> str:
+    """A heat map of how many cases of each kind each hospital holds."""
+    columns = [name for name in hospitals[0] if name not in ("hospital", "images")]
+    table = [[row[name] for name in columns] for row in hospitals]
+    figure = Figure(figsize=(8, 0.7 + 0.28 * len(table)))
+    axes = figure.subplots()
+    axes.imshow(table, cmap="GnBu", aspect="auto", vmin=0)
+    axes.set_xticks(range(len(columns)), [_name(name) for name in columns])
+    axes.set_yticks(range(len(table)), [row["hospital"] for row in hospitals])
+    axes.spines[:].set_visible(False)
+    most = max(max(row) for row in table)
+    for place, row in enumerate(table):
+        for column, count in enumerate(row):
+            axes.text(column, place, count, ha="center", va="center", color="white" if count > 0.6 * most else "black")
+    told = "; ".join(f"{row['hospital']} {sum(row[name] for name in columns)}" for row in hospitals)
+    return _svg(figure, f"Cases of each hospital: {told}")
+
+
+def _name(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
+
+
+def _svg(figure: Figure, description: str) -> str:
+    """The figure as an `svg` element that a screen reader reads the description of."""
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.set_layout_engine("tight")
+    drawn = io.StringIO()
+    # Text stays text, and ids are the same each time.
+    with rc_context({"svg.hashsalt": description, "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+    svg = drawn.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # Names that nothing refers to would be there twice in a page of several plots.
+    svg = re.sub(r' id="([^"]+)"', lambda found: found[0] if f"#{found[1]}" in svg else "", svg)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(description)}"', 1)

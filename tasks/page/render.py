@@ -1,0 +1,91 @@
+"""The pages of a run: one of the study, without anything of a patient, and one for each hospital's own eyes.
+
+A page is one HTML file that asks the network for nothing: styles, plots and pictures are in it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from tasks.page.pictures import Picture
+from tasks.page.plots import loss_plot, partition_plot, score_plot
+from tasks.records import Case, Prediction
+
+Rows = Mapping[str, Sequence[Sequence[str]]]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One answer of the gallery, and what it was given with."""
+
+    prediction: Prediction
+    correct: bool
+    case: Case
+    shown: tuple[Case, ...]
+    """The retrieved cases, nearest first."""
+
+
+def study_page(results: Mapping[str, Any], rows: Rows, split: str) -> str:
+    """The page of a study.
+
+    Args:
+        results: `results.json`.
+        rows: the score tables as text, headings first: `""` is the headline, others are configurations by hospital.
+        split: what the test split shares with training, in words.
+    """
+    shown = {
+        "scores": score_plot(results),
+        "losses": loss_plot(results["rounds"]),
+        "partition": partition_plot(results["partition"]["hospitals"]),
+    }
+    tests = results["split"]["test"]
+    shares = results["split"]["published_split_shares"]
+    return _fill(
+        "study.html",
+        results=results,
+        scores=rows[""],
+        by_hospital={name: table for name, table in rows.items() if name},
+        split=split,
+        plots={name: Markup(plot) for name, plot in shown.items()},  # our own SVG, its texts escaped
+        leaks=[(leak.replace("_", " "), count, f"{count / tests:.3f}") for leak, count in shares.items()],
+        seconds=[(stage, f"{seconds:.1f}") for stage, seconds in results["timings_s"].items()],
+        settings=yaml.safe_dump(results["settings"], sort_keys=False),
+    )
+
+
+def hospital_page(
+    run: str, hospital: str, answers: Sequence[Answered], total: int, images: Mapping[str, Picture]
+) -> str:
+    """The page for one hospital's own eyes: its answers with the images and the retrieved cases.
+
+    Args:
+        run: its name.
+        hospital: whose page it is.
+        answers: those of the gallery, in its order.
+        total: how many answers there are, shown here or not.
+        images: by image id, all that the answers show.
+    """
+    return _fill("hospital.html", run=run, hospital=hospital, answers=answers, total=total, images=images)
+
+
+def model_card(results: Mapping[str, Any], rows: Rows, split: str) -> str:
+    """A model card in Markdown, after Mitchell et al., "Model Cards for Model Reporting" (2019).
+
+    The arguments are those of `study_page`.
+    """
+    return _fill("card.md", results=results, scores=rows[""], split=split)
+
+
+def _fill(template: str, **values: Any) -> str:
+    environment = Environment(
+        loader=PackageLoader("tasks.page"),
+        autoescape=template.endswith(".html"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(values)
