@@ -41,7 +41,7 @@ def main(name: str) -> None:
         answers = generate(engine, features, examples, tokens=8192, max_new_tokens=16, title=f"k={k}")
         for case, answer in zip(asked, answers, strict=True):
             for topic in ("all", str(case.topic)):
-                right[case.kind, topic][k].append(answer.strip().lower() == case.answer)
+                right[case.kind, topic][k].append(answer.text.lower() == case.answer)
     print("kind    topic          n    k=0    k=3")
     for (kind, topic), by_k in sorted(right.items()):
         shares = [sum(hits) / len(hits) for hits in by_k.values()]

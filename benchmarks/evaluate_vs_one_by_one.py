@@ -68,7 +68,7 @@ def by_engine(work: Work, features: Features) -> list[str]:
     work.engine.base.tokenised.clear()
     examples = encode(work.engine.base, features, work.test)
     bounds = {"tokens": EVALUATION.tokens_per_pass, "max_new_tokens": EVALUATION.max_new_tokens}
-    return generate(work.engine, features, examples, **bounds)
+    return [answer.text for answer in generate(work.engine, features, examples, **bounds)]
 
 
 @torch.inference_mode()

@@ -29,6 +29,8 @@ class Reply:
     """An answer and what it was given with."""
 
     text: str
+    confidence: float
+    """Mean probability of the answer's tokens, from 0 to 1."""
     shown: tuple[tuple[float, Case], ...]
     """Similarity and case of each retrieved case, nearest first."""
 
@@ -58,14 +60,14 @@ def answer(run: Path, hospital: str, image: Path, question: str) -> Reply:
         examples = encode(engine.base, features, [build_prompt(case, [each for _, each in shown])])
         engine.switch(load_state(ROOT / references["adapter"]))
         answering = study.evaluation
-        (text,) = generate(
+        (given,) = generate(
             engine,
             features,
             examples,
             tokens=answering.tokens_per_pass,
             max_new_tokens=answering.max_new_tokens,
         )
-    return Reply(text, shown)
+    return Reply(given.text, given.confidence, shown)
 
 
 def _open_library(folder: Path) -> tuple[Encoder, Library]:

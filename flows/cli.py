@@ -155,6 +155,7 @@ def ask(
     if reply.shown:
         console.print(table)
     console.print(f"[bold]{escape(reply.text) or '(no answer)'}[/bold]")
+    console.print(f"[dim]mean probability of the answer's tokens: {reply.confidence:.2f}[/dim]")
 
 
 RunFolder = Annotated[Path, typer.Argument(metavar="[RUN]", help="Folder of a run; the newest one if not given.")]

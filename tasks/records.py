@@ -140,6 +140,8 @@ class Prediction:
     """Ids of the cases shown in the prompt, nearest first."""
     options: tuple[str, ...] = ()
     """As the case's: what the answer was to be chosen from."""
+    confidence: float | None = None
+    """Mean probability of the answer's tokens, as the model chose them; None where no model answered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import torch
 
 from tasks.engine.adapter import State
 from tasks.engine.base import Base
+from tasks.engine.generate import generate
 from tasks.engine.prompt import Prompt, build_prompt
 from tasks.pretrain.blank import blank_base, train_tokenizer
 from tasks.records import Case, Image
@@ -51,6 +52,11 @@ def prompts_with_neighbours() -> list[Prompt]:
     """Each case with 0, 1, 2 or 3 others shown."""
     shown = [[CASES[(n + 1 + i) % len(CASES)] for i in range(n % 4)] for n in range(len(CASES))]
     return [build_prompt(asked, earlier) for asked, earlier in zip(CASES, shown, strict=True)]
+
+
+def answer_texts(*arguments: Any, **bounds: Any) -> list[str]:
+    """What `generate` answers, without how sure it is: that moves in its last digits with the batch."""
+    return [answer.text for answer in generate(*arguments, **bounds)]
 
 
 def make_folder(folder: Path) -> Path:

@@ -81,6 +81,7 @@ def test_the_control_sees_neither_image_nor_neighbours(settings: dict[str, Any],
     assert {row.neighbours for row in blind[0].values()} == {()}
     assert all(row.neighbours for row in seeing[0].values())
     assert blind[0] == blind[1]
+    assert all(0 < (row.confidence or 0) <= 1 for row in (*blind[0].values(), *seeing[0].values()))
     assert seeing[0] != seeing[1]
     assert any(blind[0][case.id].prediction != seeing[0][case.id].prediction for case in CHOICES)
     assert {row.options for row in blind[0].values()} == {OPTIONS}
@@ -93,6 +94,7 @@ def test_results_hold_both_by_option(settings: dict[str, Any], features: Feature
         predict.fn(**own, **settings, configuration="text_only", k=0, blind=True),
         answer_baselines.fn(hospital="north", cases=own["cases"], library=own["library"], seed=0),
     ]
+    assert {row.confidence for row in read_table(refs[-1].folder / "predictions.parquet", Prediction)} == {None}
     scored = score_hospital.fn(hospital="north", predictions=refs)
     told = json.loads((scored.folder / "scores.json").read_text())
     about = dict.fromkeys(("settings", "dataset", "partition", "timings_s", "peak_memory_bytes"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_samples import CASES, IMAGES, case, logits, prompts_with_neighbours
+from engine_samples import CASES, IMAGES, answer_texts, case, logits, prompts_with_neighbours
 from family_samples import Twin, every_family
 
 from tasks.engine.adapter import adapter_files, load_state
@@ -14,7 +14,6 @@ from tasks.engine.base import Base, load_base
 from tasks.engine.batch import collate, encode
 from tasks.engine.engine import Engine
 from tasks.engine.families.registry import FAMILIES, PRESETS
-from tasks.engine.generate import generate
 from tasks.engine.identity import identify, resolve
 from tasks.engine.prompt import build_prompt
 from tasks.engine.train import mean_loss, train
@@ -27,16 +26,16 @@ def test_an_adapter_goes_the_whole_way(engine: Engine, features: Features, tiny_
     """Trained, saved, and read by another process's engine on another copy of the base, it answers the same."""
     examples = encode(engine.base, features, prompts_with_neighbours())
     engine.switch(engine.initial_state(0))
-    before = generate(engine, features, examples, tokens=400, max_new_tokens=8)
+    before = answer_texts(engine, features, examples, tokens=400, max_new_tokens=8)
     train(engine, features, examples, epochs=6, batch_size=4, tokens=8192, learning_rate=1e-2, seed=0)
     for name, data in adapter_files(engine.read(), engine.config, "tiny").items():
         (tmp_path / name).write_bytes(data)
-    after = generate(engine, features, examples, tokens=400, max_new_tokens=8)
+    after = answer_texts(engine, features, examples, tokens=400, max_new_tokens=8)
     assert after != before
     other = Engine(load_base(str(tiny_folder), device="cpu"), r=4, alpha=8, dropout=0.1, targets=["q_proj", "v_proj"])
     other.switch(load_state(tmp_path))
     again = encode(other.base, encode_images(other.base, IMAGES), prompts_with_neighbours())
-    assert generate(other, features, again, tokens=400, max_new_tokens=8) == after
+    assert answer_texts(other, features, again, tokens=400, max_new_tokens=8) == after
 
 
 @every_family
@@ -62,7 +61,7 @@ def test_half_precision_goes_the_same_way(tiny_base: Base) -> None:
     loss, _ = train(engine, features, examples, epochs=4, batch_size=8, tokens=8192, learning_rate=1e-2, seed=0)
     after, _ = mean_loss(engine, features, examples, 8)
     assert after < loss
-    assert len(generate(engine, features, examples, tokens=8192, max_new_tokens=3)) == len(examples)
+    assert len(answer_texts(engine, features, examples, tokens=8192, max_new_tokens=3)) == len(examples)
 
 
 @every_family

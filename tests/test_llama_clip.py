@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_samples import IMAGES, prompts_with_neighbours, spread
+from engine_samples import IMAGES, answer_texts, prompts_with_neighbours, spread
 from family_samples import TEXT, TOWER, llama3_tokenizer
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import conv2d, gelu, layer_norm, linear
@@ -17,7 +17,6 @@ from tasks.engine.batch import collate, encode
 from tasks.engine.engine import Engine
 from tasks.engine.families.llama_clip import compose
 from tasks.engine.families.open_clip import OPEN_CLIP, convert_trunk
-from tasks.engine.generate import generate
 from tasks.engine.vision import encode_images
 from tasks.errors import StudyError
 
@@ -157,7 +156,7 @@ def test_a_composed_folder_is_a_base_like_any_other(tmp_path: Path, kind: str, t
     assert features.tokens("image-0") == 16
     engine = Engine(base, r=4, alpha=8, dropout=0.0, targets=["q_proj", "v_proj"])
     examples = encode(base, features, prompts_with_neighbours())
-    assert len(generate(engine, features, examples, tokens=8192, max_new_tokens=4)) == len(examples)
+    assert len(answer_texts(engine, features, examples, tokens=8192, max_new_tokens=4)) == len(examples)
     assert collate(base, features, examples, answers=True).labels.shape[0] == len(examples)
     whole = LlamaForCausalLM.from_pretrained(text)
     ids = torch.tensor([base.tokenizer("a large effusion")["input_ids"]])

@@ -29,6 +29,7 @@ from tasks.records import (
 
 RECORDS = (Case, Image, Caption, Synthetic, Finding, Neighbour, Update, Prediction)
 OPTIONAL = {
+    Prediction: {"confidence"},
     Case: {"modality", "organ", "topic", "group", "site"},
     Caption: {"modality", "plane", "organ", "sex", "age", "group", "site"},
 }
@@ -51,7 +52,7 @@ EXAMPLES = {
     Finding: Finding("i1", "mass", "upper left", "small", b"\x89PNG"),
     Neighbour: Neighbour("d:1", 0, "d:2", 0.5),
     Update: Update("hospital-1", 1, 20, 0.25, 3),
-    Prediction: Prediction("fed+rag", "d:1", "hospital-1", "open", "where?", "left", "right", ("d:2", "d:3")),
+    Prediction: Prediction("fed+rag", "d:1", "hospital-1", "open", "where?", "left", "right", ("d:2", "d:3"), (), 0.5),
 }
 
 

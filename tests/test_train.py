@@ -4,14 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_samples import CASES, prompts_with_neighbours, randomised, same
+from engine_samples import CASES, answer_texts, prompts_with_neighbours, randomised, same
 from family_samples import every_family
 
 from tasks.engine.adapter import State, adapter_files
 from tasks.engine.base import Base, load_base
 from tasks.engine.batch import Batch, Example, collate, encode
 from tasks.engine.engine import Engine
-from tasks.engine.generate import generate
 from tasks.engine.loss import answer_loss
 from tasks.engine.prompt import build_prompt
 from tasks.engine.train import mean_loss, train
@@ -116,7 +115,7 @@ def test_checkpointing_changes_memory_alone(tiny_folder: Path, features: Feature
         base = load_base(str(tiny_folder), device="cpu", gradient_checkpointing=checkpointing)
         engine, examples = fresh(base, dropout=0.3), encode(base, features, prompts_with_neighbours())
         found.append(trained(engine, features, examples, seed=5))
-        answers.append(generate(engine, features, examples, tokens=8192, max_new_tokens=8))
+        answers.append(answer_texts(engine, features, examples, tokens=8192, max_new_tokens=8))
         engine.peft.train()
         kept.append(bytes_kept(base, collate(base, features, examples, answers=True)))
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-5)
@@ -198,7 +197,7 @@ def test_it_learns_eight_examples_by_heart(tiny_base: Base, features: Features) 
     assert steps == 60
     assert after < loss < before
     assert after < before * 0.6  # the tiny model's logits are bounded, and so its loss from below
-    assert generate(engine, features, examples, tokens=8192, max_new_tokens=24) == [case.answer for case in CASES]
+    assert answer_texts(engine, features, examples, tokens=8192, max_new_tokens=24) == [case.answer for case in CASES]
 
 
 def test_the_loss_told_is_the_mean_over_answer_tokens(

@@ -1,6 +1,7 @@
 """The evaluate steps: a hospital answers its test cases, and shares what its answers score."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tasks.records import Case, Neighbour, Prediction, read_table, write_table
 from tasks.settings import EvaluationSettings, LoraSettings, ModelSettings
@@ -54,7 +55,10 @@ def predict(
         )
     with folder.open("predictions.parquet") as sink:
         shown = [prompt.shown_ids for prompt in prompts]
-        write_table(sink, Prediction, _predictions(configuration, hospital, test, answers, shown))
+        texts = [answer.text for answer in answers]
+        rows = _predictions(configuration, hospital, test, texts, shown)
+        sure = [answer.confidence for answer in answers]
+        write_table(sink, Prediction, [replace(row, confidence=each) for row, each in zip(rows, sure, strict=True)])
 
 
 @stage("baselines", area="hospitals/{hospital}", code=["evaluate", "blind", "normalise"], title="baselines {hospital}")
