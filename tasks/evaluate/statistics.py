@@ -1,0 +1,181 @@
+"""How sure a score is: bootstrap intervals over images, and paired tests between two configurations.
+
+Questions about one image are not independent, so images are drawn, with all their questions, not questions. Every
+figure here is a function of sums over questions, so a resample is a weighting of the images' sums: one matrix product.
+
+The interval is the expanded percentile interval (Hesterberg, "What Teachers Should Know about the Bootstrap", The
+American Statistician 69, 2015): the plain one is too narrow where images are few. Where every answer scores the same
+it has no width, whatever the number of images.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+BATCH = 2**22
+"""Most weights in memory at once."""
+
+Statistic = Callable[[np.ndarray], np.ndarray]
+"""A figure of sums: (R, M) to (R,), one figure for each row of sums."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float | None
+    """None, as `high`, where there are fewer than two images: nothing can then be said."""
+    high: float | None
+
+    @property
+    def interval(self) -> list[float] | None:
+        """Both ends, as JSON holds them."""
+        return None if self.low is None or self.high is None else [self.low, self.high]
+
+
+@dataclass(frozen=True)
+class Difference(Estimate):
+    """A difference between two configurations on the same questions."""
+
+    p: float | None
+    """Two-sided, of no difference; None where the interval is."""
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """McNemar's test of two configurations' right and wrong answers."""
+
+    only_a: int
+    """Questions that a alone answered rightly."""
+    only_b: int
+    p: float
+    """Exact and two-sided; 1 where they never differ."""
+
+
+def bootstrap_interval(values: Sequence[float], clusters: Sequence[Hashable], seed: int) -> Estimate:
+    """The mean of a score with its interval.
+
+    Args:
+        values: the score of each row.
+        clusters: the image of each row.
+        seed: every draw follows from it.
+
+    Raises ValueError where there is no row, or the lengths differ.
+    """
+    return estimate(sums_by_cluster(_with_counts(values), clusters), mean, seed)
+
+
+def paired_difference(
+    values_a: Sequence[float], values_b: Sequence[float], clusters: Sequence[Hashable], seed: int
+) -> Difference:
+    """The mean of `a - b`, its interval, and the paired bootstrap's p value.
+
+    The rows of both are the same questions in the same order; arguments and errors are those of `bootstrap_interval`.
+    """
+    if len(values_a) != len(values_b):
+        raise ValueError(f"Expected two scores for each row, found {len(values_a)} and {len(values_b)}.")
+    differences = np.asarray(values_a, float) - np.asarray(values_b, float)
+    return difference(sums_by_cluster(_with_counts(differences), clusters), mean, seed)
+
+
+def mcnemar(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> McNemar:
+    """McNemar's exact test (Psychometrika 12, 1947): of the questions where one alone is right, are half each one's?
+
+    It takes questions for independent. Where images have many, `paired_difference` is the safer judge.
+    Raises ValueError where the lengths differ.
+    """
+    pairs = list(zip(map(bool, correct_a), map(bool, correct_b), strict=True))
+    only_a, only_b = pairs.count((True, False)), pairs.count((False, True))
+    p = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    return McNemar(only_a, only_b, float(p))
+
+
+def estimate(sums: np.ndarray, statistic: Statistic, seed: int) -> Estimate:
+    """A figure of sums with its interval: a mean, a macro F1, a share.
+
+    Args:
+        sums: (C, M), of M quantities over each of C clusters. Their order makes no difference.
+        statistic: the figure, of the sums over all clusters.
+        seed: every draw follows from it.
+    """
+    value = float(statistic(sums.sum(axis=0, keepdims=True))[0])
+    if len(sums) < 2:
+        return Estimate(value, None, None)
+    return Estimate(value, *_percentiles(statistic(resampled(sums, seed)), len(sums)))
+
+
+def difference(sums: np.ndarray, statistic: Statistic, seed: int) -> Difference:
+    """As `estimate`, of a figure that is 0 where two configurations are alike.
+
+    The p value is the share of resamples that lie as far from the figure as the figure lies from 0 (Efron and
+    Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 16), the figure itself counted among them.
+    """
+    value = float(statistic(sums.sum(axis=0, keepdims=True))[0])
+    if len(sums) < 2:
+        return Difference(value, None, None, None)
+    drawn = statistic(resampled(sums, seed))
+    # A hair of room: sums of the same numbers in another order are not always the same bits.
+    beyond = np.count_nonzero(np.abs(drawn - value) >= abs(value) - 1e-12)
+    return Difference(value, *_percentiles(drawn, len(sums)), (1 + beyond) / (1 + len(drawn)))
+
+
+def mean(sums: np.ndarray) -> np.ndarray:
+    """The mean, from sums and counts: (R, 2) to (R,)."""
+    return sums[:, 0] / sums[:, 1]
+
+
+def macro_f1(confusion: np.ndarray) -> np.ndarray:
+    """Macro F1 over the labels that occur as references: (R, L * L) confusion counts, gold major, to (R,).
+
+    Raises ValueError where the counts are not those of a square.
+    """
+    labels = round(confusion.shape[1] ** 0.5)
+    counts = confusion.reshape(-1, labels, labels)
+    gold, predicted = counts.sum(axis=2), counts.sum(axis=1)
+    right = np.diagonal(counts, axis1=1, axis2=2)
+    f1 = 2 * right / np.maximum(gold + predicted, 1)
+    return f1.sum(axis=1) / np.maximum(np.count_nonzero(gold, axis=1), 1)
+
+
+def sums_by_cluster(columns: np.ndarray, clusters: Sequence[Hashable]) -> np.ndarray:
+    """(N, M) numbers of rows to (C, M) sums over each cluster, C clusters in no order that hangs on the rows'.
+
+    Raises ValueError where there is no row, or the lengths differ.
+    """
+    if not len(columns) or len(columns) != len(clusters):
+        raise ValueError(f"Expected rows, and a cluster for each; found {len(columns)} and {len(clusters)}.")
+    numbers: dict[Hashable, int] = {}
+    place = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters])
+    sums = np.stack([np.bincount(place, weights=column, minlength=len(numbers)) for column in columns.T], axis=1)
+    return sums[np.lexsort(sums.T)]
+
+
+def resampled(sums: np.ndarray, seed: int) -> np.ndarray:
+    """(C, M) sums to (RESAMPLES, M): the sums over as many clusters, drawn with replacement."""
+    random = np.random.default_rng(seed)
+    size = len(sums)
+    at_once = max(1, BATCH // size)
+    drawn = []
+    for start in range(0, RESAMPLES, at_once):
+        many = min(at_once, RESAMPLES - start)
+        chosen = random.integers(size, size=(many, size)) + size * np.arange(many)[:, None]
+        weights = np.bincount(chosen.ravel(), minlength=many * size).reshape(many, size)
+        drawn.append(weights.astype(float) @ sums)
+    return np.concatenate(drawn)
+
+
+def _with_counts(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    return np.stack([np.asarray(values, float), np.ones(len(values))], axis=1)
+
+
+def _percentiles(drawn: np.ndarray, clusters: int) -> tuple[float, float]:
+    """The ends of the expanded percentile interval: as far out as Student's t asks for instead of the normal."""
+    tail = (1 - CONFIDENCE) / 2
+    tail = stats.norm.cdf((clusters / (clusters - 1)) ** 0.5 * stats.t.ppf(tail, clusters - 1))
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return float(low), float(high)
