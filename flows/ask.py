@@ -1,6 +1,7 @@
 """Asking a trained model about one image, with a hospital's library."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,15 @@ from tasks.engine.batch import encode
 from tasks.engine.generate import generate
 from tasks.engine.prompt import build_prompt
 from tasks.engine.shared import shared_engine
-from tasks.engine.vision import FEATURES, encode_images, gather_features, load_features
+from tasks.engine.shown import choose
+from tasks.engine.vision import FEATURES, Features, encode_images, gather_features, load_features
 from tasks.errors import StudyError
 from tasks.ingest.pictures import read_image
 from tasks.records import Case, Image, read_table
+from tasks.retrieve.diversity import CANDIDATES, diversify
 from tasks.retrieve.encoder import Encoder
 from tasks.retrieve.library import Library, index_from_bytes
+from tasks.settings import RetrievalSettings
 from tasks.store import ROOT
 
 ASKED = "asked"
@@ -52,12 +56,10 @@ def answer(run: Path, hospital: str, image: Path, question: str) -> Reply:
     with shared_engine(study.model, study.lora) as engine:
         seen, kept = encode_images(engine.base, [picture]), load_features(ROOT / places["features"] / FEATURES)
         case = Case(ASKED, ASKED, question, "", "open", "test", "asked", "en")
-        encoder, library = _open_library(ROOT / places["library"])
-        rows = encoder.encode(seen.pooled([ASKED]), [question])
-        found = library.search(rows, [ASKED], [ASKED], study.retrieval.k)[0] if study.retrieval.k else []
-        shown = tuple((neighbour.similarity, cases[neighbour.neighbour_id]) for neighbour in found)
+        shown = _retrieve(study.retrieval, ROOT / places["library"], cases, seen, kept, question)
         features = gather_features({ASKED: (seen, ASKED)} | {each.image_id: (kept, each.image_id) for _, each in shown})
-        examples = encode(engine.base, features, [build_prompt(case, [each for _, each in shown])])
+        prompt = build_prompt(case, [each for _, each in shown], [near for near, _ in shown], retrieval.shown)
+        examples = encode(engine.base, features, [prompt])
         engine.switch(load_state(ROOT / references["adapter"]))
         answering = study.evaluation
         (given,) = generate(
@@ -68,6 +70,24 @@ def answer(run: Path, hospital: str, image: Path, question: str) -> Reply:
             max_new_tokens=answering.max_new_tokens,
         )
     return Reply(given.text, given.confidence, shown)
+
+
+def _retrieve(
+    settings: RetrievalSettings, folder: Path, cases: Mapping[str, Case], seen: Features, kept: Features, question: str
+) -> tuple[tuple[float, Case], ...]:
+    """Similarity and case of what is shown with a question about the image `seen`, nearest first."""
+    if not settings.k:
+        return ()
+    encoder, library = _open_library(folder)
+    rows = encoder.encode(seen.pooled([ASKED]), [question])
+    wanted = max(CANDIDATES, settings.k) if settings.diversity else settings.k
+    (found,) = library.search(rows, [ASKED], [ASKED], wanted)
+    if settings.diversity:
+        near = [cases[neighbour.neighbour_id] for neighbour in found]
+        rows = encoder.encode(kept.pooled([each.image_id for each in near]), [each.question for each in near])
+        found = diversify(found, rows, settings.diversity, settings.k)
+    chosen = choose(found, settings.k, settings.floor)
+    return tuple((neighbour.similarity, cases[neighbour.neighbour_id]) for neighbour in chosen)
 
 
 def _open_library(folder: Path) -> tuple[Encoder, Library]:

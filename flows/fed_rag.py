@@ -140,6 +140,7 @@ def build_libraries(
         cases=cases,
         features=features,
         image_weight=unmapped(study.retrieval.image_weight),
+        diversity=unmapped(study.retrieval.diversity),
         depth=unmapped(max(DEPTH, study.retrieval.k)),
     )
     return features, gather(libraries, hospitals)
@@ -166,7 +167,7 @@ def federate(
     rows: list[dict[str, Any]] = []
     made: list[Ref] = []
     for number in range(1, study.federation.rounds + 1):
-        common = settings | {"k": unmapped(study.retrieval.k), "round_number": unmapped(number)}
+        common = settings | {"shown": unmapped(study.retrieval.shown), "round_number": unmapped(number)}
         updates, together = train_round(study, own, common, adapter, number)
         adapter = average(updates=updates, round_number=number)
         held_out = gather(validate_hospital.map(**own, **common, adapter=unmapped(adapter)), own["hospital"])
@@ -196,9 +197,9 @@ def evaluate(study: Study, own: dict[str, Any], adapters: Mapping[str, Ref]) -> 
     Where some are multiple choice, the trained adapter answers these without the image as well.
     """
     settings: dict[str, Any] = {name: unmapped(getattr(study, name)) for name in ("model", "lora", "evaluation")}
-    asked = [(configuration, adapter, study.retrieval.k, False) for configuration, adapter in adapters.items()]
+    asked = [(configuration, adapter, False) for configuration, adapter in adapters.items()]
     if any(ref.manifest()["summary"]["test_choices"] for ref in own["cases"]):
-        asked.append((BLIND, adapters[study.configuration], 0, True))
+        asked.append((BLIND, adapters[study.configuration], True))
     answered = [
         gather(
             predict.map(
@@ -206,12 +207,12 @@ def evaluate(study: Study, own: dict[str, Any], adapters: Mapping[str, Ref]) -> 
                 **settings,
                 configuration=unmapped(configuration),
                 adapter=unmapped(adapter),
-                k=unmapped(k),
+                shown=unmapped(study.retrieval.shown),
                 blind=unmapped(blind),
             ),
             own["hospital"],
         )
-        for configuration, adapter, k, blind in asked
+        for configuration, adapter, blind in asked
     ]
     known = {name: own[name] for name in ("hospital", "cases", "library")}
     answered.append(gather(answer_baselines.map(**known, seed=unmapped(study.seed)), own["hospital"]))

@@ -21,6 +21,9 @@ Dataset = Literal[
 ]
 
 
+Order = Literal["nearest last", "nearest first", "random"]
+
+
 class Settings(BaseModel):
     """Frozen, and strict about names: a mistyped setting never passes silently."""
 
@@ -164,13 +167,37 @@ class EngineSettings(Settings):
     """Hospitals of a round train one after the other (`mapped`), or all in one pass over the base (`batched`)."""
 
 
-class RetrievalSettings(Settings):
-    """The similar past cases that a hospital shows the model."""
+class ShownSettings(Settings):
+    """Which of the retrieved cases the model is shown, and how."""
 
     k: int = Field(3, ge=0, le=50)
     """Cases shown with each question; 0 is no retrieval."""
+    show: Literal["images+text", "text"] = "images+text"
+    """What is shown of a case: its image, question and answer, or the words alone."""
+    floor: float = Field(-1, ge=-1, le=1)
+    """Similarity below which a case is not shown; -1 shows all."""
+    order: Order = "nearest last"
+    """Order of the cases in the prompt; the question follows the last. A random one follows from the question's id."""
+    say_similarity: bool = False
+    """Say in the prompt how similar each case is."""
+    quote: bool = False
+    """Show the cases as quoted data within the question's own turn, not as earlier turns of a conversation."""
+    characters: int | None = Field(None, ge=1)
+    """Most characters of a case's question and of its answer, invisible ones left out; as stored where not given."""
+
+
+class RetrievalSettings(ShownSettings):
+    """The similar past cases that a hospital shows the model."""
+
     image_weight: float = Field(0.5, ge=0, le=1)
     """Weight of image similarity against question similarity."""
+    diversity: float = Field(0, ge=0, lt=1)
+    """How much a case's likeness to nearer ones counts against it (maximal marginal relevance, 1 - lambda)."""
+
+    @property
+    def shown(self) -> ShownSettings:
+        """The part that prompts follow from: what is retrieved does not hang on it."""
+        return ShownSettings(**{name: getattr(self, name) for name in ShownSettings.model_fields})
 
 
 class EvaluationSettings(Settings):

@@ -18,10 +18,11 @@ from tasks.engine.vision import FEATURES, Features
 from tasks.evaluate.report import assemble, markdown
 from tasks.evaluate.step import answer_baselines, predict, score_hospital
 from tasks.records import Case, Neighbour, Prediction, read_table, write_table
-from tasks.settings import EvaluationSettings, LoraSettings, ModelSettings
+from tasks.settings import EvaluationSettings, LoraSettings, ModelSettings, ShownSettings
 from tasks.store import Ref, writing
 
 LORA = LoraSettings(r=4, alpha=8)
+NONE, ONE = ShownSettings(k=0), ShownSettings(k=1)
 OPTIONS = ("x-ray", "ultrasound", "a large effusion")
 TRAIN = [replace(case, split="train") for case in CASES[:4]]
 PLAIN = replace(CASES[4], split="test")
@@ -74,8 +75,8 @@ def test_the_control_sees_neither_image_nor_neighbours(settings: dict[str, Any],
     seeing, blind = [], []
     for each in (features, other):
         own = hospital(each, cases)
-        seeing.append(answers(predict.fn(**own, **settings, configuration="fed+rag", k=1)))
-        blind.append(answers(predict.fn(**own, **settings, configuration="text_only", k=1, blind=True)))
+        seeing.append(answers(predict.fn(**own, **settings, configuration="fed+rag", shown=ONE)))
+        blind.append(answers(predict.fn(**own, **settings, configuration="text_only", shown=ONE, blind=True)))
     assert seeing[0].keys() == {case.id for case in (PLAIN, *CHOICES)}
     assert blind[0].keys() == {case.id for case in CHOICES}
     assert {row.neighbours for row in blind[0].values()} == {()}
@@ -90,8 +91,8 @@ def test_the_control_sees_neither_image_nor_neighbours(settings: dict[str, Any],
 def test_results_hold_both_by_option(settings: dict[str, Any], features: Features) -> None:
     own = hospital(features, [*TRAIN, PLAIN, *CHOICES])
     refs = [
-        predict.fn(**own, **settings, configuration="fed", k=0),
-        predict.fn(**own, **settings, configuration="text_only", k=0, blind=True),
+        predict.fn(**own, **settings, configuration="fed", shown=NONE),
+        predict.fn(**own, **settings, configuration="text_only", shown=NONE, blind=True),
         answer_baselines.fn(hospital="north", cases=own["cases"], library=own["library"], seed=0),
     ]
     assert {row.confidence for row in read_table(refs[-1].folder / "predictions.parquet", Prediction)} == {None}
@@ -111,7 +112,8 @@ def test_results_hold_both_by_option(settings: dict[str, Any], features: Feature
 def test_without_options_nothing_is_said_of_them(settings: dict[str, Any], features: Features) -> None:
     own = hospital(features, [*TRAIN, PLAIN])
     refs = [
-        predict.fn(**own, **settings, configuration=name, k=0, blind=name != "fed") for name in ("fed", "text_only")
+        predict.fn(**own, **settings, configuration=name, shown=NONE, blind=name != "fed")
+        for name in ("fed", "text_only")
     ]
     scored = score_hospital.fn(hospital="north", predictions=refs)
     told = json.loads((scored.folder / "scores.json").read_text())

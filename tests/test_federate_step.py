@@ -18,7 +18,7 @@ from tasks.errors import StudyError
 from tasks.federate.aggregate import fedavg
 from tasks.federate.step import average, take_update, train_hospital, train_together, validate_hospital
 from tasks.records import Case, Neighbour, write_table
-from tasks.settings import FederationSettings, LoraSettings, ModelSettings
+from tasks.settings import FederationSettings, LoraSettings, ModelSettings, ShownSettings
 from tasks.store import Ref, writing
 
 LORA = LoraSettings(r=4, alpha=8)
@@ -49,7 +49,7 @@ class Round:
         return refs
 
     def given(self, hospital: str, adapter: Ref, federation: FederationSettings, number: int = 1) -> dict[str, Any]:
-        settings = {"model": self.model, "lora": LORA, "federation": federation, "k": 1, "seed": 0}
+        settings = {"model": self.model, "lora": LORA, "federation": federation, "shown": ShownSettings(k=1), "seed": 0}
         given = {"hospital": hospital, "adapter": adapter, "round_number": number}
         return given | self.hospitals[hospital] | settings
 

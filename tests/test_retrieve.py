@@ -284,7 +284,7 @@ def hospital_cases(test_question: str) -> list[Case]:
 
 
 def build(
-    folder: Path, key: str, cases: list[Case], features: dict[str, Rows]
+    folder: Path, key: str, cases: list[Case], features: dict[str, Rows], diversity: float = 0
 ) -> tuple[dict[str, bytes], list[Neighbour]]:
     """What the step writes for a hospital with these cases and features, and the neighbours among it."""
     import torch
@@ -301,7 +301,9 @@ def build(
         rows = torch.from_numpy(np.concatenate(list(features.values())))
         starts = {image: place * 2 for place, image in enumerate(features)}
         seen.write(FEATURES, Features(rows, starts, dict.fromkeys(features, (1, 2, 4)), 2).to_bytes())
-    made = build_hospital_library.fn(hospital="h", cases=own.ref, features=seen.ref, image_weight=0.5, depth=2)
+    made = build_hospital_library.fn(
+        hospital="h", cases=own.ref, features=seen.ref, image_weight=0.5, diversity=diversity, depth=2
+    )
     assert made.manifest()["summary"]["cases"] == 4
     files = {path.name: path.read_bytes() for path in (folder / "artifacts" / made.path).iterdir()}
     return files, read_table(made.folder / "neighbours.parquet", Neighbour)
@@ -327,3 +329,16 @@ def test_a_library_holds_training_cases_alone(tmp_path: Path, monkeypatch: pytes
         each for each in other_neighbours if each.case_id in training
     ]
     assert neighbours != other_neighbours
+
+
+def test_diverse_neighbours_begin_with_the_nearest_and_are_not_its_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    features = {f"image{number}": random_rows(2, 6, number) for number in range(4)}
+    cases = hospital_cases("what organ is shown")
+    _, nearest = build(tmp_path, "k1", cases, features)
+    _, diverse = build(tmp_path, "k2", cases, features, diversity=0.9)
+    assert [each for each in diverse if each.rank == 0] == [each for each in nearest if each.rank == 0]
+    assert diverse != nearest
+    assert len(diverse) == len(nearest)

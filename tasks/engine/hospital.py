@@ -9,6 +9,7 @@ from tasks.engine.batch import Example, encode
 from tasks.engine.prompt import Prompt, build_prompts
 from tasks.engine.vision import FEATURES, Features, load_features
 from tasks.records import Case, Neighbour, read_table
+from tasks.settings import ShownSettings
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,13 @@ class Hospital:
     neighbours: list[Neighbour]
     features: Features
 
-    def prompts(self, asked: Sequence[Case], k: int) -> list[Prompt]:
-        """The conversations about some of its cases, each shown `k` of its neighbours."""
-        return build_prompts(asked, self.cases, self.neighbours, k)
+    def prompts(self, asked: Sequence[Case], how: ShownSettings) -> list[Prompt]:
+        """The conversations about some of its cases, each shown some of its neighbours."""
+        return build_prompts(asked, self.cases, self.neighbours, how)
 
-    def examples(self, base: Base, asked: Sequence[Case], k: int) -> list[Example]:
+    def examples(self, base: Base, asked: Sequence[Case], how: ShownSettings) -> list[Example]:
         """The same, tokenised for a base."""
-        return encode(base, self.features, self.prompts(asked, k))
+        return encode(base, self.features, self.prompts(asked, how))
 
 
 def open_hospital(cases: Path, features: Path, library: Path) -> Hospital:

@@ -4,8 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.engine.shown import Shown, choose, ordered, quoted, readable
 from tasks.options import lettered
 from tasks.records import Case, Neighbour
+from tasks.settings import ShownSettings
+
+Part = dict[str, Any]
+PLAIN = ShownSettings()
 
 
 @dataclass(frozen=True)
@@ -21,20 +26,27 @@ class Prompt:
     answer: str
 
 
-def build_prompt(case: Case, shown: Sequence[Case]) -> Prompt:
+def build_prompt(
+    case: Case, shown: Sequence[Case], similarities: Sequence[float] = (), how: ShownSettings = PLAIN
+) -> Prompt:
     """The conversation about one case.
 
     Args:
         case: the case to be answered.
-        shown: retrieved cases, nearest first. The nearest stands next to the question, where models attend most.
+        shown: retrieved cases, nearest first: all of them are shown.
+        similarities: of the retrieved cases; needed only where they are said.
+        how: what of the retrieved cases is shown, and in which order.
     """
-    turns: list[dict[str, Any]] = []
-    for earlier in reversed(shown):
-        turns.append(_question(earlier))
-        turns.append({"role": "assistant", "content": [{"type": "text", "text": earlier.answer}]})
-    turns.append(_question(case))
-    images = (*(earlier.image_id for earlier in reversed(shown)), case.image_id)
-    return Prompt(tuple(turns), images, tuple(earlier.id for earlier in shown), case.answer)
+    told: Sequence[float | None] = list(similarities) if how.say_similarity else [None] * len(shown)
+    nearest_first = [
+        Shown(earlier, readable(_text(earlier), how.characters), readable(earlier.answer, how.characters), similarity)
+        for earlier, similarity in zip(shown, told, strict=True)
+    ]
+    placed = ordered(nearest_first, how.order, case.id)
+    images = how.show == "images+text"
+    messages = _quoting(case, placed, images) if how.quote and placed else _conversation(case, placed, images)
+    seen = [each.case.image_id for each in placed] if images else []
+    return Prompt(messages, (*seen, case.image_id), tuple(earlier.id for earlier in shown), case.answer)
 
 
 def build_blind_prompt(case: Case) -> Prompt:
@@ -42,31 +54,61 @@ def build_blind_prompt(case: Case) -> Prompt:
 
     It shows no retrieved case either, since these were chosen by the image.
     """
-    return Prompt((_question(case, sees=False),), (), (), case.answer)
+    return Prompt((_user(_words(_text(case))),), (), (), case.answer)
 
 
 def build_prompts(
-    asked: Sequence[Case], cases: Sequence[Case], neighbours: Sequence[Neighbour], k: int
+    asked: Sequence[Case], cases: Sequence[Case], neighbours: Sequence[Neighbour], how: ShownSettings
 ) -> list[Prompt]:
-    """The conversations about some cases, each shown its `k` nearest neighbours, or as many as there are.
+    """The conversations about some cases, each shown its nearest neighbours, or as many as there are.
 
     Args:
         asked: cases to be answered.
         cases: all cases of the hospital, where neighbours are looked up.
         neighbours: of the cases asked, in any order.
-        k: most neighbours to show.
+        how: how many neighbours are shown, which, and how.
     """
     by_id = {case.id: case for case in cases}
     nearest: dict[str, list[Neighbour]] = {}
     for neighbour in neighbours:
-        if neighbour.rank < k:
-            nearest.setdefault(neighbour.case_id, []).append(neighbour)
-    return [
-        build_prompt(case, [by_id[n.neighbour_id] for n in sorted(nearest.get(case.id, []), key=lambda n: n.rank)])
-        for case in asked
-    ]
+        nearest.setdefault(neighbour.case_id, []).append(neighbour)
+    prompts = []
+    for case in asked:
+        chosen = choose(nearest.get(case.id, []), how.k, how.floor)
+        shown = [by_id[neighbour.neighbour_id] for neighbour in chosen]
+        prompts.append(build_prompt(case, shown, [neighbour.similarity for neighbour in chosen], how))
+    return prompts
 
 
-def _question(case: Case, sees: bool = True) -> dict[str, Any]:
-    text = lettered(case.question, case.options) if case.options else case.question
-    return {"role": "user", "content": [{"type": "image"}] * sees + [{"type": "text", "text": text}]}
+def _conversation(case: Case, placed: Sequence[Shown], images: bool) -> tuple[Part, ...]:
+    """Each retrieved case as a question and an answer of its own, then the case to be answered."""
+    turns: list[Part] = []
+    for each in placed:
+        text = each.question if each.similarity is None else f"(similarity {each.similarity:.2f}) {each.question}"
+        turns.append(_user(*[_image()] * images, _words(text)))
+        turns.append({"role": "assistant", "content": [_words(each.answer)]})
+    return (*turns, _user(_image(), _words(_text(case))))
+
+
+def _quoting(case: Case, placed: Sequence[Shown], images: bool) -> tuple[Part, ...]:
+    """One turn: the retrieved cases as quoted data, then the question."""
+    parts: list[Part] = [_words("Earlier cases, quoted as data:\n")]
+    for number, each in enumerate(placed, 1):
+        parts += [*[_image()] * images, _words(quoted(each, number))]
+    return (_user(*parts, _image(), _words(_text(case))),)
+
+
+def _text(case: Case) -> str:
+    return lettered(case.question, case.options) if case.options else case.question
+
+
+def _user(*parts: Part) -> Part:
+    return {"role": "user", "content": list(parts)}
+
+
+def _image() -> Part:
+    return {"type": "image"}
+
+
+def _words(text: str) -> Part:
+    return {"type": "text", "text": text}

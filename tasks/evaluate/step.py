@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tasks.records import Case, Neighbour, Prediction, read_table, write_table
-from tasks.settings import EvaluationSettings, LoraSettings, ModelSettings
+from tasks.settings import EvaluationSettings, LoraSettings, ModelSettings, ShownSettings
 from tasks.step import Folder, stage
 from tasks.store import Ref
 
@@ -26,7 +26,7 @@ def predict(
     model: ModelSettings,
     lora: LoraSettings,
     evaluation: EvaluationSettings,
-    k: int,
+    shown: ShownSettings,
     blind: bool = False,
 ) -> None:
     """The adapter's answers to a hospital's test cases, with that hospital's own neighbours.
@@ -42,7 +42,7 @@ def predict(
 
     own = open_hospital(cases.folder, features.folder, library.folder)
     test = [case for case in own.cases if case.split == "test" and (case.options or not blind)]
-    prompts = [build_blind_prompt(case) for case in test] if blind else own.prompts(test, k)
+    prompts = [build_blind_prompt(case) for case in test] if blind else own.prompts(test, shown)
     with shared_engine(model, lora) as engine:
         engine.switch(load_state(adapter.folder))
         answers = generate(
@@ -54,9 +54,9 @@ def predict(
             title=f"{configuration} {hospital}",
         )
     with folder.open("predictions.parquet") as sink:
-        shown = [prompt.shown_ids for prompt in prompts]
+        ids = [prompt.shown_ids for prompt in prompts]
         texts = [answer.text for answer in answers]
-        rows = _predictions(configuration, hospital, test, texts, shown)
+        rows = _predictions(configuration, hospital, test, texts, ids)
         sure = [answer.confidence for answer in answers]
         write_table(sink, Prediction, [replace(row, confidence=each) for row, each in zip(rows, sure, strict=True)])
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from tasks.errors import StudyError
 from tasks.records import Update
-from tasks.settings import FederationSettings, LoraSettings, ModelSettings
+from tasks.settings import FederationSettings, LoraSettings, ModelSettings, ShownSettings
 from tasks.step import Folder, stage
 from tasks.store import Ref, derived_seed
 
@@ -23,7 +23,7 @@ def train_hospital(
     model: ModelSettings,
     lora: LoraSettings,
     federation: FederationSettings,
-    k: int,
+    shown: ShownSettings,
     round_number: int,
     seed: int,
 ) -> None:
@@ -41,7 +41,7 @@ def train_hospital(
         loss, steps = train(
             engine,
             own.features,
-            own.examples(engine.base, training, k),
+            own.examples(engine.base, training, shown),
             epochs=federation.local_epochs,
             batch_size=federation.batch_size,
             tokens=federation.tokens_per_pass,
@@ -73,7 +73,7 @@ def train_together(
     model: ModelSettings,
     lora: LoraSettings,
     federation: FederationSettings,
-    k: int,
+    shown: ShownSettings,
     round_number: int,
     seed: int,
 ) -> None:
@@ -84,15 +84,15 @@ def train_together(
     from tasks.engine.stacked import Client, train_stacked
     from tasks.federate.holdout import split_holdout
 
-    own = [open_hospital(*(ref.folder for ref in refs)) for refs in zip(cases, features, library, strict=True)]
-    training = [split_holdout(each.cases, federation.holdout, seed)[0] for each in own]
+    owned = [open_hospital(*(ref.folder for ref in refs)) for refs in zip(cases, features, library, strict=True)]
+    training = [split_holdout(each.cases, federation.holdout, seed)[0] for each in owned]
     with shared_engine(model, lora) as engine:
         engine.switch(load_state(adapter.folder))
         trained = train_stacked(
             engine,
             [
-                Client(each.features, each.examples(engine.base, chosen, k), derived_seed(seed, round_number, name))
-                for name, each, chosen in zip(hospital, own, training, strict=True)
+                Client(own.features, own.examples(engine.base, chosen, shown), derived_seed(seed, round_number, name))
+                for name, own, chosen in zip(hospital, owned, training, strict=True)
             ],
             epochs=federation.local_epochs,
             batch_size=federation.batch_size,
@@ -155,7 +155,7 @@ def validate_hospital(
     model: ModelSettings,
     lora: LoraSettings,
     federation: FederationSettings,
-    k: int,
+    shown: ShownSettings,
     round_number: int,
     seed: int,
 ) -> None:
@@ -170,7 +170,7 @@ def validate_hospital(
     _, held_out = split_holdout(own.cases, federation.holdout, seed)
     with shared_engine(model, lora) as engine:
         engine.switch(load_state(adapter.folder))
-        examples = own.examples(engine.base, held_out, k)
+        examples = own.examples(engine.base, held_out, shown)
         loss, tokens = mean_loss(engine, own.features, examples, federation.tokens_per_pass)
     if not math.isfinite(loss):
         raise StudyError(

@@ -9,10 +9,14 @@ from tasks.store import Ref
 
 @stage("library", area="hospitals/{hospital}", code=["retrieve", "engine"], title="library {hospital}")
 def build_hospital_library(
-    folder: Folder, hospital: str, cases: Ref, features: Ref, image_weight: float, depth: int
+    folder: Folder, hospital: str, cases: Ref, features: Ref, image_weight: float, diversity: float, depth: int
 ) -> None:
-    """Index the training cases; write the `depth` nearest of them for each train and test case of the hospital."""
+    """Index the training cases; write the `depth` nearest of them for each train and test case of the hospital.
+
+    With `diversity` these are not the nearest, but chosen among the nearest so that they are not all alike.
+    """
     from tasks.engine.vision import FEATURES, load_features
+    from tasks.retrieve.diversity import CANDIDATES, diversify
     from tasks.retrieve.encoder import fit_encoder
     from tasks.retrieve.library import build_library, index_to_bytes
 
@@ -21,14 +25,19 @@ def build_hospital_library(
     training = [case for case in rows if case.split == "train"]
     pooled = vision.pooled([case.image_id for case in training])
     encoder = fit_encoder(pooled, [case.question for case in training], image_weight)
+    own = encoder.encode(pooled, [case.question for case in training])
     library = build_library(
-        encoder.encode(pooled, [case.question for case in training]),
+        own,
         [case.id for case in training],
         [case.image_id for case in training],
     )
     asked = [case for case in rows if case.split != "validation"]
     queries = encoder.encode(vision.pooled([case.image_id for case in asked]), [case.question for case in asked])
-    found = library.search(queries, [case.id for case in asked], [case.image_id for case in asked], depth)
+    wanted = max(depth, CANDIDATES) if diversity else depth
+    found = library.search(queries, [case.id for case in asked], [case.image_id for case in asked], wanted)
+    if diversity:
+        places = {case.id: place for place, case in enumerate(training)}
+        found = [diversify(each, own[[places[n.neighbour_id] for n in each]], diversity, depth) for each in found]
     folder.write("index.faiss", index_to_bytes(library.index))
     folder.write_json("library.json", {"case_ids": library.case_ids, "image_ids": library.image_ids})
     folder.write_json("encoder.json", asdict(encoder) | {"image_mean": encoder.image_mean.tolist()})

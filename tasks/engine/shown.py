@@ -1,0 +1,60 @@
+"""Which retrieved cases are shown with a question, in which order, and what of their text."""
+
+import json
+import random
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tasks.records import Case, Neighbour
+from tasks.settings import Order
+from tasks.store import derived_seed
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A retrieved case as it is shown."""
+
+    case: Case
+    question: str
+    answer: str
+    similarity: float | None
+    """None where it is not said."""
+
+
+def choose(neighbours: Sequence[Neighbour], k: int, floor: float) -> list[Neighbour]:
+    """The first `k` by rank of one case's neighbours, without those of a similarity below `floor`."""
+    first = sorted((each for each in neighbours if each.rank < k), key=lambda each: each.rank)
+    return [each for each in first if each.similarity >= floor]
+
+
+def ordered(nearest_first: Sequence[Item], order: Order, case_id: str) -> list[Item]:
+    """What is shown with a case in the order of the prompt; a random one follows from the case's id alone."""
+    placed = list(nearest_first)
+    if order == "nearest last":
+        placed.reverse()
+    elif order == "random":
+        random.Random(derived_seed("order", case_id)).shuffle(placed)
+    return placed
+
+
+def readable(text: str, longest: int | None) -> str:
+    """Stored text without what no reader sees, cut to `longest` characters; as it is where that is None.
+
+    Control, format, private and unassigned characters (Unicode's categories C) become spaces, and runs of white space
+    one space: instructions can be hidden in either.
+    """
+    if longest is None:
+        return text
+    seen = "".join(" " if unicodedata.category(letter).startswith("C") else letter for letter in text)
+    return " ".join(seen.split())[:longest]
+
+
+def quoted(shown: Shown, number: int) -> str:
+    """A retrieved case as one line of data: its texts stand in JSON's quotes, which they cannot leave."""
+    similarity = "" if shown.similarity is None else f", similarity {shown.similarity:.2f}"
+    question, answer = (json.dumps(text, ensure_ascii=False) for text in (shown.question, shown.answer))
+    return f"Case {number}{similarity}: question {question}, answer {answer}\n"

@@ -1,0 +1,39 @@
+"""Neighbours that are near the question and not all alike."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from tasks.records import Neighbour
+from tasks.retrieve.encoder import Rows
+
+CANDIDATES = 50
+"""Nearest cases among which diverse ones are looked for."""
+
+
+def diversify(found: Sequence[Neighbour], rows: Rows, diversity: float, depth: int) -> list[Neighbour]:
+    """At most `depth` of one query's neighbours, ranked by maximal marginal relevance (Carbonell & Goldstein 1998).
+
+    Each next one has the highest `(1 - diversity) * similarity - diversity * s`, where `s` is its similarity to the
+    likest of those before it. So the first is the nearest, and 0 leaves the order as it is.
+
+    Args:
+        found: by rank.
+        rows: unit rows of the same cases, `(n, d)`.
+        diversity: 1 - lambda, from 0 up to but not including 1.
+        depth: neighbours wanted.
+    """
+    if not found:
+        return []
+    alike = rows @ rows.T
+    near = (1 - diversity) * np.array([neighbour.similarity for neighbour in found])
+    likest = np.zeros(len(found))
+    waiting = np.ones(len(found), dtype=bool)
+    ranked: list[Neighbour] = []
+    while len(ranked) < min(depth, len(found)):
+        best = int(np.where(waiting, near - diversity * likest, -np.inf).argmax())
+        likest = alike[best] if not ranked else np.maximum(likest, alike[best])
+        waiting[best] = False
+        ranked.append(replace(found[best], rank=len(ranked)))
+    return ranked
