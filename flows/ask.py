@@ -58,7 +58,7 @@ def answer(run: Path, hospital: str, image: Path, question: str) -> Reply:
         case = Case(ASKED, ASKED, question, "", "open", "test", "asked", "en")
         shown = _retrieve(study.retrieval, ROOT / places["library"], cases, seen, kept, question)
         features = gather_features({ASKED: (seen, ASKED)} | {each.image_id: (kept, each.image_id) for _, each in shown})
-        prompt = build_prompt(case, [each for _, each in shown], [near for near, _ in shown], retrieval.shown)
+        prompt = build_prompt(case, [each for _, each in shown], [near for near, _ in shown], study.retrieval.shown)
         examples = encode(engine.base, features, [prompt])
         engine.switch(load_state(ROOT / references["adapter"]))
         answering = study.evaluation
