@@ -126,6 +126,8 @@ class ModelSettings(Settings):
     """Upper bound on an image's pixels after resizing; the processor's own where not given."""
     gradient_checkpointing: bool = False
     """While training, keep each layer's input alone and compute the rest again: less memory, about a third slower."""
+    quantisation: Literal["none", "nf4"] = "none"
+    """`nf4` keeps the text model's linear layers in 4 bits (needs `pip install .[cuda]`); the tower stays as it is."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; `auto` takes CUDA where there is one. CUDA computes in bfloat16, CPU in float32."""
 

@@ -30,7 +30,7 @@ def test_too_little_is_refused_before_loading(tiny_folder: Path, monkeypatch: py
     monkeypatch.setattr(memory, "free_bytes", lambda device: need)
     assert load_base(str(tiny_folder), device="cpu")
     monkeypatch.setattr(memory, "free_bytes", lambda device: need - 1)
-    message = r"^Expected at least .* MB of free memory on cpu to train .*, found .*: free some, or .* which fits\.$"
+    message = r"^Expected at least .* MB of free memory on cpu to train .*, found .*: free some, .*or .* which fits\.$"
     with pytest.raises(StudyError, match=message) as error:
         load_base(str(tiny_folder), device="cpu")
     assert "\n" not in str(error.value)
@@ -49,7 +49,9 @@ def test_what_would_fit_is_named(
 ) -> None:
     config = AutoConfig.from_pretrained(tiny_folder)
     monkeypatch.setattr(memory, "free_bytes", lambda device: gigabytes * 10**9)
-    monkeypatch.setattr(memory, "estimate", lambda config, dtype: memory.Need(90 * 10**9, 10**8, 10**9))
+    monkeypatch.setattr(
+        memory, "estimate", lambda config, dtype, is_quantised=False: memory.Need(90 * 10**9, 10**8, 10**9)
+    )
     with pytest.raises(StudyError, match=f"to train huge .*found {gigabytes}.0 GB: .* set model.name to {fitting}"):
         memory.check_memory(config, torch.bfloat16, "cuda", "huge")
 

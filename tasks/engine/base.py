@@ -18,6 +18,7 @@ from tasks.engine.families.family import Family
 from tasks.engine.families.registry import family_of, refuse_foreign
 from tasks.engine.identity import resolve
 from tasks.engine.memory import check_memory
+from tasks.engine.quantise import four_bits, need_bitsandbytes
 from tasks.errors import OURS, StudyError
 
 
@@ -56,6 +57,7 @@ def load_base(
     device: str = "auto",
     max_pixels: int | None = None,
     gradient_checkpointing: bool = False,
+    quantisation: str = "none",
 ) -> Base:
     """Load a base for inference, every weight frozen.
 
@@ -66,8 +68,10 @@ def load_base(
         max_pixels: upper bound on a resized image's pixels; the processor's own if None.
         gradient_checkpointing: keep each layer's input alone while training, and compute the layer again for its
             gradients (arXiv 1604.06174).
+        quantisation: `none`, or `nf4` for 4-bit linear layers in the text model (see `four_bits`).
 
-    Raises StudyError where the model is absent, incomplete, of another kind, or too large for this machine.
+    Raises StudyError where the model is absent, incomplete, of another kind, or too large for this machine, and where
+    bitsandbytes is needed and absent.
     """
     place = resolve(name)
     if device == "auto":
@@ -77,9 +81,13 @@ def load_base(
     config = _config(place, revision)
     family = family_of(config.model_type, place)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    is_quantised = quantisation == "nf4"
+    if is_quantised:
+        need_bitsandbytes()
     try:
-        check_memory(config, dtype, device, place)
-        tokenizer, image_processor, model = _load(place, revision, family, config, dtype)
+        check_memory(config, dtype, device, place, is_quantised)
+        kept_as = {"quantization_config": four_bits(config, dtype), "device_map": {"": device}} if is_quantised else {}
+        tokenizer, image_processor, model = _load(place, revision, family, config, dtype=dtype, **kept_as)
     except StudyError:
         raise
     except (MemoryError, torch.OutOfMemoryError):
@@ -90,7 +98,9 @@ def load_base(
         raise StudyError(_reason(place, error)) from None
     if max_pixels is not None:
         family.limit(config, image_processor, max_pixels)
-    model.requires_grad_(False).eval().to(device)
+    model.requires_grad_(False).eval()
+    if not is_quantised:  # 4-bit weights were put where they belong as they were read
+        model.to(device)
     if gradient_checkpointing:
         compute_again(model)
     return Base(model, tokenizer, image_processor, model.config.image_token_id)
@@ -115,8 +125,11 @@ def _config(place: str, revision: str | None) -> Any:
         raise StudyError(_reason(place, error)) from None
 
 
-def _load(place: str, revision: str | None, family: Family, config: Any, dtype: torch.dtype) -> tuple[Any, Any, Any]:
-    """Tokenizer, image processor and model; raises where one of them is incomplete."""
+def _load(place: str, revision: str | None, family: Family, config: Any, **weights: Any) -> tuple[Any, Any, Any]:
+    """Tokenizer, image processor and model; raises where one of them is incomplete.
+
+    `weights` says what they are kept as: `dtype`, `quantization_config`.
+    """
     # Unless refused, a model that brings its own code asks at the terminal whether to run it.
     source: dict[str, Any] = {"pretrained_model_name_or_path": place, "revision": revision, "trust_remote_code": False}
     tokenizer = AutoTokenizer.from_pretrained(**source)
@@ -126,7 +139,7 @@ def _load(place: str, revision: str | None, family: Family, config: Any, dtype: 
     image_processor = AutoImageProcessor.from_pretrained(**source)
     loaded: Any = AutoModelForImageTextToText.from_pretrained(
         **source,
-        dtype=dtype,
+        **weights,
         use_safetensors=True,
         output_loading_info=True,
     )

@@ -1,13 +1,14 @@
 """The engine: a frozen base with one LoRA adapter, on which hospitals' weights are switched."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 
 from tasks.engine.adapter import State, check_keys
 from tasks.engine.base import Base
+from tasks.engine.quantise import text_linear
 from tasks.errors import StudyError
 
 
@@ -76,25 +77,12 @@ def _text_modules(base: Base, targets: Sequence[str]) -> list[str]:
 
     The vision tower must stay frozen: its features are computed once and reused.
     """
-    names = [
-        name
-        for name, module in base.model.named_modules()
-        if "language_model" in name.split(".")
-        and name.split(".")[-1] in targets
-        and isinstance(module, torch.nn.Linear)
-    ]
-    absent = sorted(set(targets) - {name.split(".")[-1] for name in names})
+    known = text_linear(base.model)
+    kinds = {name.split(".")[-1] for name in known}
+    absent = sorted(set(targets) - kinds)
     if absent:
         raise StudyError(
             f"Expected lora.targets to name linear layers of the text model, found {absent[0]!r}, which it lacks: "
-            f"choose among {', '.join(sorted(_linear_names(base)))}."
+            f"choose among {', '.join(sorted(kinds))}."
         )
-    return names
-
-
-def _linear_names(base: Base) -> Iterable[str]:
-    return {
-        name.split(".")[-1]
-        for name, module in base.model.named_modules()
-        if "language_model" in name.split(".") and isinstance(module, torch.nn.Linear)
-    }
+    return [name for name in known if name.split(".")[-1] in targets]

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText
 
 from tasks.engine.families.registry import PRESETS
+from tasks.engine.quantise import BYTES_PER_WEIGHT, blank_model, text_linear
 from tasks.errors import StudyError
 
 TOKENS = 2048
@@ -34,23 +34,22 @@ class Need:
         return int(MARGIN * (self.weights + self.adapter + self.activations))
 
 
-def estimate(config: Any, dtype: torch.dtype) -> Need:
-    """What a model of this configuration takes, its weights in the given dtype.
+def estimate(config: Any, dtype: torch.dtype, is_quantised: bool = False) -> Need:
+    """What a model of this configuration takes, its weights in the given dtype, or 4 bits where that is so kept.
 
     Weights and adapter are counted exactly, on a model without storage. Activations are those of Korthikanti et al.
     (arXiv 2205.05198), 34 bytes a token, layer and hidden unit at 16 bits, attention scores not kept.
     """
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config)
+    model = blank_model(config)
     text = config.get_text_config()
-    linear = [
-        module
-        for name, module in model.named_modules()
-        if "language_model" in name.split(".") and isinstance(module, torch.nn.Linear)
-    ]
+    linear = text_linear(model).values()
     added = sum(RANK * (module.in_features + module.out_features) for module in linear)
+    small = sum(module.weight.numel() for module in linear) if is_quantised else 0
     return Need(
-        weights=sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize,
+        weights=int(
+            (sum(parameter.numel() for parameter in model.parameters()) - small) * dtype.itemsize
+            + small * BYTES_PER_WEIGHT
+        ),
         adapter=added * 4 * 4,
         activations=17 * dtype.itemsize * TOKENS * text.hidden_size * text.num_hidden_layers,
     )
@@ -67,16 +66,18 @@ def free_bytes(device: str) -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
-def check_memory(config: Any, dtype: torch.dtype, device: str, place: str) -> None:
+def check_memory(config: Any, dtype: torch.dtype, device: str, place: str, is_quantised: bool = False) -> None:
     """Raise StudyError where the device has too little free memory for a model of this configuration."""
     free = free_bytes(device)
-    need = estimate(config, dtype)
+    need = estimate(config, dtype, is_quantised)
     if free is None or need.total <= free:
         return
+    smaller = not is_quantised and estimate(config, dtype, is_quantised=True).total <= free
     raise StudyError(
         f"Expected at least {_gigabytes(need.total)} of free memory on {device} to train {place} (weights "
         f"{_gigabytes(need.weights)}, adapter {_gigabytes(need.adapter)}, one prompt {_gigabytes(need.activations)}), "
-        f"found {_gigabytes(free)}: free some, or set model.name to {_what_fits(free, dtype)}."
+        f"found {_gigabytes(free)}: free some, {'set model.quantisation to nf4, ' * smaller}"
+        f"or set model.name to {_what_fits(free, dtype)}."
     )
 
 

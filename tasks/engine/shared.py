@@ -24,7 +24,12 @@ def shared_base(model: ModelSettings) -> Iterator[Base]:
             _engine.clear()
             _base.clear()
             _base[model] = load_base(
-                model.name, model.revision, model.device, model.max_pixels, model.gradient_checkpointing
+                model.name,
+                model.revision,
+                model.device,
+                model.max_pixels,
+                model.gradient_checkpointing,
+                model.quantisation,
             )
         yield _base[model]
 
