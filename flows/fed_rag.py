@@ -62,7 +62,7 @@ def fed_rag(study: Study = Study()) -> str:
     adapter, rounds, updates = federate(study, own, untrained, steps)
 
     answered = evaluate(study, own, {study.configuration: adapter, "base": untrained})
-    scored = gather(score_hospital.map(hospital=hospitals, predictions=answered), hospitals)
+    scored = gather(score_hospital.map(hospital=hospitals, cases=cases, predictions=answered), hospitals)
     steps.done("answered and scored the test cases")
 
     made = [

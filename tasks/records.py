@@ -145,6 +145,42 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one configuration's or baseline's answer to one test case was judged: all that a hospital shares of it.
+
+    Case and image have numbers that mean nothing outside the hospital; the same case has the same for every
+    configuration, and no text of a question or an answer is here.
+    """
+
+    configuration: str
+    hospital: str
+    case: int
+    image: int
+    kind: Kind
+    choice: int
+    """1 for multiple choice, else 0."""
+    dataset: str
+    modality: str | None
+    organ: str | None
+    topic: str | None
+    correct: float
+    """1 or 0, by our own rule; of an open question its exact match."""
+    exact_match: float
+    """As the scores below of open and closed questions alike, from 0 to 1."""
+    bleu: float
+    rouge_l: float
+    token_recall: float
+    f1: float
+    lightfed: float
+    lightfed_bleu: float
+    lightfed_rouge_l: float
+    llava_med: float
+    llava_med_released: float
+    confidence: float | None
+    """Mean probability of the answer's tokens; None for what is not a model."""
+
+
+@dataclass(frozen=True, slots=True)
 class ImagePair:
     """Two images of which one is a copy of the other."""
 
@@ -156,7 +192,7 @@ class ImagePair:
     """Of their detail once laid over each other, up to 1; 1 for identical pixels."""
 
 
-Record = TypeVar("Record", Case, Image, Caption, Synthetic, Finding, Neighbour, Update, Prediction, ImagePair)
+Record = TypeVar("Record", Case, Image, Caption, Synthetic, Finding, Neighbour, Update, Prediction, Outcome, ImagePair)
 
 ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bytes: pa.binary()}
 

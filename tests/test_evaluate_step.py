@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tasks.engine.step import initial_adapter
 from tasks.engine.vision import FEATURES, Features
 from tasks.evaluate.report import assemble, markdown
 from tasks.evaluate.step import answer_baselines, predict, score_hospital
-from tasks.records import Case, Neighbour, Prediction, read_table, write_table
+from tasks.records import Case, Neighbour, Outcome, Prediction, read_table, write_table
 from tasks.settings import EvaluationSettings, LoraSettings, ModelSettings, ShownSettings
 from tasks.store import Ref, writing
 
@@ -88,6 +88,14 @@ def test_the_control_sees_neither_image_nor_neighbours(settings: dict[str, Any],
     assert {row.options for row in blind[0].values()} == {OPTIONS}
 
 
+def assert_no_text_of_a_patient(shared: list[Outcome]) -> None:
+    """Texts are the names of configuration, hospital, kind and dataset, and the dataset's own tags."""
+    texts = {name for name, value in asdict(shared[0]).items() if isinstance(value, str)}
+    assert texts <= {"configuration", "hospital", "kind", "dataset", "modality", "organ", "topic"}
+    everything = str(shared)
+    assert not any(case.id in everything or case.question in everything for case in (*TRAIN, PLAIN, *CHOICES))
+
+
 def test_results_hold_both_by_option(settings: dict[str, Any], features: Features) -> None:
     own = hospital(features, [*TRAIN, PLAIN, *CHOICES])
     refs = [
@@ -96,8 +104,18 @@ def test_results_hold_both_by_option(settings: dict[str, Any], features: Feature
         answer_baselines.fn(hospital="north", cases=own["cases"], library=own["library"], seed=0),
     ]
     assert {row.confidence for row in read_table(refs[-1].folder / "predictions.parquet", Prediction)} == {None}
-    scored = score_hospital.fn(hospital="north", predictions=refs)
+    scored = score_hospital.fn(hospital="north", cases=own["cases"], predictions=refs)
     told = json.loads((scored.folder / "scores.json").read_text())
+    shared = read_table(scored.folder / "outcomes.parquet", Outcome)
+    assert_no_text_of_a_patient(shared)
+    mine = [row for row in shared if row.configuration == "fed"]
+    closed = [row.correct for row in mine if row.kind == "closed"]
+    assert sum(closed) == told["tallies"]["fed"]["closed"]["correct"]
+    assert [row.choice for row in mine] == [int(row.kind == "closed") for row in mine]
+    assert {row.case: row.image for row in shared} == {row.case: row.image for row in mine}
+    assert len({row.case for row in mine}) == len(mine) == 4
+    assert all(0 <= row.confidence <= 1 for row in mine)
+    assert {row.confidence for row in shared if row.configuration == "majority"} == {None}
     about = dict.fromkeys(("settings", "dataset", "partition", "timings_s", "peak_memory_bytes"))
     results = assemble([told], [], about | {"run": "r", "split": {"disjoint": "none"}})
     everything = results["configurations"]["fed"]
@@ -115,7 +133,7 @@ def test_without_options_nothing_is_said_of_them(settings: dict[str, Any], featu
         predict.fn(**own, **settings, configuration=name, shown=NONE, blind=name != "fed")
         for name in ("fed", "text_only")
     ]
-    scored = score_hospital.fn(hospital="north", predictions=refs)
+    scored = score_hospital.fn(hospital="north", cases=own["cases"], predictions=refs)
     told = json.loads((scored.folder / "scores.json").read_text())
     assert set(told["tallies"]) == {"fed"}
     about = dict.fromkeys(("settings", "dataset", "partition", "timings_s", "peak_memory_bytes"))

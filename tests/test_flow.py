@@ -135,7 +135,7 @@ def test_a_study_leaves_results_of_the_documented_shape(first_run: Path, finishe
     assert set(results["baselines"]) == {"base", "majority", "question_only", "copy_nearest"}
     everything = results["configurations"]["fed+rag"]
     assert set(everything["closed"]) == {"n", "accuracy", "f1_macro"}
-    assert set(everything["open"]) == {"n", "exact_match", "bleu", "rouge_l", "token_recall"}
+    assert set(everything["open"]) == {"n", "exact_match", "bleu", "rouge_l", "token_recall", "f1"}
     assert set(everything["hospitals"]) == {"hospital-1", "hospital-2", "hospital-3"}
     assert sum(each["closed"]["n"] for each in everything["hospitals"].values()) == everything["closed"]["n"]
     assert [row["round"] for row in results["rounds"]] == [1, 2]

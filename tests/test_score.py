@@ -12,6 +12,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.bleu import BLEU
 from sklearn.metrics import accuracy_score, f1_score
 
+from tasks.evaluate.overlap import bleu_signatures
 from tasks.evaluate.score import (
     METRICS,
     OTHER,
@@ -19,7 +20,6 @@ from tasks.evaluate.score import (
     OpenRow,
     Row,
     Tally,
-    bleu_signatures,
     pool,
     score_row,
     scores,
@@ -69,7 +69,12 @@ def opened(prediction: str, reference: str) -> OpenRow:
         ("no left side", "left side", "left side", "(other)"),
         ("A", "A", "a", "a"),
         ("B", "A", "a", "(other)"),
-        ("包含", "不包含", "不包含", "(other)"),
+        ("包含", "不包含", "no", "yes"),
+        ("没有，看不到肿瘤", "没有", "no", "no"),
+        ("是的，有肿瘤", "有", "yes", "yes"),
+        ("不知道", "不是", "no", "(neither)"),
+        ("Yes", "是", "yes", "yes"),
+        ("正常", "不正常", "不正常", "(other)"),
         ("", "left side", "left side", "(other)"),
         ("", "yes", "yes", "(neither)"),
     ],
@@ -280,7 +285,7 @@ def test_published_references_score_one_against_themselves() -> None:
         kind: Kind = "closed" if case["answer_type"].strip() == "CLOSED" else "open"
         kinds[kind] += 1
         rows.append(score_row(str(case["answer"]), str(case["answer"]), kind))
-    assert all(row.correct if isinstance(row, ClosedRow) else row == OpenRow(1, 1, 1, 1) for row in rows)
+    assert all(row.correct if isinstance(row, ClosedRow) else row == OpenRow(1, 1, 1, 1, 1) for row in rows)
     perfect = {"n": kinds["open"], **dict.fromkeys(METRICS, 1)}
     assert scores(summarise(rows)) == {
         "closed": {"n": kinds["closed"], "accuracy": 1, "f1_macro": 1},

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tasks.evaluate.score import Tally, bleu_signatures, pool, scores
+from tasks.evaluate.overlap import bleu_signatures
+from tasks.evaluate.score import Tally, pool, scores
 
 SCHEMA_VERSION = 2
 BLIND = "text_only"

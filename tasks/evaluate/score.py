@@ -1,7 +1,7 @@
 """Scores of answers: a row for each question, a tally that a hospital may share, and the figures made of tallies.
 
-Closed questions are judged by exact match of the normalised text, yes/no ones by which of the two words the answer
-holds, and multiple choice by the option that it names. Open questions get exact match, BLEU, ROUGE-L and token recall.
+Closed questions are judged by exact match of the normalised text, yes/no ones by which of the two the answer says, and
+multiple choice by the option that it names. Open questions get exact match, BLEU, ROUGE-L, token recall and F1.
 A perfect answer scores 1 by every definition and a blank one 0. A case without a reference cannot be answered rightly.
 """
 
@@ -10,12 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenizers import Tokenizer
-from sacrebleu.metrics.bleu import BLEU
 from sklearn.metrics import f1_score
 
-from tasks.normalise import HAN, normalise, yes_no
+from tasks.evaluate.overlap import overlap
+from tasks.normalise import CHINESE, normalise, polarity, same
 from tasks.options import distinct, option_of
 from tasks.records import Kind
 
@@ -50,6 +48,12 @@ class OpenRow:
     bleu: float = 0.0
     rouge_l: float = 0.0
     token_recall: float = 0.0
+    f1: float = 0.0
+
+    @property
+    def correct(self) -> bool:
+        """Whether the answer is right: an exact match."""
+        return self.exact_match == 1
 
 
 Row = ClosedRow | OpenRow
@@ -97,81 +101,42 @@ class Tally:
         return cls(confusion, value["open"]["n"], sums, choices)
 
 
-class _Spaces(Tokenizer):
-    """For text whose tokens are already parted by spaces; rouge-score's own tokeniser drops all but a-z and 0-9."""
-
-    def tokenize(self, text: str) -> list[str]:
-        return text.split()
-
-
-# Smoothing is sacrebleu's default, `exp`: the k-th n-gram order that matches nothing counts as 1/2**k of one match.
-# Effective order leaves out the orders that the answer is too short to have.
-WESTERN = BLEU(tokenize="13a", effective_order=True)
-CHINESE = BLEU(tokenize="zh", effective_order=True)
-ROUGE = RougeScorer(["rougeL"], use_stemmer=False, tokenizer=_Spaces())
-
-
-def bleu_signatures() -> list[str]:
-    """How sacrebleu names the two BLEU settings in use: for references without and with Chinese characters."""
-    for metric in (WESTERN, CHINESE):
-        metric.sentence_score("a", ["a"])  # sacrebleu gives no signature before a first score
-    return [str(metric.get_signature()) for metric in (WESTERN, CHINESE)]
-
-
 def score_row(prediction: str, reference: str, kind: Kind, options: Sequence[str] = ()) -> Row:
     """Judge one answer. All strings are taken as they were written; any string is accepted.
 
     With `options` the answer is right where it names the option that the reference is, as `option_of` reads it.
     """
-    answer, gold = normalise(prediction), normalise(reference)
     if options:
-        return ClosedRow(gold, _choice_label(prediction, reference, gold, distinct(options)), choice=True)
+        return ClosedRow(*_choice_labels(prediction, reference, distinct(options)), choice=True)
     if kind == "closed":
-        return ClosedRow(gold, _closed_label(answer, gold))
-    return _open_row(answer, gold) if answer and gold else OpenRow()
+        return ClosedRow(*_closed_labels(prediction, reference))
+    return _open_row(prediction, reference)
 
 
-def _closed_label(answer: str, gold: str) -> str:
+def _closed_labels(prediction: str, reference: str) -> tuple[str, str]:
+    """Gold and predicted; a Chinese yes or no is the English one, so that both languages have one pair of labels."""
+    gold = normalise(reference)
+    gold = CHINESE.get(gold, gold)
     if gold in ("yes", "no"):
-        return yes_no(answer) or NEITHER
-    return answer if answer and answer in (gold, "yes", "no") else OTHER
+        return gold, polarity(prediction) or NEITHER
+    if gold and same(prediction, reference):
+        return gold, gold
+    answer = normalise(prediction)
+    return gold, answer if answer in ("yes", "no") else OTHER
 
 
-def _choice_label(prediction: str, reference: str, gold: str, options: Sequence[str]) -> str:
+def _choice_labels(prediction: str, reference: str, options: Sequence[str]) -> tuple[str, str]:
     named = option_of(prediction, options)
+    gold, label = _closed_labels(options[named] if named is not None else "", reference)
     if named is not None and named == option_of(reference, options):
-        return gold
-    label = _closed_label(normalise(options[named]) if named is not None else "", gold)
-    return OTHER if label == gold else label
+        return gold, gold
+    return gold, OTHER if label == gold else label
 
 
-def _open_row(answer: str, gold: str) -> OpenRow:
-    metric = CHINESE if HAN.search(gold) else WESTERN
-    answer_tokens, gold_tokens = metric.tokenizer(answer), metric.tokenizer(gold)
-    return OpenRow(
-        exact_match=float(answer == gold),
-        bleu=_exact(metric.sentence_score(answer, [gold]).score / 100),
-        rouge_l=_exact(ROUGE.score(gold_tokens, answer_tokens)["rougeL"].fmeasure),
-        token_recall=_exact(_token_recall(answer_tokens.split(), gold_tokens.split())),
-    )
-
-
-def _token_recall(answer: list[str], gold: list[str]) -> float:
-    """The share of the reference's tokens that the answer holds, a repeated token being asked for as often.
-
-    This is what LLaVA-Med reports as "open". Its run_eval.py counts a shared token as often as the answer repeats it,
-    so that repetition raises the score; here it does not. `gold` holds at least one token.
-    """
-    return (Counter(answer) & Counter(gold)).total() / len(gold)
-
-
-def _exact(score: float) -> float:
-    """The nearest multiple of 2**-32.
-
-    Floating-point sums of such numbers are exact up to two million rows, so a pooled score is the same bits however
-    the rows were shared out. It also takes away what makes sacrebleu's best score 100.00000000000004.
-    """
-    return round(score * 2**32) / 2**32
+def _open_row(prediction: str, reference: str) -> OpenRow:
+    shared = overlap(prediction, reference)
+    right = bool(normalise(reference)) and same(prediction, reference)
+    return OpenRow(float(right), shared.bleu, shared.rouge_l, shared.token_recall, shared.f1)
 
 
 def summarise(rows: Iterable[Row]) -> Tally:

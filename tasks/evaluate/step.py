@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tasks.records import Case, Neighbour, Prediction, read_table, write_table
+from tasks.records import Case, Neighbour, Outcome, Prediction, read_table, write_table
 from tasks.settings import EvaluationSettings, LoraSettings, ModelSettings, ShownSettings
 from tasks.step import Folder, stage
 from tasks.store import Ref
@@ -96,14 +96,17 @@ def _predictions(
 
 
 @stage("scores", area="shared", code=["evaluate", "normalise", "options"], title="score {hospital}")
-def score_hospital(folder: Folder, hospital: str, predictions: list[Ref]) -> None:
-    """Counts and sums over a hospital's answers, for each configuration: all that leaves the hospital."""
-    from tasks.evaluate.score import Row, score_row, summarise
+def score_hospital(folder: Folder, hospital: str, cases: Ref, predictions: list[Ref]) -> None:
+    """Counts and sums over a hospital's answers, and numbers of each answer: all that leaves the hospital of them."""
+    from tasks.evaluate.outcomes import judge, outcomes
+    from tasks.evaluate.score import Row, summarise
 
+    answers = [row for ref in predictions for row in read_table(ref.folder / "predictions.parquet", Prediction)]
+    rows = [judge(answer) for answer in answers]
     judged: dict[str, list[Row]] = {}
-    for ref in predictions:
-        for row in read_table(ref.folder / "predictions.parquet", Prediction):
-            judgement = score_row(row.prediction, row.reference, row.kind, row.options)
-            judged.setdefault(row.configuration, []).append(judgement)
-    tallies = {configuration: summarise(rows).to_json() for configuration, rows in judged.items()}
+    for answer, row in zip(answers, rows, strict=True):
+        judged.setdefault(answer.configuration, []).append(row)
+    tallies = {configuration: summarise(each).to_json() for configuration, each in judged.items()}
     folder.write_json("scores.json", {"hospital": hospital, "tallies": tallies})
+    with folder.open("outcomes.parquet") as sink:
+        write_table(sink, Outcome, outcomes(answers, rows, read_table(cases.folder / "cases.parquet", Case)))
