@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -15,6 +15,7 @@ from tasks.engine.prompt import Prompt
 from tasks.engine.vision import Features
 
 IGNORED = -100
+Value = TypeVar("Value")
 KEPT = 8192
 """Most tokenised prompts that are kept: some 5 kB each of a small model's prompts, as Python integers."""
 
@@ -64,18 +65,27 @@ def _digest(features: Features, prompt: Prompt) -> bytes:
 
 def _encode(base: Base, features: Features, prompts: Sequence[Prompt]) -> list[Example]:
     tokenizer, marks = base.tokenizer, _marks(base)
-    texts = [
-        base.family.text(tokenizer, base.config, [_plain_message(message, marks) for message in prompt.messages])
-        for prompt in prompts
-    ]
-    start = [tokenizer.bos_token_id] if base.family.begins and tokenizer.bos_token_id is not None else []
+    texts = [conversation(base, prompt.messages, marks) for prompt in prompts]
+    start = opening(base)
     ends = [_plain(prompt.answer, marks) + str(tokenizer.eos_token) for prompt in prompts]
     prompt_ids = _token_ids(tokenizer, texts)
     answer_ids = _token_ids(tokenizer, ends)
     return [
-        Example((*start, *_expand(base, features, ids, prompt.image_ids)), tuple(answer), prompt.image_ids)
+        Example((*start, *expand(base, features, ids, ids, prompt.image_ids)), tuple(answer), prompt.image_ids)
         for ids, answer, prompt in zip(prompt_ids, answer_ids, prompts, strict=True)
     ]
+
+
+def conversation(base: Base, messages: Sequence[Mapping[str, Any]], marks: re.Pattern[str] | None = None) -> str:
+    """The text of a prompt in the base's own format, one placeholder an image; what people wrote ends no turn in it."""
+    marks = marks or _marks(base)
+    return base.family.text(base.tokenizer, base.config, [_plain_message(message, marks) for message in messages])
+
+
+def opening(base: Base) -> list[int]:
+    """The token that stands before the conversation's text, where the family has one."""
+    first = base.tokenizer.bos_token_id
+    return [first] if base.family.begins and first is not None else []
 
 
 def _marks(base: Base) -> re.Pattern[str]:
@@ -103,14 +113,13 @@ def _token_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[lis
     return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
 
-def _expand(base: Base, features: Features, ids: list[int], image_ids: tuple[str, ...]) -> Iterator[int]:
-    """The ids, each image placeholder repeated for every token of its image."""
+def expand(
+    base: Base, features: Features, ids: Sequence[int], values: Sequence[Value], image_ids: Sequence[str]
+) -> Iterator[Value]:
+    """A value for each token of the text, repeated at an image's placeholder for every token of that image."""
     images = iter(image_ids)
-    for token in ids:
-        if token == base.image_token_id:
-            yield from [token] * features.tokens(next(images))
-        else:
-            yield token
+    for token, value in zip(ids, values, strict=True):
+        yield from [value] * (features.tokens(next(images)) if token == base.image_token_id else 1)
 
 
 def collate(base: Base, features: Features, examples: Sequence[Example], answers: bool) -> Batch:

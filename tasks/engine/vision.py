@@ -43,6 +43,11 @@ class Features:
         time, height, width = self.grids[image_id]
         return time * height * width // self.merge**2
 
+    def shape(self, image_id: str) -> tuple[int, int]:
+        """Rows and columns of an image's tokens; time, if there is any, counts as further rows."""
+        time, height, width = self.grids[image_id]
+        return time * height // self.merge, width // self.merge
+
     def pooled(self, image_ids: Sequence[str]) -> np.ndarray:
         """The mean feature of each image, `(n, d)` float32."""
         return torch.stack([self.of(image_id).float().mean(0) for image_id in image_ids]).cpu().numpy()

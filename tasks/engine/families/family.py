@@ -92,6 +92,10 @@ class Family(ABC):
                 f"{edge} x {edge} pixels only, found {max_pixels}: raise it or leave it out."
             )
 
+    def window(self, image_processor: Any, width: int, height: int) -> tuple[float, float, float, float]:
+        """What the tower sees of an image of that size: left, upper, right and lower edge, in its pixels."""
+        return 0, 0, width, height
+
     def merge(self, config: Any) -> int:
         """Patches of one token along each side."""
         return 1

@@ -45,6 +45,18 @@ class Llava(Family):
             return ()
         return ("[INST]", "[/INST]") if config.text_config.model_type == "mistral" else ("USER:", "ASSISTANT:")
 
+    def window(self, image_processor: Any, width: int, height: int) -> tuple[float, float, float, float]:
+        """The middle, where the processor crops."""
+        if not getattr(image_processor, "do_center_crop", False):
+            return 0, 0, width, height
+        size, crop = image_processor.size, image_processor.crop_size
+        if size.get("shortest_edge"):
+            across = down = min(width, height) / size["shortest_edge"]
+        else:
+            across, down = width / size["width"], height / size["height"]
+        half_width, half_height = (min(width, crop["width"] * across) / 2, min(height, crop["height"] * down) / 2)
+        return width / 2 - half_width, height / 2 - half_height, width / 2 + half_width, height / 2 + half_height
+
     def inputs(self, config: Any, rows: Rows) -> dict[str, Any]:
         """The features alone."""
         return encoded(rows.images)
