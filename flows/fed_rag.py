@@ -18,7 +18,7 @@ from tasks.engine.identity import identify
 from tasks.engine.step import compute_features, initial_adapter
 from tasks.errors import StudyError
 from tasks.evaluate.report import BLIND
-from tasks.evaluate.step import answer_baselines, predict, score_hospital
+from tasks.evaluate.step import answer_baselines, measure_reliance, predict, score_hospital
 from tasks.federate.step import average, take_update, train_hospital, train_together, validate_hospital
 from tasks.ingest.datasets import state
 from tasks.ingest.step import ingest
@@ -39,7 +39,7 @@ def fed_rag(study: Study = Study()) -> str:
     Returns the folder of the finished run.
     """
     model = identify(study.model.name, study.model.revision)
-    steps = Steps("study-progress", total=6 + prepares(study) + study.federation.rounds)
+    steps = Steps("study-progress", total=7 + prepares(study) + study.federation.rounds)
 
     dataset = ingest(settings=study.dataset, content=content(study), seed=study.seed)
     counts = dataset.manifest()["summary"]
@@ -65,6 +65,9 @@ def fed_rag(study: Study = Study()) -> str:
     scored = gather(score_hospital.map(hospital=hospitals, cases=cases, predictions=answered), hospitals)
     steps.done("answered and scored the test cases")
 
+    relied, counted = rely(study, own, adapter)
+    steps.done("asked again with altered prompts" if relied else "left out what answers rely on")
+
     made = [
         dataset,
         *([questions] if prepares(study) else []),
@@ -75,8 +78,10 @@ def fed_rag(study: Study = Study()) -> str:
         *libraries,
         *updates,
         *(ref for refs in answered for ref in refs),
+        *relied,
     ]
-    run = write_run(study, own | {"predictions": answered}, adapter, rounds, scored, made)
+    kept = own | {"predictions": answered} | ({"reliance": relied} if relied else {})
+    run = write_run(study, kept, adapter, rounds, scored, made, counted)
     page, *_ = write_pages(run)
     results = f"{(run / 'results.md').read_text(encoding='utf-8')}\nWith plots: `{page}`\n"
     create_markdown_artifact(markdown=results, key="results", description="Scores, beside what needs no model")
@@ -217,6 +222,20 @@ def evaluate(study: Study, own: dict[str, Any], adapters: Mapping[str, Ref]) -> 
     known = {name: own[name] for name in ("hospital", "cases", "library")}
     answered.append(gather(answer_baselines.map(**known, seed=unmapped(study.seed)), own["hospital"]))
     return [list(refs) for refs in zip(*answered, strict=True)]
+
+
+def rely(study: Study, own: dict[str, Any], adapter: Ref) -> tuple[list[Ref], list[Ref]]:
+    """Every hospital answers some test cases with altered prompts: its answers, and the counts that it shares of them.
+
+    Nothing where `evaluation.reliance` is 0.
+    """
+    if not study.evaluation.reliance:
+        return [], []
+    settings = {name: unmapped(getattr(study, name)) for name in ("model", "lora", "evaluation", "seed")}
+    asked = measure_reliance.map(**own, **settings, adapter=unmapped(adapter), shown=unmapped(study.retrieval.shown))
+    relied = gather(asked, own["hospital"])
+    counted = score_hospital.map(hospital=own["hospital"], predictions=[[ref] for ref in relied])
+    return relied, gather(counted, own["hospital"])
 
 
 def gather(futures: PrefectFutureList[Ref], hospitals: Sequence[str]) -> list[Ref]:

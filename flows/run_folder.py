@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import StudyError
+from tasks.evaluate.reliance import reliance_table
 from tasks.evaluate.report import assemble, markdown
 from tasks.settings import Study
 from tasks.store import ROOT, Ref, derived_seed, peak_memory, writing
@@ -20,6 +21,7 @@ def write_run(
     rounds: Sequence[Mapping[str, Any]],
     scored: Sequence[Ref],
     made: Sequence[Ref],
+    counted: Sequence[Ref] = (),
 ) -> Path:
     """Write `runs/<run>/` and point `latest` at it.
 
@@ -30,17 +32,19 @@ def write_run(
         rounds: one row a round.
         scored: what each hospital shared of its scores.
         made: every folder that went into the run, for its times and memory.
+        counted: what each hospital shared of its scores with altered prompts.
     """
     settings = study.model_dump(mode="json")
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{derived_seed(settings):08x}"
-    manifests = {ref.path: ref.manifest() for ref in [*made, *scored]}
+    manifests = {ref.path: ref.manifest() for ref in [*made, *scored, *counted]}
     source = next(manifest for path, manifest in manifests.items() if path.startswith("source/ingest"))
     dealt = next(manifest for path, manifest in manifests.items() if path.startswith("source/partition"))
     results = assemble(
-        [json.loads((ref.folder / "scores.json").read_text(encoding="utf-8")) for ref in scored],
+        [_scores(ref) for ref in scored],
         rounds,
         {
             "run": run,
+            "reliance": reliance_table(study.configuration, [_scores(ref) for ref in counted]),
             "settings": settings,
             "dataset": source["summary"],
             "partition": {name: value for name, value in dealt["summary"].items() if name != "split"},
@@ -56,6 +60,10 @@ def write_run(
         folder.write_json("references.json", _references(own, adapter))
     _point_latest(folder.ref.folder)
     return folder.ref.folder
+
+
+def _scores(ref: Ref) -> dict[str, Any]:
+    return json.loads((ref.folder / "scores.json").read_text(encoding="utf-8"))
 
 
 def open_run(run: Path) -> tuple[Study, dict[str, Any]]:

@@ -209,6 +209,8 @@ class EvaluationSettings(Settings):
     """Most tokens, prompts and answers, that the model holds at once."""
     max_new_tokens: int = Field(32, ge=1)
     """Longest answer, in tokens."""
+    reliance: int = Field(60, ge=0)
+    """Test cases of each hospital that are asked again with images, neighbours or words altered; 0 leaves it out."""
 
 
 class Study(Settings):

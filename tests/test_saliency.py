@@ -23,6 +23,7 @@ from tasks.engine.prompt import Prompt, build_blind_prompt, build_prompt
 from tasks.engine.vision import Features, encode_images, to_rgb
 from tasks.evaluate.saliency import as_map, attention_row, coverage, entropy, relevance_row, rollout_row, share_by_part
 from tasks.records import Image
+from tasks.settings import ShownSettings
 
 PICTURES = {image.id: image for image in IMAGES}
 SHOWN = [CASES[4], CASES[2]]
@@ -105,11 +106,26 @@ def test_every_token_of_a_prompt_is_told_what_it_is(tiny_base: Base, features: F
     assert text(RETRIEVED_TEXT).replace(" ", "") == "".join(written).replace(" ", "")
     assert not any(word in text(FORMAT) for word in ("nodule", "imaging", "body", "?"))
     assert [place.image_id for place in told.places] == list(example.image_ids)
-    assert [place.rank for place in told.places] == [1, 0, None]
+    assert [place.retrieved for place in told.places] == [True, True, False]
     for place in told.places:
-        kind = QUERY_IMAGE if place.rank is None else RETRIEVED_IMAGES
+        kind = RETRIEVED_IMAGES if place.retrieved else QUERY_IMAGE
         assert (told.parts[place.positions] == kind).all()
         assert (place.rows, place.columns) == features.shape(place.image_id)
+
+
+@every_family
+@pytest.mark.parametrize("show", ["images+text", "text"])
+def test_quoted_cases_are_told_from_the_question(tiny_base: Base, features: Features, show: Any) -> None:
+    how = ShownSettings(quote=True, show=show, order="nearest first", say_similarity=True)
+    quoting = build_prompt(ASKED, SHOWN, [0.9, 0.5], how)
+    (example,) = encode(tiny_base, features, [quoting])
+    told = layout(tiny_base, features, quoting)
+    ids = np.array(example.prompt_ids)
+    question, retrieved = (tiny_base.tokenizer.decode(ids[told.parts == part]) for part in (QUESTION, RETRIEVED_TEXT))
+    assert question.replace(" ", "").strip() == ASKED.question.replace(" ", "")
+    assert all(case.answer.split()[0] in retrieved for case in SHOWN[1:])
+    assert ASKED.question not in retrieved
+    assert [place.retrieved for place in told.places] == [True, True, False][-len(quoting.image_ids) :]
 
 
 @every_family

@@ -26,8 +26,8 @@ class Place:
     """Position of its first token."""
     rows: int
     columns: int
-    rank: int | None
-    """Of the retrieved case that brought it, 0 the nearest; None for the question's own image."""
+    retrieved: bool
+    """Whether a retrieved case brought it; else it is the question's own."""
 
     @property
     def positions(self) -> slice:
@@ -61,7 +61,7 @@ def layout(base: Base, features: Features, prompt: Prompt) -> Layout:
     images = np.array([*(-1 for _ in start), *expand(base, features, ids, numbered, prompt.image_ids)])
     places = tuple(_places(features, prompt, images))
     for place in places:
-        parts[place.positions] = QUERY_IMAGE if place.rank is None else RETRIEVED_IMAGES
+        parts[place.positions] = RETRIEVED_IMAGES if place.retrieved else QUERY_IMAGE
     return Layout(parts, places)
 
 
@@ -69,18 +69,18 @@ def _places(features: Features, prompt: Prompt, images: NDArray[np.int_]) -> Ite
     last = len(prompt.image_ids) - 1
     for number, image_id in enumerate(prompt.image_ids):
         start = int(np.flatnonzero(images == number)[0])
-        # The nearest case stands next to the question.
-        yield Place(image_id, start, *features.shape(image_id), None if number == last else last - 1 - number)
+        yield Place(image_id, start, *features.shape(image_id), retrieved=number < last)
 
 
 def _spans(base: Base, prompt: Prompt) -> tuple[str, list[tuple[int, int, int]]]:
     """The conversation, and what people wrote in it: first character, one past the last, and part."""
-    written = "".join(part.get("text", "") for message in prompt.messages for part in message["content"])
+    texts = [part["text"] for message in prompt.messages for part in message["content"] if "text" in part]
+    written = "".join(texts)
     first, last = [chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in written][:2]
     marked = conversation(base, [_marked(message, first, last) for message in prompt.messages])
     spans: list[tuple[int, int, int]] = []
     text = ""
-    kinds = [RETRIEVED_TEXT] * (len(prompt.messages) - 1) + [QUESTION]
+    kinds = [RETRIEVED_TEXT] * (len(texts) - 1) + [QUESTION]
     for kind, piece in zip([None, *kinds], marked.split(first), strict=True):
         inside, _, after = piece.rpartition(last)
         if kind is not None:

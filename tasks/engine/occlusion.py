@@ -109,7 +109,7 @@ def occlude_parts(
     together = _joined(features, example, encode_images(base, list(blanks.values()))) if blanks else features
     changed: dict[int, Example] = {}
     for part in (QUERY_IMAGE, RETRIEVED_IMAGES):
-        chosen = [number for number, each in enumerate(told.places) if (each.rank is None) == (part == QUERY_IMAGE)]
+        chosen = [number for number, each in enumerate(told.places) if each.retrieved == (part == RETRIEVED_IMAGES)]
         if chosen:
             changed[part] = _with_image(example, chosen, [blanks[example.image_ids[each]].id for each in chosen])
     for part in (RETRIEVED_TEXT, QUESTION):

@@ -37,7 +37,7 @@ def assemble(
         shared: each hospital's `scores.json`.
         rounds: one row a round, in order.
         about: what is known of the run itself: `run`, `settings`, `dataset`, `partition`, `split`,
-            `timings_s`, `peak_memory_bytes`.
+            `timings_s`, `peak_memory_bytes`, and `reliance` where it was measured.
     """
     table = score_table(shared)
     return {
@@ -46,6 +46,7 @@ def assemble(
         "configurations": {name: row for name, row in table.items() if name not in BASELINES},
         "baselines": {name: table[name] for name in BASELINES if name in table},
         "rounds": list(rounds),
+        "reliance": about.get("reliance", {}),
         "dataset": about["dataset"],
         "partition": about["partition"],
         "split": about["split"],
@@ -84,6 +85,15 @@ def hospital_rows(results: Mapping[str, Any], configuration: str) -> list[tuple[
     return _rows(results["configurations"][configuration]["hospitals"].items())
 
 
+def reliance_rows(told: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A configuration's entry of `results["reliance"]` as text: headings, then a row an alteration of the prompt."""
+    rows = [
+        (name.replace("_", " "), *(_cell(row[field]) for field in ("closed", "open", "score", "kept")), row["meaning"])
+        for name, row in told["alterations"].items()
+    ]
+    return [(f"of {told['n']} test cases", "closed accuracy", "open exact", "all", "kept", "what is changed"), *rows]
+
+
 def _rows(named: Iterable[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, ...]]:
     named = list(named)
     kinds = [kind for kind in COLUMNS if any(row[kind]["n"] for _, row in named)]
@@ -107,6 +117,8 @@ def markdown(results: Mapping[str, Any]) -> str:
     ]
     for name in results["configurations"]:
         parts += [f"## {name} by hospital", _markdown_table(hospital_rows(results, name))]
+    for name, told in results["reliance"].items():
+        parts += [f"## What {name} relies on", told["sentence"], _markdown_table(reliance_rows(told))]
     losses = [
         (str(row["round"]), f"{row['train_loss']:.4f}", "-" if row["eval_loss"] is None else f"{row['eval_loss']:.4f}")
         for row in results["rounds"]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tasks.records import Case, Neighbour, Outcome, Prediction, read_table, write_table
+from tasks.records import Case, Neighbour, Outcome, Prediction, read_images, read_table, write_table
 from tasks.settings import EvaluationSettings, LoraSettings, ModelSettings, ShownSettings
 from tasks.step import Folder, stage
 from tasks.store import Ref
@@ -59,6 +59,71 @@ def predict(
         rows = _predictions(configuration, hospital, test, texts, ids)
         sure = [answer.confidence for answer in answers]
         write_table(sink, Prediction, [replace(row, confidence=each) for row, each in zip(rows, sure, strict=True)])
+
+
+@stage(
+    "reliance",
+    area="hospitals/{hospital}",
+    code=["evaluate", "engine", "normalise", "options"],
+    title="reliance {hospital}",
+)
+def measure_reliance(
+    folder: Folder,
+    hospital: str,
+    cases: Ref,
+    features: Ref,
+    library: Ref,
+    adapter: Ref,
+    model: ModelSettings,
+    lora: LoraSettings,
+    evaluation: EvaluationSettings,
+    shown: ShownSettings,
+    seed: int,
+) -> None:
+    """The adapter's answers to some of a hospital's test cases, as they are and with each alteration of the prompt.
+
+    `predictions.parquet` holds them under the alteration's name as configuration.
+    """
+    from tasks.engine.adapter import load_state
+    from tasks.engine.batch import encode
+    from tasks.engine.generate import generate
+    from tasks.engine.hospital import open_hospital
+    from tasks.engine.prompt import build_prompt
+    from tasks.engine.shared import shared_engine
+    from tasks.engine.vision import encode_images, gather_features
+    from tasks.evaluate.reliance import alter, as_asked, sample, stand_ins
+
+    own = open_hospital(cases.folder, features.folder, library.folder)
+    test = sample([case for case in own.cases if case.split == "test"], evaluation.reliance, seed)
+    asked = as_asked(test, own.prompts(test, shown), own.cases, own.neighbours)
+    changed = [(name, each) for name, rows in alter(asked, own.cases, seed).items() for each in rows]
+    wanted = {case.image_id for case in test}
+    images = [image for image in read_images(cases.folder / "images.parquet") if image.id in wanted]
+    with shared_engine(model, lora) as engine:
+        engine.switch(load_state(adapter.folder))
+        others = encode_images(engine.base, stand_ins(images, seed))
+        seen = {case.image_id for _, each in changed for case in (each.case, *each.shown)} - others.starts.keys()
+        places = {image_id: (own.features, image_id) for image_id in seen}
+        together = gather_features(places | {image_id: (others, image_id) for image_id in others.starts})
+        answers = generate(
+            engine,
+            together,
+            encode(
+                engine.base,
+                together,
+                [build_prompt(each.case, each.shown, each.similarities, shown) for _, each in changed],
+            ),
+            tokens=evaluation.tokens_per_pass,
+            max_new_tokens=evaluation.max_new_tokens,
+            title=f"reliance {hospital}",
+        )
+    rows = [
+        replace(row, confidence=answer.confidence)
+        for (name, each), answer in zip(changed, answers, strict=True)
+        for row in _predictions(name, hospital, [each.case], [answer.text], [tuple(c.id for c in each.shown)])
+    ]
+    with folder.open("predictions.parquet") as sink:
+        write_table(sink, Prediction, rows)
 
 
 @stage("baselines", area="hospitals/{hospital}", code=["evaluate", "blind", "normalise"], title="baselines {hospital}")

@@ -1,0 +1,241 @@
+"""Does it look? The same questions again, with one thing of the prompt changed that an honest answer hangs on."""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from tasks.engine.prompt import Prompt
+from tasks.evaluate.score import Tally, pool
+from tasks.normalise import HAN, normalise
+from tasks.records import Case, Image, Neighbour
+from tasks.store import derived_seed
+
+AS_IS = "as_is"
+BLANK, NOISE, SWAPPED = "image_blank", "image_noise", "image_swapped"
+REMOVED, OTHERS, FLIPPED = "neighbours_removed", "neighbours_shuffled", "neighbours_flipped"
+WORDS = "question_shuffled"
+MEANINGS = {
+    AS_IS: "nothing is changed",
+    BLANK: "the question's image in its own mean colour",
+    NOISE: "noise in its place",
+    SWAPPED: "another of the hospital's images in its place, of the same modality where there is one",
+    REMOVED: "no retrieved case",
+    OTHERS: "the retrieved cases of another question",
+    FLIPPED: "the retrieved cases with wrong answers",
+    WORDS: "the question's words in random order",
+}
+"""What each alteration changes; the retrieved cases keep their images in all of them."""
+IGNORES = 0.8
+"""A model that keeps this share of its score with a blank image is said to ignore images."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question and what is shown with it."""
+
+    case: Case
+    shown: tuple[Case, ...]
+    """Retrieved cases, nearest first."""
+    similarities: tuple[float, ...] = ()
+    """Of the retrieved cases."""
+
+
+def as_asked(
+    test: Sequence[Case], prompts: Sequence[Prompt], cases: Iterable[Case], neighbours: Iterable[Neighbour]
+) -> list[Asked]:
+    """Some cases with what their prompts show of a hospital's cases."""
+    by_id = {case.id: case for case in cases}
+    near = {(each.case_id, each.neighbour_id): each.similarity for each in neighbours}
+    return [
+        Asked(
+            case,
+            tuple(by_id[shown] for shown in prompt.shown_ids),
+            tuple(near[case.id, shown] for shown in prompt.shown_ids),
+        )
+        for case, prompt in zip(test, prompts, strict=True)
+    ]
+
+
+def sample(cases: Sequence[Case], most: int, seed: int) -> list[Case]:
+    """At most so many of the cases, drawn at random, in their order."""
+    if len(cases) <= most:
+        return list(cases)
+    chosen = np.random.default_rng(derived_seed(seed, "sample")).choice(len(cases), most, replace=False)
+    return [cases[place] for place in sorted(chosen.tolist())]
+
+
+def alter(asked: Sequence[Asked], cases: Sequence[Case], seed: int) -> dict[str, list[Asked]]:
+    """All alterations of some questions, each with its questions in their order.
+
+    Blank and noise images are named by `blank_id` and `noise_id`. Those of the neighbours are left out where no
+    question has any.
+
+    Args:
+        asked: the questions as they are.
+        cases: all of the hospital's, from which other images and wrong answers are taken.
+        seed: every random choice follows from it.
+    """
+    swaps = _swaps([each.case for each in asked], cases, seed)
+    answers = _Answers(cases)
+    rng = np.random.default_rng(derived_seed(seed, "reliance"))
+    found = {
+        AS_IS: list(asked),
+        BLANK: [_with_image(each, blank_id(each.case.image_id)) for each in asked],
+        NOISE: [_with_image(each, noise_id(each.case.image_id)) for each in asked],
+        SWAPPED: [_with_image(each, swaps[each.case.image_id]) for each in asked],
+    }
+    if any(each.shown for each in asked):
+        found[REMOVED] = [replace(each, shown=(), similarities=()) for each in asked]
+        found[OTHERS] = _others(asked, rng)
+        found[FLIPPED] = [
+            replace(each, shown=tuple(replace(case, answer=answers.wrong(case, rng)) for case in each.shown))
+            for each in asked
+        ]
+    found[WORDS] = [replace(each, case=replace(each.case, question=mix(each.case.question, rng))) for each in asked]
+    return found
+
+
+def _with_image(asked: Asked, image_id: str) -> Asked:
+    return replace(asked, case=replace(asked.case, image_id=image_id))
+
+
+def blank_id(image_id: str) -> str:
+    """Id of an image's blank form."""
+    return f"{image_id} blank"
+
+
+def noise_id(image_id: str) -> str:
+    """Id of the noise in an image's place."""
+    return f"{image_id} noise"
+
+
+def stand_ins(images: Iterable[Image], seed: int) -> list[Image]:
+    """For each image, one of its size in its mean colour, and one of uniform noise that follows from the seed."""
+    from tasks.engine.occlusion import cover  # torch is imported where something is computed
+
+    made = []
+    for image in images:
+        made.append(cover(image, [(0, 0, image.width, image.height)], blank_id(image.id)))
+        rng = np.random.default_rng(derived_seed(seed, "noise", image.id))
+        sink = io.BytesIO()
+        PIL.Image.fromarray(rng.integers(0, 256, (image.height, image.width, 3), dtype=np.uint8)).save(sink, "PNG")
+        made.append(Image(noise_id(image.id), sink.getvalue(), image.width, image.height))
+    return made
+
+
+def _swaps(asked: Sequence[Case], cases: Sequence[Case], seed: int) -> dict[str, str]:
+    """Another image for each: of the same modality and another group where there is one; itself if it is alone."""
+    known = {case.image_id: case for case in cases}
+    swaps = {}
+    for image_id, case in {case.image_id: case for case in asked}.items():
+        others = [other for other in known.values() if other.image_id != image_id]
+        same = [other for other in others if other.modality == case.modality] or others
+        apart = [other for other in same if other.group is None or other.group != case.group] or same
+        rng = np.random.default_rng(derived_seed(seed, "swap", image_id))
+        swaps[image_id] = apart[int(rng.integers(len(apart)))].image_id if apart else image_id
+    return swaps
+
+
+def _others(asked: Sequence[Asked], rng: np.random.Generator) -> list[Asked]:
+    """Each question with another one's retrieved cases, never with one of its own image."""
+    order = rng.permutation(len(asked))
+    turned = np.roll(order, 1)
+    partner = dict(zip(order.tolist(), turned.tolist(), strict=True))
+    return [_with_shown(each, asked[partner[place]]) for place, each in enumerate(asked)]
+
+
+def _with_shown(asked: Asked, other: Asked) -> Asked:
+    kept = [place for place, case in enumerate(other.shown) if case.image_id != asked.case.image_id]
+    near = tuple(other.similarities[place] for place in kept) if other.similarities else ()
+    return replace(asked, shown=tuple(other.shown[place] for place in kept), similarities=near)
+
+
+class _Answers:
+    """The answers that a hospital's training cases give, to take wrong ones from."""
+
+    def __init__(self, cases: Iterable[Case]) -> None:
+        self._by_topic: dict[tuple[str, str | None], dict[str, None]] = {}
+        for case in cases:
+            if case.split == "train":
+                for topic in (case.topic, None):
+                    self._by_topic.setdefault((case.kind, topic), {})[case.answer] = None
+
+    def wrong(self, case: Case, rng: np.random.Generator) -> str:
+        """No for yes and yes for no, another option, or another answer to questions of its topic, else of its kind."""
+        right = normalise(case.answer)
+        if right in ("yes", "no"):
+            return "no" if right == "yes" else "yes"
+        for known in (case.options, self._by_topic.get((case.kind, case.topic), ()), self._all(case)):
+            others = [answer for answer in known if normalise(answer) != right]
+            if others:
+                return others[int(rng.integers(len(others)))]
+        return "no"
+
+    def _all(self, case: Case) -> Iterable[str]:
+        return self._by_topic.get((case.kind, None), ())
+
+
+def mix(question: str, rng: np.random.Generator) -> str:
+    """The question's words, or its characters where it is Chinese, in another order if there is one."""
+    words, between = (list(question), "") if HAN.search(question) else (question.split(), " ")
+    if len(set(words)) < 2:
+        return question
+    while (mixed := [words[place] for place in rng.permutation(len(words))]) == words:
+        pass
+    return between.join(mixed)
+
+
+def reliance_table(configuration: str, shared: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """By configuration: the summary over all hospitals, and that of each under `hospitals`.
+
+    `shared` is each hospital's `scores.json` of its answers with altered prompts; empty where none was asked.
+    """
+    if not shared:
+        return {}
+    of = {each["hospital"]: {n: Tally.from_json(t) for n, t in each["tallies"].items()} for each in shared}
+    names = {name for tallies in of.values() for name in tallies}
+    pooled = {name: pool(tallies[name] for tallies in of.values() if name in tallies) for name in names}
+    hospitals = {hospital: summarise_reliance(hospital, tallies) for hospital, tallies in of.items()}
+    return {configuration: summarise_reliance(configuration, pooled) | {"hospitals": hospitals}}
+
+
+def summarise_reliance(configuration: str, tallies: Mapping[str, Tally]) -> dict[str, Any]:
+    """What a configuration's score hangs on, from the tallies of each alteration, over all hospitals or of one.
+
+    `score` is the share of all questions answered rightly: closed accuracy and open exact match together. `kept` is the
+    share of the unaltered score that is left; None where nothing was right in the first place.
+    """
+    score = {name: _score(tally) for name, tally in tallies.items()}
+    kept = {name: value / score[AS_IS] if score[AS_IS] else None for name, value in score.items()}
+    blank = kept[BLANK]
+    return {
+        "n": tallies[AS_IS].closed + tallies[AS_IS].open,
+        "alterations": {
+            name: {
+                "meaning": meaning,
+                "closed": tallies[name].correct / tallies[name].closed if tallies[name].closed else None,
+                "open": tallies[name].sums["exact_match"] / tallies[name].open if tallies[name].open else None,
+                "score": score[name],
+                "kept": kept[name],
+            }
+            for name, meaning in MEANINGS.items()
+            if name in tallies
+        },
+        "ignores_images": None if blank is None else blank >= IGNORES,
+        "sentence": _sentence(configuration, blank),
+    }
+
+
+def _score(tally: Tally) -> float:
+    return (tally.correct + tally.sums["exact_match"]) / max(tally.closed + tally.open, 1)
+
+
+def _sentence(configuration: str, kept: float | None) -> str:
+    if kept is None:
+        return f"{configuration} answers nothing rightly: whether it ignores images cannot be told."
+    told = f"{configuration} keeps {kept:.0%} of its score with a blank image"
+    return f"{told}: it ignores images." if kept >= IGNORES else f"{told}: it does not ignore images."
