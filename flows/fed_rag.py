@@ -231,7 +231,9 @@ def rely(study: Study, own: dict[str, Any], adapter: Ref) -> tuple[list[Ref], li
     """
     if not study.evaluation.reliance:
         return [], []
-    settings = {name: unmapped(getattr(study, name)) for name in ("model", "lora", "evaluation", "seed")}
+    settings: dict[str, Any] = {
+        name: unmapped(getattr(study, name)) for name in ("model", "lora", "evaluation", "seed")
+    }
     asked = measure_reliance.map(**own, **settings, adapter=unmapped(adapter), shown=unmapped(study.retrieval.shown))
     relied = gather(asked, own["hospital"])
     counted = score_hospital.map(hospital=own["hospital"], predictions=[[ref] for ref in relied])
