@@ -236,7 +236,7 @@ def rely(study: Study, own: dict[str, Any], adapter: Ref) -> tuple[list[Ref], li
     }
     asked = measure_reliance.map(**own, **settings, adapter=unmapped(adapter), shown=unmapped(study.retrieval.shown))
     relied = gather(asked, own["hospital"])
-    counted = score_hospital.map(hospital=own["hospital"], predictions=[[ref] for ref in relied])
+    counted = score_hospital.map(hospital=own["hospital"], cases=own["cases"], predictions=[[ref] for ref in relied])
     return relied, gather(counted, own["hospital"])
 
 
