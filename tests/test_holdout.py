@@ -4,7 +4,7 @@ from engine_samples import case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.federate.holdout import split_holdout
+from tasks.holdout import split_holdout
 from tasks.records import Case
 
 SPLITS = st.sampled_from(["train", "train", "train", "validation", "test"])

@@ -12,7 +12,12 @@ from tasks.step import Folder, stage
 from tasks.store import Ref, derived_seed
 
 
-@stage("update", area="shared", code=["federate", "engine", "options"], title="train {hospital} round {round_number}")
+@stage(
+    "update",
+    area="shared",
+    code=["federate", "engine", "holdout", "options"],
+    title="train {hospital} round {round_number}",
+)
 def train_hospital(
     folder: Folder,
     hospital: str,
@@ -32,7 +37,7 @@ def train_hospital(
     from tasks.engine.hospital import open_hospital
     from tasks.engine.shared import shared_engine
     from tasks.engine.train import train
-    from tasks.federate.holdout import split_holdout
+    from tasks.holdout import split_holdout
 
     own = open_hospital(cases.folder, features.folder, library.folder)
     training, _ = split_holdout(own.cases, federation.holdout, seed)
@@ -62,7 +67,9 @@ def _write_update(folder: Folder, place: str, files: Mapping[str, bytes], update
     folder.write_json(f"{place}update.json", told)
 
 
-@stage("updates", area="shared", code=["federate", "engine", "options"], title="train all, round {round_number}")
+@stage(
+    "updates", area="shared", code=["federate", "engine", "holdout", "options"], title="train all, round {round_number}"
+)
 def train_together(
     folder: Folder,
     hospital: list[str],
@@ -82,7 +89,7 @@ def train_together(
     from tasks.engine.hospital import open_hospital
     from tasks.engine.shared import shared_engine
     from tasks.engine.stacked import Client, train_stacked
-    from tasks.federate.holdout import split_holdout
+    from tasks.holdout import split_holdout
 
     owned = [open_hospital(*(ref.folder for ref in refs)) for refs in zip(cases, features, library, strict=True)]
     training = [split_holdout(each.cases, federation.holdout, seed)[0] for each in owned]
@@ -142,7 +149,7 @@ def average(folder: Folder, updates: list[Ref], round_number: int) -> None:
 @stage(
     "validation",
     area="shared",
-    code=["federate", "engine", "options"],
+    code=["federate", "engine", "holdout", "options"],
     title="validate {hospital} round {round_number}",
 )
 def validate_hospital(
@@ -164,7 +171,7 @@ def validate_hospital(
     from tasks.engine.hospital import open_hospital
     from tasks.engine.shared import shared_engine
     from tasks.engine.train import mean_loss
-    from tasks.federate.holdout import split_holdout
+    from tasks.holdout import split_holdout
 
     own = open_hospital(cases.folder, features.folder, library.folder)
     _, held_out = split_holdout(own.cases, federation.holdout, seed)

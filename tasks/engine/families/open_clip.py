@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,26 @@ WEIGHTS = "open_clip_model.safetensors"
 PUBLISHED = "open_clip_pytorch_model.bin"
 
 
-def read_open_clip(folder: Path) -> tuple[Any, Mapping[str, "torch.Tensor"], Any]:
-    """Configuration, tensors and image processor of the vision tower in an open_clip folder.
+@dataclass(frozen=True)
+class OpenClip:
+    """What an open_clip folder's configuration says that its tensors do not."""
 
-    Raises StudyError where a file is missing or damaged, or holds another model.
+    heads: int
+    """Attention heads of the vision tower."""
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    """Of each colour, from 0 to 1: what pixels are scaled by."""
+    context: int
+    """Most tokens of a text."""
+
+
+def read_checkpoint(folder: Path) -> tuple[OpenClip, Mapping[str, "torch.Tensor"]]:
+    """Configuration and all tensors of an open_clip folder.
+
+    Raises StudyError where a file is missing or damaged, or the vision tower is no ViT of timm.
     """
     import torch
     from safetensors.torch import load_file
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     try:
         settings = json.loads((folder / OPEN_CLIP).read_text(encoding="utf-8"))
@@ -33,6 +46,8 @@ def read_open_clip(folder: Path) -> tuple[Any, Mapping[str, "torch.Tensor"], Any
         else:  # all that is published; read as tensors and nothing else
             state = torch.load(folder / PUBLISHED, map_location="cpu", weights_only=True, mmap=True)
         name, colours = settings["model_cfg"]["vision_cfg"]["timm_model_name"], settings["preprocess_cfg"]
+        mean, std = tuple(colours["mean"]), tuple(colours["std"])
+        context = int(settings["model_cfg"].get("text_cfg", {}).get("context_length", 256))
     except OURS:
         raise
     except Exception as error:  # each reader has its own kinds
@@ -41,13 +56,24 @@ def read_open_clip(folder: Path) -> tuple[Any, Mapping[str, "torch.Tensor"], Any
             f"Expected an open_clip model in {folder} ({OPEN_CLIP}, and {WEIGHTS} or {PUBLISHED}), found one that does "
             f"not load ({first}): download it again."
         ) from None
-    config, tower = convert_trunk(state, _heads(name))
+    return OpenClip(_heads(name), mean, std, context), state
+
+
+def read_open_clip(folder: Path) -> tuple[Any, Mapping[str, "torch.Tensor"], Any]:
+    """Configuration, tensors and image processor of the vision tower in an open_clip folder.
+
+    Raises StudyError where a file is missing or damaged, or holds another model.
+    """
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    settings, state = read_checkpoint(folder)
+    config, tower = convert_trunk(state, settings.heads)
     edge = config.image_size
     processor = CLIPImageProcessorPil(
         size={"shortest_edge": edge},
         crop_size={"height": edge, "width": edge},
-        image_mean=colours["mean"],
-        image_std=colours["std"],
+        image_mean=settings.mean,
+        image_std=settings.std,
     )
     return config, tower, processor
 
