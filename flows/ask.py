@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +17,13 @@ from tasks.engine.shared import shared_engine
 from tasks.engine.shown import choose
 from tasks.engine.vision import FEATURES, Features, encode_images, gather_features, load_features
 from tasks.errors import StudyError
+from tasks.evaluate.abstain import conformal_threshold
 from tasks.ingest.pictures import read_image
-from tasks.records import Case, Image, read_table
+from tasks.records import Case, Image, Prediction, read_table
 from tasks.retrieve.diversity import CANDIDATES, diversify
 from tasks.retrieve.encoder import Encoder
 from tasks.retrieve.library import Library, index_from_bytes
-from tasks.settings import RetrievalSettings
+from tasks.settings import RetrievalSettings, Study
 from tasks.store import ROOT
 
 ASKED = "asked"
@@ -35,6 +37,8 @@ class Reply:
     text: str
     confidence: float
     """Mean probability of the answer's tokens, from 0 to 1."""
+    threshold: float
+    """Confidence below which the study's `evaluation.coverage` withholds an answer; 0 where all are given."""
     shown: tuple[tuple[float, Case], ...]
     """Similarity and case of each retrieved case, nearest first."""
 
@@ -69,7 +73,14 @@ def answer(run: Path, hospital: str, image: Path, question: str) -> Reply:
             tokens=answering.tokens_per_pass,
             max_new_tokens=answering.max_new_tokens,
         )
-    return Reply(given.text, given.confidence, shown)
+    return Reply(given.text, given.confidence, _threshold(study, places), shown)
+
+
+def _threshold(study: Study, places: Mapping[str, Any]) -> float:
+    if study.evaluation.coverage == 1:
+        return 0.0
+    held_out = read_table(ROOT / places["calibration"] / "predictions.parquet", Prediction)
+    return conformal_threshold([row.confidence or 0.0 for row in held_out], study.evaluation.coverage)
 
 
 def _retrieve(

@@ -154,8 +154,13 @@ def ask(
         table.add_row(f"{similarity:.3f}", *map(escape, (case.id, case.image_id, case.question, case.answer)))
     if reply.shown:
         console.print(table)
-    console.print(f"[bold]{escape(reply.text) or '(no answer)'}[/bold]")
-    console.print(f"[dim]mean probability of the answer's tokens: {reply.confidence:.2f}[/dim]")
+    sure = f"mean probability of the answer's tokens: {reply.confidence:.2f}"
+    if reply.confidence < reply.threshold:
+        console.print("[bold](answer withheld: the model is not sure enough)[/bold]")
+        sure += f", below the {reply.threshold:.2f} from which evaluation.coverage lets answers be given"
+    else:
+        console.print(f"[bold]{escape(reply.text) or '(no answer)'}[/bold]")
+    console.print(f"[dim]{sure}[/dim]")
 
 
 RunFolder = Annotated[Path, typer.Argument(metavar="[RUN]", help="Folder of a run; the newest one if not given.")]

@@ -18,7 +18,14 @@ from tasks.engine.identity import identify
 from tasks.engine.step import compute_features, initial_adapter
 from tasks.errors import StudyError
 from tasks.evaluate.report import BLIND
-from tasks.evaluate.step import answer_baselines, measure_reliance, predict, score_hospital
+from tasks.evaluate.step import (
+    answer_baselines,
+    answer_held_out,
+    count_withheld,
+    measure_reliance,
+    predict,
+    score_hospital,
+)
 from tasks.federate.step import average, take_update, train_hospital, train_together, validate_hospital
 from tasks.ingest.datasets import state
 from tasks.ingest.step import ingest
@@ -65,6 +72,7 @@ def fed_rag(study: Study = Study()) -> str:
     scored = gather(score_hospital.map(hospital=hospitals, cases=cases, predictions=answered), hospitals)
     steps.done("answered and scored the test cases")
 
+    held_out, withheld = calibrate(study, own, answered, adapter)
     relied, counted = rely(study, own, adapter)
     steps.done("asked again with altered prompts" if relied else "left out what answers rely on")
 
@@ -79,9 +87,12 @@ def fed_rag(study: Study = Study()) -> str:
         *updates,
         *(ref for refs in answered for ref in refs),
         *relied,
+        *held_out,
+        *withheld,
     ]
-    kept = own | {"predictions": answered} | ({"reliance": relied} if relied else {})
-    run = write_run(study, kept, adapter, rounds, scored, made, counted)
+    kept = own | {"predictions": answered}
+    kept |= {name: refs for name, refs in (("reliance", relied), ("calibration", held_out)) if refs}
+    run = write_run(study, kept, adapter, rounds, scored, made, counted, withheld)
     page, *_ = write_pages(run)
     results = f"{(run / 'results.md').read_text(encoding='utf-8')}\nWith plots: `{page}`\n"
     create_markdown_artifact(markdown=results, key="results", description="Scores, beside what needs no model")
@@ -201,7 +212,7 @@ def evaluate(study: Study, own: dict[str, Any], adapters: Mapping[str, Ref]) -> 
 
     Where some are multiple choice, the trained adapter answers these without the image as well.
     """
-    settings: dict[str, Any] = {name: unmapped(getattr(study, name)) for name in ("model", "lora", "evaluation")}
+    settings = _answering(study)
     asked = [(configuration, adapter, False) for configuration, adapter in adapters.items()]
     if any(ref.manifest()["summary"]["test_choices"] for ref in own["cases"]):
         asked.append((BLIND, adapters[study.configuration], True))
@@ -212,7 +223,6 @@ def evaluate(study: Study, own: dict[str, Any], adapters: Mapping[str, Ref]) -> 
                 **settings,
                 configuration=unmapped(configuration),
                 adapter=unmapped(adapter),
-                shown=unmapped(study.retrieval.shown),
                 blind=unmapped(blind),
             ),
             own["hospital"],
@@ -231,13 +241,45 @@ def rely(study: Study, own: dict[str, Any], adapter: Ref) -> tuple[list[Ref], li
     """
     if not study.evaluation.reliance:
         return [], []
-    settings: dict[str, Any] = {
-        name: unmapped(getattr(study, name)) for name in ("model", "lora", "evaluation", "seed")
-    }
-    asked = measure_reliance.map(**own, **settings, adapter=unmapped(adapter), shown=unmapped(study.retrieval.shown))
+    drawn: dict[str, Any] = {"count": unmapped(study.evaluation.reliance), "seed": unmapped(study.seed)}
+    asked = measure_reliance.map(**own, **_answering(study), **drawn, adapter=unmapped(adapter))
     relied = gather(asked, own["hospital"])
     counted = score_hospital.map(hospital=own["hospital"], cases=own["cases"], predictions=[[ref] for ref in relied])
     return relied, gather(counted, own["hospital"])
+
+
+def calibrate(
+    study: Study, own: dict[str, Any], answered: Sequence[list[Ref]], adapter: Ref
+) -> tuple[list[Ref], list[Ref]]:
+    """Each hospital's answers to its held-out cases, and what it shares of those to test cases that it would withhold.
+
+    Nothing where `evaluation.coverage` is 1.
+    """
+    if study.evaluation.coverage == 1:
+        return [], []
+    chosen: dict[str, Any] = {"configuration": unmapped(study.configuration)}
+    holdout: dict[str, Any] = {"holdout": unmapped(study.federation.holdout), "seed": unmapped(study.seed)}
+    asked = answer_held_out.map(**own, **chosen, **_answering(study), **holdout, adapter=unmapped(adapter))
+    held_out = gather(asked, own["hospital"])
+    counted = count_withheld.map(
+        hospital=own["hospital"],
+        **chosen,
+        cases=own["cases"],
+        predictions=answered,
+        calibration=held_out,
+        coverage=unmapped(study.evaluation.coverage),
+    )
+    return held_out, gather(counted, own["hospital"])
+
+
+def _answering(study: Study) -> dict[str, Any]:
+    """What the answers of all hospitals follow from, beside the adapter."""
+    return {
+        "model": unmapped(study.model),
+        "lora": unmapped(study.lora),
+        "answering": unmapped(study.evaluation.answering),
+        "shown": unmapped(study.retrieval.shown),
+    }
 
 
 def gather(futures: PrefectFutureList[Ref], hospitals: Sequence[str]) -> list[Ref]:

@@ -9,6 +9,7 @@ from typing import Any
 from flows.files import write_text
 from flows.run_folder import open_run
 from tasks.errors import StudyError
+from tasks.evaluate.abstain import abstention_rows
 from tasks.evaluate.report import SPLITS, hospital_rows, score_rows
 from tasks.evaluate.score import ClosedRow, score_row
 from tasks.page.pictures import pictures
@@ -57,8 +58,10 @@ def _results(run: Path) -> dict[str, Any]:
 
 
 def _rows(results: Mapping[str, Any]) -> dict[str, Sequence[Sequence[str]]]:
-    """The score tables: the headline, and each configuration by hospital."""
-    return {"": score_rows(results)} | {name: hospital_rows(results, name) for name in results["configurations"]}
+    """The score tables: the headline, each configuration by hospital, and what would be withheld."""
+    tables = {"": score_rows(results)} | {name: hospital_rows(results, name) for name in results["configurations"]}
+    found = results.get("abstention")  # a run of before schema 3 has none
+    return tables | ({"answers withheld": abstention_rows(found)} if found else {})
 
 
 def _hospital_page(study: Study, run: str, hospital: str, places: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import StudyError
+from tasks.evaluate.abstain import abstention
 from tasks.evaluate.reliance import reliance_table
 from tasks.evaluate.report import assemble, markdown
 from tasks.settings import Study
@@ -22,6 +23,7 @@ def write_run(
     scored: Sequence[Ref],
     made: Sequence[Ref],
     counted: Sequence[Ref] = (),
+    withheld: Sequence[Ref] = (),
 ) -> Path:
     """Write `runs/<run>/` and point `latest` at it.
 
@@ -33,6 +35,7 @@ def write_run(
         scored: what each hospital shared of its scores.
         made: every folder that went into the run, for its times and memory.
         counted: what each hospital shared of its scores with altered prompts.
+        withheld: what each hospital shared of answers that it would withhold; none where none are.
     """
     settings = study.model_dump(mode="json")
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{derived_seed(settings):08x}"
@@ -44,6 +47,7 @@ def write_run(
         rounds,
         {
             "run": run,
+            "abstention": _abstention(withheld, study),
             "reliance": reliance_table(study.configuration, [_scores(ref) for ref in counted]),
             "settings": settings,
             "dataset": source["summary"],
@@ -64,6 +68,11 @@ def write_run(
 
 def _scores(ref: Ref) -> dict[str, Any]:
     return json.loads((ref.folder / "scores.json").read_text(encoding="utf-8"))
+
+
+def _abstention(withheld: Sequence[Ref], study: Study) -> dict[str, Any] | None:
+    shared = [json.loads((ref.folder / "abstention.json").read_text(encoding="utf-8")) for ref in withheld]
+    return abstention(shared, study.evaluation.coverage, study.seed) if shared else None
 
 
 def open_run(run: Path) -> tuple[Study, dict[str, Any]]:

@@ -15,10 +15,11 @@ from tasks.engine import shared
 from tasks.engine.adapter import WEIGHTS, load_state
 from tasks.engine.step import initial_adapter
 from tasks.engine.vision import FEATURES, Features
+from tasks.evaluate.abstain import abstention
 from tasks.evaluate.report import assemble, markdown
-from tasks.evaluate.step import answer_baselines, predict, score_hospital
+from tasks.evaluate.step import answer_baselines, answer_held_out, count_withheld, predict, score_hospital
 from tasks.records import Case, Neighbour, Outcome, Prediction, read_table, write_table
-from tasks.settings import EvaluationSettings, LoraSettings, ModelSettings, ShownSettings
+from tasks.settings import AnsweringSettings, LoraSettings, ModelSettings, ShownSettings
 from tasks.store import Ref, writing
 
 LORA = LoraSettings(r=4, alpha=8)
@@ -59,7 +60,7 @@ def settings(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "adapter": folder.ref,
         "model": model,
         "lora": LORA,
-        "evaluation": EvaluationSettings(max_new_tokens=6),
+        "answering": AnsweringSettings(max_new_tokens=6),
     }
     shared._engine.clear()
     shared._base.clear()
@@ -140,3 +141,26 @@ def test_without_options_nothing_is_said_of_them(settings: dict[str, Any], featu
     results = assemble([told], [], about | {"run": "r", "split": {"disjoint": "none"}})
     assert results["configurations"]["fed"]["choice"] == {"n": 0, "accuracy": None}
     assert "by option" not in markdown(results)
+
+
+def test_held_out_cases_calibrate_what_is_withheld(settings: dict[str, Any], features: Features) -> None:
+    """The second of three confidences is the threshold of coverage 0.5; three are too few for 0.9."""
+    own = hospital(features, [*TRAIN, PLAIN, *CHOICES])
+    named = {"hospital": "north", "configuration": "fed"}
+    held_out = answer_held_out.fn(**own, **settings, configuration="fed", shown=ONE, holdout=0.75, seed=0)
+    rows = answers(held_out)
+    assert len(rows) == 3
+    assert rows.keys() < {case.id for case in TRAIN}
+    told = predict.fn(**own, **settings, configuration="fed", shown=ONE)
+    for coverage, threshold in ((0.5, sorted(row.confidence or 0 for row in rows.values())[1]), (0.9, 0.0)):
+        ref = count_withheld.fn(
+            **named, cases=own["cases"], predictions=[told], calibration=held_out, coverage=coverage
+        )
+        shared = json.loads((ref.folder / "abstention.json").read_text())
+        assert (shared["hospital"], shared["held_out_cases"]) == ("north", 3)
+        found = abstention([shared], coverage, seed=0)
+        given = sum((row.confidence or 0) >= threshold for row in answers(told).values())
+        assert found["coverage"]["value"] == pytest.approx(given / 4)
+    about = dict.fromkeys(("settings", "dataset", "partition", "timings_s", "peak_memory_bytes"))
+    about |= {"abstention": found, "run": "r", "split": {"disjoint": "none"}}
+    assert "Answers withheld" in markdown(assemble([], [], about))

@@ -37,7 +37,7 @@ from tasks.evaluate.score import Tally, score_row, summarise
 from tasks.evaluate.step import measure_reliance, score_hospital
 from tasks.normalise import normalise
 from tasks.records import Image, Prediction, read_table, write_table
-from tasks.settings import EvaluationSettings, ShownSettings
+from tasks.settings import ShownSettings
 from tasks.store import writing
 
 KNOWN = [
@@ -158,8 +158,7 @@ def test_the_stage_answers_every_alteration(settings: dict[str, Any], features: 
         for name, record, rows in (("cases", type(TRAIN[0]), [*TRAIN, *test]), ("images", Image, IMAGES)):
             with folder.open(f"{name}.parquet") as sink:
                 write_table(sink, record, rows)
-    settings["evaluation"] = EvaluationSettings(max_new_tokens=6, reliance=3)
-    ref = measure_reliance.fn(**own | {"cases": folder.ref}, **settings, shown=ShownSettings(k=1), seed=0)
+    ref = measure_reliance.fn(**own | {"cases": folder.ref}, **settings, shown=ShownSettings(k=1), count=3, seed=0)
     assert ref.path.startswith("hospitals/north/reliance/")
     rows = read_table(ref.folder / "predictions.parquet", Prediction)
     by_name = {name: [row for row in rows if row.configuration == name] for name in MEANINGS}

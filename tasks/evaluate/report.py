@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tasks.evaluate.abstain import abstention_rows
 from tasks.evaluate.overlap import bleu_signatures
 from tasks.evaluate.score import Tally, pool, scores
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BLIND = "text_only"
 """The control of multiple choice: the trained adapter, asked without image and retrieved cases."""
 BASELINES = ("base", BLIND, "majority", "question_only", "copy_nearest")
@@ -37,7 +38,7 @@ def assemble(
         shared: each hospital's `scores.json`.
         rounds: one row a round, in order.
         about: what is known of the run itself: `run`, `settings`, `dataset`, `partition`, `split`,
-            `timings_s`, `peak_memory_bytes`, and `reliance` where it was measured.
+            `timings_s`, `peak_memory_bytes`; `reliance` where it was measured, `abstention` where answers are withheld.
     """
     table = score_table(shared)
     return {
@@ -45,6 +46,7 @@ def assemble(
         "run": about["run"],
         "configurations": {name: row for name, row in table.items() if name not in BASELINES},
         "baselines": {name: table[name] for name in BASELINES if name in table},
+        "abstention": about.get("abstention"),
         "rounds": list(rounds),
         "reliance": about.get("reliance", {}),
         "dataset": about["dataset"],
@@ -117,6 +119,11 @@ def markdown(results: Mapping[str, Any]) -> str:
     ]
     for name in results["configurations"]:
         parts += [f"## {name} by hospital", _markdown_table(hospital_rows(results, name))]
+    if results["abstention"]:
+        parts += [
+            "## Answers withheld where the model is unsure",
+            _markdown_table(abstention_rows(results["abstention"])),
+        ]
     for name, told in results["reliance"].items():
         parts += [f"## What {name} relies on", told["sentence"], _markdown_table(reliance_rows(told))]
     losses = [

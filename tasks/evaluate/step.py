@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from tasks.records import Case, Neighbour, Outcome, Prediction, read_images, read_table, write_table
-from tasks.settings import EvaluationSettings, LoraSettings, ModelSettings, ShownSettings
+from tasks.settings import AnsweringSettings, LoraSettings, ModelSettings, ShownSettings
 from tasks.step import Folder, stage
 from tasks.store import Ref
 
@@ -25,7 +26,7 @@ def predict(
     adapter: Ref,
     model: ModelSettings,
     lora: LoraSettings,
-    evaluation: EvaluationSettings,
+    answering: AnsweringSettings,
     shown: ShownSettings,
     blind: bool = False,
 ) -> None:
@@ -33,32 +34,50 @@ def predict(
 
     `blind` is the text-only control of multiple choice: the test cases with options alone, without image or neighbours.
     """
-    from tasks.engine.adapter import load_state
-    from tasks.engine.batch import encode
-    from tasks.engine.generate import generate
     from tasks.engine.hospital import open_hospital
     from tasks.engine.prompt import build_blind_prompt
-    from tasks.engine.shared import shared_engine
+    from tasks.evaluate.answer import answer_prompts
 
     own = open_hospital(cases.folder, features.folder, library.folder)
     test = [case for case in own.cases if case.split == "test" and (case.options or not blind)]
     prompts = [build_blind_prompt(case) for case in test] if blind else own.prompts(test, shown)
-    with shared_engine(model, lora) as engine:
-        engine.switch(load_state(adapter.folder))
-        answers = generate(
-            engine,
-            own.features,
-            encode(engine.base, own.features, prompts),
-            tokens=evaluation.tokens_per_pass,
-            max_new_tokens=evaluation.max_new_tokens,
-            title=f"{configuration} {hospital}",
-        )
+    answers = answer_prompts(own, prompts, adapter.folder, model, lora, answering, f"{configuration} {hospital}")
     with folder.open("predictions.parquet") as sink:
-        ids = [prompt.shown_ids for prompt in prompts]
-        texts = [answer.text for answer in answers]
-        rows = _predictions(configuration, hospital, test, texts, ids)
-        sure = [answer.confidence for answer in answers]
-        write_table(sink, Prediction, [replace(row, confidence=each) for row, each in zip(rows, sure, strict=True)])
+        write_table(sink, Prediction, _answered(configuration, hospital, test, prompts, answers))
+
+
+@stage(
+    "calibration",
+    area="hospitals/{hospital}",
+    code=["evaluate", "engine", "holdout", "normalise", "options"],
+    title="calibration {hospital}",
+)
+def answer_held_out(
+    folder: Folder,
+    hospital: str,
+    configuration: str,
+    cases: Ref,
+    features: Ref,
+    library: Ref,
+    adapter: Ref,
+    model: ModelSettings,
+    lora: LoraSettings,
+    answering: AnsweringSettings,
+    shown: ShownSettings,
+    holdout: float,
+    seed: int,
+) -> None:
+    """The adapter's answers to the cases that training left out: what its confidence is calibrated on."""
+    from tasks.engine.hospital import open_hospital
+    from tasks.evaluate.answer import answer_prompts
+    from tasks.holdout import split_holdout
+
+    own = open_hospital(cases.folder, features.folder, library.folder)
+    _, held_out = split_holdout(own.cases, holdout, seed)
+    prompts = own.prompts(held_out, shown)
+    answers = answer_prompts(own, prompts, adapter.folder, model, lora, answering, f"calibration {hospital}")
+    with folder.open("predictions.parquet") as sink:
+        write_table(sink, Prediction, _answered(configuration, hospital, held_out, prompts, answers))
 
 
 @stage(
@@ -76,8 +95,9 @@ def measure_reliance(
     adapter: Ref,
     model: ModelSettings,
     lora: LoraSettings,
-    evaluation: EvaluationSettings,
+    answering: AnsweringSettings,
     shown: ShownSettings,
+    count: int,
     seed: int,
 ) -> None:
     """The adapter's answers to some of a hospital's test cases, as they are and with each alteration of the prompt.
@@ -94,7 +114,7 @@ def measure_reliance(
     from tasks.evaluate.reliance import alter, as_asked, sample, stand_ins
 
     own = open_hospital(cases.folder, features.folder, library.folder)
-    test = sample([case for case in own.cases if case.split == "test"], evaluation.reliance, seed)
+    test = sample([case for case in own.cases if case.split == "test"], count, seed)
     asked = as_asked(test, own.prompts(test, shown), own.cases, own.neighbours)
     changed = [(name, each) for name, rows in alter(asked, own.cases, seed).items() for each in rows]
     wanted = {case.image_id for case in test}
@@ -113,8 +133,8 @@ def measure_reliance(
                 together,
                 [build_prompt(each.case, each.shown, each.similarities, shown) for _, each in changed],
             ),
-            tokens=evaluation.tokens_per_pass,
-            max_new_tokens=evaluation.max_new_tokens,
+            tokens=answering.tokens_per_pass,
+            max_new_tokens=answering.max_new_tokens,
             title=f"reliance {hospital}",
         )
     rows = [
@@ -151,8 +171,17 @@ def answer_baselines(folder: Folder, hospital: str, cases: Ref, library: Ref, se
         )
 
 
+def _answered(
+    configuration: str, hospital: str, cases: Sequence[Case], prompts: Sequence[Any], answers: Sequence[Any]
+) -> list[Prediction]:
+    """What a model answered, with the cases that its prompts showed and how sure it was."""
+    texts, shown = [answer.text for answer in answers], [prompt.shown_ids for prompt in prompts]
+    rows = _predictions(configuration, hospital, cases, texts, shown)
+    return [replace(row, confidence=answer.confidence) for row, answer in zip(rows, answers, strict=True)]
+
+
 def _predictions(
-    configuration: str, hospital: str, cases: list[Case], answers: list[str], shown: Sequence[tuple[str, ...]]
+    configuration: str, hospital: str, cases: Sequence[Case], answers: Sequence[str], shown: Sequence[tuple[str, ...]]
 ) -> list[Prediction]:
     return [
         Prediction(configuration, case.id, hospital, case.kind, case.question, case.answer, answer, ids, case.options)
@@ -175,3 +204,26 @@ def score_hospital(folder: Folder, hospital: str, cases: Ref, predictions: list[
     folder.write_json("scores.json", {"hospital": hospital, "tallies": tallies})
     with folder.open("outcomes.parquet") as sink:
         write_table(sink, Outcome, outcomes(answers, rows, read_table(cases.folder / "cases.parquet", Case)))
+
+
+@stage("abstention", area="shared", code=["evaluate", "normalise", "options"], title="abstention {hospital}")
+def count_withheld(
+    folder: Folder,
+    hospital: str,
+    configuration: str,
+    cases: Ref,
+    predictions: list[Ref],
+    calibration: Ref,
+    coverage: float,
+) -> None:
+    """What a hospital would answer and withhold at a coverage: sums over its images, all that is shared of it."""
+    from tasks.evaluate.abstain import conformal_threshold, count_answers
+
+    images = {case.id: case.image_id for case in read_table(cases.folder / "cases.parquet", Case)}
+    rows = [row for ref in predictions for row in read_table(ref.folder / "predictions.parquet", Prediction)]
+    own = [row for row in rows if row.configuration == configuration]
+    held_out = read_table(calibration.folder / "predictions.parquet", Prediction)
+    threshold = conformal_threshold([row.confidence or 0.0 for row in held_out], coverage)
+    counted = count_answers(own, [images[row.case_id] for row in own], threshold)
+    told = {"hospital": hospital, "held_out_cases": len(held_out), "images": counted}
+    folder.write_json("abstention.json", told)

@@ -1,0 +1,37 @@
+"""A hospital's prompts, answered with an adapter."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks.engine.adapter import load_state
+from tasks.engine.batch import encode
+from tasks.engine.generate import Answer, generate
+from tasks.engine.hospital import Hospital
+from tasks.engine.prompt import Prompt
+from tasks.engine.shared import shared_engine
+from tasks.settings import AnsweringSettings, LoraSettings, ModelSettings
+
+
+def answer_prompts(
+    own: Hospital,
+    prompts: Sequence[Prompt],
+    adapter: Path,
+    model: ModelSettings,
+    lora: LoraSettings,
+    answering: AnsweringSettings,
+    title: str,
+) -> list[Answer]:
+    """The answers to some of a hospital's prompts in their order, by the adapter in a PEFT folder.
+
+    Raises StudyError where the adapter does not fit the base.
+    """
+    with shared_engine(model, lora) as engine:
+        engine.switch(load_state(adapter))
+        return generate(
+            engine,
+            own.features,
+            encode(engine.base, own.features, prompts),
+            tokens=answering.tokens_per_pass,
+            max_new_tokens=answering.max_new_tokens,
+            title=title,
+        )
