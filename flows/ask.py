@@ -64,7 +64,7 @@ def answer(run: Path, hospital: str, image: Path, question: str) -> Reply:
         features = gather_features({ASKED: (seen, ASKED)} | {each.image_id: (kept, each.image_id) for _, each in shown})
         prompt = build_prompt(case, [each for _, each in shown], [near for near, _ in shown], study.retrieval.shown)
         examples = encode(engine.base, features, [prompt])
-        engine.switch(load_state(ROOT / references["adapter"]))
+        engine.switch(load_state(ROOT / (references["adapter"] or places["adapter"])))
         answering = study.evaluation
         (given,) = generate(
             engine,

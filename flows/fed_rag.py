@@ -6,11 +6,12 @@ from typing import Any
 
 from prefect import flow, unmapped
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.futures import PrefectFutureList, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.gather import gather
 from flows.progress import Steps
 from flows.report import write_pages
+from flows.rounds import federate
 from flows.run_folder import write_run
 from tasks.audit.document import score_table, table
 from tasks.audit.step import audit, audit_hospitals, read_audit
@@ -26,7 +27,6 @@ from tasks.evaluate.step import (
     predict,
     score_hospital,
 )
-from tasks.federate.step import average, take_update, train_hospital, train_together, validate_hospital
 from tasks.ingest.datasets import state
 from tasks.ingest.step import ingest
 from tasks.partition.step import partition, take_cases
@@ -66,14 +66,14 @@ def fed_rag(study: Study = Study()) -> str:
 
     own: dict[str, Any] = {"hospital": hospitals, "cases": cases, "features": features, "library": libraries}
     untrained = initial_adapter(model=study.model, lora=study.lora, content=model, seed=study.seed)
-    adapter, rounds, updates = federate(study, own, untrained, steps)
+    adapters, rounds, updates = federate(study, own, untrained, steps)
 
-    answered = evaluate(study, own, {study.configuration: adapter, "base": untrained})
+    answered = evaluate(study, own, {study.configuration: adapters, "base": [untrained] * len(hospitals)})
     scored = gather(score_hospital.map(hospital=hospitals, cases=cases, predictions=answered), hospitals)
     steps.done("answered and scored the test cases")
 
-    held_out, withheld = calibrate(study, own, answered, adapter)
-    relied, counted = rely(study, own, adapter)
+    held_out, withheld = calibrate(study, own, answered, adapters)
+    relied, counted = rely(study, own, adapters)
     steps.done("asked again with altered prompts" if relied else "left out what answers rely on")
 
     made = [
@@ -90,9 +90,9 @@ def fed_rag(study: Study = Study()) -> str:
         *held_out,
         *withheld,
     ]
-    kept = own | {"predictions": answered}
+    kept = own | {"predictions": answered, "scores": scored, "adapter": adapters}
     kept |= {name: refs for name, refs in (("reliance", relied), ("calibration", held_out)) if refs}
-    run = write_run(study, kept, adapter, rounds, scored, made, counted, withheld)
+    run = write_run(study, kept, rounds, scored, made, counted, withheld)
     page, *_ = write_pages(run)
     results = f"{(run / 'results.md').read_text(encoding='utf-8')}\nWith plots: `{page}`\n"
     create_markdown_artifact(markdown=results, key="results", description="Scores, beside what needs no model")
@@ -170,50 +170,14 @@ def show_audit(findings: Ref) -> None:
         create_table_artifact(table=scores, key="audit-scores", description="Shares of right answers without a model")
 
 
-def federate(
-    study: Study, own: dict[str, Any], adapter: Ref, steps: Steps
-) -> tuple[Ref, list[dict[str, Any]], list[Ref]]:
-    """The rounds: every hospital trains from the global adapter, their updates are averaged, every hospital validates.
-
-    Returns the last global adapter, a row for each round, and the references of all that was made on the way.
-    """
-    settings: dict[str, Any] = {
-        name: unmapped(getattr(study, name)) for name in ("model", "lora", "federation", "seed")
-    }
-    rows: list[dict[str, Any]] = []
-    made: list[Ref] = []
-    for number in range(1, study.federation.rounds + 1):
-        common = settings | {"shown": unmapped(study.retrieval.shown), "round_number": unmapped(number)}
-        updates, together = train_round(study, own, common, adapter, number)
-        adapter = average(updates=updates, round_number=number)
-        held_out = gather(validate_hospital.map(**own, **common, adapter=unmapped(adapter)), own["hospital"])
-        rows.append(_round_row(adapter, held_out))
-        made += [*together, *updates, adapter, *held_out]
-        create_table_artifact(table=rows, key="rounds", description="Losses of each round")
-        loss = rows[-1]["eval_loss"]
-        held = "" if loss is None else f", held-out loss {loss:.4f}"
-        steps.done(f"round {number}: training loss {rows[-1]['train_loss']:.4f}{held}")
-    return adapter, rows, made
-
-
-def train_round(
-    study: Study, own: dict[str, Any], common: Mapping[str, Any], adapter: Ref, number: int
-) -> tuple[list[Ref], list[Ref]]:
-    """Every hospital's update, and the folder where they were trained if that was in one pass over the base."""
-    if study.engine.executor == "mapped":
-        return gather(train_hospital.map(**own, **common, adapter=unmapped(adapter)), own["hospital"]), []
-    together = train_together(**own, **{name: each.value for name, each in common.items()}, adapter=adapter)
-    updates = take_update.map(hospital=own["hospital"], together=unmapped(together), round_number=unmapped(number))
-    return gather(updates, own["hospital"]), [together]
-
-
-def evaluate(study: Study, own: dict[str, Any], adapters: Mapping[str, Ref]) -> list[list[Ref]]:
+def evaluate(study: Study, own: dict[str, Any], adapters: Mapping[str, list[Ref]]) -> list[list[Ref]]:
     """Every hospital answers its test cases with each adapter, and by what needs no model: references by hospital.
 
+    `adapters` gives by configuration each hospital's.
     Where some are multiple choice, the trained adapter answers these without the image as well.
     """
     settings = _answering(study)
-    asked = [(configuration, adapter, False) for configuration, adapter in adapters.items()]
+    asked = [(configuration, given, False) for configuration, given in adapters.items()]
     if any(ref.manifest()["summary"]["test_choices"] for ref in own["cases"]):
         asked.append((BLIND, adapters[study.configuration], True))
     answered = [
@@ -222,19 +186,19 @@ def evaluate(study: Study, own: dict[str, Any], adapters: Mapping[str, Ref]) -> 
                 **own,
                 **settings,
                 configuration=unmapped(configuration),
-                adapter=unmapped(adapter),
+                adapter=given,
                 blind=unmapped(blind),
             ),
             own["hospital"],
         )
-        for configuration, adapter, blind in asked
+        for configuration, given, blind in asked
     ]
     known = {name: own[name] for name in ("hospital", "cases", "library")}
     answered.append(gather(answer_baselines.map(**known, seed=unmapped(study.seed)), own["hospital"]))
     return [list(refs) for refs in zip(*answered, strict=True)]
 
 
-def rely(study: Study, own: dict[str, Any], adapter: Ref) -> tuple[list[Ref], list[Ref]]:
+def rely(study: Study, own: dict[str, Any], adapters: list[Ref]) -> tuple[list[Ref], list[Ref]]:
     """Every hospital answers some test cases with altered prompts: its answers, and the counts that it shares of them.
 
     Nothing where `evaluation.reliance` is 0.
@@ -242,14 +206,14 @@ def rely(study: Study, own: dict[str, Any], adapter: Ref) -> tuple[list[Ref], li
     if not study.evaluation.reliance:
         return [], []
     drawn: dict[str, Any] = {"count": unmapped(study.evaluation.reliance), "seed": unmapped(study.seed)}
-    asked = measure_reliance.map(**own, **_answering(study), **drawn, adapter=unmapped(adapter))
+    asked = measure_reliance.map(**own, **_answering(study), **drawn, adapter=adapters)
     relied = gather(asked, own["hospital"])
     counted = score_hospital.map(hospital=own["hospital"], cases=own["cases"], predictions=[[ref] for ref in relied])
     return relied, gather(counted, own["hospital"])
 
 
 def calibrate(
-    study: Study, own: dict[str, Any], answered: Sequence[list[Ref]], adapter: Ref
+    study: Study, own: dict[str, Any], answered: Sequence[list[Ref]], adapters: list[Ref]
 ) -> tuple[list[Ref], list[Ref]]:
     """Each hospital's answers to its held-out cases, and what it shares of those to test cases that it would withhold.
 
@@ -259,7 +223,7 @@ def calibrate(
         return [], []
     chosen: dict[str, Any] = {"configuration": unmapped(study.configuration)}
     holdout: dict[str, Any] = {"holdout": unmapped(study.federation.holdout), "seed": unmapped(study.seed)}
-    asked = answer_held_out.map(**own, **chosen, **_answering(study), **holdout, adapter=unmapped(adapter))
+    asked = answer_held_out.map(**own, **chosen, **_answering(study), **holdout, adapter=adapters)
     held_out = gather(asked, own["hospital"])
     counted = count_withheld.map(
         hospital=own["hospital"],
@@ -280,35 +244,6 @@ def _answering(study: Study) -> dict[str, Any]:
         "answering": unmapped(study.evaluation.answering),
         "shown": unmapped(study.retrieval.shown),
     }
-
-
-def gather(futures: PrefectFutureList[Ref], hospitals: Sequence[str]) -> list[Ref]:
-    """The results of one task for each hospital, once all have ended.
-
-    Raises StudyError that names the hospitals that failed; what the others made is kept.
-    """
-    wait(list(futures))
-    failed = {
-        hospital: future.result(raise_on_failure=False)
-        for hospital, future in zip(hospitals, futures, strict=True)
-        if not future.state.is_completed()
-    }
-    if failed:
-        hospital, error = next(iter(failed.items()))
-        reason = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
-        raise StudyError(
-            f"{len(failed)} of {len(hospitals)} hospitals failed, first {hospital}: {reason} "
-            "(the others' work is kept: retry the run once this is mended)"
-        )
-    return futures.result()
-
-
-def _round_row(adapter: Ref, held_out: Sequence[Ref]) -> dict[str, Any]:
-    row = json.loads((adapter.folder / "round.json").read_text(encoding="utf-8"))
-    losses = [json.loads((ref.folder / "validation.json").read_text(encoding="utf-8")) for ref in held_out]
-    tokens = sum(each["tokens"] for each in losses)
-    row["eval_loss"] = sum(each["loss"] * each["tokens"] for each in losses) / tokens if tokens else None
-    return row
 
 
 def content(study: Study) -> str:

@@ -18,7 +18,6 @@ from tasks.store import ROOT, Ref, derived_seed, peak_memory, writing
 def write_run(
     study: Study,
     own: Mapping[str, Sequence[Any]],
-    adapter: Ref,
     rounds: Sequence[Mapping[str, Any]],
     scored: Sequence[Ref],
     made: Sequence[Ref],
@@ -29,8 +28,7 @@ def write_run(
 
     Args:
         study: its settings.
-        own: the hospitals, and the references of what each holds, by name.
-        adapter: the final global adapter.
+        own: the hospitals, and the references of what each holds, by name; its final `adapter` among them.
         rounds: one row a round.
         scored: what each hospital shared of its scores.
         made: every folder that went into the run, for its times and memory.
@@ -61,7 +59,7 @@ def write_run(
         folder.write_json("settings.json", settings)
         folder.write_json("results.json", results)
         folder.write("results.md", markdown(results).encode())
-        folder.write_json("references.json", _references(own, adapter))
+        folder.write_json("references.json", _references(own))
     _point_latest(folder.ref.folder)
     return folder.ref.folder
 
@@ -106,8 +104,8 @@ def _timings(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     return seconds
 
 
-def _references(own: Mapping[str, Sequence[Any]], adapter: Ref) -> dict[str, Any]:
-    """Where everything is, relative to the artifacts folder."""
+def _references(own: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Where everything is, relative to the artifacts folder; `adapter` is null where the hospitals trained alone."""
     hospitals = {
         hospital: {
             name: [ref.path for ref in refs[place]] if isinstance(refs[place], list) else refs[place].path
@@ -116,7 +114,8 @@ def _references(own: Mapping[str, Sequence[Any]], adapter: Ref) -> dict[str, Any
         }
         for place, hospital in enumerate(own["hospital"])
     }
-    return {"adapter": adapter.path, "hospitals": hospitals}
+    adapters = {ref.path for ref in own["adapter"]}
+    return {"adapter": adapters.pop() if len(adapters) == 1 else None, "hospitals": hospitals}
 
 
 def _point_latest(run: Path) -> None:

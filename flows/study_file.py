@@ -1,15 +1,24 @@
-"""The study as people write it: a YAML file, `a.b=c` on the command line, and what `--help` says of each setting."""
+"""The settings of a study or of a comparison as people write them.
+
+A YAML file, `a.b=c` on the command line, and what `--help` says of each setting.
+"""
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from tasks.comparison import SWEEPS, Comparison
 from tasks.errors import StudyError
 from tasks.settings import Study
+
+Model = TypeVar("Model", bound=BaseModel)
+HELP: dict[type[BaseModel], str] = {Study: "run", Comparison: "compare"}
+"""The command whose help lists a model's settings."""
 
 
 def describe(model: type[BaseModel] = Study, prefix: str = "") -> Iterator[tuple[str, str, str]]:
@@ -22,7 +31,7 @@ def describe(model: type[BaseModel] = Study, prefix: str = "") -> Iterator[tuple
             shown = list(default) if isinstance(default, tuple) else default
             yield (
                 f"{prefix}{name}",
-                yaml.safe_dump(shown, default_flow_style=True).split("\n")[0],
+                yaml.safe_dump(shown, default_flow_style=True, width=math.inf).split("\n")[0],
                 str(field.description),
             )
 
@@ -32,17 +41,64 @@ def load_study(file: Path | None = None, assignments: tuple[str, ...] = ()) -> S
 
     Raises StudyError, naming the setting, where a name is unknown or a value does not fit.
     """
+    return _validated(Study, _read(file, assignments))
+
+
+def load_comparison(
+    file: Path | None = None, assignments: tuple[str, ...] = (), sweeps: tuple[str, ...] = ()
+) -> Comparison:
+    """The comparison of a YAML file, with assignments on top, and sweeps beside those of the file.
+
+    A sweep is `retrieval.k=0,1,3`, or one of the names in SWEEPS. Raises StudyError as `load_study` does, for the
+    settings that configurations and sweeps change too.
+    """
+    values = _read(file, assignments)
+    swept = values.setdefault("sweeps", {})
+    for sweep in sweeps:
+        name, equals, text = sweep.partition("=")
+        if not equals and name not in SWEEPS:
+            raise StudyError(
+                f"Expected --sweep NAME=VALUE,VALUE or one of {', '.join(SWEEPS)}, found {sweep!r}: write it as "
+                "--sweep retrieval.k=0,1,3."
+            )
+        if isinstance(swept, dict):  # what else it may be is told below
+            swept[name] = [_number(value) for value in _parse(name, f"[{text}]")] if equals else SWEEPS[name]
+    for name, changes in _changes(values):
+        _refuse_unknown_names({name: changes}, Study, "")
+    return _validated(Comparison, values)
+
+
+def _changes(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The settings of a study that configurations and sweeps change, each as a group of its own."""
+    named = values.get("configurations"), values.get("sweeps")
+    configurations, sweeps = (each if isinstance(each, Mapping) else {} for each in named)
+    groups = list(configurations.values())
+    for sweep, points in sweeps.items():
+        for point in points if isinstance(points, list | tuple) else ():
+            groups.append(point if isinstance(point, Mapping) else {sweep: point})
+    for group in groups:
+        for name, value in group.items() if isinstance(group, Mapping) else ():
+            nested: dict[str, Any] = {}
+            _assign(nested, str(name), value)
+            yield from nested.items()
+
+
+def _read(file: Path | None, assignments: tuple[str, ...]) -> dict[str, Any]:
     values = _read_yaml(file) if file else {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise StudyError(f"Expected --set NAME=VALUE, found {assignment!r}: write it as --set retrieval.k=5.")
-        _assign(values, name.strip(), _parse(name, text))
-    _refuse_unknown_names(values, Study, "")
+        _assign(values, name.strip(), _number(_parse(name, text)))
+    return values
+
+
+def _validated(model: type[Model], values: Mapping[str, Any]) -> Model:
+    _refuse_unknown_names(values, model, "")
     try:
-        return Study.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        raise StudyError(_first_problem(error)) from None
+        raise StudyError(_first_problem(error, model)) from None
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -62,10 +118,13 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
 def _parse(name: str, text: str) -> Any:
     try:
-        value = yaml.safe_load(text)
+        return yaml.safe_load(text)
     except yaml.YAMLError:
         raise StudyError(f"Cannot read the value of {name.strip()}: found {text!r}; quote it as YAML.") from None
-    # YAML 1.1 reads 1e-3 as text; people mean the number.
+
+
+def _number(value: Any) -> Any:
+    """The value, as a number where YAML 1.1 read one as text: people who write 1e-3 mean it."""
     if isinstance(value, str):
         try:
             return float(value)
@@ -84,7 +143,11 @@ def _assign(values: dict[str, Any], name: str, value: Any) -> None:
     values[leaf] = value
 
 
-def _refuse_unknown_names(values: Mapping[str, Any], model: type[BaseModel], prefix: str) -> None:
+def _refuse_unknown_names(
+    values: Mapping[str, Any], model: type[BaseModel], prefix: str, top: type[BaseModel] | None = None
+) -> None:
+    """Raise StudyError at the first name that is no setting; `top` is the model that the names begin at."""
+    top = top or model
     for name, value in values.items():
         field = model.model_fields.get(str(name))
         if field is None:
@@ -92,23 +155,23 @@ def _refuse_unknown_names(values: Mapping[str, Any], model: type[BaseModel], pre
             while isinstance(value, Mapping) and value:  # of an unknown group, the first setting
                 name, value = next(iter(value.items()))
                 unknown += f".{name}"
-            raise StudyError(f"Unknown setting {unknown}: {_nearest(unknown)}.")
+            raise StudyError(f"Unknown setting {unknown}: {_nearest(unknown, top)}.")
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             if not isinstance(value, Mapping):
                 raise StudyError(f"Expected a group of settings at {prefix}{name}, found {value!r}.")
-            _refuse_unknown_names(value, inner, f"{prefix}{name}.")
+            _refuse_unknown_names(value, inner, f"{prefix}{name}.", top)
 
 
-def _nearest(name: str) -> str:
-    known = [setting for setting, _, _ in describe()]
+def _nearest(name: str, model: type[BaseModel]) -> str:
+    known = [setting for setting, _, _ in describe(model)]
     group, _, leaf = name.rpartition(".")
     found = (
         [setting for setting in known if leaf and setting.startswith(group) and leaf == _initials(setting)]
         or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         or [setting for setting in known if setting.split(".")[-1] == leaf]
     )
-    return f"did you mean {found[0]}" if found else "`fed-rag run --help` lists all of them"
+    return f"did you mean {found[0]}" if found else f"`fed-rag {HELP[model]} --help` lists all of them"
 
 
 def _initials(setting: str) -> str:
@@ -117,15 +180,16 @@ def _initials(setting: str) -> str:
     return "".join(word[0] for word in words) if len(words) > 1 else ""
 
 
-def _first_problem(error: ValidationError) -> str:
+def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     problem = error.errors()[0]
-    name = ".".join(_setting(problem["loc"]))
+    name = ".".join(_setting(problem["loc"], model))
+    if not name:  # what does not fit together
+        return f"These settings do not fit: {problem['msg'].removeprefix('Value error, ')}."
     return f"Setting {name} does not fit: {problem['msg'].removeprefix('Value error, ')}, found {problem['input']!r}."
 
 
-def _setting(place: tuple[int | str, ...]) -> Iterator[str]:
+def _setting(place: tuple[int | str, ...], model: Any) -> Iterator[str]:
     """The names and list places on the way to a value, without the kinds of value that Pydantic tried there."""
-    model: Any = Study
     for part in place:
         if isinstance(part, int):
             yield str(part)

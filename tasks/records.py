@@ -148,8 +148,8 @@ class Prediction:
 class Outcome:
     """How one configuration's or baseline's answer to one test case was judged: all that a hospital shares of it.
 
-    Case and image have numbers that mean nothing outside the hospital; the same case has the same for every
-    configuration, and no text of a question or an answer is here.
+    Case and image have numbers that tell nothing but which are the same, in every configuration and however images
+    are dealt to hospitals. No text of a question or an answer is here.
     """
 
     configuration: str

@@ -113,6 +113,10 @@ class PartitionSettings(Settings):
     """The image label that the Dirichlet scheme skews."""
     disjoint: Literal["none", "image", "near_duplicate", "patient"] = "none"
     """What training and test may not share; `none` keeps the published split, whatever it shares."""
+    kind: Literal["all", "closed", "open"] = "all"
+    """Kind of question that is kept, for training and test alike; which hospital holds which image stays the same."""
+    training_share: float = Field(1, gt=0, le=1)
+    """Share of the training images that is kept; a smaller share is part of a larger one, and no test case goes."""
 
 
 class ModelSettings(Settings):
@@ -148,6 +152,8 @@ class LoraSettings(Settings):
 class FederationSettings(Settings):
     """Local training and its rounds."""
 
+    aggregation: Literal["fedavg", "none"] = "fedavg"
+    """How hospitals' updates become the next round's adapter; with `none` each goes on from its own, alone."""
     rounds: int = Field(4, ge=1)
     """Rounds of local training and averaging."""
     local_epochs: int = Field(1, ge=1)
@@ -160,6 +166,11 @@ class FederationSettings(Settings):
     """AdamW learning rate; LightFED used 2e-5 for the 2B model."""
     holdout: float = Field(0.1, ge=0, lt=1)
     """Share of a hospital's training images kept out of training, for the evaluation loss of each round."""
+
+    @property
+    def local(self) -> "FederationSettings":
+        """What matters within one round, so that studies that differ in the others share what hospitals trained."""
+        return self.model_copy(update={"rounds": 1, "aggregation": "fedavg"})
 
 
 class EngineSettings(Settings):
@@ -251,8 +262,9 @@ class Study(Settings):
 
     @property
     def configuration(self) -> str:
-        """What the study is called beside others: `fed+rag`, `fed`, `centralised+rag` or `centralised`."""
-        return ("fed" if self.partition.hospitals > 1 else "centralised") + ("+rag" if self.retrieval.k else "")
+        """What the study is called beside others: `fed`, `centralised` or `local`, and `+rag` where it retrieves."""
+        alone = "local" if self.federation.aggregation == "none" else "fed"
+        return (alone if self.partition.hospitals > 1 else "centralised") + ("+rag" if self.retrieval.k else "")
 
 
 class Lesson(Settings):

@@ -187,6 +187,33 @@ def test_hospitals_trained_together_have_folders_of_their_own(
     assert final_adapter(newest(finished)) == adapter
 
 
+def test_hospitals_alone_go_on_from_their_own_adapters_and_send_nothing(
+    server: Server, finished: Path, first_run: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    assert run(server, finished, arguments(tiny_folder, "federation.aggregation=none")).returncode == 0
+    states = server.task_states()
+    assert not any(name.startswith("average") for name in states)
+    assert {state for name, state in states.items() if name.endswith("round 1") and "train" in name} == {"Cached"}
+    assert {state for name, state in states.items() if name.endswith("round 2")} == {"Completed"}
+    alone = newest(finished)
+    results = json.loads((alone / "results.json").read_text())
+    assert set(results["configurations"]) == {"local+rag"}
+    assert [(row["round"], row["bytes_up"], row["bytes_down"]) for row in results["rounds"]] == [(1, 0, 0), (2, 0, 0)]
+    references = json.loads((alone / "references.json").read_text())
+    assert references["adapter"] is None
+    assert len({each["adapter"] for each in references["hospitals"].values()}) == 3
+    # What it trained in round 1 is what the federated study trained; that one's bytes are its files'.
+    rounds = json.loads((first_run / "results.json").read_text())["rounds"]
+    updates = [path.parent for path in finished.glob("artifacts/shared/update/*/update.json")]
+    sizes = [sum(file.stat().st_size for file in each.iterdir() if file.name != "manifest.json") for each in updates]
+    assert min(sizes) * 3 <= rounds[0]["bytes_up"] <= max(sizes) * 3
+    assert all(row["seconds"] > 0 and row["bytes_down"] > 0 for row in rounds)
+    image = tmp_path / "image.png"
+    image.write_bytes(picture(1))
+    asked = ["ask", "--run", str(alone), "--hospital", "hospital-2", str(image), "What is seen?"]
+    assert run(server, finished, [str(COMMAND), *asked]).returncode == 0
+
+
 def test_a_damaged_file_is_noticed_and_made_again(server: Server, finished: Path, tiny_folder: Path) -> None:
     path = next((finished / "artifacts/hospitals/hospital-2/features").glob("*/features.safetensors"))
     whole = path.read_bytes()

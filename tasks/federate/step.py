@@ -185,3 +185,39 @@ def validate_hospital(
             "lower federation.learning_rate."
         )
     folder.write_json("validation.json", {"hospital": hospital, "round": round_number, "loss": loss, "tokens": tokens})
+
+
+@stage("footprint", area="shared", code=["federate", "engine", "options", "holdout"], title="memory {hospital}")
+def measure_memory(
+    folder: Folder,
+    hospital: str,
+    cases: Ref,
+    features: Ref,
+    library: Ref,
+    model: ModelSettings,
+    lora: LoraSettings,
+    federation: FederationSettings,
+    shown: ShownSettings,
+    seed: int,
+) -> None:
+    """The largest memory of a process that trains one hospital for one pass, in bytes: `footprint.json`."""
+    import subprocess
+    import sys
+
+    import tasks.federate.footprint as measured
+
+    places = {"cases": cases.folder, "features": features.folder, "library": library.folder}
+    asked = {name: str(place) for name, place in places.items()}
+    settings = {"model": model, "lora": lora, "federation": federation, "shown": shown}
+    told = subprocess.run(
+        [sys.executable, "-m", measured.__name__],
+        input=json.dumps(
+            asked | {name: each.model_dump(mode="json") for name, each in settings.items()} | {"seed": seed}
+        ),
+        capture_output=True,
+        text=True,
+    )
+    if told.returncode:
+        reason = (told.stderr.strip().split("\n") or [""])[-1]
+        raise StudyError(f"Could not measure the memory of training at {hospital}: {reason}.")
+    folder.write_json("footprint.json", {"hospital": hospital} | json.loads(told.stdout))

@@ -45,7 +45,7 @@ def deal(
     Raises StudyError where a hospital gets no training case, or the cases lack what the scheme needs.
     """
     groups = image_groups(cases)
-    names = [f"hospital-{number}" for number in range(1, hospitals + 1)]
+    names = hospital_names(hospitals)
     if scheme == "auto":
         scheme = "site" if all(_values(cases, groups, "site").values()) else "dirichlet"
     if scheme in ("site", "modality", "organ"):
@@ -54,8 +54,13 @@ def deal(
         labels = _labels(cases, groups, label) if scheme == "dirichlet" else dict.fromkeys(groups.values(), OTHER)
         owner = _by_partitioner(labels, names, scheme, alpha, seed)
     dealt = {image: owner[groups[image]] for image in sorted(groups)}
-    _refuse_idle(cases, dealt, names, scheme)
+    refuse_idle(cases, dealt, hospitals, scheme)
     return dealt, scheme
+
+
+def hospital_names(hospitals: int) -> list[str]:
+    """What so many hospitals are called."""
+    return [f"hospital-{number}" for number in range(1, hospitals + 1)]
 
 
 def _values(cases: Sequence[Case], groups: Mapping[str, str], name: str) -> dict[str, str | None]:
@@ -137,8 +142,10 @@ def _by_partitioner(
     return {group: name for number, name in enumerate(names) for group in partitioner.load_partition(number)["group"]}
 
 
-def _refuse_idle(cases: Sequence[Case], owner: Mapping[str, str], names: Sequence[str], scheme: str) -> None:
+def refuse_idle(cases: Sequence[Case], owner: Mapping[str, str], hospitals: int, scheme: str) -> None:
+    """Raise StudyError where one of the hospitals holds no training case; `owner` is the hospital of each image."""
     training = Counter(owner[case.image_id] for case in cases if case.split == "train")
+    names = hospital_names(hospitals)
     idle = [name for name in names if not training[name]]
     if idle:
         remedy = "raise partition.alpha, change seed, " if scheme == "dirichlet" else "change partition.scheme "

@@ -14,18 +14,21 @@ from tasks.store import Ref
 
 @stage("partition", area="source", code=["partition", "groups"])
 def partition(folder: Folder, cases: Ref, settings: PartitionSettings, seed: int, findings: Ref | None = None) -> None:
-    """Which hospital holds which image, and which split a case is of.
+    """Which hospital holds which image, which cases are kept, and which split each of them is of.
 
     Writes `assignment.parquet` (image_id, hospital) and `splits.parquet` (case_id, split, group). `findings` is the
     audit that found the copies; without it no image is known to be a copy.
     """
-    from tasks.partition.deal import deal
+    from tasks.partition.deal import deal, refuse_idle
     from tasks.partition.disjoint import disjoint
+    from tasks.partition.keep import keep
 
     published = read_table(cases.folder / "cases.parquet", Case)
     pairs = read_table(findings.folder / "image_pairs.parquet", ImagePair) if findings else []
-    rows = disjoint(published, pairs, settings.disjoint, seed)
-    owner, scheme = deal(rows, settings.hospitals, settings.scheme, settings.alpha, settings.label, seed)
+    whole = disjoint(published, pairs, settings.disjoint, seed)
+    owner, scheme = deal(whole, settings.hospitals, settings.scheme, settings.alpha, settings.label, seed)
+    rows = keep(whole, settings.kind, settings.training_share, seed)
+    refuse_idle(rows, owner, settings.hospitals, scheme)
     with folder.open("assignment.parquet") as sink:
         pq.write_table(pa.table({"image_id": list(owner), "hospital": list(owner.values())}), sink)
     with folder.open("splits.parquet") as sink:
@@ -38,12 +41,12 @@ def partition(folder: Folder, cases: Ref, settings: PartitionSettings, seed: int
     counts: dict[str, Counter[str]] = {}
     for case in rows:
         counts.setdefault(owner[case.image_id], Counter())[f"{case.split}_{case.kind}"] += 1
-    images = Counter(owner.values())
+    images = Counter(owner[image] for image in {case.image_id for case in rows})
     table = [
         {"hospital": hospital, "images": images[hospital], **dict(sorted(counts[hospital].items()))}
         for hospital in sorted(counts, key=lambda name: int(name.rsplit("-", 1)[1]))
     ]
-    moved = sum(old.split != new.split for old, new in zip(published, rows, strict=True))
+    moved = sum(old.split != new.split for old, new in zip(published, whole, strict=True))
     sizes = dict(Counter(case.split for case in rows))
     split = {"disjoint": settings.disjoint, "moved_cases": moved} | sizes
     folder.summary = {"scheme": scheme, "split": split, "hospitals": table}
@@ -53,14 +56,15 @@ def partition(folder: Folder, cases: Ref, settings: PartitionSettings, seed: int
 def take_cases(folder: Folder, hospital: str, cases: Ref, dataset: Ref, assignment: Ref) -> None:
     """A hospital's own cases, and their images out of the dataset."""
     table = pq.read_table(assignment.folder / "assignment.parquet").to_pylist()
-    own = {row["image_id"] for row in table if row["hospital"] == hospital}
+    dealt = {row["image_id"] for row in table if row["hospital"] == hospital}
     rows = read_table(cases.folder / "cases.parquet", Case)
     splits = {row["case_id"]: row for row in pq.read_table(assignment.folder / "splits.parquet").to_pylist()}
     moved = [
         replace(case, split=splits[case.id]["split"], group=splits[case.id]["group"])
         for case in rows
-        if case.image_id in own
+        if case.image_id in dealt and case.id in splits
     ]
+    own = {case.image_id for case in moved}
     with folder.open("cases.parquet") as sink:
         write_table(sink, Case, moved)
     folder.summary = {"test_choices": sum(case.split == "test" and bool(case.options) for case in moved)}

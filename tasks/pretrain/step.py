@@ -109,3 +109,11 @@ def _save(base: "Base", folder: Folder) -> None:
     base.model.eval()
     for part in (base.model, base.tokenizer, base.image_processor):
         part.save_pretrained(folder.path)
+
+
+@stage("twin", area="shared", code=["pretrain", "engine", "options"], title="twin of {of}")
+def make_twin(folder: Folder, of: str, seed: int) -> None:
+    """A small model with random weights in place of the preset `of`, which is LLaVA-Med."""
+    from tasks.pretrain.twin import write_twin
+
+    write_twin(folder.path, 3 * GLOSSARY.read_text(encoding="utf-8").split("\n"), seed)

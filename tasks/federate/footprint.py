@@ -1,0 +1,51 @@
+"""How much memory training takes: one local pass of one hospital in a process of its own.
+
+`python -m tasks.federate.footprint` reads one JSON document from standard input and writes another to standard output.
+A process that has trained other models would tell the largest memory of all of them.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tasks.engine.hospital import open_hospital
+from tasks.engine.shared import shared_engine
+from tasks.engine.train import train
+from tasks.holdout import split_holdout
+from tasks.settings import FederationSettings, LoraSettings, ModelSettings, ShownSettings
+from tasks.store import peak_memory
+
+
+def footprint(asked: dict[str, Any]) -> dict[str, int | None]:
+    """The largest memory of this process, in bytes, once it has trained one hospital for one pass over its cases.
+
+    Args:
+        asked: folders `cases`, `features` and `library` of the hospital, settings `model`, `lora`, `federation`
+            and `shown`, and `seed`.
+    """
+    import torch
+
+    model, lora = ModelSettings(**asked["model"]), LoraSettings(**asked["lora"])
+    federation = FederationSettings(**asked["federation"])
+    own = open_hospital(*(Path(asked[name]) for name in ("cases", "features", "library")))
+    training, _ = split_holdout(own.cases, federation.holdout, asked["seed"])
+    with shared_engine(model, lora) as engine:
+        engine.switch(engine.initial_state(asked["seed"]))
+        train(
+            engine,
+            own.features,
+            own.examples(engine.base, training, ShownSettings(**asked["shown"])),
+            epochs=1,
+            batch_size=federation.batch_size,
+            tokens=federation.tokens_per_pass,
+            learning_rate=federation.learning_rate,
+            seed=asked["seed"],
+            title="measuring memory",
+        )
+    device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+    return {"peak_memory_bytes": peak_memory(), "device_memory_bytes": device}
+
+
+if __name__ == "__main__":
+    json.dump(footprint(json.load(sys.stdin)), sys.stdout)
