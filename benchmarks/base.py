@@ -7,6 +7,7 @@ Exact matches, for 0 and 3 retrieved cases; 200 images are asked about, 300 othe
 
 import sys
 from collections import defaultdict
+from dataclasses import replace
 
 from tasks.engine.base import load_base
 from tasks.engine.batch import encode
@@ -31,7 +32,7 @@ def main(name: str) -> None:
     source = phantom.read(images=ASKED + KEPT, seed=SEED, public=True, test_fraction=0.2)
     features = encode_images(base, source.images)
     held_out = {image.id for image in source.images[:ASKED]}
-    library = [case for case in source.cases if case.image_id not in held_out]
+    library = [replace(case, split="train") for case in source.cases if case.image_id not in held_out]
     asked = [case for case in source.cases if case.image_id in held_out]
     neighbours = find(features, library, asked)
     engine = Engine(base, r=16, alpha=32, dropout=0.0, targets=["q_proj", "v_proj"])
@@ -51,13 +52,12 @@ def main(name: str) -> None:
 
 def find(features: Features, library: list[Case], asked: list[Case]) -> list[Neighbour]:
     """The three nearest cases of the library for each case asked, as a study finds them."""
-    known, images = [case.question for case in library], [case.image_id for case in library]
-    pooled = features.pooled(images)
+    known = [case.question for case in library]
+    pooled = features.pooled([case.image_id for case in library])
     encoder = fit_encoder(pooled, known, 0.5)
-    index = build_library(encoder.encode(pooled, known), [case.id for case in library], images)
-    images = [case.image_id for case in asked]
-    rows = encoder.encode(features.pooled(images), [case.question for case in asked])
-    found = index.search(rows, [case.id for case in asked], images, 3)
+    index = build_library(encoder.encode(pooled, known), library)
+    rows = encoder.encode(features.pooled([case.image_id for case in asked]), [case.question for case in asked])
+    found = index.search(rows, asked, 3)
     return [neighbour for each in found for neighbour in each]
 
 

@@ -27,6 +27,7 @@ from tasks.evaluate.step import (
     predict,
     score_hospital,
 )
+from tasks.forgotten import all_digests
 from tasks.ingest.datasets import state
 from tasks.ingest.step import ingest
 from tasks.partition.step import partition, take_cases
@@ -139,6 +140,8 @@ def deal_out(study: Study, dataset: Ref, questions: Ref, findings: Ref) -> tuple
         "cases": unmapped(questions),
         "dataset": unmapped(dataset),
         "assignment": unmapped(assignment),
+        "findings": unmapped(findings),
+        "forgotten": unmapped(all_digests()),
     }
     return hospitals, gather(take_cases.map(hospital=hospitals, **common), hospitals), [assignment, between]
 

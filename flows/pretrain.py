@@ -49,7 +49,9 @@ def pretrain(out: Path = Path("artifacts/base"), images: int = 8000, epochs: int
     model = ModelSettings(name=str(tower.folder), device="cpu")
     features = compute_features(hospital="hospital-1", cases=cases, model=model, content=tower.digest)
     steps.done("computed the tower's features")
-    library = build_hospital_library(hospital="hospital-1", cases=cases, features=features, image_weight=0.5, depth=3)
+    library = build_hospital_library(
+        hospital="hospital-1", cases=cases, features=features, image_weight=0.5, diversity=0.0, depth=3
+    )
     steps.done("found the neighbours of every case")
     base = tower
     for lesson in LESSONS:

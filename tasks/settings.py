@@ -204,6 +204,12 @@ class RetrievalSettings(ShownSettings):
 
     image_weight: float = Field(0.5, ge=0, le=1)
     """Weight of image similarity against question similarity."""
+    index: Literal["auto", "flat", "ivf", "hnsw"] = "auto"
+    """How cases are searched (docs/retrieval.md); `auto` is `flat`, which compares all, up to 50,000, then `ivf`."""
+    hide_copies: Literal["identical", "near_duplicate"] = "near_duplicate"
+    """Copies of the question's image whose cases are never shown: `identical` pixels, or near-duplicates too."""
+    hide_patient: bool = True
+    """Whether cases of the same patient are never shown, where the dataset states patients."""
     diversity: float = Field(0, ge=0, lt=1)
     """How much a case's likeness to nearer ones counts against it (maximal marginal relevance, 1 - lambda)."""
 

@@ -55,6 +55,7 @@ def stage(name: str, area: str, code: Iterable[str], title: str | None = None) -
         @functools.wraps(body)
         def run(**parameters: Any) -> Ref:
             with writing(area.format(**parameters), name, _key(name, parameters, code)) as folder:
+                folder.inputs = [ref.path for ref in _inputs(parameters)]
                 body(folder, **parameters)
             return folder.ref
 
@@ -80,16 +81,20 @@ def stage(name: str, area: str, code: Iterable[str], title: str | None = None) -
     return wrap
 
 
+def _inputs(parameters: Mapping[str, Any]) -> list[Ref]:
+    """The references among the parameters, in the order of their names."""
+    found: list[Ref] = []
+    for _, value in sorted(parameters.items()):
+        found += [ref for ref in (value if isinstance(value, list) else [value]) if isinstance(ref, Ref)]
+    return found
+
+
 def _key(name: str, parameters: Mapping[str, Any], code: Iterable[str]) -> str:
-    inputs: list[Ref] = []
     settings: dict[str, Any] = {}
     for parameter, value in sorted(parameters.items()):
-        refs = [value] if isinstance(value, Ref) else value
-        if isinstance(refs, list) and all(isinstance(ref, Ref) for ref in refs):
-            inputs += refs
-        else:
+        if not (isinstance(value, Ref) or (isinstance(value, list) and all(isinstance(ref, Ref) for ref in value))):
             settings[parameter] = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    return stage_key(name, settings, inputs, code)
+    return stage_key(name, settings, _inputs(parameters), code)
 
 
 class PlainErrors(logging.Filter):

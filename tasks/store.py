@@ -6,7 +6,9 @@ its manifest is on disk: a reader sees a whole folder or none.
 """
 
 import contextlib
+import ctypes
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -70,6 +72,8 @@ class Folder:
         self.path = path
         self.summary: dict[str, Any] = {}
         """Counts and notes for the manifest; not part of the digest."""
+        self.inputs: list[str] = []
+        """Paths of the folders that it is made from, for the manifest."""
         self.ref: Ref
         """Set once the folder is finished."""
 
@@ -121,6 +125,52 @@ def writing(area: str, stage: str, key: str) -> Iterator[Folder]:
         _writing.discard(hidden)
 
 
+@contextlib.contextmanager
+def revising(path: str) -> Iterator[Folder]:
+    """Change a finished folder (its path relative to the artifacts), in which files may be written or removed.
+
+    Until it is left, readers find the old folder; then the new one stands in its place, and the records of finished
+    stages tell its new digest. One process at a time revises the folders beside each other. On any error the old one
+    stays. Raises FileNotFoundError where there is no such folder, StudyError as `writing` does.
+    """
+    area, stage, key = path.rsplit("/", 2)
+    with alone(ROOT / area / stage):
+        ref = find(path)
+        manifest = ref.manifest()
+        with writing(area, stage, key) as folder:
+            for name in manifest["files"]:
+                copy = folder.path / name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(ref.folder / name, copy)
+            folder.summary, folder.inputs = manifest["summary"], manifest.get("inputs", [])
+            yield folder
+        _renew_records(ref.digest, folder.ref.digest)
+
+
+def _renew_records(old: str, new: str) -> None:
+    """What is recorded of a finished stage names its folder's digest."""
+    for path in (ROOT / ".records").glob("*"):
+        text = path.read_text(encoding="utf-8")
+        if old != new and old in text:
+            beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            beside.write_text(text.replace(old, new), encoding="utf-8")
+            beside.replace(path)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process is within this for the same folder."""
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def find(path: str) -> Ref:
+    """The finished folder at a path relative to the artifacts, as it is now."""
+    manifest = json.loads((ROOT / path / MANIFEST).read_text(encoding="utf-8"))
+    return Ref(path=path, digest=manifest["digest"])
+
+
 _writing: set[Path] = set()
 """The hidden folders that threads of this process are writing."""
 
@@ -142,19 +192,34 @@ def _finish(folder: Folder, target: Path, seconds: float) -> Ref:
         {
             "files": files,
             "digest": digest,
+            "inputs": folder.inputs,
             "summary": folder.summary,
             "seconds": round(seconds, 3),
             "peak_memory_bytes": peak_memory(),
         },
     )
+    _put(folder.path, target)
+    return Ref(path=target.relative_to(ROOT).as_posix(), digest=digest)
+
+
+def _put(made: Path, target: Path) -> None:
+    """Give a whole folder its place; what was there (damaged, revised, or of another process) is removed."""
+    if target.exists() and _swap(made, target):
+        return  # the writer removes what now has the hidden name
     discarded = _hidden_beside(target)
     try:
         with contextlib.suppress(FileNotFoundError):
-            target.rename(discarded)  # damaged, or written by another process meanwhile: ours is whole
-        folder.path.rename(target)
+            target.rename(discarded)
+        made.rename(target)
     finally:
         shutil.rmtree(discarded, ignore_errors=True)
-    return Ref(path=target.relative_to(ROOT).as_posix(), digest=digest)
+
+
+def _swap(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step, where the system can: a reader, or a kill, finds the old one or the new one."""
+    swap = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return swap is not None and swap(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
 def _remove_abandoned(parent: Path) -> None:

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import StudyError
-from tasks.records import Case, Neighbour, read_table, write_table
+from tasks.records import Case, ImagePair, Neighbour, read_table, write_table
 from tasks.retrieve.encoder import Encoder, Rows, fit_encoder
-from tasks.retrieve.library import Library, build_library, index_from_bytes, index_to_bytes
+from tasks.retrieve.library import ENTRIES, INDEX, RULES, Library, build_library, read_library
 
 QUESTIONS = ("Where is the mass?", "Is there a mass?", "What modality is this?", "图中有哪个器官？", "???", "")
 
@@ -28,8 +28,21 @@ def named(prefix: str, numbers: Sequence[int]) -> list[str]:
     return [f"{prefix}{number}" for number in numbers]
 
 
-def library_of(rows: Rows, images: Sequence[int]) -> Library:
-    return build_library(rows, named("case", range(len(rows))), named("image", images))
+def made_cases(names: Sequence[str], images: Sequence[str], split: str = "train") -> list[Case]:
+    return [
+        Case(name, image, "really?", "yes", "closed", split, "d", "en")  # type: ignore[arg-type]
+        for name, image in zip(names, images, strict=True)
+    ]
+
+
+def library_of(rows: Rows, images: Sequence[int], kind: str = "auto") -> Library:
+    return build_library(rows, made_cases(named("case", range(len(rows))), named("image", images)), kind)
+
+
+def searched(
+    library: Library, rows: Rows, names: Sequence[str], images: Sequence[str], depth: int
+) -> list[list[Neighbour]]:
+    return library.search(rows, made_cases(names, images, "test"), depth)
 
 
 def cosine(left: Rows, right: Rows) -> float:
@@ -55,9 +68,8 @@ def searches(draw: st.DrawFn) -> tuple[Rows, list[int], Rows, list[int], int]:
 @given(searches())
 def test_neighbours_are_those_of_brute_force(search: tuple[Rows, list[int], Rows, list[int], int]) -> None:
     rows, images, queries, query_images, depth = search
-    found = library_of(rows, images).search(
-        queries, named("query", range(len(queries))), named("image", query_images), depth
-    )
+    names = named("query", range(len(queries)))
+    found = searched(library_of(rows, images), queries, names, named("image", query_images), depth)
     assert len(found) == len(queries)
     for number, neighbours in enumerate(found):
         similarities = rows.astype(np.float64) @ queries[number].astype(np.float64)
@@ -77,7 +89,7 @@ def test_neighbours_are_those_of_brute_force(search: tuple[Rows, list[int], Rows
 def test_ranks_by_hand() -> None:
     rows = np.asarray([[1, 0], [0.6, 0.8], [0, 1], [-1, 0]], np.float32)
     library = library_of(rows, [0, 1, 2, 3])
-    assert library.search(np.asarray([[1, 0]], np.float32), ["q"], ["elsewhere"], 3) == [
+    assert searched(library, np.asarray([[1, 0]], np.float32), ["q"], ["elsewhere"], 3) == [
         [
             Neighbour("q", 0, "case0", 1.0),
             Neighbour("q", 1, "case1", pytest.approx(0.6)),
@@ -90,7 +102,7 @@ def test_own_image_is_left_out_however_many_cases_it_has() -> None:
     """Twenty cases of the own image are nearer than all others."""
     rows = np.concatenate([np.tile(np.float32([[1, 0]]), (20, 1)), random_rows(6, 2)])
     library = library_of(rows, [0] * 20 + [1, 2, 3, 4, 5, 6])
-    found = library.search(rows[:1], ["case0"], ["image0"], 5)[0]
+    found = searched(library, rows[:1], ["case0"], ["image0"], 5)[0]
     assert len(found) == 5
     assert {each.neighbour_id for each in found} <= set(named("case", range(20, 26)))
 
@@ -98,18 +110,18 @@ def test_own_image_is_left_out_however_many_cases_it_has() -> None:
 @pytest.mark.parametrize(("depth", "count"), [(0, 0), (1, 1), (4, 4), (5, 4), (500, 4)])
 def test_a_small_library_gives_fewer(depth: int, count: int) -> None:
     library = library_of(random_rows(5, 3), [0, 1, 2, 3, 4])
-    assert [len(each) for each in library.search(random_rows(2, 3), ["a", "b"], ["image0", "image4"], depth)] == [
+    assert [len(each) for each in searched(library, random_rows(2, 3), ["a", "b"], ["image0", "image4"], depth)] == [
         count,
         count,
     ]
 
 
 def test_a_library_of_the_own_image_alone_gives_none() -> None:
-    assert library_of(random_rows(3, 4), [7, 7, 7]).search(random_rows(1, 4), ["q"], ["image7"], 3) == [[]]
+    assert searched(library_of(random_rows(3, 4), [7, 7, 7]), random_rows(1, 4), ["q"], ["image7"], 3) == [[]]
 
 
 def test_nothing_asked_nothing_found() -> None:
-    assert library_of(random_rows(5, 3), range(5)).search(np.zeros((0, 3), np.float32), [], [], 3) == []
+    assert searched(library_of(random_rows(5, 3), range(5)), np.zeros((0, 3), np.float32), [], [], 3) == []
     encoder = fit_encoder(random_rows(3, 4), QUESTIONS[:3], 0.5)
     rows = encoder.encode(np.zeros((0, 4), np.float32), [])
     assert rows.shape == (0, 4 + len(encoder.vocabulary))
@@ -117,17 +129,17 @@ def test_nothing_asked_nothing_found() -> None:
 
 def test_an_empty_library_finds_nothing() -> None:
     library = library_of(np.zeros((0, 3), np.float32), [])
-    assert library.search(random_rows(2, 3), ["a", "b"], ["i", "j"], 3) == [[], []]
+    assert searched(library, random_rows(2, 3), ["a", "b"], ["i", "j"], 3) == [[], []]
 
 
 def test_ids_that_do_not_match_the_rows_are_an_error() -> None:
-    with pytest.raises(ValueError, match="zip"):
-        library_of(random_rows(3, 3), range(3)).search(random_rows(2, 3), ["a", "b"], ["i"], 2)
+    with pytest.raises(ValueError, match="a row for each of"):
+        searched(library_of(random_rows(3, 3), range(3)), random_rows(2, 3), ["a"], ["i"], 2)
 
 
 def test_rounding_does_not_leave_the_range() -> None:
     rows = random_rows(200, 700)
-    found = library_of(rows, range(200)).search(rows, named("q", range(200)), ["none"] * 200, 1)
+    found = searched(library_of(rows, range(200)), rows, named("q", range(200)), ["none"] * 200, 1)
     raw = (rows * rows).sum(1)
     assert raw.max() > 1  # or this test would show nothing
     assert all(0.999 < each[0].similarity <= 1 for each in found)
@@ -210,7 +222,7 @@ def test_a_library_without_any_word_is_searched_by_image(questions: list[str]) -
     rows = encoder.encode(images, ["where is the mass?", "", "?"])
     assert rows.shape == (3, 6)
     assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(3), abs=1e-5)
-    assert library_of(rows, range(3)).search(rows[:1], ["q"], ["image0"], 3)[0][0].rank == 0
+    assert searched(library_of(rows, range(3)), rows[:1], ["q"], ["image0"], 3)[0][0].rank == 0
 
 
 def test_the_nearest_question_is_found_in_chinese_and_of_single_letters() -> None:
@@ -220,7 +232,7 @@ def test_the_nearest_question_is_found_in_chinese_and_of_single_letters() -> Non
     assert {"肺", "模", "t2", "t1", "a"} <= set(encoder.vocabulary)
     library = library_of(encoder.encode(images, asked), range(4))
     queries = encoder.encode(images, ["哪里是肺", "什么模态", "t2?", "T1"])
-    found = library.search(queries, named("q", range(4)), ["none"] * 4, 1)
+    found = searched(library, queries, named("q", range(4)), ["none"] * 4, 1)
     assert [each[0].neighbour_id for each in found] == named("case", range(4))
 
 
@@ -250,18 +262,21 @@ def test_features_that_are_no_numbers_are_refused(value: float) -> None:
         encoder.encode(images, ["mass"] * 4)
 
 
-def test_index_bytes_are_a_faiss_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mapped", [True, False])
+def test_the_index_is_an_ordinary_faiss_file(tmp_path: Path, mapped: bool) -> None:
     rows = random_rows(9, 4)
     library = library_of(rows, range(9))
-    data = index_to_bytes(library.index)
-    (tmp_path / "index.faiss").write_bytes(data)
-    for index in (index_from_bytes(data), faiss.read_index(str(tmp_path / "index.faiss"))):
-        assert (index.ntotal, index.d, index.metric_type) == (9, 4, faiss.METRIC_INNER_PRODUCT)
-        assert np.array_equal(index.reconstruct_n(0, 9), rows)
-        again = Library(index, library.case_ids, library.image_ids)
-        assert again.search(rows, ["q"] * 9, ["none"] * 9, 3) == library.search(rows, ["q"] * 9, ["none"] * 9, 3)
-    assert index_to_bytes(index_from_bytes(data)) == data
-    assert index_to_bytes(library_of(rows, range(9)).index) == data
+    library.write(tmp_path)
+    index = faiss.read_index(str(tmp_path / INDEX))
+    assert (index.ntotal, index.d, index.metric_type) == (9, 4, faiss.METRIC_INNER_PRODUCT)
+    assert np.array_equal(faiss.downcast_index(index.index).reconstruct_n(0, 9), rows)
+    again = read_library(tmp_path, mapped)
+    asked = (rows, named("q", range(9)), ["none"] * 9, 3)
+    assert searched(again, *asked) == searched(library, *asked)
+    written = {name: (tmp_path / name).read_bytes() for name in (INDEX, ENTRIES, RULES)}
+    (tmp_path / "again").mkdir()
+    again.write(tmp_path / "again")
+    assert written == {name: (tmp_path / "again" / name).read_bytes() for name in written}
 
 
 def hospital_cases(test_question: str) -> list[Case]:
@@ -297,6 +312,9 @@ def build(
         sink = io.BytesIO()
         write_table(sink, Case, cases)
         own.write("cases.parquet", sink.getvalue())
+        sink = io.BytesIO()
+        write_table(sink, ImagePair, [])
+        own.write("copies.parquet", sink.getvalue())
     with writing("hospitals/h", "features", key) as seen:
         rows = torch.from_numpy(np.concatenate(list(features.values())))
         starts = {image: place * 2 for place, image in enumerate(features)}
@@ -318,12 +336,12 @@ def test_a_library_holds_training_cases_alone(tmp_path: Path, monkeypatch: pytes
     assert {each.neighbour_id for each in neighbours} == training
     assert {each.case_id for each in neighbours} == training | {"d:2:0", "d:2:1"}
     assert all(each.case_id.split(":")[1] != each.neighbour_id.split(":")[1] for each in neighbours)
-    assert faiss.deserialize_index(np.frombuffer(files["index.faiss"], np.uint8)).ntotal == 4
+    assert faiss.deserialize_index(np.frombuffer(files[INDEX], np.uint8)).ntotal == 4
 
     others, other_neighbours = build(
         tmp_path, "k2", hospital_cases("quid est hoc"), features | {"image2": random_rows(2, 6, 99)}
     )
-    for name in ("index.faiss", "encoder.json", "library.json"):
+    for name in (INDEX, ENTRIES, RULES, "encoder.json"):
         assert files[name] == others[name]
     assert [each for each in neighbours if each.case_id in training] == [
         each for each in other_neighbours if each.case_id in training

@@ -52,18 +52,32 @@ def partition(folder: Folder, cases: Ref, settings: PartitionSettings, seed: int
     folder.summary = {"scheme": scheme, "split": split, "hospitals": table}
 
 
-@stage("cases", area="hospitals/{hospital}", code=["partition"], title="cases {hospital}")
-def take_cases(folder: Folder, hospital: str, cases: Ref, dataset: Ref, assignment: Ref) -> None:
-    """A hospital's own cases, and their images out of the dataset."""
+@stage("cases", area="hospitals/{hospital}", code=["partition", "forgotten"], title="cases {hospital}")
+def take_cases(
+    folder: Folder,
+    hospital: str,
+    cases: Ref,
+    dataset: Ref,
+    assignment: Ref,
+    findings: Ref | None = None,
+    forgotten: list[str] = [],  # noqa: B006 (a task's parameters are JSON, which has no tuple)
+) -> None:
+    """A hospital's own cases, their images out of the dataset, and which of these are copies of each other.
+
+    `findings` is the audit that found the copies; without it no image is known to be one. `forgotten` are digests of
+    patients and images that are left out.
+    """
+    from tasks.forgotten import is_forgotten
+    from tasks.partition.copies import own_copies
+
     table = pq.read_table(assignment.folder / "assignment.parquet").to_pylist()
     dealt = {row["image_id"] for row in table if row["hospital"] == hospital}
     rows = read_table(cases.folder / "cases.parquet", Case)
     splits = {row["case_id"]: row for row in pq.read_table(assignment.folder / "splits.parquet").to_pylist()}
-    moved = [
-        replace(case, split=splits[case.id]["split"], group=splits[case.id]["group"])
-        for case in rows
-        if case.image_id in dealt and case.id in splits
-    ]
+    gone = set(forgotten)
+    rows = [case for case in rows if case.image_id in dealt and case.id in splits and not is_forgotten(case, gone)]
+    # The patient stays as published: what else a split keeps together are copies, and these are told apart.
+    moved = [replace(case, split=splits[case.id]["split"]) for case in rows]
     own = {case.image_id for case in moved}
     with folder.open("cases.parquet") as sink:
         write_table(sink, Case, moved)
@@ -71,3 +85,6 @@ def take_cases(folder: Folder, hospital: str, cases: Ref, dataset: Ref, assignme
     with folder.open("images.parquet") as sink:
         images = read_images(dataset.folder / "images.parquet")
         write_table(sink, Image, (image for image in images if image.id in own))
+    with folder.open("copies.parquet") as sink:
+        pairs = read_table(findings.folder / "image_pairs.parquet", ImagePair) if findings else []
+        write_table(sink, ImagePair, own_copies(pairs, own))

@@ -1,66 +1,163 @@
-"""A hospital's private library: its training cases in a FAISS index."""
+"""A hospital's private library: its training cases in a FAISS index, and which of them a question may not be shown."""
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import faiss
 import numpy as np
 
-from tasks.records import Neighbour
+from tasks.records import Case, ImagePair, Neighbour
 from tasks.retrieve.encoder import Rows
+from tasks.retrieve.entries import Entries, make_entries, read_entries
+from tasks.retrieve.index import (
+    add_rows,
+    build_index,
+    kind_of,
+    nearest_of_all,
+    read_index,
+    save_index,
+    without_numbers,
+)
+
+INDEX, ENTRIES, RULES = "index.faiss", "entries.parquet", "library.json"
+BEYOND = 256
+"""Most neighbours that all queries are searched for beyond what is wanted; those that need more are searched alone."""
 
 
 @dataclass(frozen=True)
 class Library:
-    """Cases by position in the index."""
+    """An index, its cases, and what is never returned: cases of the query's image, its copies and its patient."""
 
     index: faiss.Index
-    case_ids: tuple[str, ...]
-    image_ids: tuple[str, ...]
+    entries: Entries
+    hide_patient: bool = True
+    """Whether cases of the query's own patient are left out."""
+    copies: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """Of each image, those that are taken for copies of it, where there are any."""
 
-    def search(
-        self, rows: Rows, case_ids: Sequence[str], image_ids: Sequence[str], depth: int
-    ) -> list[list[Neighbour]]:
-        """The nearest cases of other images, nearest first: at most `depth` for each query, fewer in a small library.
+    @property
+    def kind(self) -> str:
+        """`flat`, `ivf` or `hnsw`."""
+        return kind_of(self.index)
+
+    def hidden(self, case: Case) -> set[int]:
+        """The numbers that this case may not be shown."""
+        found = set(self.entries.by_image.of(case.image_id))
+        for copy in self.copies.get(case.image_id, ()):
+            found.update(self.entries.by_image.of(copy))
+        if self.hide_patient:
+            found.update(self.entries.by_group.of(case.group))
+        return found
+
+    def nearest(self, rows: Rows, cases: Sequence[Case], depth: int) -> list[tuple[list[float], list[int]]]:
+        """Inner products and numbers of the nearest cases that may be shown, nearest first.
+
+        At most `depth` of each query, fewer only where the library holds no more that may be shown.
 
         Args:
             rows: unit rows of the queries, `(n, d)`.
-            case_ids: of the queries.
-            image_ids: of the queries; a case of the same image is never returned.
+            cases: the queries.
             depth: neighbours wanted.
         """
-        most = max(Counter(self.image_ids).values(), default=0)
-        wanted = min(depth + most, len(self.case_ids))
-        if not wanted:
-            return [[] for _ in case_ids]
-        similarities, positions = self.index.search(rows, wanted)
-        similarities = similarities.clip(-1, 1)  # rounding leaves the range
+        if len(rows) != len(cases):
+            raise ValueError(f"Expected a row for each of {len(cases)} queries, found {len(rows)}.")
+        held = len(self.entries)
+        if not (depth and held and len(rows)):
+            return [([], []) for _ in cases]
+        barred = [self.hidden(case) for case in cases]
+        wanted = min(depth + min(max(map(len, barred)), BEYOND), held)
+        similarities, numbers = self.index.search(rows, wanted)
         found = []
-        for query, (case_id, image_id) in enumerate(zip(case_ids, image_ids, strict=True)):
-            others = [
-                (self.case_ids[position], similarity)
-                for position, similarity in zip(positions[query].tolist(), similarities[query].tolist(), strict=True)
-                if self.image_ids[position] != image_id
-            ]
-            found.append(
-                [Neighbour(case_id, rank, other, similarity) for rank, (other, similarity) in enumerate(others[:depth])]
-            )
+        for place, (near, those, hidden) in enumerate(
+            zip(similarities.tolist(), numbers.tolist(), barred, strict=True)
+        ):
+            if hidden or those[-1] < 0:
+                kept = [each for each, number in enumerate(those) if number >= 0 and number not in hidden]
+                near, those = [near[each] for each in kept], [those[each] for each in kept]
+            if len(those) < min(depth, held - len(hidden)):  # too many hidden ones among them, or too few looked at
+                near, those = (
+                    each.tolist() for each in nearest_of_all(self.index, rows[place : place + 1], depth, hidden)
+                )
+            found.append((near[:depth], those[:depth]))
         return found
 
+    def search(self, rows: Rows, cases: Sequence[Case], depth: int) -> list[list[Neighbour]]:
+        """The same as neighbours of each query, with ranks and the ids of the cases."""
+        found = self.nearest(rows, cases, depth)
+        names = iter(self.entries.case_ids([number for _, numbers in found for number in numbers]))
+        return [
+            [
+                Neighbour(case.id, rank, next(names), min(1.0, max(-1.0, near)))  # rounding leaves the range
+                for rank, near in enumerate(similarities)
+            ]
+            for case, (similarities, _) in zip(cases, found, strict=True)
+        ]
 
-def build_library(rows: Rows, case_ids: Sequence[str], image_ids: Sequence[str]) -> Library:
-    """An exact inner-product index over unit rows `(n, d)`, in the order given."""
-    index = faiss.IndexFlatIP(rows.shape[1])
-    index.add(rows)
-    return Library(index, tuple(case_ids), tuple(image_ids))
+    def added(self, rows: Rows, cases: Sequence[Case]) -> "Library":
+        """With more training cases and their unit rows `(n, d)`; the index, which must be in memory, is changed.
+
+        Raises ValueError for a case that is not of the training split, or is in the library.
+        """
+        _refuse_others(rows, cases)
+        if len(self.entries.numbers_of([case.id for case in cases])):
+            raise ValueError("Expected new cases, found one that is in the library.")
+        entries = self.entries.and_cases(cases)
+        add_rows(self.index, rows, entries.numbers[len(self.entries) :])
+        return Library(self.index, entries, self.hide_patient, self.copies)
+
+    def removed(self, case_ids: Collection[str]) -> "Library":
+        """Without some cases, as far as it holds them; the index, which must be in memory, is changed."""
+        numbers = self.entries.numbers_of(case_ids)
+        index = without_numbers(self.index, numbers) if len(numbers) else self.index
+        return Library(index, self.entries.without(numbers), self.hide_patient, self.copies)
+
+    def write(self, folder: Path) -> None:
+        """Write `index.faiss`, `entries.parquet` and `library.json` into a folder."""
+        save_index(self.index, folder / INDEX)
+        self.entries.write(folder / ENTRIES)
+        copies = {image: sorted(others) for image, others in sorted(self.copies.items())}
+        rules = json.dumps({"hide_patient": self.hide_patient, "copies": copies}, indent=2, ensure_ascii=False)
+        (folder / RULES).write_text(rules + "\n", encoding="utf-8")
 
 
-def index_to_bytes(index: faiss.Index) -> bytes:
-    """The index as an ordinary FAISS file."""
-    return faiss.serialize_index(index).tobytes()
+def build_library(
+    rows: Rows,
+    cases: Sequence[Case],
+    kind: str = "auto",
+    hide_patient: bool = True,
+    copies: Mapping[str, Collection[str]] | None = None,
+) -> Library:
+    """A library of training cases and their unit rows `(n, d)`, in the order given; see `build_index` for the kinds.
+
+    Raises ValueError for a case that is not of the training split.
+    """
+    _refuse_others(rows, cases)
+    entries = make_entries(cases)
+    return Library(build_index(np.ascontiguousarray(rows), entries.numbers, kind), entries, hide_patient, copies or {})
 
 
-def index_from_bytes(data: bytes) -> faiss.Index:
-    """An index of an ordinary FAISS file."""
-    return faiss.deserialize_index(np.frombuffer(data, dtype=np.uint8))
+def read_library(folder: Path, mapped: bool = True) -> Library:
+    """A library that `write` wrote; not `mapped`, it may be changed."""
+    rules = json.loads((folder / RULES).read_text(encoding="utf-8"))
+    index = read_index(folder / INDEX, mapped)
+    return Library(index, read_entries(folder / ENTRIES), rules["hide_patient"], rules["copies"])
+
+
+def copies_by_image(pairs: Iterable[ImagePair], hide: str) -> dict[str, set[str]]:
+    """The copies of each image that has any: all of them, or with `hide` at `identical` no mere near-duplicates."""
+    copies: dict[str, set[str]] = {}
+    for pair in pairs:
+        if hide == "near_duplicate" or pair.relation in ("identical_bytes", "identical_pixels"):
+            copies.setdefault(pair.image_a, set()).add(pair.image_b)
+            copies.setdefault(pair.image_b, set()).add(pair.image_a)
+    return copies
+
+
+def _refuse_others(rows: Rows, cases: Sequence[Case]) -> None:
+    if len(rows) != len(cases):
+        raise ValueError(f"Expected a row for each of {len(cases)} cases, found {len(rows)}.")
+    other = next((case for case in cases if case.split != "train"), None)
+    if other is not None:
+        raise ValueError(f"Expected training cases alone, found {other.id} of the {other.split} split.")

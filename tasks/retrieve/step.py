@@ -2,14 +2,23 @@
 
 from dataclasses import asdict
 
-from tasks.records import Case, Neighbour, read_table, write_table
+from tasks.records import Case, ImagePair, Neighbour, read_table, write_table
 from tasks.step import Folder, stage
 from tasks.store import Ref
 
 
 @stage("library", area="hospitals/{hospital}", code=["retrieve", "engine"], title="library {hospital}")
 def build_hospital_library(
-    folder: Folder, hospital: str, cases: Ref, features: Ref, image_weight: float, diversity: float, depth: int
+    folder: Folder,
+    hospital: str,
+    cases: Ref,
+    features: Ref,
+    image_weight: float,
+    diversity: float,
+    depth: int,
+    index: str = "auto",
+    hide_copies: str = "near_duplicate",
+    hide_patient: bool = True,
 ) -> None:
     """Index the training cases; write the `depth` nearest of them for each train and test case of the hospital.
 
@@ -18,7 +27,7 @@ def build_hospital_library(
     from tasks.engine.vision import FEATURES, load_features
     from tasks.retrieve.diversity import CANDIDATES, diversify
     from tasks.retrieve.encoder import fit_encoder
-    from tasks.retrieve.library import build_library, index_to_bytes
+    from tasks.retrieve.library import build_library, copies_by_image
 
     rows = read_table(cases.folder / "cases.parquet", Case)
     vision = load_features(features.folder / FEATURES)
@@ -28,19 +37,19 @@ def build_hospital_library(
     own = encoder.encode(pooled, [case.question for case in training])
     library = build_library(
         own,
-        [case.id for case in training],
-        [case.image_id for case in training],
+        training,
+        index,
+        hide_patient,
+        copies_by_image(read_table(cases.folder / "copies.parquet", ImagePair), hide_copies),
     )
     asked = [case for case in rows if case.split != "validation"]
     queries = encoder.encode(vision.pooled([case.image_id for case in asked]), [case.question for case in asked])
-    wanted = max(depth, CANDIDATES) if diversity else depth
-    found = library.search(queries, [case.id for case in asked], [case.image_id for case in asked], wanted)
+    found = library.search(queries, asked, max(depth, CANDIDATES) if diversity else depth)
     if diversity:
         places = {case.id: place for place, case in enumerate(training)}
         found = [diversify(each, own[[places[n.neighbour_id] for n in each]], diversity, depth) for each in found]
-    folder.write("index.faiss", index_to_bytes(library.index))
-    folder.write_json("library.json", {"case_ids": library.case_ids, "image_ids": library.image_ids})
+    library.write(folder.path)
     folder.write_json("encoder.json", asdict(encoder) | {"image_mean": encoder.image_mean.tolist()})
     with folder.open("neighbours.parquet") as sink:
         write_table(sink, Neighbour, (neighbour for each in found for neighbour in each))
-    folder.summary = {"cases": len(training), "dimensions": int(queries.shape[1])}
+    folder.summary = {"cases": len(training), "dimensions": int(queries.shape[1]), "index": library.kind}

@@ -1,0 +1,104 @@
+"""What a library knows of its cases beside their rows: number, case, image and patient, a few bytes of each."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tasks.records import Case
+from tasks.retrieve.index import Numbers
+
+
+@dataclass(frozen=True)
+class Entries:
+    """The cases of a library; columns of equal length, as Arrow keeps them: a million of them fit in 100 MB."""
+
+    table: pa.Table
+    """`number`, by which the index knows the case; `case_id`, `image_id`; `group`, the patient where one is stated."""
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    @cached_property
+    def numbers(self) -> Numbers:
+        """`(n,)`, rising."""
+        return self.table["number"].to_numpy()
+
+    @cached_property
+    def by_image(self) -> "Named":
+        """Numbers by image."""
+        return Named(self.table["image_id"], self.numbers)
+
+    @cached_property
+    def by_group(self) -> "Named":
+        """Numbers by patient."""
+        return Named(self.table["group"], self.numbers)
+
+    def case_ids(self, numbers: Sequence[int] | Numbers) -> list[str]:
+        """The cases of these numbers, in their order."""
+        return self.table["case_id"].take(pa.array(np.searchsorted(self.numbers, numbers))).to_pylist()
+
+    def numbers_of(self, case_ids: Iterable[str]) -> Numbers:
+        """The numbers of those of the cases that are in the library."""
+        return self.numbers[pc.is_in(self.table["case_id"], pa.array(case_ids, pa.string())).to_numpy()]
+
+    def without(self, numbers: Numbers) -> "Entries":
+        """All but these; the others keep their numbers."""
+        return Entries(self.table.filter(pa.array(~np.isin(self.numbers, numbers))))
+
+    def and_cases(self, cases: Sequence[Case]) -> "Entries":
+        """These and more cases, under new numbers."""
+        start = int(self.numbers[-1]) + 1 if len(self) else 0
+        return Entries(pa.concat_tables([self.table, _table(cases, start)]))
+
+    def write(self, path: Path) -> None:
+        """As one Parquet table."""
+        pq.write_table(self.table, path, compression="zstd")
+
+
+class Named:
+    """Which numbers bear a name, found by bisection of the names' 64-bit hashes: 16 bytes an entry."""
+
+    def __init__(self, names: pa.ChunkedArray, numbers: Numbers) -> None:
+        hashes = [
+            np.fromiter(map(hash, part.to_pylist()), np.int64, len(part))
+            for chunk in names.chunks
+            for part in (chunk.slice(at, 65536) for at in range(0, len(chunk), 65536))
+        ]
+        keys = np.concatenate([*hashes, np.zeros(0, np.int64)])
+        order = np.argsort(keys, kind="stable")
+        self.keys: NDArray[np.int64] = keys[order]
+        self.numbers: Numbers = numbers[order]
+
+    def of(self, name: str | None) -> list[int]:
+        """The numbers that bear the name; none bear None."""
+        if name is None:
+            return []
+        first, end = self.keys.searchsorted((hash(name), hash(name) + 1))
+        return self.numbers[first:end].tolist()
+
+
+def make_entries(cases: Sequence[Case]) -> Entries:
+    """Entries of some cases, numbered from 0 in their order."""
+    return Entries(_table(cases, 0))
+
+
+def read_entries(path: Path) -> Entries:
+    """Entries that `write` wrote."""
+    return Entries(pq.read_table(path))
+
+
+def _table(cases: Sequence[Case], start: int) -> pa.Table:
+    columns = {
+        "number": pa.array(range(start, start + len(cases)), pa.int64()),
+        "case_id": pa.array([case.id for case in cases], pa.string()),
+        "image_id": pa.array([case.image_id for case in cases], pa.string()),
+        "group": pa.array([case.group for case in cases], pa.string()),
+    }
+    return pa.table(columns)
