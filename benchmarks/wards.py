@@ -1,0 +1,84 @@
+"""Hospitals of a finished study, opened for benchmarks that change what stands in their libraries."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.base import find
+from flows.fed_rag import fed_rag
+from flows.run_folder import open_run
+from flows.study_file import load_study
+from tasks.engine.hospital import Hospital, open_hospital
+from tasks.engine.vision import Features, gather_features
+from tasks.evaluate.answer import answer_prompts
+from tasks.evaluate.score import score_row
+from tasks.records import Case
+from tasks.settings import ShownSettings, Study
+from tasks.store import ROOT
+
+ASKED = 60
+"""Test cases of each hospital that are asked."""
+
+
+@dataclass(frozen=True)
+class Ward:
+    """A hospital's library, and the cases that are asked there."""
+
+    own: Hospital
+    asked: list[Case]
+
+    @property
+    def library(self) -> list[Case]:
+        """Its training cases."""
+        return [case for case in self.own.cases if case.split == "train"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished study: its settings, adapter and hospitals."""
+
+    study: Study
+    adapter: Path
+    wards: list[Ward]
+
+    def answers(self, wards: Sequence[Ward], **shown: object) -> list[tuple[Case, str]]:
+        """What its adapter answers, with these changes to how cases are shown."""
+        how = ShownSettings.model_validate(self.study.retrieval.shown.model_dump() | shown)
+        given: list[tuple[Case, str]] = []
+        for ward in wards:
+            prompts = ward.own.prompts(ward.asked, how)
+            plain = (self.study.model, self.study.lora, self.study.evaluation.answering, "attacks")
+            told = answer_prompts(ward.own, prompts, self.adapter, *plain)
+            given += [(case, answer.text) for case, answer in zip(ward.asked, told, strict=True)]
+        return given
+
+
+def train(settings: Sequence[str]) -> Trained:
+    """Run a study, or find it."""
+    study, references = open_run(Path(fed_rag(load_study(None, tuple(settings)))))
+    wards = []
+    for places in references["hospitals"].values():
+        own = open_hospital(*(ROOT / places[name] for name in ("cases", "features", "library")))
+        wards.append(Ward(own, [case for case in own.cases if case.split == "test"][:ASKED]))
+    return Trained(study, ROOT / references["adapter"], wards)
+
+
+def insert(ward: Ward, entries: Sequence[Case], seen: Features) -> Ward:
+    """The ward with more entries in its library, whose features are `seen`."""
+    cases = [*ward.own.cases, *entries]
+    own_images = {case.image_id for case in ward.own.cases}
+    places = {image: (ward.own.features, image) for image in own_images}
+    features = gather_features(places | {entry.image_id: (seen, entry.image_id) for entry in entries})
+    library = [case for case in cases if case.split == "train"]
+    return Ward(Hospital(cases, find(features, library, [*library, *ward.asked]), features), ward.asked)
+
+
+def told(given: Sequence[tuple[Case, str]], payload: Mapping[str, str]) -> str:
+    """Accuracy by kind, and how often the attacker's answer is given where it is wrong."""
+    cells = []
+    for kind in ("closed", "open"):
+        rows = [(case, text) for case, text in given if case.kind == kind]
+        right = sum(score_row(text, case.answer, case.kind, case.options).correct for case, text in rows)
+        wrong = [text for case, text in rows if case.answer != payload[kind]]
+        cells += [f"{right / len(rows):.3f}", f"{sum(text == payload[kind] for text in wrong)} of {len(wrong)}"]
+    return " | ".join(cells)
