@@ -162,6 +162,18 @@ def test_nothing_changed_means_nothing_done(server: Server, finished: Path, tiny
     assert set(server.task_states().values()) == {"Cached"}
 
 
+def test_another_coverage_answers_held_out_cases_alone(server: Server, finished: Path, tiny_folder: Path) -> None:
+    assert run(server, finished, arguments(tiny_folder, "evaluation.coverage=0.7")).returncode == 0
+    redone = {name.split(" ")[0] for name, state in server.task_states().items() if state == "Completed"}
+    assert redone == {"calibration", "abstention"}
+    told = json.loads((newest(finished) / "results.json").read_text())["abstention"]
+    assert told["coverage_asked"] == 0.7
+    assert all(count > 0 for count in told["held_out_cases"].values())
+    assert 0 <= told["coverage"]["value"] <= 1
+    assert "Answers withheld" in (newest(finished) / "results.md").read_text()
+    assert "answers withheld" in (newest(finished) / "report.html").read_text()
+
+
 def test_another_k_redoes_neither_ingestion_nor_partition_nor_libraries(
     server: Server, finished: Path, tiny_folder: Path
 ) -> None:
