@@ -15,8 +15,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.files import write_text
-from flows.study_file import describe, load_study
+from flows.study_file import describe, load_comparison, load_study
+from tasks.comparison import SWEEPS, Comparison
 from tasks.errors import StudyError
+from tasks.settings import Settings, Study
 
 app = typer.Typer(
     help="Fine-tune one small vision-language model across hospitals, with each hospital's private retrieval.",
@@ -28,11 +30,11 @@ app = typer.Typer(
 console = Console()
 
 
-def _settings_help(*starts: str) -> str:
-    """The settings whose names start so, all by default, each on a line of its own, for `--help`."""
+def _settings_help(*starts: str, model: type[Settings] = Study) -> str:
+    """A model's settings whose names start so, all by default, each on a line of its own, for `--help`."""
     lines = [
         f"[cyan]{name}[/cyan] [dim]({escape(default)})[/dim]  {text}"
-        for name, default, text in describe()
+        for name, default, text in describe(model)
         if name.startswith(starts or "")
     ]
     return "[bold]Settings[/bold], with their defaults:\n\n" + "\n\n".join(lines)
@@ -60,6 +62,53 @@ def run(settings: SettingsFile = None, assignments: Assignments = None) -> None:
     console.print(f"Results: [bold]{folder}[/bold] (also artifacts/latest): report.html, results.json, results.md")
     if not os.environ.get("PREFECT_API_URL"):
         console.print("Dashboard: run `prefect server start`, open http://127.0.0.1:4200, then Runs and Artifacts.")
+
+
+@app.command(epilog=_settings_help(model=Comparison))
+def compare(
+    settings: SettingsFile = None,
+    assignments: Assignments = None,
+    sweeps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sweep",
+            metavar="NAME=VALUES",
+            help=f"A setting and its values, as retrieval.k=0,1,3, or one of {', '.join(SWEEPS)}; may be repeated.",
+        ),
+    ] = None,
+) -> None:
+    """Compare configurations on the same cases, seeds and budget: centralised, federated, alone, with and without RAG.
+
+    Each configuration is the base study (settings study.*) with a few settings changed; each is trained once with each
+    seed and each split, and stands beside the untrained base and what needs no model. Scores have 95 % intervals
+    (bootstrap over images), differences have paired tests. A sweep runs one configuration over a list of values.
+
+    A study that was run before is found and not run again: after an interruption, the same command goes on where it
+    stopped. artifacts/comparisons/NAME receives comparison.json, .md, .tex and .html; docs/comparison.md says what is
+    in them and how the comparison is kept fair.
+
+    Examples: fed-rag compare --set study.dataset.images=60 --set seeds=[0,1,2]
+
+    fed-rag compare --sweep retrieval.k=0,1,3,5,10 --sweep alpha --set name=sweeps
+
+    fed-rag compare --set 'configurations={fed+rag: {}, all-layers: {lora.targets: [q_proj, k_proj, v_proj, o_proj]}}'
+    """
+    comparison = load_comparison(settings, tuple(assignments or ()), tuple(sweeps or ()))
+    _log_to_console()
+    from flows.compare import compare as flow
+    from tasks.evaluate.comparison_tables import side_by_side
+
+    folder = Path(flow(comparison))
+    document = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    headline = side_by_side(document)
+    rows = [dict(zip(headline.headings, row, strict=True)) for row in headline.rows]
+    _print_rows(rows, f"{headline.title}: scores with 95 % intervals")
+    if headline.note:
+        console.print(headline.note)
+    console.print(f"Comparison: [bold]{folder}[/bold]: comparison.html, .json, .md, .tex", soft_wrap=True)
+    if document["failed"]:
+        first = document["failed"][0]
+        raise StudyError(f"{len(document['failed'])} points of sweeps failed, first {first['cell']}: {first['reason']}")
 
 
 @app.command(epilog=_settings_help("dataset.", "synthesis.", "seed"))

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from flows.study_file import describe, load_study
+from tasks.comparison import Comparison
 from tasks.ingest.datasets import DATASETS
 from tasks.settings import Dataset, Study
 
@@ -38,12 +39,15 @@ def test_every_dataset_is_documented() -> None:
     assert all(f"`{name}`" in text for name in DATASETS)
 
 
-def test_the_deployment_is_a_valid_study_of_the_flow() -> None:
-    (nightly,) = yaml.safe_load((TOP / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+def test_the_deployments_are_valid_settings_of_their_flows() -> None:
+    nightly, weekly = yaml.safe_load((TOP / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
     assert nightly["name"] == "nightly"
     assert nightly["entrypoint"] == "flows/fed_rag.py:fed_rag"
     assert nightly["schedules"][0]["cron"]
     assert Study.model_validate(nightly["parameters"]["study"]) == Study()
+    assert (weekly["name"], weekly["entrypoint"]) == ("weekly", "flows/compare.py:compare")
+    assert weekly["schedules"][0]["cron"]
+    assert Comparison.model_validate(weekly["parameters"]["comparison"]) == Comparison()
 
 
 def test_the_lock_keeps_the_pins_and_names_no_address() -> None:

@@ -227,3 +227,25 @@ def count_withheld(
     counted = count_answers(own, [images[row.case_id] for row in own], threshold)
     told = {"hospital": hospital, "held_out_cases": len(held_out), "images": counted}
     folder.write_json("abstention.json", told)
+
+
+@stage("lightfed", area="source", code=["evaluate", "normalise", "options"])
+def score_as_lightfed(folder: Folder, predictions: list[Ref]) -> None:
+    """LightFED's four metrics of each configuration, over all hospitals' answers: `lightfed.json`.
+
+    Its F1 tells every wording apart, so that answers themselves are needed: a simulation has them in one place, and a
+    real federation does not.
+    """
+    from tasks.evaluate.published import lightfed_summary
+
+    answers = [row for ref in predictions for row in read_table(ref.folder / "predictions.parquet", Prediction)]
+    names = sorted({row.configuration for row in answers})
+    folder.write_json(
+        "lightfed.json",
+        {
+            name: lightfed_summary(
+                [(row.prediction, row.reference, row.kind) for row in answers if row.configuration == name]
+            )
+            for name in names
+        },
+    )

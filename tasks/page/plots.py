@@ -30,7 +30,7 @@ def loss_plot(rounds: Sequence[Mapping[str, Any]]) -> str:
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
     first, last = rounds[0], rounds[-1]
-    return _svg(
+    return svg(
         figure,
         f"Training loss by round, from {first['train_loss']:.3f} to {last['train_loss']:.3f}"
         + (f"; held-out loss from {held_out[0][1]:.3f} to {held_out[-1][1]:.3f}" if held_out else ""),
@@ -49,7 +49,7 @@ def score_plot(results: Mapping[str, Any]) -> str:
         f"{_name(name)} closed {_number(row['closed']['accuracy'])}, open {_number(row['open']['exact_match'])}"
         for name, row in rows
     )
-    return _svg(figure, f"Scores from 0 to 1: {told}")
+    return svg(figure, f"Scores from 0 to 1: {told}")
 
 
 def _bars(axes: Axes, rows: Sequence[tuple[str, Any]], trained: int, kind: str, field: str) -> None:
@@ -79,7 +79,7 @@ def partition_plot(hospitals: Sequence[Mapping[str, Any]]) -> str:
         for column, count in enumerate(row):
             axes.text(column, place, count, ha="center", va="center", color="white" if count > 0.6 * most else "black")
     told = "; ".join(f"{row['hospital']} {sum(row[name] for name in columns)}" for row in hospitals)
-    return _svg(figure, f"Cases of each hospital: {told}")
+    return svg(figure, f"Cases of each hospital: {told}")
 
 
 def _name(name: str) -> str:
@@ -90,7 +90,7 @@ def _number(value: float | None) -> str:
     return "none" if value is None else f"{value:.3f}"
 
 
-def _svg(figure: Figure, description: str) -> str:
+def svg(figure: Figure, description: str) -> str:
     """The figure as an `svg` element that a screen reader reads the description of."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)

@@ -44,7 +44,7 @@ def study_page(results: Mapping[str, Any], rows: Rows, split: str) -> str:
     }
     tests = results["split"]["test"]
     shares = results["split"]["published_split_shares"]
-    return _fill(
+    return fill(
         "study.html",
         results=results,
         scores=rows[""],
@@ -69,7 +69,7 @@ def hospital_page(
         total: how many answers there are, shown here or not.
         images: by image id, all that the answers show.
     """
-    return _fill("hospital.html", run=run, hospital=hospital, answers=answers, total=total, images=images)
+    return fill("hospital.html", run=run, hospital=hospital, answers=answers, total=total, images=images)
 
 
 def model_card(results: Mapping[str, Any], rows: Rows, split: str) -> str:
@@ -77,10 +77,11 @@ def model_card(results: Mapping[str, Any], rows: Rows, split: str) -> str:
 
     The arguments are those of `study_page`.
     """
-    return _fill("card.md", results=results, scores=rows[""], split=split)
+    return fill("card.md", results=results, scores=rows[""], split=split)
 
 
-def _fill(template: str, **values: Any) -> str:
+def fill(template: str, **values: Any) -> str:
+    """A template with its values; what is missing is an error, and in HTML every text is escaped."""
     environment = Environment(
         loader=PackageLoader("tasks.page"),
         autoescape=template.endswith(".html"),

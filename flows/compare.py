@@ -1,0 +1,110 @@
+"""The comparison: one study for each configuration, split, seed and point of a sweep, and one document of them all."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.cells import run_cell, with_stand_ins
+from flows.comparison_document import Runs, assemble
+from flows.fed_rag import content, prepare_questions, prepares
+from flows.progress import Steps
+from tasks.audit.step import audit
+from tasks.comparison import Cell, Comparison, cells
+from tasks.errors import StudyError
+from tasks.evaluate.comparison_tables import latex, markdown, side_by_side, tables
+from tasks.ingest.step import ingest
+from tasks.page.comparison import comparison_page
+from tasks.partition.step import partition
+from tasks.store import ROOT, writing
+
+
+@flow(name="compare", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
+def compare(comparison: Comparison = Comparison()) -> str:
+    """Run every configuration on the same cases, seeds and budget, sweep what is to be swept, and test what differs.
+
+    Each cell is a study of the flow `fed-rag`. One that was run before is found: an interrupted comparison goes on
+    where it stopped. Returns the folder of the comparison.
+    """
+    planned, twins = with_stand_ins(cells(comparison))
+    splits = dict.fromkeys((cell.split, cell.seed) for cell in planned)
+    steps = Steps("comparison-progress", total=len(planned) + 1 + prepares(comparison.study) * len(splits))
+    same, drawn_anew = same_splits(planned, steps)
+    runs: dict[tuple[str, str, str, int], Path] = {}
+    failed: list[dict[str, str]] = []
+    for cell in planned:
+        if cell.split in same:
+            steps.done(f"{cell.title}: the same cases as split {same[cell.split]}")
+            continue
+        try:
+            run, found = run_cell(cell)
+            runs[cell.part, cell.name, cell.split, cell.seed] = run
+            steps.done(f"{cell.title}: {'found' if found else 'ran'} {run.name}")
+        except StudyError as error:
+            failed.append({"cell": cell.title, "reason": str(error)})
+            steps.done(f"{cell.title}: failed, {error}")
+    refuse_gaps(comparison, runs, same, failed)
+    document = assemble(comparison, planned, runs, same, twins, drawn_anew) | {"failed": failed}
+    folder = write(comparison.name, document)
+    show(document)
+    steps.done(f"wrote {folder}")
+    return str(folder)
+
+
+def same_splits(planned: Sequence[Cell], steps: Steps) -> tuple[dict[str, str], bool]:
+    """Which splits put every case where the first one does, and whether each seed draws images of its own."""
+    seen: dict[str, list[Any]] = {}
+    digests: set[str] = set()
+    for cell in {(cell.split, cell.seed): cell for cell in planned}.values():
+        study = cell.study
+        dataset = ingest(settings=study.dataset, content=content(study), seed=study.seed)
+        questions = prepare_questions(study, dataset, steps)
+        findings = audit(cases=questions, dataset=dataset, seed=study.seed)
+        dealt = partition(cases=questions, settings=study.partition, seed=study.seed, findings=findings)
+        digests.add(dataset.digest)
+        table = pq.read_table(dealt.folder / "splits.parquet", columns=["case_id", "split"])
+        seen.setdefault(cell.split, []).append((cell.seed, table.to_pydict()))
+    first = next(iter(seen))
+    return {split: first for split, found in seen.items() if split != first and found == seen[first]}, len(digests) > 1
+
+
+def refuse_gaps(
+    comparison: Comparison, runs: Runs, same: Mapping[str, str], failed: Sequence[Mapping[str, str]]
+) -> None:
+    """Raise StudyError where a configuration lacks a run: what is left could not be compared fairly."""
+    wanted: set[tuple[str, str, str, int]] = {
+        ("configurations", name, split, seed)
+        for name in comparison.configurations
+        for split in comparison.splits
+        for seed in comparison.seeds
+        if split not in same
+    }
+    if wanted - set(runs):
+        raise StudyError(
+            f"{len(failed)} studies of the comparison failed, first {failed[0]['cell']}: {failed[0]['reason']} "
+            "(the others are kept: run it again once this is mended)"
+        )
+
+
+def write(name: str, document: Mapping[str, Any]) -> Path:
+    """The folder of a comparison: its document, its tables as Markdown and LaTeX, its page."""
+    found = [side_by_side(document), *tables(document)]
+    with writing("", "comparisons", name) as folder:
+        folder.write_json("comparison.json", document)
+        folder.write("comparison.md", markdown(found).encode())
+        folder.write("comparison.tex", latex(found).encode())
+        folder.write("comparison.html", comparison_page(document, found).encode())
+    return ROOT / "comparisons" / name
+
+
+def show(document: Mapping[str, Any]) -> None:
+    """The comparison in the dashboard: the headline as a table, all tables as Markdown."""
+    headline = side_by_side(document)
+    rows = [dict(zip(headline.headings, row, strict=True)) for row in headline.rows]
+    create_table_artifact(table=rows, key="comparison", description="Scores of each configuration, with 95 % intervals")
+    found = markdown([headline, *tables(document)])
+    create_markdown_artifact(markdown=found, key="comparison-tables", description="All tables of the comparison")

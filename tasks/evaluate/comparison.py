@@ -1,0 +1,203 @@
+"""A comparison of configurations on the same cases: scores with intervals, by group, and paired tests.
+
+Rows of several seeds stand together. Images are what is drawn in a resample; an image that every seed shares is drawn
+with its rows of all of them.
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from tasks.errors import StudyError
+from tasks.evaluate.statistics import bootstrap_interval, mcnemar, paired_difference
+from tasks.records import Outcome
+
+SEED = 0
+"""Of every resampling: the same rows give the same intervals."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A score of an answer, and the kind of question that it is of."""
+
+    field: str
+    kind: str | None = None
+    """`closed` or `open`; all questions where not given."""
+    binary: bool = False
+    """Whether it is 0 or 1, so that McNemar's test applies."""
+
+
+MEASURES = {
+    "correct": Measure("correct", binary=True),
+    "closed_accuracy": Measure("correct", "closed", binary=True),
+    "open_exact_match": Measure("exact_match", "open", binary=True),
+    "open_f1": Measure("f1", "open"),
+    "open_bleu": Measure("bleu", "open"),
+    "open_rouge_l": Measure("rouge_l", "open"),
+    "open_token_recall": Measure("token_recall", "open"),
+    "lightfed_accuracy": Measure("lightfed", "closed", binary=True),
+    "lightfed_bleu": Measure("lightfed_bleu", "open"),
+    "lightfed_rouge_l": Measure("lightfed_rouge_l", "open"),
+    "llava_med_closed": Measure("llava_med", "closed"),
+    "llava_med_open": Measure("llava_med", "open"),
+}
+GROUPED = ("correct", "closed_accuracy", "open_exact_match")
+"""Measures that are told for each group too."""
+GROUPS = ("dataset", "modality", "organ", "topic", "kind", "hospital")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One configuration's outcomes on one split, in one order for all configurations."""
+
+    rows: tuple[Outcome, ...]
+    seeds: tuple[int, ...]
+    """The seed of each row."""
+    images: tuple[Hashable, ...]
+    """What is drawn in a resample."""
+    hospitals: tuple[str, ...]
+    """Who holds the case where hospitals are federated: a centralised study's cases have theirs too."""
+
+    def chosen(self, measure: Measure, group: str = "all", value: str | None = None) -> list[int]:
+        """Places of the rows that a measure is of, within a group."""
+        return [
+            place
+            for place, row in enumerate(self.rows)
+            if measure.kind in (None, row.kind) and (group == "all" or self.of(group, place) == value)
+        ]
+
+    def of(self, group: str, place: int) -> str | None:
+        """The group's value of one row."""
+        return self.hospitals[place] if group == "hospital" else getattr(self.rows[place], group)
+
+
+def align(
+    outcomes: Mapping[str, Mapping[int, Sequence[Outcome]]], reference: str, drawn_anew: bool
+) -> dict[str, Answers]:
+    """Every configuration's answers, in the order of the reference's.
+
+    Args:
+        outcomes: by configuration and seed.
+        reference: the configuration whose hospitals hold the cases.
+        drawn_anew: whether each seed has images of its own, though their numbers be the same.
+
+    Raises StudyError where a configuration did not answer exactly the reference's cases.
+    """
+    places = [(seed, row) for seed, rows in outcomes[reference].items() for row in sorted(rows, key=_case)]
+    hospitals = tuple(row.hospital for _, row in places)
+    seeds = tuple(seed for seed, _ in places)
+    images = tuple((seed, row.image) if drawn_anew else row.image for seed, row in places)
+    aligned = {}
+    for name, by_seed in outcomes.items():
+        found = [(seed, row) for seed in outcomes[reference] for row in sorted(by_seed.get(seed, ()), key=_case)]
+        if [(seed, row.case) for seed, row in found] != [(seed, row.case) for seed, row in places]:
+            raise StudyError(
+                f"Expected {name} to answer the {len(places)} test cases of {reference}, found {len(found)} answers "
+                "to other ones: compare configurations that share dataset, split and partition.kind."
+            )
+        aligned[name] = Answers(tuple(row for _, row in found), seeds, images, hospitals)
+    return aligned
+
+
+def _case(row: Outcome) -> int:
+    return row.case
+
+
+def score_entries(name: str, answers: Answers) -> Iterator[dict[str, Any]]:
+    """A configuration's scores: each measure over all questions, then those of GROUPED for each group."""
+    for measure in MEASURES:
+        yield from _entry(name, answers, measure, "all", None)
+    for group in GROUPS:
+        values = sorted({value for place in range(len(answers.rows)) if (value := answers.of(group, place))})
+        for value in values:
+            for measure in GROUPED:
+                yield from _entry(name, answers, measure, group, value)
+
+
+def _entry(name: str, answers: Answers, measure: str, group: str, value: str | None) -> Iterator[dict[str, Any]]:
+    """The score of one measure within one group; nothing where it holds no such question."""
+    places = answers.chosen(MEASURES[measure], group, value)
+    if not places:
+        return
+    values = [getattr(answers.rows[place], MEASURES[measure].field) for place in places]
+    images = [answers.images[place] for place in places]
+    found = bootstrap_interval(values, images, SEED)
+    entry: dict[str, Any] = {
+        "configuration": name,
+        "measure": measure,
+        "group": group,
+        "value": value,
+        "n": len(values),
+        "images": len(set(images)),
+        "score": found.value,
+        "interval": found.interval,
+    }
+    if group == "all":
+        of_seed: dict[int, list[float]] = defaultdict(list)
+        for place, each in zip(places, values, strict=True):
+            of_seed[answers.seeds[place]].append(each)
+        entry["by_seed"] = {str(seed): sum(each) / len(each) for seed, each in of_seed.items()}
+    yield entry
+
+
+def worst_hospitals(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of each configuration, the hospital with the fewest right answers, and how far it lies below all together."""
+    found = []
+    for name in dict.fromkeys(entry["configuration"] for entry in entries):
+        own = [entry for entry in entries if entry["configuration"] == name and entry["measure"] == "correct"]
+        everywhere = next(entry for entry in own if entry["group"] == "all")
+        worst = min(
+            (entry for entry in own if entry["group"] == "hospital"), key=lambda entry: (entry["score"], entry["value"])
+        )
+        below = everywhere["score"] - worst["score"]
+        kept = {field: worst[field] for field in ("n", "images", "score", "interval")}
+        found.append({"configuration": name, "hospital": worst["value"], **kept, "below_all": below})
+    return found
+
+
+def paired_tests(answers: Mapping[str, Answers], trained: Sequence[str], reference: str) -> list[dict[str, Any]]:
+    """Paired tests: the reference against every other row, and the trained configurations among each other.
+
+    `difference` is a minus b. Where a measure is right or wrong, McNemar's exact test stands beside the paired
+    bootstrap; p values are corrected over the pairs of a measure (Holm, Scandinavian Journal of Statistics 6, 1979).
+    """
+    others = [name for name in answers if name != reference]
+    pairs = [(reference, other) for other in others]
+    pairs += [pair for pair in combinations(trained, 2) if reference not in pair]
+    found = []
+    for name, measure in MEASURES.items():
+        places = next(iter(answers.values())).chosen(measure)
+        if places:
+            tests = [_test(answers[a], answers[b], measure, places) for a, b in pairs]
+            for kind in ("bootstrap", "mcnemar"):
+                tested = [test for test in tests if test[kind] and test[kind]["p"] is not None]
+                for test, p in zip(tested, holm([test[kind]["p"] for test in tested]), strict=True):
+                    test[kind]["p_holm"] = p
+            found += [{"measure": name, "a": a, "b": b, **test} for (a, b), test in zip(pairs, tests, strict=True)]
+    return found
+
+
+def _test(a: Answers, b: Answers, measure: Measure, places: Sequence[int]) -> dict[str, Any]:
+    of_a, of_b = ([getattr(each.rows[place], measure.field) for place in places] for each in (a, b))
+    found = paired_difference(of_a, of_b, [a.images[place] for place in places], SEED)
+    exact = mcnemar([value == 1 for value in of_a], [value == 1 for value in of_b]) if measure.binary else None
+    return {
+        "n": len(places),
+        "difference": found.value,
+        "interval": found.interval,
+        "bootstrap": {"p": found.p},
+        "mcnemar": exact and {"only_a": exact.only_a, "only_b": exact.only_b, "p": exact.p},
+    }
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """P values corrected for their number, after Holm: the chance of any false finding stays what it is for one."""
+    order = sorted(range(len(p)), key=lambda place: p[place])
+    corrected = [0.0] * len(p)
+    largest = 0.0
+    for rank, place in enumerate(order):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[place]))
+        corrected[place] = largest
+    return corrected

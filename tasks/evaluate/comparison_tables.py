@@ -1,0 +1,260 @@
+"""The tables of a comparison, as text cells made of its document; and these as Markdown and as LaTeX."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+HEADLINE = {
+    "closed_accuracy": "closed accuracy",
+    "open_exact_match": "open exact match",
+    "open_f1": "F1",
+    "open_bleu": "BLEU",
+    "open_rouge_l": "ROUGE-L",
+    "open_token_recall": "token recall",
+}
+GROUPED = {"closed_accuracy": "closed accuracy", "open_exact_match": "open exact match"}
+LIGHTFED = ("Accuracy", "F1-Score", "BLEU", "ROUGE-L")
+LATEX = {
+    "\\": r"\textbackslash{}",
+    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\^{}",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table as it is read."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def tables(document: Mapping[str, Any]) -> list[Table]:
+    """All tables of a comparison's document, headline first."""
+    found = []
+    for split in document["splits"]:
+        if split["same_as"] is None:
+            found += [
+                _scores(document, split),
+                _tests(document, split),
+                _lightfed(document, split),
+                _worst(document, split),
+                *_groups(document, split),
+            ]
+    return [*found, *_sweeps(document), *([_cost(document)] if document["cost"] else [])]
+
+
+def side_by_side(document: Mapping[str, Any]) -> Table:
+    """The headline of every split in one table."""
+    splits = document["splits"]
+    headings = [f"{title} ({split['name']})" for split in splits for title in GROUPED.values()]
+    rows = [
+        (
+            each["label"],
+            *(
+                _cell(_find(document, split["same_as"] or split["name"], each["name"], measure))
+                for split in splits
+                for measure in GROUPED
+            ),
+        )
+        for each in document["configurations"]
+    ]
+    same = [
+        f"`{each['name']}` moves no case, so its figures are those of `{each['same_as']}`."
+        for each in splits
+        if each["same_as"]
+    ]
+    return Table("Splits side by side", ("", *headings), tuple(rows), " ".join(same))
+
+
+def _find(document: Mapping[str, Any], split: str, name: str, measure: str, **where: Any) -> Mapping[str, Any] | None:
+    wanted = {"split": split, "configuration": name, "measure": measure, "group": "all", "value": None} | where
+    return next(
+        (entry for entry in document["scores"] if all(entry[field] == value for field, value in wanted.items())), None
+    )
+
+
+def _cell(entry: Mapping[str, Any] | None) -> str:
+    return "" if entry is None else f"{entry['score']:.3f}{_interval(entry['interval'])}"
+
+
+def _interval(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def _scores(document: Mapping[str, Any], split: Mapping[str, Any]) -> Table:
+    measures = {each: title for each, title in HEADLINE.items() if _any(document, split["name"], each)}
+    counts = {each: _any(document, split["name"], each) for each in measures}
+    rows = [
+        (each["label"], *(_cell(_find(document, split["name"], each["name"], measure)) for measure in measures))
+        for each in document["configurations"]
+    ]
+    told = "; ".join(f"{title} n = {counts[each]}" for each, title in GROUPED.items() if each in counts)
+    seeds = len(document["seeds"])
+    note = f"Test cases of {seeds} seed{'s' if seeds != 1 else ''} together: {told}. {split['title'].capitalize()}."
+    return Table(f"Scores, split {split['name']}", ("", *measures.values()), tuple(rows), note)
+
+
+def _any(document: Mapping[str, Any], split: str, measure: str) -> int:
+    found = _find(document, split, document["reference"], measure)
+    return found["n"] if found else 0
+
+
+def _tests(document: Mapping[str, Any], split: Mapping[str, Any]) -> Table:
+    labels = {each["name"]: each["label"] for each in document["configurations"]}
+    rows = [
+        (
+            f"{labels[test['a']]} against {labels[test['b']]}",
+            GROUPED[test["measure"]],
+            f"{test['difference']:+.3f}{_interval(test['interval'])}",
+            _p(test["bootstrap"].get("p_holm")),
+            f"{test['mcnemar']['only_a']} / {test['mcnemar']['only_b']}",
+            _p(test["mcnemar"].get("p_holm")),
+        )
+        for test in document["tests"]
+        if test["split"] == split["name"] and test["measure"] in GROUPED
+    ]
+    headings = ("pair", "measure", "difference", "p (bootstrap)", "right alone", "p (McNemar)")
+    return Table(
+        f"Paired tests, split {split['name']}",
+        headings,
+        tuple(rows),
+        "P values after Holm, over the pairs of a measure.",
+    )
+
+
+def _p(p: float | None) -> str:
+    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _lightfed(document: Mapping[str, Any], split: Mapping[str, Any]) -> Table:
+    rows = [
+        (
+            each["label"],
+            *("" if (value := row[metric]) is None else f"{value:.3f}" for metric in LIGHTFED),
+        )
+        for each in document["configurations"]
+        for row in document["lightfed"]
+        if row["split"] == split["name"] and row["configuration"] == each["name"]
+    ]
+    note = "LightFED's own rules, which credit some wrong answers: for comparison with its figures. Mean of the seeds."
+    return Table(f"LightFED's metrics, split {split['name']}", ("", *LIGHTFED), tuple(rows), note)
+
+
+def _worst(document: Mapping[str, Any], split: Mapping[str, Any]) -> Table:
+    labels = {each["name"]: each["label"] for each in document["configurations"]}
+    rows = [
+        (labels[row["configuration"]], row["hospital"], str(row["n"]), _cell(row), f"{row['below_all']:.3f}")
+        for row in document["worst_hospitals"]
+        if row["split"] == split["name"]
+    ]
+    return Table(
+        f"Worst hospital, split {split['name']}", ("", "hospital", "n", "right answers", "below all by"), tuple(rows)
+    )
+
+
+def _groups(document: Mapping[str, Any], split: Mapping[str, Any]) -> list[Table]:
+    """A table for each kind of group with more than one value."""
+    found = []
+    columns = document["configurations"]
+    for group in ("dataset", "modality", "organ", "topic", "hospital"):
+        entries = [entry for entry in document["scores"] if entry["split"] == split["name"] and entry["group"] == group]
+        rows = []
+        for value in dict.fromkeys(entry["value"] for entry in entries):
+            for measure, title in GROUPED.items():
+                cells = [
+                    _find(document, split["name"], each["name"], measure, group=group, value=value) for each in columns
+                ]
+                if any(cells):
+                    count = str(next(cell["n"] for cell in cells if cell))
+                    rows.append((str(value), title, count, *map(_cell, cells)))
+        if len({row[0] for row in rows}) > 1:
+            headings = (group, "measure", "n", *(each["label"] for each in columns))
+            found.append(Table(f"By {group}, split {split['name']}", headings, tuple(rows)))
+    return found
+
+
+def _sweeps(document: Mapping[str, Any]) -> list[Table]:
+    found = []
+    for sweep in document["sweeps"]:
+        rows = []
+        for point in sweep["points"]:
+            scores = {entry["measure"]: entry for entry in point["scores"]}
+            last = point["rounds"][-1]
+            held_out = "" if last["eval_loss"] is None else f"{last['eval_loss']:.3f}"
+            counted = str(scores["correct"]["n"])
+            rows.append(
+                (
+                    point["label"],
+                    counted,
+                    *(_cell(scores.get(each)) for each in GROUPED),
+                    f"{last['train_loss']:.3f}",
+                    held_out,
+                )
+            )
+        headings = (sweep["name"], "n", *GROUPED.values(), "training loss", "held-out loss")
+        found.append(
+            Table(f"Sweep of {sweep['name']}", headings, tuple(rows), f"Configuration {sweep['configuration']}.")
+        )
+    return found
+
+
+def _cost(document: Mapping[str, Any]) -> Table:
+    rows = [
+        (
+            row["label"],
+            "" if row["peak_memory_bytes"] is None else f"{row['peak_memory_bytes'] / 1e9:.2f}",
+            "" if row["device_memory_bytes"] is None else f"{row['device_memory_bytes'] / 1e9:.2f}",
+            f"{row['seconds_per_round']:.1f}",
+            f"{row['bytes_down'] / 1e6:.2f}",
+            f"{row['bytes_up'] / 1e6:.2f}",
+        )
+        for row in document["cost"]
+    ]
+    headings = ("", "peak memory, GB", "of the GPU, GB", "seconds a round", "MB down a round", "MB up a round")
+    return Table(
+        "What it took", headings, tuple(rows), "All hospitals together; adapters as files, nothing else travels."
+    )
+
+
+def markdown(found: Sequence[Table]) -> str:
+    """The tables as Markdown."""
+    parts = []
+    for table in found:
+        lines = [f"## {table.title}", "", _line(table.headings), "|" + "---|" * len(table.headings)]
+        lines += [_line(row) for row in table.rows]
+        parts.append("\n".join(lines + (["", table.note] if table.note else [])))
+    return "\n\n".join(parts) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def latex(found: Sequence[Table]) -> str:
+    """The tables as LaTeX, for the packages booktabs and graphicx."""
+    parts = []
+    for table in found:
+        columns = "l" + "r" * (len(table.headings) - 1)
+        body = [" & ".join(map(_tex, cells)) + r" \\" for cells in (table.headings, *table.rows)]
+        body[0] += r" \midrule"
+        parts.append(
+            "\n".join(
+                [
+                    r"\begin{table}",
+                    rf"\caption{{{_tex(table.title)}. {_tex(table.note)}}}",
+                    rf"\resizebox{{\linewidth}}{{!}}{{\begin{{tabular}}{{{columns}}} \toprule",
+                    *body,
+                    r"\bottomrule \end{tabular}}",
+                    r"\end{table}",
+                ]
+            )
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def _tex(text: str) -> str:
+    return "".join(LATEX.get(letter, letter) for letter in text)
