@@ -12,6 +12,13 @@ HEADLINE = {
     "open_rouge_l": "ROUGE-L",
     "open_token_recall": "token recall",
 }
+SPLITS = {
+    "none": "published",
+    "image": "image-disjoint",
+    "near_duplicate": "copy-disjoint",
+    "patient": "patient-disjoint",
+}
+"""What values of partition.disjoint are called in tables."""
 GROUPED = {"closed_accuracy": "closed accuracy", "open_exact_match": "open exact match"}
 LIGHTFED = ("Accuracy", "F1-Score", "BLEU", "ROUGE-L")
 LATEX = {
@@ -50,7 +57,7 @@ def tables(document: Mapping[str, Any]) -> list[Table]:
 def side_by_side(document: Mapping[str, Any]) -> Table:
     """The headline of every split in one table."""
     splits = document["splits"]
-    headings = [f"{title} ({split['name']})" for split in splits for title in GROUPED.values()]
+    headings = [f"{title}, {SPLITS[split['name']]}" for split in splits for title in GROUPED.values()]
     rows = [
         (
             each["label"],
@@ -63,7 +70,7 @@ def side_by_side(document: Mapping[str, Any]) -> Table:
         for each in document["configurations"]
     ]
     same = [
-        f"`{each['name']}` moves no case, so its figures are those of `{each['same_as']}`."
+        f"The {SPLITS[each['name']]} split moves no case: its figures are those of the {SPLITS[each['same_as']]} one."
         for each in splits
         if each["same_as"]
     ]
@@ -95,7 +102,7 @@ def _scores(document: Mapping[str, Any], split: Mapping[str, Any]) -> Table:
     told = "; ".join(f"{title} n = {counts[each]}" for each, title in GROUPED.items() if each in counts)
     seeds = len(document["seeds"])
     note = f"Test cases of {seeds} seed{'s' if seeds != 1 else ''} together: {told}. {split['title'].capitalize()}."
-    return Table(f"Scores, split {split['name']}", ("", *measures.values()), tuple(rows), note)
+    return Table(f"Scores, {SPLITS[split['name']]} split", ("", *measures.values()), tuple(rows), note)
 
 
 def _any(document: Mapping[str, Any], split: str, measure: str) -> int:
@@ -119,7 +126,7 @@ def _tests(document: Mapping[str, Any], split: Mapping[str, Any]) -> Table:
     ]
     headings = ("pair", "measure", "difference", "p (bootstrap)", "right alone", "p (McNemar)")
     return Table(
-        f"Paired tests, split {split['name']}",
+        f"Paired tests, {SPLITS[split['name']]} split",
         headings,
         tuple(rows),
         "P values after Holm, over the pairs of a measure.",
@@ -141,7 +148,7 @@ def _lightfed(document: Mapping[str, Any], split: Mapping[str, Any]) -> Table:
         if row["split"] == split["name"] and row["configuration"] == each["name"]
     ]
     note = "LightFED's own rules, which credit some wrong answers: for comparison with its figures. Mean of the seeds."
-    return Table(f"LightFED's metrics, split {split['name']}", ("", *LIGHTFED), tuple(rows), note)
+    return Table(f"LightFED's metrics, {SPLITS[split['name']]} split", ("", *LIGHTFED), tuple(rows), note)
 
 
 def _worst(document: Mapping[str, Any], split: Mapping[str, Any]) -> Table:
@@ -152,7 +159,9 @@ def _worst(document: Mapping[str, Any], split: Mapping[str, Any]) -> Table:
         if row["split"] == split["name"]
     ]
     return Table(
-        f"Worst hospital, split {split['name']}", ("", "hospital", "n", "right answers", "below all by"), tuple(rows)
+        f"Worst hospital, {SPLITS[split['name']]} split",
+        ("", "hospital", "n", "right answers", "below all by"),
+        tuple(rows),
     )
 
 
@@ -173,7 +182,7 @@ def _groups(document: Mapping[str, Any], split: Mapping[str, Any]) -> list[Table
                     rows.append((str(value), title, count, *map(_cell, cells)))
         if len({row[0] for row in rows}) > 1:
             headings = (group, "measure", "n", *(each["label"] for each in columns))
-            found.append(Table(f"By {group}, split {split['name']}", headings, tuple(rows)))
+            found.append(Table(f"By {group}, {SPLITS[split['name']]} split", headings, tuple(rows)))
     return found
 
 

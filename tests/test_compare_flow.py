@@ -1,0 +1,122 @@
+"""The comparison as a user runs it: interrupted half-way, gone on with, and found whole the third time."""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_flow import COMMAND, Server, run
+
+SETTINGS = (
+    "study.dataset.images=8",
+    "study.federation.rounds=1",
+    "study.evaluation.max_new_tokens=4",
+    "study.evaluation.reliance=0",
+    "seeds=[0]",
+    "configurations={fed+rag: {}, local: {federation.aggregation: none, retrieval.k: 0}}",
+    "name=small",
+)
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("prefect"))
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.stop()
+
+
+def arguments(model: Path, *more: str) -> list[str]:
+    settings = [word for each in (*SETTINGS, f"study.model.name={model}") for word in ("--set", each)]
+    return [str(COMMAND), "compare", *settings, "--sweep", "retrieval.k=0,3", *more]
+
+
+def told(log: str, what: str) -> int:
+    return len(re.findall(rf": {what} \d{{8}}-", log))
+
+
+@pytest.mark.slow
+def test_an_interrupted_comparison_goes_on_where_it_stopped(
+    own_server: Server, tiny_folder: Path, tmp_path: Path
+) -> None:
+    command = arguments(tiny_folder)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=own_server.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    end = time.monotonic() + 240
+    while not list(tmp_path.glob("artifacts/source/cells/*/cell.json")):
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    kept = len(list(tmp_path.glob("artifacts/source/cells/*/cell.json")))
+    assert not (tmp_path / "artifacts/comparisons").exists()
+    gone_on = run(own_server, tmp_path, command)
+    assert gone_on.returncode == 0, gone_on.stderr
+    # Four cells on the published split, the sweep's k=3 being the configuration itself.
+    assert told(gone_on.stderr, "found") + told(gone_on.stderr, "ran") == 4
+    assert told(gone_on.stderr, "found") == kept + 1
+    assert "the same cases as split none" in gone_on.stderr
+    document = read(tmp_path)
+    again = run(own_server, tmp_path, command)
+    assert (told(again.stderr, "found"), told(again.stderr, "ran")) == (4, 0)
+    assert read(tmp_path) == document
+    says_what_it_holds(document, tmp_path, again.stdout)
+    keys = {row["key"] for row in own_server.post("artifacts/latest/filter", {})}
+    assert {"comparison", "comparison-tables", "comparison-progress"} <= keys
+
+
+def read(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "artifacts/comparisons/small/comparison.json").read_text(encoding="utf-8"))
+
+
+def says_what_it_holds(document: dict[str, Any], folder: Path, shown: str) -> None:
+    rows = [each["name"] for each in document["configurations"]]
+    assert rows == ["fed+rag", "local", "base", "majority", "question_only", "copy_nearest"]
+    assert [each["same_as"] for each in document["splits"]] == [None, "none"]
+    runs = {(each["part"], each["name"]): folder / "artifacts/runs" / each["run"] for each in document["runs"]}
+    assert set(runs) == {
+        ("configurations", "fed+rag"), ("configurations", "local"), ("retrieval.k", "0"), ("retrieval.k", "3")
+    }  # fmt: skip
+    assert runs["retrieval.k", "3"] == runs["configurations", "fed+rag"]
+    # Scores over all questions are those of the studies themselves.
+    for name in ("fed+rag", "local"):
+        own = json.loads((runs["configurations", name] / "results.json").read_text(encoding="utf-8"))
+        (trained,) = own["configurations"].values()
+        for measure, kind, field in (("closed_accuracy", "closed", "accuracy"), ("open_bleu", "open", "bleu")):
+            (entry,) = (
+                each
+                for each in document["scores"]
+                if (each["configuration"], each["measure"], each["group"]) == (name, measure, "all")
+            )
+            assert entry["score"] == pytest.approx(trained[kind][field])
+            assert entry["n"] == trained[kind]["n"]
+    cost = {each["configuration"]: each for each in document["cost"]}
+    assert cost["local"]["bytes_up"] == cost["local"]["bytes_down"] == 0 < cost["fed+rag"]["bytes_up"]
+    assert all(each["peak_memory_bytes"] > 10**8 and each["seconds_per_round"] > 0 for each in cost.values())
+    assert "local" in shown
+    for name in ("comparison.md", "comparison.tex", "comparison.html"):
+        assert (folder / "artifacts/comparisons/small" / name).stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_a_preset_without_weights_has_its_twin_and_any_other_is_refused(
+    own_server: Server, tiny_folder: Path, tmp_path: Path
+) -> None:
+    other = "configurations={fed+rag: {}, other: {model.name: paligemma-3b}}"
+    refused = run(own_server, tmp_path, arguments(tiny_folder, "--set", other))
+    assert refused.returncode == 1
+    assert "paligemma-3b" in refused.stderr
+    assert not list(tmp_path.glob("artifacts/runs/*"))
+    twin = "configurations={fed+rag: {retrieval.k: 0}, med: {model.name: llava-med-7b, retrieval.k: 0}}"
+    done = run(own_server, tmp_path, [*arguments(tiny_folder, "--set", twin, "--set", "splits=[none]")[:-2]])
+    assert done.returncode == 0, done.stderr
+    labels = {each["name"]: each["label"] for each in read(tmp_path)["configurations"]}
+    assert labels["med"] == "med (twin of llava-med-7b: random weights)"
