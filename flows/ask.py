@@ -1,12 +1,10 @@
 """Asking a trained model about one image, with a hospital's library."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from flows.run_folder import open_run
@@ -22,10 +20,12 @@ from tasks.evaluate.abstain import conformal_threshold
 from tasks.ingest.pictures import read_image
 from tasks.records import Case, Image, Prediction, read_table
 from tasks.retrieve.diversity import CANDIDATES, diversify
-from tasks.retrieve.encoder import Encoder
-from tasks.retrieve.library import Library
+from tasks.retrieve.encoded import Inputs
+from tasks.retrieve.encoders.open import encode_all, opened
+from tasks.retrieve.hospital import open_inputs, open_library_encoder, open_scorer
+from tasks.retrieve.rerank import Side
 from tasks.retrieve.serve import open_library
-from tasks.settings import RetrievalSettings, Study
+from tasks.settings import Study
 from tasks.store import ROOT
 
 ASKED = "asked"
@@ -62,7 +62,7 @@ def answer(run: Path, hospital: str, image: Path, question: str) -> Reply:
     with shared_engine(study.model, study.lora) as engine:
         seen, kept = encode_images(engine.base, [picture]), load_features(ROOT / places["features"] / FEATURES)
         case = Case(ASKED, ASKED, question, "", "open", "test", "asked", "en")
-        shown = _retrieve(study.retrieval, ROOT / places["library"], cases, seen, kept, question)
+        shown = _retrieve(study, ROOT / places["library"], cases, picture, seen, kept, question)
         features = gather_features({ASKED: (seen, ASKED)} | {each.image_id: (kept, each.image_id) for _, each in shown})
         prompt = build_prompt(case, [each for _, each in shown], [near for near, _ in shown], study.retrieval.shown)
         examples = encode(engine.base, features, [prompt])
@@ -86,22 +86,35 @@ def _threshold(study: Study, places: Mapping[str, Any]) -> float:
 
 
 def _retrieve(
-    settings: RetrievalSettings, folder: Path, cases: Mapping[str, Case], seen: Features, kept: Features, question: str
+    study: Study, folder: Path, cases: Mapping[str, Case], picture: Image, seen: Features, kept: Features, question: str
 ) -> tuple[tuple[float, Case], ...]:
     """Similarity and case of what is shown with a question about the image `seen`, nearest first."""
+    settings = study.retrieval
     if not settings.k:
         return ()
-    encoder, library = _open_library(folder)
-    rows = encoder.encode(seen.pooled([ASKED]), [question])
-    wanted = max(CANDIDATES, settings.k) if settings.diversity else settings.k
-    case = _known(cases.values(), seen, kept, question)
-    (found,) = library.search(rows, [case], wanted)
-    if settings.diversity:
-        near = [cases[neighbour.neighbour_id] for neighbour in found]
-        rows = encoder.encode(kept.pooled([each.image_id for each in near]), [each.question for each in near])
-        found = diversify(found, rows, settings.diversity, settings.k)
+    encoder, stored = open_library_encoder(folder), open_inputs(folder, kept)
+    case, own = _known(cases.values(), seen, kept, question), _asked_inputs(study, picture, seen, question)
+    asked = [replace(case, image_id=ASKED)]
+    wanted = max(CANDIDATES, settings.k) if settings.diversity or settings.rerank != "off" else settings.k
+    (found,) = open_library(folder).search(encoder.encode(*own.of(asked)), [case], wanted)
+    near = [cases[neighbour.neighbour_id] for neighbour in found]
+    scorer = open_scorer(folder)
+    if scorer and near:
+        query, candidates = Side(asked, *encoder.parts(*own.of(asked))), Side(near, *encoder.parts(*stored.of(near)))
+        found = scorer.rerank(found, query, 0, candidates)
+    if settings.diversity and near:
+        found = diversify(found, encoder.encode(*stored.of(near)), settings.diversity, settings.k)
     chosen = choose(found, settings.k, settings.floor)
     return tuple((neighbour.similarity, cases[neighbour.neighbour_id]) for neighbour in chosen)
+
+
+def _asked_inputs(study: Study, picture: Image, seen: Features, question: str) -> Inputs:
+    """What the question is compared by, made as its hospital's cases' rows were made."""
+    encoding = study.retrieval.encoding
+    if not encoding.encodes:
+        return Inputs(seen)
+    with opened(encoding, study.model) as encoder:
+        return Inputs(seen, encode_all(encoder, encoding, [picture], [question]))
 
 
 def _known(cases: Iterable[Case], seen: Features, kept: Features, question: str) -> Case:
@@ -115,16 +128,3 @@ def _known(cases: Iterable[Case], seen: Features, kept: Features, question: str)
         if one.shape == other.shape and torch.allclose(one.float(), other.float(), rtol=1e-3, atol=1e-4):
             return replace(asked, image_id=case.image_id, group=case.group)
     return asked
-
-
-def _open_library(folder: Path) -> tuple[Encoder, Library]:
-    encoder = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
-    return (
-        Encoder(
-            np.asarray(encoder["image_mean"], dtype=np.float32),
-            tuple(encoder["vocabulary"]),
-            tuple(encoder["idf"]),
-            encoder["image_weight"],
-        ),
-        open_library(folder),
-    )

@@ -9,6 +9,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.gather import gather
+from flows.libraries import build_libraries
 from flows.progress import Steps
 from flows.report import write_pages
 from flows.rounds import federate
@@ -16,7 +17,7 @@ from flows.run_folder import write_run
 from tasks.audit.document import score_table, table
 from tasks.audit.step import audit, audit_hospitals, read_audit
 from tasks.engine.identity import identify
-from tasks.engine.step import compute_features, initial_adapter
+from tasks.engine.step import initial_adapter
 from tasks.errors import StudyError
 from tasks.evaluate.report import BLIND
 from tasks.evaluate.step import (
@@ -31,13 +32,9 @@ from tasks.forgotten import all_digests
 from tasks.ingest.datasets import state
 from tasks.ingest.step import ingest
 from tasks.partition.step import partition, take_cases
-from tasks.retrieve.step import build_hospital_library
 from tasks.settings import Study
 from tasks.store import Ref
 from tasks.synthesize.step import synthesize_questions
-
-DEPTH = 10
-"""Neighbours kept of each case, so that another `retrieval.k` finds them there."""
 
 
 @flow(name="fed-rag", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
@@ -144,25 +141,6 @@ def deal_out(study: Study, dataset: Ref, questions: Ref, findings: Ref) -> tuple
         "forgotten": unmapped(all_digests()),
     }
     return hospitals, gather(take_cases.map(hospital=hospitals, **common), hospitals), [assignment, between]
-
-
-def build_libraries(
-    study: Study, model: str, hospitals: Sequence[str], cases: Sequence[Ref]
-) -> tuple[list[Ref], list[Ref]]:
-    """Each hospital's vision features, and the library of its training cases; `model` tells the base's content."""
-    features = gather(
-        compute_features.map(hospital=hospitals, cases=cases, model=unmapped(study.model), content=unmapped(model)),
-        hospitals,
-    )
-    libraries = build_hospital_library.map(
-        hospital=hospitals,
-        cases=cases,
-        features=features,
-        image_weight=unmapped(study.retrieval.image_weight),
-        diversity=unmapped(study.retrieval.diversity),
-        depth=unmapped(max(DEPTH, study.retrieval.k)),
-    )
-    return features, gather(libraries, hospitals)
 
 
 def show_audit(findings: Ref) -> None:

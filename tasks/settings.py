@@ -1,9 +1,9 @@
 """The settings of a study: what the flow takes, what the dashboard shows, what cache keys are made of."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 Dataset = Literal[
     "phantom",
@@ -199,7 +199,42 @@ class ShownSettings(Settings):
     """Most characters of a case's question and of its answer, invisible ones left out; as stored where not given."""
 
 
-class RetrievalSettings(ShownSettings):
+class EncoderSettings(Settings):
+    """What makes rows of images and of texts."""
+
+    encoder: Literal["base", "clip", "biomedclip"] = "base"
+    """What images are compared by: the study's own vision tower, a CLIP or SigLIP of transformers, or BiomedCLIP."""
+    encoder_model: str | None = None
+    """Folder or hub id of that CLIP, SigLIP or BiomedCLIP; BiomedCLIP's own id where not given."""
+    text: Literal["tfidf", "encoder"] = "tfidf"
+    """What questions are compared by: their words, or the encoder's text side (of `base`, its word embeddings)."""
+
+    @model_validator(mode="after")
+    def _names_its_model(self) -> Self:
+        if self.encoder == "clip" and not self.encoder_model:
+            raise ValueError("encoder clip needs encoder_model, a folder or hub id")
+        if self.encoder == "base" and self.encoder_model:
+            raise ValueError("encoder base takes no encoder_model: it is the study's own model")
+        return self
+
+    @property
+    def encodes(self) -> bool:
+        """Whether rows are needed beside the base's vision features."""
+        return self.encoder != "base" or self.text == "encoder"
+
+
+class FusionSettings(Settings):
+    """How the gated fusion is trained."""
+
+    fusion_rounds: int = Field(5, ge=1)
+    """Rounds of local training and averaging of the fusion (`fusion=gated` only)."""
+    fusion_epochs: int = Field(1, ge=1)
+    """Passes over a hospital's training cases in each of these rounds."""
+    fusion_learning_rate: float = Field(1e-3, gt=0)
+    """AdamW learning rate of the fusion; LightFED used 2e-4, for three epochs."""
+
+
+class RetrievalSettings(ShownSettings, EncoderSettings, FusionSettings):
     """The similar past cases that a hospital shows the model."""
 
     image_weight: float = Field(0.5, ge=0, le=1)
@@ -210,6 +245,10 @@ class RetrievalSettings(ShownSettings):
     """Copies of the question's image whose cases are never shown: `identical` pixels, or near-duplicates too."""
     hide_patient: bool = True
     """Whether cases of the same patient are never shown, where the dataset states patients."""
+    fusion: Literal["concat", "gated"] = "concat"
+    """How image and question make one row: weighted concatenation, or a gated fusion trained across hospitals."""
+    rerank: Literal["off", "fixed", "learned"] = "off"
+    """Rank the first 50 anew by image, question, modality and organ, with fixed weights or the hospital's own."""
     diversity: float = Field(0, ge=0, lt=1)
     """How much a case's likeness to nearer ones counts against it (maximal marginal relevance, 1 - lambda)."""
 
@@ -217,6 +256,22 @@ class RetrievalSettings(ShownSettings):
     def shown(self) -> ShownSettings:
         """The part that prompts follow from: what is retrieved does not hang on it."""
         return ShownSettings(**{name: getattr(self, name) for name in ShownSettings.model_fields})
+
+    @model_validator(mode="after")
+    def _orders_once(self) -> Self:
+        if self.rerank != "off" and self.diversity:
+            raise ValueError("rerank and diversity both order the cases: set one of them")
+        return self
+
+    @property
+    def encoding(self) -> EncoderSettings:
+        """The part that an image's and a text's row follow from."""
+        return EncoderSettings(**{name: getattr(self, name) for name in EncoderSettings.model_fields})
+
+    @property
+    def fusing(self) -> FusionSettings:
+        """The part that the training of the fusion follows from."""
+        return FusionSettings(**{name: getattr(self, name) for name in FusionSettings.model_fields})
 
 
 class AnsweringSettings(Settings):

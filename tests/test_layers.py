@@ -94,7 +94,7 @@ def test_the_checker_reads_the_project() -> None:
         STAGES | GROUND | {"engine", "step", "__init__"}
     )
     found = set(imports("tasks/retrieve/step.py", ast.parse(SOURCES["tasks/retrieve/step.py"])))
-    assert {"tasks.step.stage", "tasks.engine.vision.load_features", "dataclasses.asdict"} <= found
+    assert {"tasks.step.stage", "tasks.retrieve.library.build_library", "dataclasses.asdict"} <= found
 
 
 @pytest.mark.parametrize("path", SOURCES)

@@ -18,7 +18,7 @@ def compute_features(folder: Folder, hospital: str, cases: Ref, model: ModelSett
     with shared_base(model) as base:
         features = encode_images(base, images)
     folder.write(FEATURES, features.to_bytes())
-    folder.summary = {"images": len(images), "tokens": len(features.rows)}
+    folder.summary = {"images": len(images), "tokens": len(features.rows), "width": features.rows.shape[1]}
 
 
 @stage("adapter", area="shared", code=["engine"], title="initial adapter")

@@ -2,14 +2,22 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tasks.errors import StudyError
 from tasks.records import Update
 from tasks.settings import FederationSettings, LoraSettings, ModelSettings, ShownSettings
 from tasks.step import Folder, stage
 from tasks.store import Ref, derived_seed
+
+if TYPE_CHECKING:
+    import torch
+
+FUSION = "fusion.safetensors"
+"""As retrieval names the fusion's tensors."""
 
 
 @stage(
@@ -125,25 +133,42 @@ def average(folder: Folder, updates: list[Ref], round_number: int) -> None:
     from safetensors.torch import save
 
     from tasks.engine.adapter import CONFIG, WEIGHTS, load_state
+
+    state, told = _mean(updates, load_state, round_number)
+    folder.write(WEIGHTS, save(state, {"format": "pt"}))
+    folder.write(CONFIG, (updates[0].folder / CONFIG).read_bytes())
+    folder.write_json("round.json", told)
+
+
+@stage("fusion", area="shared", code=["federate"], title="average fusion round {round_number}")
+def average_fusion(folder: Folder, updates: list[Ref], round_number: int) -> None:
+    """The next global gated fusion of images and questions: the sample-weighted mean of the finite updates."""
+    from safetensors.torch import load_file, save
+
+    state, told = _mean(updates, lambda place: load_file(place / FUSION), round_number)
+    folder.write(FUSION, save(state))
+    folder.write_json("round.json", told)
+
+
+def _mean(
+    updates: Sequence[Ref], read: Callable[[Path], Mapping[str, "torch.Tensor"]], round_number: int
+) -> tuple[dict[str, "torch.Tensor"], dict[str, Any]]:
+    """FedAvg of the finite updates, its tensors by name, and what is told of the round."""
     from tasks.federate.aggregate import fedavg, screen
 
     sent = [Update(**json.loads((ref.folder / "update.json").read_text())) for ref in updates]
-    states = {update.hospital: load_state(ref.folder) for update, ref in zip(sent, updates, strict=True)}
+    states = {update.hospital: read(ref.folder) for update, ref in zip(sent, updates, strict=True)}
     finite = screen(states)
     used = [update for update in sent if update.hospital in finite]
     mean = fedavg([states[update.hospital] for update in used], [update.samples for update in used])
-    folder.write(WEIGHTS, save(dict(sorted(mean.items())), {"format": "pt"}))
-    folder.write(CONFIG, (updates[0].folder / CONFIG).read_bytes())
     samples = sum(update.samples for update in used)
-    folder.write_json(
-        "round.json",
-        {
-            "round": round_number,
-            "train_loss": sum(update.samples * update.loss for update in used) / samples,
-            "samples": {update.hospital: update.samples for update in sent},
-            "screened_out": sorted(set(states) - set(finite)),
-        },
-    )
+    told = {
+        "round": round_number,
+        "train_loss": sum(update.samples * update.loss for update in used) / samples,
+        "samples": {update.hospital: update.samples for update in sent},
+        "screened_out": sorted(set(states) - set(finite)),
+    }
+    return dict(sorted(mean.items())), told
 
 
 @stage(

@@ -1,23 +1,39 @@
 """Images and questions in, unit rows out: what similarity is measured on."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
 
 from tasks.errors import StudyError
 
 Rows = NDArray[np.float32]
 
 WORDS = 1024
+TOKENS = r"(?u)[a-z0-9]+|[^\W\d_a-z]"
+"""Single letters stay: "t" of T2 and Chinese characters are words too."""
+
+
+Texts = Sequence[str] | Rows
+"""Texts, or rows that a text encoder made of them."""
+
+
+def hash_words(texts: Sequence[str]) -> Rows:
+    """Unit rows `(n, WORDS)` of words by their hash (arXiv 0902.2206): the same at every hospital, with no vocabulary.
+
+    A text without a word is a zero row.
+    """
+    vectorizer = HashingVectorizer(n_features=WORDS, token_pattern=TOKENS, norm="l2")
+    return np.asarray(vectorizer.transform(texts).toarray(), np.float32) if texts else np.zeros((0, WORDS), np.float32)
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Weighted concatenation of an image's pooled features and its question's TF-IDF.
+    """Weighted concatenation of an image's features and its question's TF-IDF, or its question's encoded row.
 
     The inner product of two rows is `w * cosine(images) + (1 - w) * cosine(questions)`. A question without a word of
     the library, and an image that is the library's mean, have no direction: the other part alone makes the row. Where
@@ -29,16 +45,25 @@ class Encoder:
     vocabulary: tuple[str, ...]
     idf: tuple[float, ...]
     image_weight: float
+    text_mean: Rows | None = None
+    """`(t,)`: of the library's questions, where questions are rows of a text encoder and not words."""
 
-    def encode(self, images: Rows, questions: Sequence[str]) -> Rows:
-        """Unit rows `(n, d + words)` of pooled image features `(n, d)` and their questions.
+    def encode(self, images: Rows, questions: Texts) -> Rows:
+        """Unit rows `(n, d + words)` of image features `(n, d)` and their questions.
 
         Raises StudyError where a feature is not a finite number.
         """
+        pictures, texts = self.parts(images, questions)
+        rows = [math.sqrt(self.image_weight) * pictures, math.sqrt(1 - self.image_weight) * texts]
+        return np.ascontiguousarray(_unit(np.hstack(rows)))
+
+    def parts(self, images: Rows, questions: Texts) -> tuple[Rows, Rows]:
+        """Unit rows of the images alone, `(n, d)`, and of the questions alone, `(n, words)`."""
         _refuse_broken(images)
         pictures = _unit(images - self.image_mean)
-        rows = [math.sqrt(self.image_weight) * pictures, math.sqrt(1 - self.image_weight) * self._words(questions)]
-        return np.ascontiguousarray(_unit(np.hstack(rows)))
+        if self.text_mean is not None:
+            return pictures, _unit(np.asarray(questions, np.float32) - self.text_mean)
+        return pictures, self._words([str(question) for question in questions])
 
     def _words(self, questions: Sequence[str]) -> Rows:
         if not self.vocabulary or not questions:  # scikit-learn refuses both
@@ -46,14 +71,18 @@ class Encoder:
         return _vectorizer(self.vocabulary, self.idf).transform(questions).toarray().astype(np.float32)
 
 
-def fit_encoder(images: Rows, questions: Sequence[str], image_weight: float) -> Encoder:
-    """An encoder whose statistics come from one library alone: pooled features `(n, d)` and `n` questions, n > 0.
+def fit_encoder(images: Rows, questions: Texts, image_weight: float) -> Encoder:
+    """An encoder whose statistics come from one library alone: features `(n, d)` and `n` questions, n > 0.
+
+    Questions are texts, or rows `(n, t)` of a text encoder.
 
     Raises StudyError where a feature is not a finite number.
     """
     _refuse_broken(images)
     # In float64 the mean of equal rows is that row: rounding must not give a library of one image a direction.
     mean = images.mean(0, dtype=np.float64).astype(np.float32)
+    if isinstance(questions, np.ndarray):
+        return Encoder(mean, (), (), image_weight, questions.mean(0, dtype=np.float64).astype(np.float32))
     vectorizer = _vectorizer()
     try:
         vectorizer.fit(questions)
@@ -61,6 +90,24 @@ def fit_encoder(images: Rows, questions: Sequence[str], image_weight: float) -> 
         return Encoder(mean, (), (), image_weight)
     words = tuple(str(word) for word in vectorizer.get_feature_names_out())
     return Encoder(mean, words, tuple(float(weight) for weight in vectorizer.idf_), image_weight)
+
+
+def encoder_to_json(encoder: Encoder) -> dict[str, Any]:
+    """What `encoder_from_json` reads back."""
+    means = {"image_mean": encoder.image_mean, "text_mean": encoder.text_mean}
+    return asdict(encoder) | {name: mean if mean is None else mean.tolist() for name, mean in means.items()}
+
+
+def encoder_from_json(values: Mapping[str, Any]) -> Encoder:
+    """The encoder of a library's `encoder.json`."""
+    mean = values["text_mean"]
+    return Encoder(
+        np.asarray(values["image_mean"], np.float32),
+        tuple(values["vocabulary"]),
+        tuple(values["idf"]),
+        values["image_weight"],
+        None if mean is None else np.asarray(mean, np.float32),
+    )
 
 
 def _refuse_broken(images: Rows) -> None:
@@ -73,9 +120,8 @@ def _refuse_broken(images: Rows) -> None:
 
 
 def _vectorizer(vocabulary: Sequence[str] = (), idf: Sequence[float] = ()) -> TfidfVectorizer:
-    # Single letters stay: "t" of T2 and Chinese characters are words too.
     vectorizer = TfidfVectorizer(
-        token_pattern=r"(?u)[a-z0-9]+|[^\W\d_a-z]",
+        token_pattern=TOKENS,
         sublinear_tf=True,
         max_features=WORDS,
         vocabulary=list(vocabulary) or None,

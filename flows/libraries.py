@@ -1,0 +1,75 @@
+"""What hospitals retrieve from: features, rows of an encoder, a gated fusion trained across them, and the libraries."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from prefect import unmapped
+
+from flows.gather import gather
+from tasks.engine.step import compute_features
+from tasks.federate.step import average_fusion
+from tasks.retrieve.encoders.open import content_of
+from tasks.retrieve.step import (
+    build_hospital_library,
+    encode_hospital,
+    initial_gated_fusion,
+    train_hospital_fusion,
+)
+from tasks.settings import Study
+from tasks.store import Ref
+
+DEPTH = 10
+"""Neighbours kept of each case, so that another `retrieval.k` finds them there."""
+
+
+def build_libraries(
+    study: Study, model: str, hospitals: Sequence[str], cases: Sequence[Ref]
+) -> tuple[list[Ref], list[Ref]]:
+    """Each hospital's vision features, and the library of its training cases; `model` tells the base's content."""
+    features = gather(
+        compute_features.map(hospital=hospitals, cases=cases, model=unmapped(study.model), content=unmapped(model)),
+        hospitals,
+    )
+    settings = study.retrieval
+    own: dict[str, Any] = {"hospital": hospitals, "cases": cases, "features": features}
+    encoded: list[Ref] = []
+    if settings.encoding.encodes:
+        common: dict[str, Any] = {"encoding": unmapped(settings.encoding), "model": unmapped(study.model)}
+        common["content"] = unmapped(content_of(settings.encoding, study.model))
+        encoded = gather(encode_hospital.map(hospital=hospitals, cases=cases, **common), hospitals)
+    own["encoded"] = encoded or unmapped(None)
+    fusion = train_gated_fusion(study, own) if settings.fusion == "gated" else None
+    learns = settings.rerank == "learned"
+    libraries = build_hospital_library.map(
+        **own,
+        fusion=unmapped(fusion),
+        image_weight=unmapped(settings.image_weight),
+        diversity=unmapped(settings.diversity),
+        depth=unmapped(max(DEPTH, settings.k)),
+        index=unmapped(settings.index),
+        hide_copies=unmapped(settings.hide_copies),
+        hide_patient=unmapped(settings.hide_patient),
+        rerank=unmapped(settings.rerank),
+        holdout=unmapped(study.federation.holdout if learns else 0),
+        seed=unmapped(study.seed if learns else 0),
+    )
+    return features, gather(libraries, hospitals)
+
+
+def train_gated_fusion(study: Study, own: dict[str, Any]) -> Ref:
+    """The rounds of the gated fusion: hospitals train on their own cases, their updates are averaged."""
+    widths = {"image_width": own["features"][0].manifest()["summary"]["width"], "text_width": 0}
+    if isinstance(own["encoded"], list):
+        summary = own["encoded"][0].manifest()["summary"]
+        widths = {name: summary[name] or width for name, width in widths.items()}
+    fusion = initial_gated_fusion(**widths, seed=study.seed)
+    settings: dict[str, Any] = {
+        "fusing": unmapped(study.retrieval.fusing),
+        "holdout": unmapped(study.federation.holdout),
+        "seed": unmapped(study.seed),
+    }
+    for number in range(1, study.retrieval.fusion_rounds + 1):
+        common = settings | {"fusion": unmapped(fusion), "round_number": unmapped(number)}
+        updates = gather(train_hospital_fusion.map(**own, **common), own["hospital"])
+        fusion = average_fusion(updates=updates, round_number=number)
+    return fusion

@@ -1,0 +1,73 @@
+"""The encoder that the settings name: the study's own base, or an image-text model."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tasks.engine.identity import identify
+from tasks.records import Image
+from tasks.retrieve.encoded import Encoded
+from tasks.retrieve.encoders.dual import DualEncoder, encode, identify_encoder, open_encoder
+from tasks.settings import EncoderSettings, ModelSettings
+
+if TYPE_CHECKING:
+    import PIL.Image
+    import torch
+
+    from tasks.engine.base import Base
+
+
+@contextmanager
+def opened(encoding: EncoderSettings, model: ModelSettings) -> Iterator[DualEncoder]:
+    """The encoder, for the caller alone; `model` is the study's base.
+
+    Raises StudyError where the model is missing or of another kind.
+    """
+    from tasks.engine.shared import shared_base
+
+    if encoding.encoder == "base":
+        with shared_base(model) as base:
+            yield base_encoder(base)
+    else:
+        yield open_encoder(encoding.encoder, encoding.encoder_model, model.device)
+
+
+def encode_all(
+    encoder: DualEncoder, encoding: EncoderSettings, images: Sequence[Image], texts: Sequence[str]
+) -> Encoded:
+    """Rows of the images and texts, as far as the settings ask for any: `base` has its features, words need none."""
+    seen = images if encoding.encoder != "base" else []
+    read = texts if encoding.text == "encoder" else []
+    return Encoded(
+        encode(encoder, seen),
+        encode(encoder, read),
+        {image.id: place for place, image in enumerate(seen)},
+        {text: place for place, text in enumerate(read)},
+    )
+
+
+def content_of(encoding: EncoderSettings, model: ModelSettings) -> str:
+    """What tells the encoder's files."""
+    if encoding.encoder == "base":
+        return identify(model.name, model.revision)
+    return identify_encoder(encoding.encoder, encoding.encoder_model)
+
+
+def base_encoder(base: "Base") -> DualEncoder:
+    """The study's own base: an image is the mean of its features, a text the mean of its tokens' embeddings.
+
+    Its layers read nothing: they may carry an adapter, and a library's rows must not follow from one. The two sides
+    are not of one space.
+    """
+    import torch
+
+    def see(pictures: Sequence["PIL.Image.Image"]) -> "torch.Tensor":
+        pixels = base.image_processor(images=list(pictures), return_tensors="pt").to(base.device)
+        return torch.stack([piece.float().mean(0) for piece, _ in base.family.see(base.model, pixels)])
+
+    def read(texts: Sequence[str]) -> "torch.Tensor":
+        table = base.model.get_input_embeddings().weight
+        ids = [base.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        return torch.stack([table[each].float().mean(0) if each else table[0].float() * 0 for each in ids])
+
+    return DualEncoder(see, read)

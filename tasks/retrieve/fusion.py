@@ -1,0 +1,156 @@
+"""Gated fusion of image and question, after LightFED: trained so that cases with the same answer come together.
+
+A gate weighs the projected image against the projected question, value by value; a fusion layer follows. Training is
+contrastive (InfoNCE, arXiv 1807.03748, temperature 0.07): against the answers' own rows, and against other cases with
+the same answer (SupCon, arXiv 2004.11362). Cases of one image are neither for nor against each other, so nothing is
+learned of finding the own image.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tasks.retrieve.encoder import Encoder, Rows, Texts, hash_words
+
+if TYPE_CHECKING:
+    import torch
+
+    State = Mapping[str, "torch.Tensor"]
+
+WIDTH = 512
+TEMPERATURE = 0.07
+BATCH = 64
+FUSION = "fusion.safetensors"
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A library's encoder whose two parts go through a trained fusion."""
+
+    encoder: Encoder
+    state: "State"
+
+    def encode(self, images: Rows, questions: Texts) -> Rows:
+        """Unit rows `(n, WIDTH)` of image features `(n, d)` and their questions."""
+        return fuse(self.state, *self.fused_parts(images, questions))
+
+    def parts(self, images: Rows, questions: Texts) -> tuple[Rows, Rows]:
+        """Unit rows of the images alone and of the questions alone, as without fusion."""
+        return self.encoder.parts(images, questions)
+
+    def fused_parts(self, images: Rows, questions: Texts) -> tuple[Rows, Rows]:
+        """What the fusion is given: questions by their words' hashes, which are the same at every hospital, or rows."""
+        if self.encoder.text_mean is not None:
+            return self.encoder.parts(images, questions)
+        return self.encoder.parts(images, questions)[0], hash_words([str(each) for each in questions])
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """A hospital's training cases, as the fusion sees them."""
+
+    images: Rows
+    """Unit rows `(n, d)`."""
+    texts: Rows
+    """Unit rows of the questions, `(n, t)`."""
+    answers: Rows
+    """Unit rows of the distinct answers, `(m, t)`."""
+    answer_of: Sequence[int]
+    """Each case's answer, by its place among these."""
+    image_of: Sequence[int]
+    """Each case's image, as a number."""
+
+
+def initial_fusion(image_width: int, text_width: int, seed: int) -> dict[str, "torch.Tensor"]:
+    """A fusion that keeps similarities about as they are: random projections, an even gate, no fusion layer yet."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    # A random projection keeps inner products on average (Johnson and Lindenstrauss, 1984).
+    image = torch.randn((WIDTH, image_width), generator=generator) / WIDTH**0.5
+    text = torch.randn((WIDTH, text_width), generator=generator) / WIDTH**0.5
+    return {
+        "image.weight": image,
+        "text.weight": text,
+        "gate.weight": torch.zeros(WIDTH, 2 * WIDTH),
+        "gate.bias": torch.zeros(WIDTH),
+        "fusion.weight": torch.zeros(WIDTH, WIDTH),
+        "answer.weight": text.clone(),
+    }
+
+
+def fuse(state: "State", images: Rows, texts: Rows) -> Rows:
+    """Unit rows `(n, WIDTH)` of unit rows of images `(n, d)` and of questions `(n, t)`."""
+    import torch
+
+    with torch.inference_mode():
+        rows = _fused(state, torch.from_numpy(images), torch.from_numpy(texts))
+    return np.ascontiguousarray(rows.numpy())
+
+
+def _fused(state: "State", images: "torch.Tensor", texts: "torch.Tensor") -> "torch.Tensor":
+    import torch
+
+    image, text = images @ state["image.weight"].T, texts @ state["text.weight"].T
+    gate = torch.sigmoid(torch.cat([image, text], dim=1) @ state["gate.weight"].T + state["gate.bias"])
+    mixed = gate * image + (1 - gate) * text
+    return torch.nn.functional.normalize(mixed + mixed @ state["fusion.weight"].T, dim=1)
+
+
+def train_fusion(
+    state: "State", lessons: Lessons, orders: Sequence[Sequence[int]], learning_rate: float
+) -> tuple[dict[str, "torch.Tensor"], float, int]:
+    """Train from a global state on one hospital's cases: the new state, the last epoch's mean loss, and the steps.
+
+    Args:
+        state: what training starts from; it is left as it is.
+        lessons: the hospital's cases.
+        orders: one order of the cases an epoch, so that the caller decides what chance there is.
+        learning_rate: of AdamW.
+    """
+    import torch
+
+    own = {name: tensor.clone().requires_grad_() for name, tensor in state.items()}
+    optimizer = torch.optim.AdamW(own.values(), lr=learning_rate)
+    images, texts, answers = (torch.from_numpy(each) for each in (lessons.images, lessons.texts, lessons.answers))
+    answer_of, image_of = torch.tensor(lessons.answer_of), torch.tensor(lessons.image_of)
+    losses: list[float] = []
+    for order in orders:
+        losses = []
+        for start in range(0, len(order), BATCH):
+            batch = torch.tensor(order[start : start + BATCH])
+            rows = _fused(own, images[batch], texts[batch])
+            loss = _answer_loss(own, rows, answers, answer_of[batch])
+            loss = loss + _case_loss(rows, answer_of[batch], image_of[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()) * len(batch))
+    mean = sum(losses) / max(len(lessons.answer_of), 1)
+    steps = sum(-(-len(order) // BATCH) for order in orders)
+    return {name: tensor.detach() for name, tensor in own.items()}, mean, steps
+
+
+def _answer_loss(
+    state: "State", rows: "torch.Tensor", answers: "torch.Tensor", answer_of: "torch.Tensor"
+) -> "torch.Tensor":
+    """Each case against the distinct answers of the batch, its own among them."""
+    import torch
+
+    present, own = torch.unique(answer_of, return_inverse=True)
+    targets = torch.nn.functional.normalize(answers[present] @ state["answer.weight"].T, dim=1)
+    return torch.nn.functional.cross_entropy(rows @ targets.T / TEMPERATURE, own)
+
+
+def _case_loss(rows: "torch.Tensor", answer_of: "torch.Tensor", image_of: "torch.Tensor") -> "torch.Tensor":
+    """Each case against the batch's cases of other images; those with the same answer are the ones to find."""
+    others = image_of[:, None] != image_of[None]
+    alike = others & (answer_of[:, None] == answer_of[None])
+    found = alike.any(1)
+    if not found.any():
+        return rows.sum() * 0
+    scores = (rows @ rows.T / TEMPERATURE).masked_fill(~others, float("-inf"))[found]
+    chances = scores - scores.logsumexp(1, keepdim=True)
+    return -(chances.masked_fill(~alike[found], 0).sum(1) / alike[found].sum(1)).mean()

@@ -1,0 +1,118 @@
+"""Re-ranking of the first cases found: a weighted sum of what is alike, its weights fixed or learned."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from tasks.records import Case, Neighbour
+from tasks.retrieve.encoder import Rows
+
+FIRST = 50
+"""Cases that are ranked anew."""
+AGREEMENT = 0.25
+"""Fixed weight of the same modality, and of the same organ; the two similarities have 1 together."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """Cases with their unit rows: of images `(n, d)`, of questions `(n, t)`."""
+
+    cases: Sequence[Case]
+    images: Rows
+    texts: Rows
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Weights of image similarity, question similarity, same modality and same organ."""
+
+    weights: tuple[float, float, float, float]
+
+    def rerank(self, found: Sequence[Neighbour], query: Side, place: int, library: Side) -> list[Neighbour]:
+        """The neighbours of one query in their new order; each keeps the similarity that it was found by.
+
+        Args:
+            found: the query's neighbours.
+            query: cases asked, among them this one.
+            place: of this one.
+            library: the cases found, in the order of `found`.
+        """
+        scores = evidence(query, place, library) @ np.asarray(self.weights)
+        order = np.argsort(-scores, kind="stable")
+        return [replace(found[old], rank=rank) for rank, old in enumerate(order.tolist())]
+
+
+def fixed_scorer(image_weight: float) -> Scorer:
+    """Image and question weighed as in the search, and `AGREEMENT` for modality and organ."""
+    return Scorer((image_weight, 1 - image_weight, AGREEMENT, AGREEMENT))
+
+
+def learn_scorer(examples: Sequence[tuple[Rows, Sequence[bool]]], image_weight: float) -> Scorer:
+    """A logistic regression on whether a case found has the right answer; fixed weights where there is nothing to tell.
+
+    Args:
+        examples: for each of a hospital's training cases, the evidence `(n, 4)` of its neighbours (of other images) and
+            whether they have its answer.
+        image_weight: of the fixed weights.
+    """
+    rows = np.concatenate([each for each, _ in examples] or [np.zeros((0, 4), np.float32)])
+    right = np.concatenate([np.asarray(each, bool) for _, each in examples] or [np.zeros(0, bool)])
+    if right.all() or not right.any():
+        return fixed_scorer(image_weight)
+    model = LogisticRegression(max_iter=1000).fit(rows, right)
+    first, second, third, fourth = (float(weight) for weight in model.coef_[0])
+    return Scorer((first, second, third, fourth))
+
+
+def evidence(query: Side, place: int, library: Side) -> Rows:
+    """`(n, 4)`: the cosines of images and of questions, and whether modality and organ agree.
+
+    Agreement is 1, disagreement -1; where either case does not state it, it is 0.
+    """
+    case = query.cases[place]
+    rows = np.zeros((len(library.cases), 4), np.float32)
+    rows[:, 0] = library.images @ query.images[place]
+    rows[:, 1] = library.texts @ query.texts[place]
+    rows[:, 2] = [_agreement(case.modality, other.modality) for other in library.cases]
+    rows[:, 3] = [_agreement(case.organ, other.organ) for other in library.cases]
+    return rows
+
+
+def rerank_all(
+    found: Sequence[Sequence[Neighbour]], query: Side, library: Side, scorer: Scorer, depth: int
+) -> list[list[Neighbour]]:
+    """Every query's neighbours ranked anew, the first `depth` of them; `library` holds all cases."""
+    places = {case.id: place for place, case in enumerate(library.cases)}
+    return [
+        scorer.rerank(each, query, place, _chosen(each, library, places))[:depth] for place, each in enumerate(found)
+    ]
+
+
+def lessons(
+    found: Sequence[Sequence[Neighbour]], query: Side, library: Side, answers: Mapping[str, str]
+) -> list[tuple[Rows, list[bool]]]:
+    """What `learn_scorer` takes: evidence of each query's neighbours, and whether they have its answer.
+
+    `answers` gives every case's normalised answer by its id.
+    """
+    places = {case.id: place for place, case in enumerate(library.cases)}
+    return [
+        (
+            evidence(query, place, _chosen(each, library, places)),
+            [answers[neighbour.neighbour_id] == answers[query.cases[place].id] for neighbour in each],
+        )
+        for place, each in enumerate(found)
+    ]
+
+
+def _chosen(found: Sequence[Neighbour], library: Side, places: Mapping[str, int]) -> Side:
+    chosen = [places[neighbour.neighbour_id] for neighbour in found]
+    return Side([library.cases[place] for place in chosen], library.images[chosen], library.texts[chosen])
+
+
+def _agreement(one: str | None, other: str | None) -> int:
+    if not one or not other:
+        return 0
+    return 1 if one.strip().lower() == other.strip().lower() else -1
