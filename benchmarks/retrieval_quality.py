@@ -142,9 +142,14 @@ def show(ways: dict[str, list[tuple[Case, list[Case]]]]) -> None:
     print("|---|" + "---|" * len(HEADINGS))
     for way, found in ways.items():
         counts = np.stack([count(case, near) for case, near in found])
-        rates = np.nansum(counts, 0) / np.maximum((~np.isnan(counts)).sum(0), 1)
+        stated = (~np.isnan(counts)).sum(0)
+        rates = np.nansum(counts, 0) / np.maximum(stated, 1)
         low, high = interval(counts[:, 0], found)
-        print(f"| {way} | {rates[0]:.3f} [{low:.3f}, {high:.3f}] |", " | ".join(f"{e:.3f}" for e in rates[1:]), "|")
+        print(
+            f"| {way} | {rates[0]:.3f} [{low:.3f}, {high:.3f}] |",
+            " | ".join(f"{e:.3f}" if n else "not stated" for e, n in zip(rates[1:], stated[1:], strict=True)),
+            "|",
+        )
     one, other = (np.stack([count(*each) for each in ways[way]]) for way in ("gated fusion", "concatenation"))
     for place, depth in enumerate(DEPTHS):
         change = one[:, place] - other[:, place]
