@@ -212,6 +212,24 @@ def ask(
     console.print(f"[dim]{sure}[/dim]")
 
 
+@app.command()
+def score(
+    predictions: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="File of predictions.", show_default=False)],
+) -> None:
+    """Score predictions made elsewhere, in English or Chinese: JSON on standard output, and nothing else there.
+
+    Lines of {"id", "prediction", "answer", "kind": "closed" or "open"}; if known, also "options": {"A": ...},
+    "language", "image" (its rows are drawn together for the 95 % intervals) and "confidence" (0 to 1, for calibration).
+    docs/scoring.md defines every score, and the compatibility columns.
+
+    Example: fed-rag score predictions.jsonl > scores.json
+    """
+    from tasks.evaluate.document import score_document
+    from tasks.evaluate.lines import read_lines
+
+    typer.echo(json.dumps(score_document(read_lines(predictions)), indent=1))
+
+
 RunFolder = Annotated[Path, typer.Argument(metavar="[RUN]", help="Folder of a run; the newest one if not given.")]
 
 

@@ -22,6 +22,7 @@ the official VQA evaluation. These are the rules, with a reason wherever they de
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Literal
 
 HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
@@ -46,6 +47,7 @@ CLAUSE_END = re.compile(r"[^\w\s]+")
 BETWEEN_ITEMS = re.compile(r"(?<!\d),|,(?!\d)|[;、&和与及]|\band\b")
 
 
+@lru_cache(maxsize=2**14)  # a score asks for the same text several times, and answers repeat
 def normalise(text: str) -> str:
     """The normalised form of an answer, by the rules above; of any string, and of its own result the same again."""
     plain = " ".join(unicodedata.normalize("NFKC", text).lower().split())

@@ -37,7 +37,7 @@ def tidy(answer: str) -> str:
     return text.capitalize() if shouted else text
 
 
-def option_of(text: str, options: Sequence[str]) -> int | None:
+def option_of(text: str, options: Sequence[str], letters: str = string.ascii_uppercase) -> int | None:
     """Which option a reply names, from 0; None where that is unclear.
 
     In this order: its text is the option's; it is the option's letter, or begins with it and names no other option
@@ -45,14 +45,15 @@ def option_of(text: str, options: Sequence[str]) -> int | None:
 
     Args:
         text: of the reply.
-        options: as offered, in the order of their letters.
+        options: as offered.
+        letters: of the options, upper case, one each; there may be more of them.
     """
     plain = [_plain(tidy(option)) for option in options]
     if (reply := _plain(text)) in plain:
         return plain.index(reply)
     match = LETTERED.match(text)
-    number = string.ascii_uppercase.find(match["letter"].upper()) if match else -1
-    if match is None or number >= len(options):
+    number = letters.find(match["letter"].upper()) if match else -1
+    if match is None or not 0 <= number < len(options):
         held = _held(reply, plain)
         return held.pop() if len(held) == 1 else None
     return number if _held(_plain(match["rest"] or ""), plain) <= {number} else None

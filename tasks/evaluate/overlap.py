@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer
@@ -41,6 +42,7 @@ def bleu_signatures() -> list[str]:
     return [str(metric.get_signature()) for metric in (WESTERN, CHINESE)]
 
 
+@lru_cache(maxsize=2**16)  # the same few answers are given to many questions
 def overlap(prediction: str, reference: str) -> Overlap:
     """What an answer shares with its reference, of any two strings as they were written; nothing where one is blank."""
     answer, gold = normalise(prediction), normalise(reference)

@@ -8,6 +8,7 @@ A perfect answer scores 1 by every definition and a blank one 0. A case without 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from string import ascii_uppercase
 from typing import Any
 
 from sklearn.metrics import f1_score
@@ -101,13 +102,14 @@ class Tally:
         return cls(confusion, value["open"]["n"], sums, choices)
 
 
-def score_row(prediction: str, reference: str, kind: Kind, options: Sequence[str] = ()) -> Row:
+def score_row(prediction: str, reference: str, kind: Kind, options: Sequence[str] | Mapping[str, str] = ()) -> Row:
     """Judge one answer. All strings are taken as they were written; any string is accepted.
 
-    With `options` the answer is right where it names the option that the reference is, as `option_of` reads it.
+    With `options` the answer is right where it names the option that the reference is, as `option_of` reads it. They
+    are lettered from A, or have the letters (upper case) that they are given with.
     """
     if options:
-        return ClosedRow(*_choice_labels(prediction, reference, distinct(options)), choice=True)
+        return ClosedRow(*_choice_labels(prediction, reference, options), choice=True)
     if kind == "closed":
         return ClosedRow(*_closed_labels(prediction, reference))
     return _open_row(prediction, reference)
@@ -125,10 +127,17 @@ def _closed_labels(prediction: str, reference: str) -> tuple[str, str]:
     return gold, answer if answer in ("yes", "no") else OTHER
 
 
-def _choice_labels(prediction: str, reference: str, options: Sequence[str]) -> tuple[str, str]:
-    named = option_of(prediction, options)
-    gold, label = _closed_labels(options[named] if named is not None else "", reference)
-    if named is not None and named == option_of(reference, options):
+def _choice_labels(prediction: str, reference: str, options: Sequence[str] | Mapping[str, str]) -> tuple[str, str]:
+    if isinstance(options, Mapping):
+        letters, texts = "".join(options), list(options.values())
+    else:
+        letters, texts = ascii_uppercase, distinct(options)
+    asked, named = option_of(reference, texts, letters), option_of(prediction, texts, letters)
+    if asked is None:
+        return _closed_labels(prediction, reference)
+    said = texts[named] if named is not None else ""
+    gold, label = _closed_labels(said, texts[asked])
+    if named is not None and option_of(said, texts, letters) == option_of(texts[asked], texts, letters):
         return gold, gold
     return gold, OTHER if label == gold else label
 

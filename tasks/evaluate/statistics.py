@@ -67,7 +67,18 @@ def bootstrap_interval(values: Sequence[float], clusters: Sequence[Hashable], se
 
     Raises ValueError where there is no row, or the lengths differ.
     """
-    return estimate(sums_by_cluster(_with_counts(values), clusters), mean, seed)
+    return bootstrap_intervals(np.asarray(values, float)[:, None], clusters, seed)[0]
+
+
+def bootstrap_intervals(values: np.ndarray, clusters: Sequence[Hashable], seed: int) -> list[Estimate]:
+    """As `bootstrap_interval`, of several scores of the same rows, (N, M), by the same draws."""
+    sums = sums_by_cluster(np.hstack([values, np.ones((len(values), 1))]), clusters)
+    means = sums[:, :-1].sum(axis=0) / sums[:, -1].sum()
+    if len(sums) < 2:
+        return [Estimate(float(value), None, None) for value in means]
+    drawn = resampled(sums, seed)
+    drawn = drawn[:, :-1] / drawn[:, -1:]
+    return [Estimate(float(value), *_percentiles(each, len(sums))) for value, each in zip(means, drawn.T, strict=True)]
 
 
 def paired_difference(
@@ -80,7 +91,8 @@ def paired_difference(
     if len(values_a) != len(values_b):
         raise ValueError(f"Expected two scores for each row, found {len(values_a)} and {len(values_b)}.")
     differences = np.asarray(values_a, float) - np.asarray(values_b, float)
-    return difference(sums_by_cluster(_with_counts(differences), clusters), mean, seed)
+    columns = np.stack([differences, np.ones(len(differences))], axis=1)
+    return difference(sums_by_cluster(columns, clusters), mean, seed)
 
 
 def mcnemar(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> McNemar:
@@ -129,17 +141,26 @@ def mean(sums: np.ndarray) -> np.ndarray:
     return sums[:, 0] / sums[:, 1]
 
 
-def macro_f1(confusion: np.ndarray) -> np.ndarray:
-    """Macro F1 over the labels that occur as references: (R, L * L) confusion counts, gold major, to (R,).
+def label_counts(gold: Sequence[str], predicted: Sequence[str]) -> np.ndarray:
+    """What `macro_f1` is made of, for each of N rows: (N, 3 * L) with a block each of right, gold and predicted labels.
 
-    Raises ValueError where the counts are not those of a square.
+    L labels, those that occur as references.
     """
-    labels = round(confusion.shape[1] ** 0.5)
-    counts = confusion.reshape(-1, labels, labels)
-    gold, predicted = counts.sum(axis=2), counts.sum(axis=1)
-    right = np.diagonal(counts, axis1=1, axis2=2)
+    labels = {label: place for place, label in enumerate(sorted(set(gold)))}
+    counts = np.zeros((len(gold), 3, len(labels)))
+    for row, (asked, said) in enumerate(zip(gold, predicted, strict=True)):
+        counts[row, 0, labels[asked]] = asked == said
+        counts[row, 1, labels[asked]] = 1
+        if said in labels:
+            counts[row, 2, labels[said]] = 1
+    return counts.reshape(len(gold), -1)
+
+
+def macro_f1(counts: np.ndarray) -> np.ndarray:
+    """Macro F1 over the labels that occur as references: (R, 3 * L) sums of `label_counts` to (R,)."""
+    right, gold, predicted = np.split(counts, 3, axis=1)
     f1 = 2 * right / np.maximum(gold + predicted, 1)
-    return f1.sum(axis=1) / np.maximum(np.count_nonzero(gold, axis=1), 1)
+    return np.where(gold > 0, f1, 0).sum(axis=1) / np.maximum(np.count_nonzero(gold, axis=1), 1)
 
 
 def sums_by_cluster(columns: np.ndarray, clusters: Sequence[Hashable]) -> np.ndarray:
@@ -167,10 +188,6 @@ def resampled(sums: np.ndarray, seed: int) -> np.ndarray:
         weights = np.bincount(chosen.ravel(), minlength=many * size).reshape(many, size)
         drawn.append(weights.astype(float) @ sums)
     return np.concatenate(drawn)
-
-
-def _with_counts(values: Sequence[float] | np.ndarray) -> np.ndarray:
-    return np.stack([np.asarray(values, float), np.ones(len(values))], axis=1)
 
 
 def _percentiles(drawn: np.ndarray, clusters: int) -> tuple[float, float]:

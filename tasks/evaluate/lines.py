@@ -1,0 +1,122 @@
+"""Predictions made elsewhere, as lines of JSON."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import StudyError
+from tasks.records import Kind
+
+NEEDED = ("id", "prediction", "answer", "kind")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One prediction with its reference."""
+
+    id: str | int
+    prediction: str
+    answer: str
+    kind: Kind
+    options: Mapping[str, str] = field(default_factory=dict)
+    """By letter, upper case; those without text left out."""
+    language: str | None = None
+    image: str | None = None
+    """Rows of one image are drawn together in the bootstrap."""
+    confidence: float | None = None
+    """From 0 to 1."""
+
+
+def read_lines(path: Path) -> list[Line]:
+    """The predictions of a file; blank lines are passed over.
+
+    Raises StudyError that names the file and the line of what cannot be read.
+    """
+    try:
+        with path.open("rb") as source:
+            lines = list(_lines(path, source))
+    except OSError as error:
+        raise StudyError(f"Expected a file of predictions in {path}, found {error.strerror}: name another.") from None
+    if not lines:
+        raise StudyError(f"Expected predictions in {path}, found an empty file: write one JSON object a line.")
+    return lines
+
+
+def _lines(path: Path, source: Iterator[bytes]) -> Iterator[Line]:
+    for number, raw in enumerate(source, start=1):
+        if raw.strip(b"\xef\xbb\xbf \t\r\n"):
+            try:
+                yield _line(json.loads(raw.decode("utf-8-sig")))
+            except _WrongError as wrong:
+                raise StudyError(f"{path}, line {number}: {wrong}.") from None
+            except (ValueError, RecursionError):
+                raise StudyError(
+                    f"{path}, line {number}: expected one JSON object in UTF-8, found something else; mend the line."
+                ) from None
+
+
+class _WrongError(Exception):
+    """What is wrong with a line, without saying where it is."""
+
+
+def _line(value: Any) -> Line:
+    if not isinstance(value, dict):
+        raise _WrongError(f"expected a JSON object, found {_shown(value)}; write {{...}} with {', '.join(NEEDED)}")
+    for name in NEEDED:
+        if name not in value:
+            raise _WrongError(f"expected the field {name}, found {_shown(', '.join(value))}; add it")
+    if isinstance(value["id"], bool) or not isinstance(value["id"], str | int):
+        raise _WrongError(f"expected a text or whole number as id, found {_shown(value['id'])}; mend it")
+    return Line(
+        id=value["id"],
+        prediction=_text("prediction", "" if value["prediction"] is None else value["prediction"]),
+        answer=_text("answer", value["answer"]),
+        kind=_kind(value["kind"]),
+        options=_options(value.get("options")),
+        language=_optional("language", value),
+        image=_optional("image", value),
+        confidence=_confidence(value.get("confidence")),
+    )
+
+
+def _text(name: str, value: Any) -> str:
+    """A text, or a number as its text: published answers hold both."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise _WrongError(f"expected a text or a number as {name}, found {_shown(value)}; put it in quotes")
+    return str(value)
+
+
+def _optional(name: str, value: Mapping[str, Any]) -> str | None:
+    return None if value.get(name) is None else _text(name, value[name])
+
+
+def _kind(value: Any) -> Kind:
+    kinds: dict[str, Kind] = {"closed": "closed", "open": "open"}
+    found = kinds.get(value.strip().lower()) if isinstance(value, str) else None  # published files hold "CLOSED "
+    if found is None:
+        raise _WrongError(f"expected closed or open as kind, found {_shown(value)}; name one of the two")
+    return found
+
+
+def _options(value: Any) -> dict[str, str]:
+    if value is None:
+        return {}
+    letters = [str(name).strip().upper() for name in value] if isinstance(value, dict) else []
+    if not letters or len(set(letters)) < len(letters) or not all(len(a) == 1 and "A" <= a <= "Z" for a in letters):
+        raise _WrongError(f'expected options as {{"A": "...", "B": "..."}}, found {_shown(value)}; mend them')
+    texts = (_text("option", "" if text is None else text) for text in value.values())
+    return {letter: text for letter, text in zip(letters, texts, strict=True) if text.strip()}
+
+
+def _confidence(value: Any) -> float | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1):
+        raise _WrongError(f"expected a number from 0 to 1 as confidence, found {_shown(value)}; mend or leave it out")
+    return value
+
+
+def _shown(value: Any) -> str:
+    """A value as JSON, cut short."""
+    text = json.dumps(value, ensure_ascii=True)
+    return text if len(text) <= 60 else text[:57] + "..."
