@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import yaml
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tasks.page.plots import METRICS, REFERENCE, TRAINED, svg
 from tasks.page.render import fill
@@ -72,10 +73,11 @@ def interval_plot(document: Mapping[str, Any], split: str) -> str:
                 axes.plot([low, high], [place, place], "-", color=colour, linewidth=2)
                 axes.plot([entry["score"]], [place], "o", color=colour)
                 told.append(f"{row['label']} {title} {entry['score']:.3f}")
-        axes.set_title(f"{title} (split {split})", fontsize=9)
+        axes.set_title(title.replace(", ", ",\n"), fontsize=9)
         axes.set_yticks(range(len(rows)), [row["label"] for row in rows], fontsize=8)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlim(0, 1)
+        axes.set_xlim(-0.03, 1.03)
+    figure.suptitle(f"partition.disjoint: {split}", fontsize=9)
     return svg(figure, f"Scores with 95 % intervals, split {split}: {'; '.join(told)}")
 
 
@@ -120,7 +122,8 @@ def loss_curves(sweep: Mapping[str, Any]) -> str:
                 axes.plot(*zip(*found, strict=True), "o-", markersize=3, label=point["label"])
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("passes over the training cases")
-        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylim(0, 1.1 * max(row[loss] or 0 for point in sweep["points"] for row in point["rounds"]) or 1)
     figure.axes[0].legend(frameon=False, fontsize=7, title=sweep["name"], title_fontsize=7)
     last = ", ".join(f"{point['label']} {point['rounds'][-1]['train_loss']:.3f}" for point in sweep["points"])
     return svg(figure, f"Losses in the sweep of {sweep['name']}; last training loss: {last}")
