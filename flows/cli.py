@@ -255,6 +255,34 @@ def card(run: RunFolder = Path("artifacts/latest")) -> None:
 
 
 @app.command()
+def forget(
+    hospital: Annotated[str, typer.Option(help="Whose patient it is, as hospital-1.", show_default=False)],
+    patient: Annotated[
+        str, typer.Option(help="The patient; an image's id where the dataset states no patient.", show_default=False)
+    ],
+) -> None:
+    """Remove a withdrawn patient from all that a hospital stores, and list the adapters that were trained on them.
+
+    Cases, images, features, library, neighbours and answers are rewritten without the patient, and no later run takes
+    the patient back. After an interruption, the same command removes what is left. Adapters cannot unlearn: they are
+    listed and stay, until they are removed by hand; `fed-rag run` trains anew without the patient.
+    """
+    from flows.forget import forget as flow
+
+    done = flow(hospital, patient)
+    _print_rows([{"folder": path, "removed": what} for path, what in done.removed], f"Forgotten at {hospital}")
+    if done.again:
+        left = "removed what was left." if done.removed else "nothing was left."
+        console.print(f"{hospital} had this patient on its list of withdrawals: {left}")
+    _print_rows([{"adapter": path} for path in done.adapters], "Trained with the patient, not removed")
+    if done.adapters:
+        console.print("Weights cannot unlearn: run `fed-rag run` again, which trains without the patient.")
+    if done.elsewhere:
+        console.print(f"A patient of this name is also held by {', '.join(done.elsewhere)}: forget it there too.")
+    console.print("In artifacts/source, a simulation's copies of the published data stay, with the patient in them.")
+
+
+@app.command()
 def pretrain(
     out: Annotated[Path, typer.Option(help="Folder that receives the base.")] = Path("artifacts/base"),
     images: Annotated[int, typer.Option(min=100, help="Public images to draw.")] = 8000,

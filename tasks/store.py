@@ -106,7 +106,7 @@ def writing(area: str, stage: str, key: str) -> Iterator[Folder]:
     started = time.perf_counter()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(target.parent)
+        remove_abandoned(target.parent)
         _writing.add(hidden)
         hidden.mkdir()
         folder = Folder(hidden)
@@ -222,7 +222,7 @@ def _swap(one: Path, other: Path) -> bool:
     return swap is not None and swap(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
-def _remove_abandoned(parent: Path) -> None:
+def remove_abandoned(parent: Path) -> None:
     """Remove what a killed process of this machine left half-written.
 
     In a container the process id comes back with the next run: what this process does not write was left by another.
@@ -231,6 +231,13 @@ def _remove_abandoned(parent: Path) -> None:
         match = re.search(r"\.(\d+)\.tmp$", path.name)
         if match and not (path in _writing if int(match[1]) == os.getpid() else _is_alive(match[1])):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder, finished or damaged; what a kill leaves of it, `remove_abandoned` removes."""
+    hidden = _hidden_beside(folder)
+    folder.rename(hidden)
+    shutil.rmtree(hidden)
 
 
 def _is_alive(process: str) -> bool:

@@ -1,0 +1,154 @@
+"""A patient who withdrew: a hospital's folders without them, and the adapters that were trained on them."""
+
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flows.files import write_text
+from flows.withdrawn import Patient, is_whole, rewrite
+from tasks.errors import StudyError
+from tasks.forgotten import FORGOTTEN, forgotten_at, name_digest
+from tasks.records import Case, read_table
+from tasks.store import MANIFEST, ROOT, discard, find, remove_abandoned
+
+TRAINED = ("update", "updates", "adapter", "fusion-update", "fusion")
+"""Stages in `shared/` that leave tensors which were learned from cases."""
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What forgetting a patient came to."""
+
+    removed: tuple[tuple[str, str], ...]
+    """Of each folder or page that was changed, its path in the artifacts, and what was removed."""
+    adapters: tuple[str, ...]
+    """Folders in the artifacts with tensors that were trained where the patient was in training, or go on from such.
+
+    They include training that held the patient's image out: its cases may have been shown with others' questions.
+    """
+    again: bool
+    """Whether the hospital had the patient on its list of withdrawals before."""
+    elsewhere: tuple[str, ...]
+    """Other hospitals whose folders hold a patient of this name, as other simulations may have dealt it."""
+
+
+def forget(hospital: str, patient: str) -> Forgotten:
+    """Remove a patient (an image, where the dataset states no patient) from all that a hospital stores.
+
+    The withdrawal is written down first, so that no later run takes the patient back. A hospital's cases come last:
+    they tell what else is the patient's, so that after a kill the same call removes what is left.
+    Raises StudyError for an unknown hospital or patient.
+    """
+    place = _place(hospital)
+    for stage in sorted(path for path in place.iterdir() if path.is_dir()):
+        remove_abandoned(stage)
+    held = {path: _cases(path) for path in _folders(place, "cases")}
+    own = {path: [case for case in cases if _name(case) == patient] for path, cases in held.items()}
+    gone = Patient(
+        frozenset(case.id for cases in own.values() for case in cases),
+        frozenset(case.image_id for cases in own.values() for case in cases),
+    )
+    before = next((row for row in forgotten_at(place) if row["digest"] == name_digest(patient)), None)
+    if not gone.cases and before is None:
+        raise StudyError(_unknown(hospital, patient, {_name(case) for cases in held.values() for case in cases}))
+    sources = {path for path, cases in own.items() if any(case.split == "train" for case in cases)}
+    adapters = sorted({*(before or {}).get("adapters", ()), *trained_on(sources)})
+    _write_down(place, patient, gone.images, adapters)
+    removed = _remove(place, gone) if gone.cases else []
+    others = [path.name for path in _hospitals() if path != place and _holds(path, patient)]
+    return Forgotten(tuple(removed), tuple(adapters), before is not None, tuple(others))
+
+
+def trained_on(sources: Collection[str]) -> set[str]:
+    """The folders in `shared/` whose tensors were learned from some of these folders, or go on from such tensors."""
+    inputs = {path: set(_inputs(path)) for stage in TRAINED for path in _folders(ROOT / "shared", stage)}
+    found: set[str] = set()
+    while more := {path for path, given in inputs.items() if given & found.union(sources)} - found:
+        found |= more
+    return found
+
+
+def _remove(place: Path, gone: Patient) -> list[tuple[str, str]]:
+    told = []
+    page = place / "report.html"
+    if page.exists():
+        page.unlink()
+        told.append((page.relative_to(ROOT).as_posix(), "the page (fed-rag report writes it again)"))
+    stages = sorted((path.name for path in place.iterdir() if path.is_dir()), key=lambda name: (name == "cases", name))
+    paths = [path for stage in stages for path in _folders(place, stage)]
+    damaged = {path for path in paths if not is_whole(ROOT / path)}
+    start = place.relative_to(ROOT).as_posix() + "/"
+    for path in paths:
+        lost = path in damaged or any(
+            each in damaged or each not in paths for each in _inputs(path) if each.startswith(start)
+        )
+        counts = None if lost else rewrite(path, gone)
+        if counts is None:  # a stage that is not known, or what cannot be told apart any more
+            discard(ROOT / path)
+        if counts != {}:
+            told.append((path, ", ".join(f"{name} {number}" for name, number in (counts or {}).items()) or "all of it"))
+    return told
+
+
+def _write_down(place: Path, patient: str, images: Iterable[str], adapters: list[str]) -> None:
+    digest, rows = name_digest(patient), forgotten_at(place)
+    row = next((row for row in rows if row["digest"] == digest), None)
+    if row is None:
+        row = {"digest": digest, "images": [], "on": f"{datetime.now(UTC):%Y-%m-%d}"}
+        rows.append(row)
+    row["images"] = sorted({*row["images"], *map(name_digest, images)})
+    row["adapters"] = adapters
+    write_text(place / FORGOTTEN, json.dumps(rows, indent=2) + "\n")
+
+
+def _hospitals() -> list[Path]:
+    return sorted(path for path in (ROOT / "hospitals").glob("*") if path.is_dir())
+
+
+def _place(hospital: str) -> Path:
+    known = _hospitals()
+    for place in known:
+        if place.name == hospital:
+            return place
+    names = ", ".join(place.name for place in known) or f"those in {ROOT / 'hospitals'}, where there is none yet"
+    raise StudyError(f"Expected --hospital to be one of {names}, found {hospital!r}.")
+
+
+def _unknown(hospital: str, patient: str, known: Collection[str]) -> str:
+    names = ", ".join(sorted(known)[:5]) + (", ..." if len(known) > 5 else "")
+    return (
+        f"Expected --patient to be one of the {len(known)} patients (images, where the dataset states no patient) of "
+        f"{hospital}{f', as {names}' if known else ''}, found {patient!r}."
+    )
+
+
+def _holds(place: Path, patient: str) -> bool:
+    return any(_name(case) == patient for path in _folders(place, "cases") for case in _cases(path))
+
+
+def _name(case: Case) -> str:
+    return case.image_id if case.group is None else case.group
+
+
+def _cases(path: str) -> list[Case]:
+    """A folder's cases; none where it is damaged, since nothing can be told of it."""
+    try:
+        return read_table(ROOT / path / "cases.parquet", Case)
+    except (OSError, ValueError):
+        return []
+
+
+def _folders(area: Path, stage: str) -> list[str]:
+    """A stage's folders in an area, relative to the artifacts."""
+    return sorted(
+        path.relative_to(ROOT).as_posix()
+        for path in (area / stage).glob("*")
+        if path.is_dir() and not path.name.startswith(".")
+    )
+
+
+def _inputs(path: str) -> list[str]:
+    """What a folder was made from; nothing where its manifest is gone."""
+    return find(path).manifest().get("inputs", []) if (ROOT / path / MANIFEST).is_file() else []
