@@ -1,6 +1,7 @@
 """Forgetting a patient: what is removed where, what stays, and that nothing brings the patient back."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,13 +14,16 @@ import faiss
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors import safe_open
-from test_study import fed_rag
+from test_study import COMMAND, fed_rag
 
 from flows.forget import forget
+from tasks.engine.vision import FEATURES, Features, load_features
 from tasks.errors import StudyError
 from tasks.forgotten import forgotten_at, name_digest
 from tasks.records import Case, Image, ImagePair, Neighbour, Prediction, read_table, write_table
+from tasks.retrieve.encoded import ENCODED, Encoded, load_encoded
 from tasks.retrieve.library import read_library
 from tasks.store import find, writing
 
@@ -272,6 +276,58 @@ def test_all_images_of_a_patient_are_forgotten(ward: Path) -> None:
     assert dict(done.removed)["hospitals/a/cases/0"] == "cases 2, images 2, pairs of copies 1"
     assert dict(done.removed)["hospitals/a/made/0"] == "all of it"  # of a stage that is not known
     assert done.elsewhere == ("b",) and tree(ward / "hospitals/b") == other
+
+
+@pytest.mark.parametrize("own_images", [True, False])
+def test_rows_of_texts_stay_where_another_case_has_the_text(ward: Path, own_images: bool) -> None:
+    (path,) = (ward / "hospitals/a/cases").glob("0/cases.parquet")
+    cases = [
+        replace(case, split="train", question=f"Mass {min(n, 1)}?", answer=f"Found {n}")
+        for n, case in enumerate(read_table(path, Case))
+    ]
+    with writing("hospitals/c", "cases", "0") as folder:
+        for name in ("images.parquet", "copies.parquet"):
+            folder.write(name, path.with_name(name).read_bytes())
+        with folder.open("cases.parquet") as sink:
+            write_table(sink, Case, cases)
+    said = ["Mass 0?", "Mass 1?", *(f"found {n}" for n in range(6))]
+    rows = np.arange(16, dtype=np.float32).reshape(8, 2)
+    names = [case.image_id for case in cases] if own_images else []
+    whole = Encoded(
+        rows[: len(names)], rows, {name: n for n, name in enumerate(names)}, {t: n for n, t in enumerate(said)}
+    )
+    with writing("hospitals/c", "encoded", "0") as folder:
+        folder.inputs = ["hospitals/c/cases/0"]
+        folder.write(ENCODED, whole.to_bytes())
+    forget("c", "patient 0")
+    left = load_encoded(ward / "hospitals/c/encoded/0" / ENCODED)
+    assert list(left.text_places) == ["Mass 1?", *said[4:]] and list(left.image_places) == names[2:]
+    assert np.array_equal(left.read(list(left.text_places)), rows[[1, 4, 5, 6, 7]])
+    assert np.array_equal(left.images, whole.images[2:])
+
+
+def test_the_only_patient_of_a_hospital_can_be_forgotten(ward: Path) -> None:
+    whole = Features(torch.ones(12, 3), {f"i{n}": 2 * n for n in range(6)}, {f"i{n}": (1, 1, 2) for n in range(6)}, 1)
+    with writing("hospitals/a", "features", "0") as folder:
+        folder.inputs = ["hospitals/a/cases/0"]
+        folder.write(FEATURES, whole.to_bytes())
+    for number, left in enumerate((4, 2, 0)):
+        forget("a", f"patient {number}")
+        features = load_features(ward / "hospitals/a/features/0" / FEATURES)
+        assert len(features.starts) == left and features.rows.shape == (2 * left, 3)
+    assert not read_table(ward / "hospitals/a/cases/0/cases.parquet", Case)
+    assert len(forgotten_at(ward / "hospitals/a")) == 3
+
+
+def test_the_command_tells_what_was_removed(ward: Path) -> None:
+    command = [str(COMMAND), "forget", "--hospital", "a", "--patient", "patient 2"]
+    first, again = (
+        subprocess.run(command, cwd=ward.parent, env=os.environ | {"COLUMNS": "200"}, capture_output=True, text=True)
+        for _ in range(2)
+    )
+    assert first.returncode == again.returncode == 0, first.stderr + again.stderr
+    assert "hospitals/a/cases/0" in first.stdout and "also held by b" in first.stdout
+    assert "nothing was left" in again.stdout
 
 
 def test_a_damaged_folder_is_removed_whole(ward: Path) -> None:
