@@ -41,7 +41,7 @@ Turns = Sequence[tuple[str, str | None]]
 """Questions with the answers given so far, None where it is to be given."""
 TEXT = {
     "hidden_size": 64,
-    "intermediate_size": 128,
+    "intermediate_size": 96,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "num_key_value_heads": 1,

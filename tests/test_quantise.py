@@ -75,7 +75,7 @@ def tensors(layer: Any) -> list[torch.Tensor]:
 
 
 @needs_bitsandbytes
-@every_family
+@pytest.mark.parametrize("twin", ["qwen2-vl", "qwen2.5-vl"], indirect=True)  # on a CPU, widths are multiples of 64
 def test_a_four_bit_base_goes_the_whole_way(tiny_base: Base, tiny_folder: Path) -> None:
     """On the CPU, where bitsandbytes serves too: what is left to a GPU is its speed."""
     base = load_base(str(tiny_folder), device="cpu", quantisation="nf4")
