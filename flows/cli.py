@@ -15,9 +15,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.files import write_text
-from flows.study_file import describe, load_comparison, load_study
+from flows.study_file import describe, load_comparison, load_recipe, load_study
 from tasks.comparison import SWEEPS, Comparison
 from tasks.errors import StudyError
+from tasks.recipes import Recipe
 from tasks.settings import Settings, Study
 
 app = typer.Typer(
@@ -282,17 +283,39 @@ def forget(
     console.print("In artifacts/source, a simulation's copies of the published data stay, with the patient in them.")
 
 
-@app.command()
+@app.command(epilog=_settings_help(model=Recipe))
 def pretrain(
-    out: Annotated[Path, typer.Option(help="Folder that receives the base.")] = Path("artifacts/base"),
-    images: Annotated[int, typer.Option(min=100, help="Public images to draw.")] = 8000,
-    seed: Annotated[int, typer.Option(min=0, help="Every random choice follows from it.")] = 0,
+    settings: Annotated[
+        Path | None, typer.Option("--settings", help="YAML file of a recipe, as data/recipes/llama-clip.yaml.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="One setting of it, as stages.0.epochs=3; may be repeated."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder that receives the embedded base. [artifacts/base]")] = None,
+    images: Annotated[int | None, typer.Option(min=100, help="Public images to draw for it. [8000]")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Every random choice of it follows from this. [0]")] = None,
 ) -> None:
-    """Train the embedded base from nothing on the public part of phantom."""
+    """Train a base before a federation: by a recipe, or, without one, the embedded base from nothing.
+
+    A recipe's stages follow each other; each is cached, so that after a kill the same command goes on with the stage
+    that was not finished. What comes out is artifacts/recipes/NAME, which model.name takes. docs/models.md tells what
+    the recipes in data/recipes are.
+
+    Example: fed-rag pretrain --settings data/recipes/radiology-3b.yaml --set stages.0.dataset.root=FOLDER
+    """
+    given = [name for name, value in {"out": out, "images": images, "seed": seed}.items() if value is not None]
+    if settings and given:
+        raise StudyError(f"Expected no --{given[0]} beside a recipe, which has settings of its own: leave it out.")
+    if assignments and not settings:
+        raise StudyError("Expected --settings with a recipe beside --set: name one of the files in data/recipes.")
+    recipe = load_recipe(settings, tuple(assignments or ())) if settings else None
     _log_to_console()
     from flows.pretrain import pretrain as flow
+    from flows.pretrain import train_recipe
 
-    console.print(f"Base: [bold]{flow(out=out, images=images, seed=seed)}[/bold]")
+    made = train_recipe(recipe) if recipe else flow(out or Path("artifacts/base"), images or 8000, seed=seed or 0)
+    console.print(f"Base: [bold]{made}[/bold]", soft_wrap=True)
 
 
 def _log_to_console() -> None:

@@ -1,4 +1,4 @@
-"""Training the embedded base from nothing, on the public part of phantom."""
+"""Training before a federation: the embedded base from nothing, or any base by a recipe, stage by stage."""
 
 import shutil
 from pathlib import Path
@@ -6,14 +6,20 @@ from pathlib import Path
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.fed_rag import content as content_of
+from flows.fed_rag import prepare_questions, prepares
+from flows.losses import TABLE, show_losses, write_losses
 from flows.progress import Steps
+from tasks.engine.identity import identify
 from tasks.engine.step import compute_features
 from tasks.ingest.step import ingest
 from tasks.partition.step import partition, take_cases
-from tasks.pretrain.step import pretrain_text, pretrain_tower
+from tasks.pretrain.step import pretrain_text, pretrain_tower, train_stage
+from tasks.recipes import Recipe
+from tasks.records import EpochLoss, read_table
 from tasks.retrieve.step import build_hospital_library
-from tasks.settings import DatasetSettings, Lesson, ModelSettings, PartitionSettings
-from tasks.store import MANIFEST
+from tasks.settings import DatasetSettings, Lesson, ModelSettings, PartitionSettings, Study
+from tasks.store import MANIFEST, Ref, writing
 
 NAMED = ("left", "small", "x-ray")
 
@@ -59,3 +65,68 @@ def pretrain(out: Path = Path("artifacts/base"), images: int = 8000, epochs: int
         steps.done(f"taught {lesson.title}")
     shutil.copytree(base.folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
     return str(out)
+
+
+@flow(name="recipe", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
+def train_recipe(recipe: Recipe) -> str:
+    """Train a base in the recipe's stages, each from what the one before it left; each is cached like a study's.
+
+    Returns `artifacts/recipes/NAME`: the last stage's base, an ordinary Hugging Face folder that `model.name` takes,
+    with `losses.parquet`, `losses.png` and `recipe.json` beside it. Raises StudyError where a setting does not fit the
+    model or the data, before anything is trained.
+    """
+    model, content = recipe.model, identify(recipe.model.name, recipe.model.revision)
+    _check_targets(recipe)
+    studies = [_study(recipe, number) for number in range(len(recipe.stages))]
+    steps = Steps("recipe-progress", total=sum(map(prepares, studies)) + 2 * len(recipe.stages) + 1)
+    asked = [_ask(study, steps) for study in studies]
+    rows: list[EpochLoss] = []
+    for number, (stage, (dataset, questions)) in enumerate(zip(recipe.stages, asked, strict=True)):
+        sees = {"model": model, "content": content}
+        frozen = stage.sides == ("text",)
+        trained = train_stage(
+            questions=questions,
+            dataset=dataset,
+            features=compute_features(hospital="public", cases=dataset, **sees) if frozen else None,
+            settings=stage,
+            number=number + 1,
+            seed=recipe.seed,
+            **sees,
+        )
+        rows += read_table(trained.folder / TABLE, EpochLoss)
+        show_losses(f"{recipe.name}-losses", rows)
+        loss = trained.manifest()["summary"]["held_out_loss"]
+        steps.done(f"{stage.title}: held-out loss {loss['before']:.4f} before, {loss['merged']:.4f} after")
+        model, content = model.model_copy(update={"name": str(trained.folder), "revision": None}), trained.digest
+    with writing("", "recipes", recipe.name) as folder:
+        shutil.copytree(trained.folder, folder.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
+        write_losses(folder, rows)
+        folder.write_json("recipe.json", recipe.model_dump(mode="json"))
+    steps.done(f"wrote {folder.ref.folder}")
+    return str(folder.ref.folder)
+
+
+def _check_targets(recipe: Recipe) -> None:
+    """Raise StudyError where a stage names layers that the model lacks: not after the stages before it."""
+    from tasks.engine.layers import check_layers
+
+    targets = [
+        (side, names, f"stages.{number}.{side}_targets")
+        for number, stage in enumerate(recipe.stages)
+        for side, names in stage.targets.items()
+    ]
+    check_layers(recipe.model.name, recipe.model.revision, targets)
+
+
+def _study(recipe: Recipe, number: int) -> Study:
+    """A stage's questions as a study would have them."""
+    dataset, synthesis = recipe.questions(number)
+    return Study(dataset=dataset, synthesis=synthesis, seed=recipe.seed)
+
+
+def _ask(study: Study, steps: Steps) -> tuple[Ref, Ref]:
+    """A stage's dataset and its questions, which are the same folder where none is made."""
+    dataset = ingest(settings=study.dataset, content=content_of(study), seed=study.seed)
+    questions = prepare_questions(study, dataset, steps)
+    steps.done(f"ingested {study.dataset.label}")
+    return dataset, questions

@@ -8,6 +8,7 @@ from prefect import unmapped
 from prefect.artifacts import create_table_artifact
 
 from flows.gather import gather
+from flows.losses import round_losses, show_losses
 from flows.progress import Steps
 from tasks.errors import StudyError
 from tasks.federate.step import average, take_update, train_hospital, train_together, validate_hospital
@@ -43,6 +44,7 @@ def federate(
         rows.append(told | {"eval_loss": held_out_loss(held_out)} | row)
         made += [*together, *updates, *given, *held_out]
         create_table_artifact(table=rows, key="rounds", description="Losses of each round")
+        show_losses("losses", round_losses(rows))
         loss = rows[-1]["eval_loss"]
         held = "" if loss is None else f", held-out loss {loss:.4f}"
         steps.done(f"round {number}: training loss {rows[-1]['train_loss']:.4f}{held}")

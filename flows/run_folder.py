@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from flows.losses import round_losses, write_losses
 from tasks.errors import StudyError
 from tasks.evaluate.abstain import abstention
 from tasks.evaluate.reliance import reliance_table
@@ -60,6 +61,7 @@ def write_run(
         folder.write_json("results.json", results)
         folder.write("results.md", markdown(results).encode())
         folder.write_json("references.json", _references(own))
+        write_losses(folder, round_losses(rounds))
     _point_latest(folder.ref.folder)
     return folder.ref.folder
 

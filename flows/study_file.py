@@ -1,31 +1,36 @@
-"""The settings of a study or of a comparison as people write them.
+"""The settings of a study, a comparison or a recipe as people write them.
 
 A YAML file, `a.b=c` on the command line, and what `--help` says of each setting.
 """
 
 import difflib
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from tasks.comparison import SWEEPS, Comparison
 from tasks.errors import StudyError
+from tasks.recipes import Recipe
 from tasks.settings import Study
 
 Model = TypeVar("Model", bound=BaseModel)
-HELP: dict[type[BaseModel], str] = {Study: "run", Comparison: "compare"}
+HELP: dict[type[BaseModel], str] = {Study: "run", Comparison: "compare", Recipe: "pretrain"}
 """The command whose help lists a model's settings."""
 
 
 def describe(model: type[BaseModel] = Study, prefix: str = "") -> Iterator[tuple[str, str, str]]:
     """Every setting as (dotted name, default, description), in the order of the file."""
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from describe(field.annotation, f"{prefix}{name}.")
+        inner, many = _group(field.annotation)
+        if inner:
+            yield from describe(inner, f"{prefix}{name}.{'N.' if many else ''}")
+        elif field.is_required():
+            yield f"{prefix}{name}", "required", str(field.description)
         else:
             default = field.get_default()
             shown = list(default) if isinstance(default, tuple) else default
@@ -36,12 +41,28 @@ def describe(model: type[BaseModel] = Study, prefix: str = "") -> Iterator[tuple
             )
 
 
+def _group(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+    """The settings that a field holds, if it holds a group of them, or a list of groups (True)."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, False
+    found = [each for each in get_args(annotation) if isinstance(each, type) and issubclass(each, BaseModel)]
+    return (found[0], get_origin(annotation) is tuple) if found else (None, False)
+
+
 def load_study(file: Path | None = None, assignments: tuple[str, ...] = ()) -> Study:
     """The study of a YAML file, with `a.b=c` assignments on top (values are read as YAML).
 
     Raises StudyError, naming the setting, where a name is unknown or a value does not fit.
     """
     return _validated(Study, _read(file, assignments))
+
+
+def load_recipe(file: Path | None, assignments: tuple[str, ...] = ()) -> Recipe:
+    """The recipe of a YAML file, with assignments on top; `stages.0.epochs=3` is of the first stage.
+
+    Raises StudyError as `load_study` does.
+    """
+    return _validated(Recipe, _read(file, assignments))
 
 
 def load_comparison(
@@ -134,13 +155,20 @@ def _number(value: Any) -> Any:
 
 
 def _assign(values: dict[str, Any], name: str, value: Any) -> None:
+    place: Any = values
     *parents, leaf = name.split(".")
     for parent in parents:
-        inner = values.setdefault(parent, {})
-        if not isinstance(inner, dict):
+        inner = place[_index(place, parent, name)] if isinstance(place, list) else place.setdefault(parent, {})
+        if not isinstance(inner, dict | list):
             raise StudyError(f"Expected a group of settings at {parent!r} in {name!r}, found {inner!r}.")
-        values = inner
-    values[leaf] = value
+        place = inner
+    place[_index(place, leaf, name) if isinstance(place, list) else leaf] = value
+
+
+def _index(items: list[Any], part: str, name: str) -> int:
+    if not part.isdigit() or int(part) >= len(items):
+        raise StudyError(f"Expected a number from 0 to {len(items) - 1} at {part!r} in {name!r}: name one of the list.")
+    return int(part)
 
 
 def _refuse_unknown_names(
@@ -156,15 +184,21 @@ def _refuse_unknown_names(
                 name, value = next(iter(value.items()))
                 unknown += f".{name}"
             raise StudyError(f"Unknown setting {unknown}: {_nearest(unknown, top)}.")
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            if not isinstance(value, Mapping):
-                raise StudyError(f"Expected a group of settings at {prefix}{name}, found {value!r}.")
-            _refuse_unknown_names(value, inner, f"{prefix}{name}.", top)
+        inner, many = _group(field.annotation)
+        if inner is None or (value is None and not field.is_required() and field.get_default() is None):
+            continue
+        if many and not isinstance(value, list):
+            raise StudyError(f"Expected a list of groups of settings at {prefix}{name}, found {value!r}.")
+        for number, group in enumerate(value if many else [value]):
+            place = f"{prefix}{name}.{number}" if many else f"{prefix}{name}"
+            if not isinstance(group, Mapping):
+                raise StudyError(f"Expected a group of settings at {place}, found {group!r}.")
+            _refuse_unknown_names(group, inner, f"{place}.", top)
 
 
 def _nearest(name: str, model: type[BaseModel]) -> str:
     known = [setting for setting, _, _ in describe(model)]
+    name = re.sub(r"\.\d+\.", ".N.", name)
     group, _, leaf = name.rpartition(".")
     found = (
         [setting for setting in known if leaf and setting.startswith(group) and leaf == _initials(setting)]
@@ -183,6 +217,8 @@ def _initials(setting: str) -> str:
 def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     problem = error.errors()[0]
     name = ".".join(_setting(problem["loc"], model))
+    if problem["type"] == "missing":
+        return f"Expected a value of {name}, found none: set it in the file or with --set."
     if not name:  # what does not fit together
         return f"These settings do not fit: {problem['msg'].removeprefix('Value error, ')}."
     return f"Setting {name} does not fit: {problem['msg'].removeprefix('Value error, ')}, found {problem['input']!r}."
@@ -195,4 +231,5 @@ def _setting(place: tuple[int | str, ...], model: Any) -> Iterator[str]:
             yield str(part)
         elif isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
             yield part
-            model = model.model_fields[part].annotation
+            annotation = model.model_fields[part].annotation
+            model = _group(annotation)[0] or annotation

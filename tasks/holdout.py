@@ -1,4 +1,4 @@
-"""A small part of a hospital's training images, kept out of training for the evaluation loss of each round."""
+"""A small part of the training images, kept out of training for the loss of each round or epoch."""
 
 from collections.abc import Sequence
 

@@ -192,9 +192,27 @@ class ImagePair:
     """Of their detail once laid over each other, up to 1; 1 for identical pixels."""
 
 
-Record = TypeVar("Record", Case, Image, Caption, Synthetic, Finding, Neighbour, Update, Prediction, Outcome, ImagePair)
+@dataclass(frozen=True, slots=True)
+class EpochLoss:
+    """How far training had come after one epoch of a stage, or after one round of a federation."""
 
-ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bytes: pa.binary()}
+    stage: str
+    """The stage's title; `federation` where the rows are rounds."""
+    epoch: int
+    """1 is the first."""
+    train_loss: float
+    """Mean loss per answer token while the epoch went on, in nats."""
+    held_out_loss: float | None
+    """The same after it, on training images kept out; None where there are none."""
+    kept: bool
+    """Whether the weights after this epoch are those that were kept."""
+
+
+Record = TypeVar(
+    "Record", Case, Image, Caption, Synthetic, Finding, Neighbour, Update, Prediction, Outcome, ImagePair, EpochLoss
+)
+
+ARROW = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64(), bytes: pa.binary()}
 
 
 def schema(record: type) -> pa.Schema:

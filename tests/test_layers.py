@@ -8,7 +8,7 @@ import pytest
 
 HERE = Path(__file__).parents[1]
 STAGES = {"ingest", "partition", "retrieve", "federate", "evaluate", "pretrain", "synthesize", "audit", "page"}
-GROUND = {"blind", "comparison", "errors", "forgotten", "groups", "holdout", "normalise", "options"}
+GROUND = {"blind", "comparison", "errors", "forgotten", "groups", "holdout", "normalise", "options", "recipes"}
 GROUND |= {"records", "settings", "store"}
 """What stages and the engine stand on: it knows neither."""
 PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
@@ -205,7 +205,7 @@ def unnamed(path: str, body: ast.AST, named: set[str]) -> set[str]:
 
     The key always holds the records and the store; settings go into it by value, and errors end in no result.
     """
-    return code_of(path, body) - named - {"records", "store", "settings", "errors", "step"}
+    return code_of(path, body) - named - {"records", "store", "settings", "recipes", "errors", "step"}
 
 
 STEPS = {f"{path}:{body.name}": (path, body, named) for path, body, named in steps()}

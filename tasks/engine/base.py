@@ -18,7 +18,7 @@ from tasks.engine.families.family import Family
 from tasks.engine.families.registry import family_of, refuse_foreign
 from tasks.engine.identity import resolve
 from tasks.engine.memory import check_memory
-from tasks.engine.quantise import four_bits, need_bitsandbytes
+from tasks.engine.quantise import blank_model, four_bits, need_bitsandbytes
 from tasks.errors import OURS, StudyError
 
 
@@ -104,6 +104,13 @@ def load_base(
     if gradient_checkpointing:
         compute_again(model)
     return Base(model, tokenizer, image_processor, model.config.image_token_id)
+
+
+def outline(name: str, revision: str | None = None) -> tuple[Any, Family]:
+    """A base's model without storage, told from its configuration alone, and its family."""
+    place = resolve(name)
+    config = _config(place, revision)
+    return blank_model(config), family_of(config.model_type, place)
 
 
 def compute_again(model: Any) -> None:

@@ -143,7 +143,7 @@ def collate(base: Base, features: Features, examples: Sequence[Example], answers
         if answers:
             labels[row, len(example.prompt_ids) : len(tokens)] = torch.tensor(example.answer_ids)
     names = [name for example in examples for name in example.image_ids]
-    images = tuple(features.of(name).to(base.device) for name in names)
+    images = tuple(found.to(base.device) for found in features.all_of(names))
     rows_told = Rows(ids, labels != IGNORED, images, tuple(features.grids[name] for name in names))
     inputs = {"input_ids": ids, "attention_mask": mask, **base.family.inputs(base.config, rows_told)}
     inputs = {name: each.to(base.device) if isinstance(each, torch.Tensor) else each for name, each in inputs.items()}

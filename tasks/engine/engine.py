@@ -1,15 +1,13 @@
 """The engine: a frozen base with one LoRA adapter, on which hospitals' weights are switched."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, get_peft_model_state_dict
 
 from tasks.engine.adapter import State, check_keys
 from tasks.engine.base import Base
-from tasks.engine.quantise import text_linear
-from tasks.errors import StudyError
+from tasks.engine.layers import add_lora, linear_layers
 
 
 class Engine:
@@ -29,14 +27,11 @@ class Engine:
             r=r,
             lora_alpha=alpha,
             lora_dropout=dropout,
-            target_modules=_text_modules(base, targets),
+            # The vision tower must stay frozen: its features are computed once and reused.
+            target_modules=linear_layers(base.model, base.family, "text", targets, "lora.targets"),
             task_type="CAUSAL_LM",
         )
-        # The adapter is trained and exchanged in float32 whatever the base computes in.
-        with warnings.catch_warnings():
-            # PEFT asks for a property that Transformers has renamed; both are right about what it means.
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            self.peft = get_peft_model(base.model, self.config, autocast_adapter_dtype=True)
+        self.peft = add_lora(base, self.config)
         self.peft.eval()
         # The adapter's own tensors by PEFT's exported names: what is written to them is what the model computes with.
         self._own: State = get_peft_model_state_dict(self.peft)
@@ -70,19 +65,3 @@ class Engine:
             else:
                 state[name] = torch.zeros(tensor.shape)
         return state
-
-
-def _text_modules(base: Base, targets: Sequence[str]) -> list[str]:
-    """Full names of the target layers in the text model.
-
-    The vision tower must stay frozen: its features are computed once and reused.
-    """
-    known = text_linear(base.model)
-    kinds = {name.split(".")[-1] for name in known}
-    absent = sorted(set(targets) - kinds)
-    if absent:
-        raise StudyError(
-            f"Expected lora.targets to name linear layers of the text model, found {absent[0]!r}, which it lacks: "
-            f"choose among {', '.join(sorted(kinds))}."
-        )
-    return [name for name in known if name.split(".")[-1] in targets]

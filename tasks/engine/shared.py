@@ -23,15 +23,28 @@ def shared_base(model: ModelSettings) -> Iterator[Base]:
         if model not in _base:
             _engine.clear()
             _base.clear()
-            _base[model] = load_base(
-                model.name,
-                model.revision,
-                model.device,
-                model.max_pixels,
-                model.gradient_checkpointing,
-                model.quantisation,
-            )
+            _base[model] = _load(model)
         yield _base[model]
+
+
+@contextmanager
+def own_base(model: ModelSettings) -> Iterator[Base]:
+    """A base that the caller may change, loaded for it alone; no other is in memory meanwhile."""
+    with _lock:
+        _engine.clear()
+        _base.clear()
+        yield _load(model)
+
+
+def _load(model: ModelSettings) -> Base:
+    return load_base(
+        model.name,
+        model.revision,
+        model.device,
+        model.max_pixels,
+        model.gradient_checkpointing,
+        model.quantisation,
+    )
 
 
 @contextmanager

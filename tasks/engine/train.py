@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import torch
 from tqdm import tqdm
 
+from tasks.engine.base import Base
 from tasks.engine.batch import Example, collate, shuffled, within
 from tasks.engine.engine import Engine
 from tasks.engine.loss import answer_loss
+from tasks.engine.sides import Sides
 from tasks.engine.vision import Features
 
 
@@ -44,7 +46,7 @@ def train(
         for _ in range(epochs):
             batches = shuffled(examples, batch_size, generator)
             for chosen in tqdm(batches, desc=title, unit="step", leave=False, disable=None):
-                loss, count = _add_gradients(engine, features, chosen, tokens)
+                loss, count = add_gradients(engine.base, features, chosen, tokens)
                 torch.nn.utils.clip_grad_norm_(parameters, 1.0)
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
@@ -55,22 +57,27 @@ def train(
     return total / max(answered, 1), steps
 
 
-def _add_gradients(engine: Engine, features: Features, chosen: Sequence[Example], most: int) -> tuple[float, int]:
-    """The gradients of the mean loss per answer token; returns the loss summed over those tokens, and their number."""
+def add_gradients(base: Base, features: Features, chosen: Sequence[Example], most: int) -> tuple[float, int]:
+    """Add up the gradients of the mean loss per answer token, at most `most` tokens passing the model at once.
+
+    Returns the loss summed over the answer tokens, and their number.
+    """
     total, count = 0.0, sum(len(example.answer_ids) for example in chosen)
     for places in within([len(example) for example in chosen], most):
         part = [chosen[place] for place in places]
         # Each part's mean weighs as many tokens as it has, so that the sum is the mean of the whole step.
         weight = sum(len(example.answer_ids) for example in part)
-        loss = answer_loss(engine.base, collate(engine.base, features, part, answers=True)) * (weight / count)
+        loss = answer_loss(base, collate(base, features, part, answers=True)) * (weight / count)
         loss.backward()
         total += float(loss.detach()) * count
     return total, count
 
 
 @torch.inference_mode()
-def mean_loss(engine: Engine, features: Features, examples: Sequence[Example], tokens: int) -> tuple[float, int]:
-    """Mean loss per answer token of the adapter that is switched on, and the number of those tokens.
+def mean_loss(
+    engine: Engine | Sides, features: Features, examples: Sequence[Example], tokens: int
+) -> tuple[float, int]:
+    """Mean loss per answer token of the weights that are switched on, and the number of those tokens.
 
     `tokens` is the most, padding included, that pass the model at once.
     """

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -37,6 +38,10 @@ class Features:
         """One image's features, `(tokens, d)`."""
         start = self.starts[image_id]
         return self.rows[start : start + self.tokens(image_id)]
+
+    def all_of(self, image_ids: Sequence[str]) -> list[torch.Tensor]:
+        """The features of the images of one batch, in their order; an image may be there twice."""
+        return [self.of(image_id) for image_id in image_ids]
 
     def tokens(self, image_id: str) -> int:
         """How many placeholders an image takes in the prompt."""
@@ -89,16 +94,21 @@ def encode_images(base: Base, images: Sequence[Image], batch_size: int = 32) -> 
     grids: dict[str, Grid] = {}
     pieces: list[torch.Tensor] = []
     total = 0
-    for batch in _batches(images, batch_size):
-        pixels = base.image_processor(images=[to_rgb(image.data) for image in batch], return_tensors="pt")
-        for image, (piece, grid) in zip(batch, base.family.see(base.model, pixels.to(base.device)), strict=True):
+    for batch in batches(images, batch_size):
+        for image, (piece, grid) in zip(batch, base.family.see(base.model, process(base, batch)), strict=True):
             starts[image.id], grids[image.id] = total, grid
             total += len(piece)
             pieces.append(piece.cpu())
     return Features(torch.cat(pieces), starts, grids, base.family.merge(base.config))
 
 
-def _batches(images: Sequence[Image], batch_size: int) -> Iterator[Sequence[Image]]:
+def process(base: Base, images: Sequence[Image]) -> Any:
+    """What the base's image processor makes of images, where the base is."""
+    return base.image_processor(images=[to_rgb(image.data) for image in images], return_tensors="pt").to(base.device)
+
+
+def batches(images: Sequence[Image], batch_size: int) -> Iterator[Sequence[Image]]:
+    """The images, some at a time, with a progress bar."""
     for start in tqdm(range(0, len(images), batch_size), desc="images", unit="batch", leave=False, disable=None):
         yield images[start : start + batch_size]
 

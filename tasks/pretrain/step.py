@@ -1,4 +1,4 @@
-"""The pretraining steps: a blank base, its tower, its features and neighbours, its text model."""
+"""The pretraining steps: a blank base, its tower, its text model; and one stage of a recipe on any base."""
 
 import random
 import re
@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.pretrain.rename import rename_findings
-from tasks.records import Caption, Case, Finding, Image, Neighbour, read_table
-from tasks.settings import Lesson, ShownSettings
+from tasks.recipes import Stage as RecipeStage
+from tasks.records import Caption, Case, EpochLoss, Finding, Image, Neighbour, read_table, write_table
+from tasks.settings import Lesson, ModelSettings, ShownSettings
 from tasks.step import Folder, stage
 from tasks.store import Ref, derived_seed
 
@@ -73,6 +74,39 @@ def pretrain_text(
         title=lesson.title,
     )
     _save(learner, folder)
+
+
+@stage(
+    "stage", area="shared", code=["pretrain", "engine", "holdout", "options"], title="stage {number}: {settings.title}"
+)
+def train_stage(
+    folder: Folder,
+    questions: Ref,
+    dataset: Ref,
+    features: Ref | None,
+    model: ModelSettings,
+    content: str,
+    settings: RecipeStage,
+    number: int,
+    seed: int,
+) -> None:
+    """The base after one stage of a recipe, LoRA merged: an ordinary Hugging Face folder, with `losses.parquet`.
+
+    `features` are the frozen tower's, where neither it nor the projector learns; `content` tells the model's files.
+    """
+    from tasks.engine.shared import own_base
+    from tasks.pretrain.stage import cases_of, train_sides
+
+    images = dataset.folder / "images.parquet"
+    training, held_out = cases_of(read_table(questions.folder / "cases.parquet", Case), settings, seed)
+    with own_base(model) as base:
+        rows, folder.summary["held_out_loss"] = train_sides(
+            base, training, held_out, features.folder if features else images, settings, derived_seed(seed, number)
+        )
+        _save(base, folder)
+    with folder.open("losses.parquet") as sink:
+        write_table(sink, EpochLoss, rows)
+    folder.summary |= {"cases": len(training), "held_out_cases": len(held_out)}
 
 
 def choose(cases: Sequence[Case], lesson: Lesson, seed: int) -> list[Case]:

@@ -67,6 +67,10 @@ class Family(ABC):
     """Whether every token sees only what precedes it, so that padding on the right is seen by none."""
     begins: ClassVar[bool] = False
     """Whether the tokenizer's first token stands before the conversation's text."""
+    tower: ClassVar[str] = "model.vision_tower"
+    """The module that sees."""
+    projector: ClassVar[str] = "model.multi_modal_projector"
+    """The module that brings what is seen to the text model's width; in some families a part of the tower."""
 
     @abstractmethod
     def text(self, tokenizer: Any, config: Any, messages: Sequence[Mapping[str, Any]]) -> str:
@@ -99,6 +103,11 @@ class Family(ABC):
     def merge(self, config: Any) -> int:
         """Patches of one token along each side."""
         return 1
+
+    def grids(self, model: Any, pixels: Mapping[str, Any]) -> list[Grid]:
+        """The grids that `see` would give, the tower run over one image at most."""
+        count = len(pixels["pixel_values"])
+        return [self.see(model, {"pixel_values": pixels["pixel_values"][:1]})[0][1]] * count
 
     def see(self, model: Any, pixels: Mapping[str, Any]) -> list[tuple["torch.Tensor", Grid]]:
         """Tower and projector run over what the image processor gave: each image's features, `(tokens, d)`, and grid.

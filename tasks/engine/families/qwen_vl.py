@@ -20,6 +20,9 @@ class QwenVL(Family):
         "qwen2.5-vl-7b": Preset("Qwen/Qwen2.5-VL-7B-Instruct", 8.3),
     }
 
+    tower = "model.visual"
+    projector = "model.visual.merger"
+
     def text(self, tokenizer: Any, config: Any, messages: Sequence[Mapping[str, Any]]) -> str:
         """As the chat template writes it."""
         return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
@@ -46,6 +49,10 @@ class QwenVL(Family):
     def merge(self, config: Any) -> int:
         """The tower joins neighbouring patches to one token."""
         return int(config.vision_config.spatial_merge_size)
+
+    def grids(self, model: Any, pixels: Mapping[str, Any]) -> list[Grid]:
+        """As the image processor found them."""
+        return [(time, height, width) for time, height, width in pixels["image_grid_thw"].tolist()]
 
     def see(self, model: Any, pixels: Mapping[str, Any]) -> list[tuple["torch.Tensor", Grid]]:
         """One list of patches for all images, told apart by their grids."""

@@ -1,0 +1,88 @@
+"""Training sides of a base itself: LoRA on tower and text model, all of the projector; merged when it is done."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from peft import LoraConfig
+
+from tasks.engine.adapter import State, check_keys
+from tasks.engine.base import Base
+from tasks.engine.layers import add_lora, linear_layers
+
+
+class Sides:
+    """A base of which some sides learn, until `merge` makes an ordinary base of it again.
+
+    Args:
+        base: it is changed in place.
+        targets: of `tower` and `text`, those that learn, with the names of the linear layers that get LoRA.
+        projector: whether the projector learns, in all its weights.
+        r: LoRA's rank.
+        alpha: LoRA's scaling numerator.
+        dropout: dropout on LoRA's input while training.
+        seed: LoRA's first weights follow from it.
+
+    Raises StudyError where a target names no linear layer of its side.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        targets: Mapping[str, Sequence[str]],
+        projector: bool,
+        *,
+        r: int,
+        alpha: int,
+        dropout: float,
+        seed: int,
+    ) -> None:
+        self.base = base
+        self._dtype = base.model.dtype
+        names = [
+            name
+            for side, last in targets.items()
+            for name in linear_layers(base.model, base.family, side, last, f"{side}_targets")
+        ]
+        torch.manual_seed(seed)
+        config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=names)
+        self._peft = add_lora(base, config) if names else None
+        self._projector = base.model.get_submodule(base.family.projector) if projector else None
+        self._hooks: list[Any] = []
+        if self._projector is not None:
+            self._widen(self._projector)
+        self._own = {name: each for name, each in base.model.named_parameters() if each.requires_grad}
+        base.model.eval()
+
+    def _widen(self, projector: torch.nn.Module) -> None:
+        """Let the projector learn in float32: small steps would be lost in bfloat16."""
+        projector.float().requires_grad_(True)
+        self._hooks = [
+            projector.register_forward_pre_hook(lambda _, given: tuple(each.float() for each in given)),
+            projector.register_forward_hook(lambda _, __, made: made.to(self._dtype)),
+        ]
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """All that learns, float32."""
+        return list(self._own.values())
+
+    def read(self) -> State:
+        """A copy of all that learns."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self._own.items()}
+
+    @torch.no_grad()
+    def switch(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Put what `read` gave in place of the present weights."""
+        check_keys(state, self._own)
+        for name, tensor in self._own.items():
+            tensor.copy_(state[name])
+
+    def merge(self) -> None:
+        """Add LoRA to the weights that it stands beside, in the base's own dtype, and freeze everything again."""
+        for hook in self._hooks:
+            hook.remove()
+        if self._projector is not None:
+            self._projector.to(self._dtype)
+        if self._peft is not None:
+            self._peft.merge_and_unload()
+        self.base.model.requires_grad_(False).eval()

@@ -1,0 +1,88 @@
+"""A stage's training: epochs until the held-out loss stops falling, and the weights of its lowest kept."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from tqdm import tqdm
+
+from tasks.engine.batch import Example, shuffled
+from tasks.engine.sides import Sides
+from tasks.engine.train import add_gradients, mean_loss
+from tasks.engine.vision import Features
+from tasks.errors import StudyError
+from tasks.records import EpochLoss
+
+
+def fit(
+    sides: Sides,
+    features: Features,
+    training: Sequence[Example],
+    held_out: Sequence[Example],
+    *,
+    epochs: int,
+    patience: int,
+    batch_size: int,
+    tokens: int,
+    learning_rate: float,
+    seed: int,
+    title: str,
+) -> list[EpochLoss]:
+    """Train what learns with AdamW (constant rate, gradient norm clipped at 1); leaves the best epoch's weights in it.
+
+    Args:
+        features: cached, or `Pixels` where tower or projector learns.
+        epochs: most passes over the training examples.
+        patience: stop after so many epochs without a lower held-out loss (early stopping, Prechelt 1998).
+        batch_size: examples of one optimiser step.
+        tokens: most tokens that pass the model at once.
+        seed: order of the examples and dropout follow from it.
+        title: of the stage, in the rows and beside the progress bar.
+
+    Returns a row for each epoch that was trained. Raises StudyError where a loss is not finite.
+    """
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.AdamW(sides.parameters(), lr=learning_rate, weight_decay=0.0, fused=True)
+    rows: list[EpochLoss] = []
+    best, best_epoch, kept = math.inf, 0, sides.read()
+    for epoch in range(1, epochs + 1):
+        batches = shuffled(training, batch_size, generator)
+        trained = _epoch(sides, features, batches, optimiser, tokens, f"{title} {epoch}")
+        held, _ = mean_loss(sides, features, held_out, tokens)
+        if not (math.isfinite(trained) and math.isfinite(held)):
+            raise StudyError(
+                f"Expected finite losses in stage {title!r}, found {trained} in training and {held} held out after "
+                f"epoch {epoch}: lower the stage's learning_rate."
+            )
+        rows.append(EpochLoss(title, epoch, trained, held, kept=False))
+        if held < best:
+            best, best_epoch, kept = held, epoch, sides.read()
+        if epoch - best_epoch >= patience:
+            break
+    sides.switch(kept)
+    return [replace(row, kept=row.epoch == best_epoch) for row in rows]
+
+
+def _epoch(
+    sides: Sides,
+    features: Features,
+    batches: Sequence[Sequence[Example]],
+    optimiser: torch.optim.Optimizer,
+    tokens: int,
+    title: str,
+) -> float:
+    """One pass over the batches; the mean loss per answer token on the way."""
+    total, answered = 0.0, 0
+    sides.base.model.train()
+    try:
+        for chosen in tqdm(batches, desc=title, unit="step", leave=False, disable=None):
+            loss, count = add_gradients(sides.base, features, chosen, tokens)
+            torch.nn.utils.clip_grad_norm_(sides.parameters(), 1.0)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            total, answered = total + loss, answered + count
+    finally:
+        sides.base.model.eval()
+    return total / answered

@@ -1,0 +1,87 @@
+"""One stage of a recipe: its cases, the sides that learn from them, and what the losses were."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks.engine.base import Base
+from tasks.engine.batch import encode
+from tasks.engine.pixels import keep_images
+from tasks.engine.prompt import build_prompt
+from tasks.engine.sides import Sides
+from tasks.engine.train import mean_loss
+from tasks.engine.vision import FEATURES, Features, load_features
+from tasks.errors import StudyError
+from tasks.holdout import split_holdout
+from tasks.pretrain.fit import fit
+from tasks.recipes import Stage
+from tasks.records import Case, EpochLoss, read_images
+
+
+def cases_of(cases: Sequence[Case], stage: Stage, seed: int) -> tuple[list[Case], list[Case]]:
+    """The training cases of a stage, and those held out of them; the published test split has no part in it.
+
+    Raises StudyError where there are too few images to hold one out.
+    """
+    training, held_out = split_holdout(cases, stage.holdout, seed)
+    if not held_out:
+        images = len({case.image_id for case in training})
+        raise StudyError(
+            f"Expected stage {stage.title!r} to hold out at least one training image of its dataset, found {images} "
+            f"images, of which a share of {stage.holdout} is none: take more, or raise the stage's holdout."
+        )
+    return training, held_out
+
+
+def train_sides(
+    base: Base, training: Sequence[Case], held_out: Sequence[Case], source: Path, stage: Stage, seed: int
+) -> tuple[list[EpochLoss], dict[str, float | None]]:
+    """Train what the stage names, in place, and merge it.
+
+    Args:
+        base: frozen; it has learned afterwards.
+        training: cases that are learned from, each asked alone.
+        held_out: cases for the loss that decides.
+        source: the table of their images, or the folder of their cached features where the tower is frozen.
+        stage: its settings.
+        seed: every random choice follows from it.
+
+    Returns a row for each epoch, and the held-out loss before the stage, of its best epoch, and of that once merged.
+    """
+    features = _features(base, source, {case.image_id for case in (*training, *held_out)})
+    examples, held = (
+        encode(base, features, [build_prompt(case, []) for case in cases]) for cases in (training, held_out)
+    )
+    sides = Sides(
+        base,
+        stage.targets,
+        projector="projector" in stage.sides,
+        r=stage.r,
+        alpha=stage.alpha,
+        dropout=stage.dropout,
+        seed=seed,
+    )
+    before, _ = mean_loss(sides, features, held, stage.tokens_per_pass)
+    rows = fit(
+        sides,
+        features,
+        examples,
+        held,
+        epochs=stage.epochs,
+        patience=stage.patience,
+        batch_size=stage.batch_size,
+        tokens=stage.tokens_per_pass,
+        learning_rate=stage.learning_rate,
+        seed=seed,
+        title=stage.title,
+    )
+    sides.merge()
+    merged, _ = mean_loss(sides, features, held, stage.tokens_per_pass)
+    best = next(row for row in rows if row.kept)
+    return rows, {"before": before, "best": best.held_out_loss, "merged": merged}
+
+
+def _features(base: Base, source: Path, wanted: set[str]) -> Features:
+    """Cached features, or the wanted images to be seen anew at each step."""
+    if source.is_dir():
+        return load_features(source / FEATURES)
+    return keep_images(base, [image for image in read_images(source) if image.id in wanted])
