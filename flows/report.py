@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ from flows.files import write_text
 from flows.run_folder import open_run
 from tasks.errors import StudyError
 from tasks.evaluate.abstain import abstention_rows
-from tasks.evaluate.report import SPLITS, hospital_rows, score_rows
+from tasks.evaluate.details import HEADLINE, PUBLISHED, group_rows, interval_rows
+from tasks.evaluate.report import SPLITS, hospital_rows, reliance_rows, score_rows
 from tasks.evaluate.score import ClosedRow, score_row
 from tasks.page.pictures import pictures
-from tasks.page.render import Answered, hospital_page, model_card, study_page
+from tasks.page.render import Answered, Section, detail_plots, hospital_page, model_card, study_page
 from tasks.records import Case, Prediction, read_table
 from tasks.settings import Study
 from tasks.store import ROOT
@@ -29,7 +30,8 @@ def write_pages(run: Path) -> list[Path]:
     """
     study, references = open_run(run)
     results = _results(run)
-    pages = {run / "report.html": study_page(results, _rows(results), SPLITS[results["split"]["disjoint"]])}
+    split = SPLITS[results["split"]["disjoint"]]
+    pages = {run / "report.html": study_page(results, _rows(results), split, list(_sections(results)))}
     for hospital, places in references["hospitals"].items():
         pages[ROOT / "hospitals" / hospital / "report.html"] = _hospital_page(study, results["run"], hospital, places)
     for path, page in pages.items():
@@ -62,6 +64,29 @@ def _rows(results: Mapping[str, Any]) -> dict[str, Sequence[Sequence[str]]]:
     tables = {"": score_rows(results)} | {name: hospital_rows(results, name) for name in results["configurations"]}
     found = results.get("abstention")  # a run of before schema 3 has none
     return tables | ({"answers withheld": abstention_rows(found)} if found else {})
+
+
+def _sections(results: Mapping[str, Any]) -> Iterator[Section]:
+    """What the study's page shows beside the headline: how sure the scores are, and what they hang on."""
+    yield Section(
+        "How sure the scores are",
+        "95 % intervals by bootstrap over images, each with all its questions; one seed, so the chance of training is "
+        "not in them.",
+        {
+            "Our scores": interval_rows(results, HEADLINE),
+            "By the rules of published systems, for comparison with their figures": interval_rows(results, PUBLISHED),
+        },
+    )
+    for name in results["configurations"]:
+        drawn = detail_plots(results, name)
+        yield Section(f"{name} by group", "", {"Right answers": group_rows(results["scores"], name)}, drawn["groups"])
+        if drawn["calibration"]:
+            error = results["calibration"][name]["ece"]
+            sentence = f"Expected calibration error {error:.3f}; dashed: a model as often right as it is sure."
+            yield Section("Whether confidence can be trusted", sentence, plots=drawn["calibration"])
+        if told := results["reliance"].get(name):
+            table = {"The same questions, asked again with something taken away": reliance_rows(told)}
+            yield Section("Does it look?", told["sentence"], table, drawn["reliance"])
 
 
 def _hospital_page(study: Study, run: str, hospital: str, places: Mapping[str, Any]) -> str:

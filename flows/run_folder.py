@@ -10,8 +10,10 @@ from typing import Any
 from flows.losses import round_losses, write_losses
 from tasks.errors import StudyError
 from tasks.evaluate.abstain import abstention
+from tasks.evaluate.details import details
 from tasks.evaluate.reliance import reliance_table
 from tasks.evaluate.report import assemble, markdown
+from tasks.records import Outcome, read_table
 from tasks.settings import Study
 from tasks.store import ROOT, Ref, derived_seed, peak_memory, writing
 
@@ -47,6 +49,7 @@ def write_run(
         {
             "run": run,
             "abstention": _abstention(withheld, study),
+            "details": details(_outcomes(scored), study.seed),
             "reliance": reliance_table(study.configuration, [_scores(ref) for ref in counted]),
             "settings": settings,
             "dataset": source["summary"],
@@ -68,6 +71,10 @@ def write_run(
 
 def _scores(ref: Ref) -> dict[str, Any]:
     return json.loads((ref.folder / "scores.json").read_text(encoding="utf-8"))
+
+
+def _outcomes(scored: Sequence[Ref]) -> list[Outcome]:
+    return [row for ref in scored for row in read_table(ref.folder / "outcomes.parquet", Outcome)]
 
 
 def _abstention(withheld: Sequence[Ref], study: Study) -> dict[str, Any] | None:

@@ -47,3 +47,7 @@ def test_nothing_left_is_told() -> None:
     closed = [case for case in CASES if case.kind == "closed"]
     with pytest.raises(StudyError, match=r"Expected train cases with partition.kind=open .*found none among 110"):
         keep(closed, "open", 1, 0)
+
+
+def test_a_dataset_of_training_cases_alone_stays_whole() -> None:
+    assert keep(CASES[20:], "all", 1, 0) == CASES[20:]

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from tasks.evaluate.details import details
 from tasks.evaluate.report import assemble, hospital_rows, score_rows
 from tasks.evaluate.score import score_row, summarise
 from tasks.page.pictures import LONGEST, Picture, pictures
@@ -57,6 +58,7 @@ def results() -> dict[str, Any]:
         },
         "timings_s": {"ingest": 1.25},
         "peak_memory_bytes": 2_000_000_000,
+        "details": details([], 0),
     }
     return assemble(shared, rounds, about)
 

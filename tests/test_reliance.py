@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from test_evaluate_step import TRAIN, hospital, settings  # noqa: F401  (the fixture)
 
 from tasks.engine.vision import Features
+from tasks.evaluate.details import details
 from tasks.evaluate.reliance import (
     AS_IS,
     BLANK,
@@ -171,6 +172,7 @@ def test_the_stage_answers_every_alteration(settings: dict[str, Any], features: 
     told = reliance_table("fed+rag", [shared])
     assert told["fed+rag"]["n"] == 3
     about: dict[str, Any] = dict.fromkeys(("settings", "dataset", "partition", "timings_s", "peak_memory_bytes"))
+    about["details"] = details([], 0)
     results = assemble([shared], [], about | {"run": "r", "split": {"disjoint": "none"}, "reliance": told})
     assert "relies on" in markdown(results)
     assert told["fed+rag"]["sentence"] in markdown(results)

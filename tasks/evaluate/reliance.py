@@ -192,11 +192,16 @@ def mix(question: str, rng: np.random.Generator) -> str:
 def reliance_table(configuration: str, shared: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """By configuration: the summary over all hospitals, and that of each under `hospitals`.
 
-    `shared` is each hospital's `scores.json` of its answers with altered prompts; empty where none was asked.
+    `shared` is each hospital's `scores.json` of its answers with altered prompts; hospitals without test cases are left
+    out, and nothing is told where none was asked.
     """
-    if not shared:
+    of = {
+        each["hospital"]: {name: Tally.from_json(tally) for name, tally in each["tallies"].items()}
+        for each in shared
+        if each["tallies"]
+    }
+    if not of:
         return {}
-    of = {each["hospital"]: {n: Tally.from_json(t) for n, t in each["tallies"].items()} for each in shared}
     names = {name for tallies in of.values() for name in tallies}
     pooled = {name: pool(tallies[name] for tallies in of.values() if name in tallies) for name in names}
     hospitals = {hospital: summarise_reliance(hospital, tallies) for hospital, tallies in of.items()}

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tasks.evaluate.abstain import abstention_rows
+from tasks.evaluate.details import HEADLINE, PUBLISHED, group_rows, interval_rows
 from tasks.evaluate.overlap import bleu_signatures
 from tasks.evaluate.score import Tally, pool, scores
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 BLIND = "text_only"
 """The control of multiple choice: the trained adapter, asked without image and retrieved cases."""
 BASELINES = ("base", BLIND, "majority", "question_only", "copy_nearest")
@@ -38,7 +39,8 @@ def assemble(
         shared: each hospital's `scores.json`.
         rounds: one row a round, in order.
         about: what is known of the run itself: `run`, `settings`, `dataset`, `partition`, `split`,
-            `timings_s`, `peak_memory_bytes`; `reliance` where it was measured, `abstention` where answers are withheld.
+            `timings_s`, `peak_memory_bytes`, `details`; `reliance` where it was measured, `abstention` where answers
+            are withheld.
     """
     table = score_table(shared)
     return {
@@ -46,6 +48,7 @@ def assemble(
         "run": about["run"],
         "configurations": {name: row for name, row in table.items() if name not in BASELINES},
         "baselines": {name: table[name] for name in BASELINES if name in table},
+        **about["details"],
         "abstention": about.get("abstention"),
         "rounds": list(rounds),
         "reliance": about.get("reliance", {}),
@@ -116,9 +119,15 @@ def markdown(results: Mapping[str, Any]) -> str:
         f"# Results of {results['run']}",
         f"Split: {SPLITS[results['split']['disjoint']]}.",
         _markdown_table(score_rows(results)),
+        "## With 95 % intervals",
+        "By bootstrap over images, each with all its questions.",
+        _markdown_table(interval_rows(results, HEADLINE)),
+        "## By the rules of published systems",
+        _markdown_table(interval_rows(results, PUBLISHED)),
     ]
     for name in results["configurations"]:
         parts += [f"## {name} by hospital", _markdown_table(hospital_rows(results, name))]
+        parts += [f"## {name} by group", _markdown_table(group_rows(results["scores"], name))]
     if results["abstention"]:
         parts += [
             "## Answers withheld where the model is unsure",

@@ -115,6 +115,10 @@ def measure_reliance(
 
     own = open_hospital(cases.folder, features.folder, library.folder)
     test = sample([case for case in own.cases if case.split == "test"], count, seed)
+    if not test:
+        with folder.open("predictions.parquet") as sink:
+            write_table(sink, Prediction, [])
+        return
     asked = as_asked(test, own.prompts(test, shown), own.cases, own.neighbours)
     changed = [(name, each) for name, rows in alter(asked, own.cases, seed).items() for each in rows]
     wanted = {case.image_id for case in test}

@@ -84,6 +84,62 @@ def score_plot(results: Mapping[str, Any]) -> str:
     return svg(figure, f"Scores from 0 to 1: {told}")
 
 
+def group_plot(scores: Sequence[Mapping[str, Any]], configuration: str, group: str) -> str | None:
+    """Share of right answers (0 to 1) within each value of a group, as `modality`, with 95 % intervals.
+
+    None where the dataset tells fewer than two values.
+    """
+    rows = [
+        each
+        for each in scores
+        if (each["configuration"], each["group"], each["measure"]) == (configuration, group, "correct")
+    ]
+    if len(rows) < 2:
+        return None
+    figure = Figure(figsize=(8, 0.8 + 0.3 * len(rows)))
+    axes = figure.subplots()
+    for place, row in enumerate(rows):
+        low, high = row["interval"] or [row["score"]] * 2
+        axes.plot([low, high], [place, place], "-", color=TRAINED, linewidth=2)
+        axes.plot([row["score"]], [place], "o", color=TRAINED)
+    axes.set_yticks(range(len(rows)), [f"{row['value']} ({row['n']})" for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(0, 1)
+    axes.set_title(f"Right answers by {group}", fontsize=10)
+    told = "; ".join(f"{row['value']} {row['score']:.3f} of {row['n']}" for row in rows)
+    return svg(figure, f"Right answers of {configuration} by {group}: {told}")
+
+
+def reliability_plot(name: str, calibration: Mapping[str, Any]) -> str:
+    """Share of right answers over confidence in ten bins, beside the diagonal of a calibrated model."""
+    bins = [each for each in calibration["bins"] if each["n"]]
+    figure = Figure(figsize=(8, 3))
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], "--", color=REFERENCE)
+    sure = [each["confidence"] / each["n"] for each in bins]
+    right = [each["correct"] / each["n"] for each in bins]
+    axes.plot(sure, right, "-", color=TRAINED)
+    axes.scatter(sure, right, s=[8 + 150 * each["n"] / calibration["n"] for each in bins], color=TRAINED)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="mean confidence", ylabel="right answers")
+    told = "; ".join(f"{s:.2f} sure, {r:.2f} right, {each['n']}" for s, r, each in zip(sure, right, bins, strict=True))
+    return svg(figure, f"Reliability of {name}, expected calibration error {calibration['ece']:.3f}: {told}")
+
+
+def reliance_plot(name: str, reliance: Mapping[str, Any]) -> str:
+    """Share of right answers (0 to 1) as asked, and with each alteration of the prompt."""
+    rows = list(reliance["alterations"].items())
+    figure = Figure(figsize=(8, 0.8 + 0.3 * len(rows)))
+    axes = figure.subplots()
+    colours = [TRAINED, *[REFERENCE] * (len(rows) - 1)]
+    axes.barh(range(len(rows)), [row["score"] for _, row in rows], color=colours, height=0.65)
+    axes.set_yticks(range(len(rows)), [_name(alteration) for alteration, _ in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(0, 1)
+    axes.set_title("Right answers of all questions", fontsize=10)
+    told = "; ".join(f"{_name(alteration)} {row['score']:.3f}" for alteration, row in rows)
+    return svg(figure, f"What {name} relies on: {told}")
+
+
 def _bars(axes: Axes, rows: Sequence[tuple[str, Any]], trained: int, kind: str, field: str) -> None:
     values = [row[kind][field] or 0 for _, row in rows]
     colours = [TRAINED if place < trained else REFERENCE for place in range(len(rows))]

@@ -4,7 +4,7 @@ A page is one HTML file that asks the network for nothing: styles, plots and pic
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tasks.page.pictures import Picture
-from tasks.page.plots import loss_plot, partition_plot, score_plot
+from tasks.page.plots import group_plot, loss_plot, partition_plot, reliability_plot, reliance_plot, score_plot
 from tasks.records import Case, Prediction
 
 Rows = Mapping[str, Sequence[Sequence[str]]]
@@ -29,13 +29,36 @@ class Answered:
     """The retrieved cases, nearest first."""
 
 
-def study_page(results: Mapping[str, Any], rows: Rows, split: str) -> str:
+@dataclass(frozen=True)
+class Section:
+    """A part of a study's page: a heading, what it says in a sentence, tables with their captions, plots."""
+
+    title: str
+    sentence: str = ""
+    tables: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
+    """Rows as text by caption, headings first."""
+    plots: Sequence[str] = ()
+
+
+def detail_plots(results: Mapping[str, Any], configuration: str) -> dict[str, list[str]]:
+    """The plots of a configuration's `groups`, `calibration` and `reliance`, as far as the run has them."""
+    groups = [group_plot(results["scores"], configuration, group) for group in ("modality", "organ", "topic")]
+    sure, relies = results["calibration"].get(configuration), results["reliance"].get(configuration)
+    return {
+        "groups": [plot for plot in groups if plot],
+        "calibration": [reliability_plot(configuration, sure)] if sure else [],
+        "reliance": [reliance_plot(configuration, relies)] if relies else [],
+    }
+
+
+def study_page(results: Mapping[str, Any], rows: Rows, split: str, sections: Sequence[Section] = ()) -> str:
     """The page of a study.
 
     Args:
         results: `results.json`.
         rows: the score tables as text, headings first: `""` is the headline, others are configurations by hospital.
         split: what the test split shares with training, in words.
+        sections: further parts, which stand behind the scores.
     """
     shown = {
         "scores": score_plot(results),
@@ -50,6 +73,7 @@ def study_page(results: Mapping[str, Any], rows: Rows, split: str) -> str:
         scores=rows[""],
         by_hospital={name: table for name, table in rows.items() if name},
         split=split,
+        sections=[(each, [Markup(plot) for plot in each.plots]) for each in sections],
         plots={name: Markup(plot) for name, plot in shown.items()},  # our own SVG, its texts escaped
         leaks=[(leak.replace("_", " "), count, f"{count / tests:.3f}") for leak, count in shares.items()],
         seconds=[(stage, f"{seconds:.1f}") for stage, seconds in results["timings_s"].items()],

@@ -18,7 +18,7 @@ def keep(cases: Sequence[Case], kind: str, training_share: float, seed: int) -> 
         training_share: above 0, up to 1.
         seed: of the draw.
 
-    Raises StudyError where no training or no test case is left.
+    Raises StudyError where training or test cases were there and none is left.
     """
     kept = [
         case
@@ -27,7 +27,7 @@ def keep(cases: Sequence[Case], kind: str, training_share: float, seed: int) -> 
         and (case.split != "train" or derived_seed(seed, "training", case.image_id) < training_share * 2**31)
     ]
     for split in ("train", "test"):
-        if not any(case.split == split for case in kept):
+        if any(case.split == split for case in cases) and not any(case.split == split for case in kept):
             raise StudyError(
                 f"Expected {split} cases with partition.kind={kind} and partition.training_share={training_share:g}, "
                 f"found none among {len(cases)} cases: loosen these settings."
