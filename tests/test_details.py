@@ -80,7 +80,7 @@ def test_small_groups_are_not_shown() -> None:
 def test_plots_tell_a_screen_reader_the_figures(results: dict[str, Any]) -> None:
     plot = group_plot(results["scores"], "fed", "modality")
     assert plot is not None
-    assert "mri 0.700 of 10" in plot
+    assert "mri 0.800 of 10" in plot
     assert group_plot(results["scores"], "fed", "organ") is None
     assert "0.75 sure, 0.75 right, 40" in reliability_plot("fed", results["calibration"]["fed"])
     drawn = detail_plots(results, "fed")
