@@ -1,0 +1,1 @@
+"""The commands of `fed-rag`, a module for each subject."""

@@ -1,0 +1,75 @@
+"""Commands about what came out: a question to a trained model, scores of predictions, a run's pages and card."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from flows.commands.terminal import console
+
+RunFolder = Annotated[Path, typer.Argument(metavar="[RUN]", help="Folder of a run; the newest one if not given.")]
+
+
+def ask(
+    image: Annotated[Path, typer.Argument(help="Image file.", show_default=False)],
+    question: Annotated[str, typer.Argument(help="What to ask about it.", show_default=False)],
+    hospital: Annotated[str, typer.Option(help="Whose library is searched, as hospital-1.")] = "hospital-1",
+    run: Annotated[Path | None, typer.Option(help="Folder of a run; the newest one if not given.")] = None,
+) -> None:
+    """Ask a trained model about an image, and see the cases that it was shown."""
+    from flows.ask import answer
+
+    reply = answer(run or Path("artifacts/latest"), hospital, image, question)
+    table = Table(title="Cases shown to the model, nearest first", padding=(0, 0))
+    for heading in ("similarity", "case", "image", "question", "answer"):
+        table.add_column(heading, no_wrap=heading in ("case", "image"))  # ids are copied from here
+    for similarity, case in reply.shown:
+        table.add_row(f"{similarity:.3f}", *map(escape, (case.id, case.image_id, case.question, case.answer)))
+    if reply.shown:
+        console.print(table)
+    sure = f"mean probability of the answer's tokens: {reply.confidence:.2f}"
+    if reply.confidence < reply.threshold:
+        console.print("[bold](answer withheld: the model is not sure enough)[/bold]")
+        sure += f", below the {reply.threshold:.2f} from which evaluation.coverage lets answers be given"
+    else:
+        console.print(f"[bold]{escape(reply.text) or '(no answer)'}[/bold]")
+    console.print(f"[dim]{sure}[/dim]")
+
+
+def score(
+    predictions: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="File of predictions.", show_default=False)],
+) -> None:
+    """Score predictions made elsewhere, in English or Chinese: JSON on standard output, and nothing else there.
+
+    Lines of {"id", "prediction", "answer", "kind": "closed" or "open"}; if known, also "options": {"A": ...},
+    "language", "image" (its rows are drawn together for the 95 % intervals) and "confidence" (0 to 1, for calibration).
+    docs/scoring.md defines every score, and the compatibility columns.
+
+    Example: fed-rag score predictions.jsonl > scores.json
+    """
+    from tasks.evaluate.document import score_document
+    from tasks.evaluate.lines import read_lines
+
+    typer.echo(json.dumps(score_document(read_lines(predictions)), indent=1))
+
+
+def report(run: RunFolder = Path("artifacts/latest")) -> None:
+    """Write a run's pages: report.html in its folder, and for each hospital's own eyes its answers with images.
+
+    Each page is one file that opens in any browser and asks the network for nothing. The run's page holds counts,
+    losses and scores alone; a hospital's page, artifacts/hospitals/HOSPITAL/report.html, stays with that hospital.
+    """
+    from flows.report import write_pages
+
+    for path in write_pages(run):
+        console.print(f"Page: [bold]{path}[/bold]", soft_wrap=True)
+
+
+def card(run: RunFolder = Path("artifacts/latest")) -> None:
+    """Write a run's model card: data, splits, scores, leakage, privacy, limits, intended use."""
+    from flows.report import write_card
+
+    console.print(f"Card: [bold]{write_card(run)}[/bold]", soft_wrap=True)
