@@ -1,0 +1,61 @@
+"""The settings of a study: what the flow takes, what the dashboard shows, what cache keys are made of."""
+
+from pydantic import Field
+
+from tasks.settings.base import Settings
+from tasks.settings.data import Dataset, DatasetSettings, PartitionSettings, SynthesisSettings
+from tasks.settings.evaluation import AnsweringSettings, EvaluationSettings
+from tasks.settings.retrieval import EncoderSettings, FusionSettings, Order, RetrievalSettings, ShownSettings
+from tasks.settings.training import EngineSettings, FederationSettings, Lesson, LoraSettings, ModelSettings
+
+__all__ = [
+    "AnsweringSettings",
+    "Dataset",
+    "DatasetSettings",
+    "EncoderSettings",
+    "EngineSettings",
+    "EvaluationSettings",
+    "FederationSettings",
+    "FusionSettings",
+    "Lesson",
+    "LoraSettings",
+    "ModelSettings",
+    "Order",
+    "PartitionSettings",
+    "RetrievalSettings",
+    "Settings",
+    "ShownSettings",
+    "Study",
+    "SynthesisSettings",
+]
+
+
+class Study(Settings):
+    """One study: an experiment is settings, never a new script."""
+
+    dataset: DatasetSettings = DatasetSettings()
+    """Which published data the study runs on."""
+    synthesis: SynthesisSettings = SynthesisSettings()
+    """Questions made from captions, and multiple choice made open."""
+    partition: PartitionSettings = PartitionSettings()
+    """Which hospital holds which images."""
+    model: ModelSettings = ModelSettings()
+    """The frozen base that all hospitals share."""
+    lora: LoraSettings = LoraSettings()
+    """The adapter that is trained."""
+    federation: FederationSettings = FederationSettings()
+    """Local training and its rounds."""
+    engine: EngineSettings = EngineSettings()
+    """How the base is used to train the hospitals of a round."""
+    retrieval: RetrievalSettings = RetrievalSettings()
+    """The similar past cases that a hospital shows the model."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """How the test cases are answered."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Every random choice of the study follows from it."""
+
+    @property
+    def configuration(self) -> str:
+        """What the study is called beside others: `fed`, `centralised` or `local`, and `+rag` where it retrieves."""
+        alone = "local" if self.federation.aggregation == "none" else "fed"
+        return (alone if self.partition.hospitals > 1 else "centralised") + ("+rag" if self.retrieval.k else "")

@@ -1,0 +1,103 @@
+"""Settings of retrieval: what cases are compared by, which are found, and how they are shown."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from tasks.settings.base import Settings
+
+Order = Literal["nearest last", "nearest first", "random"]
+
+
+class ShownSettings(Settings):
+    """Which of the retrieved cases the model is shown, and how."""
+
+    k: int = Field(3, ge=0, le=50)
+    """Cases shown with each question; 0 is no retrieval."""
+    show: Literal["images+text", "text"] = "images+text"
+    """What is shown of a case: its image, question and answer, or the words alone."""
+    floor: float = Field(-1, ge=-1, le=1)
+    """Similarity below which a case is not shown; -1 shows all."""
+    order: Order = "nearest last"
+    """Order of the cases in the prompt; the question follows the last. A random one follows from the question's id."""
+    say_similarity: bool = False
+    """Say in the prompt how similar each case is."""
+    quote: bool = False
+    """Show the cases as quoted data within the question's own turn, not as earlier turns of a conversation."""
+    characters: int | None = Field(None, ge=1)
+    """Most characters of a case's question and of its answer, invisible ones left out; as stored where not given."""
+
+
+class EncoderSettings(Settings):
+    """What makes rows of images and of texts."""
+
+    encoder: Literal["base", "clip", "biomedclip"] = "base"
+    """What images are compared by: the study's own vision tower, a CLIP or SigLIP of transformers, or BiomedCLIP."""
+    encoder_model: str | None = None
+    """Folder or hub id of that CLIP, SigLIP or BiomedCLIP; BiomedCLIP's own id where not given."""
+    text: Literal["tfidf", "encoder"] = "tfidf"
+    """What questions are compared by: their words, or the encoder's text side (of `base`, its word embeddings)."""
+
+    @model_validator(mode="after")
+    def _names_its_model(self) -> Self:
+        if self.encoder == "clip" and not self.encoder_model:
+            raise ValueError("encoder clip needs encoder_model, a folder or hub id")
+        if self.encoder == "base" and self.encoder_model:
+            raise ValueError("encoder base takes no encoder_model: it is the study's own model")
+        return self
+
+    @property
+    def encodes(self) -> bool:
+        """Whether rows are needed beside the base's vision features."""
+        return self.encoder != "base" or self.text == "encoder"
+
+
+class FusionSettings(Settings):
+    """How the gated fusion is trained."""
+
+    fusion_rounds: int = Field(5, ge=1)
+    """Rounds of local training and averaging of the fusion (`fusion=gated` only)."""
+    fusion_epochs: int = Field(1, ge=1)
+    """Passes over a hospital's training cases in each of these rounds."""
+    fusion_learning_rate: float = Field(1e-3, gt=0)
+    """AdamW learning rate of the fusion; LightFED used 2e-4, for three epochs."""
+
+
+class RetrievalSettings(ShownSettings, EncoderSettings, FusionSettings):
+    """The similar past cases that a hospital shows the model."""
+
+    image_weight: float = Field(0.5, ge=0, le=1)
+    """Weight of image similarity against question similarity."""
+    index: Literal["auto", "flat", "ivf", "hnsw"] = "auto"
+    """How cases are searched (docs/retrieval.md); `auto` is `flat`, which compares all, up to 50,000, then `ivf`."""
+    hide_copies: Literal["identical", "near_duplicate"] = "near_duplicate"
+    """Copies of the question's image whose cases are never shown: `identical` pixels, or near-duplicates too."""
+    hide_patient: bool = True
+    """Whether cases of the same patient are never shown, where the dataset states patients."""
+    fusion: Literal["concat", "gated"] = "concat"
+    """How image and question make one row: weighted concatenation, or a gated fusion trained across hospitals."""
+    rerank: Literal["off", "fixed", "learned"] = "off"
+    """Rank the first 50 anew by image, question, modality and organ, with fixed weights or the hospital's own."""
+    diversity: float = Field(0, ge=0, lt=1)
+    """How much a case's likeness to nearer ones counts against it (maximal marginal relevance, 1 - lambda)."""
+
+    @property
+    def shown(self) -> ShownSettings:
+        """The part that prompts follow from: what is retrieved does not hang on it."""
+        return ShownSettings(**{name: getattr(self, name) for name in ShownSettings.model_fields})
+
+    @model_validator(mode="after")
+    def _orders_once(self) -> Self:
+        if self.rerank != "off" and self.diversity:
+            raise ValueError("rerank and diversity both order the cases: set one of them")
+        return self
+
+    @property
+    def encoding(self) -> EncoderSettings:
+        """The part that an image's and a text's row follow from."""
+        return EncoderSettings(**{name: getattr(self, name) for name in EncoderSettings.model_fields})
+
+    @property
+    def fusing(self) -> FusionSettings:
+        """The part that the training of the fusion follows from."""
+        return FusionSettings(**{name: getattr(self, name) for name in FusionSettings.model_fields})

@@ -1,0 +1,91 @@
+"""Settings of what is trained: the base, the adapter, the rounds, and the lessons that a base had before."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from tasks.settings.base import Settings
+
+
+class ModelSettings(Settings):
+    """The frozen base that all hospitals share."""
+
+    name: str = "embedded"
+    """`embedded`, a preset such as qwen2-vl-2b (docs/models.md), a local Hugging Face folder, or a hub id."""
+    revision: str | None = None
+    """Hub revision (branch, tag or commit)."""
+    max_pixels: int | None = Field(None, ge=784)
+    """Upper bound on an image's pixels after resizing; the processor's own where not given."""
+    gradient_checkpointing: bool = False
+    """While training, keep each layer's input alone and compute the rest again: less memory, about a third slower."""
+    quantisation: Literal["none", "nf4"] = "none"
+    """`nf4` keeps the text model's linear layers in 4 bits (needs `pip install .[cuda]`); the tower stays as it is."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; `auto` takes CUDA where there is one. CUDA computes in bfloat16, CPU in float32."""
+
+
+class LoraSettings(Settings):
+    """The adapter that is trained (PEFT LoRA)."""
+
+    r: int = Field(16, ge=1)
+    """Rank."""
+    alpha: int = Field(32, ge=1)
+    """Scaling numerator: an update is scaled by alpha / r."""
+    dropout: float = Field(0.05, ge=0, lt=1)
+    """Dropout on the adapter's input while training."""
+    targets: tuple[str, ...] = Field(("q_proj", "v_proj"), min_length=1)
+    """Names of the text model's linear layers that get an adapter."""
+
+
+class FederationSettings(Settings):
+    """Local training and its rounds."""
+
+    aggregation: Literal["fedavg", "none"] = "fedavg"
+    """How hospitals' updates become the next round's adapter; with `none` each goes on from its own, alone."""
+    rounds: int = Field(4, ge=1)
+    """Rounds of local training and averaging."""
+    local_epochs: int = Field(1, ge=1)
+    """Passes over a hospital's training cases in each round."""
+    batch_size: int = Field(16, ge=1)
+    """Cases in one optimiser step."""
+    tokens_per_pass: int = Field(8192, ge=1)
+    """Most tokens that pass the model at once; a step of more is split and its gradients are added up."""
+    learning_rate: float = Field(3e-3, gt=0)
+    """AdamW learning rate; LightFED used 2e-5 for the 2B model."""
+    holdout: float = Field(0.1, ge=0, lt=1)
+    """Share of a hospital's training images kept out of training, for the evaluation loss of each round."""
+
+    @property
+    def local(self) -> "FederationSettings":
+        """What matters within one round, so that studies that differ in the others share what hospitals trained."""
+        return self.model_copy(update={"rounds": 1, "aggregation": "fedavg"})
+
+
+class EngineSettings(Settings):
+    """How the one base in memory is used; without dropout, what is learned does not depend on it."""
+
+    executor: Literal["mapped", "batched"] = "mapped"
+    """Hospitals of a round train one after the other (`mapped`), or all in one pass over the base (`batched`)."""
+
+
+class Lesson(Settings):
+    """One part of the training of a base's text model."""
+
+    title: str
+    """What the lesson is called in progress bars and in the dashboard."""
+    kind: Literal["closed", "open"] | None = None
+    """Only questions of this kind; all where not given."""
+    naming: tuple[str, ...] = ()
+    """Only questions that hold one of these words; all where not given."""
+    others: float = Field(0, ge=0, le=1)
+    """Share of the questions without those words that are asked all the same."""
+    share: float = Field(1, gt=0, le=1)
+    """Share of the images whose questions are asked."""
+    shown: int = Field(0, ge=0)
+    """Most retrieved cases in a prompt: each question gets a random number of them, from 0 to this."""
+    renamed: float = Field(0, ge=0, le=1)
+    """Share of the prompts in which findings get other names, where the retrieved cases tell what those mean."""
+    epochs: int = Field(1, ge=1)
+    """Passes over the questions."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak AdamW learning rate; it falls along a cosine."""
