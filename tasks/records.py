@@ -149,7 +149,8 @@ class Outcome:
     """How one configuration's or baseline's answer to one test case was judged: all that a hospital shares of it.
 
     Case and image have numbers that tell nothing but which are the same, in every configuration and however images
-    are dealt to hospitals. No text of a question or an answer is here.
+    are dealt to hospitals. No text of a question or an answer is here, but a closed question's labels have numbers that
+    can be guessed from their text, which the hospital's tally tells anyway.
     """
 
     configuration: str
@@ -165,6 +166,10 @@ class Outcome:
     topic: str | None
     correct: float
     """1 or 0, by our own rule; of an open question its exact match."""
+    gold: int | None
+    """The label that was right, of a closed question, as a number; None for an open one."""
+    predicted: int | None
+    """The label that was given; equals `gold` where the answer is right."""
     exact_match: float
     """As the scores below of open and closed questions alike, from 0 to 1."""
     bleu: float

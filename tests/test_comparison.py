@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 
 from flows.study_file import load_comparison
 from tasks.comparison import CONFIGURATIONS, SWEEPS, Comparison, cells
@@ -24,7 +25,9 @@ from tasks.settings import Study
 def outcome(case: int, correct: float, hospital: str = "hospital-1", kind: Any = "closed", **more: Any) -> Outcome:
     scores = dict.fromkeys(("exact_match", "bleu", "rouge_l", "token_recall", "f1", "lightfed"), correct)
     scores |= dict.fromkeys(("lightfed_bleu", "lightfed_rouge_l", "llava_med", "llava_med_released"), correct)
-    about = {"choice": 0, "dataset": "d", "modality": None, "organ": None, "topic": None, "confidence": None} | more
+    about = {"choice": 0, "dataset": "d", "modality": None, "organ": None, "topic": None, "confidence": None}
+    labels = {"gold": case % 2, "predicted": case % 2 if correct else 2} if kind == "closed" else {}
+    about |= {"gold": None, "predicted": None} | labels | more
     return Outcome("x", hospital, case, case // 2, kind, correct=correct, **scores, **about)
 
 
@@ -112,9 +115,14 @@ def test_scores_are_plain_means_of_their_group() -> None:
         outcome(2, 1, "hospital-2", modality="mri"),
         outcome(3, 0, "hospital-2", "open", modality="ct"),
     ]
-    answers = align({"a": {0: rows, 1: [replace(row, correct=1.0) for row in rows]}}, "a", drawn_anew=False)["a"]
+    perfect = [replace(row, correct=1.0, predicted=row.gold) for row in rows]
+    answers = align({"a": {0: rows, 1: perfect}}, "a", drawn_anew=False)["a"]
     entries = list(score_entries("a", answers))
     found = {(each["measure"], each["group"], each["value"]): each for each in entries}
+    gold, given = [0, 1, 0, 0, 1, 0], [0, 2, 0, 0, 1, 0]  # labels of the closed questions of both seeds
+    f1 = found["closed_f1", "all", None]
+    assert f1["score"] == pytest.approx(f1_score(gold, given, labels=[0, 1], average="macro"))
+    assert f1["by_seed"] == {"0": 0.5, "1": 1.0}
     everything = found["correct", "all", None]
     assert (everything["score"], everything["n"], everything["images"]) == (6 / 8, 8, 2)
     assert everything["by_seed"] == {"0": 0.5, "1": 1.0}

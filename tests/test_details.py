@@ -29,6 +29,8 @@ def outcome(number: int, right: bool, modality: str, confidence: float | None, c
         organ=None,
         topic=None,
         correct=float(right),
+        gold=None,
+        predicted=None,
         exact_match=float(right),
         **ZERO,
         llava_med_released=0.0,

@@ -4,14 +4,24 @@ Rows of several seeds stand together. Images are what is drawn in a resample; an
 with its rows of all of them.
 """
 
-from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+import numpy as np
+
 from tasks.errors import StudyError
-from tasks.evaluate.statistics import bootstrap_interval, mcnemar, paired_difference
+from tasks.evaluate.statistics import (
+    Statistic,
+    difference,
+    estimate,
+    label_counts,
+    macro_f1,
+    mcnemar,
+    mean,
+    sums_by_cluster,
+)
 from tasks.records import Outcome
 
 SEED = 0
@@ -23,15 +33,29 @@ class Measure:
     """A score of an answer, and the kind of question that it is of."""
 
     field: str
+    """Where an answer's score stands; `gold` for a figure of its labels."""
     kind: str | None = None
     """`closed` or `open`; all questions where not given."""
     binary: bool = False
     """Whether it is 0 or 1, so that McNemar's test applies."""
+    statistic: Statistic = mean
+    """The figure, of sums over the rows of `columns`."""
+
+    def values(self, rows: Sequence[Outcome]) -> list[Any]:
+        """The score of each answer, or its label."""
+        return [getattr(row, self.field) for row in rows]
+
+    def columns(self, rows: Sequence[Outcome]) -> np.ndarray:
+        """What the figure is made of: (N, M), a row for each answer."""
+        if self.statistic is macro_f1:
+            return label_counts(self.values(rows), [row.predicted for row in rows])
+        return np.column_stack([self.values(rows), np.ones(len(rows))])
 
 
 MEASURES = {
     "correct": Measure("correct", binary=True),
     "closed_accuracy": Measure("correct", "closed", binary=True),
+    "closed_f1": Measure("gold", "closed", statistic=macro_f1),
     "open_exact_match": Measure("exact_match", "open", binary=True),
     "open_f1": Measure("f1", "open"),
     "open_bleu": Measure("bleu", "open"),
@@ -118,27 +142,27 @@ def score_entries(name: str, answers: Answers) -> Iterator[dict[str, Any]]:
 
 def _entry(name: str, answers: Answers, measure: str, group: str, value: str | None) -> Iterator[dict[str, Any]]:
     """The score of one measure within one group; nothing where it holds no such question."""
-    places = answers.chosen(MEASURES[measure], group, value)
+    how = MEASURES[measure]
+    places = answers.chosen(how, group, value)
     if not places:
         return
-    values = [getattr(answers.rows[place], MEASURES[measure].field) for place in places]
+    columns = how.columns([answers.rows[place] for place in places])
     images = [answers.images[place] for place in places]
-    found = bootstrap_interval(values, images, SEED)
+    found = estimate(sums_by_cluster(columns, images), how.statistic, SEED)
     entry: dict[str, Any] = {
         "configuration": name,
         "measure": measure,
         "group": group,
         "value": value,
-        "n": len(values),
+        "n": len(places),
         "images": len(set(images)),
         "score": found.value,
         "interval": found.interval,
     }
     if group == "all":
-        of_seed: dict[int, list[float]] = defaultdict(list)
-        for place, each in zip(places, values, strict=True):
-            of_seed[answers.seeds[place]].append(each)
-        entry["by_seed"] = {str(seed): sum(each) / len(each) for seed, each in of_seed.items()}
+        seeds = np.array([answers.seeds[place] for place in places])
+        sums = {seed: columns[seeds == seed].sum(axis=0, keepdims=True) for seed in dict.fromkeys(seeds.tolist())}
+        entry["by_seed"] = {str(seed): float(how.statistic(each)[0]) for seed, each in sums.items()}
     yield entry
 
 
@@ -180,9 +204,16 @@ def paired_tests(answers: Mapping[str, Answers], trained: Sequence[str], referen
 
 
 def _test(a: Answers, b: Answers, measure: Measure, places: Sequence[int]) -> dict[str, Any]:
-    of_a, of_b = ([getattr(each.rows[place], measure.field) for place in places] for each in (a, b))
-    found = paired_difference(of_a, of_b, [a.images[place] for place in places], SEED)
-    exact = mcnemar([value == 1 for value in of_a], [value == 1 for value in of_b]) if measure.binary else None
+    rows_a, rows_b = ([each.rows[place] for place in places] for each in (a, b))
+    columns = np.hstack([measure.columns(rows_a), measure.columns(rows_b)])
+    half = columns.shape[1] // 2  # the same cases have the same labels, so both have as many columns
+    found = difference(
+        sums_by_cluster(columns, [a.images[place] for place in places]),
+        lambda sums: measure.statistic(sums[:, :half]) - measure.statistic(sums[:, half:]),
+        SEED,
+    )
+    right_a, right_b = ([value == 1 for value in measure.values(rows)] for rows in (rows_a, rows_b))
+    exact = mcnemar(right_a, right_b) if measure.binary else None
     return {
         "n": len(places),
         "difference": found.value,

@@ -6,6 +6,7 @@ from typing import Any
 
 HEADLINE = {
     "closed_accuracy": "closed accuracy",
+    "closed_f1": "closed F1",
     "open_exact_match": "open exact match",
     "open_f1": "F1",
     "open_bleu": "BLEU",

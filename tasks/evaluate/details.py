@@ -10,6 +10,7 @@ from tasks.records import Outcome
 
 HEADLINE = {
     "closed_accuracy": "closed accuracy",
+    "closed_f1": "closed F1",
     "open_exact_match": "open exact match",
     "open_bleu": "BLEU",
     "open_rouge_l": "ROUGE-L",

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from tasks.evaluate.published import published
-from tasks.evaluate.score import Row, score_row
+from tasks.evaluate.score import ClosedRow, Row, score_row
 from tasks.records import Case, Outcome, Prediction
 
 
@@ -47,6 +47,8 @@ def _outcome(row: Prediction, judged: Row, case: Case) -> Outcome:
         organ=case.organ,
         topic=case.topic,
         correct=float(judged.correct),
+        gold=number(judged.gold) if isinstance(judged, ClosedRow) else None,
+        predicted=number(judged.predicted) if isinstance(judged, ClosedRow) else None,
         **asdict(text),
         **asdict(published(row.prediction, row.reference, row.kind)),
         confidence=row.confidence,

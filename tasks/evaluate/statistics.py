@@ -10,6 +10,7 @@ it has no width, whatever the number of images.
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy import stats
@@ -19,6 +20,7 @@ CONFIDENCE = 0.95
 BATCH = 2**22
 """Most weights in memory at once."""
 
+Label = TypeVar("Label", str, int)
 Statistic = Callable[[np.ndarray], np.ndarray]
 """A figure of sums: (R, M) to (R,), one figure for each row of sums."""
 
@@ -141,7 +143,7 @@ def mean(sums: np.ndarray) -> np.ndarray:
     return sums[:, 0] / sums[:, 1]
 
 
-def label_counts(gold: Sequence[str], predicted: Sequence[str]) -> np.ndarray:
+def label_counts(gold: Sequence[Label], predicted: Sequence[Label]) -> np.ndarray:
     """What `macro_f1` is made of, for each of N rows: (N, 3 * L) with a block each of right, gold and predicted labels.
 
     L labels, those that occur as references.
