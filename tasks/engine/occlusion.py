@@ -84,14 +84,32 @@ def occlude_regions(
 
     Returns `(rows, columns, answer tokens)`.
     """
-    image_id = example.image_ids[place]
-    regions = boxes(base, images[image_id], *shape)
-    covered = [cover(images[image_id], [box], f"{image_id} without {number}") for number, box in enumerate(regions)]
-    seen = encode_images(base, covered)
-    together = _joined(features, example, seen)
-    changed = [_with_image(example, [place], [image.id]) for image in covered]
-    whole, *others = answer_log_probs(base, together, [example, *changed], tokens)
-    return (whole - np.stack(others)).reshape(*shape, -1)
+    single = [[box] for box in boxes(base, images[example.image_ids[place]], *shape)]
+    (whole,) = answer_log_probs(base, features, [example], tokens)
+    return (whole - without(base, features, images, example, place, single, tokens)).reshape(*shape, -1)
+
+
+def without(
+    base: Base,
+    features: Features,
+    images: Mapping[str, Image],
+    example: Example,
+    place: int,
+    covered: Sequence[Sequence[Box]],
+    tokens: int,
+) -> NDArray[np.float64]:
+    """Each answer token's log-probability with some regions of one image of the prompt covered, by choice of regions.
+
+    Args:
+        covered: the regions of each choice; the other arguments are those of `occlude_regions`.
+
+    Returns `(choices, answer tokens)`.
+    """
+    image = images[example.image_ids[place]]
+    changed = [cover(image, regions, f"{image.id} without {number}") for number, regions in enumerate(covered)]
+    together = _joined(features, example, encode_images(base, changed))
+    examples = [_with_image(example, [place], [each.id]) for each in changed]
+    return np.stack(answer_log_probs(base, together, examples, tokens))
 
 
 def occlude_parts(
