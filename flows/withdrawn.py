@@ -8,7 +8,19 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from tasks.records import Case, Image, ImagePair, Neighbour, Prediction, Record, read_images, read_table, write_table
+from tasks.records import (
+    Case,
+    Finding,
+    Image,
+    ImagePair,
+    Neighbour,
+    Prediction,
+    Record,
+    read_findings,
+    read_images,
+    read_table,
+    write_table,
+)
 from tasks.store import MANIFEST, ROOT, Folder, find, revising
 
 Counts = dict[str, int]
@@ -72,8 +84,17 @@ def _cases(old: Path, new: Folder, gone: Patient) -> Counts:
     return {
         "cases": _table(old, new, "cases.parquet", Case, kept),
         "images": _table(old, new, "images.parquet", Image, images),
+        "masks of findings": _masks(old, new, gone),
         "pairs of copies": _table(old, new, "copies.parquet", ImagePair, parted),
     }
+
+
+def _masks(old: Path, new: Folder, gone: Patient) -> int:
+    """Folders of earlier versions hold none."""
+    if not (old / "findings.parquet").exists():
+        return 0
+    kept = (mask for mask in read_findings(old / "findings.parquet") if mask.image_id not in gone.images)
+    return _table(old, new, "findings.parquet", Finding, kept)
 
 
 def _features(old: Path, new: Folder, gone: Patient) -> Counts:

@@ -265,9 +265,18 @@ def _table(record: type[Record], columns: pa.Schema, rows: Sequence[Record]) -> 
 
 def read_images(path: Path) -> Iterator[Image]:
     """The images of a table one after the other: their bytes are not in memory at once."""
+    return _read_each(path, Image)
+
+
+def read_findings(path: Path) -> Iterator[Finding]:
+    """The findings of a table, as `read_images`."""
+    return _read_each(path, Finding)
+
+
+def _read_each(path: Path, record: type[Record]) -> Iterator[Record]:
     with pq.ParquetFile(path) as table:
         for batch in table.iter_batches(batch_size=BATCH):
-            yield from (Image(**row) for row in batch.to_pylist())
+            yield from (record(**row) for row in batch.to_pylist())
 
 
 def read_table(path: Path, record: type[Record]) -> list[Record]:

@@ -22,7 +22,7 @@ from flows.forget import forget
 from tasks.engine.vision import FEATURES, Features, load_features
 from tasks.errors import StudyError
 from tasks.forgotten import forgotten_at, name_digest
-from tasks.records import Case, Image, ImagePair, Neighbour, Prediction, read_table, write_table
+from tasks.records import Case, Finding, Image, ImagePair, Neighbour, Prediction, read_table, write_table
 from tasks.retrieve.encoded import ENCODED, Encoded, load_encoded
 from tasks.retrieve.library import read_library
 from tasks.store import find, writing
@@ -250,6 +250,8 @@ def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 write_table(sink, Case, cases)
             with folder.open("images.parquet") as sink:
                 write_table(sink, Image, [Image(case.image_id, b"bytes", 1, 1) for case in cases])
+            with folder.open("findings.parquet") as sink:
+                write_table(sink, Finding, [Finding(f"i{n}", "mass", "upper left", "small", b"mask") for n in (1, 3)])
             with folder.open("copies.parquet") as sink:
                 write_table(sink, ImagePair, [ImagePair("i0", "i5", "identical_bytes", 1.0)])
     answers = [Prediction("fed", case.id, "a", "closed", "Mass?", "yes", "no", ("c0", "c4")) for case in cases]
@@ -273,7 +275,7 @@ def test_all_images_of_a_patient_are_forgotten(ward: Path) -> None:
         *((f"c{n}", ("c4",)) for n in range(2, 6)),
         ("c3", ("c5",)),  # the answer copied from c0 went with it
     ]
-    assert dict(done.removed)["hospitals/a/cases/0"] == "cases 2, images 2, pairs of copies 1"
+    assert dict(done.removed)["hospitals/a/cases/0"] == "cases 2, images 2, masks of findings 1, pairs of copies 1"
     assert dict(done.removed)["hospitals/a/made/0"] == "all of it"  # of a stage that is not known
     assert done.elsewhere == ("b",) and tree(ward / "hospitals/b") == other
 

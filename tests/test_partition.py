@@ -18,7 +18,7 @@ from tasks.errors import StudyError
 from tasks.groups import image_groups
 from tasks.ingest import phantom
 from tasks.partition.deal import MOST_LABELS, OTHER, _labels, deal
-from tasks.records import Case, Image, read_table, write_table
+from tasks.records import Case, Finding, Image, read_table, write_table
 
 HERE = Path(__file__).parents[1]
 SCHEMES = ("auto", "site", "dirichlet", "iid", "modality", "organ")
@@ -346,8 +346,10 @@ def test_each_hospitals_folder_holds_its_own_cases_and_images_only(
             write_table(sink, Case, source.cases)
         with folder.open("images.parquet") as sink:
             write_table(sink, Image, source.images)
+        with folder.open("findings.parquet") as sink:
+            write_table(sink, Finding, source.findings)
     dealt = partition.fn(cases=folder.ref, settings=PartitionSettings(hospitals=4), seed=0)
-    cases, images = [], []
+    cases, images, masks = [], [], []
     for row in dealt.manifest()["summary"]["hospitals"]:
         own = take_cases.fn(hospital=row["hospital"], cases=folder.ref, dataset=folder.ref, assignment=dealt)
         assert own.path.startswith(f"hospitals/{row['hospital']}/cases/")
@@ -356,7 +358,11 @@ def test_each_hospitals_folder_holds_its_own_cases_and_images_only(
         assert {each.image_id for each in own_cases} == {each.id for each in own_images}
         assert row["images"] == len(own_images)
         assert {each.site for each in own_cases} == {f"site-{row['hospital'][-1]}"}
+        own_masks = read_table(own.folder / "findings.parquet", Finding)
+        assert {each.image_id for each in own_masks} <= {each.id for each in own_images}
         cases += own_cases
         images += own_images
+        masks += own_masks
     assert cases == source.cases
     assert images == list(source.images)
+    assert masks == source.findings != []

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.records import Case, Image, ImagePair, read_images, read_table, write_table
+from tasks.records import Case, Finding, Image, ImagePair, read_findings, read_images, read_table, write_table
 from tasks.settings import PartitionSettings
 from tasks.step import Folder, stage
 from tasks.store import Ref
@@ -62,8 +62,9 @@ def take_cases(
     findings: Ref | None = None,
     forgotten: list[str] = [],  # noqa: B006 (a task's parameters are JSON, which has no tuple)
 ) -> None:
-    """A hospital's own cases, their images out of the dataset, and which of these are copies of each other.
+    """A hospital's own cases, their images out of the dataset, what is known to be found where in these, and copies.
 
+    `findings.parquet` holds the masks of the hospital's images, and no row where the dataset has none. The argument
     `findings` is the audit that found the copies; without it no image is known to be one. `forgotten` are digests of
     patients and images that are left out.
     """
@@ -85,6 +86,9 @@ def take_cases(
     with folder.open("images.parquet") as sink:
         images = read_images(dataset.folder / "images.parquet")
         write_table(sink, Image, (image for image in images if image.id in own))
+    with folder.open("findings.parquet") as sink:
+        masks = read_findings(dataset.folder / "findings.parquet")
+        write_table(sink, Finding, (mask for mask in masks if mask.image_id in own))
     with folder.open("copies.parquet") as sink:
         pairs = read_table(findings.folder / "image_pairs.parquet", ImagePair) if findings else []
         write_table(sink, ImagePair, own_copies(pairs, own))
