@@ -9,7 +9,6 @@ drawn and their features computed before, in another process. All have the same 
 
 import os
 from dataclasses import replace
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.base import find
@@ -21,7 +20,7 @@ from tasks.federate.step import average, train_hospital, validate_hospital
 from tasks.ingest import phantom
 from tasks.records import Case, Neighbour, write_table
 from tasks.settings import ModelSettings
-from tasks.store import Ref, writing
+from tasks.store import Ref, peak_memory, writing
 
 HOSPITALS = (2, 8, 32, 64)
 IMAGES = 8
@@ -81,23 +80,14 @@ def peak_of_round(folder: str, hospitals: list[Hospital]) -> tuple[float, float]
     """Megabytes at the peak: once the first adapter is made on the loaded model, and after a round."""
     os.chdir(folder)
     adapter = initial_adapter.fn(model=MODEL, lora=LORA, content="", seed=SEED)
-    loaded = peak_megabytes()
+    loaded = peak_memory() / 2**20
     common = {"model": MODEL, "lora": LORA, "federation": FEDERATION, "k": RETRIEVAL.k, "round_number": 1, "seed": SEED}
     named = {f"{number}": each | common for number, each in enumerate(hospitals)}
     updates = [train_hospital.fn(hospital=name, adapter=adapter, **given) for name, given in named.items()]
     mean = average.fn(updates=updates, round_number=1)
     for name, given in named.items():
         validate_hospital.fn(hospital=name, adapter=mean, **given)
-    return loaded, peak_megabytes()
-
-
-def peak_megabytes() -> float:
-    """The most memory that this process has had resident, as Linux tells it.
-
-    What getrusage tells would begin with the peak of the process that started this one.
-    """
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+    return loaded, peak_memory() / 2**20
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from tasks.records import Case
 from tasks.retrieve.encoder import Rows
 from tasks.retrieve.library import Library, build_library
 from tasks.retrieve.serve import open_library
-from tasks.store import writing
+from tasks.store import peak_memory, writing
 
 SIZES = (1_000, 100_000, 1_000_000)
 WIDTH, DEPTH, BATCH = 512, 10, 64
@@ -157,9 +157,7 @@ def serve() -> None:
     library.search(rows, cases, DEPTH)
     for place in range(10):
         library.search(rows[place : place + 1], cases[place : place + 1], DEPTH)
-    # Not `ru_maxrss`, which a process takes over from the one that started it.
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    print(int(status.split("VmHWM:")[1].split()[0]) * 1024)
+    print(peak_memory())
 
 
 def encoding() -> dict[str, object]:

@@ -468,3 +468,11 @@ def test_tree_digest_follows_from_names_and_contents(tmp_path: Path) -> None:
 def test_file_digest_is_plain_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(range(256)) * 5000)
     assert file_digest(tmp_path / "a") == hashlib.sha256(bytes(range(256)) * 5000).hexdigest()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's own peak")
+def test_the_peak_of_a_process_is_its_own_and_not_that_of_its_parent() -> None:
+    held = bytearray(b"1") * 2**28
+    command = [sys.executable, "-c", "from tasks.store import peak_memory; print(peak_memory())"]
+    child = int(subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=True).stdout)
+    assert 2**22 < child < len(held) < store.peak_memory()

@@ -44,19 +44,7 @@ def footprint(asked: dict[str, Any]) -> dict[str, int | None]:
             title="measuring memory",
         )
     device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
-    return {"peak_memory_bytes": own_peak_memory(), "device_memory_bytes": device}
-
-
-def own_peak_memory() -> int:
-    """The largest resident memory of this process since it began this program, in bytes.
-
-    What `getrusage` tells begins, on Linux, with the memory of the process that started this one.
-    """
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return peak_memory()
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
+    return {"peak_memory_bytes": peak_memory(), "device_memory_bytes": device}
 
 
 if __name__ == "__main__":
