@@ -13,6 +13,7 @@ from flows.cells import run_cell, with_stand_ins
 from flows.comparison_document import Runs, assemble
 from flows.fed_rag import content, prepare_questions, prepares
 from flows.progress import Steps
+from flows.run_folder import point_latest
 from tasks.audit.step import audit
 from tasks.comparison import Cell, Comparison, cells
 from tasks.errors import StudyError
@@ -50,6 +51,8 @@ def compare(comparison: Comparison = Comparison()) -> str:
     refuse_gaps(comparison, runs, same, failed)
     document = assemble(comparison, planned, runs, same, twins, drawn_anew) | {"failed": failed}
     folder = write(comparison.name, document)
+    # What `fed-rag ask` and the like take up by default should be the reference, not the last point of a sweep.
+    point_latest(runs["configurations", comparison.reference, comparison.splits[0], comparison.seeds[0]])
     show(document)
     steps.done(f"wrote {folder}")
     return str(folder)

@@ -65,7 +65,7 @@ def write_run(
         folder.write("results.md", markdown(results).encode())
         folder.write_json("references.json", _references(own))
         write_losses(folder, round_losses(rounds))
-    _point_latest(folder.ref.folder)
+    point_latest(folder.ref.folder)
     return folder.ref.folder
 
 
@@ -127,7 +127,7 @@ def _references(own: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     return {"adapter": adapters.pop() if len(adapters) == 1 else None, "hospitals": hospitals}
 
 
-def _point_latest(run: Path) -> None:
+def point_latest(run: Path) -> None:
     """Replace the link in one step, so that a reader finds the old run or the new one."""
     link = ROOT / f".latest.{os.getpid()}"
     link.unlink(missing_ok=True)

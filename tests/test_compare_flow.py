@@ -86,6 +86,7 @@ def says_what_it_holds(document: dict[str, Any], folder: Path, shown: str) -> No
         ("configurations", "fed+rag"), ("configurations", "local"), ("retrieval.k", "0"), ("retrieval.k", "3")
     }  # fmt: skip
     assert runs["retrieval.k", "3"] == runs["configurations", "fed+rag"]
+    assert (folder / "artifacts/latest").resolve() == runs["configurations", "fed+rag"].resolve()
     # Scores over all questions are those of the studies themselves.
     for name in ("fed+rag", "local"):
         own = json.loads((runs["configurations", name] / "results.json").read_text(encoding="utf-8"))
