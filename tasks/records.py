@@ -186,6 +186,46 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Saliency:
+    """A map: how much each region of one image in a case's prompt has to do with the answer, by one method."""
+
+    case_id: str
+    method: str
+    """`attention`, `rollout`, `relevance` or `occlusion`."""
+    token: int | None
+    """Which token of the answer, 0 the first; None for the whole answer."""
+    layer: int | None
+    """Of the text model, 0 the first, and its head: attention alone; None for all of them together."""
+    head: int | None
+    image_id: str
+    rank: int | None
+    """Of the retrieved case that brought the image, 0 the nearest; None for the question's own image."""
+    rows: int
+    columns: int
+    weights: tuple[float, ...]
+    """Of the regions, row by row: shares of the whole prompt's weight; of occlusion the fall of the answer's
+    log-probability in nats as the region is covered, which is negative where that makes the answer likelier."""
+    window: tuple[float, ...]
+    """What the grid lies over: left, upper, right and lower edge, in pixels of the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The share of one part of a case's prompt in all that has to do with the answer, by one method."""
+
+    case_id: str
+    method: str
+    token: int | None
+    """As `Saliency`'s, and the two below."""
+    layer: int | None
+    head: int | None
+    part: str
+    """`query_image`, `retrieved_images`, `retrieved_text`, `question` or `format` (what nobody wrote)."""
+    share: float
+    """From 0 to 1; over the parts they sum to 1, or are all 0 where nothing had any weight."""
+
+
+@dataclass(frozen=True, slots=True)
 class ImagePair:
     """Two images of which one is a copy of the other."""
 
@@ -214,7 +254,20 @@ class EpochLoss:
 
 
 Record = TypeVar(
-    "Record", Case, Image, Caption, Synthetic, Finding, Neighbour, Update, Prediction, Outcome, ImagePair, EpochLoss
+    "Record",
+    Case,
+    Image,
+    Caption,
+    Synthetic,
+    Finding,
+    Neighbour,
+    Update,
+    Prediction,
+    Outcome,
+    Saliency,
+    Share,
+    ImagePair,
+    EpochLoss,
 )
 
 ARROW = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64(), bytes: pa.binary()}
