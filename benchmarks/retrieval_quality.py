@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 import flows  # noqa: F401  (sets the libraries' reporting off)
 from tasks.audit.step import audit
 from tasks.engine.identity import identify
-from tasks.engine.step import compute_features
+from tasks.engine.step import take_features
 from tasks.federate.step import average_fusion
 from tasks.holdout import split_holdout
 from tasks.ingest.step import ingest
@@ -84,7 +84,7 @@ def measure(dataset: DatasetSettings, disjoint: str, held_out: bool) -> dict[str
         common = {"dataset": data, "assignment": dealt, "findings": findings}
         cases = take_cases.fn(hospital=row["hospital"], cases=data, forgotten=[], **common)
         content = identify(MODEL.name, None)
-        features = compute_features.fn(hospital=row["hospital"], cases=cases, model=MODEL, content=content)
+        features = take_features.fn(hospital=row["hospital"], cases=cases, model=MODEL, content=content)
         cases = ask_training(row["hospital"], cases) if held_out else cases
         own.append({"hospital": row["hospital"], "cases": cases, "features": features})
     fusion = train(own)

@@ -17,7 +17,7 @@ from flows.run_folder import write_run
 from tasks.audit.document import score_table, table
 from tasks.audit.step import audit, audit_hospitals, read_audit
 from tasks.engine.identity import identify
-from tasks.engine.step import initial_adapter
+from tasks.engine.step import initial_adapter, see_images
 from tasks.errors import StudyError
 from tasks.evaluate.report import BLIND
 from tasks.evaluate.step import (
@@ -59,7 +59,9 @@ def fed_rag(study: Study = Study()) -> str:
     hospitals, cases, dealt = deal_out(study, dataset, questions, findings)
     steps.done(f"dealt the images to {len(hospitals)} hospitals")
 
-    features, libraries = build_libraries(study, model, hospitals, cases)
+    sees = {"model": study.model.seeing, "content": model}
+    seen = see_images(images=dataset.only("images.parquet"), **sees)
+    features, libraries = build_libraries(study, sees, hospitals, cases, seen)
     steps.done("computed vision features and built the hospitals' libraries")
 
     own: dict[str, Any] = {"hospital": hospitals, "cases": cases, "features": features, "library": libraries}
@@ -80,6 +82,7 @@ def fed_rag(study: Study = Study()) -> str:
         findings,
         *dealt,
         *cases,
+        seen,
         *features,
         *libraries,
         *updates,

@@ -1,12 +1,12 @@
 """What hospitals retrieve from: features, rows of an encoder, a gated fusion trained across them, and the libraries."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefect import unmapped
 
 from flows.gather import gather
-from tasks.engine.step import compute_features
+from tasks.engine.step import take_features
 from tasks.federate.step import average_fusion
 from tasks.retrieve.encoders.open import content_of
 from tasks.retrieve.step import (
@@ -23,18 +23,16 @@ DEPTH = 10
 
 
 def build_libraries(
-    study: Study, model: str, hospitals: Sequence[str], cases: Sequence[Ref]
+    study: Study, sees: Mapping[str, Any], hospitals: Sequence[str], cases: Sequence[Ref], seen: Ref
 ) -> tuple[list[Ref], list[Ref]]:
-    """Each hospital's vision features, and the library of its training cases; `model` tells the base's content."""
-    features = gather(
-        compute_features.map(hospital=hospitals, cases=cases, model=unmapped(study.model), content=unmapped(model)),
-        hospitals,
-    )
+    """Each hospital's features out of those `seen` by the tower that `sees`, and the library of its training cases."""
+    common: dict[str, Any] = {name: unmapped(value) for name, value in sees.items()}
+    features = gather(take_features.map(hospital=hospitals, cases=cases, seen=unmapped(seen), **common), hospitals)
     settings = study.retrieval
     own: dict[str, Any] = {"hospital": hospitals, "cases": cases, "features": features}
     encoded: list[Ref] = []
     if settings.encoding.encodes:
-        common: dict[str, Any] = {"encoding": unmapped(settings.encoding), "model": unmapped(study.model)}
+        common = {"encoding": unmapped(settings.encoding), "model": unmapped(study.model)}
         common["content"] = unmapped(content_of(settings.encoding, study.model))
         encoded = gather(encode_hospital.map(hospital=hospitals, cases=cases, **common), hospitals)
     own["encoded"] = encoded or unmapped(None)

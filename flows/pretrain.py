@@ -11,7 +11,7 @@ from flows.fed_rag import prepare_questions, prepares
 from flows.losses import TABLE, show_losses, write_losses
 from flows.progress import Steps
 from tasks.engine.identity import identify
-from tasks.engine.step import compute_features
+from tasks.engine.step import see_images
 from tasks.ingest.step import ingest
 from tasks.partition.step import partition, take_cases
 from tasks.pretrain.step import pretrain_text, pretrain_tower, train_stage
@@ -53,7 +53,7 @@ def pretrain(out: Path = Path("artifacts/base"), images: int = 8000, epochs: int
     tower = pretrain_tower(dataset=dataset, epochs=epochs, seed=seed)
     steps.done("trained the tower")
     model = ModelSettings(name=str(tower.folder), device="cpu")
-    features = compute_features(hospital="hospital-1", cases=cases, model=model, content=tower.digest)
+    features = see_images(images=dataset.only("images.parquet"), model=model, content=tower.digest)
     steps.done("computed the tower's features")
     library = build_hospital_library(
         hospital="hospital-1", cases=cases, features=features, image_weight=0.5, diversity=0.0, depth=3
@@ -82,16 +82,17 @@ def train_recipe(recipe: Recipe) -> str:
     asked = [_ask(study, steps) for study in studies]
     rows: list[EpochLoss] = []
     for number, (stage, (dataset, questions)) in enumerate(zip(recipe.stages, asked, strict=True)):
-        sees = {"model": model, "content": content}
+        images = dataset.only("images.parquet")
         frozen = stage.sides == ("text",)
         trained = train_stage(
             questions=questions,
             dataset=dataset,
-            features=compute_features(hospital="public", cases=dataset, **sees) if frozen else None,
+            features=see_images(images=images, model=model.seeing, content=content) if frozen else None,
+            model=model,
+            content=content,
             settings=stage,
             number=number + 1,
             seed=recipe.seed,
-            **sees,
         )
         rows += read_table(trained.folder / TABLE, EpochLoss)
         show_losses(f"{recipe.name}-losses", rows)

@@ -46,6 +46,10 @@ class Ref(BaseModel):
         """Where the files are."""
         return ROOT / self.path
 
+    def only(self, name: str) -> "Ref":
+        """The same folder, referred to for one of its files: where others change, what was made of this one stays."""
+        return Ref(path=self.path, digest=self.manifest()["files"][name]["sha256"])
+
     def manifest(self) -> dict[str, Any]:
         """What the stage wrote of itself: `files`, `digest`, `summary`, `seconds`, `peak_memory_bytes`."""
         return json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))

@@ -184,6 +184,15 @@ def test_another_k_redoes_neither_ingestion_nor_partition_nor_libraries(
     assert "train" in redone
 
 
+def test_another_partition_runs_the_tower_on_no_image(server: Server, finished: Path, tiny_folder: Path) -> None:
+    changes = ("partition.hospitals=2", "model.gradient_checkpointing=true", "evaluation.reliance=0")
+    assert run(server, finished, arguments(tiny_folder, *changes)).returncode == 0
+    states = server.task_states()
+    assert states["vision"] == "Cached"
+    assert {name for name in states if name.startswith("features")} == {"features hospital-1", "features hospital-2"}
+    assert len(list((finished / "artifacts/source/vision").iterdir())) == 1
+
+
 def test_hospitals_trained_together_have_folders_of_their_own(
     server: Server, finished: Path, tiny_folder: Path
 ) -> None:

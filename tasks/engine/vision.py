@@ -2,8 +2,9 @@
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import PIL.Image
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import save, save_file
 from tqdm import tqdm
 
 from tasks.engine.base import Base
@@ -19,6 +20,9 @@ from tasks.engine.families.family import Grid
 from tasks.records import Image
 
 FEATURES = "features.safetensors"
+
+Seen = tuple[str, torch.Tensor, Grid]
+"""An image's id, its features `(tokens, d)`, and its grid."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,13 @@ class Features:
 
     def to_bytes(self) -> bytes:
         """As one safetensors file."""
-        images = {image_id: [start, *self.grids[image_id]] for image_id, start in self.starts.items()}
-        # One entry of metadata only: safetensors writes several in an order that changes from call to call.
-        index = json.dumps({"merge": self.merge, "images": images})
-        return save({"rows": self.rows.cpu()}, {"index": index})
+        return save({"rows": self.rows.cpu()}, _metadata(self.starts, self.grids, self.merge))
+
+
+def _metadata(starts: Mapping[str, int], grids: Mapping[str, Grid], merge: int) -> dict[str, str]:
+    images = {image_id: [start, *grids[image_id]] for image_id, start in starts.items()}
+    # One entry only: safetensors writes several in an order that changes from call to call.
+    return {"index": json.dumps({"merge": merge, "images": images})}
 
 
 def load_features(path: Path) -> Features:
@@ -87,19 +94,46 @@ def gather_features(wanted: Mapping[str, tuple[Features, str]]) -> Features:
     return Features(rows, starts, grids, next(iter(wanted.values()))[0].merge)
 
 
-@torch.inference_mode()
-def encode_images(base: Base, images: Sequence[Image], batch_size: int = 32) -> Features:
-    """Run the frozen tower over images, each once."""
+def encode_images(base: Base, images: Iterable[Image], batch_size: int = 32) -> Features:
+    """Run the frozen tower over images, each once; all of their features are in memory."""
     starts: dict[str, int] = {}
     grids: dict[str, Grid] = {}
     pieces: list[torch.Tensor] = []
     total = 0
-    for batch in batches(images, batch_size):
-        for image, (piece, grid) in zip(batch, base.family.see(base.model, process(base, batch)), strict=True):
-            starts[image.id], grids[image.id] = total, grid
-            total += len(piece)
-            pieces.append(piece.cpu())
+    for image_id, piece, grid in see(base, images, batch_size):
+        starts[image_id], grids[image_id] = total, grid
+        total += len(piece)
+        pieces.append(piece)
     return Features(torch.cat(pieces), starts, grids, base.family.merge(base.config))
+
+
+@torch.inference_mode()
+def see(base: Base, images: Iterable[Image], batch_size: int = 32, total: int | None = None) -> Iterator[Seen]:
+    """The same, a batch of images in memory; `total` is their number, for the progress bar."""
+    for batch in batches(images, batch_size, total):
+        for image, (piece, grid) in zip(batch, base.family.see(base.model, process(base, batch)), strict=True):
+            yield image.id, piece.cpu(), grid
+
+
+def write_features(path: Path, seen: Iterable[Seen], merge: int) -> Features:
+    """Write features as `to_bytes` gives them, one image in memory at a time; returns them, memory-mapped.
+
+    `seen` tells each image's id, rows `(tokens, d)` and grid, one image at least.
+    """
+    beside = path.with_suffix(".rows")
+    starts: dict[str, int] = {}
+    grids: dict[str, Grid] = {}
+    total = 0
+    with beside.open("wb") as sink:
+        for image_id, piece, grid in seen:
+            starts[image_id], grids[image_id] = total, grid
+            total += len(piece)
+            sink.write(piece.contiguous().view(torch.uint8).numpy().tobytes())  # NumPy has no bfloat16
+    width, dtype = piece.shape[1], piece.dtype
+    rows = torch.from_file(str(beside), size=total * width, dtype=dtype).view(total, width)
+    save_file({"rows": rows}, path, _metadata(starts, grids, merge))
+    beside.unlink()
+    return load_features(path)
 
 
 def process(base: Base, images: Sequence[Image]) -> Any:
@@ -107,10 +141,11 @@ def process(base: Base, images: Sequence[Image]) -> Any:
     return base.image_processor(images=[to_rgb(image.data) for image in images], return_tensors="pt").to(base.device)
 
 
-def batches(images: Sequence[Image], batch_size: int) -> Iterator[Sequence[Image]]:
+def batches(images: Iterable[Image], batch_size: int, total: int | None = None) -> Iterator[list[Image]]:
     """The images, some at a time, with a progress bar."""
-    for start in tqdm(range(0, len(images), batch_size), desc="images", unit="batch", leave=False, disable=None):
-        yield images[start : start + batch_size]
+    waiting = iter(tqdm(images, desc="images", unit="image", total=total, leave=False, disable=None))
+    while batch := list(islice(waiting, batch_size)):
+        yield batch
 
 
 def to_rgb(data: bytes) -> PIL.Image.Image:

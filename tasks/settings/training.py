@@ -23,6 +23,14 @@ class ModelSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; `auto` takes CUDA where there is one. CUDA computes in bfloat16, CPU in float32."""
 
+    @property
+    def seeing(self) -> "ModelSettings":
+        """What an image's features follow from, so that studies that differ in the others share them.
+
+        The tower is never quantised, but the model that it is loaded with must fit the memory as it does elsewhere.
+        """
+        return self.model_copy(update={"gradient_checkpointing": False})
+
 
 class LoraSettings(Settings):
     """The adapter that is trained (PEFT LoRA)."""
