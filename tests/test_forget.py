@@ -143,7 +143,7 @@ def test_the_library_answers_as_one_built_without_the_patient(study: Path) -> No
     image, own = shown_patient(place)
     gone = {case.id for case in own}
     old = read_library(one(place, "library"), mapped=False)
-    ids, rows = old.entries.table["case_id"].to_pylist(), old.index.index.reconstruct_n(0, old.index.ntotal)
+    ids, rows = old.entries.table["case_id"].to_pylist(), old.index.main.index.reconstruct_n(0, len(old.index))
     forget(HOSPITAL, image)
     kept = [number for number, name in enumerate(ids) if name not in gone]
     library = read_library(one(place, "library"))

@@ -1,5 +1,6 @@
 """What a library knows of its cases beside their rows: number, case, image and patient, a few bytes of each."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from tasks.records import Case
 from tasks.retrieve.index import Numbers
@@ -73,15 +73,15 @@ class Named:
         ]
         keys = np.concatenate([*hashes, np.zeros(0, np.int64)])
         order = np.argsort(keys, kind="stable")
-        self.keys: NDArray[np.int64] = keys[order]
-        self.numbers: Numbers = numbers[order]
+        # Single numbers are read from these in a tenth of the time that an array takes.
+        self.keys, self.numbers = keys[order].data, numbers[order].data
 
     def of(self, name: str | None) -> list[int]:
         """The numbers that bear the name; none bear None."""
         if name is None:
             return []
-        first, end = self.keys.searchsorted((hash(name), hash(name) + 1))
-        return self.numbers[first:end].tolist()
+        key = hash(name)
+        return self.numbers[bisect_left(self.keys, key) : bisect_right(self.keys, key)].tolist()
 
 
 def make_entries(cases: Sequence[Case]) -> Entries:

@@ -1,7 +1,7 @@
-"""FAISS indexes of unit rows: which kind a library gets, the same bytes at every call, ordinary FAISS files."""
+"""A library's index of unit rows: searched, changed row by row, the same bytes at every build, ordinary FAISS files."""
 
-import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,122 +10,152 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.retrieve.encoder import Rows
+from tasks.retrieve.kinds import (
+    INVERTED,
+    choose_kind,
+    flat,
+    graph,
+    graph_of,
+    inverted_file,
+    is_large,
+    look_far_enough,
+    one_thread,
+    spread,
+)
 
 Numbers = NDArray[np.int64]
+Found = tuple[Rows, Numbers]
+"""Inner products and numbers of each query's nearest, `(n, count)`, nearest first; -1 is the number of none."""
 
-FLAT_UP_TO = 50_000
-"""Rows up to which `auto` compares them all."""
-CELL, MOST_CELLS = 256, 1024
-"""Rows in a cell of an inverted file, while there are no more cells than that."""
-DEVIATIONS = 3.9
-"""Range of an 8-bit code, in standard deviations: a wider one is coarser, a narrower one cuts more off."""
-LINKS = 32
-"""Of each row in the graph of HNSW."""
-ROOM = 800e6
-"""Bytes of float16 codes beyond which an inverted file keeps 8 bits a number: a million cases stay within 1 GB."""
+INDEX, FINE = "index.faiss", "fine.faiss"
 PLAIN: Any = faiss.SearchParameters
-INVERTED: Any = faiss.SearchParametersIVF
-"""Of one search; the stubs of FAISS know none of their fields."""
-ASKED, NEAREST = 256, 10
-"""Stored rows that are asked to find how far a search must look, and neighbours of each that are counted."""
-COMPLETE = 0.9995
-"""Share of the neighbours in the whole index that a search must find."""
+AGAIN, MORE = 2, 8
+"""Of so many times the rows wanted, and so many more, the finer codes are compared too."""
+BLOCK, SAMPLE = 65_536, 65_536
+"""Rows that are coded at a time, and rows that finer codes are trained on."""
 
 
-def choose_kind(kind: str, rows: int) -> str:
-    """`flat`, `ivf` or `hnsw`, for `auto` or one of these and a number of rows."""
-    if kind == "auto":
-        kind = "flat" if rows <= FLAT_UP_TO else "ivf"
-    return kind if rows else "flat"
+@dataclass(frozen=True)
+class Index:
+    """An inner-product index of unit rows under their numbers."""
+
+    main: Any
+    """What a search goes through: `IndexIDMap` of `IndexFlatIP` or of `IndexHNSWSQ`, or `IndexIVFScalarQuantizer`."""
+    fine: Any = None
+    """Where the inverted file has 8 bits a number: 4 more of what these leave, `IndexIDMap` of `IndexScalarQuantizer`.
+    FAISS's own `IndexRefine` does the like, but cannot take single rows out."""
+
+    @property
+    def kind(self) -> str:
+        """`flat`, `ivf` or `hnsw`."""
+        if graph_of(self.main) is not None:
+            return "hnsw"
+        return "flat" if faiss.try_extract_index_ivf(self.main) is None else "ivf"
+
+    def __len__(self) -> int:
+        return int(self.main.ntotal)
+
+    def search(self, rows: Rows, count: int) -> Found:
+        """The `count` nearest of each of the rows `(n, d)`."""
+        return self._finely(rows, count, lambda wanted: self.main.search(rows, wanted))
+
+    def search_all(self, row: Rows, count: int, hidden: Collection[int]) -> Found:
+        """The `count` nearest of one row `(1, d)` among all numbers but the hidden ones.
+
+        Every stored code is compared, however far a search looks otherwise. Fewer than `count` where no more are left.
+        """
+        barred = np.fromiter(hidden, np.int64, len(hidden))
+        cells, nodes = faiss.try_extract_index_ivf(self.main), graph_of(self.main)
+        if nodes is not None:
+            names = _names(self.main)
+            barred = np.flatnonzero(np.isin(names, barred))
+        selector = faiss.IDSelectorNot(faiss.IDSelectorBatch(barred))
+        if cells is not None:
+            every = INVERTED(sel=selector, nprobe=cells.nlist)
+            found = self._finely(row, count, lambda wanted: self.main.search(row, wanted, params=every))
+        elif nodes is not None:
+            near, places = nodes.storage.search(row, count, params=PLAIN(sel=selector))
+            found = near, np.where(places < 0, -1, names[places])
+        else:
+            found = self.main.search(row, count, params=PLAIN(sel=selector))
+        kept = found[1][0] >= 0
+        return found[0][:, kept], found[1][:, kept]
+
+    def _finely(self, rows: Rows, count: int, search: Callable[[int], Found]) -> Found:
+        """What a search finds, the nearest of it compared again by the finer codes where there are any."""
+        if self.fine is None:
+            return search(count)
+        near, numbers = search(AGAIN * count + MORE)
+        names = faiss.rev_swig_ptr(self.fine.id_map.data(), self.fine.ntotal)
+        for row, one, those in zip(rows, near, numbers, strict=True):
+            there = those >= 0
+            one[there] += self.fine.index.reconstruct_batch(np.searchsorted(names, those[there])) @ row
+        order = np.argsort(-near, axis=1, kind="stable")[:, :count]
+        return np.take_along_axis(near, order, 1), np.take_along_axis(numbers, order, 1)
+
+    def add(self, rows: Rows, numbers: Numbers) -> None:
+        """Add unit rows `(n, d)`, under numbers greater than all that it holds; it must be in memory."""
+        rows, numbers = np.ascontiguousarray(rows), np.asarray(numbers, np.int64)
+        with one_thread():
+            if self.fine is None:
+                self.main.add_with_ids(rows, numbers)
+                return
+            for start in range(0, len(rows), BLOCK):
+                part = slice(start, start + BLOCK)
+                codes = self.main.sa_encode(rows[part])
+                self.main.add_sa_codes(codes, numbers[part])
+                self.fine.add_with_ids(rows[part] - self.main.sa_decode(codes), numbers[part])
+
+    def without(self, numbers: Numbers) -> "Index":
+        """Less some numbers: nothing of their rows is left. It must be in memory, and is changed.
+
+        Flat indexes and inverted files drop them in place. The graph of HNSW cannot, and is built anew from its codes.
+        """
+        nodes = graph_of(self.main)
+        if nodes is None:
+            for index in (self.main, self.fine):
+                if index is not None:
+                    index.remove_ids(faiss.IDSelectorBatch(np.asarray(numbers, np.int64)))
+            return self
+        kept = _names(self.main)
+        places = np.flatnonzero(~np.isin(kept, numbers))
+        return build_index(nodes.storage.reconstruct_n(0, nodes.ntotal)[places], kept[places], "hnsw")
+
+    def write(self, folder: Path) -> None:
+        """Write ordinary FAISS files into a folder: `index.faiss`, and `fine.faiss` where there are finer codes."""
+        faiss.write_index(self.main, str(folder / INDEX))
+        if self.fine is not None:
+            faiss.write_index(self.fine, str(folder / FINE))
 
 
-def kind_of(index: faiss.Index) -> str:
-    """What an index is: `flat`, `ivf` or `hnsw`."""
-    if _graph(index) is not None:
-        return "hnsw"
-    return "flat" if faiss.try_extract_index_ivf(index) is None else "ivf"
-
-
-def build_index(rows: Rows, numbers: Numbers, kind: str = "auto") -> faiss.Index:
-    """An inner-product index of unit rows `(n, d)` under their numbers `(n,)`; on one thread, so always the same.
+def build_index(rows: Rows, numbers: Numbers, kind: str = "auto") -> Index:
+    """An index of unit rows `(n, d)` under their rising numbers `(n,)`; on one thread, so always the same.
 
     Args:
         rows: what is stored.
         numbers: what a search returns for them, distinct.
-        kind: `flat` compares all rows; `ivf` those of the nearest cells, as codes of what is left after the cell's
-            centre (Jegou et al., 2011, with one code a number); `hnsw` walks a graph of them (Malkov and
-            Yashunin, 2018) in float16; `auto` is flat up to 50,000 rows, and ivf above.
+        kind: `flat`, `ivf` or `hnsw`; `auto` is flat up to 50,000 rows, and ivf above. See `kinds` for what each is.
 
     How many cells or nodes a search looks at is found by asking stored rows, so that it finds what it would among all.
     """
-    kind, width = choose_kind(kind, len(rows)), rows.shape[1]
-    index: Any
-    if kind == "flat":
-        index = faiss.IndexIDMap(faiss.IndexFlatIP(width))
-    elif kind == "hnsw":
-        codes: Any = faiss.ScalarQuantizer.QT_fp16
-        index = faiss.IndexIDMap(faiss.IndexHNSWSQ(width, codes, LINKS, faiss.METRIC_INNER_PRODUCT))
+    kind = choose_kind(kind, len(rows))
+    if kind == "ivf":
+        main = inverted_file(rows)
+        index = Index(main, _finer_codes(main, rows) if is_large(rows) else None)
     else:
-        index = _inverted_file(rows)
-    with _one_thread():
-        index.train(rows)
-    add_rows(index, rows, numbers)
-    if kind != "flat" and len(rows):
-        _look_far_enough(index, rows[_spread(len(rows), ASKED)])
+        index = Index((graph if kind == "hnsw" else flat)(rows.shape[1]))
+    index.add(rows, numbers)
+    look_far_enough(index.main, rows)
     return index
 
 
-def add_rows(index: faiss.Index, rows: Rows, numbers: Numbers) -> None:
-    """Add unit rows `(n, d)` to an index that is in memory, under numbers that it does not hold yet."""
-    with _one_thread():
-        index.add_with_ids(np.ascontiguousarray(rows), np.asarray(numbers, np.int64))
+def read_index(folder: Path, mapped: bool = True) -> Index:
+    """An index that `write` wrote; `mapped` leaves its codes on disk until they are looked at."""
+    fine = folder / FINE
+    return Index(_read(folder / INDEX, mapped), _read(fine, mapped) if fine.is_file() else None)
 
 
-def without_numbers(index: faiss.Index, numbers: Numbers) -> faiss.Index:
-    """An index in memory less some numbers: nothing of their rows is left in it.
-
-    Flat indexes and inverted files drop them in place. The graph of HNSW cannot, and is built anew from its codes.
-    """
-    graph = _graph(index)
-    if graph is None:
-        index.remove_ids(faiss.IDSelectorBatch(np.asarray(numbers, np.int64)))
-        return index
-    kept = _names(index)
-    places = np.flatnonzero(~np.isin(kept, numbers))
-    rows = graph.storage.reconstruct_n(0, graph.ntotal)[places]
-    return build_index(rows, kept[places], "hnsw")
-
-
-def nearest_of_all(index: faiss.Index, row: Rows, count: int, hidden: Collection[int]) -> tuple[Rows, Numbers]:
-    """The `count` nearest of one row `(1, d)` among all numbers but the hidden ones: inner products and numbers.
-
-    Every stored code is compared, however far a search looks otherwise. Fewer than `count` where no more are left.
-    """
-    barred = np.fromiter(hidden, np.int64, len(hidden))
-    cells = faiss.try_extract_index_ivf(index)
-    graph = _graph(index)
-    if graph is not None:
-        names = _names(index)
-        barred = np.flatnonzero(np.isin(names, barred))
-    selector = faiss.IDSelectorNot(faiss.IDSelectorBatch(barred))
-    if cells is not None:
-        found = index.search(row, count, params=INVERTED(sel=selector, nprobe=cells.nlist))
-    elif graph is not None:
-        near, places = graph.storage.search(row, count, params=PLAIN(sel=selector))
-        found = near, np.where(places < 0, -1, names[places])
-    else:
-        found = index.search(row, count, params=PLAIN(sel=selector))
-    kept = found[1][0] >= 0
-    return found[0][0][kept], found[1][0][kept]
-
-
-def save_index(index: faiss.Index, path: Path) -> None:
-    """Write an ordinary FAISS file."""
-    faiss.write_index(index, str(path))
-
-
-def read_index(path: Path, mapped: bool = True) -> faiss.Index:
-    """An index of an ordinary FAISS file; `mapped` leaves its codes on disk until they are looked at."""
+def _read(path: Path, mapped: bool) -> faiss.Index:
     if not mapped:
         return faiss.read_index(str(path))
     with path.open("rb") as file:
@@ -133,60 +163,15 @@ def read_index(path: Path, mapped: bool = True) -> faiss.Index:
     return faiss.read_index(str(path), faiss.IO_FLAG_MMAP if inverted else faiss.IO_FLAG_MMAP_IFC)
 
 
-def _inverted_file(rows: Rows) -> faiss.IndexIVFScalarQuantizer:
-    width, cells = rows.shape[1], min(MOST_CELLS, len(rows) // CELL + 1)
-    quantizer = faiss.IndexFlatIP(width)
-    codes = faiss.ScalarQuantizer.QT_fp16 if 2 * rows.size <= ROOM else faiss.ScalarQuantizer.QT_8bit
-    index = faiss.IndexIVFScalarQuantizer(quantizer, width, cells, codes, faiss.METRIC_INNER_PRODUCT)
-    index.sq.rangestat, index.sq.rangestat_arg = faiss.ScalarQuantizer.RS_meanstd, DEVIATIONS
-    index.cp.max_points_per_centroid, index.cp.niter = 64, 10  # the training looks at a share of the rows
-    index.cp.min_points_per_centroid = 1  # no warning where there are few
-    return index
-
-
-def _look_far_enough(index: faiss.Index, asked: Rows) -> None:
-    """Set the cells or nodes of a search to the fewest, by doubling, that find COMPLETE of the nearest of all."""
-    graph, cells = _graph(index), faiss.try_extract_index_ivf(index)
-    target: Any = graph.hnsw if graph is not None else cells
-    name, look, most = ("efSearch", 16, 2048) if graph is not None else ("nprobe", 1, int(target.nlist))
-    with _one_thread():
-        if graph is not None:
-            wide = graph.storage.search(asked, NEAREST + 1)[0]
-        else:
-            wide = index.search(asked, NEAREST + 1, params=INVERTED(nprobe=most))[0]
-        # Rows as near as the last of them count as found, whichever these are; the asked row itself does not count.
-        bound = wide[:, -1:] - 1e-6
-        there = (wide >= bound).sum() - len(asked)
-        while True:
-            setattr(target, name, min(look, most))
-            found = (index.search(asked, NEAREST + 1)[0] >= bound).sum() - len(asked)
-            if found >= COMPLETE * there or look >= most:
-                return
-            look *= 2
+def _finer_codes(main: Any, rows: Rows) -> faiss.Index:
+    """Codes of what the 8-bit codes of `main` leave of rows, trained on some of them, empty."""
+    codes = faiss.IndexScalarQuantizer(rows.shape[1], faiss.ScalarQuantizer.QT_4bit, faiss.METRIC_INNER_PRODUCT)
+    some = rows[spread(len(rows), SAMPLE)]
+    with one_thread():
+        codes.train(some - main.sa_decode(main.sa_encode(some)))
+    return faiss.IndexIDMap(codes)
 
 
 def _names(index: Any) -> Numbers:
     """The numbers of an index that keeps them apart, by place."""
     return faiss.vector_to_array(index.id_map)
-
-
-def _graph(index: faiss.Index) -> Any:
-    """The HNSW index within, None where there is none."""
-    inner = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexIDMap) else index
-    return inner if isinstance(inner, faiss.IndexHNSW) else None
-
-
-def _spread(rows: int, count: int) -> NDArray[np.intp]:
-    """At most `count` places, evenly among the rows."""
-    return np.unique(np.linspace(0, rows - 1, min(rows, count)).astype(np.intp))
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """FAISS adds rows in an order that depends on its threads."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)

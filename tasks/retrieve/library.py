@@ -5,23 +5,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import faiss
 import numpy as np
 
 from tasks.records import Case, ImagePair, Neighbour
 from tasks.retrieve.encoder import Rows
 from tasks.retrieve.entries import Entries, make_entries, read_entries
-from tasks.retrieve.index import (
-    add_rows,
-    build_index,
-    kind_of,
-    nearest_of_all,
-    read_index,
-    save_index,
-    without_numbers,
-)
+from tasks.retrieve.index import Index, build_index, read_index
 
-INDEX, ENTRIES, RULES = "index.faiss", "entries.parquet", "library.json"
+ENTRIES, RULES = "entries.parquet", "library.json"
 BEYOND = 256
 """Most neighbours that all queries are searched for beyond what is wanted; those that need more are searched alone."""
 
@@ -30,7 +21,7 @@ BEYOND = 256
 class Library:
     """An index, its cases, and what is never returned: cases of the query's image, its copies and its patient."""
 
-    index: faiss.Index
+    index: Index
     entries: Entries
     hide_patient: bool = True
     """Whether cases of the query's own patient are left out."""
@@ -40,7 +31,7 @@ class Library:
     @property
     def kind(self) -> str:
         """`flat`, `ivf` or `hnsw`."""
-        return kind_of(self.index)
+        return self.index.kind
 
     def hidden(self, case: Case) -> set[int]:
         """The numbers that this case may not be shown."""
@@ -67,19 +58,18 @@ class Library:
         if not (depth and held and len(rows)):
             return [([], []) for _ in cases]
         barred = [self.hidden(case) for case in cases]
-        wanted = min(depth + min(max(map(len, barred)), BEYOND), held)
-        similarities, numbers = self.index.search(rows, wanted)
+        most = max(map(len, barred))
+        similarities, numbers = self.index.search(rows, min(depth + min(most, BEYOND), held))
         found = []
         for place, (near, those, hidden) in enumerate(
             zip(similarities.tolist(), numbers.tolist(), barred, strict=True)
         ):
-            if hidden or those[-1] < 0:
+            if those[-1] < 0 or not hidden.isdisjoint(those):
                 kept = [each for each, number in enumerate(those) if number >= 0 and number not in hidden]
                 near, those = [near[each] for each in kept], [those[each] for each in kept]
             if len(those) < min(depth, held - len(hidden)):  # too many hidden ones among them, or too few looked at
-                near, those = (
-                    each.tolist() for each in nearest_of_all(self.index, rows[place : place + 1], depth, hidden)
-                )
+                some, numbered = self.index.search_all(rows[place : place + 1], depth, hidden)
+                near, those = some[0].tolist(), numbered[0].tolist()
             found.append((near[:depth], those[:depth]))
         return found
 
@@ -104,18 +94,18 @@ class Library:
         if len(self.entries.numbers_of([case.id for case in cases])):
             raise ValueError("Expected new cases, found one that is in the library.")
         entries = self.entries.and_cases(cases)
-        add_rows(self.index, rows, entries.numbers[len(self.entries) :])
+        self.index.add(rows, entries.numbers[len(self.entries) :])
         return Library(self.index, entries, self.hide_patient, self.copies)
 
     def removed(self, case_ids: Collection[str]) -> "Library":
         """Without some cases, as far as it holds them; the index, which must be in memory, is changed."""
         numbers = self.entries.numbers_of(case_ids)
-        index = without_numbers(self.index, numbers) if len(numbers) else self.index
+        index = self.index.without(numbers) if len(numbers) else self.index
         return Library(index, self.entries.without(numbers), self.hide_patient, self.copies)
 
     def write(self, folder: Path) -> None:
-        """Write `index.faiss`, `entries.parquet` and `library.json` into a folder."""
-        save_index(self.index, folder / INDEX)
+        """Write the index, `entries.parquet` and `library.json` into a folder."""
+        self.index.write(folder)
         self.entries.write(folder / ENTRIES)
         copies = {image: sorted(others) for image, others in sorted(self.copies.items())}
         rules = json.dumps({"hide_patient": self.hide_patient, "copies": copies}, indent=2, ensure_ascii=False)
@@ -141,8 +131,7 @@ def build_library(
 def read_library(folder: Path, mapped: bool = True) -> Library:
     """A library that `write` wrote; not `mapped`, it may be changed."""
     rules = json.loads((folder / RULES).read_text(encoding="utf-8"))
-    index = read_index(folder / INDEX, mapped)
-    return Library(index, read_entries(folder / ENTRIES), rules["hide_patient"], rules["copies"])
+    return Library(read_index(folder, mapped), read_entries(folder / ENTRIES), rules["hide_patient"], rules["copies"])
 
 
 def copies_by_image(pairs: Iterable[ImagePair], hide: str) -> dict[str, set[str]]:
