@@ -64,7 +64,7 @@ def build(size: int) -> tuple[dict[str, object], np.ndarray]:
         library.write(folder.path)
     told: dict[str, object] = {"index": library.kind, "build_s": seconds}
     told["bytes_per_case"] = sum(path.stat().st_size for path in folder.ref.folder.iterdir()) / size
-    cells = faiss.try_extract_index_ivf(library.index)
+    cells = faiss.try_extract_index_ivf(library.index.main)
     if cells is not None:
         told["cells"], told["cells_searched"] = cells.nlist, cells.nprobe
     exact = faiss.IndexFlatIP(WIDTH)
@@ -91,7 +91,7 @@ def batched(library: Library, rows: Rows, cases: list[Case]) -> dict[str, object
     """Questions by second, 64 at once, and the seconds of FAISS alone as a share."""
     ways: dict[str, Callable[[], object]] = {
         "ours": lambda: library.nearest(rows, cases, DEPTH),
-        "faiss": lambda: library.index.search(rows, DEPTH + 1),
+        "faiss": lambda: library.index.main.search(rows, DEPTH + 1),
         "with names": lambda: library.search(rows, cases, DEPTH),
     }
     seconds = {name: float(np.median(each)) for name, each in in_turn(ways, 15).items()}
@@ -116,7 +116,7 @@ def single(library: Library, rows: Rows, cases: list[Case]) -> dict[str, object]
         return library.nearest(rows[part], cases[part], DEPTH)
 
     def bare() -> object:
-        return library.index.search(rows[next_of("faiss")], DEPTH + 1)
+        return library.index.main.search(rows[next_of("faiss")], DEPTH + 1)
 
     seconds = in_turn({"ours": ours, "faiss": bare}, SINGLE)
     p50, p99 = (float(np.percentile(seconds["ours"], each)) for each in (50, 99))
