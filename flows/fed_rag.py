@@ -93,7 +93,7 @@ def fed_rag(study: Study = Study()) -> str:
     ]
     kept = own | {"predictions": answered, "scores": scored, "adapter": adapters}
     kept |= {name: refs for name, refs in (("reliance", relied), ("calibration", held_out)) if refs}
-    run = write_run(study, kept, rounds, scored, made, counted, withheld)
+    run = write_run(study, model, kept, rounds, scored, made, counted, withheld)
     page, *_ = write_pages(run)
     results = f"{(run / 'results.md').read_text(encoding='utf-8')}\nWith plots: `{page}`\n"
     create_markdown_artifact(markdown=results, key="results", description="Scores, beside what needs no model")

@@ -20,6 +20,7 @@ from tasks.store import ROOT, Ref, derived_seed, peak_memory, writing
 
 def write_run(
     study: Study,
+    model: str,
     own: Mapping[str, Sequence[Any]],
     rounds: Sequence[Mapping[str, Any]],
     scored: Sequence[Ref],
@@ -31,6 +32,7 @@ def write_run(
 
     Args:
         study: its settings.
+        model: what tells the base's content, a folder's digest or a hub model's commit.
         own: the hospitals, and the references of what each holds, by name; its final `adapter` among them.
         rounds: one row a round.
         scored: what each hospital shared of its scores.
@@ -51,6 +53,7 @@ def write_run(
             "abstention": _abstention(withheld, study),
             "details": details(_outcomes(scored), study.seed),
             "reliance": reliance_table(study.configuration, [_scores(ref) for ref in counted]),
+            "model": {"name": study.model.name, "revision": study.model.revision, "content": model},
             "settings": settings,
             "dataset": source["summary"],
             "partition": {name: value for name, value in dealt["summary"].items() if name != "split"},

@@ -13,11 +13,12 @@ from safetensors.torch import load_file, save_file
 from transformers import BlipConfig, BlipForConditionalGeneration, Qwen2Config, Qwen2ForCausalLM
 
 from tasks.engine.base import Base, load_base
-from tasks.engine.identity import identify
+from tasks.engine.identity import identify, resolve
 from tasks.engine.vision import Features, encode_images
 from tasks.errors import StudyError
 
 WEIGHTS = "model.safetensors"
+LOST = "its tokenizer unusable (words or an image's placeholder get lost in it or in its chat template)"
 
 
 @pytest.fixture
@@ -113,15 +114,16 @@ def remove(name: str) -> Callable[[Path], None]:
         (leave_a_pointer, "header too large"),
         (remove_weights, "no file named model.safetensors"),
         (pickle_weights, "no file named model.safetensors"),
-        (lose_a_layer, "its weights lack model.language_model.layers.1."),
-        (widen_the_config, "ignore_mismatched_sizes"),
+        (lose_a_layer, "its weights unusable (they lack model.language_model.layers.1."),
+        (widen_the_config, "its weights unusable (model.language_model.layers.0.mlp.down_proj.weight is (64, "),
         (deepen_the_config, "Class validation error"),
         (write("config.json", "{"), "not a valid JSON file"),
         (name_another_type, "does not recognize this architecture"),
-        (remove_tokenizer, "chat template"),
-        (remove("tokenizer.json"), "tokenizer or chat template is incomplete"),
+        (remove_tokenizer, "does not appear to have a file named tokenizer_config.json"),
+        (remove("tokenizer_config.json"), "does not appear to have a file named tokenizer_config.json"),
+        (remove("tokenizer.json"), LOST),
         (remove("chat_template.jinja"), "chat_template is not set"),
-        (write("chat_template.jinja", "{{ messages[0]['role'] }}"), "tokenizer or chat template is incomplete"),
+        (write("chat_template.jinja", "{{ messages[0]['role'] }}"), LOST),
         (write("tokenizer.json", '{"added_tokens": []}'), "Model missing"),
         (write("tokenizer.json", "[]"), "cannot be interpreted"),
         (remove("preprocessor_config.json"), "Can't load image processor"),
@@ -192,6 +194,29 @@ def test_an_unknown_name(name: str) -> None:
     with pytest.raises(StudyError, match=r"which is no folder and could not be had .*HF_HUB_OFFLINE is set") as error:
         identify(name, None)
     assert repr(name) in sentence(error)
+
+
+@pytest.mark.parametrize("name", ["embedded", "qwen2-vl-2b", "llama-clip"])
+def test_a_folder_named_like_a_preset_is_told_from_it(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    preset = resolve(name)  # a folder that holds no model is not in the way
+    shutil.copytree(tiny_folder, tmp_path / name, dirs_exist_ok=True)
+    message = f"found '{name}', which is short for {preset} and a folder here: set it to ./{name} for the folder"
+    for refuse in (identify, load_base):
+        with pytest.raises(StudyError) as error:
+            refuse(name, None)
+        assert message in sentence(error)
+    assert identify(f"./{name}", None) == identify(str(tiny_folder), None)
+    assert load_base(f"./{name}", device="cpu").model.name_or_path == f"./{name}"
+
+
+def test_a_folder_has_no_other_revision(tiny_folder: Path) -> None:
+    with pytest.raises(StudyError, match=r"^Expected no model.revision for .* found 'main' for .*: leave it") as error:
+        identify(str(tiny_folder), "main")
+    sentence(error)
 
 
 def test_identity_of_a_folder(folder: Path) -> None:

@@ -118,7 +118,9 @@ def test_results_hold_both_by_option(settings: dict[str, Any], features: Feature
     assert len({row.case for row in mine}) == len(mine) == 4
     assert all(0 <= row.confidence <= 1 for row in mine)
     assert {row.confidence for row in shared if row.configuration == "majority"} == {None}
-    about: dict[str, Any] = dict.fromkeys(("settings", "dataset", "partition", "timings_s", "peak_memory_bytes"))
+    about: dict[str, Any] = dict.fromkeys(
+        ("model", "settings", "dataset", "partition", "timings_s", "peak_memory_bytes")
+    )
     about["details"] = details(shared, 0)
     results = assemble([told], [], about | {"run": "r", "split": {"disjoint": "none"}})
     everything = results["configurations"]["fed"]
@@ -139,7 +141,9 @@ def test_without_options_nothing_is_said_of_them(settings: dict[str, Any], featu
     scored = score_hospital.fn(hospital="north", cases=own["cases"], predictions=refs)
     told = json.loads((scored.folder / "scores.json").read_text())
     assert set(told["tallies"]) == {"fed"}
-    about: dict[str, Any] = dict.fromkeys(("settings", "dataset", "partition", "timings_s", "peak_memory_bytes"))
+    about: dict[str, Any] = dict.fromkeys(
+        ("model", "settings", "dataset", "partition", "timings_s", "peak_memory_bytes")
+    )
     about["details"] = details([], 0)
     results = assemble([told], [], about | {"run": "r", "split": {"disjoint": "none"}})
     assert results["configurations"]["fed"]["choice"] == {"n": 0, "accuracy": None}
@@ -164,7 +168,9 @@ def test_held_out_cases_calibrate_what_is_withheld(settings: dict[str, Any], fea
         found = abstention([shared], coverage, seed=0)
         given = sum((row.confidence or 0) >= threshold for row in answers(told).values())
         assert found["coverage"]["value"] == pytest.approx(given / 4)
-    about: dict[str, Any] = dict.fromkeys(("settings", "dataset", "partition", "timings_s", "peak_memory_bytes"))
+    about: dict[str, Any] = dict.fromkeys(
+        ("model", "settings", "dataset", "partition", "timings_s", "peak_memory_bytes")
+    )
     about["details"] = details([], 0)
     about |= {"abstention": found, "run": "r", "split": {"disjoint": "none"}}
     assert "Answers withheld" in markdown(assemble([], [], about))

@@ -20,6 +20,8 @@ from dicom_samples import CANARY, dicom
 from ingest_samples import picture, write_bytes
 from test_ingest_choices import omni_row, write_omni
 
+from tasks.engine.identity import identify
+
 COMMAND = Path(sys.executable).with_name("fed-rag")
 PREFECT = Path(sys.executable).with_name("prefect")
 
@@ -129,8 +131,11 @@ def finished(first_run: Path) -> Path:
     return first_run.parents[2]
 
 
-def test_a_study_leaves_results_of_the_documented_shape(first_run: Path, finished: Path) -> None:
+def test_a_study_leaves_results_of_the_documented_shape(first_run: Path, finished: Path, tiny_folder: Path) -> None:
     results = json.loads((first_run / "results.json").read_text())
+    base = {"name": str(tiny_folder), "revision": None}
+    assert results["model"] == base | {"content": identify(str(tiny_folder), None)}
+    assert base.items() <= json.loads((first_run / "settings.json").read_text())["model"].items()
     assert set(results["configurations"]) == {"fed+rag"}
     assert set(results["baselines"]) == {"base", "majority", "question_only", "copy_nearest"}
     everything = results["configurations"]["fed+rag"]

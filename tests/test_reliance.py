@@ -171,7 +171,9 @@ def test_the_stage_answers_every_alteration(settings: dict[str, Any], features: 
     shared = json.loads((scored.folder / "scores.json").read_text())
     told = reliance_table("fed+rag", [shared])
     assert told["fed+rag"]["n"] == 3
-    about: dict[str, Any] = dict.fromkeys(("settings", "dataset", "partition", "timings_s", "peak_memory_bytes"))
+    about: dict[str, Any] = dict.fromkeys(
+        ("model", "settings", "dataset", "partition", "timings_s", "peak_memory_bytes")
+    )
     about["details"] = details([], 0)
     results = assemble([shared], [], about | {"run": "r", "split": {"disjoint": "none"}, "reliance": told})
     assert "relies on" in markdown(results)

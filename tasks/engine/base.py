@@ -1,5 +1,8 @@
 """The frozen base: an ordinary Hugging Face vision-language model, from a local folder or the hub."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +16,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.hub import cached_file
 
 from tasks.engine.families.family import Family
 from tasks.engine.families.registry import family_of, refuse_foreign
@@ -84,18 +88,10 @@ def load_base(
     is_quantised = quantisation == "nf4"
     if is_quantised:
         need_bitsandbytes()
-    try:
+    with _whole(place, "config.json"):
         check_memory(config, dtype, device, place, is_quantised)
-        kept_as = {"quantization_config": four_bits(config, dtype), "device_map": {"": device}} if is_quantised else {}
-        tokenizer, image_processor, model = _load(place, revision, family, config, dtype=dtype, **kept_as)
-    except StudyError:
-        raise
-    except (MemoryError, torch.OutOfMemoryError):
-        raise StudyError(f"Too little memory to load {place}: free some, or choose a smaller model.") from None
-    except OURS:
-        raise
-    except Exception as error:  # tokenizers raises plain Exception, safetensors and huggingface_hub their own kinds
-        raise StudyError(_reason(place, error)) from None
+    kept_as = {"quantization_config": four_bits(config, dtype), "device_map": {"": device}} if is_quantised else {}
+    tokenizer, image_processor, model = _load(place, revision, family, config, dtype=dtype, **kept_as)
     if max_pixels is not None:
         family.limit(config, image_processor, max_pixels)
     model.requires_grad_(False).eval()
@@ -122,38 +118,43 @@ def compute_again(model: Any) -> None:
 
 def _config(place: str, revision: str | None) -> Any:
     """The model's configuration; StudyError where there is none that transformers reads."""
-    try:
+    with _whole(place, "config.json"):
         kind = PreTrainedConfig.get_config_dict(place, revision=revision)[0].get("model_type", "")
         refuse_foreign(kind, place)
         return AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
-    except (StudyError, *OURS):
-        raise
-    except Exception as error:
-        raise StudyError(_reason(place, error)) from None
 
 
 def _load(place: str, revision: str | None, family: Family, config: Any, **weights: Any) -> tuple[Any, Any, Any]:
-    """Tokenizer, image processor and model; raises where one of them is incomplete.
+    """Tokenizer, image processor and model; StudyError where one of them is incomplete.
 
     `weights` says what they are kept as: `dtype`, `quantization_config`.
     """
     # Unless refused, a model that brings its own code asks at the terminal whether to run it.
     source: dict[str, Any] = {"pretrained_model_name_or_path": place, "revision": revision, "trust_remote_code": False}
-    tokenizer = AutoTokenizer.from_pretrained(**source)
-    _try_tokenizer(tokenizer, family, config)
+    with _whole(place, "tokenizer"):
+        # Without this file other tokens than the model's would begin and end a turn, or none.
+        cached_file(place, "tokenizer_config.json", revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+        _try_tokenizer(tokenizer, family, config)
     if tokenizer.pad_token is None:  # any token will do, where the mask is 0
         tokenizer.pad_token = tokenizer.eos_token
-    image_processor = AutoImageProcessor.from_pretrained(**source)
-    loaded: Any = AutoModelForImageTextToText.from_pretrained(
-        **source,
-        **weights,
-        use_safetensors=True,
-        output_loading_info=True,
-    )
-    model, report = loaded
-    # Transformers fills gaps with random weights and says so in passing.
-    if report["missing_keys"]:
-        raise ValueError(f"its weights lack {min(report['missing_keys'])}")
+    with _whole(place, "image processor"):
+        image_processor = AutoImageProcessor.from_pretrained(**source)
+    with _whole(place, "weights"):
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            **source,
+            **weights,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they are told below
+        )
+        model, report = loaded
+        # Transformers fills gaps with random weights and says so in passing.
+        if report["missing_keys"]:
+            raise ValueError(f"they lack {min(report['missing_keys'])}")
+        if report["mismatched_keys"]:
+            name, found, expected = min(report["mismatched_keys"])
+            raise ValueError(f"{name} is {tuple(found)}, and {tuple(expected)} by config.json")
     # A folder's own habits (temperature, repetition penalty) have no place in a greedy answer.
     model.generation_config = GenerationConfig()
     return tokenizer, image_processor, model
@@ -165,12 +166,23 @@ def _try_tokenizer(tokenizer: Any, family: Family, config: Any) -> None:
     text = family.text(tokenizer, config, [{"role": "user", "content": content}])
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if ids.count(config.image_token_id) != 1 or "lung" not in tokenizer.decode(ids):
-        raise ValueError("its tokenizer or chat template is incomplete")
+        raise ValueError("words or an image's placeholder get lost in it or in its chat template")
 
 
-def _reason(place: str, error: Exception) -> str:
-    first = str(error).strip().split("\n")[0]
-    return (
-        f"Expected a whole vision-language model in {place} (config.json, safetensors, tokenizer, "
-        f"preprocessor_config.json), found one that does not load ({first}): download it again."
-    )
+@contextmanager
+def _whole(place: str, part: str) -> Iterator[None]:
+    """Raise StudyError where a part of a model does not load, or does not fit the memory."""
+    try:
+        yield
+    except StudyError:
+        raise
+    except (MemoryError, torch.OutOfMemoryError):
+        raise StudyError(f"Too little memory to load {place}: free some, or choose a smaller model.") from None
+    except OURS:
+        raise
+    except Exception as error:  # tokenizers raises plain Exception, safetensors and huggingface_hub their own kinds
+        first = re.split(r"[.!?:]?\s*\n|[.!?] ", str(error).strip())[0].rstrip(".!?: ")
+        raise StudyError(
+            f"Expected a whole vision-language model in {place} (config.json, safetensors, tokenizer, "
+            f"preprocessor_config.json), found its {part} unusable ({first}): download it again."
+        ) from None

@@ -38,7 +38,7 @@ def assemble(
     Args:
         shared: each hospital's `scores.json`.
         rounds: one row a round, in order.
-        about: what is known of the run itself: `run`, `settings`, `dataset`, `partition`, `split`,
+        about: what is known of the run itself: `run`, `model`, `settings`, `dataset`, `partition`, `split`,
             `timings_s`, `peak_memory_bytes`, `details`; `reliance` where it was measured, `abstention` where answers
             are withheld.
     """
@@ -56,6 +56,7 @@ def assemble(
         "partition": about["partition"],
         "split": about["split"],
         "definitions": {"bleu": bleu_signatures(), "test_cases": "every test case once, at its own hospital"},
+        "model": about["model"],
         "settings": about["settings"],
         "timings_s": about["timings_s"],
         "peak_memory_bytes": about["peak_memory_bytes"],
