@@ -81,7 +81,14 @@ def peak_of_round(folder: str, hospitals: list[Hospital]) -> tuple[float, float]
     os.chdir(folder)
     adapter = initial_adapter.fn(model=MODEL, lora=LORA, content="", seed=SEED)
     loaded = peak_memory() / 2**20
-    common = {"model": MODEL, "lora": LORA, "federation": FEDERATION, "k": RETRIEVAL.k, "round_number": 1, "seed": SEED}
+    common = {
+        "model": MODEL,
+        "lora": LORA,
+        "federation": FEDERATION,
+        "shown": RETRIEVAL.shown,
+        "round_number": 1,
+        "seed": SEED,
+    }
     named = {f"{number}": each | common for number, each in enumerate(hospitals)}
     updates = [train_hospital.fn(hospital=name, adapter=adapter, **given) for name, given in named.items()]
     mean = average.fn(updates=updates, round_number=1)
