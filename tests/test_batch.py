@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from engine_samples import CASES, case, chat_text, logits, prompts_with_neighbours
+from family_samples import every_family
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
@@ -213,6 +215,25 @@ def test_prompts_seen_before_are_tokenised_the_same(
     larger = {name: (time, 2 * height, width) for name, (time, height, width) in features.grids.items()}
     (other,) = encode(tiny_base, Features(features.rows, features.starts, larger, features.merge), prompts[:1])
     assert len(other) > len(expected[0])
+
+
+@every_family
+def test_a_prompt_is_tokenised_once(tiny_base: Base, features: Features, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = prompts_with_neighbours()
+    cut: list[str] = []
+    plain = batch._token_ids
+
+    def noting(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+        cut.extend(texts)
+        return plain(tokenizer, texts)
+
+    monkeypatch.setattr(batch, "_token_ids", noting)
+    first = encode(tiny_base, features, prompts[:5])
+    assert len(cut) == 2 * 5  # conversation and answer
+    assert encode(tiny_base, features, prompts)[:5] == first
+    assert len(cut) == 2 * len(prompts)
+    assert encode(tiny_base, features, prompts) == encode(replace(tiny_base, tokenised={}), features, prompts)
+    assert len(cut) == 4 * len(prompts)  # the other base had seen none
 
 
 def test_an_empty_answer_is_only_its_end(tiny_base: Base, features: Features) -> None:

@@ -1,6 +1,7 @@
 """The tower runs once an image: whatever else a study changes, and however images are dealt out to hospitals."""
 
 import gc
+import shutil
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ from tasks.engine.base import load_base
 from tasks.engine.families.qwen_vl import QwenVL
 from tasks.engine.step import see_images, take_features
 from tasks.engine.vision import FEATURES, Features, encode_images, load_features, write_features
+from tasks.errors import StudyError
 from tasks.partition.step import partition, take_cases
 from tasks.records import Case, Finding, Image, write_table
 from tasks.settings import ModelSettings, PartitionSettings
@@ -99,6 +101,15 @@ def test_a_hospital_whose_data_was_never_elsewhere_runs_the_tower_itself(
     for features in dealt:
         for name in features.starts:
             torch.testing.assert_close(features.of(name), whole.of(name), rtol=0, atol=1e-5)
+
+
+def test_a_model_that_is_not_whole_leaves_nothing(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-1000])
+    sees = {"model": ModelSettings(name=str(folder), device="cpu"), "content": "broken"}
+    with pytest.raises(StudyError, match="its weights unusable"):
+        see_images.fn(images=dataset("0").only("images.parquet"), **sees)
+    assert not list(Path("artifacts/source/vision").iterdir())
 
 
 def test_features_are_looked_up_by_images_and_model() -> None:
