@@ -46,6 +46,7 @@ def results() -> dict[str, Any]:
     holds = {"images": 2, "test_closed": 2, "test_open": 1, "train_closed": 5, "train_open": 4}
     about = {
         "run": "20260101-000000-00000001",
+        "model": {"name": "embedded", "revision": None, "content": "0a1b2c"},
         "settings": Study().model_dump(mode="json"),
         "dataset": {"dataset": {"phantom": 24}, "images": 4, "rejected": 0},
         "partition": {"scheme": "site", "hospitals": [{"hospital": each["hospital"], **holds} for each in shared]},
@@ -179,6 +180,7 @@ def test_a_plot_of_the_same_figures_is_the_same(results: dict[str, Any]) -> None
 def test_the_card_is_told_from_the_document(results: dict[str, Any]) -> None:
     card = model_card(results, tables(results), "as published")
     assert "LoRA, r=16, alpha=32, on q_proj, v_proj" in card
+    assert "Base: `embedded`, content `0a1b2c`, frozen" in card
     assert "same image: 3 of 6" in card
     assert "| hospital-2 | 2 | 9 | 3 |" in card
     for line in re.findall(r"^\|.*\|$", card, flags=re.MULTILINE):
