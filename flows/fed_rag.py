@@ -61,7 +61,7 @@ def fed_rag(study: Study = Study()) -> str:
 
     sees = {"model": study.model.seeing, "content": model}
     seen = see_images(images=dataset.only("images.parquet"), **sees)
-    features, libraries = build_libraries(study, sees, hospitals, cases, seen)
+    features, libraries, built = build_libraries(study, sees, hospitals, cases, seen)
     steps.done("computed vision features and built the hospitals' libraries")
 
     own: dict[str, Any] = {"hospital": hospitals, "cases": cases, "features": features, "library": libraries}
@@ -83,8 +83,7 @@ def fed_rag(study: Study = Study()) -> str:
         *dealt,
         *cases,
         seen,
-        *features,
-        *libraries,
+        *built,
         *updates,
         *(ref for refs in answered for ref in refs),
         *relied,

@@ -24,8 +24,11 @@ DEPTH = 10
 
 def build_libraries(
     study: Study, sees: Mapping[str, Any], hospitals: Sequence[str], cases: Sequence[Ref], seen: Ref
-) -> tuple[list[Ref], list[Ref]]:
-    """Each hospital's features out of those `seen` by the tower that `sees`, and the library of its training cases."""
+) -> tuple[list[Ref], list[Ref], list[Ref]]:
+    """Each hospital's features out of those `seen` by the tower that `sees`, and the library of its training cases.
+
+    The third list is all that was made on the way, these among it.
+    """
     common: dict[str, Any] = {name: unmapped(value) for name, value in sees.items()}
     features = gather(take_features.map(hospital=hospitals, cases=cases, seen=unmapped(seen), **common), hospitals)
     settings = study.retrieval
@@ -36,9 +39,9 @@ def build_libraries(
         common["content"] = unmapped(content_of(settings.encoding, study.model))
         encoded = gather(encode_hospital.map(hospital=hospitals, cases=cases, **common), hospitals)
     own["encoded"] = encoded or unmapped(None)
-    fusion = train_gated_fusion(study, own) if settings.fusion == "gated" else None
+    fusion, fused = train_gated_fusion(study, own) if settings.fusion == "gated" else (None, [])
     learns = settings.rerank == "learned"
-    libraries = build_hospital_library.map(
+    built = build_hospital_library.map(
         **own,
         fusion=unmapped(fusion),
         image_weight=unmapped(settings.image_weight),
@@ -51,16 +54,21 @@ def build_libraries(
         holdout=unmapped(study.federation.holdout if learns else 0),
         seed=unmapped(study.seed if learns else 0),
     )
-    return features, gather(libraries, hospitals)
+    libraries = gather(built, hospitals)
+    return features, libraries, [*features, *encoded, *fused, *libraries]
 
 
-def train_gated_fusion(study: Study, own: dict[str, Any]) -> Ref:
-    """The rounds of the gated fusion: hospitals train on their own cases, their updates are averaged."""
+def train_gated_fusion(study: Study, own: dict[str, Any]) -> tuple[Ref, list[Ref]]:
+    """The rounds of the gated fusion: hospitals train on their own cases, their updates are averaged.
+
+    Returns the last fusion, and all that was made on the way.
+    """
     widths = {"image_width": own["features"][0].manifest()["summary"]["width"], "text_width": 0}
     if isinstance(own["encoded"], list):
         summary = own["encoded"][0].manifest()["summary"]
         widths = {name: summary[name] or width for name, width in widths.items()}
     fusion = initial_gated_fusion(**widths, seed=study.seed)
+    made = [fusion]
     settings: dict[str, Any] = {
         "fusing": unmapped(study.retrieval.fusing),
         "holdout": unmapped(study.federation.holdout),
@@ -70,4 +78,5 @@ def train_gated_fusion(study: Study, own: dict[str, Any]) -> Ref:
         common = settings | {"fusion": unmapped(fusion), "round_number": unmapped(number)}
         updates = gather(train_hospital_fusion.map(**own, **common), own["hospital"])
         fusion = average_fusion(updates=updates, round_number=number)
-    return fusion
+        made += [*updates, fusion]
+    return fusion, made
