@@ -9,9 +9,10 @@ import torch
 from tasks.federate.aggregate import fedavg
 from tasks.records import Case
 from tasks.retrieve.encoded import Encoded, Inputs
-from tasks.retrieve.encoder import Encoder, Rows, fit_encoder, hash_words
+from tasks.retrieve.encoder import Encoder, fit_encoder, hash_words
 from tasks.retrieve.fusion import BATCH, WIDTH, Fused, Lessons, _case_loss, fuse, initial_fusion, train_fusion
 from tasks.retrieve.hospital import Holding, epoch_orders, fusion_lessons
+from tasks.retrieve.rows import Rows
 
 ANSWERS = ("liver", "lung", "left", "right", "yes", "no")
 

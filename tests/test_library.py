@@ -15,9 +15,9 @@ import pytest
 
 from tasks.errors import StudyError
 from tasks.records import Case, ImagePair
-from tasks.retrieve.encoder import Rows
 from tasks.retrieve.index import FINE, INDEX, Index, build_index
 from tasks.retrieve.library import build_library, copies_by_image
+from tasks.retrieve.rows import Rows
 from tasks.retrieve.serve import change_library, open_library
 from tasks.store import find, writing
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from tasks.errors import StudyError
 from tasks.records import Case, ImagePair, Neighbour, read_table, write_table
-from tasks.retrieve.encoder import Encoder, Rows, fit_encoder
+from tasks.retrieve.encoder import Encoder, fit_encoder
 from tasks.retrieve.index import INDEX
 from tasks.retrieve.library import ENTRIES, RULES, Library, build_library, read_library
+from tasks.retrieve.rows import Rows
 
 QUESTIONS = ("Where is the mass?", "Is there a mass?", "What modality is this?", "图中有哪个器官？", "???", "")
 

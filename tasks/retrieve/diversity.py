@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from tasks.records import Neighbour
-from tasks.retrieve.encoder import Rows
+from tasks.retrieve.rows import Rows
 
 CANDIDATES = 50
 """Nearest cases among which diverse ones are looked for."""

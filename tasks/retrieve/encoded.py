@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from tasks.records import Case
-from tasks.retrieve.encoder import Rows, Texts
+from tasks.retrieve.encoder import Texts
+from tasks.retrieve.rows import Rows
 
 ENCODED = "encoded.safetensors"
 

@@ -6,12 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
 
 from tasks.errors import StudyError
-
-Rows = NDArray[np.float32]
+from tasks.retrieve.rows import Rows
 
 WORDS = 1024
 TOKENS = r"(?u)[a-z0-9]+|[^\W\d_a-z]"

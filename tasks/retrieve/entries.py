@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.records import Case
-from tasks.retrieve.index import Numbers
+from tasks.retrieve.rows import Numbers
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,11 @@ class Named:
         # Single numbers are read from these in a tenth of the time that an array takes.
         self.keys, self.numbers = keys[order].data, numbers[order].data
 
-    def of(self, name: str | None) -> list[int]:
-        """The numbers that bear the name; none bear None."""
-        if name is None:
-            return []
+    def of(self, name: str) -> list[int]:
+        """The numbers that bear the name."""
         key = hash(name)
-        return self.numbers[bisect_left(self.keys, key) : bisect_right(self.keys, key)].tolist()
+        first = bisect_left(self.keys, key)
+        return self.numbers[first : bisect_right(self.keys, key, first)].tolist()
 
 
 def make_entries(cases: Sequence[Case]) -> Entries:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.retrieve.encoder import Encoder, Rows, Texts, hash_words
+from tasks.retrieve.encoder import Encoder, Texts, hash_words
+from tasks.retrieve.rows import Rows
 
 if TYPE_CHECKING:
     import torch

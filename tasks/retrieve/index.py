@@ -1,15 +1,13 @@
 """A library's index of unit rows: searched, changed row by row, the same bytes at every build, ordinary FAISS files."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
-from tasks.retrieve.encoder import Rows
 from tasks.retrieve.kinds import (
     INVERTED,
     choose_kind,
@@ -22,8 +20,8 @@ from tasks.retrieve.kinds import (
     one_thread,
     spread,
 )
+from tasks.retrieve.rows import Numbers, Rows
 
-Numbers = NDArray[np.int64]
 Found = tuple[Rows, Numbers]
 """Inner products and numbers of each query's nearest, `(n, count)`, nearest first; -1 is the number of none."""
 
@@ -57,7 +55,7 @@ class Index:
 
     def search(self, rows: Rows, count: int) -> Found:
         """The `count` nearest of each of the rows `(n, d)`."""
-        return self._finely(rows, count, lambda wanted: self.main.search(rows, wanted))
+        return self._finely(rows, count, self.main.search(rows, self._looked_for(count)))
 
     def search_all(self, row: Rows, count: int, hidden: Collection[int]) -> Found:
         """The `count` nearest of one row `(1, d)` among all numbers but the hidden ones.
@@ -72,7 +70,7 @@ class Index:
         selector = faiss.IDSelectorNot(faiss.IDSelectorBatch(barred))
         if cells is not None:
             every = INVERTED(sel=selector, nprobe=cells.nlist)
-            found = self._finely(row, count, lambda wanted: self.main.search(row, wanted, params=every))
+            found = self._finely(row, count, self.main.search(row, self._looked_for(count), params=every))
         elif nodes is not None:
             near, places = nodes.storage.search(row, count, params=PLAIN(sel=selector))
             found = near, np.where(places < 0, -1, names[places])
@@ -81,11 +79,14 @@ class Index:
         kept = found[1][0] >= 0
         return found[0][:, kept], found[1][:, kept]
 
-    def _finely(self, rows: Rows, count: int, search: Callable[[int], Found]) -> Found:
-        """What a search finds, the nearest of it compared again by the finer codes where there are any."""
+    def _looked_for(self, count: int) -> int:
+        return count if self.fine is None else AGAIN * count + MORE
+
+    def _finely(self, rows: Rows, count: int, found: Found) -> Found:
+        """The nearest of what a search found, compared again by the finer codes where there are any."""
         if self.fine is None:
-            return search(count)
-        near, numbers = search(AGAIN * count + MORE)
+            return found
+        near, numbers = found
         names = faiss.rev_swig_ptr(self.fine.id_map.data(), self.fine.ntotal)
         for row, one, those in zip(rows, near, numbers, strict=True):
             there = those >= 0

@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.retrieve.encoder import Rows
+from tasks.retrieve.rows import Rows
 
 FLAT_UP_TO = 50_000
 """Rows up to which `auto` compares them all."""

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from tasks.records import Case, ImagePair, Neighbour
-from tasks.retrieve.encoder import Rows
 from tasks.retrieve.entries import Entries, make_entries, read_entries
 from tasks.retrieve.index import Index, build_index, read_index
+from tasks.retrieve.rows import Rows
 
 ENTRIES, RULES = "entries.parquet", "library.json"
 BEYOND = 256
@@ -38,7 +38,7 @@ class Library:
         found = set(self.entries.by_image.of(case.image_id))
         for copy in self.copies.get(case.image_id, ()):
             found.update(self.entries.by_image.of(copy))
-        if self.hide_patient:
+        if self.hide_patient and case.group is not None:
             found.update(self.entries.by_group.of(case.group))
         return found
 
@@ -65,13 +65,19 @@ class Library:
             zip(similarities.tolist(), numbers.tolist(), barred, strict=True)
         ):
             if those[-1] < 0 or not hidden.isdisjoint(those):
-                kept = [each for each, number in enumerate(those) if number >= 0 and number not in hidden]
-                near, those = [near[each] for each in kept], [those[each] for each in kept]
-            if len(those) < min(depth, held - len(hidden)):  # too many hidden ones among them, or too few looked at
-                some, numbered = self.index.search_all(rows[place : place + 1], depth, hidden)
-                near, those = some[0].tolist(), numbered[0].tolist()
+                near, those = self._shown(rows[place : place + 1], near, those, hidden, depth)
             found.append((near[:depth], those[:depth]))
         return found
+
+    def _shown(
+        self, row: Rows, near: list[float], those: list[int], hidden: set[int], depth: int
+    ) -> tuple[list[float], list[int]]:
+        """What was found of one row `(1, d)` less what is hidden; all is compared where that leaves too few."""
+        kept = [place for place, number in enumerate(those) if number >= 0 and number not in hidden]
+        if len(kept) < min(depth, len(self.entries) - len(hidden)):
+            every, numbers = self.index.search_all(row, depth, hidden)
+            return every[0].tolist(), numbers[0].tolist()
+        return [near[place] for place in kept], [those[place] for place in kept]
 
     def search(self, rows: Rows, cases: Sequence[Case], depth: int) -> list[list[Neighbour]]:
         """The same as neighbours of each query, with ranks and the ids of the cases."""

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from tasks.records import Case, Neighbour
-from tasks.retrieve.encoder import Rows
+from tasks.retrieve.rows import Rows
 
 FIRST = 50
 """Cases that are ranked anew."""
