@@ -9,6 +9,7 @@ in both. Both must give the same answers.
 """
 
 import torch
+from peft import set_peft_model_state_dict
 
 from benchmarks.workload import (
     EVALUATION,
@@ -32,7 +33,9 @@ REPEATS = 9
 def measure() -> Figure:
     """Questions by second of both."""
     work = draw_work()
-    work.engine.switch(drawn_state(work.engine))
+    state = drawn_state(work.engine)
+    work.engine.switch(state)
+    set_peft_model_state_dict(work.plain, state)
     features = encode_images(work.engine.base, list(work.images.values()))
     different = check(work, features)
     ways = {
@@ -77,7 +80,7 @@ def one_by_one(work: Work) -> list[str]:
     base, answers = work.engine.base, []
     for prompt in work.test:
         inputs = from_pixels(base, work.images, [prompt], answers=False)
-        written = work.engine.peft.generate(
+        written = work.plain.generate(
             **inputs,
             do_sample=False,
             max_new_tokens=EVALUATION.max_new_tokens,

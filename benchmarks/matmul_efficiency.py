@@ -52,6 +52,8 @@ def products_of(function: Any, args: Any) -> Iterator[Product]:
         yield layout(args[0]), layout(args[1])
     elif function in (aten.addmm, aten.baddbmm):
         yield layout(args[1]), layout(args[2])
+    elif function == torch.ops.mkldnn._linear_pointwise:
+        yield layout(args[0].flatten(0, -2)), layout(args[1].t())
     elif function == aten._scaled_dot_product_flash_attention_for_cpu:
         query, key, value = args[0], *each_head(args[0], *args[1:3])
         scores = query.new_empty((*query.shape[:3], key.shape[2]))

@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import get_peft_model
 from tqdm import tqdm
+from transformers import AutoModelForImageTextToText
 
 from benchmarks.base import find
 from tasks.engine.adapter import State
 from tasks.engine.base import Base, load_base
 from tasks.engine.batch import IGNORED, encode
 from tasks.engine.engine import Engine
+from tasks.engine.identity import resolve
 from tasks.engine.prompt import Prompt, build_prompts
 from tasks.engine.train import train
 from tasks.engine.vision import encode_images, to_rgb
@@ -82,6 +85,8 @@ class Work:
     """One hospital of the embedded dataset, its prompts with retrieved cases, and the embedded model."""
 
     engine: Engine
+    plain: Any
+    """The same model and adapter as transformers and PEFT make them: what the engine is held against."""
     images: dict[str, Image]
     train: list[Prompt]
     """A whole number of batches."""
@@ -99,7 +104,13 @@ def draw_work(dropout: float = LORA.dropout) -> Work:
     neighbours = find(features, training, cases)
     whole = len(training) // FEDERATION.batch_size * FEDERATION.batch_size
     train, test = (build_prompts(each, cases, neighbours, RETRIEVAL.shown) for each in (training[:whole], asked))
-    return Work(engine, images, train, test)
+    return Work(engine, plain_model(engine), images, train, test)
+
+
+def plain_model(engine: Engine) -> Any:
+    """The embedded model as a PEFT model that shares nothing with the engine's."""
+    model = AutoModelForImageTextToText.from_pretrained(resolve("embedded")).requires_grad_(False)
+    return get_peft_model(model, engine.config).eval()
 
 
 def drawn_state(engine: Engine, scale: float = 0.02) -> State:

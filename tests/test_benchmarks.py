@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft import set_peft_model_state_dict
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausalLM, Qwen2VLConfig
 
 from benchmarks import __main__ as runner
 from benchmarks import evaluate_vs_one_by_one, gpu, matmul_efficiency, train_vs_published_loop, train_vs_trainer
 from benchmarks.workload import Figure, Work, check_close, draw_work, drawn_state, in_turn, machine, rate, spread
+from tasks.engine.onednn import use_onednn
 from tasks.engine.vision import encode_images, to_rgb
 from tasks.errors import StudyError
 
@@ -75,7 +77,7 @@ def test_ways_that_disagree_are_refused(other: float) -> None:
 
 
 def test_both_ways_of_training_see_the_same(work: Work) -> None:
-    part = Work(work.engine, work.images, work.train[:32], work.test[:6])
+    part = Work(work.engine, work.plain, work.images, work.train[:32], work.test[:6])
     state = drawn_state(work.engine)
     assert train_vs_published_loop.check(part, state) < 1e-4
     ordered = train_vs_trainer.in_batches(part, epochs=2)
@@ -83,13 +85,17 @@ def test_both_ways_of_training_see_the_same(work: Work) -> None:
     assert ordered[:32] != ordered[32:] != part.train
     assert train_vs_trainer.check(part) < 1e-4
     work.engine.switch(state)
+    set_peft_model_state_dict(work.plain, state)
     assert evaluate_vs_one_by_one.check(part, encode_images(work.engine.base, list(work.images.values()))) == 0
 
 
 def test_matrix_products_are_counted_as_they_are() -> None:
     x, weight = torch.randn(5, 3), torch.randn(3, 7, requires_grad=True)
     query, key = (torch.randn(2, heads, 6, 8) for heads in (4, 2))
+    frozen = torch.nn.Sequential(torch.nn.Linear(9, 11)).requires_grad_(False)
+    use_onednn(frozen)
     with matmul_efficiency.Recorder() as recorder:
+        frozen(torch.randn(2, 4, 9, requires_grad=True)).sum().backward()
         (x @ weight).sum().backward()
         torch.nn.functional.scaled_dot_product_attention(query, key, key, is_causal=True, enable_gqa=True)
     counted = {
@@ -97,6 +103,8 @@ def test_matrix_products_are_counted_as_they_are() -> None:
         for (one, other), count in recorder.products.items()
     }
     assert counted == {
+        ((8, 9), (9, 11)): 2 * 8 * 9 * 11,
+        ((8, 11), (11, 9)): 2 * 8 * 9 * 11,
         ((5, 3), (3, 7)): 2 * 5 * 3 * 7,
         ((3, 5), (5, 7)): 2 * 5 * 3 * 7,
         ((2, 4, 6, 8), (2, 4, 8, 6)): 2 * 2 * 4 * 6 * 6 * 8,

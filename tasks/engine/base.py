@@ -22,6 +22,7 @@ from tasks.engine.families.family import Family
 from tasks.engine.families.registry import family_of, refuse_foreign
 from tasks.engine.identity import resolve
 from tasks.engine.memory import check_memory
+from tasks.engine.onednn import use_onednn
 from tasks.engine.quantise import blank_model, four_bits, need_bitsandbytes
 from tasks.errors import OURS, StudyError
 
@@ -95,6 +96,7 @@ def load_base(
     if max_pixels is not None:
         family.limit(config, image_processor, max_pixels)
     model.requires_grad_(False).eval()
+    use_onednn(model)
     if not is_quantised:  # 4-bit weights were put where they belong as they were read
         model.to(device)
     if gradient_checkpointing:
