@@ -35,7 +35,7 @@ def build_libraries(
     own: dict[str, Any] = {"hospital": hospitals, "cases": cases, "features": features}
     encoded: list[Ref] = []
     if settings.encoding.encodes:
-        common = {"encoding": unmapped(settings.encoding), "model": unmapped(study.model)}
+        common = {"encoding": unmapped(settings.encoding), "model": unmapped(study.model.seeing)}
         common["content"] = unmapped(content_of(settings.encoding, study.model))
         encoded = gather(encode_hospital.map(hospital=hospitals, cases=cases, **common), hospitals)
     own["encoded"] = encoded or unmapped(None)
