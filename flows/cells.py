@@ -8,7 +8,7 @@ from typing import Any
 from flows.fed_rag import content, fed_rag
 from flows.run_folder import open_run
 from tasks.comparison import Cell, changed
-from tasks.engine.identity import identify
+from tasks.engine.identity import identify, resolve
 from tasks.errors import StudyError
 from tasks.pretrain.step import make_twin
 from tasks.records import Outcome, read_table
@@ -80,6 +80,7 @@ def with_stand_ins(cells: Sequence[Cell]) -> tuple[list[Cell], dict[str, str]]:
     """
     twins: dict[str, str] = {}
     for name, revision in dict.fromkeys((cell.study.model.name, cell.study.model.revision) for cell in cells):
+        resolve(name)  # what may be two models has no stand-in
         try:
             identify(name, revision)
         except StudyError:
@@ -90,4 +91,6 @@ def with_stand_ins(cells: Sequence[Cell]) -> tuple[list[Cell], dict[str, str]]:
 
 
 def _replaced(study: Study, twins: dict[str, str]) -> Study:
-    return changed(study, {"model.name": twins[study.model.name]}) if study.model.name in twins else study
+    if study.model.name not in twins:
+        return study
+    return changed(study, {"model.name": twins[study.model.name], "model.revision": None})

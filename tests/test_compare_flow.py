@@ -11,6 +11,12 @@ from typing import Any
 import pytest
 from test_flow import COMMAND, Server, run
 
+from flows import cells
+from tasks.comparison import Cell
+from tasks.errors import StudyError
+from tasks.settings import ModelSettings, Study
+from tasks.store import Ref
+
 SETTINGS = (
     "study.dataset.images=8",
     "study.federation.rounds=1",
@@ -105,6 +111,31 @@ def says_what_it_holds(document: dict[str, Any], folder: Path, shown: str) -> No
     assert "local" in shown
     for name in ("comparison.md", "comparison.tex", "comparison.html"):
         assert (folder / "artifacts/comparisons/small" / name).stat().st_size > 1000
+
+
+@pytest.fixture
+def asks_for_a_preset() -> list[Cell]:
+    """One study on a preset whose weights are absent, at a revision of its own."""
+    study = Study(model=ModelSettings(name="llava-med-7b", revision="main"))
+    return [Cell("configurations", "med", "none", 0, study)]
+
+
+def test_a_twin_has_no_revision(asks_for_a_preset: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cells, "make_twin", lambda of, seed: Ref(path="shared/twin/0", digest=of))
+    ((cell,), twins) = cells.with_stand_ins(asks_for_a_preset)
+    assert twins == {"llava-med-7b": "artifacts/shared/twin/0"}
+    assert (cell.study.model.name, cell.study.model.revision) == (twins["llava-med-7b"], None)
+
+
+def test_a_folder_named_like_a_preset_has_no_twin(
+    asks_for_a_preset: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "llava-med-7b").mkdir()
+    (tmp_path / "llava-med-7b/config.json").write_text("{}")
+    with pytest.raises(StudyError, match=r"which is short for .* and a folder here: set it to ./llava-med-7b for"):
+        cells.with_stand_ins(asks_for_a_preset)
 
 
 @pytest.mark.slow
