@@ -8,6 +8,7 @@ from prefect import flow, unmapped
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.failing import find_and_count
 from flows.gather import gather
 from flows.libraries import build_libraries
 from flows.progress import Steps
@@ -74,6 +75,7 @@ def fed_rag(study: Study = Study()) -> str:
 
     held_out, withheld = calibrate(study, own, answered, adapters)
     relied, counted = rely(study, own, adapters)
+    failures, failing = find_and_count(study, own, adapters, relied)
     steps.done("asked again with altered prompts" if relied else "left out what answers rely on")
 
     made = [
@@ -87,12 +89,14 @@ def fed_rag(study: Study = Study()) -> str:
         *updates,
         *(ref for refs in answered for ref in refs),
         *relied,
+        *failures,
         *held_out,
         *withheld,
     ]
     kept = own | {"predictions": answered, "scores": scored, "adapter": adapters}
-    kept |= {name: refs for name, refs in (("reliance", relied), ("calibration", held_out)) if refs}
-    run = write_run(study, model, kept, rounds, scored, made, counted, withheld)
+    optional = {"reliance": relied, "failures": failures, "calibration": held_out}
+    kept |= {name: refs for name, refs in optional.items() if refs}
+    run = write_run(study, model, kept, rounds, scored, made, counted, withheld, failing)
     page, *_ = write_pages(run)
     results = f"{(run / 'results.md').read_text(encoding='utf-8')}\nWith plots: `{page}`\n"
     create_markdown_artifact(markdown=results, key="results", description="Scores, beside what needs no model")

@@ -11,6 +11,7 @@ from flows.run_folder import open_run
 from tasks.errors import StudyError
 from tasks.evaluate.abstain import abstention_rows
 from tasks.evaluate.details import HEADLINE, PUBLISHED, group_rows, interval_rows
+from tasks.evaluate.failures import failure_rows
 from tasks.evaluate.report import SPLITS, hospital_rows, reliance_rows, score_rows
 from tasks.evaluate.score import ClosedRow, score_row
 from tasks.page.pictures import pictures
@@ -87,6 +88,9 @@ def _sections(results: Mapping[str, Any]) -> Iterator[Section]:
         if told := results["reliance"].get(name):
             table = {"The same questions, asked again with something taken away": reliance_rows(told)}
             yield Section("Does it look?", told["sentence"], table, drawn["reliance"])
+        if told := results.get("failures", {}).get(name):  # a run of an earlier version has none
+            sentence = "Failure modes by rule (docs/saliency.md); which cases they are is on the hospitals' own pages."
+            yield Section(f"How {name} fails", sentence, {"Answers that show each": failure_rows(told)})
 
 
 def _hospital_page(study: Study, run: str, hospital: str, places: Mapping[str, Any]) -> str:

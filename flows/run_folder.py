@@ -11,6 +11,7 @@ from flows.losses import round_losses, write_losses
 from tasks.errors import StudyError
 from tasks.evaluate.abstain import abstention
 from tasks.evaluate.details import details
+from tasks.evaluate.failures import failure_table
 from tasks.evaluate.reliance import reliance_table
 from tasks.evaluate.report import assemble, markdown
 from tasks.records import Outcome, read_table
@@ -27,6 +28,7 @@ def write_run(
     made: Sequence[Ref],
     counted: Sequence[Ref] = (),
     withheld: Sequence[Ref] = (),
+    failing: Sequence[Ref] = (),
 ) -> Path:
     """Write `runs/<run>/` and point `latest` at it.
 
@@ -39,6 +41,7 @@ def write_run(
         made: every folder that went into the run, for its times and memory.
         counted: what each hospital shared of its scores with altered prompts.
         withheld: what each hospital shared of answers that it would withhold; none where none are.
+        failing: what each hospital shared of its answers' failure modes.
     """
     settings = study.model_dump(mode="json")
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{derived_seed(settings):08x}"
@@ -53,6 +56,7 @@ def write_run(
             "abstention": _abstention(withheld, study),
             "details": details(_outcomes(scored), study.seed),
             "reliance": reliance_table(study.configuration, [_scores(ref) for ref in counted]),
+            "failures": failure_table(study.configuration, [_read(ref, "failures.json") for ref in failing]),
             "model": {"name": study.model.name, "revision": study.model.revision, "content": model},
             "settings": settings,
             "dataset": source["summary"],
@@ -73,7 +77,11 @@ def write_run(
 
 
 def _scores(ref: Ref) -> dict[str, Any]:
-    return json.loads((ref.folder / "scores.json").read_text(encoding="utf-8"))
+    return _read(ref, "scores.json")
+
+
+def _read(ref: Ref, name: str) -> dict[str, Any]:
+    return json.loads((ref.folder / name).read_text(encoding="utf-8"))
 
 
 def _outcomes(scored: Sequence[Ref]) -> list[Outcome]:
@@ -81,7 +89,7 @@ def _outcomes(scored: Sequence[Ref]) -> list[Outcome]:
 
 
 def _abstention(withheld: Sequence[Ref], study: Study) -> dict[str, Any] | None:
-    shared = [json.loads((ref.folder / "abstention.json").read_text(encoding="utf-8")) for ref in withheld]
+    shared = [_read(ref, "abstention.json") for ref in withheld]
     return abstention(shared, study.evaluation.coverage, study.seed) if shared else None
 
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from tasks.records import (
     Case,
+    FailureModes,
     Finding,
     Image,
     ImagePair,
@@ -178,6 +179,11 @@ def _predictions(old: Path, new: Folder, gone: Patient) -> Counts:
     return {"answers": answers, "mentions as a shown case": mentions}
 
 
+def _failures(old: Path, new: Folder, gone: Patient) -> Counts:
+    kept = [row for row in read_table(old / "failures.parquet", FailureModes) if row.case_id not in gone.cases]
+    return {"failure modes of answers": _table(old, new, "failures.parquet", FailureModes, kept)}
+
+
 def _is_copied(row: Prediction, gone: Patient) -> bool:
     return row.configuration == "copy_nearest" and bool(gone.cases.intersection(row.neighbours))
 
@@ -187,6 +193,7 @@ WRITERS: dict[str, Callable[[Path, Folder, Patient], Counts]] = {
     "features": _features,
     "encoded": _encoded,
     "library": _library,
+    "failures": _failures,
     **dict.fromkeys(("predictions", "baselines", "reliance", "calibration"), _predictions),
 }
 """By stage."""

@@ -226,6 +226,21 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class FailureModes:
+    """In which ways the answer to one test case fails, by rules: a hospital's own, never shared.
+
+    The names are `ignores_image`, `copies_neighbour`, `attends_to_border`, `attends_to_burned_in_text`,
+    `diffuse_attention`, `right_for_wrong_region` and `says_yes_to_everything` (`tasks.evaluate.failures.MEANINGS`).
+    """
+
+    case_id: str
+    modes: tuple[str, ...]
+    """Those that were found; none where the answer was examined and shows no failure."""
+    inapplicable: tuple[str, ...]
+    """Those whose rule says nothing of this answer."""
+
+
+@dataclass(frozen=True, slots=True)
 class ImagePair:
     """Two images of which one is a copy of the other."""
 
@@ -266,6 +281,7 @@ Record = TypeVar(
     Outcome,
     Saliency,
     Share,
+    FailureModes,
     ImagePair,
     EpochLoss,
 )

@@ -5,6 +5,7 @@ from typing import Any
 
 from tasks.evaluate.abstain import abstention_rows
 from tasks.evaluate.details import HEADLINE, PUBLISHED, group_rows, interval_rows
+from tasks.evaluate.failures import failure_rows
 from tasks.evaluate.overlap import bleu_signatures
 from tasks.evaluate.score import Tally, pool, scores
 
@@ -39,8 +40,8 @@ def assemble(
         shared: each hospital's `scores.json`.
         rounds: one row a round, in order.
         about: what is known of the run itself: `run`, `model`, `settings`, `dataset`, `partition`, `split`,
-            `timings_s`, `peak_memory_bytes`, `details`; `reliance` where it was measured, `abstention` where answers
-            are withheld.
+            `timings_s`, `peak_memory_bytes`, `details`; `reliance` and `failures` where they were
+            measured, `abstention` where answers are withheld.
     """
     table = score_table(shared)
     return {
@@ -52,6 +53,7 @@ def assemble(
         "abstention": about.get("abstention"),
         "rounds": list(rounds),
         "reliance": about.get("reliance", {}),
+        "failures": about.get("failures", {}),
         "dataset": about["dataset"],
         "partition": about["partition"],
         "split": about["split"],
@@ -136,6 +138,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         ]
     for name, told in results["reliance"].items():
         parts += [f"## What {name} relies on", told["sentence"], _markdown_table(reliance_rows(told))]
+    for name, told in results["failures"].items():
+        parts += [f"## How {name} fails", _markdown_table(failure_rows(told))]
     losses = [
         (str(row["round"]), f"{row['train_loss']:.4f}", "-" if row["eval_loss"] is None else f"{row['eval_loss']:.4f}")
         for row in results["rounds"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from tasks.records import Case, Neighbour, Outcome, Prediction, read_images, read_table, write_table
+from tasks.records import Case, FailureModes, Neighbour, Outcome, Prediction, read_images, read_table, write_table
 from tasks.settings import AnsweringSettings, LoraSettings, ModelSettings, ShownSettings
 from tasks.step import Folder, stage
 from tasks.store import Ref
@@ -150,6 +150,50 @@ def measure_reliance(
         write_table(sink, Prediction, rows)
 
 
+@stage(
+    "failures",
+    area="hospitals/{hospital}",
+    code=["evaluate", "engine", "normalise", "options"],
+    title="failures {hospital}",
+)
+def find_failures(
+    folder: Folder,
+    hospital: str,
+    cases: Ref,
+    features: Ref,
+    library: Ref,
+    adapter: Ref,
+    reliance: Ref,
+    model: ModelSettings,
+    lora: LoraSettings,
+    shown: ShownSettings,
+    tokens: int,
+    count: int,
+    seed: int,
+) -> None:
+    """Failure modes of some of the answers that `reliance` holds, with altered prompts and without: `failures.parquet`.
+
+    Examples stay here: case ids with their modes are for the hospital's own page.
+    """
+    from tasks.engine.adapter import load_state
+    from tasks.engine.hospital import open_hospital
+    from tasks.engine.shared import shared_engine
+    from tasks.evaluate.evidence import answers_by_case, examine, open_seen
+    from tasks.evaluate.failures import judge_all, records
+    from tasks.evaluate.reliance import as_asked, sample
+
+    own = open_hospital(cases.folder, features.folder, library.folder)
+    answers = answers_by_case(read_table(reliance.folder / "predictions.parquet", Prediction))
+    test = sample([case for case in own.cases if case.id in answers], count, seed)
+    asked = as_asked(test, own.prompts(test, shown), own.cases, own.neighbours)
+    with shared_engine(model, lora) as engine:
+        engine.switch(load_state(adapter.folder))
+        seen = open_seen(engine.base, own, cases.folder, asked, shown, tokens)
+        found = [examine(seen, each, answers[each.case.id]) for each in asked]
+    with folder.open("failures.parquet") as sink:
+        write_table(sink, FailureModes, records(found, judge_all(found)))
+
+
 @stage("baselines", area="hospitals/{hospital}", code=["evaluate", "blind", "normalise"], title="baselines {hospital}")
 def answer_baselines(folder: Folder, hospital: str, cases: Ref, library: Ref, seed: int) -> None:
     """What needs no model, answered from the hospital's own training cases."""
@@ -208,6 +252,15 @@ def score_hospital(folder: Folder, hospital: str, cases: Ref, predictions: list[
     folder.write_json("scores.json", {"hospital": hospital, "tallies": tallies})
     with folder.open("outcomes.parquet") as sink:
         write_table(sink, Outcome, outcomes(answers, rows, read_table(cases.folder / "cases.parquet", Case)))
+
+
+@stage("failure-counts", area="shared", code=["evaluate", "normalise", "options"], title="count failures {hospital}")
+def count_failures(folder: Folder, hospital: str, failures: Ref) -> None:
+    """How many of a hospital's examined answers show each failure mode: all that it shares of them."""
+    from tasks.evaluate.failures import count_modes
+
+    rows = read_table(failures.folder / "failures.parquet", FailureModes)
+    folder.write_json("failures.json", {"hospital": hospital, **count_modes(rows)})
 
 
 @stage("abstention", area="shared", code=["evaluate", "normalise", "options"], title="abstention {hospital}")

@@ -22,6 +22,9 @@ class EvaluationSettings(AnsweringSettings):
     reliance: int = Field(60, ge=0)
     """Test cases of each hospital that are asked again with images, neighbours or words altered; 0 leaves it out."""
 
+    examined: int = Field(20, ge=0)
+    """Of these, the test cases of each hospital whose answers are searched for failure modes; 0 leaves it out."""
+
     @property
     def answering(self) -> AnsweringSettings:
         """The part that the answers follow from."""

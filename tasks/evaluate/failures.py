@@ -1,0 +1,157 @@
+"""Ways in which an answer fails that its score does not show, each by a rule that is written down here.
+
+A rule says yes, no, or nothing where it does not apply; a mode's share is of the cases to which its rule applied.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.evaluate.judge import pointing
+from tasks.evaluate.saliency import as_map, entropy
+from tasks.normalise import polarity, same
+from tasks.records import FailureModes
+
+IGNORES_IMAGE, COPIES_NEIGHBOUR = "ignores_image", "copies_neighbour"
+BORDER, BURNED_IN = "attends_to_border", "attends_to_burned_in_text"
+DIFFUSE, WRONG_REGION, ALWAYS_YES = "diffuse_attention", "right_for_wrong_region", "says_yes_to_everything"
+
+LOW_SHARE = 0.125
+"""Of the query image in what the answer hangs on: half of what is its, were the prompt's four parts alike."""
+LEAST_FALL = 0.1
+"""Nats: where a blank image takes less of the answer's log-probability, no region of it can be said to matter."""
+HALF = 0.5
+"""Of what a blank image takes, from which on a region is said to decide the answer."""
+SPREAD = 0.75
+"""Share of an image's cells over which a map is spread, by its entropy, from which on it is said to be diffuse."""
+YES, FEWEST = 0.9, 10
+"""Share of yes among a hospital's answers that is everything, and the fewest yes/no questions that can show it."""
+
+MEANINGS = {
+    IGNORES_IMAGE: f"the answer is the same with a blank image, whose share in it is below {LOW_SHARE}",
+    COPIES_NEIGHBOUR: "the answer is a shown case's, and changes when the shown cases are removed or their answers are",
+    BORDER: f"covering the outer tenth of the image takes {HALF:.0%} or more of what a blank image takes",
+    BURNED_IN: f"covering text in the image takes {HALF:.0%} or more of what a blank image takes",
+    DIFFUSE: f"the relevance is spread over {SPREAD:.0%} or more of the image",
+    WRONG_REGION: "the answer is right, but relevance peaks off the finding and is less on it than an even map's",
+    ALWAYS_YES: f"yes, wrongly, where {YES:.0%} or more of the yes/no answers are yes and fewer should be",
+}
+"""The values of `FailureModes.modes`, each with its rule."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of one answer."""
+
+    case_id: str
+    reference: str
+    prediction: str
+    correct: bool
+    blank: str
+    """The answer with the image blank."""
+    shown: tuple[str, ...]
+    """The answers of the retrieved cases in the prompt."""
+    unaided: tuple[str, ...]
+    """The answers without the retrieved cases, and with wrong answers in these; none where none is shown."""
+    image_share: float
+    """Of the query image in what the answer hangs on, by covering the prompt's parts; from 0 to 1."""
+    blank_fall: float
+    """Fall of the answer's log-probability with the image blank, in nats; so are the two below."""
+    border_fall: float
+    text_fall: float | None
+    """None where no text is seen in the image."""
+    weights: NDArray[np.float64]
+    """`(rows, columns)`: relevance of the query image's cells."""
+    covered: NDArray[np.float64] | None
+    """`(rows, columns)`: the share of each cell that the findings in question cover; None where none is known."""
+
+
+def judge_all(answers: Sequence[Evidence]) -> list[dict[str, bool | None]]:
+    """By answer, each mode: whether it holds, None where its rule does not apply.
+
+    The answers are one hospital's by one configuration: whether all are yes is a matter of all of them.
+    """
+    asked = [each for each in answers if polarity(each.reference)]
+    said, due = ([polarity(getattr(each, name)) == "yes" for each in asked] for name in ("prediction", "reference"))
+    always = bool(np.mean(said) >= YES > np.mean(due)) if len(asked) >= FEWEST else None
+    return [_judge(each, always) for each in answers]
+
+
+def _judge(one: Evidence, always: bool | None) -> dict[str, bool | None]:
+    matters = one.blank_fall >= LEAST_FALL
+    said_yes = polarity(one.prediction) == "yes" and not one.correct
+    return {
+        IGNORES_IMAGE: same(one.blank, one.prediction) and one.image_share < LOW_SHARE,
+        COPIES_NEIGHBOUR: _copies(one) if one.shown else None,
+        BORDER: one.border_fall >= HALF * one.blank_fall if matters else None,
+        BURNED_IN: one.text_fall >= HALF * one.blank_fall if matters and one.text_fall is not None else None,
+        DIFFUSE: bool(one.weights.size ** (entropy(one.weights) - 1) >= SPREAD) if one.weights.size > 1 else None,
+        WRONG_REGION: None if one.covered is None or not one.correct else _misses(one.weights, one.covered),
+        ALWAYS_YES: None if always is None or not polarity(one.reference) else always and said_yes,
+    }
+
+
+def _copies(one: Evidence) -> bool:
+    copied = any(same(answer, one.prediction) for answer in one.shown)
+    return copied and not all(same(answer, one.prediction) for answer in one.unaided)
+
+
+def _misses(weights: NDArray[np.float64], covered: NDArray[np.float64]) -> bool:
+    """Whether the heaviest cell is off the finding, and its cells weigh less than as many of an even map."""
+    touched = covered > 0
+    return pointing(weights, covered) < HALF and bool(as_map(weights)[touched].sum() < touched.mean())
+
+
+def records(answers: Sequence[Evidence], judged: Sequence[Mapping[str, bool | None]]) -> list[FailureModes]:
+    """The same as a hospital keeps it."""
+    return [
+        FailureModes(
+            answer.case_id,
+            tuple(mode for mode, found in modes.items() if found),
+            tuple(mode for mode, found in modes.items() if found is None),
+        )
+        for answer, modes in zip(answers, judged, strict=True)
+    ]
+
+
+def count_modes(rows: Sequence[FailureModes]) -> dict[str, Any]:
+    """Of some answers: their number `n`, and by mode its `cases` `of` those to which its rule applied."""
+    modes = {
+        mode: {
+            "cases": sum(mode in row.modes for row in rows),
+            "of": sum(mode not in row.inapplicable for row in rows),
+        }
+        for mode in MEANINGS
+    }
+    return {"n": len(rows), "modes": modes}
+
+
+def failure_table(configuration: str, shared: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """By configuration: the counts over all hospitals with each mode's `meaning`, and those of each under `hospitals`.
+
+    `shared` is each hospital's `failures.json`; hospitals of which no answer was examined are left out, and nothing is
+    told where none was.
+    """
+    of = {each["hospital"]: {"n": each["n"], "modes": each["modes"]} for each in shared if each["n"]}
+    if not of:
+        return {}
+    modes = {
+        mode: {"meaning": meaning, **{name: sum(each["modes"][mode][name] for each in of.values()) for name in COUNTS}}
+        for mode, meaning in MEANINGS.items()
+    }
+    return {configuration: {"n": sum(each["n"] for each in of.values()), "modes": modes, "hospitals": of}}
+
+
+COUNTS = ("cases", "of")
+
+
+def failure_rows(told: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A configuration's entry of `results["failures"]` as text: headings, then a row a mode."""
+    rows = [
+        (mode.replace("_", " "), str(row["cases"]), str(row["of"]), row["meaning"])
+        for mode, row in told["modes"].items()
+    ]
+    return [(f"of {told['n']} test cases", "found", "where the rule applies", "rule"), *rows]
