@@ -10,14 +10,19 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 import pytest
-from engine_samples import CASES, IMAGES
+from engine_samples import CASES, IMAGES, randomised
+from family_samples import every_family
 from hypothesis import given
 from hypothesis import strategies as st
 from test_evaluate_step import TRAIN, hospital, settings  # noqa: F401  (the fixture)
 
-from tasks.engine.vision import Features, to_rgb
+from tasks.engine.batch import encode
+from tasks.engine.engine import Engine
+from tasks.engine.occlusion import answer_log_probs
+from tasks.engine.prompt import build_prompt
+from tasks.engine.vision import Features, encode_images, to_rgb
 from tasks.evaluate.burned_in import text_boxes
-from tasks.evaluate.evidence import covered_cells
+from tasks.evaluate.evidence import Seen, covered_cells, examine
 from tasks.evaluate.failures import (
     ALWAYS_YES,
     BORDER,
@@ -34,6 +39,7 @@ from tasks.evaluate.failures import (
     judge_all,
     records,
 )
+from tasks.evaluate.reliance import AS_IS, BLANK, FLIPPED, REMOVED, Asked
 from tasks.evaluate.step import count_failures, find_failures, measure_reliance
 from tasks.ingest import phantom
 from tasks.records import Case, FailureModes, Finding, Image, Prediction, Saliency, read_table, write_table
@@ -192,6 +198,58 @@ def test_the_findings_in_question_are_those_that_are_named() -> None:
     assert covered(question="Is there an abscess?", answer="no") is None
     part = replace(found, window=(30.0, 0.0, 90.0, 60.0), columns=2)
     assert (covered_cells(replace(asked, answer="cyst"), findings, part) == [[0, 0], [0, 1]]).all()
+
+
+@every_family
+def test_evidence_is_of_images_painted_by_hand(engine: Engine) -> None:
+    """The border, the text and the whole image are painted over in pixels, and the answer is asked for again."""
+    engine.switch(randomised(engine.read(), 1))
+    base = engine.base
+    pixels = written("PORTABLE", (150, 120), (255, 255, 255))[1]
+    pictures = {"asked": picture(pixels, "asked"), **{image.id: image for image in IMAGES}}
+    asked = Asked(replace(CASES[1], image_id="asked"), (CASES[4],), (0.9,))
+    lower_half = np.arange(300)[:, None] // 150 * np.full((1, 300), 255)
+    findings = [Finding("asked", "nodule", "", "", to_png(lower_half))]
+    given = Prediction("", asked.case.id, "north", "open", "", "upper left", "upper left", ())
+    answers = {name: replace(given, prediction=name) for name in (BLANK, REMOVED, FLIPPED)} | {AS_IS: given}
+    seen = Seen(base, encode_images(base, list(pictures.values())), pictures, findings, ShownSettings(), 8192)
+    found = examine(seen, asked, answers)
+
+    def log_prob(other: Any) -> float:
+        changed = encode_images(base, [picture(other, "asked"), *IMAGES])
+        (example,) = encode(base, changed, [build_prompt(asked.case, asked.shown)])
+        return float(answer_log_probs(base, changed, [example], 8192)[0].sum())
+
+    def fall(rows: slice, columns: slice, inside: bool) -> float:
+        region = np.zeros(pixels.shape[:2], bool)
+        region[rows, columns] = True
+        other = pixels.copy()
+        other[region == inside] = pixels.reshape(-1, 3).mean(0).round()
+        return log_prob(pixels) - log_prob(other)
+
+    left, upper, right, lower = base.family.window(base.image_processor, 300, 300)
+    assert (left, upper, right, lower) == (0, 0, 300, 300)
+    ((x, y, xx, yy),) = text_boxes(pixels)
+    assert found.blank_fall == pytest.approx(fall(slice(None), slice(None), True), abs=1e-3)
+    assert found.border_fall == pytest.approx(fall(slice(30, 270), slice(30, 270), False), abs=1e-3)
+    assert found.text_fall == pytest.approx(fall(slice(y, yy), slice(x, xx), True), abs=1e-3)
+    assert len({round(each, 3) for each in (found.blank_fall, found.border_fall, found.text_fall or 0)}) == 3
+    assert (found.correct, found.blank, found.unaided) == (True, BLANK, (REMOVED, FLIPPED))
+    assert found.shown == (CASES[4].answer,)
+    assert 0 <= found.image_share <= 1
+    assert found.covered is not None and found.covered.shape == found.weights.shape
+    half = found.covered.shape[0] // 2
+    assert not found.covered[:half].any() and (found.covered[half + 1 :] == 1).all()
+
+
+def to_png(pixels: Any) -> bytes:
+    sink = io.BytesIO()
+    PIL.Image.fromarray(pixels.astype(np.uint8)).save(sink, "PNG")
+    return sink.getvalue()
+
+
+def picture(pixels: Any, name: str) -> Image:
+    return Image(name, to_png(pixels), pixels.shape[1], pixels.shape[0])
 
 
 def study(settings: dict[str, Any], features: Features) -> tuple[dict[str, Any], Ref]:  # noqa: F811

@@ -22,7 +22,7 @@ from flows.forget import forget
 from tasks.engine.vision import FEATURES, Features, load_features
 from tasks.errors import StudyError
 from tasks.forgotten import forgotten_at, name_digest
-from tasks.records import Case, Finding, Image, ImagePair, Neighbour, Prediction, read_table, write_table
+from tasks.records import Case, FailureModes, Finding, Image, ImagePair, Neighbour, Prediction, read_table, write_table
 from tasks.retrieve.encoded import ENCODED, Encoded, load_encoded
 from tasks.retrieve.library import read_library
 from tasks.store import find, writing
@@ -260,6 +260,10 @@ def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         with folder.open("predictions.parquet") as sink:
             copied = [replace(answers[2], configuration="copy_nearest"), replace(answers[3], neighbours=("c5",))]
             write_table(sink, Prediction, [*answers, *copied])
+    with writing("hospitals/a", "failures", "0") as folder:
+        folder.inputs = ["hospitals/a/cases/0"]
+        with folder.open("failures.parquet") as sink:
+            write_table(sink, FailureModes, [FailureModes(case.id, ("ignores_image",), ()) for case in cases])
     with writing("hospitals/a", "made", "0") as folder:
         folder.write("of.json", b'"c0"')
     return tmp_path / "artifacts"
@@ -276,6 +280,8 @@ def test_all_images_of_a_patient_are_forgotten(ward: Path) -> None:
         ("c3", ("c5",)),  # the answer copied from c0 went with it
     ]
     assert dict(done.removed)["hospitals/a/cases/0"] == "cases 2, images 2, masks of findings 1, pairs of copies 1"
+    failing = read_table(place / "failures/0/failures.parquet", FailureModes)
+    assert [row.case_id for row in failing] == ["c2", "c3", "c4", "c5"]
     assert dict(done.removed)["hospitals/a/made/0"] == "all of it"  # of a stage that is not known
     assert done.elsewhere == ("b",) and tree(ward / "hospitals/b") == other
 
