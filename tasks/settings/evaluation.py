@@ -21,7 +21,6 @@ class EvaluationSettings(AnsweringSettings):
     """Share of questions to be answered; below 1, the answers that the model is least sure of are withheld."""
     reliance: int = Field(60, ge=0)
     """Test cases of each hospital that are asked again with images, neighbours or words altered; 0 leaves it out."""
-
     examined: int = Field(20, ge=0)
     """Of these, the test cases of each hospital whose answers are searched for failure modes; 0 leaves it out."""
 
