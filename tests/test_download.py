@@ -52,12 +52,21 @@ def take_another_type(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"model_type": other}))
 
 
+def leave_a_layer_out(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    for part in (config, config["text_config"]):
+        part.pop("layer_types", None)
+    config["text_config"]["num_hidden_layers"] -= 1
+    (folder / "config.json").write_text(json.dumps(config))
+
+
 SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
     "truncated weights": (lambda folder: truncate(folder / WEIGHTS), "its weights unusable (Error while deser"),
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "its weights unusable (Error no file named model.safe"),
     "a shard missing": (lambda folder: shards(folder)[-1].unlink(), "its weights unusable (No such file or directory"),
     "a shard truncated": (lambda folder: truncate(shards(folder)[1]), "its weights unusable (Error while deserializ"),
     "a part's weights missing": (keep_the_text_models, "its weights unusable (they lack "),
+    "a layer too many": (leave_a_layer_out, "its weights unusable (config.json has no place for "),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "its tokenizer unusable ("),
     "no tokens' roles": (lambda folder: (folder / "tokenizer_config.json").unlink(), "its tokenizer unusable ("),
     "no image processor": (

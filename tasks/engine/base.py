@@ -151,12 +151,15 @@ def _load(place: str, revision: str | None, family: Family, config: Any, **weigh
             ignore_mismatched_sizes=True,  # so that they are told below
         )
         model, report = loaded
-        # Transformers fills gaps with random weights and says so in passing.
+        # Transformers fills gaps with random weights, leaves layers out, and says so in passing.
         if report["missing_keys"]:
             raise ValueError(f"they lack {min(report['missing_keys'])}")
         if report["mismatched_keys"]:
             name, found, expected = min(report["mismatched_keys"])
             raise ValueError(f"{name} is {tuple(found)}, and {tuple(expected)} by config.json")
+        left = [name for name in report["unexpected_keys"] if re.search(r"\.(layers|blocks)\.\d+\..*weight$", name)]
+        if left:
+            raise ValueError(f"config.json has no place for {min(left)}")
     # A folder's own habits (temperature, repetition penalty) have no place in a greedy answer.
     model.generation_config = GenerationConfig()
     return tokenizer, image_processor, model
