@@ -117,7 +117,7 @@ def batched(library: Library, rows: Rows, cases: list[Case]) -> dict[str, object
         "faiss": lambda: library.index.main.search(rows, DEPTH + 1),
         "with names": lambda: library.search(rows, cases, DEPTH),
     }
-    spent = {name: np.median(each, 0) for name, each in in_turn(ways, BATCHES).items()}
+    spent = {name: np.median(each, 0) for name, each in in_turn(ways, BATCHES, SECONDS).items()}
     return {
         "batched_per_s": len(rows) / spent["ours"][0],
         "batched_by_faiss": spent["ours"][1] / spent["faiss"][1],
@@ -140,7 +140,7 @@ def single(library: Library, rows: Rows, cases: list[Case]) -> dict[str, object]
     def bare() -> object:
         return library.index.main.search(rows[next_of("faiss")], DEPTH + 1)
 
-    spent = in_turn({"ours": ours, "faiss": bare}, SINGLES)
+    spent = in_turn({"ours": ours, "faiss": bare}, SINGLES, SECONDS)
     (p50, share), (p99, far) = (
         (1000 * np.percentile(spent["ours"][:, 0], each), percentile_share(spent, each)) for each in (50, 99)
     )
@@ -158,7 +158,7 @@ def percentile_share(spent: Mapping[str, np.ndarray], percentile: int) -> float:
     return float(np.percentile(spent["ours"][:, 1], percentile) / np.percentile(spent["faiss"][:, 1], percentile))
 
 
-def in_turn(ways: Mapping[str, Callable[[], object]], turns: int, seconds: float = SECONDS) -> dict[str, np.ndarray]:
+def in_turn(ways: Mapping[str, Callable[[], object]], turns: int, seconds: float) -> dict[str, np.ndarray]:
     """Seconds by the clock and of the processor in each turn of each way, `(turns, 2)`; a first turn does not count."""
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     end = time.perf_counter() + seconds

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks import retrieval_speed
 from benchmarks.poisoning import outliers, reach
 from benchmarks.retrieval_effect import Judged, figures
 from benchmarks.wards import Ward, told
@@ -49,3 +50,20 @@ def test_what_an_attack_does_is_counted(features: Features) -> None:
     opened = Case("o", "i", "What?", "cyst", "open", "test", "d", "en")
     given = [(CASES[0], "yes"), (CASES[1], "yes"), (CASES[3], "no"), (opened, "cyst")]
     assert told(given, {"closed": "yes", "open": "pacemaker"}) == "0.667 | 1 of 2 | 1.000 | 0 of 1"
+
+
+def test_recall_counts_each_neighbour_that_was_found() -> None:
+    nearest = np.array([[1, 2], [3, 4]])
+    assert retrieval_speed.recall(np.array([[2, 1], [9, 3]]), nearest) == 0.75
+    assert retrieval_speed.recall(np.array([[5, -1], [-1, -1]]), nearest) == 0
+
+
+def test_a_librarys_figures_are_all_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"BATCHES": 1, "SINGLES": 2, "SECONDS": 0}.items():
+        monkeypatch.setattr(retrieval_speed, name, value)
+    figures = retrieval_speed.measure(300)
+    assert (figures["index"], figures["recall_at_10"], figures["recall_at_10_clustered"]) == ("flat", 1, 1)
+    per_case = figures["bytes_per_case"]
+    assert isinstance(per_case, float) and 2048 < per_case < 2200
+    memory = figures["peak_memory_mb"]
+    assert isinstance(memory, float) and 20 < memory < 1000
