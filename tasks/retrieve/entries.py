@@ -1,7 +1,7 @@
 """What a library knows of its cases beside their rows: number, case, image and patient, a few bytes of each."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,21 +28,23 @@ class Entries:
     @cached_property
     def numbers(self) -> Numbers:
         """`(n,)`, rising."""
-        return self.table["number"].to_numpy()
+        return _numbers(self.table["number"])
 
     @cached_property
     def by_image(self) -> "Named":
         """Numbers by image."""
-        return Named(self.table["image_id"], self.numbers)
+        return Named(self.table["image_id"], self.table["number"])
 
     @cached_property
     def by_group(self) -> "Named":
         """Numbers by patient."""
-        return Named(self.table["group"], self.numbers)
+        return Named(self.table["group"], self.table["number"])
 
     def case_ids(self, numbers: Sequence[int] | Numbers) -> list[str]:
         """The cases of these numbers, in their order."""
-        return self.table["case_id"].take(pa.array(np.searchsorted(self.numbers, numbers))).to_pylist()
+        places = np.searchsorted(self.numbers, numbers).astype(np.int64)
+        arrow = pa.Array.from_buffers(pa.int64(), len(places), [None, pa.py_buffer(places)])
+        return self.table["case_id"].take(arrow).to_pylist()
 
     def numbers_of(self, case_ids: Iterable[str]) -> Numbers:
         """The numbers of those of the cases that are in the library."""
@@ -65,16 +67,17 @@ class Entries:
 class Named:
     """Which numbers bear a name, found by bisection of the names' 64-bit hashes: 16 bytes an entry."""
 
-    def __init__(self, names: pa.ChunkedArray, numbers: Numbers) -> None:
-        hashes = [
-            np.fromiter(map(hash, part.to_pylist()), np.int64, len(part))
-            for chunk in names.chunks
-            for part in (chunk.slice(at, 65536) for at in range(0, len(chunk), 65536))
-        ]
-        keys = np.concatenate([*hashes, np.zeros(0, np.int64)])
+    def __init__(self, names: pa.ChunkedArray, numbers: pa.ChunkedArray) -> None:
+        if names.null_count:
+            names, numbers = names.drop_null(), numbers.filter(names.is_valid())
+        numbered = _numbers(numbers)
+        keys, start = np.empty(len(names), np.int64), 0
+        for part in _parts(names):
+            keys[start : start + len(part)] = [hash(name) for name in part.to_pylist()]
+            start += len(part)
         order = np.argsort(keys, kind="stable")
         # Single numbers are read from these in a tenth of the time that an array takes.
-        self.keys, self.numbers = keys[order].data, numbers[order].data
+        self.keys, self.numbers = keys[order].data, numbered[order].data
 
     def of(self, name: str) -> list[int]:
         """The numbers that bear the name."""
@@ -90,7 +93,19 @@ def make_entries(cases: Sequence[Case]) -> Entries:
 
 def read_entries(path: Path) -> Entries:
     """Entries that `write` wrote."""
-    return Entries(pq.read_table(path))
+    with pq.ParquetFile(path) as file:  # not `read_table`, whose datasets take 50 MB to load
+        return Entries(file.read(use_threads=False))
+
+
+def _numbers(column: pa.ChunkedArray) -> Numbers:
+    """As NumPy sees the same memory; not by `to_numpy`, which loads pandas: 35 MB."""
+    return np.asarray(np.from_dlpack(column.combine_chunks()) if len(column) else (), np.int64)
+
+
+def _parts(names: pa.ChunkedArray, size: int = 16_384) -> Iterator[pa.Array]:
+    for chunk in names.chunks:
+        for start in range(0, len(chunk), size):
+            yield chunk.slice(start, size)
 
 
 def _table(cases: Sequence[Case], start: int) -> pa.Table:
