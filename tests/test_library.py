@@ -296,15 +296,16 @@ def remove_and_die(folder: Path, moment: str) -> None:
     change_library(folder, lambda library: library.removed({"c3"}))
 
 
-def test_a_damaged_index_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("kind", "name"), [("flat", INDEX), ("ivf of 8 bits", FINE)], indirect=["kind"])
+def test_a_damaged_index_is_noticed(kind: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    folder = stored(20)
-    data = bytearray((folder / INDEX).read_bytes())
+    folder = stored(20, kind=kind)
+    data = bytearray((folder / name).read_bytes())
     data[len(data) // 2] ^= 1
-    (folder / INDEX).write_bytes(data)
-    with pytest.raises(StudyError, match=r"index\.faiss: the content has changed.*fed-rag run"):
+    (folder / name).write_bytes(data)
+    with pytest.raises(StudyError, match=rf"{name}: the content has changed.*fed-rag run"):
         open_library(folder)
-    stored(20)
+    stored(20, kind=kind)
     assert len(open_library(folder).entries) == 20
 
 
