@@ -10,8 +10,9 @@ import torch
 from flows.run_folder import open_run
 from tasks.engine.adapter import load_state
 from tasks.engine.batch import encode
-from tasks.engine.generate import generate
-from tasks.engine.prompt import build_prompt
+from tasks.engine.engine import Engine
+from tasks.engine.generate import Answer, generate
+from tasks.engine.prompt import Prompt, build_prompt
 from tasks.engine.shared import shared_engine
 from tasks.engine.shown import choose
 from tasks.engine.vision import FEATURES, Features, encode_images, gather_features, load_features
@@ -45,44 +46,97 @@ class Reply:
     """Similarity and case of each retrieved case, nearest first."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """A hospital of a finished run."""
+
+    study: Study
+    folders: Mapping[str, Any]
+    """Where the stages left what is the hospital's, by the stage's name, relative to the artifacts."""
+    adapter: Path
+    """Folder of the adapter that it answers with."""
+
+
+@dataclass(frozen=True)
+class Put:
+    """A question about an image of one's own, ready to be put to the model."""
+
+    case: Case
+    shown: tuple[tuple[float, Case], ...]
+    """As `Reply`'s."""
+    features: Features
+    """Of all images of the prompt."""
+
+
 def answer(run: Path, hospital: str, image: Path, question: str) -> Reply:
     """Answer a question about an image file with a run's final adapter and one hospital's library.
 
     Raises StudyError where the run, the hospital or the image is not to be found.
     """
+    place, picture = open_place(run, hospital), read_question(image, question)
+    with shared_engine(place.study.model, place.study.lora) as engine:
+        put = put_question(place, engine, picture, question)
+        cases, similarities = [each for _, each in put.shown], [near for near, _ in put.shown]
+        prompt = build_prompt(put.case, cases, similarities, place.study.retrieval.shown)
+        given = give(place, engine, put.features, prompt)
+    return Reply(given.text, given.confidence, threshold(place), put.shown)
+
+
+def open_place(run: Path, hospital: str) -> Place:
+    """A hospital of a run.
+
+    Raises StudyError where there is no such run or hospital.
+    """
     study, references = open_run(run)
-    places = references["hospitals"].get(hospital)
-    if places is None:
+    folders = references["hospitals"].get(hospital)
+    if folders is None:
         known = ", ".join(references["hospitals"])
         raise StudyError(f"Expected --hospital to be one of {known}, found {hospital!r}.")
+    return Place(study, folders, ROOT / (references["adapter"] or folders["adapter"]))
+
+
+def read_question(image: Path, question: str) -> Image:
+    """The image that is asked about.
+
+    Raises StudyError where it cannot be read or the question is empty.
+    """
     if not question.strip():
         raise StudyError('Expected a question, found none: write it in quotes, as "Is there a mass?".')
-    picture = Image(ASKED, *read_image(image, str(image)))
-    cases = {case.id: case for case in read_table(ROOT / places["cases"] / "cases.parquet", Case)}
-    with shared_engine(study.model, study.lora) as engine:
-        seen, kept = encode_images(engine.base, [picture]), load_features(ROOT / places["features"] / FEATURES)
-        case = Case(ASKED, ASKED, question, "", "open", "test", "asked", "en")
-        shown = _retrieve(study, ROOT / places["library"], cases, picture, seen, kept, question)
-        features = gather_features({ASKED: (seen, ASKED)} | {each.image_id: (kept, each.image_id) for _, each in shown})
-        prompt = build_prompt(case, [each for _, each in shown], [near for near, _ in shown], study.retrieval.shown)
-        examples = encode(engine.base, features, [prompt])
-        engine.switch(load_state(ROOT / (references["adapter"] or places["adapter"])))
-        answering = study.evaluation
-        (given,) = generate(
-            engine,
-            features,
-            examples,
-            tokens=answering.tokens_per_pass,
-            max_new_tokens=answering.max_new_tokens,
-        )
-    return Reply(given.text, given.confidence, _threshold(study, places), shown)
+    return Image(ASKED, *read_image(image, str(image)))
 
 
-def _threshold(study: Study, places: Mapping[str, Any]) -> float:
-    if study.evaluation.coverage == 1:
+def put_question(place: Place, engine: Engine, picture: Image, question: str) -> Put:
+    """A question about an image, with the hospital's cases that are shown with it."""
+    folders = place.folders
+    cases = {case.id: case for case in read_table(ROOT / folders["cases"] / "cases.parquet", Case)}
+    seen, kept = encode_images(engine.base, [picture]), load_features(ROOT / folders["features"] / FEATURES)
+    case = Case(ASKED, ASKED, question, "", "open", "test", "asked", "en")
+    shown = _retrieve(place.study, ROOT / folders["library"], cases, picture, seen, kept, question)
+    features = gather_features({ASKED: (seen, ASKED)} | {each.image_id: (kept, each.image_id) for _, each in shown})
+    return Put(case, shown, features)
+
+
+def give(place: Place, engine: Engine, features: Features, prompt: Prompt) -> Answer:
+    """The answer to one prompt with the hospital's adapter, which is switched on."""
+    engine.switch(load_state(place.adapter))
+    answering = place.study.evaluation
+    (given,) = generate(
+        engine,
+        features,
+        encode(engine.base, features, [prompt]),
+        tokens=answering.tokens_per_pass,
+        max_new_tokens=answering.max_new_tokens,
+    )
+    return given
+
+
+def threshold(place: Place) -> float:
+    """As `Reply`'s."""
+    coverage = place.study.evaluation.coverage
+    if coverage == 1:
         return 0.0
-    held_out = read_table(ROOT / places["calibration"] / "predictions.parquet", Prediction)
-    return conformal_threshold([row.confidence or 0.0 for row in held_out], study.evaluation.coverage)
+    held_out = read_table(ROOT / place.folders["calibration"] / "predictions.parquet", Prediction)
+    return conformal_threshold([row.confidence or 0.0 for row in held_out], coverage)
 
 
 def _retrieve(

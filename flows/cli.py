@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from flows.commands.data import audit, datasets, forget
+from flows.commands.explain import explain
 from flows.commands.results import ask, card, report, score
 from flows.commands.studies import compare, pretrain, run
 from flows.commands.terminal import settings_help
@@ -26,6 +27,7 @@ app.command(epilog=settings_help(model=Comparison))(compare)
 app.command(epilog=settings_help("dataset.", "synthesis.", "seed"))(audit)
 app.command()(datasets)
 app.command()(ask)
+app.command()(explain)
 app.command()(score)
 app.command()(report)
 app.command()(card)

@@ -61,11 +61,16 @@ def test_maps_and_shares_are_one_weight(engine: Engine, features: Features) -> N
 def test_heads_together_are_the_whole(engine: Engine, features: Features) -> None:
     """The answer's first token sees the prompt alone, so that each head's weights sum to 1 in it."""
     found = told(engine, features, methods=["attention"], token=0, heads=True)
-    heads = [each for each in found.maps if each.rank is None and each.layer is not None]
+    heads = [each for each in found.maps if each.rank is None and each.head is not None]
     text = engine.base.config.get_text_config()
     wanted = [(layer, head) for layer in range(text.num_hidden_layers) for head in range(text.num_attention_heads)]
     assert [(each.layer, each.head) for each in heads] == wanted
     np.testing.assert_allclose(np.mean([grid(each) for each in heads], axis=0), grid(found.map("attention")), atol=1e-6)
+    for layer in range(text.num_hidden_layers):
+        (own, *others), shares = found.seen("attention", layer)
+        assert (own.rank, [each.rank for each in others]) == (None, [0, 1])
+        np.testing.assert_allclose(np.mean([grid(each) for each in heads if each.layer == layer], axis=0), grid(own))
+        assert sum(own.weights) == pytest.approx(shares["query_image"])
     assert {each.token for each in (*found.maps, *found.shares)} == {0}
 
 

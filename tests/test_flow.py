@@ -14,13 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pyarrow.parquet as pq
 import pytest
 from dicom_samples import CANARY, dicom
 from ingest_samples import picture, write_bytes
 from test_ingest_choices import omni_row, write_omni
 
+from flows.explain import Wanted, explain_case, explain_image, methods_of
 from tasks.engine.identity import identify
+from tasks.errors import StudyError
+from tasks.records import Prediction, Saliency, Share, read_table
 
 COMMAND = Path(sys.executable).with_name("fed-rag")
 PREFECT = Path(sys.executable).with_name("prefect")
@@ -301,6 +305,60 @@ def test_asking_shows_the_answer_and_the_cases(server: Server, first_run: Path, 
     assert result.stdout.count("phantom:site-1") == 3
 
 
+def test_explaining_draws_and_writes_where_an_answer_comes_from(
+    server: Server, first_run: Path, finished: Path, tmp_path: Path
+) -> None:
+    place = finished / "artifacts/hospitals/hospital-2"
+    answers = [row for path in place.glob("predictions/*/*.parquet") for row in read_table(path, Prediction)]
+    chosen = next(row for row in answers if row.configuration == "fed+rag")
+    command = [str(COMMAND), "explain", str(first_run), "--hospital", "hospital-2"]
+    result = run(server, finished, [*command, "--case", chosen.case_id])
+    assert result.returncode == 0, result.stderr
+    (folder,) = (place / "explained").iterdir()
+    methods = ("attention", "rollout", "relevance", "occlusion")
+    for method in methods:
+        with PIL.Image.open(folder / f"{method}.png") as drawn:
+            assert np.asarray(drawn.convert("RGB")).std() > 10
+    told = json.loads((folder / "answer.json").read_text())
+    assert (told["answer"], told["case"], told["question"]) == (chosen.prediction, chosen.case_id, chosen.question)
+    assert [case["id"] for case in told["shown"]] == list(chosen.neighbours)
+    maps = read_table(folder / "saliency.parquet", Saliency)
+    shares = read_table(folder / "shares.parquet", Share)
+    whole = [each for each in maps if each.layer is None]
+    assert [(each.method, each.rank) for each in whole] == [
+        (name, rank) for name in methods for rank in (2, 1, 0, None)
+    ]
+    assert {each.layer for each in maps if each.head is not None} == {0, 1}
+    for method in methods:
+        own = [each.share for each in shares if (each.method, each.layer) == (method, None)]
+        assert sum(own) == pytest.approx(1)
+        assert all(f"{share:.3f}" in result.stdout for share in own)
+
+    image = tmp_path / "mine.png"
+    image.write_bytes(picture(9, size=(40, 30)))
+    asked = ["--image", str(image), "--question", "What is $x_1$ <b>seen</b> 肺?", "--method", "attention"]
+    few = [*asked, "--layer", "1", "--head", "0", "--token", "0", "--out", "drawn"]
+    result = run(server, finished, [*command, *few])
+    assert result.returncode == 0, result.stderr
+    written = {"answer.json", "attention.png", "saliency.parquet", "shares.parquet"}
+    assert {path.name for path in (finished / "drawn").iterdir()} == written
+
+
+def test_what_cannot_be_explained_is_told(first_run: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished)
+    wanted, missing = Wanted(), Path("none.png")
+    with pytest.raises(StudyError, match=r"hospital-1's \d+ cases, as phantom:site-.*, found 'phantom:none'"):
+        explain_case(first_run, "hospital-1", "phantom:none", wanted)
+    with pytest.raises(StudyError, match="one of hospital-1, hospital-2, hospital-3, found 'hospital-9'"):
+        explain_case(first_run, "hospital-9", "phantom:none", wanted)
+    with pytest.raises(StudyError, match="expected a whole image, found no such file"):
+        explain_image(first_run, "hospital-1", missing, "What?", wanted)
+    with pytest.raises(StudyError, match="Expected a question, found none"):
+        explain_image(first_run, "hospital-1", missing, " ", wanted)
+    with pytest.raises(StudyError, match="all or one of attention, rollout, relevance, occlusion, found 'guess'"):
+        methods_of("guess")
+
+
 def test_the_audit_alone_writes_its_file_and_shows_a_table(server: Server, finished: Path) -> None:
     command = [str(COMMAND), "audit", "--set", "dataset.images=10", "--out", "found/audit.json"]
     result = run(server, finished, command)
@@ -402,6 +460,7 @@ def test_no_patient_gets_into_artifacts_logs_or_database(server: Server, tiny_fo
         (["ask", "--run", "nowhere", "image.png", "What?"], "nowhere"),
         (["ask", "--hospital", "hospital-9", "image.png", "What?"], "hospital-9"),
         (["ask", "image.png", "What?"], "image.png"),
+        (["explain"], "Expected either --case, or --image with --question."),
     ],
 )
 def test_bad_input_is_one_sentence_without_a_traceback(

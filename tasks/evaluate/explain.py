@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from tasks.engine.attention import Layers, Trace, trace
 from tasks.engine.base import Base
@@ -37,15 +38,22 @@ class Explanation:
     """By method, one for each image in the order of the prompt: the question's own is the last."""
     shares: tuple[Share, ...]
 
+    def seen(
+        self, method: str, layer: int | None = None, head: int | None = None
+    ) -> tuple[list[Saliency], dict[str, float]]:
+        """A method's maps, the question's own image first and then the nearest case's, and each part's share."""
+        place = (method, layer, head)
+        maps = [each for each in self.maps if (each.method, each.layer, each.head) == place]
+        shares = {each.part: each.share for each in self.shares if (each.method, each.layer, each.head) == place}
+        return sorted(maps, key=lambda each: -1 if each.rank is None else each.rank), shares
+
     def map(self, method: str, rank: int | None = None) -> Saliency:
         """A method's map of the question's own image, or of the image that the retrieved case of that rank brought."""
-        return next(
-            each for each in self.maps if (each.method, each.rank, each.layer, each.head) == (method, rank, None, None)
-        )
+        return next(each for each in self.seen(method)[0] if each.rank == rank)
 
     def share(self, method: str) -> dict[str, float]:
         """Each part's share by a method."""
-        return {each.part: each.share for each in self.shares if (each.method, each.layer) == (method, None)}
+        return self.seen(method)[1]
 
 
 def explain(
@@ -132,6 +140,7 @@ def _views(traced: Trace, methods: Sequence[str], heads: bool) -> Iterator[_View
     yield from (_View(method, layers) for method in methods if method in ROWS)
     if heads and "attention" in methods:
         for number, layer in enumerate(layers):
+            yield _View("attention", [layer], number)
             yield from (_View("attention", [layer[head : head + 1]], number, head) for head in range(len(layer)))
 
 
@@ -178,7 +187,7 @@ def _occluded(
     falls = np.clip(occlude_parts(base, features, images, example, told, tokens)[:, chosen].sum(1), 0, None)
     parts = [*(falls / falls.sum() if falls.any() else falls), 0.0]
     pieces = []
-    for number, place in enumerate(told.places):
+    for number, place in enumerate(tqdm(told.places, desc="covering", unit="image", leave=False, disable=None)):
         shape = region_shape(place, REGIONS)
         found = occlude_regions(base, features, images, example, number, shape, tokens)
         pieces.append(found[..., chosen].sum(-1))
