@@ -15,8 +15,8 @@ from tasks.engine.shared import shared_engine
 from tasks.engine.vision import Features
 from tasks.errors import StudyError
 from tasks.evaluate.explain import METHODS, Explanation, explain
-from tasks.evaluate.overlay import sheet
 from tasks.evaluate.reliance import Asked, as_asked
+from tasks.page.overlay import sheet
 from tasks.records import Image, Record, Saliency, Share, read_images, write_table
 from tasks.store import ROOT
 

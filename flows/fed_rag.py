@@ -9,6 +9,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.failing import find_and_count
+from flows.explaining import show_where
 from flows.gather import gather
 from flows.libraries import build_libraries
 from flows.progress import Steps
@@ -45,7 +46,7 @@ def fed_rag(study: Study = Study()) -> str:
     Returns the folder of the finished run.
     """
     model = identify(study.model.name, study.model.revision)
-    steps = Steps("study-progress", total=7 + prepares(study) + study.federation.rounds)
+    steps = Steps("study-progress", total=8 + prepares(study) + study.federation.rounds)
 
     dataset = ingest(settings=study.dataset, content=content(study), seed=study.seed)
     counts = dataset.manifest()["summary"]
@@ -78,6 +79,9 @@ def fed_rag(study: Study = Study()) -> str:
     failures, failing = find_and_count(study, own, adapters, relied)
     steps.done("asked again with altered prompts" if relied else "left out what answers rely on")
 
+    explained, shares = show_where(study, own, answered, adapters)
+    steps.done("explained some answers" if explained else "left out where answers come from")
+
     made = [
         dataset,
         *([questions] if prepares(study) else []),
@@ -90,13 +94,14 @@ def fed_rag(study: Study = Study()) -> str:
         *(ref for refs in answered for ref in refs),
         *relied,
         *failures,
+        *explained,
         *held_out,
         *withheld,
     ]
     kept = own | {"predictions": answered, "scores": scored, "adapter": adapters}
-    optional = {"reliance": relied, "failures": failures, "calibration": held_out}
+    optional = {"reliance": relied, "failures": failures, "saliency": explained, "calibration": held_out}
     kept |= {name: refs for name, refs in optional.items() if refs}
-    run = write_run(study, model, kept, rounds, scored, made, counted, withheld, failing)
+    run = write_run(study, model, kept, rounds, scored, made, counted, withheld, failing, shares)
     page, *_ = write_pages(run)
     results = f"{(run / 'results.md').read_text(encoding='utf-8')}\nWith plots: `{page}`\n"
     create_markdown_artifact(markdown=results, key="results", description="Scores, beside what needs no model")

@@ -12,11 +12,13 @@ from tasks.errors import StudyError
 from tasks.evaluate.abstain import abstention_rows
 from tasks.evaluate.details import HEADLINE, PUBLISHED, group_rows, interval_rows
 from tasks.evaluate.failures import failure_rows
-from tasks.evaluate.report import SPLITS, hospital_rows, reliance_rows, score_rows
+from tasks.evaluate.report import MEANS, SPLITS, hospital_rows, reliance_rows, score_rows
 from tasks.evaluate.score import ClosedRow, score_row
+from tasks.evaluate.shares import mean_shares, share_rows
+from tasks.page.maps import maps_of
 from tasks.page.pictures import pictures
 from tasks.page.render import Answered, Section, detail_plots, hospital_page, model_card, study_page
-from tasks.records import Case, Prediction, read_table
+from tasks.records import Case, Prediction, Saliency, Share, read_table
 from tasks.settings import Study
 from tasks.store import ROOT
 
@@ -91,6 +93,8 @@ def _sections(results: Mapping[str, Any]) -> Iterator[Section]:
         if told := results.get("failures", {}).get(name):  # a run of an earlier version has none
             sentence = "Failure modes by rule (docs/saliency.md); which cases they are is on the hospitals' own pages."
             yield Section(f"How {name} fails", sentence, {"Answers that show each": failure_rows(told)})
+        if told := results.get("saliency", {}).get(name):  # a run of an earlier version has none
+            yield Section("Where answers come from", MEANS, {"By method": share_rows(told)}, drawn["saliency"])
 
 
 def _hospital_page(study: Study, run: str, hospital: str, places: Mapping[str, Any]) -> str:
@@ -102,13 +106,36 @@ def _hospital_page(study: Study, run: str, hospital: str, places: Mapping[str, A
     ]
     cases = {case.id: case for case in read_table(ROOT / places["cases"] / "cases.parquet", Case)}
     chosen = sorted(random.Random(study.seed).sample(range(len(rows)), min(GALLERY, len(rows))))
+    maps, shares = _explained(places)
+    first = [row for row in rows if row.case_id in maps]
+    shown = first + [rows[place] for place in chosen if rows[place].case_id not in maps]
     answers = [
-        Answered(rows[place], _is_right(rows[place]), cases[rows[place].case_id], _shown(rows[place], cases))
-        for place in chosen
+        Answered(
+            row,
+            _is_right(row),
+            cases[row.case_id],
+            _shown(row, cases),
+            tuple(maps_of(maps.get(row.case_id, []))),
+            share_rows({"n": 1, **mean_shares(shares[row.case_id])}) if row.case_id in shares else (),
+        )
+        for row in shown
     ]
     wanted = {case.image_id for each in answers for case in (each.case, *each.shown)}
     images = pictures(ROOT / places["cases"] / "images.parquet", wanted)
     return hospital_page(run, hospital, answers, len(rows), images)
+
+
+def _explained(places: Mapping[str, Any]) -> tuple[dict[str, list[Saliency]], dict[str, list[Share]]]:
+    """By case, its maps and its shares; none where the run explained no answer."""
+    maps: dict[str, list[Saliency]] = {}
+    shares: dict[str, list[Share]] = {}
+    if "saliency" in places:
+        folder = ROOT / places["saliency"]
+        for row in read_table(folder / "saliency.parquet", Saliency):
+            maps.setdefault(row.case_id, []).append(row)
+        for share in read_table(folder / "shares.parquet", Share):
+            shares.setdefault(share.case_id, []).append(share)
+    return maps, shares
 
 
 def _shown(row: Prediction, cases: Mapping[str, Case]) -> tuple[Case, ...]:

@@ -14,6 +14,7 @@ from tasks.evaluate.details import details
 from tasks.evaluate.failures import failure_table
 from tasks.evaluate.reliance import reliance_table
 from tasks.evaluate.report import assemble, markdown
+from tasks.evaluate.shares import share_table
 from tasks.records import Outcome, read_table
 from tasks.settings import Study
 from tasks.store import ROOT, Ref, derived_seed, peak_memory, writing
@@ -29,6 +30,7 @@ def write_run(
     counted: Sequence[Ref] = (),
     withheld: Sequence[Ref] = (),
     failing: Sequence[Ref] = (),
+    shares: Sequence[Ref] = (),
 ) -> Path:
     """Write `runs/<run>/` and point `latest` at it.
 
@@ -42,6 +44,7 @@ def write_run(
         counted: what each hospital shared of its scores with altered prompts.
         withheld: what each hospital shared of answers that it would withhold; none where none are.
         failing: what each hospital shared of its answers' failure modes.
+        shares: what each hospital shared of the answers that it explained.
     """
     settings = study.model_dump(mode="json")
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{derived_seed(settings):08x}"
@@ -55,6 +58,7 @@ def write_run(
             "run": run,
             "abstention": _abstention(withheld, study),
             "details": details(_outcomes(scored), study.seed),
+            "saliency": share_table(study.configuration, [_read(ref, "shares.json") for ref in shares]),
             "reliance": reliance_table(study.configuration, [_scores(ref) for ref in counted]),
             "failures": failure_table(study.configuration, [_read(ref, "failures.json") for ref in failing]),
             "model": {"name": study.model.name, "revision": study.model.revision, "content": model},

@@ -17,6 +17,8 @@ from tasks.records import (
     Neighbour,
     Prediction,
     Record,
+    Saliency,
+    Share,
     read_findings,
     read_images,
     read_table,
@@ -184,6 +186,20 @@ def _failures(old: Path, new: Folder, gone: Patient) -> Counts:
     return {"failure modes of answers": _table(old, new, "failures.parquet", FailureModes, kept)}
 
 
+def _saliency(old: Path, new: Folder, gone: Patient) -> Counts:
+    """Shares hold numbers of whole prompts: another's answer keeps them though the patient's case was shown with it."""
+    maps = [
+        row
+        for row in read_table(old / "saliency.parquet", Saliency)
+        if row.case_id not in gone.cases and row.image_id not in gone.images
+    ]
+    shares = [row for row in read_table(old / "shares.parquet", Share) if row.case_id not in gone.cases]
+    return {
+        "maps": _table(old, new, "saliency.parquet", Saliency, maps),
+        "shares": _table(old, new, "shares.parquet", Share, shares),
+    }
+
+
 def _is_copied(row: Prediction, gone: Patient) -> bool:
     return row.configuration == "copy_nearest" and bool(gone.cases.intersection(row.neighbours))
 
@@ -194,6 +210,7 @@ WRITERS: dict[str, Callable[[Path, Folder, Patient], Counts]] = {
     "encoded": _encoded,
     "library": _library,
     "failures": _failures,
+    "saliency": _saliency,
     **dict.fromkeys(("predictions", "baselines", "reliance", "calibration"), _predictions),
 }
 """By stage."""

@@ -1,11 +1,13 @@
 """Explanations of answers, against the methods called one by one."""
 
+import io
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
-from engine_samples import CASES, IMAGES, randomised
+from engine_samples import CASES, IMAGES, case, randomised
 from family_samples import every_family
 
 from tasks.engine.attention import trace
@@ -17,9 +19,12 @@ from tasks.engine.prompt import PLAIN, build_prompt
 from tasks.engine.vision import Features
 from tasks.errors import StudyError
 from tasks.evaluate.explain import METHODS, Explanation, explain
+from tasks.evaluate.explained import draw
 from tasks.evaluate.reliance import Asked
 from tasks.evaluate.saliency import relevance_row
-from tasks.records import Saliency
+from tasks.evaluate.shares import mean_shares, share_rows, share_table
+from tasks.page.overlay import sheet
+from tasks.records import Image, Saliency, Share
 from tasks.settings import ShownSettings
 
 PICTURES = {image.id: image for image in IMAGES}
@@ -113,6 +118,61 @@ def test_words_alone_bring_no_image(engine: Engine, features: Features) -> None:
     found = told(engine, features, ShownSettings(show="text"), methods=["attention", "occlusion"])
     assert [(each.image_id, each.rank) for each in found.maps] == 2 * [("image-1", None)]
     assert found.share("attention")["retrieved_text"] > 0
+
+
+def test_means_of_hospitals_are_the_means_of_their_answers() -> None:
+    rng = np.random.default_rng(0)
+    of = {"a": rng.dirichlet(np.ones(5), (3, 2)), "b": rng.dirichlet(np.ones(5), (1, 2)), "c": np.empty((0, 2, 5))}
+    shared = []
+    for hospital, answers in of.items():
+        rows = [
+            Share(f"{hospital}:{number}", method, None, None, None, part, float(answer[place, column]))
+            for number, answer in enumerate(answers)
+            for place, method in enumerate(("relevance", "rollout"))
+            for column, part in enumerate(PARTS)
+        ]
+        shared.append({"hospital": hospital, **mean_shares(rows)})
+    told = share_table("fed+rag", shared)["fed+rag"]
+    assert (told["n"], list(told["hospitals"])) == (4, ["a", "b"])
+    means = np.concatenate([of["a"], of["b"]]).mean(0)
+    np.testing.assert_allclose([list(shares.values()) for shares in told["methods"].values()], means)
+    headings, first, *_ = share_rows(told)
+    assert headings == ("of 4 answers", "query image", "retrieved images", "retrieved text", "question", "format")
+    assert first == ("relevance", *(f"{share:.3f}" for share in means[0]))
+    assert share_table("fed+rag", [shared[2]]) == {}
+
+
+def test_what_is_explained_is_among_what_is_asked_again() -> None:
+    cases = [
+        case(number, f"image-{number}", "What?", "mass", "test" if number % 2 else "train") for number in range(40)
+    ]
+    again, few = draw(cases, [8], 3), draw(cases, [8, 2], 3)
+    assert len(few) == 2
+    assert {each.id for each in few} < {each.id for each in again}
+    assert all(each.split == "test" for each in again)
+
+
+def test_a_sheet_shows_weights_where_they_are() -> None:
+    """The sheets of two maps differ where their heavy regions lie, and the text of a question is no formula."""
+    image = Image("flat", png(np.full((60, 60), 90, np.uint8)), 60, 60)
+    maps = [
+        Saliency("toy:1", "relevance", None, None, None, "flat", None, 1, 2, weights, (0.0, 0.0, 60.0, 60.0))
+        for weights in ((1.0, 0.0), (0.0, 1.0))
+    ]
+    shares = dict(zip(PARTS, (0.5, 0.2, 0.1, 0.1, 0.1), strict=True))
+    sheets = [sheet("What is $x_{1$ 肺?", "mass", [(image, each, "its image")], shares) for each in maps]
+    left, right = (np.asarray(PIL.Image.open(io.BytesIO(each)).convert("RGB"), int) for each in sheets)
+    differs = np.abs(left - right).sum(-1) > 60
+    columns = np.flatnonzero(differs.any(0))
+    half = (columns[0] + columns[-1]) // 2
+    yellow = left[..., 0] - left[..., 2] > 60  # the heavy end of the scale
+    assert (yellow & differs)[:, :half].sum() > 20 * (yellow & differs)[:, half + 2 :].sum()
+
+
+def png(pixels: Any) -> bytes:
+    sink = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(sink, "PNG")
+    return sink.getvalue()
 
 
 def test_a_token_that_is_not_there_is_told(engine: Engine, features: Features) -> None:

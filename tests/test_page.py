@@ -1,5 +1,6 @@
 """Pages: whole in one file, without anything of a patient where others look, and quiet in a real browser."""
 
+import base64
 import io
 import json
 import re
@@ -18,10 +19,11 @@ from PIL import Image as Pillow
 from tasks.evaluate.details import details
 from tasks.evaluate.report import assemble, hospital_rows, score_rows
 from tasks.evaluate.score import score_row, summarise
+from tasks.page.maps import OPACITY, maps_of
 from tasks.page.pictures import LONGEST, Picture, pictures
 from tasks.page.plots import loss_plot, partition_plot, score_plot
 from tasks.page.render import Answered, hospital_page, model_card, study_page
-from tasks.records import Case, Image, Prediction, write_table
+from tasks.records import Case, Image, Prediction, Saliency, write_table
 from tasks.settings import Study
 
 NASTY = '<script>alert("x")</script> & "quoted"'
@@ -75,12 +77,29 @@ def page(results: dict[str, Any]) -> str:
     return study_page(results, tables(results), "as published")
 
 
-def answered(identity: str, image: str, *, correct: bool, shown: tuple[Case, ...] = ()) -> Answered:
+def saliency(method: str, rank: int | None, weights: tuple[float, ...]) -> Saliency:
+    """A map of one row over the right half of an image of 8 x 8 pixels."""
+    return Saliency("t:1", method, None, None, None, "seen", rank, 1, len(weights), weights, (4, 0, 8, 8))
+
+
+MAPS = [
+    saliency("relevance", 0, (0.1, 0.0)),
+    saliency("relevance", None, (0.2, 0.4)),
+    saliency("occlusion", None, (-1.0, 0.0)),
+]
+
+
+def answered(
+    identity: str, image: str, *, correct: bool, shown: tuple[Case, ...] = (), explained: bool = False
+) -> Answered:
     """An answer to a question with characters that HTML gives a meaning."""
     case = Case(identity, image, NASTY, "yes", "closed", "test", "table", "en", modality="ct")
     ids = tuple(each.id for each in shown)
     prediction = Prediction("fed+rag", identity, "hospital-1", "closed", NASTY, "yes", NASTY, ids)
-    return Answered(prediction, correct, case, shown)
+    if not explained:
+        return Answered(prediction, correct, case, shown)
+    shares = [("of 1 answers", "question"), ("relevance", "0.123")]
+    return Answered(prediction, correct, case, shown, tuple(maps_of(MAPS)), shares)
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +107,11 @@ def gallery() -> str:
     """A hospital's page with a right and a wrong answer, and an image that is shown three times."""
     shown = Case("t:9", "seen", "Is it?", "no", "closed", "train", "table", "en")
     answers = [
-        answered("t:1", "seen", correct=True, shown=(shown,)),
+        answered("t:1", "seen", correct=True, shown=(shown,), explained=True),
         answered("t:2", "other", correct=False, shown=(shown,)),
     ]
     images = {
-        "seen": Picture("image-0", 4, 4, "data:image/jpeg;base64,AAAA"),
+        "seen": Picture("image-0", 4, 4, "data:image/jpeg;base64,AAAA", 0.5),
         "other": Picture("image-1", 4, 4, "data:,"),
     }
     return hospital_page("run-1", "hospital-1", answers, 5, images)
@@ -153,6 +172,24 @@ def test_answers_can_be_told_apart_by_the_filters(gallery: str) -> None:
     articles = [attributes for tag, attributes in Elements(gallery).found if tag == "article"]
     assert [each["data-verdict"] for each in articles] == ["right", "wrong"]
     assert {each["data-modality"] for each in articles} == {"ct"}
+    assert [each["data-explained"] for each in articles] == ["yes", "no"]
+
+
+def test_maps_lie_over_their_images_in_one_scale(gallery: str) -> None:
+    images = [(tag, attributes) for tag, attributes in Elements(gallery).found if tag in ("use", "image")]
+    where = [tag for tag, attributes in images if attributes.get("class", "map").startswith("map")]
+    assert where == ["use", "image", "image", "use", "image", "use", "use"]  # the question's image first
+    found = [attributes for tag, attributes in images if attributes.get("class", "").startswith("map")]
+    assert [each["class"] for each in found] == ["map relevance", "map occlusion", "map relevance"]
+    place = [{name: float(each[name]) for name in ("x", "y", "width", "height")} for each in found]
+    assert place == 3 * [{"x": 2, "y": 0, "width": 2, "height": 4}]  # the page's picture is half as large
+    opacity = []
+    for each in found:
+        data = base64.b64decode(each["href"].removeprefix("data:image/png;base64,"))
+        opacity.append(np.asarray(Pillow.open(io.BytesIO(data)))[0, :, 3] / 255)
+    half, whole = OPACITY / 2, OPACITY
+    np.testing.assert_allclose(opacity, [(half, whole), (0, 0), (half / 2, 0)], atol=1 / 255)
+    assert ">0.123<" in gallery
 
 
 def test_pictures_are_small_and_only_those_asked_for(tmp_path: Path) -> None:
@@ -164,6 +201,7 @@ def test_pictures_are_small_and_only_those_asked_for(tmp_path: Path) -> None:
         "wide": (LONGEST, LONGEST // 2),
         "small": (10, 20),
     }
+    assert (found["wide"].scale, found["small"].scale) == (pytest.approx(LONGEST / 600), 1)
     assert len({each.element for each in found.values()}) == 2
 
 

@@ -69,7 +69,7 @@ def explain(
 
 
 def _tell(explained: "Explained") -> None:
-    from tasks.evaluate.overlay import PARTS
+    from tasks.page.plots import PARTS
 
     made = explained.explanation
     console.print(f"[bold]{escape(explained.answer) or '(no answer)'}[/bold]")

@@ -8,6 +8,7 @@ from tasks.evaluate.details import HEADLINE, PUBLISHED, group_rows, interval_row
 from tasks.evaluate.failures import failure_rows
 from tasks.evaluate.overlap import bleu_signatures
 from tasks.evaluate.score import Tally, pool, scores
+from tasks.evaluate.shares import share_rows
 
 SCHEMA_VERSION = 4
 BLIND = "text_only"
@@ -40,7 +41,7 @@ def assemble(
         shared: each hospital's `scores.json`.
         rounds: one row a round, in order.
         about: what is known of the run itself: `run`, `model`, `settings`, `dataset`, `partition`, `split`,
-            `timings_s`, `peak_memory_bytes`, `details`; `reliance` and `failures` where they were
+            `timings_s`, `peak_memory_bytes`, `details`; `reliance`, `failures` and `saliency` where they were
             measured, `abstention` where answers are withheld.
     """
     table = score_table(shared)
@@ -54,6 +55,7 @@ def assemble(
         "rounds": list(rounds),
         "reliance": about.get("reliance", {}),
         "failures": about.get("failures", {}),
+        "saliency": about.get("saliency", {}),
         "dataset": about["dataset"],
         "partition": about["partition"],
         "split": about["split"],
@@ -72,6 +74,9 @@ SPLITS = {
     "patient": "no test image is a training image, a copy of one, or of a patient in training",
 }
 """What `partition.disjoint` means for the scores."""
+
+MEANS = "Mean shares of the prompt's parts in a few answers of each hospital, drawn at random; by method."
+"""What the shares are of."""
 
 COLUMNS = {
     "closed": {"closed n": "n", "accuracy": "accuracy", "F1": "f1_macro"},
@@ -140,6 +145,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         parts += [f"## What {name} relies on", told["sentence"], _markdown_table(reliance_rows(told))]
     for name, told in results["failures"].items():
         parts += [f"## How {name} fails", _markdown_table(failure_rows(told))]
+    for name, told in results["saliency"].items():
+        parts += [f"## Where answers of {name} come from", MEANS, _markdown_table(share_rows(told))]
     losses = [
         (str(row["round"]), f"{row['train_loss']:.4f}", "-" if row["eval_loss"] is None else f"{row['eval_loss']:.4f}")
         for row in results["rounds"]

@@ -4,7 +4,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from tasks.records import Case, FailureModes, Neighbour, Outcome, Prediction, read_images, read_table, write_table
+from tasks.records import (
+    Case,
+    FailureModes,
+    Neighbour,
+    Outcome,
+    Prediction,
+    Saliency,
+    Share,
+    read_images,
+    read_table,
+    write_table,
+)
 from tasks.settings import AnsweringSettings, LoraSettings, ModelSettings, ShownSettings
 from tasks.step import Folder, stage
 from tasks.store import Ref
@@ -192,6 +203,51 @@ def find_failures(
         found = [examine(seen, each, answers[each.case.id]) for each in asked]
     with folder.open("failures.parquet") as sink:
         write_table(sink, FailureModes, records(found, judge_all(found)))
+
+
+@stage(
+    "saliency",
+    area="hospitals/{hospital}",
+    code=["evaluate", "engine", "normalise", "options"],
+    title="saliency {hospital}",
+)
+def explain_some(
+    folder: Folder,
+    hospital: str,
+    cases: Ref,
+    features: Ref,
+    library: Ref,
+    adapter: Ref,
+    predictions: Ref,
+    model: ModelSettings,
+    lora: LoraSettings,
+    answering: AnsweringSettings,
+    shown: ShownSettings,
+    counts: list[int],
+    seed: int,
+) -> None:
+    """Where some of the adapter's answers come from: maps in `saliency.parquet`, and `shares.parquet`."""
+    from tasks.engine.hospital import open_hospital
+    from tasks.evaluate.explained import draw, explain_answers
+
+    own = open_hospital(cases.folder, features.folder, library.folder)
+    answers = read_table(predictions.folder / "predictions.parquet", Prediction)
+    chosen, images = draw(own.cases, counts, seed), cases.folder / "images.parquet"
+    tokens = answering.tokens_per_pass
+    found = explain_answers(own, images, chosen, answers, adapter.folder, model, lora, shown, tokens)
+    with folder.open("saliency.parquet") as sink:
+        write_table(sink, Saliency, [row for each in found for row in each.maps])
+    with folder.open("shares.parquet") as sink:
+        write_table(sink, Share, [row for each in found for row in each.shares])
+
+
+@stage("shares", area="shared", code=["evaluate"], title="shares {hospital}")
+def share_means(folder: Folder, hospital: str, saliency: Ref) -> None:
+    """The mean shares of the prompt's parts in a hospital's explained answers: all that it shares of them."""
+    from tasks.evaluate.shares import mean_shares
+
+    rows = read_table(saliency.folder / "shares.parquet", Share)
+    folder.write_json("shares.json", {"hospital": hospital, **mean_shares(rows)})
 
 
 @stage("baselines", area="hospitals/{hospital}", code=["evaluate", "blind", "normalise"], title="baselines {hospital}")

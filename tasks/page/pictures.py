@@ -25,6 +25,8 @@ class Picture:
     height: int
     data: str
     """A `data:` address of it, as JPEG."""
+    scale: float = 1.0
+    """Its pixels for one of the image as stored."""
 
 
 def pictures(path: Path, wanted: Iterable[str]) -> Mapping[str, Picture]:
@@ -37,9 +39,9 @@ def pictures(path: Path, wanted: Iterable[str]) -> Mapping[str, Picture]:
 def _picture(place: int, data: bytes) -> Picture:
     with Pillow.open(io.BytesIO(data)) as opened:
         small = ImageOps.exif_transpose(opened).convert("RGB")
+    whole = small.width
     small.thumbnail((LONGEST, LONGEST))
     packed = io.BytesIO()
     small.save(packed, "JPEG", quality=85)
-    return Picture(
-        f"image-{place}", *small.size, f"data:image/jpeg;base64,{base64.b64encode(packed.getvalue()).decode()}"
-    )
+    address = f"data:image/jpeg;base64,{base64.b64encode(packed.getvalue()).decode()}"
+    return Picture(f"image-{place}", *small.size, address, small.width / whole)

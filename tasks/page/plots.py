@@ -16,6 +16,14 @@ from tasks.records import EpochLoss
 TRAINED, REFERENCE = "#0b6e8f", "#9aa5ad"
 """Colours of what was trained, and of what it stands beside: apart in grey print too."""
 HELD_OUT = "#d1495b"
+PARTS = {
+    "query_image": ("question's image", "#D55E00"),
+    "retrieved_images": ("retrieved images", "#E69F00"),
+    "retrieved_text": ("retrieved text", "#56B4E9"),
+    "question": ("question", "#0072B2"),
+    "format": ("format", "#B4B4B4"),
+}
+"""What a share is of, in words, and its colour (after Okabe and Ito, told apart by the colour-blind)."""
 METRICS = (("closed", "accuracy", "Closed questions, accuracy"), ("open", "exact_match", "Open questions, exact match"))
 
 
@@ -138,6 +146,40 @@ def reliance_plot(name: str, reliance: Mapping[str, Any]) -> str:
     axes.set_title("Right answers of all questions", fontsize=10)
     told = "; ".join(f"{_name(alteration)} {row['score']:.3f}" for alteration, row in rows)
     return svg(figure, f"What {name} relies on: {told}")
+
+
+def share_plot(name: str, saliency: Mapping[str, Any]) -> str:
+    """Mean shares (0 to 1) of the prompt's parts in the explained answers, a bar for each method."""
+    rows = list(saliency["methods"].items())
+    figure = Figure(figsize=(8, 1.2 + 0.36 * len(rows)))
+    axes = figure.subplots()
+    for place, (_, shares) in enumerate(rows):
+        share_bar(axes, place, shares)
+    axes.set_yticks(range(len(rows)), [method for method, _ in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(0, 1)
+    axes.set_title(f"Where {saliency['n']} answers come from", fontsize=10)
+    handles = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    key = axes.legend(list(handles.values()), list(handles), ncols=len(PARTS), fontsize=8, frameon=False)
+    key.set_loc("upper center")
+    key.set_bbox_to_anchor((0.5, -0.18), axes.transAxes)
+    told = "; ".join(
+        f"{method} {', '.join(f'{PARTS[part][0]} {share:.3f}' for part, share in shares.items())}"
+        for method, shares in rows
+    )
+    return svg(figure, f"Where answers of {name} come from: {told}")
+
+
+def share_bar(axes: Axes, place: int, shares: Mapping[str, float]) -> None:
+    """One bar of the shares of a prompt's parts, the larger ones with their figure."""
+    start = 0.0
+    for part, share in shares.items():
+        name, colour = PARTS[part]
+        axes.barh([place], [share], left=start, color=colour, edgecolor="white", height=0.65, label=name)
+        if share >= 0.06:
+            text = axes.text(start + share / 2, place, f"{share:.0%}", color="white", weight="bold", fontsize=9)
+            text.set(ha="center", va="center")
+        start += share
 
 
 def _bars(axes: Axes, rows: Sequence[tuple[str, Any]], trained: int, kind: str, field: str) -> None:

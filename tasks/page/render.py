@@ -11,8 +11,17 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from tasks.page.maps import Map
 from tasks.page.pictures import Picture
-from tasks.page.plots import group_plot, loss_plot, partition_plot, reliability_plot, reliance_plot, score_plot
+from tasks.page.plots import (
+    group_plot,
+    loss_plot,
+    partition_plot,
+    reliability_plot,
+    reliance_plot,
+    score_plot,
+    share_plot,
+)
 from tasks.records import Case, Prediction
 
 Rows = Mapping[str, Sequence[Sequence[str]]]
@@ -27,6 +36,10 @@ class Answered:
     case: Case
     shown: tuple[Case, ...]
     """The retrieved cases, nearest first."""
+    maps: tuple[Map, ...] = ()
+    """Where the answer comes from, where that was explained."""
+    shares: Sequence[Sequence[str]] = ()
+    """Of the prompt's parts by method, as text, headings first."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +54,15 @@ class Section:
 
 
 def detail_plots(results: Mapping[str, Any], configuration: str) -> dict[str, list[str]]:
-    """The plots of a configuration's `groups`, `calibration` and `reliance`, as far as the run has them."""
+    """The plots of a configuration's `groups`, `calibration`, `reliance` and `saliency`, as far as the run has them."""
     groups = [group_plot(results["scores"], configuration, group) for group in ("modality", "organ", "topic")]
     sure, relies = results["calibration"].get(configuration), results["reliance"].get(configuration)
+    explained = results.get("saliency", {}).get(configuration)  # a run of an earlier version has none
     return {
         "groups": [plot for plot in groups if plot],
         "calibration": [reliability_plot(configuration, sure)] if sure else [],
         "reliance": [reliance_plot(configuration, relies)] if relies else [],
+        "saliency": [share_plot(configuration, explained)] if explained else [],
     }
 
 

@@ -23,6 +23,8 @@ class EvaluationSettings(AnsweringSettings):
     """Test cases of each hospital that are asked again with images, neighbours or words altered; 0 leaves it out."""
     examined: int = Field(20, ge=0)
     """Of these, the test cases of each hospital whose answers are searched for failure modes; 0 leaves it out."""
+    saliency: int = Field(2, ge=0)
+    """Test cases of each hospital whose answers are explained by maps and shares; 0 leaves it out."""
 
     @property
     def answering(self) -> AnsweringSettings:

@@ -5,7 +5,6 @@ import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -13,20 +12,10 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from tasks.engine.vision import to_rgb
+from tasks.page.maps import COLOURS, tinted
+from tasks.page.plots import PARTS, share_bar
 from tasks.records import Image, Saliency
 
-COLOURS = "inferno"
-"""From dark to bright in even steps: it reads the same for the colour-blind and in grey print."""
-OPACITY = 0.55
-"""Of the heaviest region; a region of no weight is not coloured."""
-PARTS = {
-    "query_image": ("question's image", "#D55E00"),
-    "retrieved_images": ("retrieved images", "#E69F00"),
-    "retrieved_text": ("retrieved text", "#56B4E9"),
-    "question": ("question", "#0072B2"),
-    "format": ("format", "#B4B4B4"),
-}
-"""What a share is of, in words, and its colour (after Okabe and Ito, told apart by the colour-blind)."""
 FONTS = ["DejaVu Sans", "Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Micro Hei", "SimHei", "PingFang SC"]
 """The first has no Chinese; where none of the others is installed, Chinese letters are drawn as boxes."""
 
@@ -68,13 +57,9 @@ def sheet(
 
 def _lay_over(axes: Axes, image: Image, told: Saliency, largest: float) -> None:
     axes.imshow(to_rgb(image.data).convert("L"), cmap="gray", vmin=0, vmax=255)
-    weights = np.clip(np.reshape(told.weights, (told.rows, told.columns)), 0, None)
-    strength = weights / largest if largest > 0 else weights
     left, upper, right, lower = told.window
     extent = (left - 0.5, right - 0.5, lower - 0.5, upper - 0.5)
-    axes.imshow(
-        strength, cmap=COLOURS, vmin=0, vmax=1, alpha=OPACITY * strength, extent=extent, interpolation="nearest"
-    )
+    axes.imshow(tinted(told, largest), extent=extent, interpolation="nearest")
     axes.set_xlim(-0.5, image.width - 0.5)
     axes.set_ylim(image.height - 0.5, -0.5)
     axes.set_xticks([])
@@ -90,17 +75,20 @@ def _weighed(told: Saliency) -> str:
 
 
 def _share_bar(axes: Axes, shares: Mapping[str, float]) -> None:
-    start = 0.0
-    for part, share in shares.items():
-        name, colour = PARTS[part]
-        axes.barh([0], [share], left=start, color=colour, edgecolor="white", label=f"{name} {share:.1%}")
-        if share >= 0.06:
-            axes.text(start + share / 2, 0, f"{share:.0%}", ha="center", va="center", color="white", weight="bold")
-        start += share
+    share_bar(axes, 0, shares)
     axes.set_xlim(0, 1)
     axes.set_axis_off()
     axes.set_title("Share of what the answer comes from", fontsize=10, loc="left")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(shares), fontsize=9, frameon=False)
+    names = [f"{PARTS[part][0]} {share:.1%}" for part, share in shares.items()]
+    axes.legend(
+        axes.containers,
+        names,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.0),
+        ncols=len(shares),
+        fontsize=9,
+        frameon=False,
+    )
 
 
 def _folded(text: str, inches: float) -> str:

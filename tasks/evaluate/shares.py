@@ -1,0 +1,50 @@
+"""What a hospital shares of the answers that it explained: mean shares of the prompt's parts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tasks.records import Share
+
+Means = dict[str, dict[str, float]]
+"""By method, the mean share of each part."""
+
+
+def mean_shares(rows: Sequence[Share]) -> dict[str, Any]:
+    """Of some explained answers: their number `n`, and `methods`, by method the mean share of each part."""
+    by_place: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        by_place.setdefault((row.method, row.part), []).append(row.share)
+    methods: Means = {}
+    for (method, part), shares in by_place.items():
+        methods.setdefault(method, {})[part] = float(np.mean(shares))
+    return {"n": len({row.case_id for row in rows}), "methods": methods}
+
+
+def share_table(configuration: str, shared: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """By configuration: the means over all hospitals' explained answers, and those of each under `hospitals`.
+
+    `shared` is each hospital's `shares.json`; hospitals of which no answer was explained are left out, and nothing is
+    told where none was.
+    """
+    of = {each["hospital"]: {"n": each["n"], "methods": each["methods"]} for each in shared if each["n"]}
+    if not of:
+        return {}
+    counts = [each["n"] for each in of.values()]
+    first = next(iter(of.values()))["methods"]
+    methods: Means = {
+        method: {
+            part: float(np.average([each["methods"][method][part] for each in of.values()], weights=counts))
+            for part in parts
+        }
+        for method, parts in first.items()
+    }
+    return {configuration: {"n": sum(counts), "methods": methods, "hospitals": of}}
+
+
+def share_rows(told: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A configuration's entry of `results["saliency"]` as text: headings, then a row a method."""
+    parts = next(iter(told["methods"].values()))
+    rows = [(method, *(f"{share:.3f}" for share in shares.values())) for method, shares in told["methods"].items()]
+    return [(f"of {told['n']} answers", *(part.replace("_", " ") for part in parts)), *rows]
