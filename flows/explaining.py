@@ -21,6 +21,8 @@ def show_where(
     settings = study.evaluation
     if not settings.saliency:
         return [], []
+    # In the order in which other stages draw from each other's cases, so that what is explained was looked at by all.
+    counts = [count for count in (settings.reliance, settings.examined, settings.saliency) if count]
     explained = explain_some.map(
         **own,
         adapter=adapters,
@@ -29,7 +31,7 @@ def show_where(
         lora=unmapped(study.lora),
         answering=unmapped(settings.answering),
         shown=unmapped(study.retrieval.shown),
-        counts=unmapped([count for count in (settings.reliance, settings.saliency) if count]),
+        counts=unmapped(counts),
         seed=unmapped(study.seed),
     )
     saliency = gather(explained, own["hospital"])

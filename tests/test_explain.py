@@ -165,7 +165,7 @@ def test_a_sheet_shows_weights_where_they_are() -> None:
     differs = np.abs(left - right).sum(-1) > 60
     columns = np.flatnonzero(differs.any(0))
     half = (columns[0] + columns[-1]) // 2
-    yellow = left[..., 0] - left[..., 2] > 60  # the heavy end of the scale
+    yellow = left[..., 0] - left[..., 2] > 30  # the heavy end of the scale
     assert (yellow & differs)[:, :half].sum() > 20 * (yellow & differs)[:, half + 2 :].sum()
 
 

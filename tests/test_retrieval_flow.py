@@ -27,6 +27,7 @@ SETTINGS = (
     "federation.rounds=1",
     "evaluation.max_new_tokens=1",
     "evaluation.reliance=0",
+    "evaluation.saliency=0",
     "retrieval.encoder=clip",
     "retrieval.text=encoder",
     "retrieval.fusion=gated",

@@ -22,8 +22,8 @@ def fed_rag(folder: Path, *arguments: str) -> None:
 
 
 def study(folder: Path, *settings: str) -> dict[str, Any]:
-    """The results of a study, without the altered prompts, which change no score."""
-    chosen = (*settings, "evaluation.reliance=0")
+    """The results of a study, without altered prompts and maps, which change no score."""
+    chosen = (*settings, "evaluation.reliance=0", "evaluation.saliency=0")
     fed_rag(folder, "run", *(word for each in chosen for word in ("--set", each)))
     return json.loads((folder / "artifacts/latest/results.json").read_text(encoding="utf-8"))
 
