@@ -8,8 +8,8 @@ from prefect import flow, unmapped
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.failing import find_and_count
 from flows.explaining import show_where
+from flows.failing import find_and_count
 from flows.gather import gather
 from flows.libraries import build_libraries
 from flows.progress import Steps
