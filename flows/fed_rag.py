@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from prefect import flow, unmapped
@@ -33,6 +34,7 @@ from tasks.evaluate.step import (
 from tasks.forgotten import all_digests
 from tasks.ingest.datasets import state
 from tasks.ingest.step import ingest
+from tasks.page.dashboard import inline_plots
 from tasks.partition.step import partition, take_cases
 from tasks.settings import Study
 from tasks.store import Ref
@@ -103,10 +105,19 @@ def fed_rag(study: Study = Study()) -> str:
     kept |= {name: refs for name, refs in optional.items() if refs}
     run = write_run(study, model, kept, rounds, scored, made, counted, withheld, failing, shares)
     page, *_ = write_pages(run)
-    results = f"{(run / 'results.md').read_text(encoding='utf-8')}\nWith plots: `{page}`\n"
-    create_markdown_artifact(markdown=results, key="results", description="Scores, beside what needs no model")
+    create_markdown_artifact(
+        markdown=show_results(run, page), key="results", description="Scores, beside what needs no model"
+    )
     steps.done(f"wrote {run}")
     return str(run)
+
+
+def show_results(run: Path, page: Path) -> str:
+    """A run for the dashboard: where its page is, its key plots, and its results."""
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    plots = inline_plots(results, (run / "losses.png").read_bytes())
+    link = f"All of it, in one file: [{page}]({page.resolve().as_uri()})"
+    return f"{link}\n\n{plots}\n\n{(run / 'results.md').read_text(encoding='utf-8')}"
 
 
 def prepare_questions(study: Study, dataset: Ref, steps: Steps) -> Ref:

@@ -18,7 +18,7 @@ from tasks.evaluate.shares import mean_shares, share_rows
 from tasks.page.maps import maps_of
 from tasks.page.pictures import pictures
 from tasks.page.render import Answered, Section, detail_plots, hospital_page, model_card, study_page
-from tasks.records import Case, Prediction, Saliency, Share, read_table
+from tasks.records import Case, FailureModes, Prediction, Saliency, Share, read_table
 from tasks.settings import Study
 from tasks.store import ROOT
 
@@ -107,6 +107,7 @@ def _hospital_page(study: Study, run: str, hospital: str, places: Mapping[str, A
     cases = {case.id: case for case in read_table(ROOT / places["cases"] / "cases.parquet", Case)}
     chosen = sorted(random.Random(study.seed).sample(range(len(rows)), min(GALLERY, len(rows))))
     maps, shares = _explained(places)
+    failures = _failures(places)
     first = [row for row in rows if row.case_id in maps]
     shown = first + [rows[place] for place in chosen if rows[place].case_id not in maps]
     answers = [
@@ -116,7 +117,8 @@ def _hospital_page(study: Study, run: str, hospital: str, places: Mapping[str, A
             cases[row.case_id],
             _shown(row, cases),
             tuple(maps_of(maps.get(row.case_id, []))),
-            share_rows({"n": 1, **mean_shares(shares[row.case_id])}) if row.case_id in shares else (),
+            share_rows(mean_shares(shares[row.case_id])) if row.case_id in shares else (),
+            failures.get(row.case_id),
         )
         for row in shown
     ]
@@ -136,6 +138,14 @@ def _explained(places: Mapping[str, Any]) -> tuple[dict[str, list[Saliency]], di
         for share in read_table(folder / "shares.parquet", Share):
             shares.setdefault(share.case_id, []).append(share)
     return maps, shares
+
+
+def _failures(places: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """By case that was examined, the failure modes of its answer."""
+    if "failures" not in places:
+        return {}
+    rows = read_table(ROOT / places["failures"] / "failures.parquet", FailureModes)
+    return {row.case_id: row.modes for row in rows}
 
 
 def _shown(row: Prediction, cases: Mapping[str, Case]) -> tuple[Case, ...]:

@@ -89,6 +89,9 @@ MAPS = [
 ]
 
 
+FAILURES = ("copies_neighbour", "ignores_image")
+
+
 def answered(
     identity: str, image: str, *, correct: bool, shown: tuple[Case, ...] = (), explained: bool = False
 ) -> Answered:
@@ -99,7 +102,7 @@ def answered(
     if not explained:
         return Answered(prediction, correct, case, shown)
     shares = [("of 1 answers", "question"), ("relevance", "0.123")]
-    return Answered(prediction, correct, case, shown, tuple(maps_of(MAPS)), shares)
+    return Answered(prediction, correct, case, shown, tuple(maps_of(MAPS)), shares, FAILURES)
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +176,9 @@ def test_answers_can_be_told_apart_by_the_filters(gallery: str) -> None:
     assert [each["data-verdict"] for each in articles] == ["right", "wrong"]
     assert {each["data-modality"] for each in articles} == {"ct"}
     assert [each["data-explained"] for each in articles] == ["yes", "no"]
+    assert [each["data-failures"] for each in articles] == ["copies_neighbour|ignores_image", ""]
+    assert "failure modes: copies neighbour, ignores image<" in gallery
+    assert 'value="ignores_image">ignores image</option>' in gallery
 
 
 def test_maps_lie_over_their_images_in_one_scale(gallery: str) -> None:
@@ -257,6 +263,23 @@ def test_a_browser_finds_no_error_and_asks_the_network_for_nothing(
     assert "CONSOLE" not in visited.messages, visited.messages
     assert not visited.asked
     assert told in visited.document
+
+
+FILTERED = [
+    ({"failures": "ignores_image"}, "1 shown", "relevance"),
+    ({"explained": "no", "map": "occlusion"}, "1 shown", "occlusion"),
+]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize(("chosen", "told", "drawn"), FILTERED)
+def test_filters_and_maps_are_chosen_in_a_browser(
+    chosen: dict[str, str], told: str, drawn: str, gallery: str, tmp_path: Path
+) -> None:
+    choose = "".join(f"form.elements['{name}'].value = '{value}';" for name, value in chosen.items())
+    visited = visit(gallery.replace("show();\n</script>", f"{choose}show();\n</script>"), tmp_path)
+    assert told in visited.document
+    assert f'data-map="{drawn}"' in visited.document
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")

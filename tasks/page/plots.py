@@ -79,17 +79,22 @@ def losses_png(rows: Sequence[EpochLoss]) -> bytes:
 
 def score_plot(results: Mapping[str, Any]) -> str:
     """Closed accuracy and open exact match (0 to 1) of each configuration and baseline; a dot is one hospital."""
+    told = "; ".join(
+        f"{_name(name)} closed {_number(row['closed']['accuracy'])}, open {_number(row['open']['exact_match'])}"
+        for name, row in (*results["configurations"].items(), *results["baselines"].items())
+    )
+    return svg(score_figure(results), f"Scores from 0 to 1: {told}")
+
+
+def score_figure(results: Mapping[str, Any]) -> Figure:
+    """What `score_plot` draws."""
     trained = list(results["configurations"].items())
     rows = [*trained, *results["baselines"].items()]
     figure = Figure(figsize=(8, 0.8 + 0.36 * len(rows)))
     for axes, (kind, field, title) in zip(figure.subplots(1, 2, sharey=True), METRICS, strict=True):
         _bars(axes, rows, len(trained), kind, field)
         axes.set_title(title, fontsize=10)
-    told = "; ".join(
-        f"{_name(name)} closed {_number(row['closed']['accuracy'])}, open {_number(row['open']['exact_match'])}"
-        for name, row in rows
-    )
-    return svg(figure, f"Scores from 0 to 1: {told}")
+    return figure
 
 
 def group_plot(scores: Sequence[Mapping[str, Any]], configuration: str, group: str) -> str | None:
@@ -150,6 +155,15 @@ def reliance_plot(name: str, reliance: Mapping[str, Any]) -> str:
 
 def share_plot(name: str, saliency: Mapping[str, Any]) -> str:
     """Mean shares (0 to 1) of the prompt's parts in the explained answers, a bar for each method."""
+    told = "; ".join(
+        f"{method} {', '.join(f'{PARTS[part][0]} {share:.3f}' for part, share in shares.items())}"
+        for method, shares in saliency["methods"].items()
+    )
+    return svg(share_figure(saliency), f"Where answers of {name} come from: {told}")
+
+
+def share_figure(saliency: Mapping[str, Any]) -> Figure:
+    """What `share_plot` draws."""
     rows = list(saliency["methods"].items())
     figure = Figure(figsize=(8, 1.2 + 0.36 * len(rows)))
     axes = figure.subplots()
@@ -163,11 +177,7 @@ def share_plot(name: str, saliency: Mapping[str, Any]) -> str:
     key = axes.legend(list(handles.values()), list(handles), ncols=len(PARTS), fontsize=8, frameon=False)
     key.set_loc("upper center")
     key.set_bbox_to_anchor((0.5, -0.18), axes.transAxes)
-    told = "; ".join(
-        f"{method} {', '.join(f'{PARTS[part][0]} {share:.3f}' for part, share in shares.items())}"
-        for method, shares in rows
-    )
-    return svg(figure, f"Where answers of {name} come from: {told}")
+    return figure
 
 
 def share_bar(axes: Axes, place: int, shares: Mapping[str, float]) -> None:
@@ -218,6 +228,14 @@ def _name(name: str) -> str:
 
 def _number(value: float | None) -> str:
     return "none" if value is None else f"{value:.3f}"
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG of moderate size, for where SVG is not shown."""
+    figure.set_layout_engine("tight")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=80, metadata={"Software": None})
+    return drawn.getvalue()
 
 
 def svg(figure: Figure, description: str) -> str:

@@ -40,6 +40,8 @@ class Answered:
     """Where the answer comes from, where that was explained."""
     shares: Sequence[Sequence[str]] = ()
     """Of the prompt's parts by method, as text, headings first."""
+    failures: tuple[str, ...] | None = None
+    """Names of the failure modes that it shows; None where it was not examined."""
 
 
 @dataclass(frozen=True)
