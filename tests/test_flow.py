@@ -246,8 +246,11 @@ def test_hospitals_alone_go_on_from_their_own_adapters_and_send_nothing(
     assert run(server, finished, [str(COMMAND), *asked]).returncode == 0
 
 
-def test_a_damaged_file_is_noticed_and_made_again(server: Server, finished: Path, tiny_folder: Path) -> None:
-    path = next((finished / "artifacts/hospitals/hospital-2/features").glob("*/features.safetensors"))
+def test_a_damaged_file_is_noticed_and_made_again(
+    server: Server, first_run: Path, finished: Path, tiny_folder: Path
+) -> None:
+    references = json.loads((first_run / "references.json").read_text())
+    path = finished / "artifacts" / references["hospitals"]["hospital-2"]["features"] / "features.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert run(server, finished, arguments(tiny_folder)).returncode == 0
