@@ -56,7 +56,6 @@ SOUND = Evidence(
     blank="no",
     shown=("no", "mass"),
     unaided=("yes", "yes"),
-    image_share=0.6,
     blank_fall=2.0,
     border_fall=0.5,
     text_fall=0.2,
@@ -77,9 +76,10 @@ def test_a_sound_answer_has_no_failure() -> None:
 @pytest.mark.parametrize(
     ("mode", "changes", "expected"),
     [
-        (IGNORES_IMAGE, {"blank": "Yes.", "image_share": 0.1}, True),
-        (IGNORES_IMAGE, {"blank": "Yes.", "image_share": 0.2}, False),
-        (IGNORES_IMAGE, {"blank": "no", "image_share": 0.1}, False),
+        (IGNORES_IMAGE, {"blank": "Yes.", "blank_fall": 0.09}, True),
+        (IGNORES_IMAGE, {"blank": "Yes.", "blank_fall": -1.0}, True),
+        (IGNORES_IMAGE, {"blank": "Yes.", "blank_fall": 0.1}, False),
+        (IGNORES_IMAGE, {"blank": "no", "blank_fall": 0.05}, False),
         (COPIES_NEIGHBOUR, {"shown": ("YES", "no"), "unaided": ("no", "yes")}, True),
         (COPIES_NEIGHBOUR, {"shown": ("YES", "no"), "unaided": ("yes", "no")}, True),
         (COPIES_NEIGHBOUR, {"shown": ("YES", "no"), "unaided": ("yes", "yes")}, False),
@@ -131,7 +131,7 @@ def test_counts_are_of_the_cases_a_rule_applies_to(drawn: list[list[bool | None]
 
 def test_hospitals_are_added_up() -> None:
     one, other = (
-        {"hospital": name, **count_modes(records([SOUND] * n, [modes(blank="yes", image_share=0.0)] * n))}
+        {"hospital": name, **count_modes(records([SOUND] * n, [modes(blank="yes", blank_fall=0.0)] * n))}
         for name, n in (("a", 2), ("b", 3))
     )
     told = failure_table("fed", [one, other, {"hospital": "c", **count_modes([])}])["fed"]
@@ -236,7 +236,6 @@ def test_evidence_is_of_images_painted_by_hand(engine: Engine) -> None:
     assert len({round(each, 3) for each in (found.blank_fall, found.border_fall, found.text_fall or 0)}) == 3
     assert (found.correct, found.blank, found.unaided) == (True, BLANK, (REMOVED, FLIPPED))
     assert found.shown == (CASES[4].answer,)
-    assert 0 <= found.image_share <= 1
     assert found.covered is not None and found.covered.shape == found.weights.shape
     half = found.covered.shape[0] // 2
     assert not found.covered[:half].any() and (found.covered[half + 1 :] == 1).all()

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from tasks.engine.base import Base
 from tasks.engine.batch import Example, encode
 from tasks.engine.hospital import Hospital
-from tasks.engine.layout import QUERY_IMAGE, layout
-from tasks.engine.occlusion import Box, boxes, occlude_parts, without
+from tasks.engine.occlusion import Box, boxes, without
 from tasks.engine.prompt import build_prompt
 from tasks.engine.vision import Features, to_rgb
 from tasks.evaluate.burned_in import text_boxes
@@ -79,9 +78,7 @@ def examine(seen: Seen, asked: Asked, answers: Mapping[str, Prediction]) -> Evid
     given = answers[AS_IS]
     prompt = replace(build_prompt(asked.case, asked.shown, asked.similarities, seen.how), answer=given.prediction)
     (example,) = encode(seen.base, seen.features, [prompt])
-    told = layout(seen.base, seen.features, prompt)
-    parts = occlude_parts(seen.base, seen.features, seen.images, example, told, seen.tokens).sum(1)
-    border, text = _falls(seen, asked.case, example)
+    blank, border, text = _falls(seen, asked.case, example)
     explained = explain(
         seen.base, seen.features, seen.images, asked, seen.how, given.prediction, ("relevance",), tokens=seen.tokens
     )
@@ -94,8 +91,7 @@ def examine(seen: Seen, asked: Asked, answers: Mapping[str, Prediction]) -> Evid
         blank=answers[BLANK].prediction,
         shown=tuple(case.answer for case in asked.shown),
         unaided=tuple(answers[name].prediction for name in (REMOVED, FLIPPED) if name in answers),
-        image_share=_share(parts),
-        blank_fall=float(parts[QUERY_IMAGE]),
+        blank_fall=blank,
         border_fall=border,
         text_fall=text,
         weights=np.reshape(found.weights, (found.rows, found.columns)),
@@ -103,19 +99,16 @@ def examine(seen: Seen, asked: Asked, answers: Mapping[str, Prediction]) -> Evid
     )
 
 
-def _share(parts: NDArray[np.float64]) -> float:
-    positive = np.clip(parts, 0, None)
-    return float(positive[QUERY_IMAGE] / positive.sum()) if positive.any() else 0.0
-
-
-def _falls(seen: Seen, case: Case, example: Example) -> tuple[float, float | None]:
-    """What covering the image's border takes from the answer's log-probability, and covering the text seen in it."""
+def _falls(seen: Seen, case: Case, example: Example) -> tuple[float, float, float | None]:
+    """What covering the image, its border, and the text seen in it take from the answer's log-probability."""
     image = seen.images[case.image_id]
     text = text_boxes(np.asarray(to_rgb(image.data)))
-    covered: list[list[Box]] = [[], _border(seen.base, image), *([text] if text else [])]
+    whole: list[Box] = [(0, 0, image.width, image.height)]
+    covered = [[], whole, _border(seen.base, image), *([text] if text else [])]
     place = len(example.image_ids) - 1
-    whole, border, *rest = without(seen.base, seen.features, seen.images, example, place, covered, seen.tokens).sum(1)
-    return float(whole - border), float(whole - rest[0]) if rest else None
+    found = without(seen.base, seen.features, seen.images, example, place, covered, seen.tokens).sum(1)
+    blank, border, *rest = (found[0] - found[1:]).tolist()
+    return blank, border, rest[0] if rest else None
 
 
 def _border(base: Base, image: Image) -> list[Box]:

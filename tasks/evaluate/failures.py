@@ -19,10 +19,8 @@ IGNORES_IMAGE, COPIES_NEIGHBOUR = "ignores_image", "copies_neighbour"
 BORDER, BURNED_IN = "attends_to_border", "attends_to_burned_in_text"
 DIFFUSE, WRONG_REGION, ALWAYS_YES = "diffuse_attention", "right_for_wrong_region", "says_yes_to_everything"
 
-LOW_SHARE = 0.125
-"""Of the query image in what the answer hangs on: half of what is its, were the prompt's four parts alike."""
 LEAST_FALL = 0.1
-"""Nats: where a blank image takes less of the answer's log-probability, no region of it can be said to matter."""
+"""Nats: where a blank image takes less of the answer's log-probability (a tenth of the probability), it is ignored."""
 HALF = 0.5
 """Of what a blank image takes, from which on a region is said to decide the answer."""
 SPREAD = 0.75
@@ -31,7 +29,7 @@ YES, FEWEST = 0.9, 10
 """Share of yes among a hospital's answers that is everything, and the fewest yes/no questions that can show it."""
 
 MEANINGS = {
-    IGNORES_IMAGE: f"the answer is the same with a blank image, whose share in it is below {LOW_SHARE}",
+    IGNORES_IMAGE: f"the answer is the same with a blank image, which takes less than {LEAST_FALL} nats of it",
     COPIES_NEIGHBOUR: "the answer is a shown case's, and changes when the shown cases are removed or their answers are",
     BORDER: f"covering the outer tenth of the image takes {HALF:.0%} or more of what a blank image takes",
     BURNED_IN: f"covering text in the image takes {HALF:.0%} or more of what a blank image takes",
@@ -56,8 +54,6 @@ class Evidence:
     """The answers of the retrieved cases in the prompt."""
     unaided: tuple[str, ...]
     """The answers without the retrieved cases, and with wrong answers in these; none where none is shown."""
-    image_share: float
-    """Of the query image in what the answer hangs on, by covering the prompt's parts; from 0 to 1."""
     blank_fall: float
     """Fall of the answer's log-probability with the image blank, in nats; so are the two below."""
     border_fall: float
@@ -84,7 +80,7 @@ def _judge(one: Evidence, always: bool | None) -> dict[str, bool | None]:
     matters = one.blank_fall >= LEAST_FALL
     said_yes = polarity(one.prediction) == "yes" and not one.correct
     return {
-        IGNORES_IMAGE: same(one.blank, one.prediction) and one.image_share < LOW_SHARE,
+        IGNORES_IMAGE: same(one.blank, one.prediction) and not matters,
         COPIES_NEIGHBOUR: _copies(one) if one.shown else None,
         BORDER: one.border_fall >= HALF * one.blank_fall if matters else None,
         BURNED_IN: one.text_fall >= HALF * one.blank_fall if matters and one.text_fall is not None else None,
