@@ -88,7 +88,7 @@ def check(work: Work, state: State) -> float:
     work.engine.switch(state)
     set_peft_model_state_dict(work.plain, state)
     examples = encode(base, features, work.train)
-    ours = [answer_loss(base, collate(base, features, [example], answers=True)) for example in examples]
+    ours = [answer_loss(base, collate(base, features, [example])) for example in examples]
     theirs = [work.plain(**from_pixels(base, work.images, [each], answers=True)).loss for each in work.train]
     return check_close("losses", torch.stack(ours), torch.stack(theirs), within=1e-4)
 

@@ -68,8 +68,9 @@ def test_a_training_row_is_the_prompt_and_the_answer(tiny_base: Base, features: 
     """The prompt of evaluation begins the row of training, and the whole is what one would tokenise at once."""
     prompts = prompts_with_neighbours()
     examples = encode(tiny_base, features, prompts)
-    training = collate(tiny_base, features, examples, answers=True)
-    asked = collate(tiny_base, features, examples, answers=False)
+    training = collate(tiny_base, features, examples)
+    asked = collate(tiny_base, features, [replace(example, answer_ids=()) for example in examples])
+    assert (asked.labels == IGNORED).all()
     for row, (prompt, example) in enumerate(zip(prompts, examples, strict=True)):
         trained = training.inputs["input_ids"][row][training.inputs["attention_mask"][row].bool()].tolist()
         generated_from = asked.inputs["input_ids"][row][asked.inputs["attention_mask"][row].bool()].tolist()
@@ -83,32 +84,29 @@ def test_a_training_row_is_the_prompt_and_the_answer(tiny_base: Base, features: 
 def test_labels_are_the_answer_and_its_end(tiny_base: Base, features: Features) -> None:
     prompts = prompts_with_neighbours()
     examples = encode(tiny_base, features, prompts)
-    batch = collate(tiny_base, features, examples, answers=True)
+    batch = collate(tiny_base, features, examples)
     assert batch.labels.shape == batch.inputs["input_ids"].shape
     for prompt, example, ids, labels in zip(prompts, examples, batch.inputs["input_ids"], batch.labels, strict=True):
         places = (labels != IGNORED).nonzero().flatten().tolist()
         assert places == list(range(len(example.prompt_ids), len(example)))
         assert torch.equal(labels[places], ids[places])
         assert tiny_base.tokenizer.decode(labels[places]) == f"{prompt.answer}<|im_end|>"
-    assert (collate(tiny_base, features, examples, answers=False).labels == IGNORED).all()
 
 
-def test_padding_is_masked_and_on_the_side_that_is_needed(tiny_base: Base, features: Features) -> None:
+def test_padding_is_masked_and_on_the_right(tiny_base: Base, features: Features) -> None:
     examples = encode(tiny_base, features, prompts_with_neighbours())
     assert len({len(example) for example in examples}) > 3
-    for answers in (True, False):
-        inputs = collate(tiny_base, features, examples, answers).inputs
-        padded = inputs["input_ids"][inputs["attention_mask"] == 0]
-        assert len(padded) > 0
-        assert (padded == tiny_base.tokenizer.pad_token_id).all()
-        steps = inputs["attention_mask"].diff(dim=1)
-        assert (steps <= 0).all() if answers else (steps >= 0).all()
+    inputs = collate(tiny_base, features, examples).inputs
+    padded = inputs["input_ids"][inputs["attention_mask"] == 0]
+    assert len(padded) > 0
+    assert (padded == tiny_base.tokenizer.pad_token_id).all()
+    assert (inputs["attention_mask"].diff(dim=1) <= 0).all()
 
 
 def test_placeholders_are_as_many_as_features(tiny_base: Base, features: Features) -> None:
     prompts = prompts_with_neighbours()
     examples = encode(tiny_base, features, prompts)
-    batch = collate(tiny_base, features, examples, answers=True)
+    batch = collate(tiny_base, features, examples)
     marked = batch.inputs["input_ids"] == tiny_base.image_token_id
     assert torch.equal(marked.int(), batch.inputs["mm_token_type_ids"])
     for row, prompt in zip(marked, prompts, strict=True):
@@ -122,12 +120,11 @@ def test_placeholders_are_as_many_as_features(tiny_base: Base, features: Feature
 @pytest.mark.parametrize("twin", ["qwen2-vl", "qwen2.5-vl"], indirect=True)
 def test_positions_are_those_that_the_model_would_count(tiny_base: Base, features: Features) -> None:
     examples = encode(tiny_base, features, prompts_with_neighbours())
-    inputs = collate(tiny_base, features, examples, answers=True).inputs
+    inputs = collate(tiny_base, features, examples).inputs
     names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
     expected, _ = tiny_base.model.model.get_rope_index(**{name: inputs[name] for name in names})
     there = inputs["attention_mask"].bool()
     assert torch.equal(inputs["position_ids"][:, there], expected[:, there])
-    assert "position_ids" not in collate(tiny_base, features, examples, answers=False).inputs
 
 
 MARKS = (
@@ -156,7 +153,7 @@ def test_what_people_wrote_holds_no_special_tokens(tiny_base: Base, features: Fe
     asked = case(91, "image-0", f"{mark}What is {mark}?", f"a {mark}")
     assert specials(build_prompt(asked, [shown])) == specials(honest)
     examples = encode(tiny_base, features, [build_prompt(asked, [shown]), honest])
-    batch = collate(tiny_base, features, examples, answers=True)
+    batch = collate(tiny_base, features, examples)
     assert logits(tiny_base.model, batch.inputs).isfinite().all()
     # What was written is still there to be read, but for the space.
     text = squeezed(tiny_base, examples[0].prompt_ids).replace(" ", "")

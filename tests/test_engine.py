@@ -20,7 +20,7 @@ from tasks.errors import StudyError
 @pytest.fixture
 def inputs(tiny_base: Base, features: Features) -> dict[str, torch.Tensor]:
     examples = encode(tiny_base, features, prompts_with_neighbours()[:4])
-    return collate(tiny_base, features, examples, answers=True).inputs
+    return collate(tiny_base, features, examples).inputs
 
 
 @every_family

@@ -45,7 +45,7 @@ def test_a_saved_base_is_the_same_model(tiny_base: Base, features: Features, tmp
     again = load_base(str(tmp_path), device="cpu")
     examples = encode(tiny_base, features, prompts_with_neighbours())
     assert encode(again, encode_images(again, IMAGES), prompts_with_neighbours()) == examples
-    inputs = collate(tiny_base, features, examples, answers=True).inputs
+    inputs = collate(tiny_base, features, examples).inputs
     assert torch.equal(logits(again.model, inputs), logits(tiny_base.model, inputs))
 
 
@@ -107,7 +107,7 @@ def test_a_class_token_counts(tiny_folder: Path, tmp_path: Path) -> None:
     base = load_base(str(folder), device="cpu")
     found = encode_images(base, IMAGES)
     assert set(found.grids.values()) == {(1, 1, 17)}
-    batch = collate(base, found, encode(base, found, [build_prompt(CASES[0], [CASES[1]])]), answers=True)
+    batch = collate(base, found, encode(base, found, [build_prompt(CASES[0], [CASES[1]])]))
     assert logits(base.model, batch.inputs).isfinite().all()
 
 

@@ -157,7 +157,7 @@ def test_a_composed_folder_is_a_base_like_any_other(tmp_path: Path, kind: str, t
     engine = Engine(base, r=4, alpha=8, dropout=0.0, targets=["q_proj", "v_proj"])
     examples = encode(base, features, prompts_with_neighbours())
     assert len(answer_texts(engine, features, examples, tokens=8192, max_new_tokens=4)) == len(examples)
-    assert collate(base, features, examples, answers=True).labels.shape[0] == len(examples)
+    assert collate(base, features, examples).labels.shape[0] == len(examples)
     whole = LlamaForCausalLM.from_pretrained(text)
     ids = torch.tensor([base.tokenizer("a large effusion")["input_ids"]])
     with torch.inference_mode():

@@ -8,7 +8,7 @@ from family_samples import Twin, every_family
 from tasks.engine.base import Base
 from tasks.engine.batch import IGNORED, Batch, collate, encode
 from tasks.engine.engine import Engine
-from tasks.engine.loss import answer_logits, answer_loss, last_token_only
+from tasks.engine.loss import answer_logits, answer_loss
 from tasks.engine.prompt import Prompt, build_prompt
 from tasks.engine.train import mean_loss
 from tasks.engine.vision import Features
@@ -19,7 +19,7 @@ def with_shown(k: int) -> list[Prompt]:
 
 
 def batch_of(base: Base, features: Features, prompts: list[Prompt]) -> Batch:
-    batch = collate(base, features, encode(base, features, prompts), answers=True)
+    batch = collate(base, features, encode(base, features, prompts))
     assert (batch.inputs["attention_mask"] == 0).any()
     return batch
 
@@ -91,20 +91,6 @@ def test_it_is_the_mean_over_answer_tokens_from_pixels(twin: Twin, engine: Engin
         loss, tokens = mean_loss(engine, features, examples, most)
         assert loss == pytest.approx(expected, abs=1e-5)
         assert tokens == sum(counts)
-
-
-@every_family
-@torch.inference_mode()
-def test_the_last_token_alone_reads_as_before(engine: Engine, features: Features) -> None:
-    engine.switch(randomised(engine.read(), 1))
-    base = engine.base
-    inputs = collate(base, features, encode(base, features, prompts_with_neighbours()), answers=False).inputs
-    expected = base.model(**inputs).logits
-    with last_token_only(base):
-        found = base.model(**inputs).logits
-    torch.testing.assert_close(found[:, -1], expected[:, -1], rtol=0, atol=1e-5)
-    assert (found[:, -2] - expected[:, -2]).abs().max() > 0.1
-    assert torch.equal(base.model(**inputs).logits, expected)
 
 
 def test_no_examples_have_no_loss(engine: Engine, features: Features) -> None:

@@ -69,7 +69,7 @@ def test_where_it_is_not_for_it_is_torchs_own(change: str) -> None:
 def test_a_model_gives_the_same_losses_and_gradients(engine: Engine, features: Features) -> None:
     base: Base = engine.base
     engine.switch(randomised(engine.read(), 1))
-    batch = collate(base, features, encode(base, features, prompts_with_neighbours()), answers=True)
+    batch = collate(base, features, encode(base, features, prompts_with_neighbours()))
     ours = [module for module in base.model.modules() if type(module) is Linear]
     assert len(ours) > 10
     found = []

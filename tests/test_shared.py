@@ -31,7 +31,7 @@ def model(tiny_folder: Path) -> ModelSettings:
 
 @pytest.fixture
 def inputs(tiny_base: Base, features: Features) -> dict[str, torch.Tensor]:
-    return collate(tiny_base, features, encode(tiny_base, features, prompts_with_neighbours()[:2]), True).inputs
+    return collate(tiny_base, features, encode(tiny_base, features, prompts_with_neighbours()[:2])).inputs
 
 
 def test_equal_settings_share_one_base_and_one_engine(model: ModelSettings) -> None:

@@ -60,7 +60,7 @@ def test_steps_are_adamw_with_a_clipped_norm(tiny_base: Base, features: Features
     values = {parameter: parameter.detach().double() for parameter in engine.parameters()}
     first, second = ({parameter: torch.zeros_like(value) for parameter, value in values.items()} for _ in range(2))
     for step in range(1, 4):
-        loss = answer_loss(engine.base, collate(engine.base, features, one, answers=True))
+        loss = answer_loss(engine.base, collate(engine.base, features, one))
         gradients = [gradient.double() for gradient in torch.autograd.grad(loss, list(values))]
         norm = sum(float(gradient.square().sum()) for gradient in gradients) ** 0.5
         assert norm > 1
@@ -117,7 +117,7 @@ def test_checkpointing_changes_memory_alone(tiny_folder: Path, features: Feature
         found.append(trained(engine, features, examples, seed=5))
         answers.append(answer_texts(engine, features, examples, tokens=8192, max_new_tokens=8))
         engine.peft.train()
-        kept.append(bytes_kept(base, collate(base, features, examples, answers=True)))
+        kept.append(bytes_kept(base, collate(base, features, examples)))
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-5)
     assert answers[1] == answers[0]
     assert kept[1] < 0.8 * kept[0]  # of two layers, one is kept whole
@@ -157,7 +157,7 @@ def test_only_the_adapter_has_gradients(engine: Engine, features: Features, exam
     trained(engine, features, examples, seed=5, epochs=1)
     assert all(parameter.grad is None for parameter in engine.peft.parameters())
     engine.peft.train()
-    answer_loss(engine.base, collate(engine.base, features, examples, answers=True)).backward()
+    answer_loss(engine.base, collate(engine.base, features, examples)).backward()
     graded = {name for name, parameter in engine.peft.named_parameters() if parameter.grad is not None}
     assert len(graded) == len(engine.read())
     assert all("lora_" in name for name in graded)

@@ -58,7 +58,7 @@ def trace(base: Base, features: Features, example: Example) -> Trace:
 
     It holds all attention in memory: layers x heads x T x T numbers.
     """
-    batch = collate(base, features, [example], answers=True)
+    batch = collate(base, features, [example])
     # Where the base is frozen, nothing else may ask for gradients in the first layers.
     handle = base.model.get_input_embeddings().register_forward_hook(lambda _, __, made: made.requires_grad_())
     try:

@@ -122,14 +122,9 @@ def expand(
         yield from [value] * (features.tokens(next(images)) if token == base.image_token_id else 1)
 
 
-def collate(base: Base, features: Features, examples: Sequence[Example], answers: bool) -> Batch:
-    """Pad examples to one batch.
-
-    Args:
-        answers: True for training (the answer follows the prompt, padding right), False for generation
-            (the prompt alone, padding left, so that new tokens follow it at once).
-    """
-    rows = [[*example.prompt_ids, *(example.answer_ids if answers else ())] for example in examples]
+def collate(base: Base, features: Features, examples: Sequence[Example]) -> Batch:
+    """Pad examples, each a prompt and its answer, on the right to one batch."""
+    rows = [[*example.prompt_ids, *example.answer_ids] for example in examples]
     width = max(len(row) for row in rows)
     # Any id will do where the mask is 0, but an image placeholder there would ask for features.
     filler = base.tokenizer.pad_token_id
@@ -137,11 +132,9 @@ def collate(base: Base, features: Features, examples: Sequence[Example], answers
     mask = torch.zeros((len(rows), width), dtype=torch.long)
     labels = torch.full((len(rows), width), IGNORED)
     for row, (tokens, example) in enumerate(zip(rows, examples, strict=True)):
-        place = slice(0, len(tokens)) if answers else slice(width - len(tokens), width)
-        ids[row, place] = torch.tensor(tokens)
-        mask[row, place] = 1
-        if answers:
-            labels[row, len(example.prompt_ids) : len(tokens)] = torch.tensor(example.answer_ids)
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        mask[row, : len(tokens)] = 1
+        labels[row, len(example.prompt_ids) : len(tokens)] = torch.tensor(example.answer_ids)
     names = [name for example in examples for name in example.image_ids]
     images = tuple(found.to(base.device) for found in features.all_of(names))
     rows_told = Rows(ids, labels != IGNORED, images, tuple(features.grids[name] for name in names))
@@ -163,15 +156,18 @@ def shuffled(examples: Sequence[Example], batch_size: int, generator: torch.Gene
     return [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
 
 
-def within(lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Places of examples, shortest first, in groups of at most `most` tokens, padding included.
+def within(lengths: Sequence[int], most: int, order: Sequence[int] | None = None) -> list[list[int]]:
+    """Places of examples, shortest first or in the order given, in groups of at most `most` tokens, padding included.
 
     An example of more tokens than that stands alone.
     """
     groups: list[list[int]] = []
-    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if groups and (len(groups[-1]) + 1) * lengths[place] <= most:
+    longest = 0
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__) if order is None else order:
+        longest = max(longest, lengths[place])
+        if groups and (len(groups[-1]) + 1) * longest <= most:
             groups[-1].append(place)
         else:
             groups.append([place])
+            longest = lengths[place]
     return groups

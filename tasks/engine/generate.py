@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import torch
 from tqdm import tqdm
-from transformers import LogitsProcessorList
 
-from tasks.engine.batch import Example, collate, within
+from tasks.engine.base import Base
+from tasks.engine.batch import Example, within
 from tasks.engine.engine import Engine
-from tasks.engine.loss import last_token_only
+from tasks.engine.prefill import Read, read_prompts
+from tasks.engine.prefix import by_image
 from tasks.engine.vision import Features
 
 
@@ -40,38 +41,39 @@ def generate(
 
     `tokens` is the most, padding and answers included, that the model holds at once.
     """
-    tokenizer = engine.base.tokenizer
-    # Prompts of like length share a batch, so that little is spent on padding.
-    groups = within([len(example.prompt_ids) + max_new_tokens for example in examples], tokens)
+    base = engine.base
+    # Prompts of like length share a batch, so that little is spent on padding; or those about one image.
+    lengths = [len(example.prompt_ids) + max_new_tokens for example in examples]
+    groups = within(lengths, _bound(base, lengths, tokens), by_image(base, examples))
     answers: dict[int, Answer] = {}
     for chosen in tqdm(groups, desc=title, unit="batch", leave=False, disable=None):
-        batch = collate(engine.base, features, [examples[index] for index in chosen], answers=False)
-        best: list[torch.Tensor] = []
-        with last_token_only(engine.base):
-            written = engine.base.model.generate(
-                **batch.inputs,
-                do_sample=False,
-                max_new_tokens=max_new_tokens,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-                logits_processor=LogitsProcessorList([_Notes(best)]),
-            )
-        new = written[:, batch.inputs["input_ids"].shape[1] :]
-        texts = tokenizer.batch_decode(new, skip_special_tokens=True)
-        sure = _confidences(new, torch.stack(best, dim=1), tokenizer.eos_token_id)
+        new, likely = _greedy(base, read_prompts(base, features, [examples[index] for index in chosen]), max_new_tokens)
+        texts = base.tokenizer.batch_decode(new, skip_special_tokens=True)
+        sure = _confidences(new, likely, base.tokenizer.eos_token_id)
         answers |= zip(chosen, map(Answer, (text.strip() for text in texts), sure), strict=True)
     return [answers[index] for index in range(len(examples))]
 
 
-class _Notes:
-    """Keeps the probability of the likeliest token, `(B,)` for each new token: the whole vocabulary's is let go."""
+def _bound(base: Base, lengths: Sequence[int], tokens: int) -> int:
+    """Most tokens of a batch; none but one row where padding would push its beginning out of a sliding window."""
+    window = getattr(base.config.get_text_config(), "sliding_window", None)
+    return 1 if window and max(lengths, default=0) > window else tokens
 
-    def __init__(self, best: list[torch.Tensor]) -> None:
-        self.best = best
 
-    def __call__(self, _: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        self.best.append((logits.amax(-1) - logits.logsumexp(-1)).exp())
-        return logits
+def _greedy(base: Base, read: Read, most: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The likeliest tokens up to each row's end, then padding, and the probability of each; both `(B, n)`."""
+    end, filler = base.tokenizer.eos_token_id, base.tokenizer.pad_token_id
+    ended = torch.zeros(len(read.mask), dtype=torch.bool, device=read.mask.device)
+    new: list[torch.Tensor] = []
+    likely: list[torch.Tensor] = []
+    while True:
+        logits = read.logits.float()
+        likely.append((logits.amax(-1) - logits.logsumexp(-1)).exp())
+        new.append(logits.argmax(-1).masked_fill(ended, filler))
+        ended = ended | (new[-1] == end)
+        if len(new) == most or ended.all():
+            return torch.stack(new, dim=1), torch.stack(likely, dim=1)
+        read.follow(base, new[-1])
 
 
 def _confidences(new: torch.Tensor, probabilities: torch.Tensor, end: int) -> list[float]:

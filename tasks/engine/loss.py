@@ -22,11 +22,16 @@ def answer_logits(base: Base, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]
     wanted = batch.labels.roll(-1, dims=1) != IGNORED
     with last_layer_only(base, wanted):
         hidden = base.model.model(**inputs, use_cache=False).last_hidden_state
-    logits = base.model.lm_head(hidden[wanted])
+    return project(base, hidden[wanted]), batch.labels[batch.labels != IGNORED]
+
+
+def project(base: Base, hidden: torch.Tensor) -> torch.Tensor:
+    """Logits `(n, vocabulary)` of hidden states `(n, d)`."""
+    logits: torch.Tensor = base.model.lm_head(hidden)
     bound = getattr(base.config.get_text_config(), "final_logit_softcapping", None)
     if bound is not None:  # Gemma 2, PaliGemma 2's text model, bounds its logits after the projection
         logits = torch.tanh(logits / bound) * bound
-    return logits, batch.labels[batch.labels != IGNORED]
+    return logits
 
 
 @contextmanager
@@ -48,26 +53,6 @@ def last_layer_only(base: Base, wanted: torch.Tensor) -> Iterator[None]:
     parts = (last.self_attn.o_proj, last.mlp)
     handles = [part.register_forward_pre_hook(pick) for part in parts]
     handles += [part.register_forward_hook(put) for part in parts]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def last_token_only(base: Base) -> Iterator[None]:
-    """While open, what follows attention in the last layer is computed at each row's last token alone.
-
-    It is the only one that the next token is read from. The others' hidden states, which nothing looks at, get what is
-    added to it.
-    """
-
-    def pick(_: torch.nn.Module, given: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        return (given[0][:, -1:],)
-
-    last = base.model.model.language_model.layers[-1]
-    handles = [part.register_forward_pre_hook(pick) for part in (last.self_attn.o_proj, last.mlp)]
     try:
         yield
     finally:

@@ -27,7 +27,7 @@ def answer_log_probs(
     """The log-probability of each token of each example's answer, in their order; `tokens` as in `mean_loss`."""
     found: list[NDArray[np.float64]] = [np.empty(0)] * len(examples)
     for places in within([len(example) for example in examples], tokens):
-        batch = collate(base, features, [examples[place] for place in places], answers=True)
+        batch = collate(base, features, [examples[place] for place in places])
         logits, targets = answer_logits(base, batch)
         told = logits.float().log_softmax(-1).gather(1, targets.unsqueeze(1)).squeeze(1).double().cpu()
         counts = (batch.labels != IGNORED).sum(1).tolist()

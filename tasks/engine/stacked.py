@@ -159,7 +159,7 @@ def _add_gradients(
         owners = rows.repeat_interleave(torch.tensor([len(example.answer_ids) for example in examples]))
         # Gradients are computed with the adapters on: a layer that is checkpointed runs once more then.
         with stack.switched_on(rows.to(base.device), owners.to(base.device)):
-            logits, targets = answer_logits(base, collate(base, features, examples, answers=True))
+            logits, targets = answer_logits(base, collate(base, features, examples))
             losses = functional.cross_entropy(logits.float(), targets, reduction="none")
             (losses / count[owners].to(base.device)).sum().backward()
         total.index_add_(0, owners, losses.detach().cpu())

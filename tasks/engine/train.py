@@ -67,7 +67,7 @@ def add_gradients(base: Base, features: Features, chosen: Sequence[Example], mos
         part = [chosen[place] for place in places]
         # Each part's mean weighs as many tokens as it has, so that the sum is the mean of the whole step.
         weight = sum(len(example.answer_ids) for example in part)
-        loss = answer_loss(base, collate(base, features, part, answers=True)) * (weight / count)
+        loss = answer_loss(base, collate(base, features, part)) * (weight / count)
         loss.backward()
         total += float(loss.detach()) * count
     return total, count
@@ -85,6 +85,6 @@ def mean_loss(
     for places in within([len(example) for example in examples], tokens):
         part = [examples[place] for place in places]
         count = sum(len(example.answer_ids) for example in part)
-        total += float(answer_loss(engine.base, collate(engine.base, features, part, answers=True))) * count
+        total += float(answer_loss(engine.base, collate(engine.base, features, part))) * count
         answered += count
     return total / max(answered, 1), answered

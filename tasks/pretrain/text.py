@@ -39,7 +39,7 @@ def train_text(
     with tqdm(total=steps, desc=title, unit="step", disable=None) as bar:
         for _ in range(epochs):
             for chosen in shuffled(examples, batch_size, generator):
-                loss = answer_loss(base, collate(base, features, chosen, answers=True))
+                loss = answer_loss(base, collate(base, features, chosen))
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(parameters, 1.0)
                 optimiser.step()

@@ -65,6 +65,8 @@ class Family(ABC):
     """Model types of the same models in another layout, each with what to do about it."""
     causal: ClassVar[bool] = True
     """Whether every token sees only what precedes it, so that padding on the right is seen by none."""
+    first_place: ClassVar[int] = 0
+    """Position of a row's first token."""
     begins: ClassVar[bool] = False
     """Whether the tokenizer's first token stands before the conversation's text."""
     tower: ClassVar[str] = "model.vision_tower"

@@ -21,6 +21,7 @@ class PaliGemma(Family):
         "paligemma-3b-224": Preset("google/paligemma-3b-mix-224", 2.9),
     }
     causal = False
+    first_place = 1
 
     def text(self, tokenizer: Any, config: Any, messages: Sequence[Mapping[str, Any]]) -> str:
         """All placeholders, the first token, then a line for each turn."""

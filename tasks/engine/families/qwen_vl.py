@@ -31,14 +31,13 @@ class QwenVL(Family):
         """Rotary positions in three dimensions follow from the grids and from where the placeholders are."""
         import torch
 
-        inputs = {
-            "mm_token_type_ids": (rows.ids == config.image_token_id).int(),
+        placeholders = rows.ids == config.image_token_id
+        return {
+            "mm_token_type_ids": placeholders.int(),
+            "position_ids": positions(placeholders, rows.grids, self.merge(config)),
             **({"image_grid_thw": torch.tensor(rows.grids)} if rows.grids else {}),
             **encoded(rows.images),
         }
-        if rows.answered.any():  # answers that are still to be written need the model's own count of positions
-            inputs["position_ids"] = positions(rows.ids == config.image_token_id, rows.grids, self.merge(config))
-        return inputs
 
     def limit(self, config: Any, image_processor: Any, max_pixels: int) -> None:
         """The processor resizes every image to about this many pixels at most."""
@@ -79,9 +78,11 @@ def positions(placeholders: "torch.Tensor", grids: Sequence[Grid], merge: int) -
 
     images = {grid: _image(grid, merge) for grid in set(grids)}
     steps = (~placeholders).long()
-    steps[placeholders] = torch.cat([images[grid][1] for grid in grids])
+    if grids:
+        steps[placeholders] = torch.cat([images[grid][1] for grid in grids])
     found = (steps.cumsum(1) - steps).repeat(3, 1, 1)
-    found[:, placeholders] += torch.cat([images[grid][0] for grid in grids], dim=1)
+    if grids:
+        found[:, placeholders] += torch.cat([images[grid][0] for grid in grids], dim=1)
     return found
 
 

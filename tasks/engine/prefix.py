@@ -1,0 +1,103 @@
+"""What the prompts of a batch begin with alike, so that it need be computed only once: where to cut them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+from tasks.engine.base import Base
+from tasks.engine.batch import Example
+from tasks.engine.vision import Features
+
+WORTH = 0.05
+"""Least share of a batch's tokens to be saved: the beginnings take a pass of their own, and the rests a mask."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A batch as beginnings, some of which several rows share, and what is left of each row."""
+
+    beginnings: list[Example]
+    whose: list[int]
+    """Each row's beginning."""
+    rests: list[Example]
+
+    @property
+    def tokens(self) -> int:
+        """What is computed, padding included."""
+        return _padded(self.beginnings) + _padded(self.rests)
+
+
+def split(base: Base, features: Features, examples: Sequence[Example]) -> Split | None:
+    """The cheaper of two ways to share: the start that all rows have, or each row up to the question's own image.
+
+    None where too little is saved, and where tokens see what follows them: then a beginning is not the same in any
+    two rows.
+    """
+    if not base.family.causal:
+        return None
+    starts = [_image_starts(base, features, example) for example in examples]
+    ways = [
+        _split(examples, [_alike(examples, starts)] * len(examples), starts),
+        _split(examples, [_asked_at(base, example) for example in examples], starts),
+    ]
+    whole = [way for way in ways if all(beginning.prompt_ids for beginning in way.beginnings)]
+    best = min(whole, key=lambda way: way.tokens, default=None)
+    return best if best and best.tokens <= (1 - WORTH) * _padded(examples) else None
+
+
+def by_image(base: Base, examples: Sequence[Example]) -> list[int] | None:
+    """Places of the examples, those together that are alike up to the question; None where fewer than half are.
+
+    So it is without retrieved cases, where an image has several questions.
+    """
+    begun = [(example.prompt_ids[: _asked_at(base, example)], example.image_ids) for example in examples]
+    first = {each: place for place, each in reversed(list(enumerate(begun)))}
+    if not base.family.causal or 2 * len(first) > len(examples):
+        return None
+    return sorted(range(len(examples)), key=lambda place: (first[begun[place]], len(examples[place])))
+
+
+def _asked_at(base: Base, example: Example) -> int:
+    """The place behind the prompt's last image, where the question begins; 0 without an image."""
+    ids = example.prompt_ids
+    return len(ids) - ids[::-1].index(base.image_token_id) if base.image_token_id in ids else 0
+
+
+def _split(examples: Sequence[Example], places: Sequence[int], starts: Sequence[list[int]]) -> Split:
+    """The examples cut at these places, equal beginnings taken together."""
+    found: dict[Example, int] = {}
+    whose, rests = [], []
+    for example, place, begun in zip(examples, places, starts, strict=True):
+        images = sum(start < place for start in begun)
+        beginning = Example(example.prompt_ids[:place], (), example.image_ids[:images])
+        whose.append(found.setdefault(beginning, len(found)))
+        rests.append(Example(example.prompt_ids[place:], (), example.image_ids[images:]))
+    return Split(list(found), whose, rests)
+
+
+def _alike(examples: Sequence[Example], starts: Sequence[list[int]]) -> int:
+    """How many tokens all examples begin with alike, images by their names; each keeps one token to itself."""
+    count = _common([example.prompt_ids for example in examples])
+    images = _common([example.image_ids for example in examples])
+    ends = [begun[images] for begun in starts if images < len(begun)]
+    return min([count, *ends, *(len(example.prompt_ids) - 1 for example in examples)])
+
+
+def _common(rows: Sequence[tuple[Any, ...]]) -> int:
+    """How many items all rows begin with alike."""
+    return sum(1 for _ in takewhile(lambda items: len({*items}) == 1, zip(*rows, strict=False)))
+
+
+def _image_starts(base: Base, features: Features, example: Example) -> list[int]:
+    """The place of each image's first token."""
+    starts, place = [], 0
+    for image_id in example.image_ids:
+        place = example.prompt_ids.index(base.image_token_id, place)
+        starts.append(place)
+        place += features.tokens(image_id)
+    return starts
+
+
+def _padded(examples: Sequence[Example]) -> int:
+    return len(examples) * max(len(example.prompt_ids) for example in examples)
