@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,18 @@ def test_a_study_leaves_results_of_the_documented_shape(first_run: Path, finishe
     assert {"ingest", "audit", "partition", "update", "predictions"} <= set(results["timings_s"])
     for hospital in everything["hospitals"]:
         assert list((finished / "artifacts/hospitals" / hospital / "predictions").glob("*/predictions.parquet"))
+
+
+def test_failure_modes_are_shared_as_counts_alone(first_run: Path, finished: Path) -> None:
+    failing = json.loads((first_run / "results.json").read_text())["failures"]["fed+rag"]
+    places = json.loads((first_run / "references.json").read_text())["hospitals"].values()
+    tables = [pq.read_table(finished / "artifacts" / place["failures"] / "failures.parquet") for place in places]
+    assert len(failing["hospitals"]) == 3 and sum(map(len, tables)) == failing["n"] > 0
+    found = Counter(mode for table in tables for modes in table["modes"].to_pylist() for mode in modes)
+    assert {mode: row["cases"] for mode, row in failing["modes"].items() if row["cases"]} == found
+    page = (first_run / "report.html").read_text()
+    assert "How fed+rag fails" in page
+    assert not any(case in page for table in tables for case in table["case_id"].to_pylist())
 
 
 def test_the_dashboard_shows_tables_results_and_progress(server: Server, finished: Path) -> None:
