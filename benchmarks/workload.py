@@ -6,14 +6,13 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import get_peft_model
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText
 
@@ -23,6 +22,7 @@ from tasks.engine.base import Base, load_base
 from tasks.engine.batch import IGNORED, encode
 from tasks.engine.engine import Engine
 from tasks.engine.identity import resolve
+from tasks.engine.layers import add_lora
 from tasks.engine.prompt import Prompt, build_prompts
 from tasks.engine.train import train
 from tasks.engine.vision import encode_images, to_rgb
@@ -110,7 +110,7 @@ def draw_work(dropout: float = LORA.dropout) -> Work:
 def plain_model(engine: Engine) -> Any:
     """The embedded model as a PEFT model that shares nothing with the engine's."""
     model = AutoModelForImageTextToText.from_pretrained(resolve("embedded")).requires_grad_(False)
-    return get_peft_model(model, engine.config).eval()
+    return add_lora(replace(engine.base, model=model), engine.config).eval()
 
 
 def drawn_state(engine: Engine, scale: float = 0.02) -> State:
