@@ -1,8 +1,11 @@
 """The whole study as a user runs it: the command, against a real Prefect server on loopback."""
 
+import base64
 import csv
+import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -25,7 +28,7 @@ from test_ingest_choices import omni_row, write_omni
 from flows.explain import Wanted, explain_case, explain_image, methods_of
 from tasks.engine.identity import identify
 from tasks.errors import StudyError
-from tasks.records import Prediction, Saliency, Share, read_table
+from tasks.records import FailureModes, Prediction, Saliency, Share, read_table
 
 COMMAND = Path(sys.executable).with_name("fed-rag")
 PREFECT = Path(sys.executable).with_name("prefect")
@@ -194,6 +197,38 @@ def test_another_coverage_answers_held_out_cases_alone(server: Server, finished:
     assert 0 <= told["coverage"]["value"] <= 1
     assert "Answers withheld" in (newest(finished) / "results.md").read_text()
     assert "answers withheld" in (newest(finished) / "report.html").read_text()
+
+
+def test_a_few_answers_are_explained_and_their_mean_shares_alone_leave_the_hospital(
+    first_run: Path, finished: Path
+) -> None:
+    told = json.loads((first_run / "results.json").read_text())["saliency"]["fed+rag"]
+    assert told["n"] == sum(each["n"] for each in told["hospitals"].values()) == 6
+    for shares in told["methods"].values():
+        assert sum(shares.values()) == pytest.approx(1)
+    for hospital in told["hospitals"]:
+        place = finished / "artifacts/hospitals" / hospital
+        (folder,) = (place / "saliency").iterdir()
+        maps = read_table(folder / "saliency.parquet", Saliency)
+        ids = {each.case_id for each in maps}
+        assert len(maps) == 2 * 4 * 4  # cases, methods, images of a prompt
+        (failing,) = (place / "failures").iterdir()
+        assert ids <= {each.case_id for each in read_table(failing / "failures.parquet", FailureModes)}
+        assert (place / "report.html").read_text().count('data-explained="yes"') == 2
+        assert not any(
+            name in path.read_text() for path in finished.glob("artifacts/shared/shares/*/*") for name in ids
+        )
+
+
+def test_the_dashboard_shows_key_plots_and_the_way_to_the_page(server: Server, first_run: Path) -> None:
+    artifacts = server.post("artifacts/filter", {"artifacts": {"key": {"any_": ["results"]}}})
+    (text,) = (each["data"] for each in artifacts if first_run.name in each["data"])
+    assert f"]({(first_run / 'report.html').as_uri()})" in text
+    plots = re.findall(r"^!\[([^\]]+)\]\(data:image/png;base64,([^)]+)\)$", text, flags=re.MULTILINE)
+    assert [title.split()[0] for title, _ in plots] == ["Scores", "Losses", "Where"]
+    for _, data in plots:
+        assert PIL.Image.open(io.BytesIO(base64.b64decode(data))).width > 300
+    assert "| fed+rag |" in text
 
 
 def test_another_k_redoes_neither_ingestion_nor_partition_nor_libraries(

@@ -47,4 +47,5 @@ def share_rows(told: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """A configuration's entry of `results["saliency"]` as text: headings, then a row a method."""
     parts = next(iter(told["methods"].values()))
     rows = [(method, *(f"{share:.3f}" for share in shares.values())) for method, shares in told["methods"].items()]
-    return [(f"of {told['n']} answers", *(part.replace("_", " ") for part in parts)), *rows]
+    heading = "of 1 answer" if told["n"] == 1 else f"of {told['n']} answers"
+    return [(heading, *(part.replace("_", " ") for part in parts)), *rows]
