@@ -128,6 +128,8 @@ def _explain(
 
 
 def _check_head(made: Explanation, wanted: Wanted) -> None:
+    if (wanted.layer, wanted.head) != (None, None) and "attention" not in wanted.methods:
+        raise StudyError(f"Expected --method attention or all beside --layer, found {', '.join(wanted.methods)}.")
     if wanted.head is not None and wanted.layer is None:
         raise StudyError("Expected --layer beside --head, found none: heads are numbered within their layer.")
     for name, value in (("layer", wanted.layer), ("head", wanted.head)):
@@ -153,6 +155,8 @@ def write_explained(explained: Explained, out: Path) -> list[Path]:
             _write(beside / "shares.parquet", Share, explained.explanation.shares)
             told = json.dumps(_told(explained), indent=1, ensure_ascii=False) + "\n"
             (beside / "answer.json").write_text(told, encoding="utf-8")
+            for method in METHODS:  # an earlier explanation's, which the tables tell nothing of any more
+                (out / f"{method}.png").unlink(missing_ok=True)
             for file in beside.iterdir():
                 file.replace(out / file.name)
     except OSError as error:

@@ -204,8 +204,9 @@ def test_a_few_answers_are_explained_and_their_mean_shares_alone_leave_the_hospi
 ) -> None:
     told = json.loads((first_run / "results.json").read_text())["saliency"]["fed+rag"]
     assert told["n"] == sum(each["n"] for each in told["hospitals"].values()) == 6
-    for shares in told["methods"].values():
-        assert sum(shares.values()) == pytest.approx(1)
+    for method, shares in told["methods"].items():
+        whole = sum(shares.values())
+        assert whole == pytest.approx(1) or (method == "occlusion" and 0 <= whole < 1)  # an answer may lose nothing
     for hospital in told["hospitals"]:
         place = finished / "artifacts/hospitals" / hospital
         (folder,) = (place / "saliency").iterdir()
@@ -215,9 +216,8 @@ def test_a_few_answers_are_explained_and_their_mean_shares_alone_leave_the_hospi
         (failing,) = (place / "failures").iterdir()
         assert ids <= {each.case_id for each in read_table(failing / "failures.parquet", FailureModes)}
         assert (place / "report.html").read_text().count('data-explained="yes"') == 2
-        assert not any(
-            name in path.read_text() for path in finished.glob("artifacts/shared/shares/*/*") for name in ids
-        )
+        shared = [path.read_text() for path in finished.glob("artifacts/shared/shares/*/*.json")]
+        assert shared and not any(name in text for text in shared for name in ids)
 
 
 def test_the_dashboard_shows_key_plots_and_the_way_to_the_page(server: Server, first_run: Path) -> None:
