@@ -6,7 +6,7 @@ from typing import Any
 from prefect import unmapped
 
 from flows.gather import gather
-from tasks.evaluate.step import explain_some, share_means
+from tasks.evaluate.why_step import explain_some, share_means
 from tasks.settings import Study
 from tasks.store import Ref
 

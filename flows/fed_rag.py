@@ -27,10 +27,10 @@ from tasks.evaluate.step import (
     answer_baselines,
     answer_held_out,
     count_withheld,
-    measure_reliance,
     predict,
     score_hospital,
 )
+from tasks.evaluate.why_step import measure_reliance
 from tasks.forgotten import all_digests
 from tasks.ingest.datasets import state
 from tasks.ingest.step import ingest

@@ -40,7 +40,7 @@ from tasks.evaluate.failures import (
     records,
 )
 from tasks.evaluate.reliance import AS_IS, BLANK, FLIPPED, REMOVED, Asked
-from tasks.evaluate.step import count_failures, find_failures, measure_reliance
+from tasks.evaluate.why_step import count_failures, find_failures, measure_reliance
 from tasks.ingest import phantom
 from tasks.records import Case, FailureModes, Finding, Image, Prediction, Saliency, read_table, write_table
 from tasks.settings import ShownSettings

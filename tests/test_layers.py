@@ -47,7 +47,7 @@ def problems(path: str, source: str) -> Iterator[str]:
 def forbidden(place: list[str], name: list[str]) -> str | None:
     """Why a module at this place may not import that name; None where it may."""
     top, *inner = name
-    step = place[-1] == "step.py"
+    step = place[-1].endswith("step.py")
     if top in PICKLES:
         return "nothing is pickled"
     if top == "prefect" and not (place[0] == "flows" or step):

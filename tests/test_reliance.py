@@ -35,7 +35,8 @@ from tasks.evaluate.reliance import (
 )
 from tasks.evaluate.report import assemble, markdown
 from tasks.evaluate.score import Tally, score_row, summarise
-from tasks.evaluate.step import measure_reliance, score_hospital
+from tasks.evaluate.step import score_hospital
+from tasks.evaluate.why_step import measure_reliance
 from tasks.normalise import normalise
 from tasks.records import Image, Prediction, read_table, write_table
 from tasks.settings import ShownSettings

@@ -1,0 +1,140 @@
+"""The steps that ask why: answers to altered prompts, failure modes, and where some answers come from."""
+
+from tasks.records import FailureModes, Prediction, Saliency, Share, read_table, write_table
+from tasks.settings import AnsweringSettings, LoraSettings, ModelSettings, ShownSettings
+from tasks.step import Folder, stage
+from tasks.store import Ref
+
+
+@stage(
+    "reliance",
+    area="hospitals/{hospital}",
+    code=["evaluate", "engine", "normalise", "options"],
+    title="reliance {hospital}",
+)
+def measure_reliance(
+    folder: Folder,
+    hospital: str,
+    cases: Ref,
+    features: Ref,
+    library: Ref,
+    adapter: Ref,
+    model: ModelSettings,
+    lora: LoraSettings,
+    answering: AnsweringSettings,
+    shown: ShownSettings,
+    count: int,
+    seed: int,
+) -> None:
+    """The adapter's answers to some of a hospital's test cases, as they are and with each alteration of the prompt.
+
+    `predictions.parquet` holds them under the alteration's name as configuration.
+    """
+    from tasks.engine.hospital import open_hospital
+    from tasks.evaluate.altered import answer_altered
+    from tasks.evaluate.reliance import sample
+
+    own = open_hospital(cases.folder, features.folder, library.folder)
+    test = sample([case for case in own.cases if case.split == "test"], count, seed)
+    images = cases.folder / "images.parquet"
+    rows = answer_altered(own, hospital, images, test, adapter.folder, model, lora, answering, shown, seed)
+    with folder.open("predictions.parquet") as sink:
+        write_table(sink, Prediction, rows)
+
+
+@stage(
+    "failures",
+    area="hospitals/{hospital}",
+    code=["evaluate", "engine", "normalise", "options"],
+    title="failures {hospital}",
+)
+def find_failures(
+    folder: Folder,
+    hospital: str,
+    cases: Ref,
+    features: Ref,
+    library: Ref,
+    adapter: Ref,
+    reliance: Ref,
+    model: ModelSettings,
+    lora: LoraSettings,
+    shown: ShownSettings,
+    tokens: int,
+    count: int,
+    seed: int,
+) -> None:
+    """Failure modes of some of the answers that `reliance` holds, with altered prompts and without: `failures.parquet`.
+
+    Examples stay here: case ids with their modes are for the hospital's own page.
+    """
+    from tasks.engine.adapter import load_state
+    from tasks.engine.hospital import open_hospital
+    from tasks.engine.shared import shared_engine
+    from tasks.evaluate.evidence import answers_by_case, examine, open_seen
+    from tasks.evaluate.failures import judge_all, records
+    from tasks.evaluate.reliance import as_asked, sample
+
+    own = open_hospital(cases.folder, features.folder, library.folder)
+    answers = answers_by_case(read_table(reliance.folder / "predictions.parquet", Prediction))
+    test = sample([case for case in own.cases if case.id in answers], count, seed)
+    asked = as_asked(test, own.prompts(test, shown), own.cases, own.neighbours)
+    with shared_engine(model, lora) as engine:
+        engine.switch(load_state(adapter.folder))
+        seen = open_seen(engine.base, own, cases.folder, asked, shown, tokens)
+        found = [examine(seen, each, answers[each.case.id]) for each in asked]
+    with folder.open("failures.parquet") as sink:
+        write_table(sink, FailureModes, records(found, judge_all(found)))
+
+
+@stage("failure-counts", area="shared", code=["evaluate", "normalise", "options"], title="count failures {hospital}")
+def count_failures(folder: Folder, hospital: str, failures: Ref) -> None:
+    """How many of a hospital's examined answers show each failure mode: all that it shares of them."""
+    from tasks.evaluate.failures import count_modes
+
+    rows = read_table(failures.folder / "failures.parquet", FailureModes)
+    folder.write_json("failures.json", {"hospital": hospital, **count_modes(rows)})
+
+
+@stage(
+    "saliency",
+    area="hospitals/{hospital}",
+    code=["evaluate", "engine", "normalise", "options"],
+    title="saliency {hospital}",
+)
+def explain_some(
+    folder: Folder,
+    hospital: str,
+    cases: Ref,
+    features: Ref,
+    library: Ref,
+    adapter: Ref,
+    predictions: Ref,
+    model: ModelSettings,
+    lora: LoraSettings,
+    answering: AnsweringSettings,
+    shown: ShownSettings,
+    counts: list[int],
+    seed: int,
+) -> None:
+    """Where some of the adapter's answers come from: maps in `saliency.parquet`, and `shares.parquet`."""
+    from tasks.engine.hospital import open_hospital
+    from tasks.evaluate.explained import draw, explain_answers
+
+    own = open_hospital(cases.folder, features.folder, library.folder)
+    answers = read_table(predictions.folder / "predictions.parquet", Prediction)
+    chosen, images = draw(own.cases, counts, seed), cases.folder / "images.parquet"
+    tokens = answering.tokens_per_pass
+    found = explain_answers(own, images, chosen, answers, adapter.folder, model, lora, shown, tokens)
+    with folder.open("saliency.parquet") as sink:
+        write_table(sink, Saliency, [row for each in found for row in each.maps])
+    with folder.open("shares.parquet") as sink:
+        write_table(sink, Share, [row for each in found for row in each.shares])
+
+
+@stage("shares", area="shared", code=["evaluate"], title="shares {hospital}")
+def share_means(folder: Folder, hospital: str, saliency: Ref) -> None:
+    """The mean shares of the prompt's parts in a hospital's explained answers: all that it shares of them."""
+    from tasks.evaluate.shares import mean_shares
+
+    rows = read_table(saliency.folder / "shares.parquet", Share)
+    folder.write_json("shares.json", {"hospital": hospital, **mean_shares(rows)})
