@@ -4,12 +4,11 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_flow import COMMAND, Server, run
+from command import COMMAND, Server, run
 
 from flows import cells
 from tasks.comparison import Cell
@@ -29,16 +28,6 @@ SETTINGS = (
 )
 
 
-@pytest.fixture(scope="module")
-def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("prefect"))
-    try:
-        server.wait()
-        yield server
-    finally:
-        server.stop()
-
-
 def arguments(model: Path, *more: str) -> list[str]:
     settings = [word for each in (*SETTINGS, f"study.model.name={model}") for word in ("--set", each)]
     return [str(COMMAND), "compare", *settings, "--sweep", "retrieval.k=0,3", *more]
@@ -49,12 +38,10 @@ def told(log: str, what: str) -> int:
 
 
 @pytest.mark.slow
-def test_an_interrupted_comparison_goes_on_where_it_stopped(
-    own_server: Server, tiny_folder: Path, tmp_path: Path
-) -> None:
+def test_an_interrupted_comparison_goes_on_where_it_stopped(server: Server, tiny_folder: Path, tmp_path: Path) -> None:
     command = arguments(tiny_folder)
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=own_server.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, cwd=tmp_path, env=server.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     end = time.monotonic() + 240
     while not list(tmp_path.glob("artifacts/source/cells/*/cell.json")):
@@ -65,7 +52,7 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(
     process.communicate()
     kept = len(list(tmp_path.glob("artifacts/source/cells/*/cell.json")))
     assert not (tmp_path / "artifacts/comparisons").exists()
-    gone_on = run(own_server, tmp_path, command)
+    gone_on = run(server, tmp_path, command)
     assert gone_on.returncode == 0, gone_on.stderr
     # Four cells on the published split, the sweep's k=3 being the configuration itself.
     assert told(gone_on.stderr, "found") + told(gone_on.stderr, "ran") == 4
@@ -74,11 +61,11 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(
     # Configurations differ in who holds and shows what, not in what the tower sees.
     assert len(list(tmp_path.glob("artifacts/source/vision/*/manifest.json"))) == 1
     document = read(tmp_path)
-    again = run(own_server, tmp_path, command)
+    again = run(server, tmp_path, command)
     assert (told(again.stderr, "found"), told(again.stderr, "ran")) == (4, 0)
     assert read(tmp_path) == document
     says_what_it_holds(document, tmp_path, again.stdout)
-    keys = {row["key"] for row in own_server.post("artifacts/latest/filter", {})}
+    keys = {row["key"] for row in server.post("artifacts/latest/filter", {})}
     assert {"comparison", "comparison-tables", "comparison-progress"} <= keys
 
 
@@ -143,15 +130,15 @@ def test_a_folder_named_like_a_preset_has_no_twin(
 
 @pytest.mark.slow
 def test_a_preset_without_weights_has_its_twin_and_any_other_is_refused(
-    own_server: Server, tiny_folder: Path, tmp_path: Path
+    server: Server, tiny_folder: Path, tmp_path: Path
 ) -> None:
     other = "configurations={fed+rag: {}, other: {model.name: paligemma-3b}}"
-    refused = run(own_server, tmp_path, arguments(tiny_folder, "--set", other))
+    refused = run(server, tmp_path, arguments(tiny_folder, "--set", other))
     assert refused.returncode == 1
     assert "paligemma-3b" in refused.stderr
     assert not list(tmp_path.glob("artifacts/runs/*"))
     twin = "configurations={fed+rag: {retrieval.k: 0}, med: {model.name: llava-med-7b, retrieval.k: 0}}"
-    done = run(own_server, tmp_path, [*arguments(tiny_folder, "--set", twin, "--set", "splits=[none]")[:-2]])
+    done = run(server, tmp_path, [*arguments(tiny_folder, "--set", twin, "--set", "splits=[none]")[:-2]])
     assert done.returncode == 0, done.stderr
     labels = {each["name"]: each["label"] for each in read(tmp_path)["configurations"]}
     assert labels["med"] == "med (twin of llava-med-7b: random weights)"

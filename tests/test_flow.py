@@ -4,23 +4,17 @@ import base64
 import csv
 import io
 import json
-import os
 import re
-import signal
-import socket
 import subprocess
-import sys
 import time
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL.Image
 import pyarrow.parquet as pq
 import pytest
+from command import COMMAND, Server, run
 from dicom_samples import CANARY, dicom
 from ingest_samples import picture, write_bytes
 from test_ingest_choices import omni_row, write_omni
@@ -30,89 +24,12 @@ from tasks.engine.identity import identify
 from tasks.errors import StudyError
 from tasks.records import FailureModes, Prediction, Saliency, Share, read_table
 
-COMMAND = Path(sys.executable).with_name("fed-rag")
-PREFECT = Path(sys.executable).with_name("prefect")
-
-
-class Server:
-    """A Prefect server of this test session."""
-
-    def __init__(self, home: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}/api"
-        self.environment = os.environ | {
-            "PREFECT_HOME": str(home),
-            "PREFECT_API_URL": self.url,
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "DO_NOT_TRACK": "1",
-            "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": "1",
-        }
-        self.home = home
-        self.log = (home / "server.log").open("wb")
-        command = [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-        self.process = subprocess.Popen(command, env=self.environment, stdout=self.log, stderr=self.log)
-
-    def wait(self, seconds: float = 120) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            try:
-                urllib.request.urlopen(f"{self.url}/health", timeout=2).close()
-                return
-            except OSError:
-                time.sleep(0.3)
-        raise TimeoutError("the Prefect server did not start")
-
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        request = urllib.request.Request(
-            f"{self.url}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as reply:
-            return json.load(reply)
-
-    def task_states(self) -> dict[str, str]:
-        """State of each task run of the newest flow run, by name."""
-        flow_run = self.post("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]["id"]
-        wanted = {"flow_runs": {"id": {"any_": [flow_run]}}, "limit": 200}
-        end = time.monotonic() + 30
-        while True:  # the server records task runs a moment after they ended
-            rows = self.post("task_runs/filter", wanted)
-            states = {row["name"]: row["state_name"] for row in rows}
-            if all(state in ("Completed", "Cached", "Failed") for state in states.values()) or time.monotonic() > end:
-                return states
-            time.sleep(0.3)
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.log.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("prefect"))
-    try:
-        server.wait()
-        yield server
-    finally:
-        server.stop()
-
 
 def arguments(model: Path, *more: str) -> list[str]:
     settings = (f"model.name={model}", "dataset.images=10", "federation.rounds=2", "partition.hospitals=3")
     return [str(COMMAND), "run"] + [
         word for each in (*settings, "evaluation.max_new_tokens=4", *more) for word in ("--set", each)
     ]
-
-
-def run(server: Server, folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=folder, env=server.environment, capture_output=True, text=True, timeout=300)
 
 
 def newest(folder: Path) -> Path:

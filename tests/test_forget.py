@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from command import COMMAND, Server, fed_rag
 from safetensors import safe_open
-from test_study import COMMAND, fed_rag
 
 from flows.forget import forget
 from tasks.engine.vision import FEATURES, Features, load_features
@@ -33,10 +33,11 @@ ARGUMENTS = [word for each in (*SETTINGS, "evaluation.max_new_tokens=4") for wor
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(server: Server, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished study; tests copy it."""
     folder = tmp_path_factory.mktemp("forget")
-    fed_rag(folder, "run", "--set", f"model.name={tiny_folder}", "--set", "evaluation.reliance=16", *ARGUMENTS)
+    chosen = ("--set", f"model.name={tiny_folder}", "--set", "evaluation.reliance=16", *ARGUMENTS)
+    fed_rag(folder, "run", *chosen, server=server)
     return folder
 
 
@@ -226,11 +227,11 @@ def test_after_a_kill_the_same_call_removes_what_is_left(study: Path, finished: 
 
 
 @pytest.mark.slow
-def test_a_later_run_does_not_bring_the_patient_back(study: Path, tiny_folder: Path) -> None:
+def test_a_later_run_does_not_bring_the_patient_back(server: Server, study: Path, tiny_folder: Path) -> None:
     place = study / "hospitals" / HOSPITAL
     image, own = shown_patient(place)
     forget(HOSPITAL, image)
-    fed_rag(study.parent, "run", "--set", f"model.name={tiny_folder}", *ARGUMENTS)
+    fed_rag(study.parent, "run", "--set", f"model.name={tiny_folder}", *ARGUMENTS, server=server)
     assert not traces(study / "hospitals", {image, *(case.id for case in own)})
     assert (place / "report.html").exists()
     verify_all(study)

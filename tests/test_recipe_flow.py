@@ -1,36 +1,27 @@
 """A recipe through the command: its stages one after the other, each kept; and what is refused before training."""
 
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from command import COMMAND, Server, run
 from transformers import AutoModelForImageTextToText
 
 from tasks.engine.base import load_base
 from tasks.records import EpochLoss, read_table
 
-COMMAND = str(Path(sys.executable).with_name("fed-rag"))
 STAGES = [
     {"title": "words", "dataset": {"name": "phantom", "images": 4}, "sides": ["text"], "epochs": 2},
     {"title": "images", "sides": ["tower", "projector"], "tower_targets": ["qkv"], "epochs": 1},
 ]
 
 
-def pretrain(folder: Path, *assignments: str) -> subprocess.CompletedProcess[str]:
+def pretrain(server: Server, folder: Path, *assignments: str) -> subprocess.CompletedProcess[str]:
     """The command in a folder that holds `recipe.yaml`."""
     words = [word for each in assignments for word in ("--set", each)]
-    return subprocess.run(
-        [COMMAND, "pretrain", "--settings", "recipe.yaml", *words],
-        cwd=folder,
-        env=os.environ | {"PREFECT_HOME": str(folder / "prefect")},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    return run(server, folder, [str(COMMAND), "pretrain", "--settings", "recipe.yaml", *words])
 
 
 def write_recipe(folder: Path, model: str) -> None:
@@ -40,9 +31,9 @@ def write_recipe(folder: Path, model: str) -> None:
 
 
 @pytest.mark.slow
-def test_stages_follow_each_other_and_one_that_is_lost_is_trained_again_alone(tmp_path: Path) -> None:
+def test_stages_follow_each_other_and_one_that_is_lost_is_trained_again_alone(server: Server, tmp_path: Path) -> None:
     write_recipe(tmp_path, "embedded")
-    done = pretrain(tmp_path)
+    done = pretrain(server, tmp_path)
     assert done.returncode == 0, done.stderr
     made = tmp_path / "artifacts/recipes/small"
     rows = read_table(made / "losses.parquet", EpochLoss)
@@ -57,7 +48,7 @@ def test_stages_follow_each_other_and_one_that_is_lost_is_trained_again_alone(tm
     assert len(stages) == 2
     last = max(stages, key=lambda path: stages[path])
     shutil.rmtree(last)
-    done = pretrain(tmp_path)
+    done = pretrain(server, tmp_path)
     assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_ctime_ns for path in stages if path != last} == {
         path: seen for path, seen in stages.items() if path != last
@@ -74,9 +65,11 @@ def test_stages_follow_each_other_and_one_that_is_lost_is_trained_again_alone(tm
         ("stages.0.sides=[]", "stages.0.sides"),
     ],
 )
-def test_a_recipe_that_cannot_be_is_refused_in_one_sentence(tmp_path: Path, assignment: str, told: str) -> None:
+def test_a_recipe_that_cannot_be_is_refused_in_one_sentence(
+    server: Server, tmp_path: Path, assignment: str, told: str
+) -> None:
     write_recipe(tmp_path, "embedded")
-    done = pretrain(tmp_path, assignment)
+    done = pretrain(server, tmp_path, assignment)
     assert done.returncode != 0
     assert told in done.stderr
     assert "Traceback" not in done.stderr

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import Server, fed_rag
 from test_encoders import make_clip
 from test_forget import HOSPITAL, one, traces, tree, verify_all
-from test_study import fed_rag
 
 from flows.forget import forget
 from tasks.records import Case, Neighbour, read_table
@@ -36,9 +36,9 @@ SETTINGS = (
 )
 
 
-def run(folder: Path, model: Path, encoder: Path) -> None:
+def run(server: Server, folder: Path, model: Path, encoder: Path) -> None:
     chosen = (f"model.name={model}", f"retrieval.encoder_model={encoder}", *SETTINGS)
-    fed_rag(folder, "run", *(word for each in chosen for word in ("--set", each)))
+    fed_rag(folder, "run", *(word for each in chosen for word in ("--set", each)), server=server)
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +48,10 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_folder: Path, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(server: Server, tiny_folder: Path, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished study; tests copy it."""
     folder = tmp_path_factory.mktemp("study")
-    run(folder, tiny_folder, encoder)
+    run(server, folder, tiny_folder, encoder)
     return folder
 
 
@@ -103,13 +103,15 @@ def test_a_study_with_an_encoder_and_a_gated_fusion(study: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_damaged_index_is_noticed_and_rebuilt_by_the_next_run(study: Path, tiny_folder: Path, encoder: Path) -> None:
+def test_a_damaged_index_is_noticed_and_rebuilt_by_the_next_run(
+    server: Server, study: Path, tiny_folder: Path, encoder: Path
+) -> None:
     before = tree(study / "hospitals")
     index = one(study / "hospitals" / HOSPITAL, "library") / INDEX
     data = bytearray(index.read_bytes())
     data[len(data) // 2] ^= 1
     index.write_bytes(data)
-    run(study.parent, tiny_folder, encoder)
+    run(server, study.parent, tiny_folder, encoder)
     verify_all(study)
     after = tree(study / "hospitals")
     assert index.read_bytes() == before[index.relative_to(study / "hospitals").as_posix()]

@@ -1,38 +1,25 @@
 """The default study on the embedded data: memory, whether training helps; and a base from nothing."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-COMMAND = Path(sys.executable).with_name("fed-rag")
-
-
-def fed_rag(folder: Path, *arguments: str) -> None:
-    """Run the command in its own process and folder, on Prefect's embedded server."""
-    folder.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"PREFECT_HOME": str(folder / "prefect")}
-    command = [str(COMMAND), *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
+from command import Server, fed_rag
 
 
-def study(folder: Path, *settings: str) -> dict[str, Any]:
+def study(folder: Path, *settings: str, server: Server | None = None) -> dict[str, Any]:
     """The results of a study, without altered prompts and maps, which change no score."""
     chosen = (*settings, "evaluation.reliance=0", "evaluation.saliency=0")
-    fed_rag(folder, "run", *(word for each in chosen for word in ("--set", each)))
+    fed_rag(folder, "run", *(word for each in chosen for word in ("--set", each)), server=server)
     return json.loads((folder / "artifacts/latest/results.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_hospitals(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_hospitals(server: Server, tmp_path: Path) -> None:
     common = ("dataset.images=16", "partition.scheme=iid", "federation.rounds=1")
-    few = study(tmp_path / "few", *common, "partition.hospitals=2")
-    many = study(tmp_path / "many", *common, "partition.hospitals=16")
+    few = study(tmp_path / "few", *common, "partition.hospitals=2", server=server)
+    many = study(tmp_path / "many", *common, "partition.hospitals=16", server=server)
     assert many["peak_memory_bytes"] <= 1.1 * few["peak_memory_bytes"]
 
 
@@ -40,9 +27,9 @@ SEEDS = [pytest.param(seed, marks=pytest.mark.xdist_group(f"seed-{seed}"), id=f"
 
 
 @pytest.fixture(scope="module", params=SEEDS)
-def default(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def default(request: pytest.FixtureRequest, server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The results of the default study with one seed."""
-    return study(tmp_path_factory.mktemp("default"), f"seed={request.param}")
+    return study(tmp_path_factory.mktemp("default"), f"seed={request.param}", server=server)
 
 
 @pytest.mark.slow
@@ -55,8 +42,8 @@ def test_the_trained_model_beats_the_base_and_the_majority(default: dict[str, An
 
 
 @pytest.mark.slow
-def test_a_base_from_nothing_serves_a_study(tmp_path: Path) -> None:
-    fed_rag(tmp_path, "pretrain", "--images", "100", "--out", "base")
+def test_a_base_from_nothing_serves_a_study_on_the_embedded_server(server: Server, tmp_path: Path) -> None:
+    fed_rag(tmp_path, "pretrain", "--images", "100", "--out", "base", server=server)
     files = {path.name for path in (tmp_path / "base").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= files
     small = ("dataset.images=6", "federation.rounds=1", "partition.hospitals=2")

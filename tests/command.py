@@ -1,0 +1,97 @@
+"""The `fed-rag` command in a process of its own, as a user runs it, and a Prefect server for many such processes."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+COMMAND = Path(sys.executable).with_name("fed-rag")
+PREFECT = Path(sys.executable).with_name("prefect")
+
+
+class Server:
+    """A Prefect server on loopback. To start one takes longer than many a study here."""
+
+    def __init__(self, home: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}/api"
+        self.environment = os.environ | {
+            "PREFECT_HOME": str(home),
+            "PREFECT_API_URL": self.url,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        self.home = home
+        self.log = (home / "server.log").open("wb")
+        command = [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        self.process = subprocess.Popen(command, env=self.environment, stdout=self.log, stderr=self.log)
+
+    def wait(self, seconds: float = 120) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                urllib.request.urlopen(f"{self.url}/health", timeout=2).close()
+                return
+            except OSError:
+                time.sleep(0.3)
+        raise TimeoutError("the Prefect server did not start")
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        request = urllib.request.Request(
+            f"{self.url}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            return json.load(reply)
+
+    def task_states(self) -> dict[str, str]:
+        """State of each task run of the newest flow run, by name."""
+        flow_run = self.post("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]["id"]
+        wanted = {"flow_runs": {"id": {"any_": [flow_run]}}, "limit": 200}
+        end = time.monotonic() + 30
+        while True:  # the server records task runs a moment after they ended
+            rows = self.post("task_runs/filter", wanted)
+            states = {row["name"]: row["state_name"] for row in rows}
+            if all(state in ("Completed", "Cached", "Failed") for state in states.values()) or time.monotonic() > end:
+                return states
+            time.sleep(0.3)
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.log.close()
+
+
+def run(server: Server, folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
+    """The command in a new process, whatever comes of it."""
+    return start(command, folder, server.environment)
+
+
+def fed_rag(folder: Path, *arguments: str, server: Server | None = None) -> None:
+    """The command in its own folder, made if need be, and nothing wrong with it.
+
+    Without a server it starts Prefect's embedded one, as a user's does who has started none.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = server.environment if server else os.environ | {"PREFECT_HOME": str(folder / "prefect")}
+    done = start([str(COMMAND), *arguments], folder, environment)
+    assert done.returncode == 0, done.stderr
+
+
+def start(command: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """What a user's shell does."""
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
