@@ -1,0 +1,40 @@
+"""The vocabulary that passes between stages: frozen dataclasses, each with the Parquet schema of its table."""
+
+from tasks.records.data import Caption, Case, Finding, Image, ImagePair, Kind, Split, Synthetic
+from tasks.records.results import (
+    EpochLoss,
+    FailureModes,
+    Neighbour,
+    Outcome,
+    Prediction,
+    Saliency,
+    Share,
+    Update,
+)
+from tasks.records.tables import BATCH, Record, read_findings, read_images, read_table, schema, write_table
+
+__all__ = [
+    "BATCH",
+    "Caption",
+    "Case",
+    "EpochLoss",
+    "FailureModes",
+    "Finding",
+    "Image",
+    "ImagePair",
+    "Kind",
+    "Neighbour",
+    "Outcome",
+    "Prediction",
+    "Record",
+    "Saliency",
+    "Share",
+    "Split",
+    "Synthetic",
+    "Update",
+    "read_findings",
+    "read_images",
+    "read_table",
+    "schema",
+    "write_table",
+]

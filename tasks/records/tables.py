@@ -1,0 +1,118 @@
+"""Records as Parquet tables, whose schemas follow from the record classes."""
+
+import types
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.records.data import Caption, Case, Finding, Image, ImagePair, Synthetic
+from tasks.records.results import (
+    EpochLoss,
+    FailureModes,
+    Neighbour,
+    Outcome,
+    Prediction,
+    Saliency,
+    Share,
+    Update,
+)
+
+Record = TypeVar(
+    "Record",
+    Case,
+    Image,
+    Caption,
+    Synthetic,
+    Finding,
+    Neighbour,
+    Update,
+    Prediction,
+    Outcome,
+    Saliency,
+    Share,
+    FailureModes,
+    ImagePair,
+    EpochLoss,
+)
+
+ARROW = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64(), bytes: pa.binary()}
+
+
+def schema(record: type) -> pa.Schema:
+    """The Arrow schema of a record class: optional fields nullable, everything else required."""
+    hints = get_type_hints(record)
+    return pa.schema([_field(field.name, hints[field.name]) for field in fields(record)])
+
+
+def _field(name: str, hint: Any) -> pa.Field:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return pa.field(name, ARROW[next(a for a in arguments if a is not type(None))], nullable=True)
+    if origin is Literal:
+        return pa.field(name, pa.string(), nullable=False)
+    if origin is tuple:
+        return pa.field(name, pa.list_(ARROW[arguments[0]]), nullable=False)
+    return pa.field(name, ARROW[hint], nullable=False)
+
+
+BATCH = 64
+"""Rows with bytes in them that are written or read at once: a row may hold a whole image."""
+
+
+def write_table(sink: BinaryIO, record: type[Record], rows: Iterable[Record]) -> None:
+    """Write rows of one record class as a Parquet table, in the given order.
+
+    Rows that hold bytes are written as they come, a batch of them in memory.
+    Raises ValueError where a required value is None.
+    """
+    columns = schema(record)
+    waiting = iter(rows)
+    most = BATCH if pa.binary() in columns.types else None
+    with pq.ParquetWriter(sink, columns, compression="zstd") as writer:
+        while batch := list(islice(waiting, most)):
+            writer.write_table(_table(record, columns, batch))
+
+
+def _table(record: type[Record], columns: pa.Schema, rows: Sequence[Record]) -> pa.Table:
+    table = pa.table({name: [getattr(row, name) for row in rows] for name in columns.names}, schema=columns)
+    for field in columns:
+        if not field.nullable and table[field.name].null_count:  # Parquet would turn a missing list into an empty one
+            raise ValueError(f"Expected a {field.name} in every {record.__name__}, found None.")
+    return table
+
+
+def read_images(path: Path) -> Iterator[Image]:
+    """The images of a table one after the other: their bytes are not in memory at once."""
+    return _read_each(path, Image)
+
+
+def read_findings(path: Path) -> Iterator[Finding]:
+    """The findings of a table, as `read_images`."""
+    return _read_each(path, Finding)
+
+
+def _read_each(path: Path, record: type[Record]) -> Iterator[Record]:
+    with pq.ParquetFile(path) as table:
+        for batch in table.iter_batches(batch_size=BATCH):
+            yield from (record(**row) for row in batch.to_pylist())
+
+
+def read_table(path: Path, record: type[Record]) -> list[Record]:
+    """Read a table that `write_table` wrote, in its order.
+
+    Raises ValueError where its columns are not those of the record.
+    """
+    table = pq.read_table(path)
+    if not table.schema.equals(schema(record)):
+        found = ", ".join(map(str, table.schema))
+        raise ValueError(f"Expected the columns of {record.__name__} in {path}, found {found}.")
+    columns = [table.column(field.name).to_pylist() for field in fields(record)]
+    for index, field in enumerate(fields(record)):
+        if pa.types.is_list(table.schema.field(field.name).type):
+            columns[index] = [tuple(value) for value in columns[index]]
+    return [record(*values) for values in zip(*columns, strict=True)]
