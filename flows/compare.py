@@ -17,7 +17,8 @@ from flows.run_folder import point_latest
 from tasks.audit.step import audit
 from tasks.comparison import Cell, Comparison, cells
 from tasks.errors import StudyError
-from tasks.evaluate.comparison_tables import latex, markdown, side_by_side, tables
+from tasks.evaluate.comparison_tables import side_by_side, tables
+from tasks.evaluate.table import latex, markdown
 from tasks.ingest.step import ingest
 from tasks.page.comparison import comparison_page
 from tasks.partition.step import partition

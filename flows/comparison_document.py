@@ -9,6 +9,7 @@ from flows.cells import BASELINES, outcomes, references, results
 from tasks.comparison import Cell, Comparison, labelled
 from tasks.evaluate.comparison import align, paired_tests, score_entries, worst_hospitals
 from tasks.evaluate.comparison_tables import LIGHTFED
+from tasks.evaluate.reliance_summary import over_seeds
 from tasks.evaluate.report import SPLITS
 from tasks.evaluate.step import score_as_lightfed
 from tasks.federate.step import measure_memory
@@ -32,6 +33,7 @@ def assemble(
     tests: list[dict[str, Any]] = []
     worst: list[dict[str, Any]] = []
     lightfed: list[dict[str, Any]] = []
+    reliance: list[dict[str, Any]] = []
     for split in comparison.splits:
         if split in same:
             continue
@@ -47,6 +49,7 @@ def assemble(
         tests += [at | test for test in paired_tests(answers, list(comparison.configurations), comparison.reference)]
         worst += [at | row for row in worst_hospitals(found)]
         lightfed += [at | row for row in as_lightfed(comparison, own)]
+        reliance += [at | row for row in looks(comparison, own)]
     return {
         "schema_version": SCHEMA_VERSION,
         "name": comparison.name,
@@ -59,6 +62,7 @@ def assemble(
         "worst_hospitals": worst,
         "tests": tests,
         "lightfed": lightfed,
+        "reliance": reliance,
         "sweeps": sweeps(comparison, runs, drawn_anew),
         "cost": cost(comparison, planned, runs, twins) if comparison.cost else [],
         "runs": [
@@ -101,6 +105,16 @@ def as_lightfed(comparison: Comparison, runs: Mapping[tuple[str, int], Path]) ->
             told_of = [value for value in values if value is not None]
             row[metric] = sum(told_of) / len(told_of) if len(told_of) == len(values) else None
         rows.append(row | {"by_seed": {str(seed): each for seed, each in found.items()}})
+    return rows
+
+
+def looks(comparison: Comparison, runs: Mapping[tuple[str, int], Path]) -> list[dict[str, Any]]:
+    """What each configuration keeps of its score with altered prompts, the seeds together; nothing where none were."""
+    rows = []
+    for name in comparison.configurations:
+        told = [each for seed in comparison.seeds for each in results(runs[name, seed])["reliance"].values()]
+        if told:
+            rows.append({"configuration": name, **over_seeds(told)})
     return rows
 
 

@@ -12,7 +12,7 @@ from tasks.errors import StudyError
 from tasks.evaluate.abstain import abstention
 from tasks.evaluate.details import details
 from tasks.evaluate.failures import failure_table
-from tasks.evaluate.reliance import reliance_table
+from tasks.evaluate.reliance_summary import reliance_table
 from tasks.evaluate.report import assemble, markdown
 from tasks.evaluate.shares import share_table
 from tasks.records import Outcome, read_table

@@ -16,7 +16,9 @@ from flows.study_file import load_comparison
 from tasks.comparison import CONFIGURATIONS, SWEEPS, Comparison, cells
 from tasks.errors import StudyError
 from tasks.evaluate.comparison import MEASURES, align, holm, paired_tests, score_entries, worst_hospitals
-from tasks.evaluate.comparison_tables import latex, markdown, side_by_side, tables
+from tasks.evaluate.comparison_tables import side_by_side, tables
+from tasks.evaluate.reliance_summary import over_seeds
+from tasks.evaluate.table import latex, markdown
 from tasks.page.comparison import comparison_page
 from tasks.records import Outcome
 from tasks.settings import Study
@@ -165,6 +167,21 @@ def test_holm_never_lowers_a_p_value_and_keeps_their_order(p: list[float]) -> No
         assert found[a] <= found[b] or p[a] >= p[b]
 
 
+def altered(as_is: float, blank: float) -> dict[str, Any]:
+    """A study's summary of answers to altered prompts; ten times as many questions where less is right."""
+    alterations = {"as_is": {"score": as_is}, "image_blank": {"score": blank}}
+    return {"n": 10 if as_is > 0.4 else 100, "alterations": alterations}
+
+
+def test_what_is_kept_is_of_all_seeds_questions() -> None:
+    found = over_seeds([altered(0.5, 0.45), altered(0.3, 0.2)])
+    assert found["n"] == 110
+    assert found["kept"] == {"image_blank": pytest.approx((4.5 + 20) / (5 + 30))}
+    assert not found["ignores_images"]
+    assert over_seeds([altered(0.5, 0.4)])["ignores_images"]
+    assert over_seeds([altered(0.0, 0.0)])["ignores_images"] is None
+
+
 @pytest.fixture
 def document() -> dict[str, Any]:
     """A comparison of two configurations, one a twin, on two splits of which one moves nothing."""
@@ -207,6 +224,10 @@ def document() -> dict[str, Any]:
         "lightfed": [
             {"split": "none", "configuration": each, "Accuracy": 0.5, "F1-Score": None, "BLEU": 0.25, "ROUGE-L": 1.0}
             for each in right
+        ],
+        "reliance": [
+            {"split": "none", "configuration": each, **over_seeds([altered(0.5, 0.45), altered(0.3, 0.2)])}
+            for each in labels
         ],
         "sweeps": [{"name": "retrieval.k", "configuration": "fed+rag", "points": [{"label": "1"} | point]}],
         "cost": [],

@@ -28,11 +28,10 @@ from tasks.evaluate.reliance import (
     Asked,
     alter,
     mix,
-    reliance_table,
     sample,
     stand_ins,
-    summarise_reliance,
 )
+from tasks.evaluate.reliance_summary import reliance_table, summarise_reliance
 from tasks.evaluate.report import assemble, markdown
 from tasks.evaluate.score import Tally, score_row, summarise
 from tasks.evaluate.step import score_hospital

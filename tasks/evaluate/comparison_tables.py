@@ -1,8 +1,10 @@
-"""The tables of a comparison, as text cells made of its document; and these as Markdown and as LaTeX."""
+"""The tables of a comparison, as text cells made of its document."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from tasks.evaluate.reliance_summary import IGNORES
+from tasks.evaluate.table import Table
 
 HEADLINE = {
     "closed_accuracy": "closed accuracy",
@@ -21,23 +23,17 @@ SPLITS = {
 }
 """What values of partition.disjoint are called in tables."""
 GROUPED = {"closed_accuracy": "closed accuracy", "open_exact_match": "open exact match"}
-LIGHTFED = ("Accuracy", "F1-Score", "BLEU", "ROUGE-L")
-LATEX = {
-    "\\": r"\textbackslash{}",
-    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\^{}",
+ALTERED = {
+    "image_blank": "blank image",
+    "image_noise": "noise",
+    "image_swapped": "another image",
+    "neighbours_removed": "no cases",
+    "neighbours_shuffled": "others' cases",
+    "neighbours_flipped": "wrong cases",
+    "question_shuffled": "words shuffled",
 }
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table as it is read."""
-
-    title: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
+"""Alterations of the prompt, as headings."""
+LIGHTFED = ("Accuracy", "F1-Score", "BLEU", "ROUGE-L")
 
 
 def tables(document: Mapping[str, Any]) -> list[Table]:
@@ -50,6 +46,7 @@ def tables(document: Mapping[str, Any]) -> list[Table]:
                 _tests(document, split),
                 _lightfed(document, split),
                 _worst(document, split),
+                *_reliance(document, split),
                 *_groups(document, split),
             ]
     return [*found, *_sweeps(document), *([_cost(document)] if document["cost"] else [])]
@@ -166,6 +163,29 @@ def _worst(document: Mapping[str, Any], split: Mapping[str, Any]) -> Table:
     )
 
 
+def _reliance(document: Mapping[str, Any], split: Mapping[str, Any]) -> list[Table]:
+    """What is left of each configuration's score; no table where no prompts were altered."""
+    labels = {each["name"]: each["label"] for each in document["configurations"]}
+    found = [row for row in document["reliance"] if row["split"] == split["name"]]
+    if not found:
+        return []
+    told = {True: "yes", False: "no", None: ""}
+    rows = [
+        (
+            labels[row["configuration"]],
+            *("" if (kept := row["kept"].get(name)) is None else f"{kept:.0%}" for name in ALTERED),
+            told[row["ignores_images"]],
+        )
+        for row in found
+    ]
+    title = f"Does it look? {SPLITS[split['name']].capitalize()} split"
+    note = (
+        f"Share of its own score that is left, of {min(row['n'] for row in found)} questions of all seeds or more. "
+        f"One that keeps {IGNORES:.0%} with a blank image is said to ignore images."
+    )
+    return [Table(title, ("", *ALTERED.values(), "ignores images"), tuple(rows), note)]
+
+
 def _groups(document: Mapping[str, Any], split: Mapping[str, Any]) -> list[Table]:
     """A table for each kind of group with more than one value."""
     found = []
@@ -228,43 +248,3 @@ def _cost(document: Mapping[str, Any]) -> Table:
     return Table(
         "What it took", headings, tuple(rows), "All hospitals together; adapters as files, nothing else travels."
     )
-
-
-def markdown(found: Sequence[Table]) -> str:
-    """The tables as Markdown."""
-    parts = []
-    for table in found:
-        lines = [f"## {table.title}", "", _line(table.headings), "|" + "---|" * len(table.headings)]
-        lines += [_line(row) for row in table.rows]
-        parts.append("\n".join(lines + (["", table.note] if table.note else [])))
-    return "\n\n".join(parts) + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def latex(found: Sequence[Table]) -> str:
-    """The tables as LaTeX, for the packages booktabs and graphicx."""
-    parts = []
-    for table in found:
-        columns = "l" + "r" * (len(table.headings) - 1)
-        body = [" & ".join(map(_tex, cells)) + r" \\" for cells in (table.headings, *table.rows)]
-        body[0] += r" \midrule"
-        parts.append(
-            "\n".join(
-                [
-                    r"\begin{table}",
-                    rf"\caption{{{_tex(table.title)}. {_tex(table.note)}}}",
-                    rf"\resizebox{{\linewidth}}{{!}}{{\begin{{tabular}}{{{columns}}} \toprule",
-                    *body,
-                    r"\bottomrule \end{tabular}}",
-                    r"\end{table}",
-                ]
-            )
-        )
-    return "\n\n".join(parts) + "\n"
-
-
-def _tex(text: str) -> str:
-    return "".join(LATEX.get(letter, letter) for letter in text)

@@ -1,15 +1,13 @@
 """Does it look? The same questions again, with one thing of the prompt changed that an honest answer hangs on."""
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import PIL.Image
 
 from tasks.engine.prompt import Prompt
-from tasks.evaluate.score import Tally, pool
 from tasks.normalise import HAN, normalise
 from tasks.records import Case, Image, Neighbour
 from tasks.store import derived_seed
@@ -29,8 +27,6 @@ MEANINGS = {
     WORDS: "the question's words in random order",
 }
 """What each alteration changes; the retrieved cases keep their images in all of them."""
-IGNORES = 0.8
-"""A model that keeps this share of its score with a blank image is said to ignore images."""
 
 
 @dataclass(frozen=True)
@@ -187,60 +183,3 @@ def mix(question: str, rng: np.random.Generator) -> str:
     while (mixed := [words[place] for place in rng.permutation(len(words))]) == words:
         pass
     return between.join(mixed)
-
-
-def reliance_table(configuration: str, shared: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """By configuration: the summary over all hospitals, and that of each under `hospitals`.
-
-    `shared` is each hospital's `scores.json` of its answers with altered prompts; hospitals without test cases are left
-    out, and nothing is told where none was asked.
-    """
-    of = {
-        each["hospital"]: {name: Tally.from_json(tally) for name, tally in each["tallies"].items()}
-        for each in shared
-        if each["tallies"]
-    }
-    if not of:
-        return {}
-    names = {name for tallies in of.values() for name in tallies}
-    pooled = {name: pool(tallies[name] for tallies in of.values() if name in tallies) for name in names}
-    hospitals = {hospital: summarise_reliance(hospital, tallies) for hospital, tallies in of.items()}
-    return {configuration: summarise_reliance(configuration, pooled) | {"hospitals": hospitals}}
-
-
-def summarise_reliance(configuration: str, tallies: Mapping[str, Tally]) -> dict[str, Any]:
-    """What a configuration's score hangs on, from the tallies of each alteration, over all hospitals or of one.
-
-    `score` is the share of all questions answered rightly: closed accuracy and open exact match together. `kept` is the
-    share of the unaltered score that is left; None where nothing was right in the first place.
-    """
-    score = {name: _score(tally) for name, tally in tallies.items()}
-    kept = {name: value / score[AS_IS] if score[AS_IS] else None for name, value in score.items()}
-    blank = kept[BLANK]
-    return {
-        "n": tallies[AS_IS].closed + tallies[AS_IS].open,
-        "alterations": {
-            name: {
-                "meaning": meaning,
-                "closed": tallies[name].correct / tallies[name].closed if tallies[name].closed else None,
-                "open": tallies[name].sums["exact_match"] / tallies[name].open if tallies[name].open else None,
-                "score": score[name],
-                "kept": kept[name],
-            }
-            for name, meaning in MEANINGS.items()
-            if name in tallies
-        },
-        "ignores_images": None if blank is None else blank >= IGNORES,
-        "sentence": _sentence(configuration, blank),
-    }
-
-
-def _score(tally: Tally) -> float:
-    return (tally.correct + tally.sums["exact_match"]) / max(tally.closed + tally.open, 1)
-
-
-def _sentence(configuration: str, kept: float | None) -> str:
-    if kept is None:
-        return f"{configuration} answers nothing rightly: whether it ignores images cannot be told."
-    told = f"{configuration} keeps {kept:.0%} of its score with a blank image"
-    return f"{told}: it ignores images." if kept >= IGNORES else f"{told}: it does not ignore images."

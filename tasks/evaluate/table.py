@@ -1,0 +1,61 @@
+"""A table as it is read, and tables as Markdown and as LaTeX."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\^{}",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table as it is read."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def markdown(found: Sequence[Table]) -> str:
+    """The tables as Markdown."""
+    parts = []
+    for table in found:
+        lines = [f"## {table.title}", "", _line(table.headings), "|" + "---|" * len(table.headings)]
+        lines += [_line(row) for row in table.rows]
+        parts.append("\n".join(lines + (["", table.note] if table.note else [])))
+    return "\n\n".join(parts) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def latex(found: Sequence[Table]) -> str:
+    """The tables as LaTeX, for the packages booktabs and graphicx."""
+    parts = []
+    for table in found:
+        columns = "l" + "r" * (len(table.headings) - 1)
+        body = [" & ".join(map(_tex, cells)) + r" \\" for cells in (table.headings, *table.rows)]
+        body[0] += r" \midrule"
+        parts.append(
+            "\n".join(
+                [
+                    r"\begin{table}",
+                    rf"\caption{{{_tex(table.title)}. {_tex(table.note)}}}",
+                    rf"\resizebox{{\linewidth}}{{!}}{{\begin{{tabular}}{{{columns}}} \toprule",
+                    *body,
+                    r"\bottomrule \end{tabular}}",
+                    r"\end{table}",
+                ]
+            )
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def _tex(text: str) -> str:
+    return "".join(LATEX.get(letter, letter) for letter in text)
