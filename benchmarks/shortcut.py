@@ -38,7 +38,8 @@ SEED, SEEDS = 11, (0, 1, 2)
 IMAGES, HELD_OUT = 200, 48
 EDGE = 0.2
 """Side of the mark, as a share of the image's."""
-EPOCHS = 10
+EPOCHS = 20
+"""Enough that the mark decides nearly every answer to images that training has not seen."""
 QUESTION = "Is this image normal?"
 
 
