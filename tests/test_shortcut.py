@@ -7,9 +7,9 @@ from scipy import stats
 from benchmarks.shortcut import accuracy, hits, learn, open_engine, plant
 from tasks.engine.vision import encode_images
 
-SHOULD = {"occlusion": 0.7, "relevance": 0.3}
-"""Methods that say what an answer hangs on, and how often they must hit at least, where chance is 1 in 9. Attention may
-rest elsewhere, and with some seeds it does: docs/saliency.md tells how often each method hits."""
+SHOULD = ("relevance", "occlusion")
+"""Methods that say what an answer hangs on. Attention is free to rest elsewhere, and with some seeds it does: how often
+each method hits is in docs/saliency.md."""
 
 
 @pytest.mark.slow
@@ -21,9 +21,9 @@ def test_maps_point_at_the_mark_that_decides_the_answer() -> None:
     assert accuracy(engine, features, planted.test) < 0.7
     learn(engine, features, planted.train, seed=0)
     assert accuracy(engine, features, planted.test) > 0.9
-    found = hits(engine, features, planted, list(SHOULD))
-    for method, least in SHOULD.items():
+    found = hits(engine, features, planted, SHOULD)
+    for method in SHOULD:
         scores, chance = np.transpose(found[method])
         assert np.allclose(chance, 1 / 9)
-        assert scores.mean() > least
-        assert stats.binomtest(round(scores.sum()), len(scores), 1 / 9, alternative="greater").pvalue < 1e-3
+        assert scores.mean() > 0.7
+        assert stats.binomtest(round(scores.sum()), len(scores), 1 / 9, alternative="greater").pvalue < 1e-6
