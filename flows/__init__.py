@@ -15,10 +15,11 @@ QUIET = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
 }
 PREFECT = {
-    # The embedded server starts slowly on a busy machine, and loses bursts of task runs in small batches.
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    # A command's own server loses bursts of task runs in small batches.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "fed_rag",
+    # A run says every so many seconds that it lives; one that falls silent is marked as crashed (flows/zombies.py).
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
 
 for _name, _value in (QUIET | PREFECT).items():

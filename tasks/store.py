@@ -237,6 +237,12 @@ def remove_abandoned(parent: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def remove_unfinished() -> None:
+    """Remove what threads of this process are writing, for a process that is about to end."""
+    for path in list(_writing):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def discard(folder: Path) -> None:
     """Remove a folder, finished or damaged; what a kill leaves of it, `remove_abandoned` removes."""
     hidden = _hidden_beside(folder)

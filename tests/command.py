@@ -62,7 +62,7 @@ class Server:
         while True:  # the server records task runs a moment after they ended
             rows = self.post("task_runs/filter", wanted)
             states = {row["name"]: row["state_name"] for row in rows}
-            if all(state in ("Completed", "Cached", "Failed") for state in states.values()) or time.monotonic() > end:
+            if all(state in ("Completed", "Cached", "Failed", "Crashed") for state in states.values()) or time.monotonic() > end:
                 return states
             time.sleep(0.3)
 

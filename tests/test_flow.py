@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+import signal
 import subprocess
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from dicom_samples import CANARY, dicom
 from ingest_samples import picture, write_bytes
 from test_ingest_choices import omni_row, write_omni
 
+from flows.interrupt import MESSAGE
 from flows.explain import Wanted, explain_case, explain_image, methods_of
 from tasks.engine.identity import identify
 from tasks.errors import StudyError
@@ -243,8 +245,9 @@ def test_a_failed_hospital_alone_runs_again(server: Server, tiny_folder: Path, t
     assert final_adapter(newest(tmp_path)) == final_adapter(first_run)
 
 
-def test_a_run_killed_in_a_round_goes_on_from_the_finished_hospitals(
-    server: Server, tiny_folder: Path, tmp_path: Path, first_run: Path
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_ends_in_a_round_goes_on_from_the_finished_hospitals(
+    server: Server, tiny_folder: Path, tmp_path: Path, first_run: Path, how: signal.Signals
 ) -> None:
     process = subprocess.Popen(
         arguments(tiny_folder), cwd=tmp_path, env=server.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -254,8 +257,13 @@ def test_a_run_killed_in_a_round_goes_on_from_the_finished_hospitals(
         assert process.poll() is None, process.stdout.read() if process.stdout else ""
         assert time.monotonic() < end
         time.sleep(0.005)
-    process.kill()
-    process.communicate()
+    process.send_signal(how)
+    told = process.communicate()[0].decode()
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert told.endswith(f"{MESSAGE}\n") and "Traceback" not in told
+        assert server.post("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]["state_name"] == "Crashed"
+        assert "Running" not in server.task_states().values()
     kept = {path.parent.name for path in tmp_path.glob("artifacts/shared/update/*/manifest.json")}
     assert 1 <= len(kept) < 6
     assert run(server, tmp_path, arguments(tiny_folder)).returncode == 0

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from flows.commands.terminal import Assignments, SettingsFile, console, log_to_console, print_rows
+from flows.commands.terminal import Assignments, SettingsFile, console, flow_running, print_rows
 from flows.files import write_text
 from flows.study_file import load_study
 from tasks.errors import StudyError
@@ -48,12 +48,13 @@ def audit(
     Example: fed-rag audit --set dataset.name=vqa-rad --set dataset.root=FOLDER --out audit.json
     """
     study = load_study(settings, tuple(assignments or ()))
-    log_to_console()
-    from flows.audit import audit as flow
+    _refuse_unwritable(out)
+    with flow_running():
+        from flows.audit import audit as flow
+
+        document = flow(study, against)
     from tasks.audit.document import score_table, table
 
-    _refuse_unwritable(out)
-    document = flow(study, against)
     write_text(out, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     print_rows(table(document), f"Of {document['train_test']['test_cases']} test cases, shared with training")
     print_rows(score_table(document), "Right answers without a model (0 to 1)")

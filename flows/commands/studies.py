@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from flows.commands.terminal import Assignments, SettingsFile, console, log_to_console, print_rows
+from flows.commands.terminal import Assignments, SettingsFile, console, flow_running, print_rows
 from flows.study_file import load_comparison, load_recipe, load_study
 from tasks.comparison import SWEEPS
 from tasks.errors import StudyError
@@ -20,13 +20,14 @@ def run(settings: SettingsFile = None, assignments: Assignments = None) -> None:
     What an earlier run has made, and nothing has changed of, is found and not made again.
     """
     study = load_study(settings, tuple(assignments or ()))
-    log_to_console()
-    from flows.fed_rag import fed_rag
+    has_server = "PREFECT_API_URL" in os.environ
+    with flow_running():
+        from flows.fed_rag import fed_rag
 
-    folder = Path(fed_rag(study))
+        folder = Path(fed_rag(study))
     _print_results(folder)
     console.print(f"Results: [bold]{folder}[/bold] (also artifacts/latest): report.html, results.json, results.md")
-    if not os.environ.get("PREFECT_API_URL"):
+    if not has_server:
         console.print("Dashboard: run `prefect server start`, open http://127.0.0.1:4200, then Runs and Artifacts.")
 
 
@@ -73,11 +74,12 @@ def compare(
     fed-rag compare --set 'configurations={fed+rag: {}, all-layers: {lora.targets: [q_proj, k_proj, v_proj, o_proj]}}'
     """
     comparison = load_comparison(settings, tuple(assignments or ()), tuple(sweeps or ()))
-    log_to_console()
-    from flows.compare import compare as flow
+    with flow_running():
+        from flows.compare import compare as flow
+
+        folder = Path(flow(comparison))
     from tasks.evaluate.comparison_tables import side_by_side
 
-    folder = Path(flow(comparison))
     document = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
     headline = side_by_side(document)
     rows = [dict(zip(headline.headings, row, strict=True)) for row in headline.rows]
@@ -116,9 +118,9 @@ def pretrain(
     if assignments and not settings:
         raise StudyError("Expected --settings with a recipe beside --set: name one of the files in data/recipes.")
     recipe = load_recipe(settings, tuple(assignments or ())) if settings else None
-    log_to_console()
-    from flows.pretrain import pretrain as flow
-    from flows.pretrain import train_recipe
+    with flow_running():
+        from flows.pretrain import pretrain as flow
+        from flows.pretrain import train_recipe
 
-    made = train_recipe(recipe) if recipe else flow(out or Path("artifacts/base"), images or 8000, seed=seed or 0)
+        made = train_recipe(recipe) if recipe else flow(out or Path("artifacts/base"), images or 8000, seed=seed or 0)
     console.print(f"Base: [bold]{made}[/bold]", soft_wrap=True)

@@ -1,8 +1,10 @@
 """What the commands share: their settings as options, and how they write to the terminal."""
 
+import contextlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +43,28 @@ def log_to_console() -> None:
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.propagate = False
     logger.addHandler(handler)
+
+
+@contextlib.contextmanager
+def flow_running() -> Iterator[None]:
+    """What a flow needs that a command runs: lines on the terminal, a Prefect server, and an end by Ctrl-C."""
+    log_to_console()
+    from flows.interrupt import interruptible
+    from flows.server import use_prefect_server
+
+    with interruptible():
+        use_prefect_server()
+        import prefect.main  # noqa: F401  (sets up the handlers)
+
+        for console_handler in logging.getLogger().handlers:
+            console_handler.addFilter(_worth_telling)
+        yield
+
+
+def _worth_telling(record: logging.LogRecord) -> bool:
+    """False for Prefect's lines on a failed run without a traceback: the command ends with the same sentence."""
+    of_a_run = record.name.startswith(("prefect.flow_runs", "prefect.task_runs"))
+    return not (of_a_run and record.levelno >= logging.ERROR and not record.exc_info)
 
 
 def print_rows(rows: list[dict[str, Any]], title: str) -> None:

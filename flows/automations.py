@@ -1,0 +1,49 @@
+"""What a Prefect server does by itself once the deployments are installed: runs whose process is gone are marked."""
+
+from datetime import timedelta
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+
+NAME = "fed-rag: runs whose process is gone"
+SILENT_FOR = timedelta(seconds=90)
+"""Three heartbeats (`heartbeat_frequency` in prefect.toml, the same in prefect.yaml)."""
+ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
+
+
+def mark_silent_runs() -> AutomationCore:
+    """An automation that marks flow runs as crashed once they send neither a heartbeat nor word of their end.
+
+    Where a machine goes down with its worker, nothing else tells the server: the run would be shown as running for
+    good, and hold the place of its deployment's next run. After Prefect's documentation on zombie flow runs.
+    """
+    beat = "prefect.flow-run.heartbeat"
+    silence = EventTrigger(
+        after={beat},
+        expect={beat, *(f"prefect.flow-run.{state}" for state in ENDS)},
+        match={"prefect.resource.id": "prefect.flow-run.*"},
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=SILENT_FOR,
+    )
+    message = f"Its process is gone: no heartbeat for {SILENT_FOR.seconds} s. Retry goes on from what is finished."
+    return AutomationCore(
+        name=NAME,
+        description="Marks them as crashed, so that they can be retried and the next run starts.",
+        trigger=silence,
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=message)],
+    )
+
+
+def install() -> None:
+    """Install the automation, or renew the one of its name: a step of `prefect deploy`, named in prefect.yaml."""
+    wanted = mark_silent_runs()
+    with get_client(sync_client=True) as client:
+        installed = client.read_automations_by_name(NAME)
+        if installed:
+            client.update_automation(installed[0].id, wanted)
+        else:
+            client.create_automation(wanted)

@@ -1,0 +1,80 @@
+"""What Ctrl-C does to a flow that a command runs: it ends within seconds, and its record says so."""
+
+import contextlib
+import contextvars
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from tasks.store import remove_unfinished
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas import FlowRun
+
+MESSAGE = "Interrupted; the same command goes on from here."
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+RECORDED_WITHIN_S = 2.0
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C, a closed terminal or `kill` end the flow that runs within this, whatever it is doing.
+
+    Prefect would first wait for the task that runs. Here its flow run and task runs are marked as crashed, what is
+    half-written is removed, and the process ends with 128 and the signal's number, as shells expect: 130 for Ctrl-C.
+    """
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    heard = [number for number in SIGNALS if before[number] != signal.SIG_IGN]  # as `nohup` has it
+    for number in heard:
+        signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, before[number])
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_DFL)  # whoever cannot wait asks again
+    # In a thread of its own: what this one was doing may hold a lock, or wait for a reply that does not come.
+    record = threading.Thread(target=contextvars.copy_context().run, args=(_mark_as_crashed,), daemon=True)
+    record.start()
+    record.join(RECORDED_WITHIN_S)
+    remove_unfinished()
+    sys.stdout.flush()
+    print(f"\n{MESSAGE}", file=sys.stderr, flush=True)
+    os._exit(128 + number)  # the thread that runs a task knows no other end
+
+
+def _mark_as_crashed() -> None:
+    """Of the flow that runs, and of those that it is part of, the runs and the tasks that were running."""
+    if "prefect.context" not in sys.modules:
+        return  # nothing runs yet
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
+    from prefect.context import FlowRunContext
+    from prefect.states import Crashed
+
+    context = FlowRunContext.get()
+    running = {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}
+    with contextlib.suppress(Exception), get_client(sync_client=True) as client:  # a record is not worth a traceback
+        for run in _with_parents(client, context.flow_run if context else None):
+            client.set_flow_run_state(run.id, Crashed(message=MESSAGE), force=True)
+            for task_run in client.read_task_runs(
+                flow_run_filter=FlowRunFilter.model_validate({"id": {"any_": [run.id]}}),
+                task_run_filter=TaskRunFilter.model_validate(running),
+            ):
+                client.set_task_run_state(task_run.id, Crashed(message=MESSAGE), force=True)
+
+
+def _with_parents(client: "SyncPrefectClient", run: "FlowRun | None") -> Iterator["FlowRun"]:
+    while run:
+        yield run
+        task_run = client.read_task_run(run.parent_task_run_id) if run.parent_task_run_id else None
+        run = client.read_flow_run(task_run.flow_run_id) if task_run and task_run.flow_run_id else None
