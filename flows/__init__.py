@@ -15,10 +15,13 @@ QUIET = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
 }
 PREFECT = {
+    # Where all cores are busy, SQLite is locked for longer than a server waits.
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
     # A command's own server loses bursts of task runs in small batches.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "fed_rag",
-    # A run says every so many seconds that it lives; one that falls silent is marked as crashed (flows/zombies.py).
+    # A run says every so many seconds that it lives; one that falls silent is marked as crashed (flows/automations.py).
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,8 +52,14 @@ class Server:
         request = urllib.request.Request(
             f"{self.url}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=30) as reply:
-            return json.load(reply)
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=30) as reply:
+                    return json.load(reply)
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or self.process.poll() is not None:
+                    raise
+                time.sleep(1)  # its SQLite is busy, and it asks to be asked again
 
     def task_states(self) -> dict[str, str]:
         """State of each task run of the newest flow run, by name."""
@@ -62,7 +69,10 @@ class Server:
         while True:  # the server records task runs a moment after they ended
             rows = self.post("task_runs/filter", wanted)
             states = {row["name"]: row["state_name"] for row in rows}
-            if all(state in ("Completed", "Cached", "Failed", "Crashed") for state in states.values()) or time.monotonic() > end:
+            if (
+                all(state in ("Completed", "Cached", "Failed", "Crashed") for state in states.values())
+                or time.monotonic() > end
+            ):
                 return states
             time.sleep(0.3)
 

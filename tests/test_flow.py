@@ -20,8 +20,8 @@ from dicom_samples import CANARY, dicom
 from ingest_samples import picture, write_bytes
 from test_ingest_choices import omni_row, write_omni
 
-from flows.interrupt import MESSAGE
 from flows.explain import Wanted, explain_case, explain_image, methods_of
+from flows.interrupt import MESSAGE
 from tasks.engine.identity import identify
 from tasks.errors import StudyError
 from tasks.records import FailureModes, Prediction, Saliency, Share, read_table
