@@ -19,6 +19,7 @@ from tasks.evaluate.reliance import Asked, as_asked
 from tasks.page.overlay import sheet
 from tasks.records import Image, Record, Saliency, Share, read_images, write_table
 from tasks.store import ROOT
+from tasks.wording import counted
 
 logger = logging.getLogger("fed_rag")
 
@@ -73,7 +74,7 @@ def explain_case(run: Path, hospital: str, case_id: str, wanted: Wanted) -> Expl
     if not chosen:
         tests = [case.id for case in own.cases if case.split == "test"]
         raise StudyError(
-            f"Expected --case to be one of {hospital}'s {len(own.cases)} cases, as {', '.join(tests[:3])}, "
+            f"Expected --case to be one of {hospital}'s {counted(len(own.cases), 'cases')}, as {', '.join(tests[:3])}, "
             f"found {case_id!r}."
         )
     (asked,) = as_asked(chosen, own.prompts(chosen, place.study.retrieval.shown), own.cases, own.neighbours)
@@ -108,7 +109,7 @@ def _explain(
     wanted: Wanted,
 ) -> Explained:
     how = place.study.retrieval.shown
-    logger.info("answering, shown %d retrieved cases", len(asked.shown))
+    logger.info("answering, shown %s", counted(len(asked.shown), "retrieved cases"))
     given = give(place, engine, features, build_prompt(asked.case, asked.shown, asked.similarities, how))
     logger.info("explaining by %s", ", ".join(wanted.methods))
     made = explain(

@@ -14,6 +14,7 @@ from flows.commands.terminal import Assignments, SettingsFile, console, log_to_c
 from flows.files import write_text
 from flows.study_file import load_study
 from tasks.errors import StudyError
+from tasks.wording import counted
 
 
 def datasets() -> None:
@@ -55,7 +56,9 @@ def audit(
     _refuse_unwritable(out)
     document = flow(study, against)
     write_text(out, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    print_rows(table(document), f"Of {document['train_test']['test_cases']} test cases, shared with training")
+    print_rows(
+        table(document), f"Of {counted(document['train_test']['test_cases'], 'test cases')}, shared with training"
+    )
     print_rows(score_table(document), "Right answers without a model (0 to 1)")
     shared = [
         {heading: row[heading] for heading in row if heading != "examples"} for row in document["between_datasets"]

@@ -12,6 +12,7 @@ from flows.commands.terminal import Assignments, SettingsFile, console, log_to_c
 from flows.study_file import load_comparison, load_recipe, load_study
 from tasks.comparison import SWEEPS
 from tasks.errors import StudyError
+from tasks.wording import counted
 
 
 def run(settings: SettingsFile = None, assignments: Assignments = None) -> None:
@@ -31,10 +32,11 @@ def run(settings: SettingsFile = None, assignments: Assignments = None) -> None:
 
 
 def _print_results(folder: Path) -> None:
-    from tasks.evaluate.report import SPLITS, score_rows
+    from tasks.evaluate.data import split_sentence
+    from tasks.evaluate.report import score_rows
 
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    split = f"Split: {SPLITS[results['split']['disjoint']]}"
+    split = f"Split: {split_sentence([results['split']])}"
     table = Table(title="Test cases (scores from 0 to 1)", caption=split, padding=(0, 0))
     headings, *rows = score_rows(results)
     for heading in headings:
@@ -87,7 +89,9 @@ def compare(
     console.print(f"Comparison: [bold]{folder}[/bold]: comparison.html, .json, .md, .tex", soft_wrap=True)
     if document["failed"]:
         first = document["failed"][0]
-        raise StudyError(f"{len(document['failed'])} points of sweeps failed, first {first['cell']}: {first['reason']}")
+        raise StudyError(
+            f"{counted(len(document['failed']), 'points of sweeps')} failed, first {first['cell']}: {first['reason']}"
+        )
 
 
 def pretrain(

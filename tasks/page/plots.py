@@ -172,7 +172,7 @@ def share_figure(saliency: Mapping[str, Any]) -> Figure:
     axes.set_yticks(range(len(rows)), [method for method, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 1)
-    axes.set_title(f"Where {saliency['n']} answers come from", fontsize=10)
+    axes.set_title(f"Where answers come from ({saliency['n']} explained)", fontsize=10)
     handles = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     key = axes.legend(list(handles.values()), list(handles), ncols=len(PARTS), fontsize=8, frameon=False)
     key.set_loc("upper center")
