@@ -88,10 +88,8 @@ def compare(
         console.print(headline.note)
     console.print(f"Comparison: [bold]{folder}[/bold]: comparison.html, .json, .md, .tex", soft_wrap=True)
     if document["failed"]:
-        first = document["failed"][0]
-        raise StudyError(
-            f"{counted(len(document['failed']), 'points of sweeps')} failed, first {first['cell']}: {first['reason']}"
-        )
+        first, count = document["failed"][0], counted(len(document["failed"]), "points of sweeps")
+        raise StudyError(f"{count} failed, first {first['cell']}: {first['reason']}")
 
 
 def pretrain(
