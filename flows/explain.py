@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from flows.ask import ASKED, Place, give, open_place, put_question, read_question, threshold
+from flows.ask import Place, give, open_place, put_question, threshold
+from flows.asked import ASKED, read_question
 from tasks.engine.engine import Engine
 from tasks.engine.hospital import open_hospital
 from tasks.engine.prompt import build_prompt

@@ -6,11 +6,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from flows.commands.terminal import Assignments, SettingsFile, console, log_to_console, print_rows
+from flows.commands.checks import (
+    refuse_absent,
+    refuse_absent_all,
+    refuse_absent_data,
+    refuse_absent_model,
+    refuse_unwritable_folder,
+)
+from flows.commands.terminal import Assignments, SettingsFile, console, log_to_console, print_place, print_rows
 from flows.study_file import load_comparison, load_recipe, load_study
-from tasks.comparison import SWEEPS
+from tasks.comparison import SWEEPS, cells
 from tasks.errors import StudyError
 from tasks.wording import counted
 
@@ -21,12 +29,13 @@ def run(settings: SettingsFile = None, assignments: Assignments = None) -> None:
     What an earlier run has made, and nothing has changed of, is found and not made again.
     """
     study = load_study(settings, tuple(assignments or ()))
+    refuse_absent(study)
     log_to_console()
     from flows.fed_rag import fed_rag
 
     folder = Path(fed_rag(study))
     _print_results(folder)
-    console.print(f"Results: [bold]{folder}[/bold] (also artifacts/latest): report.html, results.json, results.md")
+    print_place("Results", folder, " (also artifacts/latest): report.html, card.md, results.json, results.md")
     if not os.environ.get("PREFECT_API_URL"):
         console.print("Dashboard: run `prefect server start`, open http://127.0.0.1:4200, then Runs and Artifacts.")
 
@@ -42,7 +51,7 @@ def _print_results(folder: Path) -> None:
     for heading in headings:
         table.add_column(heading, no_wrap=True, justify="left" if not heading else "right")
     for place, row in enumerate(rows):
-        table.add_row(*row, style="bold" if place < len(results["configurations"]) else None)
+        table.add_row(*map(escape, row), style="bold" if place < len(results["configurations"]) else None)
     console.print(table)
 
 
@@ -75,6 +84,7 @@ def compare(
     fed-rag compare --set 'configurations={fed+rag: {}, all-layers: {lora.targets: [q_proj, k_proj, v_proj, o_proj]}}'
     """
     comparison = load_comparison(settings, tuple(assignments or ()), tuple(sweeps or ()))
+    refuse_absent_all(cell.study for cell in cells(comparison))
     log_to_console()
     from flows.compare import compare as flow
     from tasks.evaluate.comparison_tables import side_by_side
@@ -85,8 +95,8 @@ def compare(
     rows = [dict(zip(headline.headings, row, strict=True)) for row in headline.rows]
     print_rows(rows, f"{headline.title}: scores with 95 % intervals")
     if headline.note:
-        console.print(headline.note)
-    console.print(f"Comparison: [bold]{folder}[/bold]: comparison.html, .json, .md, .tex", soft_wrap=True)
+        console.print(escape(headline.note))
+    print_place("Comparison", folder, ": comparison.html, .json, .md, .tex")
     if document["failed"]:
         first, count = document["failed"][0], counted(len(document["failed"]), "points of sweeps")
         raise StudyError(f"{count} failed, first {first['cell']}: {first['reason']}")
@@ -100,9 +110,15 @@ def pretrain(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="One setting of it, as stages.0.epochs=3; may be repeated."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder that receives the embedded base. [artifacts/base]")] = None,
-    images: Annotated[int | None, typer.Option(min=100, help="Public images to draw for it. [8000]")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Every random choice of it follows from this. [0]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder that receives the embedded base; artifacts/base if not given.")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=100, help="Public images to draw for it; 8000 if not given.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Every random choice of it follows from this; 0 if not given.")
+    ] = None,
 ) -> None:
     """Train a base before a federation: by a recipe, or, without one, the embedded base from nothing.
 
@@ -118,9 +134,15 @@ def pretrain(
     if assignments and not settings:
         raise StudyError("Expected --settings with a recipe beside --set: name one of the files in data/recipes.")
     recipe = load_recipe(settings, tuple(assignments or ())) if settings else None
+    if recipe:
+        refuse_absent_model(recipe.model)
+        for dataset in [stage.dataset for stage in recipe.stages if stage.dataset]:
+            refuse_absent_data(dataset)
+    else:
+        refuse_unwritable_folder(out or Path("artifacts/base"))
     log_to_console()
     from flows.pretrain import pretrain as flow
     from flows.pretrain import train_recipe
 
     made = train_recipe(recipe) if recipe else flow(out or Path("artifacts/base"), images or 8000, seed=seed or 0)
-    console.print(f"Base: [bold]{made}[/bold]", soft_wrap=True)
+    print_place("Base", Path(made))
