@@ -63,6 +63,7 @@ def write_run(
         rounds,
         {
             "run": run,
+            "trained": (study.configuration,),
             "abstention": _abstention(withheld, study),
             "details": details(_outcomes(scored), study.seed),
             "saliency": share_table(study.configuration, [_read(ref, "shares.json") for ref in shares]),

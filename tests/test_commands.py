@@ -123,7 +123,7 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("report .", "Expected a finished run in ., found no readable settings.json"),
         ("card .", "Expected a finished run in ., found no readable results.json"),
         ("card absent", "Expected a finished run in absent, found no such folder"),
-        ("forget --hospital h --patient p", "Expected --yes where nobody can be asked"),
+        ("forget --hospital h --patient p", "Expected --yes or --dry-run where nobody can be asked"),
         ("run --settings absent.yaml", "Cannot read the settings file absent.yaml"),
     ],
 )

@@ -90,18 +90,16 @@ def forget(
     """
     from flows.forget import forget as flow
 
-    if not (yes or dry_run or sys.stdin.isatty()):
-        raise StudyError(
-            "Expected --yes where nobody can be asked, found neither it nor a terminal: add --yes or --dry-run."
-        )
-    if not yes:
+    if not (yes or dry_run or _somebody_is_there()):
+        raise StudyError("Expected --yes or --dry-run where nobody can be asked, found neither: add one of them.")
+    if dry_run or not yes:
         planned = flow(hospital, patient, dry=True)
         _print_removed(planned.removed, f"To be removed at {hospital}")
         print_rows([{"adapter": path} for path in planned.adapters], "Trained with the patient, stays")
         if dry_run:
             console.print("Nothing was changed: this was a dry run.")
             return
-        if not typer.confirm("Remove all of this? It cannot be undone."):
+        if planned.removed and not typer.confirm("Remove all of this? It cannot be undone."):
             console.print("Nothing was changed.")
             return
     done = flow(hospital, patient)
@@ -116,6 +114,10 @@ def forget(
         others = escape(", ".join(done.elsewhere))
         console.print(f"A patient of this name is also held by {others}: forget it there too.")
     console.print("In artifacts/source, a simulation's copies of the published data stay, with the patient in them.")
+
+
+def _somebody_is_there() -> bool:
+    return sys.stdin.isatty()
 
 
 def _print_removed(removed: Iterable[tuple[str, str]], title: str) -> None:

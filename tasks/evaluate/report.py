@@ -19,12 +19,12 @@ BASELINES = ("base", BLIND, "majority", "question_only", "copy_nearest")
 """What a configuration stands beside: the untrained base on the same prompts, the control, three that need no model."""
 
 
-def score_table(shared: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def score_table(shared: Sequence[Mapping[str, Any]], known: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
     """Scores by configuration, pooled and for each hospital, from what the hospitals shared (`scores.json`).
 
-    A hospital that was asked nothing is among them, with no question and no score.
+    A hospital that was asked nothing is among them, with no question and no score; so are the `known` configurations.
     """
-    configurations = sorted({name for each in shared for name in each["tallies"]})
+    configurations = sorted({*known, *(name for each in shared for name in each["tallies"])})
     nothing = summarise([]).to_json()
     table = {}
     for name in configurations:
@@ -44,11 +44,11 @@ def assemble(
     Args:
         shared: each hospital's `scores.json`.
         rounds: one row a round, in order.
-        about: what is known of the run itself: `run`, `model`, `settings`, `dataset`, `partition`, `split`,
+        about: what is known of the run itself: `run`, `trained` (names), `model`, `settings`, `dataset`, `partition`, `split`,
             `timings_s`, `peak_memory_bytes`, `details`; `reliance`, `failures` and `saliency` where they were
             measured, `abstention` where answers are withheld.
     """
-    table = score_table(shared)
+    table = score_table(shared, about.get("trained", ()))
     return {
         "schema_version": SCHEMA_VERSION,
         "run": about["run"],
