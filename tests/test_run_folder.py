@@ -180,10 +180,10 @@ def test_rows_left_out_are_told_wherever_results_are() -> None:
 def test_the_split_is_told_as_it_is() -> None:
     made = run_of(SPARSE["one kind each"], {"cases made into a test split": 1})
     given = run_of(SPARSE["one kind each"])
-    for run, said in ((made, "made from the data, which gives none"), (given, "as the data gives it")):
+    for run, said in ((made, "made from the data by whole images"), (given, "as the data gives it")):
         told = (run / "results.md").read_text(encoding="utf-8")
         assert f"Split: {said}" in told
-        assert "the audit found no image of training, copy of one or patient of training in its test cases" in told
+        assert "the audit found nothing of a test image or its patient in training" in told
         for text in (
             told,
             write_pages(run)[0].read_text(encoding="utf-8"),

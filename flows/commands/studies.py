@@ -45,14 +45,14 @@ def _print_results(folder: Path) -> None:
     from tasks.evaluate.report import score_rows
 
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    split = f"Split: {split_sentence([results['split']])}"
-    table = Table(title="Test cases (scores from 0 to 1)", caption=split, padding=(0, 0))
+    table = Table(title="Test cases (scores from 0 to 1)", padding=(0, 0))
     headings, *rows = score_rows(results)
     for heading in headings:
         table.add_column(heading, no_wrap=True, justify="left" if not heading else "right")
     for place, row in enumerate(rows):
         table.add_row(*map(escape, row), style="bold" if place < len(results["configurations"]) else None)
     console.print(table)
+    console.print(f"Split: {escape(split_sentence([results['split']]))}.", highlight=False)
 
 
 def compare(

@@ -14,7 +14,7 @@ DISJOINT = {
 """What `partition.disjoint` means for the scores."""
 ORIGINS = {
     "given": "as the data gives it",
-    "made": "made from the data, which gives none, by whole images and patients",
+    "made": "made from the data by whole images and patients",
     "drawn": "drawn with the images",
 }
 """Where a split comes from that was left as it is."""
@@ -41,7 +41,7 @@ def split_sentence(splits: Sequence[Mapping[str, Any]]) -> str:
     found = [f"{SHARED[name]} {count}" for name, count in counts.items() if count]
     tests = sum(audited_tests(each) for each in splits)
     if not found:
-        return f"{told}; the audit found no image of training, copy of one or patient of training in its test cases"
+        return f"{told}; the audit found nothing of a test image or its patient in training"
     return f"{told}; of {counted(tests, 'test cases')} the audit found these to share: {', '.join(found)}"
 
 

@@ -44,9 +44,9 @@ def assemble(
     Args:
         shared: each hospital's `scores.json`.
         rounds: one row a round, in order.
-        about: what is known of the run itself: `run`, `trained` (names), `model`, `settings`, `dataset`, `partition`, `split`,
-            `timings_s`, `peak_memory_bytes`, `details`; `reliance`, `failures` and `saliency` where they were
-            measured, `abstention` where answers are withheld.
+        about: what is known of the run itself: `run`, `trained` (the names of what was), `model`, `settings`,
+            `dataset`, `partition`, `split`, `timings_s`, `peak_memory_bytes`, `details`; `reliance`, `failures` and
+            `saliency` where they were measured, `abstention` where answers are withheld.
     """
     table = score_table(shared, about.get("trained", ()))
     return {
