@@ -135,10 +135,14 @@ def test_a_run_whose_hospitals_lack_cases_has_pages_and_a_card_with_zeros(name: 
                 assert rows[hospital][f"{split}_{kind}"] == cases.count((split, kind))  # type: ignore[arg-type]
         trained, tested = (sum(each == split for each, _ in cases) for split in ("train", "test"))
         assert f"| {hospital} | {len(cases)} | {trained} | {tested} |" in card
+        own = pages[1 + list(asked).index(hospital)].read_text(encoding="utf-8")
+        assert ("it was asked nothing" in own) == (tested == 0)
     for found in (*results["configurations"].values(), *results["baselines"].values()):
         assert found["hospitals"].keys() == asked.keys()
         for kind in ("closed", "open"):
             assert sum(each[kind]["n"] for each in found["hospitals"].values()) == found[kind]["n"]
+    asked_of = {kind: any(("test", kind) in cases for cases in asked.values()) for kind in ("closed", "open")}
+    assert ("not asked" in pages[0].read_text(encoding="utf-8")) == (not all(asked_of.values()))
     # The page's plot names every count that a hospital can have, and counts every case.
     page = pages[0].read_text(encoding="utf-8")
     assert all(f">{each}<" in page for each in ("train closed", "train open", "test closed", "test open"))

@@ -66,7 +66,8 @@ def left_out_sentence(dataset: Mapping[str, Any]) -> str:
     """Which rows are left out of `dataset` of `results.json`: how many, of how many, and why."""
     counts = dataset.get("left_out")
     if counts is None:  # a run of an earlier version
-        return f"{counted(dataset.get('rejected', 0), 'rows')} could not be used"
+        rejected = dataset.get("rejected", 0)
+        return f"{counted(rejected, 'rows')} could not be used" if rejected else "no row was unusable"
     if not counts:
         return "no row was left out"
     total = sum(counts.values())

@@ -197,6 +197,8 @@ def _bars(axes: Axes, rows: Sequence[tuple[str, Any]], trained: int, kind: str, 
     colours = [TRAINED if place < trained else REFERENCE for place in range(len(rows))]
     axes.barh(range(len(rows)), values, color=colours, height=0.65)
     for place, (_, row) in enumerate(rows):
+        if row[kind][field] is None:
+            axes.text(0.02, place, "not asked", va="center", fontsize=8, color="#5a6870")
         of_hospitals = [each[kind][field] for each in row["hospitals"].values() if each[kind][field] is not None]
         axes.plot(of_hospitals, [place] * len(of_hospitals), "o", color="black", markersize=2.5, alpha=0.7)
     axes.set_yticks(range(len(rows)), [_name(name) for name, _ in rows])
