@@ -11,7 +11,7 @@ KINDS = ("closed", "open")
 
 def splits_of(cases: Sequence[Case]) -> dict[str, int]:
     """Cases of each split: training and test always, validation where the data has it."""
-    found = Counter(case.split for case in cases)
+    found: Counter[str] = Counter(case.split for case in cases)
     return {split: found[split] for split in ("test", "train", "validation") if split != "validation" or found[split]}
 
 
@@ -22,7 +22,7 @@ def hospital_table(cases: Sequence[Case], owner: Mapping[str, str]) -> list[dict
         cases: those that are kept.
         owner: the hospital of each image, named `hospital-N`.
     """
-    counts = Counter((owner[case.image_id], case.split, case.kind) for case in cases)
+    counts: Counter[tuple[str, str, str]] = Counter((owner[each.image_id], each.split, each.kind) for each in cases)
     images = Counter(owner[image] for image in {case.image_id for case in cases})
     return [
         {
