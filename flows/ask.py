@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from flows.asked import ASKED, read_question
 from flows.run_folder import open_run
 from tasks.engine.adapter import load_state
 from tasks.engine.batch import encode
@@ -18,7 +19,6 @@ from tasks.engine.shown import choose
 from tasks.engine.vision import FEATURES, Features, encode_images, gather_features, load_features
 from tasks.errors import StudyError
 from tasks.evaluate.abstain import conformal_threshold
-from tasks.ingest.pictures import read_image
 from tasks.records import Case, Image, Prediction, read_table
 from tasks.retrieve.diversity import CANDIDATES, diversify
 from tasks.retrieve.encoded import Inputs
@@ -28,9 +28,6 @@ from tasks.retrieve.rerank import Side
 from tasks.retrieve.serve import open_library
 from tasks.settings import Study
 from tasks.store import ROOT
-
-ASKED = "asked"
-"""Id of the image that is asked about."""
 
 
 @dataclass(frozen=True)
@@ -93,16 +90,6 @@ def open_place(run: Path, hospital: str) -> Place:
         known = ", ".join(references["hospitals"])
         raise StudyError(f"Expected --hospital to be one of {known}, found {hospital!r}.")
     return Place(study, folders, ROOT / (references["adapter"] or folders["adapter"]))
-
-
-def read_question(image: Path, question: str) -> Image:
-    """The image that is asked about.
-
-    Raises StudyError where it cannot be read or the question is empty.
-    """
-    if not question.strip():
-        raise StudyError('Expected a question, found none: write it in quotes, as "Is there a mass?".')
-    return Image(ASKED, *read_image(image, str(image)))
 
 
 def put_question(place: Place, engine: Engine, picture: Image, question: str) -> Put:

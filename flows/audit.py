@@ -6,7 +6,7 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.fed_rag import content, prepare_questions, prepares, show_audit
+from flows.fed_rag import content, ingested, prepare_questions, prepares, show_audit
 from flows.progress import Steps
 from tasks.audit.step import audit as audit_dataset
 from tasks.audit.step import read_audit
@@ -24,8 +24,7 @@ def audit(study: Study = Study(), against: Path | None = None) -> dict[str, Any]
     """
     steps = Steps("audit-progress", total=2 + prepares(study))
     dataset = ingest(settings=study.dataset, content=content(study), seed=study.seed)
-    counts = dataset.manifest()["summary"]
-    steps.done(f"ingested {counts['cases']} cases of {counts['images']} images")
+    steps.done(ingested(dataset))
     questions = prepare_questions(study, dataset, steps) if prepares(study) else dataset
     state = tree_digest(against) if against and against.is_dir() else ""
     findings = audit_dataset(

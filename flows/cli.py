@@ -1,12 +1,15 @@
 """The `fed-rag` command: what it consists of, in the order of its `--help`."""
 
 import gc
+import inspect
 import sys
+from collections.abc import Callable
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from flows.commands.checks import refuse_other_encodings
 from flows.commands.data import audit, datasets, forget
 from flows.commands.explain import explain
 from flows.commands.results import ask, card, report, score
@@ -19,21 +22,25 @@ from tasks.recipes import Recipe
 app = typer.Typer(
     help="Fine-tune one small vision-language model across hospitals, with each hospital's private retrieval.",
     no_args_is_help=True,
+    callback=refuse_other_encodings,
+    suggest_commands=False,  # Click does
     add_completion=False,
     pretty_exceptions_show_locals=False,
     rich_markup_mode="rich",
 )
-app.command(epilog=settings_help())(run)
-app.command(epilog=settings_help(model=Comparison))(compare)
-app.command(epilog=settings_help("dataset.", "synthesis.", "seed"))(audit)
-app.command()(datasets)
-app.command()(ask)
-app.command()(explain)
-app.command()(score)
-app.command()(report)
-app.command()(card)
-app.command()(forget)
-app.command(epilog=settings_help(model=Recipe))(pretrain)
+
+
+def _add(command: Callable[..., None], epilog: str | None = None) -> None:
+    """Help shows a command's docstring as it is written: what stands in brackets there is no markup."""
+    app.command(help=escape(inspect.cleandoc(command.__doc__ or "")), epilog=epilog)(command)
+
+
+_add(run, settings_help())
+_add(compare, settings_help(model=Comparison))
+_add(audit, settings_help("dataset.", "synthesis.", "seed"))
+for each in (datasets, ask, explain, score, report, card, forget):
+    _add(each)
+_add(pretrain, settings_help(model=Recipe))
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from tasks.ingest.step import ingest
 from tasks.page.comparison import comparison_page
 from tasks.partition.step import partition
 from tasks.store import ROOT, writing
+from tasks.wording import counted
 
 
 @flow(name="compare", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
@@ -89,7 +90,7 @@ def refuse_gaps(
     }
     if wanted - set(runs):
         raise StudyError(
-            f"{len(failed)} studies of the comparison failed, first {failed[0]['cell']}: {failed[0]['reason']} "
+            f"{counted(len(failed), 'studies')} failed, first {failed[0]['cell']}: {failed[0]['reason']} "
             "(the others are kept: run it again once this is mended)"
         )
 

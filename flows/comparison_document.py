@@ -9,8 +9,8 @@ from flows.cells import BASELINES, outcomes, references, results
 from tasks.comparison import Cell, Comparison, labelled
 from tasks.evaluate.comparison import align, paired_tests, score_entries, worst_hospitals
 from tasks.evaluate.comparison_tables import LIGHTFED
+from tasks.evaluate.data import split_sentence
 from tasks.evaluate.reliance_summary import over_seeds
-from tasks.evaluate.report import SPLITS
 from tasks.evaluate.step import score_as_lightfed
 from tasks.federate.step import measure_memory
 from tasks.store import Ref
@@ -56,7 +56,10 @@ def assemble(
         "reference": comparison.reference,
         "seeds": list(comparison.seeds),
         "images_drawn_anew_by_seed": drawn_anew,
-        "splits": [{"name": split, "title": SPLITS[split], "same_as": same.get(split)} for split in comparison.splits],
+        "splits": [
+            {"name": split, "title": title(comparison, runs, same.get(split, split)), "same_as": same.get(split)}
+            for split in comparison.splits
+        ],
         "configurations": configurations(comparison, planned, twins),
         "scores": scores,
         "worst_hospitals": worst,
@@ -71,6 +74,12 @@ def assemble(
         ],
         "settings": comparison.model_dump(mode="json"),
     }
+
+
+def title(comparison: Comparison, runs: Runs, split: str) -> str:
+    """What a split's test cases share with training, by the audits of all seeds."""
+    own = [runs["configurations", comparison.reference, split, seed] for seed in comparison.seeds]
+    return split_sentence([results(run)["split"] for run in own])
 
 
 def by_configuration(comparison: Comparison, runs: Mapping[tuple[str, int], Path]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from flows.ask import ASKED, Place, give, open_place, put_question, read_question, threshold
+from flows.ask import Place, give, open_place, put_question, threshold
+from flows.asked import ASKED, read_question
 from tasks.engine.engine import Engine
 from tasks.engine.hospital import open_hospital
 from tasks.engine.prompt import build_prompt
@@ -19,6 +20,7 @@ from tasks.evaluate.reliance import Asked, as_asked
 from tasks.page.overlay import sheet
 from tasks.records import Image, Record, Saliency, Share, read_images, write_table
 from tasks.store import ROOT
+from tasks.wording import counted
 
 logger = logging.getLogger("fed_rag")
 
@@ -73,7 +75,7 @@ def explain_case(run: Path, hospital: str, case_id: str, wanted: Wanted) -> Expl
     if not chosen:
         tests = [case.id for case in own.cases if case.split == "test"]
         raise StudyError(
-            f"Expected --case to be one of {hospital}'s {len(own.cases)} cases, as {', '.join(tests[:3])}, "
+            f"Expected --case to be one of {hospital}'s {counted(len(own.cases), 'cases')}, as {', '.join(tests[:3])}, "
             f"found {case_id!r}."
         )
     (asked,) = as_asked(chosen, own.prompts(chosen, place.study.retrieval.shown), own.cases, own.neighbours)
@@ -108,7 +110,7 @@ def _explain(
     wanted: Wanted,
 ) -> Explained:
     how = place.study.retrieval.shown
-    logger.info("answering, shown %d retrieved cases", len(asked.shown))
+    logger.info("answering, shown %s", counted(len(asked.shown), "retrieved cases"))
     given = give(place, engine, features, build_prompt(asked.case, asked.shown, asked.similarities, how))
     logger.info("explaining by %s", ", ".join(wanted.methods))
     made = explain(

@@ -14,14 +14,15 @@ from flows.failing import find_and_count
 from flows.gather import gather
 from flows.libraries import build_libraries
 from flows.progress import Steps
-from flows.report import write_pages
+from flows.report import write_card, write_pages
 from flows.rounds import federate
-from flows.run_folder import write_run
+from flows.run_folder import point_latest, told_of, write_run
 from tasks.audit.document import score_table, table
 from tasks.audit.step import audit, audit_hospitals, read_audit
 from tasks.engine.identity import identify
 from tasks.engine.step import initial_adapter, see_images
 from tasks.errors import StudyError
+from tasks.evaluate.data import left_out_sentence
 from tasks.evaluate.report import BLIND
 from tasks.evaluate.step import (
     answer_baselines,
@@ -39,6 +40,7 @@ from tasks.partition.step import partition, take_cases
 from tasks.settings import Study
 from tasks.store import Ref
 from tasks.synthesize.step import synthesize_questions
+from tasks.wording import counted
 
 
 @flow(name="fed-rag", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
@@ -51,17 +53,16 @@ def fed_rag(study: Study = Study()) -> str:
     steps = Steps("study-progress", total=8 + prepares(study) + study.federation.rounds)
 
     dataset = ingest(settings=study.dataset, content=content(study), seed=study.seed)
-    counts = dataset.manifest()["summary"]
-    steps.done(f"ingested {counts['cases']} cases of {counts['images']} images")
+    steps.done(ingested(dataset))
 
     questions = prepare_questions(study, dataset, steps)
     findings = audit(cases=questions, dataset=dataset, seed=study.seed)
     show_audit(findings)
     shared = findings.manifest()["summary"]
-    steps.done(f"audited: {shared['same_image']} test cases show an image of training")
+    steps.done(f"audited: {counted(shared['same_image'], 'test cases')} with an image of training")
 
     hospitals, cases, dealt = deal_out(study, dataset, questions, findings)
-    steps.done(f"dealt the images to {len(hospitals)} hospitals")
+    steps.done(f"dealt the images to {counted(len(hospitals), 'hospitals')}")
 
     sees = {"model": study.model.seeing, "content": model}
     seen = see_images(images=dataset.only("images.parquet"), **sees)
@@ -77,7 +78,7 @@ def fed_rag(study: Study = Study()) -> str:
     steps.done("answered and scored the test cases")
 
     held_out, withheld = calibrate(study, own, answered, adapters)
-    relied, counted = rely(study, own, adapters)
+    relied, altered = rely(study, own, adapters)
     failures, failing = find_and_count(study, own, adapters, relied)
     steps.done("asked again with altered prompts" if relied else "left out what answers rely on")
 
@@ -103,21 +104,31 @@ def fed_rag(study: Study = Study()) -> str:
     kept = own | {"predictions": answered, "scores": scored, "adapter": adapters}
     optional = {"reliance": relied, "failures": failures, "saliency": explained, "calibration": held_out}
     kept |= {name: refs for name, refs in optional.items() if refs}
-    run = write_run(study, model, kept, rounds, scored, made, counted, withheld, failing, shares)
+    run = write_run(study, model, kept, rounds, scored, made, altered, withheld, failing, shares)
     page, *_ = write_pages(run)
+    write_card(run)
     create_markdown_artifact(
         markdown=show_results(run, page), key="results", description="Scores, beside what needs no model"
     )
+    point_latest(run)  # last of all: whoever follows it finds everything of a run
     steps.done(f"wrote {run}")
     return str(run)
+
+
+def ingested(dataset: Ref) -> str:
+    """What there is of an ingested dataset, and what is not: how many rows of how many were left out, and why."""
+    counts = told_of(dataset)
+    what = "cases" if counts["cases"] or not counts["captions"] else "captions"
+    found = f"ingested {counted(counts[what], what)} of {counted(counts['images'], 'images')}"
+    return f"{found}; {left_out_sentence(counts)}" if counts["left_out"] else found
 
 
 def show_results(run: Path, page: Path) -> str:
     """A run for the dashboard: where its page is, its key plots, and its results."""
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     plots = inline_plots(results, (run / "losses.png").read_bytes())
-    link = f"All of it, in one file: [{page}]({page.resolve().as_uri()})"
-    return f"{link}\n\n{plots}\n\n{(run / 'results.md').read_text(encoding='utf-8')}"
+    where = f"All of it, in one file: `{page.resolve()}`"  # no link: a browser opens no file from the dashboard
+    return f"{where}\n\n{plots}\n\n{(run / 'results.md').read_text(encoding='utf-8')}"
 
 
 def prepare_questions(study: Study, dataset: Ref, steps: Steps) -> Ref:
@@ -129,7 +140,7 @@ def prepare_questions(study: Study, dataset: Ref, steps: Steps) -> Ref:
         counts = dataset.manifest()["summary"]
         if counts["captions"] and not counts["cases"]:
             raise StudyError(
-                f"Expected questions in {study.dataset.label}, found {counts['captions']} captions alone: "
+                f"Expected questions in {study.dataset.label}, found {counted(counts['captions'], 'captions')} alone: "
                 "set synthesis.generator=rules to make questions of them."
             )
         return dataset
@@ -137,7 +148,7 @@ def prepare_questions(study: Study, dataset: Ref, steps: Steps) -> Ref:
     content = identify(str(study.synthesis.model), None) if uses_model else ""
     questions = synthesize_questions(dataset=dataset, settings=study.synthesis, content=content, seed=study.seed)
     counts = questions.manifest()["summary"]
-    steps.done(f"made {counts['synthetic']} questions beside {counts['published']} published ones")
+    steps.done(f"made {counted(counts['synthetic'], 'questions')} beside {counts['published']} published")
     return questions
 
 

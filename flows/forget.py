@@ -34,15 +34,16 @@ class Forgotten:
     """Other hospitals whose folders hold a patient of this name, as other simulations may have dealt it."""
 
 
-def forget(hospital: str, patient: str) -> Forgotten:
+def forget(hospital: str, patient: str, dry: bool = False) -> Forgotten:
     """Remove a patient (an image, where the dataset states no patient) from all that a hospital stores.
 
     The withdrawal is written down first, so that no later run takes the patient back. A hospital's cases come last:
     they tell what else is the patient's, so that after a kill the same call removes what is left.
+    A `dry` one changes nothing, and returns what the same call without it would remove.
     Raises StudyError for an unknown hospital or patient.
     """
     place = _place(hospital)
-    for stage in sorted(path for path in place.iterdir() if path.is_dir()):
+    for stage in sorted(path for path in place.iterdir() if path.is_dir() and not dry):
         remove_abandoned(stage)
     held = {path: _cases(path) for path in _folders(place, "cases")}
     own = {path: [case for case in cases if _name(case) == patient] for path, cases in held.items()}
@@ -55,8 +56,9 @@ def forget(hospital: str, patient: str) -> Forgotten:
         raise StudyError(_unknown(hospital, patient, {_name(case) for cases in held.values() for case in cases}))
     sources = {path for path, cases in own.items() if any(case.split == "train" for case in cases)}
     adapters = sorted({*(before or {}).get("adapters", ()), *trained_on(sources)})
-    _write_down(place, patient, gone.images, adapters)
-    removed = _remove(place, gone) if gone.cases else []
+    if not dry:
+        _write_down(place, patient, gone.images, adapters)
+    removed = _remove(place, gone, dry) if gone.cases else []
     others = [path.name for path in _hospitals() if path != place and _holds(path, patient)]
     return Forgotten(tuple(removed), tuple(adapters), before is not None, tuple(others))
 
@@ -70,11 +72,12 @@ def trained_on(sources: Collection[str]) -> set[str]:
     return found
 
 
-def _remove(place: Path, gone: Patient) -> list[tuple[str, str]]:
+def _remove(place: Path, gone: Patient, dry: bool) -> list[tuple[str, str]]:
     told = []
     page = place / "report.html"
     if page.exists():
-        page.unlink()
+        if not dry:
+            page.unlink()
         told.append((page.relative_to(ROOT).as_posix(), "the page (fed-rag report writes it again)"))
     stages = sorted((path.name for path in place.iterdir() if path.is_dir()), key=lambda name: (name == "cases", name))
     paths = [path for stage in stages for path in _folders(place, stage)]
@@ -84,8 +87,8 @@ def _remove(place: Path, gone: Patient) -> list[tuple[str, str]]:
         lost = path in damaged or any(
             each in damaged or each not in paths for each in _inputs(path) if each.startswith(start)
         )
-        counts = None if lost else rewrite(path, gone)
-        if counts is None:  # a stage that is not known, or what cannot be told apart any more
+        counts = None if lost else rewrite(path, gone, dry)
+        if counts is None and not dry:  # a stage that is not known, or what cannot be told apart any more
             discard(ROOT / path)
         if counts != {}:
             told.append((path, ", ".join(f"{name} {number}" for name, number in (counts or {}).items()) or "all of it"))

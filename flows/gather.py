@@ -6,6 +6,7 @@ from prefect.futures import PrefectFutureList, wait
 
 from tasks.errors import StudyError
 from tasks.store import Ref
+from tasks.wording import counted
 
 
 def gather(futures: PrefectFutureList[Ref], hospitals: Sequence[str]) -> list[Ref]:
@@ -23,7 +24,7 @@ def gather(futures: PrefectFutureList[Ref], hospitals: Sequence[str]) -> list[Re
         hospital, error = next(iter(failed.items()))
         reason = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
         raise StudyError(
-            f"{len(failed)} of {len(hospitals)} hospitals failed, first {hospital}: {reason} "
+            f"{len(failed)} of {counted(len(hospitals), 'hospitals')} failed, first {hospital}: {reason} "
             "(the others' work is kept: retry the run once this is mended)"
         )
     return futures.result()

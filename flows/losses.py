@@ -1,11 +1,10 @@
-"""Losses over epochs or rounds: a table, a plot beside it, and the plot in the dashboard."""
+"""Losses over epochs or rounds: tables, a plot beside them, and the plot in the dashboard."""
 
 import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prefect.artifacts import create_markdown_artifact
-
+from flows.dashboard import Shown
 from tasks.page.plots import losses_png
 from tasks.records import EpochLoss, write_table
 from tasks.store import Folder
@@ -21,6 +20,22 @@ def round_losses(rounds: Sequence[Mapping[str, Any]]) -> list[EpochLoss]:
     ]
 
 
+def round_table(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The rounds as people read them: losses, what was trained on, what it took, whose update was left out."""
+    return [
+        {
+            "round": str(row["round"]),
+            "training loss": f"{row['train_loss']:.4f}",
+            "held-out loss": "-" if row["eval_loss"] is None else f"{row['eval_loss']:.4f}",
+            "training cases": f"{sum(row['samples'].values()):,}",
+            "seconds": f"{row['seconds']:.1f}",
+            "MB sent, returned": f"{row['bytes_down'] / 1e6:.1f}, {row['bytes_up'] / 1e6:.1f}",
+            "left out": ", ".join(row["screened_out"]) or "none",
+        }
+        for row in rounds
+    ]
+
+
 def write_losses(folder: Folder, rows: Sequence[EpochLoss]) -> None:
     """Write `losses.parquet` and `losses.png`."""
     with folder.open(TABLE) as sink:
@@ -28,8 +43,8 @@ def write_losses(folder: Folder, rows: Sequence[EpochLoss]) -> None:
     folder.write(PLOT, losses_png(rows))
 
 
-def show_losses(key: str, rows: Sequence[EpochLoss]) -> None:
-    """The plot and the rows in the dashboard, as the artifact of this key (small letters, digits, hyphens)."""
+def show_losses(shown: Shown, key: str, rows: Sequence[EpochLoss]) -> None:
+    """The plot and the rows in the dashboard, as the artifact of this key."""
     picture = base64.b64encode(losses_png(rows)).decode()
     lines = [
         f"| {row.stage.replace('|', '/')} | {row.epoch} | {row.train_loss:.4f} "
@@ -37,8 +52,5 @@ def show_losses(key: str, rows: Sequence[EpochLoss]) -> None:
         for row in rows
     ]
     table = "\n".join(["| stage | epoch | training | held out | kept |", "|---|---|---|---|---|", *lines])
-    create_markdown_artifact(
-        markdown=f"![Losses over epochs](data:image/png;base64,{picture})\n\n{table}\n",
-        key=key,
-        description="Training and held-out loss per answer token",
-    )
+    text = f"![Losses over epochs](data:image/png;base64,{picture})\n\n{table}\n"
+    shown.markdown(key, text, "Training and held-out loss per answer token")

@@ -6,8 +6,9 @@ from pathlib import Path
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.dashboard import Shown
 from flows.fed_rag import content as content_of
-from flows.fed_rag import prepare_questions, prepares
+from flows.fed_rag import ingested, prepare_questions, prepares
 from flows.losses import TABLE, show_losses, write_losses
 from flows.progress import Steps
 from tasks.engine.identity import identify
@@ -20,6 +21,7 @@ from tasks.records import EpochLoss, read_table
 from tasks.retrieve.step import build_hospital_library
 from tasks.settings import DatasetSettings, Lesson, ModelSettings, PartitionSettings, Study
 from tasks.store import MANIFEST, Ref, writing
+from tasks.wording import counted
 
 NAMED = ("left", "small", "x-ray")
 
@@ -49,7 +51,7 @@ def pretrain(out: Path = Path("artifacts/base"), images: int = 8000, epochs: int
     dataset = ingest(settings=DatasetSettings(name="phantom-public", images=images), content="", seed=seed)
     assignment = partition(cases=dataset, settings=PartitionSettings(hospitals=1, scheme="iid"), seed=seed)
     cases = take_cases(hospital="hospital-1", cases=dataset, dataset=dataset, assignment=assignment)
-    steps.done(f"drew {images} public images")
+    steps.done(f"drew {counted(images, 'public images')}")
     tower = pretrain_tower(dataset=dataset, epochs=epochs, seed=seed)
     steps.done("trained the tower")
     model = ModelSettings(name=str(tower.folder), device="cpu")
@@ -81,6 +83,7 @@ def train_recipe(recipe: Recipe) -> str:
     steps = Steps("recipe-progress", total=sum(map(prepares, studies)) + 2 * len(recipe.stages) + 1)
     asked = [_ask(study, steps) for study in studies]
     rows: list[EpochLoss] = []
+    shown = Shown()
     for number, (stage, (dataset, questions)) in enumerate(zip(recipe.stages, asked, strict=True)):
         images = dataset.only("images.parquet")
         frozen = stage.sides == ("text",)
@@ -95,7 +98,7 @@ def train_recipe(recipe: Recipe) -> str:
             seed=recipe.seed,
         )
         rows += read_table(trained.folder / TABLE, EpochLoss)
-        show_losses(f"{recipe.name}-losses", rows)
+        show_losses(shown, f"{recipe.name}-losses", rows)
         loss = trained.manifest()["summary"]["held_out_loss"]
         steps.done(f"{stage.title}: held-out loss {loss['before']:.4f} before, {loss['merged']:.4f} after")
         model, content = model.model_copy(update={"name": str(trained.folder), "revision": None}), trained.digest
@@ -129,5 +132,5 @@ def _ask(study: Study, steps: Steps) -> tuple[Ref, Ref]:
     """A stage's dataset and its questions, which are the same folder where none is made."""
     dataset = ingest(settings=study.dataset, content=content_of(study), seed=study.seed)
     questions = prepare_questions(study, dataset, steps)
-    steps.done(f"ingested {study.dataset.label}")
+    steps.done(f"{study.dataset.label}: {ingested(dataset)}")
     return dataset, questions

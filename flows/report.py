@@ -10,14 +10,15 @@ from flows.files import write_text
 from flows.run_folder import open_run
 from tasks.errors import StudyError
 from tasks.evaluate.abstain import abstention_rows
+from tasks.evaluate.data import audited_tests, left_out_sentence, split_sentence
 from tasks.evaluate.details import HEADLINE, PUBLISHED, group_rows, interval_rows
 from tasks.evaluate.failures import failure_rows
-from tasks.evaluate.report import MEANS, SPLITS, hospital_rows, reliance_rows, score_rows
+from tasks.evaluate.report import MEANS, hospital_rows, reliance_rows, score_rows
 from tasks.evaluate.score import ClosedRow, score_row
 from tasks.evaluate.shares import mean_shares, share_rows
 from tasks.page.maps import maps_of
 from tasks.page.pictures import pictures
-from tasks.page.render import Answered, Section, detail_plots, hospital_page, model_card, study_page
+from tasks.page.render import Answered, Section, Told, detail_plots, hospital_page, model_card, study_page
 from tasks.records import Case, FailureModes, Prediction, Saliency, Share, read_table
 from tasks.settings import Study
 from tasks.store import ROOT
@@ -33,8 +34,7 @@ def write_pages(run: Path) -> list[Path]:
     """
     study, references = open_run(run)
     results = _results(run)
-    split = SPLITS[results["split"]["disjoint"]]
-    pages = {run / "report.html": study_page(results, _rows(results), split, list(_sections(results)))}
+    pages = {run / "report.html": study_page(results, _rows(results), _told(results), list(_sections(results)))}
     for hospital, places in references["hospitals"].items():
         pages[ROOT / "hospitals" / hospital / "report.html"] = _hospital_page(study, results["run"], hospital, places)
     for path, page in pages.items():
@@ -48,18 +48,33 @@ def write_card(run: Path) -> Path:
     Raises StudyError where there is no such run, or the card cannot be written.
     """
     results = _results(run)
-    write_text(run / "card.md", model_card(results, _rows(results), SPLITS[results["split"]["disjoint"]]))
+    write_text(run / "card.md", model_card(results, _rows(results), _told(results)))
     return run / "card.md"
 
 
 def _results(run: Path) -> dict[str, Any]:
     try:
-        return json.loads((run / "results.json").read_text(encoding="utf-8"))
+        return _filled(json.loads((run / "results.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         raise StudyError(
             f"Expected a finished run in {run}, found no readable results.json there: run `fed-rag run` first, "
             "or name another folder."
         ) from None
+
+
+def _filled(results: dict[str, Any]) -> dict[str, Any]:
+    """The document with zeros where a run of an earlier version says nothing: of what a hospital or a split lacks."""
+    counts = ("test_closed", "test_open", "train_closed", "train_open")
+    rows = results["partition"]["hospitals"]
+    columns = dict.fromkeys((*rows[0], *counts, *(name for row in rows for name in row)), 0)
+    partition = results["partition"] | {"hospitals": [columns | row for row in rows]}
+    return results | {"partition": partition, "split": {"train": 0, "test": 0} | results["split"]}
+
+
+def _told(results: Mapping[str, Any]) -> Told:
+    """What pages and card say of the data."""
+    split = results["split"]
+    return Told(split_sentence([split]), left_out_sentence(results["dataset"]), audited_tests(split))
 
 
 def _rows(results: Mapping[str, Any]) -> dict[str, Sequence[Sequence[str]]]:
@@ -82,7 +97,10 @@ def _sections(results: Mapping[str, Any]) -> Iterator[Section]:
     )
     for name in results["configurations"]:
         drawn = detail_plots(results, name)
-        yield Section(f"{name} by group", "", {"Right answers": group_rows(results["scores"], name)}, drawn["groups"])
+        groups = group_rows(results["scores"], name)
+        if groups[1:] or drawn["groups"]:
+            table = {"Right answers": groups} if groups[1:] else {}
+            yield Section(f"{name} by group", "", table, drawn["groups"])
         if drawn["calibration"]:
             error = results["calibration"][name]["ece"]
             sentence = f"Expected calibration error {error:.3f}; dashed: a model as often right as it is sure."

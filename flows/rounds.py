@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefect import unmapped
-from prefect.artifacts import create_table_artifact
 
+from flows.dashboard import Shown
 from flows.gather import gather
-from flows.losses import round_losses, show_losses
+from flows.losses import round_losses, round_table, show_losses
 from flows.progress import Steps
 from tasks.errors import StudyError
 from tasks.federate.step import average, take_update, train_hospital, train_together, validate_hospital
@@ -28,6 +28,7 @@ def federate(
     settings["federation"] = unmapped(study.federation.local)
     rows: list[dict[str, Any]] = []
     made: list[Ref] = []
+    shown = Shown()
     given = [untrained] * len(own["hospital"])
     for number in range(1, study.federation.rounds + 1):
         common = settings | {"shown": unmapped(study.retrieval.shown), "round_number": unmapped(number)}
@@ -43,8 +44,8 @@ def federate(
         held_out = gather(validate_hospital.map(**own, **common, adapter=given), own["hospital"])
         rows.append(told | {"eval_loss": held_out_loss(held_out)} | row)
         made += [*together, *updates, *given, *held_out]
-        create_table_artifact(table=rows, key="rounds", description="Losses of each round")
-        show_losses("losses", round_losses(rows))
+        shown.table("rounds", round_table(rows), "Losses of each round, and what it took")
+        show_losses(shown, "losses", round_losses(rows))
         loss = rows[-1]["eval_loss"]
         held = "" if loss is None else f", held-out loss {loss:.4f}"
         steps.done(f"round {number}: training loss {rows[-1]['train_loss']:.4f}{held}")

@@ -2,22 +2,29 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from flows.losses import round_losses, write_losses
+from tasks.audit.step import read_audit
 from tasks.errors import StudyError
 from tasks.evaluate.abstain import abstention
+from tasks.evaluate.data import left_out
 from tasks.evaluate.details import details
 from tasks.evaluate.failures import failure_table
 from tasks.evaluate.reliance_summary import reliance_table
 from tasks.evaluate.report import assemble, markdown
 from tasks.evaluate.shares import share_table
+from tasks.ingest.datasets import DATASETS
 from tasks.records import Outcome, read_table
 from tasks.settings import Study
-from tasks.store import ROOT, Ref, derived_seed, peak_memory, writing
+from tasks.store import ROOT, Ref, peak_memory, writing
+
+MADE = "made into a test split"
+"""The end of an ingested dataset's note on a split that it came without."""
 
 
 def write_run(
@@ -32,7 +39,7 @@ def write_run(
     failing: Sequence[Ref] = (),
     shares: Sequence[Ref] = (),
 ) -> Path:
-    """Write `runs/<run>/` and point `latest` at it.
+    """Write `runs/<run>/`, to which `point_latest` points once its pages are there too.
 
     Args:
         study: its settings.
@@ -47,15 +54,16 @@ def write_run(
         shares: what each hospital shared of the answers that it explained.
     """
     settings = study.model_dump(mode="json")
-    run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{derived_seed(settings):08x}"
+    run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"  # no other's, though it be the same study
     manifests = {ref.path: ref.manifest() for ref in [*made, *scored, *counted]}
-    source = next(manifest for path, manifest in manifests.items() if path.startswith("source/ingest"))
+    source = told_of(next(ref for ref in made if ref.path.startswith("source/ingest/")))
     dealt = next(manifest for path, manifest in manifests.items() if path.startswith("source/partition"))
     results = assemble(
         [_scores(ref) for ref in scored],
         rounds,
         {
             "run": run,
+            "trained": (study.configuration,),
             "abstention": _abstention(withheld, study),
             "details": details(_outcomes(scored), study.seed),
             "saliency": share_table(study.configuration, [_read(ref, "shares.json") for ref in shares]),
@@ -63,9 +71,9 @@ def write_run(
             "failures": failure_table(study.configuration, [_read(ref, "failures.json") for ref in failing]),
             "model": {"name": study.model.name, "revision": study.model.revision, "content": model},
             "settings": settings,
-            "dataset": source["summary"],
+            "dataset": source,
             "partition": {name: value for name, value in dealt["summary"].items() if name != "split"},
-            "split": _split(dealt["summary"]["split"], manifests),
+            "split": _split(study, dealt["summary"]["split"], source, made),
             "timings_s": _timings(manifests),
             "peak_memory_bytes": max(peak_memory(), *(each["peak_memory_bytes"] for each in manifests.values())),
         },
@@ -76,7 +84,6 @@ def write_run(
         folder.write("results.md", markdown(results).encode())
         folder.write_json("references.json", _references(own))
         write_losses(folder, round_losses(rounds))
-    point_latest(folder.ref.folder)
     return folder.ref.folder
 
 
@@ -108,15 +115,35 @@ def open_run(run: Path) -> tuple[Study, dict[str, Any]]:
     except (OSError, ValueError):
         raise StudyError(
             f"Expected a finished run in {run}, found no readable settings.json and references.json there: "
-            "run `fed-rag run` first, or give --run."
+            "run `fed-rag run` first, or name the folder of another run."
         ) from None
     return Study.model_validate(settings), references
 
 
-def _split(split: Mapping[str, Any], manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Which split the scores were measured on, and what its published form shares between training and test."""
-    found = next(manifest for path, manifest in manifests.items() if path.startswith("source/audit/"))
-    return {**split, "published_split_shares": found["summary"]}
+def told_of(dataset: Ref) -> dict[str, Any]:
+    """The counts of an ingested dataset, those of the rows that are left out among them, by what they are."""
+    summary = dataset.manifest()["summary"]
+    rejected = json.loads((dataset.folder / "rejected.json").read_text(encoding="utf-8"))
+    return summary | {"left_out": left_out(summary["notes"], [each["reason"] for each in rejected])}
+
+
+def _split(study: Study, split: Mapping[str, Any], source: Mapping[str, Any], made: Sequence[Ref]) -> dict[str, Any]:
+    """Which split the scores were measured on, where it is from, and what it shared before anything was moved."""
+    found = next(ref for ref in made if ref.path.startswith("source/audit/"))
+    return {
+        **split,
+        "origins": sorted({_origin(name, source["notes"]) for name, _ in study.dataset.sources}),
+        "audited_test_cases": read_audit(found)["train_test"]["test_cases"],
+        "published_split_shares": found.manifest()["summary"],
+    }
+
+
+def _origin(name: str, notes: Iterable[str]) -> str:
+    """Where a dataset's split is from; notes on several datasets begin with the name of one."""
+    if DATASETS[name].drawn:
+        return "drawn"
+    own = [note.removeprefix(f"{name}: ") for note in notes]
+    return "made" if any(note.endswith(MADE) and ":" not in note for note in own) else "given"
 
 
 def _timings(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

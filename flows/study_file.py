@@ -6,13 +6,14 @@ A YAML file, `a.b=c` on the command line, and what `--help` says of each setting
 import difflib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from flows.setting_values import YamlError, assign, field_type, read_value, read_values, read_yaml
 from tasks.comparison import SWEEPS, Comparison
 from tasks.errors import StudyError
 from tasks.recipes import Recipe
@@ -33,12 +34,15 @@ def describe(model: type[BaseModel] = Study, prefix: str = "") -> Iterator[tuple
             yield f"{prefix}{name}", "required", str(field.description)
         else:
             default = field.get_default()
-            shown = list(default) if isinstance(default, tuple) else default
-            yield (
-                f"{prefix}{name}",
-                yaml.safe_dump(shown, default_flow_style=True, width=math.inf).split("\n")[0],
-                str(field.description),
-            )
+            yield f"{prefix}{name}", _as_written(default), str(field.description)
+
+
+def _as_written(default: Any) -> str:
+    """A value as it may stand behind `NAME=`."""
+    if isinstance(default, str):
+        return default
+    shown = list(default) if isinstance(default, tuple) else default
+    return yaml.safe_dump(shown, default_flow_style=True, width=math.inf).split("\n")[0]
 
 
 def _group(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
@@ -50,11 +54,11 @@ def _group(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
 
 
 def load_study(file: Path | None = None, assignments: tuple[str, ...] = ()) -> Study:
-    """The study of a YAML file, with `a.b=c` assignments on top (values are read as YAML).
+    """The study of a YAML file, with `a.b=c` assignments on top.
 
     Raises StudyError, naming the setting, where a name is unknown or a value does not fit.
     """
-    return _validated(Study, _read(file, assignments))
+    return _validated(Study, _read(file, assignments, Study))
 
 
 def load_recipe(file: Path | None, assignments: tuple[str, ...] = ()) -> Recipe:
@@ -62,7 +66,7 @@ def load_recipe(file: Path | None, assignments: tuple[str, ...] = ()) -> Recipe:
 
     Raises StudyError as `load_study` does.
     """
-    return _validated(Recipe, _read(file, assignments))
+    return _validated(Recipe, _read(file, assignments, Recipe))
 
 
 def load_comparison(
@@ -73,7 +77,7 @@ def load_comparison(
     A sweep is `retrieval.k=0,1,3`, or one of the names in SWEEPS. Raises StudyError as `load_study` does, for the
     settings that configurations and sweeps change too.
     """
-    values = _read(file, assignments)
+    values = _read(file, assignments, Comparison)
     swept = values.setdefault("sweeps", {})
     for sweep in sweeps:
         name, equals, text = sweep.partition("=")
@@ -83,7 +87,7 @@ def load_comparison(
                 "--sweep retrieval.k=0,1,3."
             )
         if isinstance(swept, dict):  # what else it may be is told below
-            swept[name] = [_number(value) for value in _parse(name, f"[{text}]")] if equals else SWEEPS[name]
+            swept[name] = _parsed(name, text, Study, read_values) if equals else SWEEPS[name]
     for name, changes in _changes(values):
         _refuse_unknown_names({name: changes}, Study, "")
     return _validated(Comparison, values)
@@ -100,18 +104,25 @@ def _changes(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for group in groups:
         for name, value in group.items() if isinstance(group, Mapping) else ():
             nested: dict[str, Any] = {}
-            _assign(nested, str(name), value)
+            assign(nested, str(name), value)
             yield from nested.items()
 
 
-def _read(file: Path | None, assignments: tuple[str, ...]) -> dict[str, Any]:
-    values = _read_yaml(file) if file else {}
+def _read(file: Path | None, assignments: tuple[str, ...], model: type[BaseModel]) -> dict[str, Any]:
+    values = _read_file(file, model) if file else {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise StudyError(f"Expected --set NAME=VALUE, found {assignment!r}: write it as --set retrieval.k=5.")
-        _assign(values, name.strip(), _number(_parse(name, text)))
+        assign(values, name.strip(), _parsed(name.strip(), text, model, read_value))
     return values
+
+
+def _parsed(name: str, text: str, model: type[BaseModel], read: Callable[[str, Any], Any]) -> Any:
+    try:
+        return read(text, field_type(name, model))
+    except YamlError:
+        raise StudyError(f"Cannot read the value of {name}: found {text!r}; quote it as YAML.") from None
 
 
 def _validated(model: type[Model], values: Mapping[str, Any]) -> Model:
@@ -122,53 +133,21 @@ def _validated(model: type[Model], values: Mapping[str, Any]) -> Model:
         raise StudyError(_first_problem(error, model)) from None
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def _read_file(file: Path, model: type[BaseModel]) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = read_yaml(file.read_text(encoding="utf-8"), model)
     except OSError as error:
         raise StudyError(f"Cannot read the settings file {file}: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (YamlError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise StudyError(f"Expected YAML in {file}, found something else ({reason}): correct the file.") from None
+    except StudyError as error:
+        raise StudyError(f"{file}: {error}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise StudyError(f"Expected settings by name in {file}, found a {type(values).__name__}: write `seed: 0`.")
     return values
-
-
-def _parse(name: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise StudyError(f"Cannot read the value of {name.strip()}: found {text!r}; quote it as YAML.") from None
-
-
-def _number(value: Any) -> Any:
-    """The value, as a number where YAML 1.1 read one as text: people who write 1e-3 mean it."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _assign(values: dict[str, Any], name: str, value: Any) -> None:
-    place: Any = values
-    *parents, leaf = name.split(".")
-    for parent in parents:
-        inner = place[_index(place, parent, name)] if isinstance(place, list) else place.setdefault(parent, {})
-        if not isinstance(inner, dict | list):
-            raise StudyError(f"Expected a group of settings at {parent!r} in {name!r}, found {inner!r}.")
-        place = inner
-    place[_index(place, leaf, name) if isinstance(place, list) else leaf] = value
-
-
-def _index(items: list[Any], part: str, name: str) -> int:
-    if not part.isdigit() or int(part) >= len(items):
-        raise StudyError(f"Expected a number from 0 to {len(items) - 1} at {part!r} in {name!r}: name one of the list.")
-    return int(part)
 
 
 def _refuse_unknown_names(

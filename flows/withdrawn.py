@@ -41,14 +41,15 @@ class Patient:
 
 
 class _UntouchedError(Exception):
-    """Nothing of the patient was found: the folder stays as it is."""
+    """Nothing of the patient was found, or it was only to be counted: the folder stays as it is."""
 
 
-def rewrite(path: str, gone: Patient) -> Counts | None:
+def rewrite(path: str, gone: Patient, dry: bool = False) -> Counts | None:
     """Put a finished folder without the patient in the place of a hospital's folder, in one step.
 
     `path` is relative to the artifacts: `hospitals/<h>/<stage>/<key>`. Returns what was removed, empty where the
-    folder holds nothing of the patient, and None for a stage of which it is not known how.
+    folder holds nothing of the patient, and None for a stage of which it is not known how. A `dry` one leaves the
+    folder as it is.
     """
     write = WRITERS.get(path.split("/")[-2])
     if write is None:
@@ -56,7 +57,7 @@ def rewrite(path: str, gone: Patient) -> Counts | None:
     counts: Counts = {}
     with contextlib.suppress(_UntouchedError), revising(path) as folder:
         counts = {name: number for name, number in write(ROOT / path, folder, gone).items() if number}
-        if not counts:
+        if dry or not counts:
             raise _UntouchedError
     return counts
 

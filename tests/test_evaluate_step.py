@@ -122,7 +122,7 @@ def test_results_hold_both_by_option(settings: dict[str, Any], features: Feature
         ("model", "settings", "dataset", "partition", "timings_s", "peak_memory_bytes")
     )
     about["details"] = details(shared, 0)
-    results = assemble([told], [], about | {"run": "r", "split": {"disjoint": "none"}})
+    results = assemble([told], [], about | {"run": "r", "split": {"disjoint": "none"}, "dataset": {}})
     everything = results["configurations"]["fed"]
     assert (everything["choice"]["n"], everything["closed"]["n"], everything["open"]["n"]) == (3, 3, 1)
     assert list(results["baselines"]) == ["text_only", "majority", "question_only", "copy_nearest"]
@@ -145,7 +145,7 @@ def test_without_options_nothing_is_said_of_them(settings: dict[str, Any], featu
         ("model", "settings", "dataset", "partition", "timings_s", "peak_memory_bytes")
     )
     about["details"] = details([], 0)
-    results = assemble([told], [], about | {"run": "r", "split": {"disjoint": "none"}})
+    results = assemble([told], [], about | {"run": "r", "split": {"disjoint": "none"}, "dataset": {}})
     assert results["configurations"]["fed"]["choice"] == {"n": 0, "accuracy": None}
     assert "by option" not in markdown(results)
 
@@ -172,5 +172,5 @@ def test_held_out_cases_calibrate_what_is_withheld(settings: dict[str, Any], fea
         ("model", "settings", "dataset", "partition", "timings_s", "peak_memory_bytes")
     )
     about["details"] = details([], 0)
-    about |= {"abstention": found, "run": "r", "split": {"disjoint": "none"}}
+    about |= {"abstention": found, "run": "r", "split": {"disjoint": "none"}, "dataset": {}}
     assert "Answers withheld" in markdown(assemble([], [], about))

@@ -99,6 +99,20 @@ def test_the_dashboard_shows_tables_results_and_progress(server: Server, finishe
     assert keys["study-progress"]["data"] == 100
 
 
+def test_rounds_and_losses_stand_once_in_a_run_and_can_be_read(server: Server, first_run: Path) -> None:
+    found = server.post("artifacts/filter", {"artifacts": {"key": {"any_": ["rounds", "losses"]}}})
+    runs = Counter((each["flow_run_id"], each["key"]) for each in found)
+    assert set(runs.values()) == {1}
+    rows = json.loads(next(each["data"] for each in found if each["key"] == "rounds"))
+    assert [row["round"] for row in rows] == ["1", "2"]
+    assert all(re.fullmatch(r"\d+\.\d{4}", row[name]) for row in rows for name in ("training loss", "held-out loss"))
+    assert all(isinstance(cell, str) and len(cell) < 20 for row in rows for cell in row.values())
+
+
+def test_latest_is_a_run_with_page_and_card(first_run: Path) -> None:
+    assert {"report.html", "card.md", "results.json", "results.md"} <= {path.name for path in first_run.iterdir()}
+
+
 def test_nothing_changed_means_nothing_done(server: Server, finished: Path, tiny_folder: Path) -> None:
     before = newest(finished)
     assert run(server, finished, arguments(tiny_folder)).returncode == 0
@@ -142,7 +156,8 @@ def test_a_few_answers_are_explained_and_their_mean_shares_alone_leave_the_hospi
 def test_the_dashboard_shows_key_plots_and_the_way_to_the_page(server: Server, first_run: Path) -> None:
     artifacts = server.post("artifacts/filter", {"artifacts": {"key": {"any_": ["results"]}}})
     (text,) = (each["data"] for each in artifacts if first_run.name in each["data"])
-    assert f"]({(first_run / 'report.html').as_uri()})" in text
+    assert f"`{first_run / 'report.html'}`" in text
+    assert "file://" not in text  # which no browser opens from the dashboard
     plots = re.findall(r"^!\[([^\]]+)\]\(data:image/png;base64,([^)]+)\)$", text, flags=re.MULTILINE)
     assert [title.split()[0] for title, _ in plots] == ["Scores", "Losses", "Where"]
     for _, data in plots:

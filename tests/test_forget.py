@@ -329,7 +329,7 @@ def test_the_only_patient_of_a_hospital_can_be_forgotten(ward: Path) -> None:
 
 
 def test_the_command_tells_what_was_removed(ward: Path) -> None:
-    command = [str(COMMAND), "forget", "--hospital", "a", "--patient", "patient 2"]
+    command = [str(COMMAND), "forget", "--hospital", "a", "--patient", "patient 2", "--yes"]
     first, again = (
         subprocess.run(command, cwd=ward.parent, env=os.environ | {"COLUMNS": "200"}, capture_output=True, text=True)
         for _ in range(2)

@@ -22,10 +22,11 @@ from tasks.evaluate.score import score_row, summarise
 from tasks.page.maps import OPACITY, maps_of
 from tasks.page.pictures import LONGEST, Picture, pictures
 from tasks.page.plots import loss_plot, partition_plot, score_plot
-from tasks.page.render import Answered, hospital_page, model_card, study_page
+from tasks.page.render import Answered, Told, hospital_page, model_card, study_page
 from tasks.records import Case, Image, Prediction, Saliency, write_table
 from tasks.settings import Study
 
+TOLD = Told("as the data gives it", "no row was left out", 6)
 NASTY = '<script>alert("x")</script> & "quoted"'
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -74,7 +75,7 @@ def tables(results: Mapping[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def page(results: dict[str, Any]) -> str:
     """The study's page."""
-    return study_page(results, tables(results), "as published")
+    return study_page(results, tables(results), TOLD)
 
 
 def saliency(method: str, rank: int | None, weights: tuple[float, ...]) -> Saliency:
@@ -221,7 +222,7 @@ def test_a_plot_of_the_same_figures_is_the_same(results: dict[str, Any]) -> None
 
 
 def test_the_card_is_told_from_the_document(results: dict[str, Any]) -> None:
-    card = model_card(results, tables(results), "as published")
+    card = model_card(results, tables(results), TOLD)
     assert "LoRA, r=16, alpha=32, on q_proj, v_proj" in card
     assert "Base: `embedded`, content `0a1b2c`, frozen" in card
     assert "same image: 3 of 6" in card

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from flows.study_file import describe, load_study
+from flows.study_file import describe, load_comparison, load_study
 from tasks.errors import StudyError
 from tasks.settings import Settings, Study
 
@@ -132,8 +132,8 @@ def test_a_value_that_does_not_fit_names_its_setting(name: str, value: Any, tmp_
 
 
 def test_one_wrong_item_of_a_list_is_named() -> None:
-    with pytest.raises(StudyError, match=r"^Setting lora\.targets\.1 does not fit: .*, found 3\."):
-        load_study(None, ("lora.targets=[q_proj, 3]",))
+    with pytest.raises(StudyError, match=r"^Setting lora\.targets\.1 does not fit: .*, found \['a'\]\."):
+        load_study(None, ("lora.targets=[q_proj, [a]]",))
 
 
 @pytest.mark.parametrize(
@@ -298,3 +298,94 @@ def test_yaml_round_trip_of_a_whole_study(tmp_path: Path) -> None:
 )
 def test_configuration_names(hospitals: int, k: int, name: str) -> None:
     assert load_study(None, (f"partition.hospitals={hospitals}", f"retrieval.k={k}")).configuration == name
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["/data/my export #2", "2024-01-15", "010", "off", "1e3", "/a: b", "[2024]", "12:30", "{x}", "@home", "- a", "1_0"],
+)
+def test_a_path_is_taken_as_it_is_written(text: str, tmp_path: Path) -> None:
+    if not text.startswith("["):
+        assert load_study(None, (f"dataset.root={text}",)).dataset.root == Path(text)
+    assert load_study(None, (f"model.name={text}",)).model.name == text
+    file = yaml_file(tmp_path, f"dataset:\n  root: {json.dumps(text)}\n")
+    assert load_study(file).dataset.root == Path(text)
+
+
+@pytest.mark.parametrize("text", ["2024-01-15", "010", "off", "no", "12:30", "1e3"])
+def test_a_path_needs_no_quotes_in_a_file_or_a_list(text: str, tmp_path: Path) -> None:
+    assert load_study(yaml_file(tmp_path, f"dataset: {{root: {text}}}\n")).dataset.root == Path(text)
+    several = load_study(None, ("dataset.name=[vqa-rad, phantom]", f"dataset.root=[{text}, null]")).dataset
+    assert several.root == (Path(text), None)
+
+
+def test_home_is_the_users_own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    study = load_study(None, ("dataset.root=~/data", "model.name=~/models/a"))
+    assert (study.dataset.root, study.model.name) == (Path("/home/me/data"), "/home/me/models/a")
+    assert load_study(yaml_file(tmp_path, "dataset: {root: ~/data}\n")).dataset.root == Path("/home/me/data")
+    both = load_study(None, ("dataset.name=[vqa-rad, slake]", "dataset.root=[~/a, /b~/c]")).dataset
+    assert both.root == (Path("/home/me/a"), Path("/b~/c"))
+
+
+@pytest.mark.parametrize("name", ["retrieval.rerank", "retrieval.encoder", "partition.scheme", "synthesis.choices"])
+def test_every_word_that_help_lists_is_taken(name: str, tmp_path: Path) -> None:
+    group, leaf = name.split(".")
+    for word in get_args(type(getattr(Study(), group)).model_fields[leaf].annotation):
+        more = ("retrieval.encoder_model=/m",) if word == "clip" else ()
+        for study in (
+            load_study(None, (f"{name}={word}", *more)),
+            load_study(None, (f"{name}='{word}'", *more)),
+            load_study(yaml_file(tmp_path, f"{group}: {{{leaf}: {word}}}\n"), more),
+            load_study(None, (f"{group}={{{leaf}: {word}}}", *more)),
+        ):
+            assert getattr(getattr(study, group), leaf) == word
+
+
+def test_words_are_words_in_configurations_and_sweeps_too() -> None:
+    changed = "configurations={fed+rag: {retrieval.rerank: off}, fed: {model.name: 2024}}"
+    found = load_comparison(None, (changed,), ("retrieval.rerank=off,fixed", "retrieval.k=0,1", "model.name=010,a"))
+    assert found.configurations == {"fed+rag": {"retrieval.rerank": "off"}, "fed": {"model.name": "2024"}}
+    assert found.sweeps == {"retrieval.rerank": ("off", "fixed"), "retrieval.k": (0, 1), "model.name": ("010", "a")}
+
+
+@pytest.mark.parametrize(("text", "number"), [("010", 10), ("+7", 7), ("0", 0), ("1e1", 10)])
+def test_a_number_is_decimal(text: str, number: int, tmp_path: Path) -> None:
+    assert load_study(None, (f"seed={text}",)).seed == number
+    assert load_study(yaml_file(tmp_path, f"seed: {text}\n")).seed == number
+
+
+@pytest.mark.parametrize("word", ["yes", "on", "true", "True"])
+def test_a_setting_of_yes_or_no_takes_these(word: str, tmp_path: Path) -> None:
+    assert load_study(None, (f"dataset.frames={word}",)).dataset.frames is True
+    assert load_study(yaml_file(tmp_path, f"dataset: {{frames: {word}}}\n")).dataset.frames is True
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("dataset: {name: slake}\nseed: 1\ndataset: {images: 8}\n", "found dataset in line 1 and again in line 3"),
+        ("retrieval:\n  k: 1\n  k: 2\n", "found k in line 2 and again in line 3"),
+        ("federation: {rounds: 2}\nfederation.rounds: 3\n", "found federation.rounds in line 1 and again in line 2"),
+        ("federation.rounds: 3\nfederation.rounds: 3\n", "found federation.rounds in line 1 and again in line 2"),
+    ],
+)
+def test_a_name_that_stands_twice_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=rf"study.yaml: Expected each setting once, {said}"):
+        load_study(yaml_file(tmp_path, text))
+
+
+def test_a_dotted_name_in_a_file_is_the_setting_of_that_place(tmp_path: Path) -> None:
+    file = yaml_file(tmp_path, "federation.rounds: 2\nfederation: {local_epochs: 3}\nretrieval.rerank: off\n")
+    assert load_study(file) == load_study(
+        None, ("federation.rounds=2", "federation.local_epochs=3", "retrieval.rerank=off")
+    )
+    with pytest.raises(StudyError, match=r"Unknown setting federation\.round: did you mean federation\.rounds"):
+        load_study(yaml_file(tmp_path, "federation.round: 2\n"))
+    comparison = load_comparison(yaml_file(tmp_path, "study.retrieval.k: 1\nstudy: {seed: 4, lora.r: 2}\n"))
+    assert (comparison.study.retrieval.k, comparison.study.seed, comparison.study.lora.r) == (1, 4, 2)
+
+
+def test_a_list_that_holds_itself_is_no_settings_file(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"Expected YAML in .*study.yaml, found something else"):
+        load_study(yaml_file(tmp_path, "lora: {targets: &a [*a]}\n"))

@@ -1,8 +1,8 @@
 """Commands about data: which datasets there are, what their splits share, and a patient's withdrawal."""
 
-import errno
 import json
-import tempfile
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +10,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from flows.commands.terminal import Assignments, SettingsFile, console, flow_running, print_rows
+from flows.commands.checks import refuse_absent_data, refuse_unwritable
+from flows.commands.terminal import Assignments, SettingsFile, console, flow_running, print_place, print_rows
 from flows.files import write_text
 from flows.study_file import load_study
 from tasks.errors import StudyError
+from tasks.wording import counted
 
 
 def datasets() -> None:
@@ -48,7 +50,10 @@ def audit(
     Example: fed-rag audit --set dataset.name=vqa-rad --set dataset.root=FOLDER --out audit.json
     """
     study = load_study(settings, tuple(assignments or ()))
-    _refuse_unwritable(out)
+    refuse_absent_data(study.dataset)
+    if against and not against.is_dir():
+        raise StudyError(f"Expected --against to be a folder with images, found no folder {against}: name another.")
+    refuse_unwritable(out)
     with flow_running():
         from flows.audit import audit as flow
 
@@ -56,29 +61,17 @@ def audit(
     from tasks.audit.document import score_table, table
 
     write_text(out, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    print_rows(table(document), f"Of {document['train_test']['test_cases']} test cases, shared with training")
+    print_rows(
+        table(document), f"Of {counted(document['train_test']['test_cases'], 'test cases')}, shared with training"
+    )
     print_rows(score_table(document), "Right answers without a model (0 to 1)")
     shared = [
         {heading: row[heading] for heading in row if heading != "examples"} for row in document["between_datasets"]
     ]
     print_rows(shared, "Images of dataset a that b has too, and patients of both")
     if against:
-        console.print(f"Images with a copy in {against}: {document['against']['n']}")
-    console.print(f"Audit: [bold]{out}[/bold]")
-
-
-def _refuse_unwritable(out: Path) -> None:
-    """Raise StudyError where a file could not be written, before the work is done that fills it."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if out.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
-    except OSError as error:
-        raise StudyError(
-            f"Expected --out to be a file that can be written, found {out} ({error.strerror}): name another."
-        ) from None
+        console.print(f"Images with a copy in {escape(str(against))}: {document['against']['n']}")
+    print_place("Audit", out)
 
 
 def forget(
@@ -86,23 +79,47 @@ def forget(
     patient: Annotated[
         str, typer.Option(help="The patient; an image's id where the dataset states no patient.", show_default=False)
     ],
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking, for scripts.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, and change nothing.")] = False,
 ) -> None:
     """Remove a withdrawn patient from all that a hospital stores, and list the adapters that were trained on them.
 
-    Cases, images, features, library, neighbours and answers are rewritten without the patient, and no later run takes
-    the patient back. After an interruption, the same command removes what is left. Adapters cannot unlearn: they are
-    listed and stay, until they are removed by hand; `fed-rag run` trains anew without the patient.
+    First the command shows what it will remove, and asks. Cases, images, features, library, neighbours and answers are
+    rewritten without the patient, and no later run takes the patient back. After an interruption, the same command
+    removes what is left. Adapters cannot unlearn: they are listed and stay, until they are removed by hand; `fed-rag
+    run` trains anew without the patient.
     """
     from flows.forget import forget as flow
 
+    if not (yes or dry_run or _somebody_is_there()):
+        raise StudyError("Expected --yes or --dry-run where nobody can be asked, found neither: add one of them.")
+    if dry_run or not yes:
+        planned = flow(hospital, patient, dry=True)
+        _print_removed(planned.removed, f"To be removed at {hospital}")
+        print_rows([{"adapter": path} for path in planned.adapters], "Trained with the patient, stays")
+        if dry_run:
+            console.print("Nothing was changed: this was a dry run.")
+            return
+        if planned.removed and not typer.confirm("Remove all of this? It cannot be undone."):
+            console.print("Nothing was changed.")
+            return
     done = flow(hospital, patient)
-    print_rows([{"folder": path, "removed": what} for path, what in done.removed], f"Forgotten at {hospital}")
+    _print_removed(done.removed, f"Forgotten at {hospital}")
     if done.again:
         left = "removed what was left." if done.removed else "nothing was left."
-        console.print(f"{hospital} had this patient on its list of withdrawals: {left}")
+        console.print(f"{escape(hospital)} had this patient on its list of withdrawals: {left}")
     print_rows([{"adapter": path} for path in done.adapters], "Trained with the patient, not removed")
     if done.adapters:
         console.print("Weights cannot unlearn: run `fed-rag run` again, which trains without the patient.")
     if done.elsewhere:
-        console.print(f"A patient of this name is also held by {', '.join(done.elsewhere)}: forget it there too.")
+        others = escape(", ".join(done.elsewhere))
+        console.print(f"A patient of this name is also held by {others}: forget it there too.")
     console.print("In artifacts/source, a simulation's copies of the published data stay, with the patient in them.")
+
+
+def _somebody_is_there() -> bool:
+    return sys.stdin.isatty()
+
+
+def _print_removed(removed: Iterable[tuple[str, str]], title: str) -> None:
+    print_rows([{"folder": path, "removed": what} for path, what in removed], title)

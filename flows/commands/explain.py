@@ -8,8 +8,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from flows.asked import read_question
+from flows.commands.checks import refuse_no_run, refuse_unwritable_folder
 from flows.commands.results import RunFolder
-from flows.commands.terminal import console, log_to_console
+from flows.commands.terminal import console, log_to_console, print_place
 from tasks.errors import StudyError
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ def explain(
     folder receives a picture of each method (ATTENTION.png and so on: every image of the prompt under its map, and a
     bar of shares), saliency.parquet and shares.parquet with all numbers, of attention each layer's and head's too, and
     answer.json. They show patients: keep them with the hospital. docs/saliency.md says what each method can tell.
+    RUN is the folder of a run, the newest one if not given.
 
     Examples: fed-rag explain --hospital hospital-2 --case phantom:site-2-00039:5
 
@@ -53,6 +56,11 @@ def explain(
     """
     if (case is None) == (image is None) or (image is None) != (question is None):
         raise StudyError("Expected either --case, or --image with --question.")
+    refuse_no_run(run)
+    if image is not None and question is not None:
+        read_question(image, question)
+    if out is not None:
+        refuse_unwritable_folder(out)
     log_to_console()
     from flows.explain import Wanted, explain_case, explain_image, methods_of, write_explained
     from tasks.store import ROOT
@@ -65,7 +73,7 @@ def explain(
     folder = out or ROOT / "hospitals" / hospital / "explained" / re.sub(r"[^\w.-]+", "-", name)
     write_explained(explained, folder)
     _tell(explained)
-    console.print(f"Maps and numbers: [bold]{folder}[/bold]", soft_wrap=True)
+    print_place("Maps and numbers", folder)
 
 
 def _tell(explained: "Explained") -> None:

@@ -8,7 +8,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from flows.commands.terminal import console
+from flows.asked import read_question
+from flows.commands.checks import refuse_no_run
+from flows.commands.terminal import console, print_place
 
 RunFolder = Annotated[Path, typer.Argument(metavar="[RUN]", help="Folder of a run; the newest one if not given.")]
 
@@ -19,10 +21,16 @@ def ask(
     hospital: Annotated[str, typer.Option(help="Whose library is searched, as hospital-1.")] = "hospital-1",
     run: Annotated[Path | None, typer.Option(help="Folder of a run; the newest one if not given.")] = None,
 ) -> None:
-    """Ask a trained model about an image, and see the cases that it was shown."""
+    """Ask a trained model about an image, and see the cases that it was shown.
+
+    IMAGE is an image file, also DICOM; QUESTION is what is asked about it.
+    """
+    folder = run or Path("artifacts/latest")
+    refuse_no_run(folder)
+    read_question(image, question)  # before what takes seconds to load
     from flows.ask import answer
 
-    reply = answer(run or Path("artifacts/latest"), hospital, image, question)
+    reply = answer(folder, hospital, image, question)
     table = Table(title="Cases shown to the model, nearest first", padding=(0, 0))
     for heading in ("similarity", "case", "image", "question", "answer"):
         table.add_column(heading, no_wrap=heading in ("case", "image"))  # ids are copied from here
@@ -61,15 +69,21 @@ def report(run: RunFolder = Path("artifacts/latest")) -> None:
 
     Each page is one file that opens in any browser and asks the network for nothing. The run's page holds counts,
     losses and scores alone; a hospital's page, artifacts/hospitals/HOSPITAL/report.html, stays with that hospital.
+    RUN is the folder of a run, the newest one if not given.
     """
+    refuse_no_run(run)
     from flows.report import write_pages
 
     for path in write_pages(run):
-        console.print(f"Page: [bold]{path}[/bold]", soft_wrap=True)
+        print_place("Page", path)
 
 
 def card(run: RunFolder = Path("artifacts/latest")) -> None:
-    """Write a run's model card: data, splits, scores, leakage, privacy, limits, intended use."""
+    """Write a run's model card: data, splits, scores, leakage, privacy, limits, intended use.
+
+    RUN is the folder of a run, the newest one if not given.
+    """
+    refuse_no_run(run)
     from flows.report import write_card
 
-    console.print(f"Card: [bold]{write_card(run)}[/bold]", soft_wrap=True)
+    print_place("Card", write_card(run))

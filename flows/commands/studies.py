@@ -6,12 +6,21 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from flows.commands.terminal import Assignments, SettingsFile, console, flow_running, print_rows
+from flows.commands.checks import (
+    refuse_absent,
+    refuse_absent_all,
+    refuse_absent_data,
+    refuse_absent_model,
+    refuse_unwritable_folder,
+)
+from flows.commands.terminal import Assignments, SettingsFile, console, flow_running, print_place, print_rows
 from flows.study_file import load_comparison, load_recipe, load_study
-from tasks.comparison import SWEEPS
+from tasks.comparison import SWEEPS, cells
 from tasks.errors import StudyError
+from tasks.wording import counted
 
 
 def run(settings: SettingsFile = None, assignments: Assignments = None) -> None:
@@ -20,29 +29,31 @@ def run(settings: SettingsFile = None, assignments: Assignments = None) -> None:
     What an earlier run has made, and nothing has changed of, is found and not made again.
     """
     study = load_study(settings, tuple(assignments or ()))
+    refuse_absent(study)
     has_server = "PREFECT_API_URL" in os.environ
     with flow_running():
         from flows.fed_rag import fed_rag
 
         folder = Path(fed_rag(study))
     _print_results(folder)
-    console.print(f"Results: [bold]{folder}[/bold] (also artifacts/latest): report.html, results.json, results.md")
+    print_place("Results", folder, " (also artifacts/latest): report.html, card.md, results.json, results.md")
     if not has_server:
         console.print("Dashboard: run `prefect server start`, open http://127.0.0.1:4200, then Runs and Artifacts.")
 
 
 def _print_results(folder: Path) -> None:
-    from tasks.evaluate.report import SPLITS, score_rows
+    from tasks.evaluate.data import split_sentence
+    from tasks.evaluate.report import score_rows
 
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    split = f"Split: {SPLITS[results['split']['disjoint']]}"
-    table = Table(title="Test cases (scores from 0 to 1)", caption=split, padding=(0, 0))
+    table = Table(title="Test cases (scores from 0 to 1)", padding=(0, 0))
     headings, *rows = score_rows(results)
     for heading in headings:
         table.add_column(heading, no_wrap=True, justify="left" if not heading else "right")
     for place, row in enumerate(rows):
-        table.add_row(*row, style="bold" if place < len(results["configurations"]) else None)
+        table.add_row(*map(escape, row), style="bold" if place < len(results["configurations"]) else None)
     console.print(table)
+    console.print(f"Split: {escape(split_sentence([results['split']]))}.", highlight=False)
 
 
 def compare(
@@ -74,6 +85,7 @@ def compare(
     fed-rag compare --set 'configurations={fed+rag: {}, all-layers: {lora.targets: [q_proj, k_proj, v_proj, o_proj]}}'
     """
     comparison = load_comparison(settings, tuple(assignments or ()), tuple(sweeps or ()))
+    refuse_absent_all(cell.study for cell in cells(comparison))
     with flow_running():
         from flows.compare import compare as flow
 
@@ -85,11 +97,11 @@ def compare(
     rows = [dict(zip(headline.headings, row, strict=True)) for row in headline.rows]
     print_rows(rows, f"{headline.title}: scores with 95 % intervals")
     if headline.note:
-        console.print(headline.note)
-    console.print(f"Comparison: [bold]{folder}[/bold]: comparison.html, .json, .md, .tex", soft_wrap=True)
+        console.print(escape(headline.note))
+    print_place("Comparison", folder, ": comparison.html, .json, .md, .tex")
     if document["failed"]:
-        first = document["failed"][0]
-        raise StudyError(f"{len(document['failed'])} points of sweeps failed, first {first['cell']}: {first['reason']}")
+        first, count = document["failed"][0], counted(len(document["failed"]), "points of sweeps")
+        raise StudyError(f"{count} failed, first {first['cell']}: {first['reason']}")
 
 
 def pretrain(
@@ -100,9 +112,15 @@ def pretrain(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="One setting of it, as stages.0.epochs=3; may be repeated."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder that receives the embedded base. [artifacts/base]")] = None,
-    images: Annotated[int | None, typer.Option(min=100, help="Public images to draw for it. [8000]")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Every random choice of it follows from this. [0]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder that receives the embedded base; artifacts/base if not given.")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=100, help="Public images to draw for it; 8000 if not given.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Every random choice of it follows from this; 0 if not given.")
+    ] = None,
 ) -> None:
     """Train a base before a federation: by a recipe, or, without one, the embedded base from nothing.
 
@@ -118,9 +136,15 @@ def pretrain(
     if assignments and not settings:
         raise StudyError("Expected --settings with a recipe beside --set: name one of the files in data/recipes.")
     recipe = load_recipe(settings, tuple(assignments or ())) if settings else None
+    if recipe:
+        refuse_absent_model(recipe.model)
+        for dataset in [stage.dataset for stage in recipe.stages if stage.dataset]:
+            refuse_absent_data(dataset)
+    else:
+        refuse_unwritable_folder(out or Path("artifacts/base"))
     with flow_running():
         from flows.pretrain import pretrain as flow
         from flows.pretrain import train_recipe
 
         made = train_recipe(recipe) if recipe else flow(out or Path("artifacts/base"), images or 8000, seed=seed or 0)
-    console.print(f"Base: [bold]{made}[/bold]", soft_wrap=True)
+    print_place("Base", Path(made))

@@ -27,7 +27,7 @@ Assignments = Annotated[
 def settings_help(*starts: str, model: type[Settings] = Study) -> str:
     """A model's settings whose names start so, all by default, each on a line of its own, for `--help`."""
     lines = [
-        f"[cyan]{name}[/cyan] [dim]({escape(default)})[/dim]  {text}"
+        f"[cyan]{name}[/cyan] [dim]({escape(default)})[/dim]  {escape(text)}"
         for name, default, text in describe(model)
         if name.startswith(starts or "")
     ]
@@ -67,10 +67,15 @@ def _worth_telling(record: logging.LogRecord) -> bool:
     return not (of_a_run and record.levelno >= logging.ERROR and not record.exc_info)
 
 
+def print_place(what: str, place: Path, more: str = "") -> None:
+    """Where something was written, in one line that can be copied; a path may hold brackets, which are no markup."""
+    console.print(f"{what}: [bold]{escape(str(place))}[/bold]{more}", soft_wrap=True, highlight=False)
+
+
 def print_rows(rows: list[dict[str, Any]], title: str) -> None:
     """Rows as a table, with the first row's names as its headings; nothing where there are no rows."""
     if rows:
-        shown = Table(*(heading.replace("_", " ") for heading in rows[0]), title=title)
+        shown = Table(*(escape(heading.replace("_", " ")) for heading in rows[0]), title=escape(title))
         for row in rows:
             shown.add_row(*(escape(str(value)) for value in row.values()))
         console.print(shown)

@@ -16,7 +16,7 @@ HEADLINE = {
     "open_token_recall": "token recall",
 }
 SPLITS = {
-    "none": "published",
+    "none": "original",
     "image": "image-disjoint",
     "near_duplicate": "copy-disjoint",
     "patient": "patient-disjoint",

@@ -150,4 +150,5 @@ def failure_rows(told: Mapping[str, Any]) -> list[tuple[str, ...]]:
         (mode.replace("_", " "), str(row["cases"]), str(row["of"]), row["meaning"])
         for mode, row in told["modes"].items()
     ]
-    return [(f"of {told['n']} test cases", "found", "where the rule applies", "rule"), *rows]
+    heading = "of 1 test case" if told["n"] == 1 else f"of {told['n']} test cases"
+    return [(heading, "found", "where the rule applies", "rule"), *rows]

@@ -4,11 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tasks.evaluate.abstain import abstention_rows
+from tasks.evaluate.data import left_out_sentence, split_sentence
 from tasks.evaluate.details import HEADLINE, PUBLISHED, group_rows, interval_rows
 from tasks.evaluate.failures import failure_rows
 from tasks.evaluate.overlap import bleu_signatures
-from tasks.evaluate.score import Tally, pool, scores
+from tasks.evaluate.score import Tally, pool, scores, summarise
 from tasks.evaluate.shares import share_rows
+from tasks.wording import counted
 
 SCHEMA_VERSION = 4
 BLIND = "text_only"
@@ -17,14 +19,16 @@ BASELINES = ("base", BLIND, "majority", "question_only", "copy_nearest")
 """What a configuration stands beside: the untrained base on the same prompts, the control, three that need no model."""
 
 
-def score_table(shared: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Scores by configuration, pooled and for each hospital, from what the hospitals shared (`scores.json`)."""
-    configurations = sorted({name for each in shared for name in each["tallies"]})
+def score_table(shared: Sequence[Mapping[str, Any]], known: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """Scores by configuration, pooled and for each hospital, from what the hospitals shared (`scores.json`).
+
+    A hospital that was asked nothing is among them, with no question and no score; so are the `known` configurations.
+    """
+    configurations = sorted({*known, *(name for each in shared for name in each["tallies"])})
+    nothing = summarise([]).to_json()
     table = {}
     for name in configurations:
-        tallies = {
-            each["hospital"]: Tally.from_json(each["tallies"][name]) for each in shared if name in each["tallies"]
-        }
+        tallies = {each["hospital"]: Tally.from_json(each["tallies"].get(name, nothing)) for each in shared}
         hospitals = {hospital: scores(tally) for hospital, tally in tallies.items()}
         table[name] = scores(pool(tallies.values())) | {"hospitals": hospitals}
     return table
@@ -40,11 +44,11 @@ def assemble(
     Args:
         shared: each hospital's `scores.json`.
         rounds: one row a round, in order.
-        about: what is known of the run itself: `run`, `model`, `settings`, `dataset`, `partition`, `split`,
-            `timings_s`, `peak_memory_bytes`, `details`; `reliance`, `failures` and `saliency` where they were
-            measured, `abstention` where answers are withheld.
+        about: what is known of the run itself: `run`, `trained` (the names of what was), `model`, `settings`,
+            `dataset`, `partition`, `split`, `timings_s`, `peak_memory_bytes`, `details`; `reliance`, `failures` and
+            `saliency` where they were measured, `abstention` where answers are withheld.
     """
-    table = score_table(shared)
+    table = score_table(shared, about.get("trained", ()))
     return {
         "schema_version": SCHEMA_VERSION,
         "run": about["run"],
@@ -66,14 +70,6 @@ def assemble(
         "peak_memory_bytes": about["peak_memory_bytes"],
     }
 
-
-SPLITS = {
-    "none": "as published, so test cases may share images with training (see the audit)",
-    "image": "no test image is a training image",
-    "near_duplicate": "no test image is a training image or a copy of one",
-    "patient": "no test image is a training image, a copy of one, or of a patient in training",
-}
-"""What `partition.disjoint` means for the scores."""
 
 MEANS = "Mean shares of the prompt's parts in a few answers of each hospital, drawn at random; by method."
 """What the shares are of."""
@@ -104,7 +100,8 @@ def reliance_rows(told: Mapping[str, Any]) -> list[tuple[str, ...]]:
         (name.replace("_", " "), *(_cell(row[field]) for field in ("closed", "open", "score", "kept")), row["meaning"])
         for name, row in told["alterations"].items()
     ]
-    return [(f"of {told['n']} test cases", "closed accuracy", "open exact", "all", "kept", "what is changed"), *rows]
+    asked = f"of {counted(told['n'], 'test cases')}"
+    return [(asked, "closed accuracy", "open exact", "all", "kept", "what is changed"), *rows]
 
 
 def _rows(named: Iterable[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, ...]]:
@@ -125,7 +122,8 @@ def markdown(results: Mapping[str, Any]) -> str:
     """The results as Markdown: headline scores, hospitals, rounds."""
     parts = [
         f"# Results of {results['run']}",
-        f"Split: {SPLITS[results['split']['disjoint']]}.",
+        f"Split: {split_sentence([results['split']])}.",
+        f"Data: {left_out_sentence(results['dataset'])}.",
         _markdown_table(score_rows(results)),
         "## With 95 % intervals",
         "By bootstrap over images, each with all its questions.",
@@ -135,7 +133,8 @@ def markdown(results: Mapping[str, Any]) -> str:
     ]
     for name in results["configurations"]:
         parts += [f"## {name} by hospital", _markdown_table(hospital_rows(results, name))]
-        parts += [f"## {name} by group", _markdown_table(group_rows(results["scores"], name))]
+        groups = group_rows(results["scores"], name)
+        parts += [f"## {name} by group", _markdown_table(groups)] if groups[1:] else []
     if results["abstention"]:
         parts += [
             "## Answers withheld where the model is unsure",

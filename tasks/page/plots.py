@@ -172,7 +172,7 @@ def share_figure(saliency: Mapping[str, Any]) -> Figure:
     axes.set_yticks(range(len(rows)), [method for method, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 1)
-    axes.set_title(f"Where {saliency['n']} answers come from", fontsize=10)
+    axes.set_title(f"Where answers come from ({saliency['n']} explained)", fontsize=10)
     handles = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     key = axes.legend(list(handles.values()), list(handles), ncols=len(PARTS), fontsize=8, frameon=False)
     key.set_loc("upper center")
@@ -197,6 +197,8 @@ def _bars(axes: Axes, rows: Sequence[tuple[str, Any]], trained: int, kind: str, 
     colours = [TRAINED if place < trained else REFERENCE for place in range(len(rows))]
     axes.barh(range(len(rows)), values, color=colours, height=0.65)
     for place, (_, row) in enumerate(rows):
+        if row[kind][field] is None:
+            axes.text(0.02, place, "not asked", va="center", fontsize=8, color="#5a6870")
         of_hospitals = [each[kind][field] for each in row["hospitals"].values() if each[kind][field] is not None]
         axes.plot(of_hospitals, [place] * len(of_hospitals), "o", color="black", markersize=2.5, alpha=0.7)
     axes.set_yticks(range(len(rows)), [_name(name) for name, _ in rows])

@@ -23,6 +23,7 @@ from tasks.page.plots import (
     share_plot,
 )
 from tasks.records import Case, Prediction
+from tasks.wording import counted
 
 Rows = Mapping[str, Sequence[Sequence[str]]]
 
@@ -55,6 +56,18 @@ class Section:
     plots: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class Told:
+    """What is said of a run's data."""
+
+    split: str
+    """What the test split shares with training."""
+    left_out: str
+    """Which published rows are not in it, and why."""
+    audited: int
+    """Test cases that the audit counted among: before any was moved or left out."""
+
+
 def detail_plots(results: Mapping[str, Any], configuration: str) -> dict[str, list[str]]:
     """The plots of a configuration's `groups`, `calibration`, `reliance` and `saliency`, as far as the run has them."""
     groups = [group_plot(results["scores"], configuration, group) for group in ("modality", "organ", "topic")]
@@ -68,13 +81,13 @@ def detail_plots(results: Mapping[str, Any], configuration: str) -> dict[str, li
     }
 
 
-def study_page(results: Mapping[str, Any], rows: Rows, split: str, sections: Sequence[Section] = ()) -> str:
+def study_page(results: Mapping[str, Any], rows: Rows, told: Told, sections: Sequence[Section] = ()) -> str:
     """The page of a study.
 
     Args:
         results: `results.json`.
         rows: the score tables as text, headings first: `""` is the headline, others are configurations by hospital.
-        split: what the test split shares with training, in words.
+        told: what is said of its data.
         sections: further parts, which stand behind the scores.
     """
     shown = {
@@ -82,17 +95,16 @@ def study_page(results: Mapping[str, Any], rows: Rows, split: str, sections: Seq
         "losses": loss_plot(results["rounds"]),
         "partition": partition_plot(results["partition"]["hospitals"]),
     }
-    tests = results["split"]["test"]
     shares = results["split"]["published_split_shares"]
     return fill(
         "study.html",
         results=results,
         scores=rows[""],
         by_hospital={name: table for name, table in rows.items() if name},
-        split=split,
+        told=told,
         sections=[(each, [Markup(plot) for plot in each.plots]) for each in sections],
         plots={name: Markup(plot) for name, plot in shown.items()},  # our own SVG, its texts escaped
-        leaks=[(leak.replace("_", " "), count, f"{count / tests:.3f}") for leak, count in shares.items()],
+        leaks=[(leak.replace("_", " "), count, _share(count, told.audited)) for leak, count in shares.items()],
         seconds=[(stage, f"{seconds:.1f}") for stage, seconds in results["timings_s"].items()],
         settings=yaml.safe_dump(results["settings"], sort_keys=False),
     )
@@ -113,12 +125,16 @@ def hospital_page(
     return fill("hospital.html", run=run, hospital=hospital, answers=answers, total=total, images=images)
 
 
-def model_card(results: Mapping[str, Any], rows: Rows, split: str) -> str:
+def _share(count: int, of: int) -> str:
+    return f"{count / of:.3f}" if of else "-"
+
+
+def model_card(results: Mapping[str, Any], rows: Rows, told: Told) -> str:
     """A model card in Markdown, after Mitchell et al., "Model Cards for Model Reporting" (2019).
 
     The arguments are those of `study_page`.
     """
-    return fill("card.md", results=results, scores=rows[""], split=split)
+    return fill("card.md", results=results, scores=rows[""], told=told)
 
 
 def fill(template: str, **values: Any) -> str:
@@ -130,4 +146,5 @@ def fill(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["counted"] = counted
     return environment.get_template(template).render(values)

@@ -151,5 +151,6 @@ def refuse_idle(cases: Sequence[Case], owner: Mapping[str, str], hospitals: int,
         remedy = "raise partition.alpha, change seed, " if scheme == "dirichlet" else "change partition.scheme "
         raise StudyError(
             f"Expected every hospital to hold training cases, found none at {idle[0]} "
-            f"({len(idle)} of {len(names)} hospitals): {remedy}or lower partition.hospitals."
+            f"({len(idle)} of {len(names)} hospital{'s' if len(names) > 1 else ''}): "
+            f"{remedy}or lower partition.hospitals."
         )

@@ -1,6 +1,5 @@
 """The partition steps: images are dealt to hospitals, then each hospital takes what is its own."""
 
-from collections import Counter
 from dataclasses import replace
 
 import pyarrow as pa
@@ -19,6 +18,7 @@ def partition(folder: Folder, cases: Ref, settings: PartitionSettings, seed: int
     Writes `assignment.parquet` (image_id, hospital) and `splits.parquet` (case_id, split, group). `findings` is the
     audit that found the copies; without it no image is known to be a copy.
     """
+    from tasks.partition.counts import hospital_table, splits_of
     from tasks.partition.deal import deal, refuse_idle
     from tasks.partition.disjoint import disjoint
     from tasks.partition.keep import keep
@@ -38,18 +38,9 @@ def partition(folder: Folder, cases: Ref, settings: PartitionSettings, seed: int
             "group": pa.array([case.group for case in rows], pa.string()),
         }
         pq.write_table(pa.table(columns), sink)
-    counts: dict[str, Counter[str]] = {}
-    for case in rows:
-        counts.setdefault(owner[case.image_id], Counter())[f"{case.split}_{case.kind}"] += 1
-    images = Counter(owner[image] for image in {case.image_id for case in rows})
-    table = [
-        {"hospital": hospital, "images": images[hospital], **dict(sorted(counts[hospital].items()))}
-        for hospital in sorted(counts, key=lambda name: int(name.rsplit("-", 1)[1]))
-    ]
     moved = sum(old.split != new.split for old, new in zip(published, whole, strict=True))
-    sizes = dict(Counter(case.split for case in rows))
-    split = {"disjoint": settings.disjoint, "moved_cases": moved} | sizes
-    folder.summary = {"scheme": scheme, "split": split, "hospitals": table}
+    split = {"disjoint": settings.disjoint, "moved_cases": moved} | splits_of(rows)
+    folder.summary = {"scheme": scheme, "split": split, "hospitals": hospital_table(rows, owner)}
 
 
 @stage("cases", area="hospitals/{hospital}", code=["partition", "forgotten"], title="cases {hospital}")

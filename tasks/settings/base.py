@@ -1,5 +1,6 @@
 """What all settings are: frozen, and strict about names and values."""
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
@@ -17,3 +18,11 @@ class Settings(BaseModel):
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
             raise ValueError("yes and no are no values of this setting")
         return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _at_home(cls, value: Any) -> Any:
+        """`~` is the user's own folder, wherever a path may stand: no shell replaces it behind `--set NAME=`."""
+        if isinstance(value, list | tuple):
+            return [cls._at_home(each) for each in value]
+        return str(Path(value).expanduser()) if isinstance(value, str) and value[:2] in ("~", "~/") else value

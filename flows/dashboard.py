@@ -1,0 +1,38 @@
+"""What a flow shows in the dashboard and brings up to date as it goes on: it stands there once in a run."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import cast
+from uuid import UUID
+
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
+
+
+class Shown:
+    """Tables and texts of one run of a flow by key (small letters, digits, hyphens), each replaced by its next state.
+
+    Cells are text as people read it: the dashboard prints a number with all its digits and cuts long cells off.
+    """
+
+    def __init__(self) -> None:
+        self._artifacts: dict[str, UUID] = {}
+
+    def table(self, key: str, rows: Sequence[Mapping[str, str]], description: str) -> None:
+        """A table with the first row's names as its headings."""
+        table = [dict(row) for row in rows]
+        if not self._replaced(key, json.dumps(table), description):
+            self._artifacts[key] = cast(UUID, create_table_artifact(table=table, key=key, description=description))
+
+    def markdown(self, key: str, text: str, description: str) -> None:
+        """A text with its pictures in it."""
+        if not self._replaced(key, text, description):
+            self._artifacts[key] = cast(UUID, create_markdown_artifact(text, key=key, description=description))
+
+    def _replaced(self, key: str, data: str, description: str) -> bool:
+        if key not in self._artifacts:
+            return False
+        update = ArtifactUpdate(data=data, description=description)
+        get_client(sync_client=True).update_artifact(artifact_id=self._artifacts[key], artifact=update)
+        return True

@@ -1,0 +1,19 @@
+"""Numbers with their nouns, as people write them."""
+
+import re
+
+
+def counted(number: int, nouns: str) -> str:
+    """A number of things: `counted(1, "test cases")` is `1 test case`.
+
+    `nouns` is in the plural; its first word that ends in `s` is what is counted, however it goes on.
+    """
+    return f"{number} {nouns if number != 1 else re.sub(_PLURAL, _singular, nouns, count=1)}"
+
+
+_PLURAL = r"\b[\w-]*[a-z]s\b"
+
+
+def _singular(found: re.Match[str]) -> str:
+    word = found[0]
+    return f"{word[:-3]}y" if word.endswith("ies") and word != "series" else word[:-1]
