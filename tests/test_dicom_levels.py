@@ -11,6 +11,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.pixels import convert_color_space, pack_bits
 from pydicom.sequence import Sequence
+from pydicom.uid import CTImageStorage
 
 from tasks.errors import StudyError
 from tasks.ingest.dicom import to_png
@@ -194,6 +195,26 @@ def test_a_table_comes_before_a_window(bits: int, count: int, window: dict[str, 
     found = shown(RAMP.astype(np.uint16), VOILUTSequence=table(entries, 100, bits), **window)
     wanted = entries.astype(int)[np.clip(RAMP - 100, 0, count - 1)] * 255 / (2**bits - 1)
     assert np.abs(found - wanted).max() <= 0.51
+
+
+def test_a_table_of_bytes() -> None:
+    entries = (np.arange(256) ** 2 // 256).astype(np.uint8)
+    packed = table(entries, 0, 8)
+    packed[0].LUTData = entries.tobytes()
+    pixels = (RAMP // 16).astype(np.uint16)
+    for data in (dicom(pixels, VOILUTSequence=packed), dicom(pixels, VOILUTSequence=packed)[132:]):
+        assert (np.asarray(PIL.Image.open(io.BytesIO(to_png(data, 10_000)))) == entries[pixels]).all()
+
+
+def test_a_table_without_a_preamble() -> None:
+    entries = np.arange(4096)[::-1]
+    data = dicom(RAMP.astype(np.uint16), SOPClassUID=CTImageStorage, VOILUTSequence=table(entries, 0, 12))
+    header = dcmread(io.BytesIO(data))
+    sink = io.BytesIO()
+    Dataset({element.tag: element for element in header}).save_as(sink, implicit_vr=True, little_endian=True)
+    for each in (data, data[132:], sink.getvalue()):
+        found = np.asarray(PIL.Image.open(io.BytesIO(to_png(each, 10_000))))
+        assert np.abs(found - (4095.0 - RAMP) * 255 / 4095).max() <= 0.51
 
 
 def test_a_table_takes_rescaled_values() -> None:

@@ -173,6 +173,14 @@ def test_tiffs_whose_small_values_are_bright(dtype: type) -> None:
     assert np.abs(found[..., 0] - (255 - levels.astype(float))).max() <= 1
 
 
+@pytest.mark.parametrize(("dtype", "high"), [(np.uint32, 4_000_000_000), (np.int32, 2_000_000_000)])
+def test_levels_of_32_bits(dtype: type, high: int) -> None:
+    levels = (RAMP * high - (high // 2 if dtype == np.int32 else 0)).astype(dtype)
+    data = file_of(levels.astype(np.int64).astype(np.int32), "TIFF")
+    data = patched(data, 339, 1) if dtype == np.uint32 else data
+    assert np.abs(np.asarray(to_rgb(data))[..., 0] - RAMP * 255).max() < 1.1
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_sixteen_bits_of_either_byte_order(order: str) -> None:
     levels = (RAMP * 60_000 + 300).astype(np.uint16)

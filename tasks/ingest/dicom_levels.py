@@ -90,6 +90,8 @@ def _by_table_or_window(values: NDArray[np.float64], shown: NDArray[np.bool_], h
 
 def _by_table(values: NDArray[np.float64], table: Dataset, header: Dataset) -> Levels:
     entries, first, bits = table.LUTDescriptor
+    if bits == 8 and isinstance(table.LUTData, bytes) and len(table.LUTData) < 2 * entries:  # a byte each, not a word
+        table.add_new("LUTData", "US", list(table.LUTData[:entries]))
     # pydicom counts places in a table in the type of its entries, of which 8 bits count no further than 255.
     table.LUTDescriptor = [entries, first, 16]
     header.VOILUTSequence = [table]

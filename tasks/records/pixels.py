@@ -31,6 +31,8 @@ MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK",
 """Pillow's modes whose way to RGB is known."""
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
 """A TIFF's tag that says what its levels mean, and the value by which small ones are bright."""
+BITS, SAMPLE_FORMAT, UNSIGNED = 258, 339, (1,)
+"""A TIFF's tags that say of which numbers its levels are, and the value of whole numbers without a sign."""
 
 _one_at_a_time = threading.Lock()
 
@@ -139,8 +141,10 @@ def _levels(image: PIL.Image.Image) -> NDArray[np.float64]:
     transparent = image.info.get("transparency")
     if transparent is not None:
         values = np.where(values == transparent, np.inf, values)  # which is white
-    # Pillow turns the levels of 8 bits itself, but not the deeper ones.
     tags = getattr(image, "tag_v2", {})
+    if tags.get(BITS) == (32,) and tags.get(SAMPLE_FORMAT, UNSIGNED) == UNSIGNED:
+        values = values % 2**32  # Pillow has no such mode, and reads the upper half as negative
+    # Pillow turns the levels of 8 bits itself, but not the deeper ones.
     return -values if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else values
 
 
