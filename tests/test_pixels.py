@@ -259,6 +259,12 @@ def test_the_digest_tells_deep_pictures_apart_by_their_levels() -> None:
     assert pixel_digest(turned(6)) == pixel_digest(file_of(COLOURS))
 
 
+def test_what_is_saved_of_a_picture_holds_none_of_its_comments() -> None:
+    data = file_of(COLOURS, "JPEG", comment=b"Zwetschgenknoedel")
+    assert b"Zwetschgenknoedel" in data
+    assert b"Zwetschgenknoedel" not in file_of(to_rgb(data), "JPEG")
+
+
 def test_nobody_else_opens_images() -> None:
     opening = {
         path.relative_to(HERE).as_posix()

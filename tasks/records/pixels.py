@@ -81,7 +81,7 @@ def rgb_of(image: PIL.Image.Image) -> PIL.Image.Image:
         raise
     except Exception as error:
         raise _damaged(error) from None
-    plain.info = {}  # an orientation or a transparent colour would be applied again by whoever saves and reads it
+    plain.info = {}  # what is saved of it, as in a page, holds its pixels alone and none of the file's comments
     return plain
 
 
