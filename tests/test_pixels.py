@@ -160,7 +160,9 @@ def test_a_palette_with_transparency(transparency: int | bytes) -> None:
 def test_one_level_that_is_transparent(deep: bool) -> None:
     levels = GRAY if not deep else (RAMP * 4000 + 1000).astype(np.uint16)
     clear = int(levels[20, 30])
-    found = np.asarray(to_rgb(file_of(levels, transparency=clear)))
+    data = file_of(levels, transparency=clear)
+    found = np.asarray(to_rgb(data))
+    assert (np.asarray(to_gray(data, 8)) == found[..., 0]).all()
     plain = np.asarray(to_rgb(file_of(levels)))
     assert (found[levels == clear] == 255).all()
     assert (found[levels != clear] == plain[levels != clear]).all()
