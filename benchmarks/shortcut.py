@@ -24,13 +24,14 @@ from tasks.engine.engine import Engine
 from tasks.engine.generate import generate
 from tasks.engine.prompt import build_prompt
 from tasks.engine.train import train
-from tasks.engine.vision import Features, encode_images, to_rgb
+from tasks.engine.vision import Features, encode_images
 from tasks.evaluate.explain import METHODS, explain
 from tasks.evaluate.judge import pointing
 from tasks.evaluate.reliance import Asked
 from tasks.evaluate.saliency import coverage
 from tasks.ingest import phantom
 from tasks.records import Case, Image
+from tasks.records.pixels import to_rgb
 from tasks.settings import ShownSettings
 
 SEED, SEEDS = 11, (0, 1, 2)

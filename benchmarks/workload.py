@@ -25,10 +25,11 @@ from tasks.engine.identity import resolve
 from tasks.engine.layers import add_lora
 from tasks.engine.prompt import Prompt, build_prompts
 from tasks.engine.train import train
-from tasks.engine.vision import encode_images, to_rgb
+from tasks.engine.vision import encode_images
 from tasks.errors import StudyError
 from tasks.ingest import phantom
 from tasks.records import Image
+from tasks.records.pixels import to_rgb
 from tasks.settings import EvaluationSettings, FederationSettings, LoraSettings, RetrievalSettings
 
 LORA, FEDERATION, EVALUATION, RETRIEVAL = (

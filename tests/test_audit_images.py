@@ -102,6 +102,18 @@ def image(name: str, levels: np.ndarray) -> Image:
     return Image(name, as_png(PIL.Image.fromarray(levels)), levels.shape[1], levels.shape[0])
 
 
+def test_copies_of_deep_images_are_found_whatever_is_missing_in_them() -> None:
+    levels = drawing(4).astype(np.float32)
+    levels[5, 7], levels[50, 60] = np.nan, np.inf
+    files = {}
+    for name, values in {"a": levels, "b": 2 * levels, "c": drawing(5).astype(np.float32)}.items():
+        sink = io.BytesIO()
+        PIL.Image.fromarray(values).save(sink, "TIFF")
+        files[name] = sink.getvalue()
+    pairs = find([Image(name, data, 120, 100) for name, data in files.items()])
+    assert [(pair.image_a, pair.image_b, pair.relation) for pair in pairs] == [("a", "b", "near_duplicate")]
+
+
 def test_the_strongest_relation_is_told() -> None:
     one = image("a", drawing(1))
     sink = io.BytesIO()

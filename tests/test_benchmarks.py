@@ -15,8 +15,9 @@ from benchmarks import __main__ as runner
 from benchmarks import evaluate_vs_one_by_one, gpu, matmul_efficiency, train_vs_published_loop, train_vs_trainer
 from benchmarks.workload import Figure, Work, check_close, draw_work, drawn_state, in_turn, machine, rate, spread
 from tasks.engine.onednn import use_onednn
-from tasks.engine.vision import encode_images, to_rgb
+from tasks.engine.vision import encode_images
 from tasks.errors import StudyError
+from tasks.records.pixels import to_rgb
 
 AT_LEAST = Figure("one", 24.0, 2.0, target=12, unit="samples/s", notes={"cases": 3})
 AT_MOST = Figure("other", 1.0, 2.0, target=0.4, unit="µs", at_most=True)

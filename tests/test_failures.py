@@ -20,7 +20,7 @@ from tasks.engine.batch import encode
 from tasks.engine.engine import Engine
 from tasks.engine.occlusion import answer_log_probs
 from tasks.engine.prompt import build_prompt
-from tasks.engine.vision import Features, encode_images, to_rgb
+from tasks.engine.vision import Features, encode_images
 from tasks.evaluate.burned_in import text_boxes
 from tasks.evaluate.evidence import Seen, covered_cells, examine
 from tasks.evaluate.failures import (
@@ -43,6 +43,7 @@ from tasks.evaluate.reliance import AS_IS, BLANK, FLIPPED, REMOVED, Asked
 from tasks.evaluate.why_step import count_failures, find_failures, measure_reliance
 from tasks.ingest import phantom
 from tasks.records import Case, FailureModes, Finding, Image, Prediction, Saliency, read_table, write_table
+from tasks.records.pixels import to_rgb
 from tasks.settings import ShownSettings
 from tasks.store import Ref, writing
 

@@ -75,32 +75,6 @@ def test_colours_are_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "CT_small",
-        "MR_small",
-        "MR_small_RLE",
-        "MR_small_bigendian",
-        "examples_palette",
-        "examples_ybr_color",
-        "JPEG2000",
-    ],
-)
-def test_real_files_are_read(name: str) -> None:
-    picture = read_image(SAMPLES / f"{name}.dcm", "row 1")
-    assert picture.data.startswith(b"\x89PNG")
-    assert np.asarray(PIL.Image.open(io.BytesIO(picture.data))).std() > 0
-
-
-@pytest.mark.parametrize("name", ["rtplan", "MR_truncated", "reportsi"])
-def test_files_without_whole_pixels_are_refused(name: str) -> None:
-    with pytest.raises(
-        StudyError, match=r"^row 1, image .*: expected a whole DICOM image, found (a damaged|pixels that)"
-    ):
-        read_image(SAMPLES / f"{name}.dcm", "row 1")
-
-
-@pytest.mark.parametrize(
     ("name", "compression"),
     [
         ("MR_small_jpeg_ls_lossless", "JPEG-LS Lossless Image Compression"),

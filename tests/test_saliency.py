@@ -20,9 +20,10 @@ from tasks.engine.engine import Engine
 from tasks.engine.layout import FORMAT, PARTS, QUERY_IMAGE, QUESTION, RETRIEVED_IMAGES, RETRIEVED_TEXT, layout
 from tasks.engine.occlusion import answer_log_probs, boxes, cover, occlude_parts, occlude_regions
 from tasks.engine.prompt import Prompt, build_blind_prompt, build_prompt
-from tasks.engine.vision import Features, encode_images, to_rgb
+from tasks.engine.vision import Features, encode_images
 from tasks.evaluate.saliency import as_map, attention_row, coverage, entropy, relevance_row, rollout_row, share_by_part
 from tasks.records import Image
+from tasks.records.pixels import to_rgb
 from tasks.settings import ShownSettings
 
 PICTURES = {image.id: image for image in IMAGES}

@@ -15,8 +15,9 @@ from family_samples import Twin, every_family
 from tasks.engine.base import Base
 from tasks.engine.batch import collate, encode
 from tasks.engine.prompt import build_prompt
-from tasks.engine.vision import FEATURES, Features, encode_images, gather_features, load_features, to_rgb
+from tasks.engine.vision import FEATURES, Features, encode_images, gather_features, load_features
 from tasks.records import Image
+from tasks.records.pixels import to_rgb
 
 
 @every_family
@@ -165,7 +166,6 @@ COLOURS = np.array([[[200, 30, 40], [10, 220, 60], [20, 40, 210], [250, 240, 5]]
         ("RGB", "PNG", {}, 0),
         ("RGBA", "PNG", {}, 0),
         ("P", "PNG", {}, 0),
-        ("P", "PNG", {"transparency": bytes([255, 128, 0, 255])}, 0),
         ("P", "GIF", {}, 0),
         ("CMYK", "TIFF", {}, 1),
         ("CMYK", "JPEG", {"quality": 95, "subsampling": 0}, 8),

@@ -1,7 +1,6 @@
 """What is kept of an image to recognise its copies: small pictures of it, freed of size, frame and contrast."""
 
 import hashlib
-import io
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from tasks.records import Image
+from tasks.records.pixels import pixel_levels, to_gray
 
 Gray = NDArray[np.uint8]
 Pictures = NDArray[np.float16]
@@ -47,7 +47,7 @@ class Fingerprint:
 def fingerprints(images: Iterable[Image], threads: int = 2) -> Iterator[Fingerprint]:
     """The fingerprint of each image, in order; a bounded number of images is in memory at a time.
 
-    Raises what Pillow raises for a file that it cannot decode: ingest has decoded each file once.
+    Raises PictureError for a file that shows no picture: ingest has decoded each file once.
     """
     waiting = iter(images)
     with ThreadPoolExecutor(threads) as pool:
@@ -66,24 +66,17 @@ def fingerprint(image: Image) -> Fingerprint:
 
 
 def pixel_digest(data: bytes) -> bytes:
-    """sha256 of the decoded pixels as RGB, with their number: equal for files that show the very same picture."""
-    with PIL.Image.open(io.BytesIO(data)) as image:
-        # RGB would clip the levels of 16 bits.
-        levels = np.asarray(image if image.mode.startswith(("I", "F")) else image.convert("RGB"))
+    """sha256 of the decoded pixels with their number: equal for files that hold the very same picture.
+
+    Deep gray is taken before it is scaled: an image and its double are near-duplicates, not identical.
+    """
+    levels = pixel_levels(data)
     return hashlib.sha256(repr((levels.shape, str(levels.dtype))).encode() + levels.tobytes()).digest()
 
 
 def _working_copy(data: bytes) -> Gray:
     """Gray levels, at most WORKING pixels a side."""
-    with PIL.Image.open(io.BytesIO(data)) as image:
-        # Lets JPEG decode at an eighth of its size or more: most of the audit's time is decoding.
-        image.draft("L", (WORKING, WORKING))
-        if image.mode.startswith(("I", "F")):  # 16 bits and more: L would clip them
-            levels = np.asarray(image, np.float32)
-            low, high = levels.min(), levels.max()
-            gray = PIL.Image.fromarray(((levels - low) * (255 / max(float(high - low), 1e-6))).astype(np.uint8))
-        else:
-            gray = image.convert("RGB").convert("L") if image.mode in ("P", "PA", "LA", "RGBA") else image.convert("L")
+    gray = to_gray(data, WORKING)  # most of the audit's time is decoding
     scale = WORKING / max(gray.size)
     width, height = (max(1, round(side * scale)) for side in gray.size)
     return np.asarray(gray.resize((width, height), PIL.Image.Resampling.BOX, reducing_gap=2.0))

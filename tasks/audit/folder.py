@@ -5,8 +5,9 @@ from pathlib import Path
 
 import PIL.Image
 
-from tasks.errors import OURS, StudyError
+from tasks.errors import StudyError
 from tasks.records import Image
+from tasks.records.pixels import PictureError, to_rgb
 
 PREFIX = "against:"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
@@ -21,14 +22,9 @@ def folder_images(folder: Path) -> Iterator[Image]:
     if not paths:
         raise StudyError(f"Expected a folder of images in --against, found none in {folder}: name another folder.")
     for path in paths:
+        data = path.read_bytes()
         try:
-            with PIL.Image.open(path) as image:
-                image.draft("L", (1, 1))
-                image.load()
-                width, height = image.size
-        except OURS:
-            raise
-        except Exception as error:  # decoders raise nearly anything for damaged bytes
-            reason = " ".join(str(error).split())
-            raise StudyError(f"Expected a whole image at {path}, found {reason}: restore or remove the file.") from None
-        yield Image(f"{PREFIX}{path.relative_to(folder).as_posix()}", path.read_bytes(), width, height)
+            width, height = to_rgb(data).size
+        except (PictureError, PIL.Image.DecompressionBombError) as error:
+            raise StudyError(f"Expected a whole image at {path}, found {error}: restore or remove the file.") from None
+        yield Image(f"{PREFIX}{path.relative_to(folder).as_posix()}", data, width, height)

@@ -13,8 +13,9 @@ from tasks.engine.base import Base
 from tasks.engine.batch import IGNORED, Example, collate, within
 from tasks.engine.layout import QUERY_IMAGE, QUESTION, RETRIEVED_IMAGES, RETRIEVED_TEXT, Layout, Place
 from tasks.engine.loss import answer_logits
-from tasks.engine.vision import Features, encode_images, gather_features, to_rgb
+from tasks.engine.vision import Features, encode_images, gather_features
 from tasks.records import Image
+from tasks.records.pixels import to_rgb
 
 Box = tuple[int, int, int, int]
 """Left, upper, right and lower edge in pixels, the last two outside."""

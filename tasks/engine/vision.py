@@ -1,6 +1,5 @@
 """Vision features: what the frozen tower and its projector make of an image, computed once and reused exactly."""
 
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import torch
 from safetensors import safe_open
 from safetensors.torch import save, save_file
@@ -18,6 +16,7 @@ from tqdm import tqdm
 from tasks.engine.base import Base
 from tasks.engine.families.family import Grid
 from tasks.records import Image
+from tasks.records.pixels import to_rgb
 
 FEATURES = "features.safetensors"
 
@@ -146,17 +145,3 @@ def batches(images: Iterable[Image], batch_size: int, total: int | None = None) 
     waiting = iter(tqdm(images, desc="images", unit="image", total=total, leave=False, disable=None))
     while batch := list(islice(waiting, batch_size)):
         yield batch
-
-
-def to_rgb(data: bytes) -> PIL.Image.Image:
-    """Decode an image file as 8-bit RGB; deeper grayscale (16-bit, float) is scaled from its own range."""
-    image: PIL.Image.Image = PIL.Image.open(io.BytesIO(data))
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        values = np.asarray(image, dtype=np.float64)
-        finite = values[np.isfinite(values)]
-        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-        values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
-        image = PIL.Image.fromarray(((values - low) * (255.0 / max(high - low, 1e-6))).astype(np.uint8))
-    elif image.mode == "P":  # straight to RGB, Pillow warns where the palette has transparency
-        image = image.convert("RGBA")
-    return image.convert("RGB")

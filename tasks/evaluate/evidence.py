@@ -14,7 +14,7 @@ from tasks.engine.batch import Example, encode
 from tasks.engine.hospital import Hospital
 from tasks.engine.occlusion import Box, boxes, without
 from tasks.engine.prompt import build_prompt
-from tasks.engine.vision import Features, to_rgb
+from tasks.engine.vision import Features
 from tasks.evaluate.burned_in import text_boxes
 from tasks.evaluate.explain import explain
 from tasks.evaluate.failures import Evidence
@@ -23,6 +23,7 @@ from tasks.evaluate.reliance import AS_IS, BLANK, FLIPPED, REMOVED, Asked
 from tasks.evaluate.saliency import coverage
 from tasks.normalise import normalise
 from tasks.records import Case, Finding, Image, Prediction, Saliency, read_findings, read_images
+from tasks.records.pixels import to_rgb
 from tasks.settings import ShownSettings
 
 TENTHS = 10

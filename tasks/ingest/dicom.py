@@ -7,32 +7,33 @@ get into no artifact, message or log.
 import io
 import logging
 import warnings
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import PIL.Image
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+from pydicom.pixels import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, UID_dictionary
 
 from tasks.errors import OURS
+from tasks.ingest.dicom_levels import COLOUR, GRAY, PALETTE, levels_of
 
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 TAGS = [
+    *(*PIXELS, "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "SOPClassUID"),
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns"),
-    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData", "ModalityLUTSequence"),
-    *("RescaleIntercept", "RescaleSlope", "WindowCenter", "WindowWidth", "VOILUTFunction"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("ModalityLUTSequence", "RescaleIntercept", "RescaleSlope"),
+    *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *(
-        f"{colour}PaletteColorLookupTable{part}"
+        f"{form}{colour}PaletteColorLookupTable{part}"
         for colour in ("Red", "Green", "Blue")
-        for part in ("Descriptor", "Data")
+        for form, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
     ),
 ]
 GROUPS = {
     "PixelValueTransformationSequence": ("RescaleIntercept", "RescaleSlope"),
-    "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction"),
+    "FrameVOILUTSequence": ("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
 }
 """Where a multi-frame file of the enhanced kind keeps what others keep at the top."""
 
@@ -44,17 +45,12 @@ FIRST_TYPES = (b"UL", b"OB", b"UI", b"SH", b"CS", b"DA", b"TM", b"DT", b"LO", b"
 class DicomError(Exception):
     """Why a file's pixels cannot be had: a text that quotes nothing of the file."""
 
+    def __init__(self, found: str, remedy: str) -> None:
+        super().__init__(found)
+        self.remedy = remedy
 
-@dataclass(frozen=True)
-class Shown:
-    """How gray values are meant to be seen."""
 
-    window: tuple[float, float] | None
-    """Centre and width, in the values' own unit; None for their full range."""
-    function: str
-    """`LINEAR`, `LINEAR_EXACT` or `SIGMOID`."""
-    inverted: bool
-    """Whether small values are bright."""
+ANEW = "export the image anew (uncompressed, as `gdcmconv --raw` does, or as a PNG)"
 
 
 def is_dicom(data: bytes) -> bool:
@@ -69,10 +65,8 @@ def is_dicom(data: bytes) -> bool:
 def to_png(data: bytes, max_pixels: int) -> bytes:
     """The image as an 8-bit PNG, gray or RGB; of several frames, the middle one.
 
-    Gray values are rescaled, then shown through the file's first window, or over their full range where it has none;
-    MONOCHROME1, where small values are bright, is inverted.
-
-    Raises DicomError where the file is damaged, compressed in a way that cannot be read, or of more than `max_pixels`.
+    Raises DicomError where the file is damaged, holds no image, is compressed in a way or has colours that cannot be
+    read, or has more than `max_pixels`.
     """
     # pydicom quotes values of tags in its warnings, its log and its exceptions.
     logging.getLogger("pydicom").disabled = True
@@ -80,23 +74,40 @@ def to_png(data: bytes, max_pixels: int) -> bytes:
         warnings.simplefilter("ignore")
         try:
             header = _read_header(data)
-            size, compression = int(header.Rows) * int(header.Columns), _compression(header)
-        except OURS:
+            _refuse(header, max_pixels)
+            compression = _compression(header)
+        except (DicomError, *OURS):
             raise
         except Exception:  # damaged bytes make pydicom raise nearly anything
-            raise DicomError("a damaged file") from None
-        if size > max_pixels:
-            raise DicomError(f"{size:,} pixels, more than {max_pixels:,}")
+            raise DicomError("a damaged file", ANEW) from None
         try:
-            pixels, shown = _decode(header)
+            frame = _middle(header)
+            _lift(header, frame)
+            levels = levels_of(pixel_array(header, index=frame), header)
         except OURS:
             raise
         except Exception:
-            raise DicomError(f"pixels that cannot be decoded{compression}") from None
-        levels = _full_range(pixels, 0, np.iinfo(pixels.dtype).max) if pixels.ndim == 3 else _show(pixels, shown)
+            raise DicomError(f"pixels that cannot be decoded{compression}", ANEW) from None
     sink = io.BytesIO()
     PIL.Image.fromarray(levels).save(sink, "PNG")
     return sink.getvalue()
+
+
+def _refuse(header: Dataset, max_pixels: int) -> None:
+    """Raise DicomError for what is no image that can be read, as far as the header tells."""
+    if not any(name in header for name in PIXELS):
+        raise DicomError(f"a DICOM file without an image{_kind(header)}", "name the file of an image")
+    size = int(header.Rows) * int(header.Columns)
+    if size > max_pixels:
+        raise DicomError(f"{size:,} pixels, more than {max_pixels:,}", ANEW)
+    if header.PhotometricInterpretation not in (*GRAY, *COLOUR, PALETTE):
+        raise DicomError("pixels in a colour space that cannot be read", ANEW)
+
+
+def _kind(header: Dataset) -> str:
+    """What a file holds, in brackets, in the standard's own words; "" where it does not say or says it in others."""
+    kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
+    return f" ({UID_dictionary[kind][0]})" if kind in UID_dictionary else ""
 
 
 def _read_header(data: bytes) -> Dataset:
@@ -119,21 +130,9 @@ def _compression(header: Dataset) -> str:
     return f", compressed by {UID_dictionary[syntax][0] if syntax in UID_dictionary else 'an unknown transfer syntax'}"
 
 
-def _decode(header: Dataset) -> tuple[np.ndarray, Shown]:
-    """The middle frame, (rows, columns) in its own unit or (rows, columns, 3), and how it is meant to be seen."""
-    frame = int(header.get("NumberOfFrames") or 1) // 2
-    pixels = pixel_array(header, index=frame)
-    photometric = header.PhotometricInterpretation
-    if photometric == "PALETTE COLOR":
-        pixels = apply_color_lut(pixels, header)
-    if pixels.ndim == 3:
-        return pixels, Shown(None, "LINEAR", inverted=False)
-    _lift(header, frame)
-    window = None
-    if "WindowWidth" in header:
-        window = (_first_number(header.WindowCenter), _first_number(header.WindowWidth))
-    values = np.asarray(apply_modality_lut(pixels, header), np.float64)
-    return values, Shown(window, str(header.get("VOILUTFunction") or "LINEAR"), photometric == "MONOCHROME1")
+def _middle(header: Dataset) -> int:
+    """The frame that is taken, counted from 0."""
+    return int(header.get("NumberOfFrames") or 1) // 2
 
 
 def _lift(header: Dataset, frame: int) -> None:
@@ -145,30 +144,3 @@ def _lift(header: Dataset, frame: int) -> None:
                 for name in names:
                     if name in group:
                         header[name] = group[name]
-
-
-def _show(values: np.ndarray, shown: Shown) -> np.ndarray:
-    """Gray values `(rows, columns)` as they are meant to be seen, uint8."""
-    gray = _through(values, *shown.window, shown.function) if shown.window else _full_range(values)
-    return 255 - gray if shown.inverted else gray
-
-
-def _through(values: np.ndarray, centre: float, width: float, function: str) -> np.ndarray:
-    """Values through a window, by the formulas of DICOM part 3, C.11.2.1."""
-    if function == "SIGMOID":
-        return np.rint(255 / (1 + np.exp(-4 * (values - centre) / width))).astype(np.uint8)
-    if function == "LINEAR":  # LINEAR_EXACT takes the values as they stand
-        centre, width = centre - 0.5, max(width - 1, 1e-9)
-    return _full_range(values, centre - width / 2, centre + width / 2)
-
-
-def _first_number(value: Any) -> float:
-    return float(value[0] if isinstance(value, list | pydicom.multival.MultiValue) else value)
-
-
-def _full_range(values: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
-    """Values as 0 to 255, with `low` (the least) at 0 and `high` (the largest) at 255; all 0 where these are one."""
-    low = values.min() if low is None else low
-    high = values.max() if high is None else high
-    scaled = (values - low) / ((high - low) or 1) * 255
-    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)

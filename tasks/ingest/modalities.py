@@ -1,20 +1,46 @@
-"""One name for each imaging modality, whichever dataset names it."""
+"""One name for each imaging modality, whichever dataset names it, in words or in the codes that DICOM writes."""
 
 import re
+from itertools import chain
 
+CODES = {
+    "ct": "ct",
+    "mri": "mr ma",
+    "x-ray": "cr dx dr rg xr io px",
+    "ultrasound": "us ivus bdus ec",
+    "mammography": "mg",
+    "angiography": "xa ds",
+    "fluoroscopy": "rf cf",
+    "pet": "pt",
+    "nuclear medicine": "nm st",
+    "oct": "oct opt ivoct",
+    "endoscopy": "es",
+    "microscopy": "sm gm",
+    "fundus photography": "op",
+    "dermoscopy": "dms",
+    "photography": "xc",
+    "other": "ot",
+}
+"""By the defined terms of DICOM's Modality (0008,0060), the retired among them, and what hospitals write beside."""
 NAMES = {
-    r"ct\b|computed tomography|x-ray computed": "ct",
+    r"ct\b|cat scan|computed tomography|x-ray computed": "ct",
     r"mr\b|mri\b|magnetic resonance": "mri",
-    r"x-?\s?ray\b|plain x-ray|radiograph": "x-ray",
-    r"ultraso": "ultrasound",
+    r"x-?\s?ray\b(?! angiogra)|plain (x-?\s?ray|film)|((computed|digital|plain) )?radiogra": "x-ray",
+    r"ultraso|sonogra|echocardiogra": "ultrasound",
+    r"mammogra": "mammography",
+    r"(x-?\s?ray )?angiogra": "angiography",
+    r"fluorosco": "fluoroscopy",
+    r"pet\b(?!\W*ct)|positron emission tomography(?!\W*(ct|computed))": "pet",
+    r"nuclear medicine|scintigra|spect\b(?!\W*ct)": "nuclear medicine",
     r"oct\b|optical coherence": "oct",
+    r"microscop": "microscopy",
 }
 """By how a published name begins."""
 
 
 def modality_of(text: str | None) -> str | None:
     """The modality in lower case, under its common name where it has one."""
-    if text is None:
-        return None
-    lower = text.lower().rstrip(". ")
-    return next((name for pattern, name in NAMES.items() if re.match(pattern, lower)), lower)
+    lower = " ".join((text or "").lower().split()).rstrip(". ")
+    by_code = (name for name, codes in CODES.items() if lower in codes.split())
+    by_name = (name for pattern, name in NAMES.items() if re.match(pattern, lower))
+    return next(chain(by_code, by_name), lower) or None

@@ -3,23 +3,20 @@
 Of a DICOM file only the pixels are taken, as a PNG.
 """
 
-import io
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 import PIL.Image
 
-from tasks.errors import OURS
 from tasks.ingest.dicom import DicomError, is_dicom, to_png
 from tasks.ingest.files import FindingError, problem
+from tasks.records.pixels import PictureError, opened, rgb_of
 
 MAX_PIXELS = 80_000_000
 """The largest image accepted. Radiographs and mammograms have up to 30 million pixels; Pillow itself warns from 89."""
 MAX_ASPECT = 200
 """The longest side in units of the shortest: beyond it Qwen2-VL's processor refuses an image."""
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "JPEG2000")
-"""Formats that Pillow decodes itself; others start outside programs, as EPS does."""
 
 
 class Picture(NamedTuple):
@@ -28,7 +25,7 @@ class Picture(NamedTuple):
     data: bytes
     """As published; of a DICOM file, the PNG of its pixels."""
     width: int
-    """In pixels."""
+    """In pixels of the upright picture; so is the height."""
     height: int
 
 
@@ -59,37 +56,29 @@ def _picture(data: bytes, where: str) -> Picture:
         try:
             data = to_png(data, MAX_PIXELS)
         except DicomError as error:
-            remedy = "export the image anew (uncompressed, as `gdcmconv --raw` does, or as a PNG) or remove its rows"
-            raise problem(where, "a whole DICOM image", str(error), remedy) from None
+            raise problem(where, "a whole DICOM image", str(error), f"{error.remedy} or remove its rows") from None
     return Picture(data, *_decode(data, where))
 
 
 def _decode(data: bytes, where: str) -> tuple[int, int]:
-    """Width and height, once every pixel was decoded."""
-    # Damaged bytes make Pillow's decoders raise nearly anything: OSError, SyntaxError, ValueError, struct.error.
+    """Width and height of the picture, once every pixel was decoded as all who look at it later do."""
     try:
-        image = PIL.Image.open(io.BytesIO(data), formats=FORMATS)
-    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
+        image = opened(data)
+        _refuse_shape(*image.size, where)
+        return rgb_of(image).size
+    except PIL.Image.DecompressionBombError as error:
         count = re.search(r"\d+", str(error))  # Pillow tells the size only in its message
         raise _too_large(where, f"{int(count[0]):,}" if count else "many more") from None
-    except OURS:
-        raise
-    except Exception:
-        raise _unfit(where, f"{len(data):,} bytes that are no image") from None
-    with image:
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise _too_large(where, f"{width:,} x {height:,}")
-        if max(width, height) > MAX_ASPECT * min(width, height):
-            expected = f"sides that differ by at most a factor of {MAX_ASPECT}"
-            raise problem(where, expected, f"{width:,} x {height:,} pixels", "crop the image or remove its rows")
-        try:
-            image.load()
-        except OURS:
-            raise
-        except Exception as error:
-            raise _unfit(where, f"a damaged image ({' '.join(str(error).split())})") from None
-        return image.size
+    except PictureError as error:
+        raise problem(where, "a whole image", str(error), f"{error.remedy} or remove its rows") from None
+
+
+def _refuse_shape(width: int, height: int, where: str) -> None:
+    if width * height > MAX_PIXELS:
+        raise _too_large(where, f"{width:,} x {height:,}")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        expected = f"sides that differ by at most a factor of {MAX_ASPECT}"
+        raise problem(where, expected, f"{width:,} x {height:,} pixels", "crop the image or remove its rows")
 
 
 def _unfit(where: str, found: str) -> FindingError:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tasks.ingest.files import Row, find_root, read_rows, resolve
+from tasks.ingest.modalities import modality_of
 from tasks.ingest.pictures import Picture, read_image
 from tasks.ingest.source import Source, gather
 from tasks.records import Case, Kind, Split
@@ -60,7 +61,7 @@ def _case(row: Row, language: str) -> Case:
         split=row.split,
         dataset=NAME,
         language=language,
-        modality=modality.lower() if modality else None,
+        modality=modality_of(modality),
         organ=organ.lower().replace("_", " ") if organ else None,
         topic=row.text_or_none("content_type"),
     )

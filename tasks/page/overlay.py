@@ -11,10 +11,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from tasks.engine.vision import to_rgb
 from tasks.page.maps import COLOURS, tinted
 from tasks.page.plots import PARTS, share_bar
 from tasks.records import Image, Saliency
+from tasks.records.pixels import to_rgb
 
 FONTS = ["DejaVu Sans", "Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Micro Hei", "SimHei", "PingFang SC"]
 """The first has no Chinese; where none of the others is installed, Chinese letters are drawn as boxes."""

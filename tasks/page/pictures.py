@@ -1,4 +1,4 @@
-"""The images of a hospital's page, small, and each once in it however often it is shown."""
+"""The images of a hospital's page as the model sees them, small, and each once in it however often it is shown."""
 
 import base64
 import io
@@ -6,10 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image as Pillow
-from PIL import ImageOps
-
 from tasks.records import read_images
+from tasks.records.pixels import to_rgb
 
 LONGEST = 224
 """Longest side of a picture in a page, in pixels."""
@@ -26,7 +24,7 @@ class Picture:
     data: str
     """A `data:` address of it, as JPEG."""
     scale: float = 1.0
-    """Its pixels for one of the image as stored."""
+    """Its pixels for one of the image that the model sees."""
 
 
 def pictures(path: Path, wanted: Iterable[str]) -> Mapping[str, Picture]:
@@ -37,8 +35,7 @@ def pictures(path: Path, wanted: Iterable[str]) -> Mapping[str, Picture]:
 
 
 def _picture(place: int, data: bytes) -> Picture:
-    with Pillow.open(io.BytesIO(data)) as opened:
-        small = ImageOps.exif_transpose(opened).convert("RGB")
+    small = to_rgb(data)
     whole = small.width
     small.thumbnail((LONGEST, LONGEST))
     packed = io.BytesIO()

@@ -15,8 +15,8 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from tasks.engine.base import Base
-from tasks.engine.vision import to_rgb
 from tasks.records import Case, Finding, Image
+from tasks.records.pixels import to_rgb
 
 UNKNOWN = -100
 ROWS, COLUMNS = ("upper", "middle", "lower"), ("left", "middle", "right")

@@ -35,11 +35,15 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image file, its bytes as published; a DICOM file as the PNG of its pixels."""
+    """One image file, its bytes as published; a DICOM file as the PNG of its pixels.
+
+    What picture the bytes show, `tasks.records.pixels` decides for all.
+    """
 
     id: str
     data: bytes
     width: int
+    """In pixels of the picture as it is seen, upright; so is the height."""
     height: int
 
 

@@ -39,7 +39,7 @@ def encode(encoder: DualEncoder, items: Sequence[Image | str], batch_size: int =
     import torch
     from tqdm import tqdm
 
-    from tasks.engine.vision import to_rgb
+    from tasks.records.pixels import to_rgb
 
     rows: dict[int, NDArray[np.float32]] = {}
     for kind, title in ((Image, "images"), (str, "texts")):
