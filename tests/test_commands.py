@@ -73,8 +73,8 @@ def refused(*arguments: str) -> str:
 def nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Commands in an empty folder, that must not come as far as to set a flow up."""
     monkeypatch.chdir(tmp_path)
-    for module in (studies, data, explain):
-        monkeypatch.setattr(module, "log_to_console", lambda: pytest.fail("the engine was started"))
+    for module, start in ((studies, "flow_running"), (data, "flow_running"), (explain, "log_to_console")):
+        monkeypatch.setattr(module, start, lambda: pytest.fail("the engine was started"))
 
 
 @pytest.mark.usefixtures("nothing_starts")
