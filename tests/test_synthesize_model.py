@@ -135,16 +135,16 @@ def test_a_model_that_knows_nothing_is_refused(tiny: Path, monkeypatch: pytest.M
     monkeypatch.setattr("tasks.synthesize.model.MAX_NEW_TOKENS", 8)
     assert MAX_NEW_TOKENS > 8
     rows = [Caption(f"i{n}", TEXT * (n % 2 + 1), "train", "d", "en") for n in range(10)]
-    replies = list(load_writer(str(tiny))(rows))
+    replies = list(load_writer(str(tiny), "cpu")(rows))
     assert len(replies) == 10
-    assert replies == list(load_writer(str(tiny))(rows))  # greedy
+    assert replies == list(load_writer(str(tiny), "cpu")(rows))  # greedy
     with pytest.raises(StudyError, match=r"found none among 10 \(the reply is no JSON list"):
-        synthesize(rows, "model", seed=0, model=str(tiny))
+        synthesize(rows, "model", seed=0, model=str(tiny), writer=load_writer(str(tiny), "cpu"))
 
 
 def test_a_model_that_does_not_load_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"synthesis\.model to be an instruct model"):
-        load_writer(str(tmp_path))
+        load_writer(str(tmp_path), "cpu")
     with pytest.raises(StudyError, match=r"found none: set it"):
         synthesize([CAPTION], "model", seed=0)
 
