@@ -101,3 +101,22 @@ def test_a_model_that_does_not_load_leaves_nothing(model: ModelChoice, tmp_path:
     assert not shared._base
     with shared.shared_base(model) as base:
         assert base.model.name_or_path == model.name
+
+
+def test_another_model_at_the_same_path_is_loaded_anew(model: ModelChoice, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(model.name, tmp_path / "model"))
+    first = choose_model(ModelSettings(name=str(folder), device="cpu"))
+    with shared.shared_base(first) as base:
+        before = base
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text(encoding="utf-8") + "{# other #}", encoding="utf-8")
+    with shared.shared_base(first) as base:  # in memory it stays what it was
+        assert base is before
+    second = choose_model(ModelSettings(name=str(folder), device="cpu"))
+    with shared.shared_base(second) as base:
+        assert base is not before and base.tokenizer.chat_template.endswith("{# other #}")
+    with shared.own_base(second):
+        pass
+    for use in (shared.shared_base, shared.own_base):
+        with pytest.raises(StudyError, match=r"to stay as it was when the work began, found it changed"), use(first):
+            pass

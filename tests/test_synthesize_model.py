@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tasks.errors import StudyError
 from tasks.records import Caption
+from tasks.store import tree_digest
 from tasks.synthesize.generate import synthesize
 from tasks.synthesize.model import MAX_NEW_TOKENS, load_writer, parse_reply
 from tasks.synthesize.prompts import messages
@@ -151,3 +152,12 @@ def test_a_model_that_does_not_load_is_one_sentence(tmp_path: Path) -> None:
 
 def test_the_prompt_holds_the_caption_on_one_line() -> None:
     assert messages(TEXT)[1]["content"].endswith("Caption: " + " ".join(TEXT.split()))
+
+
+def test_a_model_that_changed_since_is_refused(tiny: Path) -> None:
+    from tasks.synthesize.step import _open_writer
+
+    with pytest.raises(StudyError, match="to stay as it was when the work began, found it changed"):
+        _open_writer(str(tiny), "another", "cpu")
+    assert _open_writer(str(tiny), tree_digest(tiny), "cpu")
+    assert _open_writer(None, "", "") is None
