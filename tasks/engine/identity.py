@@ -10,7 +10,7 @@ from typing import Literal
 from tasks.engine.families.registry import PRESETS
 from tasks.errors import StudyError
 from tasks.settings import ModelChoice, ModelSettings
-from tasks.store import MANIFEST, tree_digest
+from tasks.store import MANIFEST, files_below, tree_digest
 
 EMBEDDED = Path(__file__).parents[2] / "data" / "base"
 SETTLED_NS = 2 * 10**9
@@ -115,7 +115,7 @@ def identify(name: str, revision: str | None) -> str:
 
 def _digest(folder: Path) -> str:
     """The digest of a model's folder; the manifest that the store writes beside it tells of times, not of the model."""
-    files = [(path.relative_to(folder).as_posix(), path.stat()) for path in folder.rglob("*") if path.is_file()]
+    files = [(path.relative_to(folder).as_posix(), path.stat()) for path in files_below(folder)]
     state = tuple(sorted((name, told.st_size, told.st_mtime_ns, told.st_ctime_ns) for name, told in files))
     place, now = folder.resolve(), time.time_ns()
     known = _known.get(place)
