@@ -86,8 +86,8 @@ def extraction(plain: Trained, quoting: Trained) -> None:
 
 def untrained(trained: Trained) -> Trained:
     """The same with the base's own answers: it was taught to read names from the cases shown."""
-    with shared_engine(trained.study.model, trained.study.lora) as engine:
-        files = adapter_files(engine.initial_state(0), engine.config, trained.study.model.name)
+    with shared_engine(trained.model, trained.study.lora) as engine:
+        files = adapter_files(engine.initial_state(0), engine.config, trained.model.name)
     folder = Path(tempfile.mkdtemp())
     for name, data in files.items():
         (folder / name).write_bytes(data)

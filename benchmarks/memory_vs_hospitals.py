@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.base import find
 from benchmarks.workload import FEDERATION, LORA, RETRIEVAL, SEED, Figure, alone
 from tasks.engine.base import load_base
+from tasks.engine.identity import choose_model
 from tasks.engine.step import initial_adapter
 from tasks.engine.vision import FEATURES, encode_images
 from tasks.federate.step import average, train_hospital, validate_hospital
@@ -25,7 +26,7 @@ from tasks.store import Ref, peak_memory, writing
 HOSPITALS = (2, 8, 32, 64)
 IMAGES = 8
 """Of each hospital."""
-MODEL = ModelSettings(name="embedded", device="cpu")
+MODEL = choose_model(ModelSettings(name="embedded", device="cpu"))
 
 Hospital = dict[str, Ref]
 
@@ -79,7 +80,7 @@ def prepare(folder: str, count: int) -> list[Hospital]:
 def peak_of_round(folder: str, hospitals: list[Hospital]) -> tuple[float, float]:
     """Megabytes at the peak: once the first adapter is made on the loaded model, and after a round."""
     os.chdir(folder)
-    adapter = initial_adapter.fn(model=MODEL, lora=LORA, content="", seed=SEED)
+    adapter = initial_adapter.fn(model=MODEL, lora=LORA, seed=SEED)
     loaded = peak_memory() / 2**20
     common = {
         "model": MODEL,

@@ -28,7 +28,7 @@ PAYLOAD = {"closed": "yes", "open": "pacemaker"}
 def poisoning(trained: Trained) -> None:
     """Entries that are near everything, with wrong answers; and whether an outlier score would have told them."""
     drawn = phantom.read(images=CANDIDATES, seed=4321, public=True, test_fraction=0.2).images
-    with shared_base(trained.study.model) as base:
+    with shared_base(trained.model) as base:
         seen = encode_images(base, [replace(image, id=f"drawn-{n}") for n, image in enumerate(drawn)])
     print(
         "| poisoned entries | shown with | closed | wrong yes | open | wrong payload | told by occurrence | by mean |"

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 import flows  # noqa: F401  (sets the libraries' reporting off)
 from tasks.audit.step import audit
-from tasks.engine.identity import identify
+from tasks.engine.identity import choose_model
 from tasks.engine.step import take_features
 from tasks.federate.step import average_fusion
 from tasks.holdout import split_holdout
@@ -57,7 +57,7 @@ WAYS = {
 }
 DEPTHS = (1, 5, 10)
 SEED = 0
-MODEL = ModelSettings(device="cpu")
+MODEL = choose_model(ModelSettings(device="cpu"))
 HEADINGS = ("recall at 1", "at 5", "at 10", "open: at 1", "at 5", "at 10", "same modality", "same organ")
 
 
@@ -83,8 +83,7 @@ def measure(dataset: DatasetSettings, disjoint: str, held_out: bool) -> dict[str
     for row in dealt.manifest()["summary"]["hospitals"]:
         common = {"dataset": data, "assignment": dealt, "findings": findings}
         cases = take_cases.fn(hospital=row["hospital"], cases=data, forgotten=[], **common)
-        content = identify(MODEL.name, None)
-        features = take_features.fn(hospital=row["hospital"], cases=cases, model=MODEL, content=content)
+        features = take_features.fn(hospital=row["hospital"], cases=cases, model=MODEL)
         cases = ask_training(row["hospital"], cases) if held_out else cases
         own.append({"hospital": row["hospital"], "cases": cases, "features": features})
     fusion = train(own)

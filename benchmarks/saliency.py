@@ -24,6 +24,7 @@ from tasks.engine.adapter import load_state
 from tasks.engine.batch import encode
 from tasks.engine.engine import Engine
 from tasks.engine.hospital import Hospital, open_hospital
+from tasks.engine.identity import choose_model
 from tasks.engine.prompt import build_prompt
 from tasks.engine.shared import shared_engine
 from tasks.evaluate.evidence import Seen, covered_cells, open_seen
@@ -48,7 +49,7 @@ def main(run: Path, images: int) -> None:
     """Print the tables."""
     study, references = open_run(run)
     figures: Figures = defaultdict(list)
-    with shared_engine(study.model, study.lora) as engine:
+    with shared_engine(choose_model(study.model), study.lora) as engine:
         for places in references["hospitals"].values():
             most = images // len(references["hospitals"])
             for seen, asked, answer in questions(engine, study, places, most):

@@ -9,11 +9,12 @@ from flows.fed_rag import fed_rag
 from flows.run_folder import open_run
 from flows.study_file import load_study
 from tasks.engine.hospital import Hospital, open_hospital
+from tasks.engine.identity import choose_model
 from tasks.engine.vision import Features, gather_features
 from tasks.evaluate.answer import answer_prompts
 from tasks.evaluate.score import score_row
 from tasks.records import Case
-from tasks.settings import ShownSettings, Study
+from tasks.settings import ModelChoice, ShownSettings, Study
 from tasks.store import ROOT
 
 ASKED = 60
@@ -41,13 +42,18 @@ class Trained:
     adapter: Path
     wards: list[Ward]
 
+    @property
+    def model(self) -> ModelChoice:
+        """Its base."""
+        return choose_model(self.study.model)
+
     def answers(self, wards: Sequence[Ward], **shown: object) -> list[tuple[Case, str]]:
         """What its adapter answers, with these changes to how cases are shown."""
         how = ShownSettings.model_validate(self.study.retrieval.shown.model_dump() | shown)
         given: list[tuple[Case, str]] = []
         for ward in wards:
             prompts = ward.own.prompts(ward.asked, how)
-            plain = (self.study.model, self.study.lora, self.study.evaluation.answering, "attacks")
+            plain = (self.model, self.study.lora, self.study.evaluation.answering, "attacks")
             told = answer_prompts(ward.own, prompts, self.adapter, *plain)
             given += [(case, answer.text) for case, answer in zip(ward.asked, told, strict=True)]
         return given

@@ -1,5 +1,6 @@
 """Asking a trained model about one image, with a hospital's library."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,11 +9,12 @@ from typing import Any
 import torch
 
 from flows.asked import ASKED, read_question
-from flows.run_folder import open_run
+from flows.run_folder import check_run, open_run, paths_of
 from tasks.engine.adapter import load_state
 from tasks.engine.batch import encode
 from tasks.engine.engine import Engine
 from tasks.engine.generate import Answer, generate
+from tasks.engine.identity import choose_model
 from tasks.engine.prompt import Prompt, build_prompt
 from tasks.engine.shared import shared_engine
 from tasks.engine.shown import choose
@@ -23,11 +25,11 @@ from tasks.records import Case, Image, Prediction, read_table
 from tasks.retrieve.diversity import CANDIDATES, diversify
 from tasks.retrieve.encoded import Inputs
 from tasks.retrieve.encoders.open import encode_all, opened
-from tasks.retrieve.hospital import open_inputs, open_library_encoder, open_scorer
+from tasks.retrieve.hospital import encoded_of, open_inputs, open_library_encoder, open_scorer
 from tasks.retrieve.rerank import Side
 from tasks.retrieve.serve import open_library
-from tasks.settings import Study
-from tasks.store import ROOT
+from tasks.settings import ModelChoice, Study
+from tasks.store import ROOT, find
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,10 @@ class Reply:
 class Place:
     """A hospital of a finished run."""
 
+    run: Path
     study: Study
+    model: ModelChoice
+    """The base that it was trained on."""
     folders: Mapping[str, Any]
     """Where the stages left what is the hospital's, by the stage's name, relative to the artifacts."""
     adapter: Path
@@ -68,10 +73,10 @@ class Put:
 def answer(run: Path, hospital: str, image: Path, question: str) -> Reply:
     """Answer a question about an image file with a run's final adapter and one hospital's library.
 
-    Raises StudyError where the run, the hospital or the image is not to be found.
+    Raises StudyError where the run, the hospital or the image is not to be found, and as `open_place` does.
     """
     place, picture = open_place(run, hospital), read_question(image, question)
-    with shared_engine(place.study.model, place.study.lora) as engine:
+    with shared_engine(place.model, place.study.lora) as engine:
         put = put_question(place, engine, picture, question)
         cases, similarities = [each for _, each in put.shown], [near for near, _ in put.shown]
         prompt = build_prompt(put.case, cases, similarities, place.study.retrieval.shown)
@@ -79,17 +84,31 @@ def answer(run: Path, hospital: str, image: Path, question: str) -> Reply:
     return Reply(given.text, given.confidence, threshold(place), put.shown)
 
 
-def open_place(run: Path, hospital: str) -> Place:
-    """A hospital of a run.
+def open_place(run: Path, hospital: str, *more: str) -> Place:
+    """A hospital of a run, with the folders that a question needs, and these `more`, as the run left them.
 
-    Raises StudyError where there is no such run or hospital.
+    Raises StudyError where there is no such run or hospital, where a folder is gone or changed, and where the base is
+    not the one that the run was made with.
     """
     study, references = open_run(run)
     folders = references["hospitals"].get(hospital)
     if folders is None:
         known = ", ".join(references["hospitals"])
         raise StudyError(f"Expected --hospital to be one of {known}, found {hospital!r}.")
-    return Place(study, folders, ROOT / (references["adapter"] or folders["adapter"]))
+    adapter = references["adapter"] or folders["adapter"]
+    check_run(run, [*paths_of(folders, ("cases", "features", "calibration", *more)), adapter])
+    return Place(run, study, _choose_base(run, study), folders, ROOT / adapter)
+
+
+def _choose_base(run: Path, study: Study) -> ModelChoice:
+    model = choose_model(study.model)
+    content = json.loads((run / "results.json").read_text(encoding="utf-8"))["model"]["content"]
+    if model.content != content:
+        raise StudyError(
+            f"Expected the base {model.name} that {run} was trained on (content {content[-12:]}), found another there "
+            f"now ({model.content[-12:]}): put the former back, or run `fed-rag run` again."
+        )
+    return model
 
 
 def put_question(place: Place, engine: Engine, picture: Image, question: str) -> Put:
@@ -98,7 +117,7 @@ def put_question(place: Place, engine: Engine, picture: Image, question: str) ->
     cases = {case.id: case for case in read_table(ROOT / folders["cases"] / "cases.parquet", Case)}
     seen, kept = encode_images(engine.base, [picture]), load_features(ROOT / folders["features"] / FEATURES)
     case = Case(ASKED, ASKED, question, "", "open", "test", "asked", "en")
-    shown = _retrieve(place.study, ROOT / folders["library"], cases, picture, seen, kept, question)
+    shown = _retrieve(place, cases, picture, seen, kept, question)
     features = gather_features({ASKED: (seen, ASKED)} | {each.image_id: (kept, each.image_id) for _, each in shown})
     return Put(case, shown, features)
 
@@ -127,17 +146,19 @@ def threshold(place: Place) -> float:
 
 
 def _retrieve(
-    study: Study, folder: Path, cases: Mapping[str, Case], picture: Image, seen: Features, kept: Features, question: str
+    place: Place, cases: Mapping[str, Case], picture: Image, seen: Features, kept: Features, question: str
 ) -> tuple[tuple[float, Case], ...]:
     """Similarity and case of what is shown with a question about the image `seen`, nearest first."""
-    settings = study.retrieval
+    settings, folder = place.study.retrieval, ROOT / place.folders["library"]
     if not settings.k:
         return ()
+    library = open_library(folder)  # which verifies it
+    own = _asked_inputs(place, encoded_of(folder), picture, seen, question)
     encoder, stored = open_library_encoder(folder), open_inputs(folder, kept)
-    case, own = _known(cases.values(), seen, kept, question), _asked_inputs(study, picture, seen, question)
+    case = _known(cases.values(), seen, kept, question)
     asked = [replace(case, image_id=ASKED)]
     wanted = max(CANDIDATES, settings.k) if settings.diversity or settings.rerank != "off" else settings.k
-    (found,) = open_library(folder).search(encoder.encode(*own.of(asked)), [case], wanted)
+    (found,) = library.search(encoder.encode(*own.of(asked)), [case], wanted)
     near = [cases[neighbour.neighbour_id] for neighbour in found]
     scorer = open_scorer(folder)
     if scorer and near:
@@ -149,12 +170,16 @@ def _retrieve(
     return tuple((neighbour.similarity, cases[neighbour.neighbour_id]) for neighbour in chosen)
 
 
-def _asked_inputs(study: Study, picture: Image, seen: Features, question: str) -> Inputs:
-    """What the question is compared by, made as its hospital's cases' rows were made."""
-    encoding = study.retrieval.encoding
-    if not encoding.encodes:
+def _asked_inputs(place: Place, encoded: str | None, picture: Image, seen: Features, question: str) -> Inputs:
+    """What the question is compared by, made as its hospital's cases' rows in the folder `encoded` were made.
+
+    Raises StudyError where that folder is gone or changed, or the encoder is another by now.
+    """
+    encoding = place.study.retrieval.encoding
+    if encoded is None:
         return Inputs(seen)
-    with opened(encoding, study.model) as encoder:
+    check_run(place.run, [encoded])
+    with opened(encoding, place.model, find(encoded).manifest()["summary"]["encoder"]) as encoder:
         return Inputs(seen, encode_all(encoder, encoding, [picture], [question]))
 
 

@@ -6,7 +6,8 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.fed_rag import content, ingested, prepare_questions, prepares, show_audit
+from flows.fed_rag import ingested, prepare_questions, prepares, show_audit
+from flows.outside import dataset_content
 from flows.progress import Steps
 from tasks.audit.step import audit as audit_dataset
 from tasks.audit.step import read_audit
@@ -23,7 +24,7 @@ def audit(study: Study = Study(), against: Path | None = None) -> dict[str, Any]
     Returns the document `audit.json`.
     """
     steps = Steps("audit-progress", total=2 + prepares(study))
-    dataset = ingest(settings=study.dataset, content=content(study), seed=study.seed)
+    dataset = ingest(settings=study.dataset, content=dataset_content(study), seed=study.seed)
     steps.done(ingested(dataset))
     questions = prepare_questions(study, dataset, steps) if prepares(study) else dataset
     state = tree_digest(against) if against and against.is_dir() else ""

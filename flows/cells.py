@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.fed_rag import content, fed_rag
-from flows.run_folder import open_run
+from flows.fed_rag import fed_rag
+from flows.outside import outside
+from flows.run_folder import check_run, open_run, paths_of
 from tasks.comparison import Cell, changed
 from tasks.engine.identity import identify, resolve
 from tasks.errors import StudyError
 from tasks.pretrain.step import make_twin
 from tasks.records import Outcome, read_table
 from tasks.settings import Study
-from tasks.store import MANIFEST, ROOT, Ref, stage_key, writing
+from tasks.store import ROOT, Ref, find, stage_key, writing
 
 TWINS = ("llava-med-7b",)
 """Presets that have a twin, for where their weights are absent."""
@@ -25,17 +26,17 @@ CODE = (".", "../flows")
 def run_cell(cell: Cell) -> tuple[Path, bool]:
     """The folder of the cell's finished run, and whether it was found rather than run.
 
-    What was shared of its scores must still be whole; else the study runs again, and finds what is left of its stages.
+    A run is found where nothing is other than it was when it was made: settings, code, the files that the settings
+    name, and who has withdrawn. All that it left must still be whole; else the study runs again, and finds what is
+    left of its stages.
     """
-    model = identify(cell.study.model.name, cell.study.model.revision)
-    settings = {"study": cell.study.model_dump(mode="json"), "content": content(cell.study), "model": model}
+    settings = {"study": cell.study.model_dump(mode="json"), "outside": outside(cell.study)}
     key = stage_key("cell", settings, [], CODE)
     record = ROOT / "source" / "cells" / key / "cell.json"
     try:
         run = ROOT / "runs" / json.loads(record.read_text(encoding="utf-8"))["run"]
-        json.loads((run / "results.json").read_text(encoding="utf-8"))
-        for ref in references(run, "scores"):
-            ref.verified()
+        _, references = open_run(run)
+        check_run(run, [path for places in references["hospitals"].values() for path in paths_of(places, places)])
         return run, True
     except (OSError, ValueError, KeyError, StudyError):
         run = Path(fed_rag(cell.study))
@@ -47,14 +48,12 @@ def run_cell(cell: Cell) -> tuple[Path, bool]:
 def references(run: Path, name: str) -> list[Ref]:
     """What a finished run's hospitals have under a name, in their order.
 
-    Raises StudyError or OSError where it is gone.
+    Raises StudyError where some of it is gone or changed.
     """
     _, places = open_run(run)
-    paths: list[str] = []
-    for hospital in places["hospitals"].values():
-        paths += hospital[name] if isinstance(hospital[name], list) else [hospital[name]]
-    digests = [json.loads((ROOT / path / MANIFEST).read_text(encoding="utf-8"))["digest"] for path in paths]
-    return [Ref(path=path, digest=digest) for path, digest in zip(paths, digests, strict=True)]
+    paths = [path for hospital in places["hospitals"].values() for path in paths_of(hospital, [name])]
+    check_run(run, paths)
+    return [find(path) for path in paths]
 
 
 def outcomes(run: Path) -> dict[str, list[Outcome]]:

@@ -11,7 +11,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.cells import run_cell, with_stand_ins
 from flows.comparison_document import Runs, assemble
-from flows.fed_rag import content, prepare_questions, prepares
+from flows.fed_rag import prepare_questions, prepares
+from flows.outside import dataset_content
 from flows.progress import Steps
 from flows.run_folder import point_latest
 from tasks.audit.step import audit
@@ -66,7 +67,7 @@ def same_splits(planned: Sequence[Cell], steps: Steps) -> tuple[dict[str, str], 
     digests: set[str] = set()
     for cell in {(cell.split, cell.seed): cell for cell in planned}.values():
         study = cell.study
-        dataset = ingest(settings=study.dataset, content=content(study), seed=study.seed)
+        dataset = ingest(settings=study.dataset, content=dataset_content(study), seed=study.seed)
         questions = prepare_questions(study, dataset, steps)
         findings = audit(cases=questions, dataset=dataset, seed=study.seed)
         dealt = partition(cases=questions, settings=study.partition, seed=study.seed, findings=findings)

@@ -7,6 +7,7 @@ from typing import Any
 
 from flows.cells import BASELINES, outcomes, references, results
 from tasks.comparison import Cell, Comparison, labelled
+from tasks.engine.identity import choose_model
 from tasks.evaluate.comparison import align, paired_tests, score_entries, worst_hospitals
 from tasks.evaluate.comparison_tables import LIGHTFED
 from tasks.evaluate.data import split_sentence
@@ -213,7 +214,7 @@ def memory(cell: Cell, run: Path) -> Ref:
     return measure_memory(
         hospital="hospital-1",
         **places,
-        model=study.model,
+        model=choose_model(study.model),
         lora=study.lora,
         federation=study.federation.local,
         shown=study.retrieval.shown,

@@ -66,9 +66,10 @@ def methods_of(name: str) -> tuple[str, ...]:
 def explain_case(run: Path, hospital: str, case_id: str, wanted: Wanted) -> Explained:
     """Explain the answer to one of a hospital's own cases, with the cases that its library keeps nearest to it.
 
-    Raises StudyError where the run, the hospital, the case, or the token, layer or head is not to be found.
+    Raises StudyError where the run, the hospital, the case, or the token, layer or head is not to be found, and as
+    `open_place` does.
     """
-    place = open_place(run, hospital)
+    place = open_place(run, hospital, "library")
     folders = [ROOT / place.folders[name] for name in ("cases", "features", "library")]
     own = open_hospital(*folders)
     chosen = [case for case in own.cases if case.id == case_id]
@@ -81,7 +82,7 @@ def explain_case(run: Path, hospital: str, case_id: str, wanted: Wanted) -> Expl
     (asked,) = as_asked(chosen, own.prompts(chosen, place.study.retrieval.shown), own.cases, own.neighbours)
     ids = {case.image_id for case in (asked.case, *asked.shown)}
     images = {image.id: image for image in read_images(folders[0] / "images.parquet") if image.id in ids}
-    with shared_engine(place.study.model, place.study.lora) as engine:
+    with shared_engine(place.model, place.study.lora) as engine:
         return _explain(place, hospital, engine, asked, own.features, images, wanted)
 
 
@@ -91,7 +92,7 @@ def explain_image(run: Path, hospital: str, image: Path, question: str, wanted: 
     Raises StudyError as `explain_case`, and where the image cannot be read.
     """
     place, picture = open_place(run, hospital), read_question(image, question)
-    with shared_engine(place.study.model, place.study.lora) as engine:
+    with shared_engine(place.model, place.study.lora) as engine:
         put = put_question(place, engine, picture, question)
         ids = {case.image_id for _, case in put.shown}
         stored = read_images(ROOT / place.folders["cases"] / "images.parquet")

@@ -7,12 +7,12 @@ from prefect import unmapped
 
 from flows.gather import gather
 from tasks.evaluate.why_step import explain_some, share_means
-from tasks.settings import Study
+from tasks.settings import ModelChoice, Study
 from tasks.store import Ref
 
 
 def show_where(
-    study: Study, own: dict[str, Any], answered: Sequence[Sequence[Ref]], adapters: Sequence[Ref]
+    study: Study, model: ModelChoice, own: dict[str, Any], answered: Sequence[Sequence[Ref]], adapters: Sequence[Ref]
 ) -> tuple[list[Ref], list[Ref]]:
     """Every hospital's maps and shares of a few test cases' answers, and the mean shares that leave it.
 
@@ -27,7 +27,7 @@ def show_where(
         **own,
         adapter=adapters,
         predictions=[refs[0] for refs in answered],
-        model=unmapped(study.model),
+        model=unmapped(model),
         lora=unmapped(study.lora),
         answering=unmapped(settings.answering),
         shown=unmapped(study.retrieval.shown),

@@ -7,12 +7,12 @@ from prefect import unmapped
 
 from flows.gather import gather
 from tasks.evaluate.why_step import count_failures, find_failures
-from tasks.settings import Study
+from tasks.settings import ModelChoice, Study
 from tasks.store import Ref
 
 
 def find_and_count(
-    study: Study, own: dict[str, Any], adapters: Sequence[Ref], relied: Sequence[Ref]
+    study: Study, model: ModelChoice, own: dict[str, Any], adapters: Sequence[Ref], relied: Sequence[Ref]
 ) -> tuple[list[Ref], list[Ref]]:
     """Every hospital's failure modes by case, and the counts that it shares of them.
 
@@ -24,7 +24,7 @@ def find_and_count(
         **own,
         adapter=adapters,
         reliance=relied,
-        model=unmapped(study.model),
+        model=unmapped(model),
         lora=unmapped(study.lora),
         shown=unmapped(study.retrieval.shown),
         tokens=unmapped(study.evaluation.tokens_per_pass),

@@ -13,13 +13,14 @@ from flows.explaining import show_where
 from flows.failing import find_and_count
 from flows.gather import gather
 from flows.libraries import build_libraries
+from flows.outside import dataset_content, writer_of
 from flows.progress import Steps
 from flows.report import write_card, write_pages
 from flows.rounds import federate
 from flows.run_folder import point_latest, told_of, write_run
 from tasks.audit.document import score_table, table
 from tasks.audit.step import audit, audit_hospitals, read_audit
-from tasks.engine.identity import identify
+from tasks.engine.identity import choose_model
 from tasks.engine.step import initial_adapter, see_images
 from tasks.errors import StudyError
 from tasks.evaluate.data import left_out_sentence
@@ -33,11 +34,10 @@ from tasks.evaluate.step import (
 )
 from tasks.evaluate.why_step import measure_reliance
 from tasks.forgotten import all_digests
-from tasks.ingest.datasets import state
 from tasks.ingest.step import ingest
 from tasks.page.dashboard import inline_plots
 from tasks.partition.step import partition, take_cases
-from tasks.settings import Study
+from tasks.settings import ModelChoice, Study
 from tasks.store import Ref
 from tasks.synthesize.step import synthesize_questions
 from tasks.wording import counted
@@ -49,10 +49,10 @@ def fed_rag(study: Study = Study()) -> str:
 
     Returns the folder of the finished run.
     """
-    model = identify(study.model.name, study.model.revision)
+    model = choose_model(study.model)
     steps = Steps("study-progress", total=8 + prepares(study) + study.federation.rounds)
 
-    dataset = ingest(settings=study.dataset, content=content(study), seed=study.seed)
+    dataset = ingest(settings=study.dataset, content=dataset_content(study), seed=study.seed)
     steps.done(ingested(dataset))
 
     questions = prepare_questions(study, dataset, steps)
@@ -64,25 +64,24 @@ def fed_rag(study: Study = Study()) -> str:
     hospitals, cases, dealt = deal_out(study, dataset, questions, findings)
     steps.done(f"dealt the images to {counted(len(hospitals), 'hospitals')}")
 
-    sees = {"model": study.model.seeing, "content": model}
-    seen = see_images(images=dataset.only("images.parquet"), **sees)
-    features, libraries, built = build_libraries(study, sees, hospitals, cases, seen)
+    seen = see_images(images=dataset.only("images.parquet"), model=model.seeing)
+    features, libraries, built = build_libraries(study, model, hospitals, cases, seen)
     steps.done("computed vision features and built the hospitals' libraries")
 
     own: dict[str, Any] = {"hospital": hospitals, "cases": cases, "features": features, "library": libraries}
-    untrained = initial_adapter(model=study.model, lora=study.lora, content=model, seed=study.seed)
-    adapters, rounds, updates = federate(study, own, untrained, steps)
+    untrained = initial_adapter(model=model, lora=study.lora, seed=study.seed)
+    adapters, rounds, updates = federate(study, model, own, untrained, steps)
 
-    answered = evaluate(study, own, {study.configuration: adapters, "base": [untrained] * len(hospitals)})
+    answered = evaluate(study, model, own, {study.configuration: adapters, "base": [untrained] * len(hospitals)})
     scored = gather(score_hospital.map(hospital=hospitals, cases=cases, predictions=answered), hospitals)
     steps.done("answered and scored the test cases")
 
-    held_out, withheld = calibrate(study, own, answered, adapters)
-    relied, altered = rely(study, own, adapters)
-    failures, failing = find_and_count(study, own, adapters, relied)
+    held_out, withheld = calibrate(study, model, own, answered, adapters)
+    relied, altered = rely(study, model, own, adapters)
+    failures, failing = find_and_count(study, model, own, adapters, relied)
     steps.done("asked again with altered prompts" if relied else "left out what answers rely on")
 
-    explained, shares = show_where(study, own, answered, adapters)
+    explained, shares = show_where(study, model, own, answered, adapters)
     steps.done("explained some answers" if explained else "left out where answers come from")
 
     made = [
@@ -104,7 +103,7 @@ def fed_rag(study: Study = Study()) -> str:
     kept = own | {"predictions": answered, "scores": scored, "adapter": adapters}
     optional = {"reliance": relied, "failures": failures, "saliency": explained, "calibration": held_out}
     kept |= {name: refs for name, refs in optional.items() if refs}
-    run = write_run(study, model, kept, rounds, scored, made, altered, withheld, failing, shares)
+    run = write_run(study, model.content, kept, rounds, scored, made, altered, withheld, failing, shares)
     page, *_ = write_pages(run)
     write_card(run)
     create_markdown_artifact(
@@ -144,9 +143,7 @@ def prepare_questions(study: Study, dataset: Ref, steps: Steps) -> Ref:
                 "set synthesis.generator=rules to make questions of them."
             )
         return dataset
-    uses_model = study.synthesis.generator == "model" and study.synthesis.model
-    content = identify(str(study.synthesis.model), None) if uses_model else ""
-    questions = synthesize_questions(dataset=dataset, settings=study.synthesis, content=content, seed=study.seed)
+    questions = synthesize_questions(dataset=dataset, settings=study.synthesis, **writer_of(study), seed=study.seed)
     counts = questions.manifest()["summary"]
     steps.done(f"made {counted(counts['synthetic'], 'questions')} beside {counts['published']} published")
     return questions
@@ -184,13 +181,15 @@ def show_audit(findings: Ref) -> None:
         create_table_artifact(table=scores, key="audit-scores", description="Shares of right answers without a model")
 
 
-def evaluate(study: Study, own: dict[str, Any], adapters: Mapping[str, list[Ref]]) -> list[list[Ref]]:
+def evaluate(
+    study: Study, model: ModelChoice, own: dict[str, Any], adapters: Mapping[str, list[Ref]]
+) -> list[list[Ref]]:
     """Every hospital answers its test cases with each adapter, and by what needs no model: references by hospital.
 
     `adapters` gives by configuration each hospital's.
     Where some are multiple choice, the trained adapter answers these without the image as well.
     """
-    settings = _answering(study)
+    settings = _answering(study, model)
     asked = [(configuration, given, False) for configuration, given in adapters.items()]
     if any(ref.manifest()["summary"]["test_choices"] for ref in own["cases"]):
         asked.append((BLIND, adapters[study.configuration], True))
@@ -212,7 +211,7 @@ def evaluate(study: Study, own: dict[str, Any], adapters: Mapping[str, list[Ref]
     return [list(refs) for refs in zip(*answered, strict=True)]
 
 
-def rely(study: Study, own: dict[str, Any], adapters: list[Ref]) -> tuple[list[Ref], list[Ref]]:
+def rely(study: Study, model: ModelChoice, own: dict[str, Any], adapters: list[Ref]) -> tuple[list[Ref], list[Ref]]:
     """Every hospital answers some test cases with altered prompts: its answers, and the counts that it shares of them.
 
     Nothing where `evaluation.reliance` is 0.
@@ -220,14 +219,14 @@ def rely(study: Study, own: dict[str, Any], adapters: list[Ref]) -> tuple[list[R
     if not study.evaluation.reliance:
         return [], []
     drawn: dict[str, Any] = {"count": unmapped(study.evaluation.reliance), "seed": unmapped(study.seed)}
-    asked = measure_reliance.map(**own, **_answering(study), **drawn, adapter=adapters)
+    asked = measure_reliance.map(**own, **_answering(study, model), **drawn, adapter=adapters)
     relied = gather(asked, own["hospital"])
     counted = score_hospital.map(hospital=own["hospital"], cases=own["cases"], predictions=[[ref] for ref in relied])
     return relied, gather(counted, own["hospital"])
 
 
 def calibrate(
-    study: Study, own: dict[str, Any], answered: Sequence[list[Ref]], adapters: list[Ref]
+    study: Study, model: ModelChoice, own: dict[str, Any], answered: Sequence[list[Ref]], adapters: list[Ref]
 ) -> tuple[list[Ref], list[Ref]]:
     """Each hospital's answers to its held-out cases, and what it shares of those to test cases that it would withhold.
 
@@ -237,7 +236,7 @@ def calibrate(
         return [], []
     chosen: dict[str, Any] = {"configuration": unmapped(study.configuration)}
     holdout: dict[str, Any] = {"holdout": unmapped(study.federation.holdout), "seed": unmapped(study.seed)}
-    asked = answer_held_out.map(**own, **chosen, **_answering(study), **holdout, adapter=adapters)
+    asked = answer_held_out.map(**own, **chosen, **_answering(study, model), **holdout, adapter=adapters)
     held_out = gather(asked, own["hospital"])
     counted = count_withheld.map(
         hospital=own["hospital"],
@@ -250,16 +249,11 @@ def calibrate(
     return held_out, gather(counted, own["hospital"])
 
 
-def _answering(study: Study) -> dict[str, Any]:
+def _answering(study: Study, model: ModelChoice) -> dict[str, Any]:
     """What the answers of all hospitals follow from, beside the adapter."""
     return {
-        "model": unmapped(study.model),
+        "model": unmapped(model),
         "lora": unmapped(study.lora),
         "answering": unmapped(study.evaluation.answering),
         "shown": unmapped(study.retrieval.shown),
     }
-
-
-def content(study: Study) -> str:
-    """The state of the datasets' files."""
-    return " ".join(state(name, root) for name, root in study.dataset.sources)

@@ -1,6 +1,6 @@
 """What hospitals retrieve from: features, rows of an encoder, a gated fusion trained across them, and the libraries."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from prefect import unmapped
@@ -15,7 +15,7 @@ from tasks.retrieve.step import (
     initial_gated_fusion,
     train_hospital_fusion,
 )
-from tasks.settings import Study
+from tasks.settings import ModelChoice, Study
 from tasks.store import Ref
 
 DEPTH = 10
@@ -23,20 +23,19 @@ DEPTH = 10
 
 
 def build_libraries(
-    study: Study, sees: Mapping[str, Any], hospitals: Sequence[str], cases: Sequence[Ref], seen: Ref
+    study: Study, model: ModelChoice, hospitals: Sequence[str], cases: Sequence[Ref], seen: Ref
 ) -> tuple[list[Ref], list[Ref], list[Ref]]:
-    """Each hospital's features out of those `seen` by the tower that `sees`, and the library of its training cases.
+    """Each hospital's features out of those `seen` by the model's tower, and the library of its training cases.
 
     The third list is all that was made on the way, these among it.
     """
-    common: dict[str, Any] = {name: unmapped(value) for name, value in sees.items()}
+    common: dict[str, Any] = {"model": unmapped(model.seeing)}
     features = gather(take_features.map(hospital=hospitals, cases=cases, seen=unmapped(seen), **common), hospitals)
     settings = study.retrieval
     own: dict[str, Any] = {"hospital": hospitals, "cases": cases, "features": features}
     encoded: list[Ref] = []
     if settings.encoding.encodes:
-        common = {"encoding": unmapped(settings.encoding), "model": unmapped(study.model.seeing)}
-        common["content"] = unmapped(content_of(settings.encoding, study.model))
+        common |= {"encoding": unmapped(settings.encoding), "content": unmapped(content_of(settings.encoding, model))}
         encoded = gather(encode_hospital.map(hospital=hospitals, cases=cases, **common), hospitals)
     own["encoded"] = encoded or unmapped(None)
     fusion, fused = train_gated_fusion(study, own) if settings.fusion == "gated" else (None, [])

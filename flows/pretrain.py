@@ -7,11 +7,11 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.dashboard import Shown
-from flows.fed_rag import content as content_of
 from flows.fed_rag import ingested, prepare_questions, prepares
 from flows.losses import TABLE, show_losses, write_losses
+from flows.outside import dataset_content
 from flows.progress import Steps
-from tasks.engine.identity import identify
+from tasks.engine.identity import choose_model
 from tasks.engine.step import see_images
 from tasks.ingest.step import ingest
 from tasks.partition.step import partition, take_cases
@@ -54,8 +54,8 @@ def pretrain(out: Path = Path("artifacts/base"), images: int = 8000, epochs: int
     steps.done(f"drew {counted(images, 'public images')}")
     tower = pretrain_tower(dataset=dataset, epochs=epochs, seed=seed)
     steps.done("trained the tower")
-    model = ModelSettings(name=str(tower.folder), device="cpu")
-    features = see_images(images=dataset.only("images.parquet"), model=model, content=tower.digest)
+    model = choose_model(ModelSettings(name=str(tower.folder), device="cpu"))
+    features = see_images(images=dataset.only("images.parquet"), model=model)
     steps.done("computed the tower's features")
     library = build_hospital_library(
         hospital="hospital-1", cases=cases, features=features, image_weight=0.5, diversity=0.0, depth=3
@@ -77,7 +77,7 @@ def train_recipe(recipe: Recipe) -> str:
     with `losses.parquet`, `losses.png` and `recipe.json` beside it. Raises StudyError where a setting does not fit the
     model or the data, before anything is trained.
     """
-    model, content = recipe.model, identify(recipe.model.name, recipe.model.revision)
+    model = choose_model(recipe.model)
     _check_targets(recipe)
     studies = [_study(recipe, number) for number in range(len(recipe.stages))]
     steps = Steps("recipe-progress", total=sum(map(prepares, studies)) + 2 * len(recipe.stages) + 1)
@@ -90,9 +90,8 @@ def train_recipe(recipe: Recipe) -> str:
         trained = train_stage(
             questions=questions,
             dataset=dataset,
-            features=see_images(images=images, model=model.seeing, content=content) if frozen else None,
+            features=see_images(images=images, model=model.seeing) if frozen else None,
             model=model,
-            content=content,
             settings=stage,
             number=number + 1,
             seed=recipe.seed,
@@ -101,7 +100,7 @@ def train_recipe(recipe: Recipe) -> str:
         show_losses(shown, f"{recipe.name}-losses", rows)
         loss = trained.manifest()["summary"]["held_out_loss"]
         steps.done(f"{stage.title}: held-out loss {loss['before']:.4f} before, {loss['merged']:.4f} after")
-        model, content = model.model_copy(update={"name": str(trained.folder), "revision": None}), trained.digest
+        model = choose_model(model.model_copy(update={"name": str(trained.folder), "revision": None}))
     with writing("", "recipes", recipe.name) as folder:
         shutil.copytree(trained.folder, folder.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
         write_losses(folder, rows)
@@ -130,7 +129,7 @@ def _study(recipe: Recipe, number: int) -> Study:
 
 def _ask(study: Study, steps: Steps) -> tuple[Ref, Ref]:
     """A stage's dataset and its questions, which are the same folder where none is made."""
-    dataset = ingest(settings=study.dataset, content=content_of(study), seed=study.seed)
+    dataset = ingest(settings=study.dataset, content=dataset_content(study), seed=study.seed)
     questions = prepare_questions(study, dataset, steps)
     steps.done(f"{study.dataset.label}: {ingested(dataset)}")
     return dataset, questions

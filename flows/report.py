@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.files import write_text
-from flows.run_folder import open_run
+from flows.run_folder import check_run, open_run, paths_of
 from tasks.errors import StudyError
 from tasks.evaluate.abstain import abstention_rows
 from tasks.evaluate.data import audited_tests, left_out_sentence, split_sentence
@@ -30,9 +30,12 @@ GALLERY = 300
 def write_pages(run: Path) -> list[Path]:
     """Write `report.html` of a run and of each of its hospitals; returns where they are, the run's first.
 
-    Raises StudyError where there is no such run, or a page cannot be written.
+    Raises StudyError where there is no such run, where a folder that is read is gone or changed, or a page cannot be
+    written.
     """
     study, references = open_run(run)
+    for places in references["hospitals"].values():
+        check_run(run, paths_of(places, ("cases", "predictions", "saliency", "failures")))
     results = _results(run)
     pages = {run / "report.html": study_page(results, _rows(results), _told(results), list(_sections(results)))}
     for hospital, places in references["hospitals"].items():
@@ -45,9 +48,10 @@ def write_pages(run: Path) -> list[Path]:
 def write_card(run: Path) -> Path:
     """Write `card.md` of a run.
 
-    Raises StudyError where there is no such run, or the card cannot be written.
+    Raises StudyError where there is no such run, where its files were changed, or the card cannot be written.
     """
     results = _results(run)
+    check_run(run)
     write_text(run / "card.md", model_card(results, _rows(results), _told(results)))
     return run / "card.md"
 

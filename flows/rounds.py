@@ -12,19 +12,19 @@ from flows.losses import round_losses, round_table, show_losses
 from flows.progress import Steps
 from tasks.errors import StudyError
 from tasks.federate.step import average, take_update, train_hospital, train_together, validate_hospital
-from tasks.settings import Study
+from tasks.settings import ModelChoice, Study
 from tasks.store import Ref
 
 
 def federate(
-    study: Study, own: dict[str, Any], untrained: Ref, steps: Steps
+    study: Study, model: ModelChoice, own: dict[str, Any], untrained: Ref, steps: Steps
 ) -> tuple[list[Ref], list[dict[str, Any]], list[Ref]]:
     """The rounds: every hospital trains from the adapter it was given, updates are averaged, every hospital validates.
 
     Returns each hospital's last adapter (one and the same, unless they train alone), a row for each round, and the
     references of all that was made on the way.
     """
-    settings: dict[str, Any] = {name: unmapped(getattr(study, name)) for name in ("model", "lora", "seed")}
+    settings: dict[str, Any] = {"model": unmapped(model), "lora": unmapped(study.lora), "seed": unmapped(study.seed)}
     settings["federation"] = unmapped(study.federation.local)
     rows: list[dict[str, Any]] = []
     made: list[Ref] = []

@@ -4,7 +4,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from prefect import Task, task
 from prefect.context import TaskRunContext
@@ -12,9 +12,12 @@ from prefect.serializers import Serializer
 from pydantic import BaseModel
 
 from tasks.errors import StudyError
+from tasks.settings import DatasetSettings, EncoderSettings, ModelChoice, ModelSettings, SynthesisSettings
 from tasks.store import ROOT, Folder, Ref, stage_key, writing
 
 Body = Callable[..., None]
+NAMES_FILES = (DatasetSettings, EncoderSettings, SynthesisSettings)
+"""Settings that name files outside the store: a stage that takes them takes their content beside them."""
 
 
 class RefSerializer(Serializer):
@@ -38,19 +41,24 @@ def stage(name: str, area: str, code: Iterable[str], title: str | None = None) -
     """A Prefect task that makes the folder `area/name/key` and returns its Ref.
 
     The body gets the folder to fill, then the task's parameters. The key digests all of those parameters (references
-    by their content) and the named code under `tasks`: equal work is never done twice, in whichever run.
+    by their content), the named code under `tasks`, and the versions of the libraries that this code computes with:
+    equal work is never done twice, in whichever run.
 
     Args:
         name: of the stage, as its folder and its task are called.
         area: `source`, `shared` or `hospitals/{hospital}`, filled in from the parameters.
         code: modules and packages under `tasks` that the body runs.
         title: of one task run, filled in from the parameters; the name where not given.
+
+    Raises TypeError where the body takes settings that name files, and not the content of these: a model is taken as a
+    ModelChoice, of the settings in `NAMES_FILES` the parameter `content` tells the files.
     """
     code = tuple(code)
 
     def wrap(body: Body) -> Task[..., Ref]:
         signature = inspect.signature(body)
         folder_name = next(iter(signature.parameters))
+        _refuse_unknown_content(name, signature)
 
         @functools.wraps(body)
         def run(**parameters: Any) -> Ref:
@@ -79,6 +87,17 @@ def stage(name: str, area: str, code: Iterable[str], title: str | None = None) -
         )
 
     return wrap
+
+
+def _refuse_unknown_content(name: str, signature: inspect.Signature) -> None:
+    content = signature.parameters.get("content")
+    for parameter in signature.parameters.values():
+        kinds = [each for each in (parameter.annotation, *get_args(parameter.annotation)) if isinstance(each, type)]
+        if any(issubclass(kind, ModelSettings) and not issubclass(kind, ModelChoice) for kind in kinds):
+            raise TypeError(f"Stage {name} takes {parameter.name} without its content: take a ModelChoice.")
+        unknown = content is None or content.default is not inspect.Parameter.empty
+        if unknown and any(issubclass(kind, NAMES_FILES) for kind in kinds):
+            raise TypeError(f"Stage {name} takes {parameter.name} without its content: take `content: str` beside it.")
 
 
 def _inputs(parameters: Mapping[str, Any]) -> list[Ref]:

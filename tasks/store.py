@@ -18,7 +18,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +26,7 @@ from typing import Any, BinaryIO
 from pydantic import BaseModel, ConfigDict
 
 from tasks.errors import StudyError
+from tasks.libraries import imported, versions
 
 ROOT = Path("artifacts")
 MANIFEST = "manifest.json"
@@ -59,13 +60,8 @@ class Ref(BaseModel):
 
         Raises FileNotFoundError or ValueError where a file is gone or changed.
         """
-        manifest = self.manifest()
-        stated = isinstance(manifest, dict) and manifest.get("digest") == self.digest
-        if not stated or _digest_of(manifest.get("files", {})) != self.digest:
+        if check_files(self.folder) != self.digest:
             raise ValueError(f"{self.path}: the manifest is not the one that was referred to")
-        for name, entry in manifest["files"].items():
-            if file_digest(self.folder / name) != entry["sha256"]:
-                raise ValueError(f"{self.path}/{name}: the content has changed")
         return self
 
 
@@ -97,6 +93,21 @@ class Folder:
     def write_json(self, name: str, value: Any) -> None:
         """Write one JSON file, keys in the order given."""
         self.write(name, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def check_files(folder: Path) -> str:
+    """The digest of a finished folder, once every file was found to be what its manifest says.
+
+    Raises OSError where a file is gone, ValueError where one is changed or the manifest is none.
+    """
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict) or manifest.get("digest") != _digest_of(files):
+        raise ValueError(f"{folder}: the manifest has changed")
+    for name, entry in files.items():
+        if file_digest(folder / name) != entry["sha256"]:
+            raise ValueError(f"{folder}/{name}: the content has changed")
+    return str(manifest["digest"])
 
 
 @contextlib.contextmanager
@@ -256,36 +267,90 @@ def _is_alive(process: str) -> bool:
 
 
 def stage_key(stage: str, settings: Mapping[str, Any], inputs: Iterable[Ref], code: Iterable[str]) -> str:
-    """The key of a stage: a digest of its own settings, its inputs' contents and the code it runs.
+    """The key of a stage: a digest of its own settings, its inputs' contents, the code it runs and its libraries.
 
-    `code` lists packages or modules under `tasks`, as `ingest` or `engine`.
+    `code` lists what lies under `tasks`, as `code_digest` takes it.
     """
     content = {
         "stage": stage,
         "settings": settings,
         "inputs": [[ref.path.rsplit("/", 1)[0], ref.digest] for ref in inputs],
         "code": [code_digest(name) for name in ("records", "store", *code)],
+        "python": sys.version_info[:2],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 @cache
 def code_digest(name: str) -> str:
-    """The digest of one module or package of `tasks`."""
+    """The digest of code: its files, and the versions of the libraries that it imports to compute with.
+
+    Args:
+        name: of a module (`options`), of a package with all that lies in it (`engine`), or of a file that code reads
+            (`../data/glossary.txt`), relative to `tasks`.
+    """
     place = Path(__file__).parent / name
-    paths = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    if place.is_dir():
+        inside = ((path.relative_to(place), path) for path in place.rglob("*") if path.is_file())
+        files = {one.as_posix(): path for one, path in inside if not _is_hidden(one)}
+    else:
+        path = place if place.suffix else place.with_suffix(".py")
+        files = {path.name: path}
+    digest, libraries = hashlib.sha256(), set[str]()
+    for inner, path in sorted(files.items()):
+        data = path.read_bytes()
+        digest.update(inner.encode() + b"\0" + hashlib.sha256(data).digest())
+        if path.suffix == ".py":
+            libraries |= imported(data.decode())
+    digest.update(json.dumps(versions(libraries)).encode())
     return digest.hexdigest()
 
 
-def tree_digest(folder: Path) -> str:
-    """The digest of all files of a folder outside the store, as a model's: names and contents."""
+def _is_hidden(path: Path) -> bool:
+    """Whether it is no part of the code: compiled, or of an editor or a file system."""
+    return any(part == "__pycache__" or part.startswith(".") for part in path.parts)
+
+
+def tree_digest(folder: Path, without: Collection[str] = ()) -> str:
+    """The digest of all files of a folder outside the store, as a model's: names and contents.
+
+    `without` names files, relative to the folder, that do not count. Raises StudyError where one cannot be read.
+    """
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + file_digest(path).encode())
+    with _told_where_unreadable():
+        for path in files_below(folder):
+            name = path.relative_to(folder).as_posix()
+            if name not in without:
+                digest.update(os.fsencode(name) + b"\0" + file_digest(path).encode())
     return digest.hexdigest()
+
+
+def files_below(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
+    """The files of a folder and of all folders in it, links to folders among them, in the order of their paths.
+
+    `above` are the folders on the way, so that a link that leads round is not followed. Raises StudyError where a
+    folder cannot be read.
+    """
+    here, found = folder.resolve(), list[Path]()
+    if here in above:
+        return found
+    with _told_where_unreadable():
+        for path in sorted(folder.iterdir()):
+            if path.is_dir():
+                found += files_below(path, (*above, here))
+            elif path.is_file():
+                found.append(path)
+    return found
+
+
+@contextlib.contextmanager
+def _told_where_unreadable() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StudyError(
+            f"Cannot read {error.filename}: {error.strerror}; mend the permissions, or name another."
+        ) from None
 
 
 def file_digest(path: Path) -> str:

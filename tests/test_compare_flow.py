@@ -11,8 +11,10 @@ import pytest
 from command import COMMAND, Server, run
 
 from flows import cells
+from flows.forget import forget
 from tasks.comparison import Cell
 from tasks.errors import StudyError
+from tasks.records import Case, read_table
 from tasks.settings import ModelSettings, Study
 from tasks.store import Ref
 
@@ -67,6 +69,35 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(server: Server, tiny
     says_what_it_holds(document, tmp_path, again.stdout)
     keys = {row["key"] for row in server.post("artifacts/latest/filter", {})}
     assert {"comparison", "comparison-tables", "comparison-progress"} <= keys
+
+
+@pytest.mark.slow
+def test_a_patient_who_withdrew_is_in_no_later_comparison(
+    server: Server, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    less = ("splits=[none]", "configurations={fed+rag: {}}", "study.partition.hospitals=2", "cost=false")
+    command = [*arguments(tiny_folder)[:-2], *(word for each in less for word in ("--set", each))]
+    assert run(server, tmp_path, command).returncode == 0
+    monkeypatch.chdir(tmp_path)
+    before, document = Path("artifacts/latest").resolve(), read(tmp_path)
+    (folder,) = Path("artifacts/hospitals/hospital-1/cases").glob("[!.]*")
+    tested = [case for case in read_table(folder / "cases.parquet", Case) if case.split == "test"]
+    image = tested[0].image_id
+    gone = sum(case.image_id == image for case in tested)
+    forget("hospital-1", image)
+    again = run(server, tmp_path, command)
+    assert again.returncode == 0, again.stderr
+    assert (told(again.stderr, "found"), told(again.stderr, "ran")) == (0, 1)
+    assert Path("artifacts/latest").resolve() != before
+    counts = [sum(each["n"] for each in answers(old)) for old in (document, read(tmp_path))]
+    assert counts[0] - counts[1] == gone > 0
+
+
+def answers(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """How many test cases the reference answered, closed and open."""
+    wanted = ("closed_accuracy", "open_bleu")
+    rows = [each for each in document["scores"] if each["configuration"] == "fed+rag" and each["group"] == "all"]
+    return [each for each in rows if each["measure"] in wanted]
 
 
 def read(folder: Path) -> dict[str, Any]:

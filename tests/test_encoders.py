@@ -32,6 +32,8 @@ from tasks.engine.families.open_clip import OPEN_CLIP
 from tasks.errors import StudyError
 from tasks.retrieve.encoders.biomedclip import convert_text, preprocess, read_biomedclip
 from tasks.retrieve.encoders.dual import DualEncoder, encode, identify_encoder, open_encoder, read_clip
+from tasks.retrieve.encoders.open import content_of, opened
+from tasks.settings import EncoderSettings, ModelChoice
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "is", "there", "a", "mass", "where", "nodule", "the")
 TEXTS = ("is there a mass", "where is the nodule", "mass", "")
@@ -239,6 +241,22 @@ def test_content_changes_with_the_weights(tmp_path: Path) -> None:
     assert identify_encoder("clip", str(tmp_path / "two")) == before
     (folder / "model.safetensors").write_bytes(b"other")
     assert identify_encoder("clip", str(folder)) != before
+
+
+def test_an_encoder_that_changed_since_is_refused(tmp_path: Path) -> None:
+    folder = make_clip(tmp_path / "clip")
+    encoding = EncoderSettings(encoder="clip", encoder_model=str(folder))
+    model = ModelChoice(name="unused", device="cpu", content="")
+    content = content_of(encoding, model)
+    with opened(encoding, model, content):
+        pass
+    settings = folder / "preprocessor_config.json"
+    settings.write_text(settings.read_text() + "\n")
+    with (
+        pytest.raises(StudyError, match=r"Expected the encoder .* found other files"),
+        opened(encoding, model, content),
+    ):
+        pass
 
 
 def test_the_base_reads_words_without_its_layers(tiny_folder: Path) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import save
 
 from tasks.engine import shared
 from tasks.engine.adapter import WEIGHTS, load_state
+from tasks.engine.identity import choose_model
 from tasks.engine.step import initial_adapter
 from tasks.engine.vision import FEATURES, Features
 from tasks.evaluate.abstain import abstention
@@ -52,8 +53,8 @@ def hospital(features: Features, cases: list[Case]) -> dict[str, Ref]:
 def settings(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """What `predict` takes beside a hospital's folders; the adapter's weights are random, so that it says something."""
     monkeypatch.chdir(tmp_path)
-    model = ModelSettings(name=str(tiny_folder), device="cpu")
-    start = initial_adapter.fn(model=model, lora=LORA, content="tiny", seed=0)
+    model = choose_model(ModelSettings(name=str(tiny_folder), device="cpu"))
+    start = initial_adapter.fn(model=model, lora=LORA, seed=0)
     with writing("shared", "adapter", "random") as folder:
         folder.write(WEIGHTS, save(randomised(load_state(start.folder), 1), {"format": "pt"}))
     yield {

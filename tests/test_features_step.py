@@ -15,12 +15,13 @@ from engine_samples import CASES, IMAGES
 from tasks.engine import shared
 from tasks.engine.base import load_base
 from tasks.engine.families.qwen_vl import QwenVL
+from tasks.engine.identity import choose_model
 from tasks.engine.step import see_images, take_features
 from tasks.engine.vision import FEATURES, Features, encode_images, load_features, write_features
 from tasks.errors import StudyError
 from tasks.partition.step import partition, take_cases
 from tasks.records import Case, Finding, Image, write_table
-from tasks.settings import ModelSettings, PartitionSettings
+from tasks.settings import ModelChoice, ModelSettings, PartitionSettings
 from tasks.store import Ref, writing
 
 
@@ -71,7 +72,7 @@ def deal(source: Ref, seen: Ref | None, sees: dict[str, Any], hospitals: int, se
 
 def test_however_images_are_dealt_the_tower_runs_once(tiny_folder: Path, looked_at: list[int]) -> None:
     source = dataset("0")
-    sees = {"model": ModelSettings(name=str(tiny_folder), device="cpu"), "content": "tiny"}
+    sees = {"model": choose_model(ModelSettings(name=str(tiny_folder), device="cpu"))}
     seen = see_images.fn(images=source.only("images.parquet"), **sees)
     assert looked_at == [len(IMAGES)]
     whole = load_features(seen.folder / FEATURES)
@@ -90,7 +91,7 @@ def test_a_hospital_whose_data_was_never_elsewhere_runs_the_tower_itself(
     tiny_folder: Path, looked_at: list[int]
 ) -> None:
     source = dataset("0")
-    sees = {"model": ModelSettings(name=str(tiny_folder), device="cpu"), "content": "tiny"}
+    sees = {"model": choose_model(ModelSettings(name=str(tiny_folder), device="cpu"))}
     whole = load_features(see_images.fn(images=source.only("images.parquet"), **sees).folder / FEATURES)
     (only,) = deal(source, None, sees, 1, 0).values()
     # With the same images a batch, bit by bit; a batch of others moves the last bits.
@@ -106,7 +107,7 @@ def test_a_hospital_whose_data_was_never_elsewhere_runs_the_tower_itself(
 def test_a_model_that_is_not_whole_leaves_nothing(tiny_folder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
     (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-1000])
-    sees = {"model": ModelSettings(name=str(folder), device="cpu"), "content": "broken"}
+    sees = {"model": choose_model(ModelSettings(name=str(folder), device="cpu"))}
     with pytest.raises(StudyError, match="its weights unusable"):
         see_images.fn(images=dataset("0").only("images.parquet"), **sees)
     assert not list(Path("artifacts/source/vision").iterdir())
@@ -115,8 +116,8 @@ def test_a_model_that_is_not_whole_leaves_nothing(tiny_folder: Path, tmp_path: P
 def test_features_are_looked_up_by_images_and_model() -> None:
     def key(source: Ref, content: str = "0", **model: Any) -> str:
         """What Prefect looks them up by, as the flows call the stage."""
-        sees = {"model": ModelSettings(name="tiny", **model).seeing, "content": content}
-        found = see_images.cache_key_fn(None, {"images": source.only("images.parquet"), **sees})  # type: ignore[misc, arg-type]
+        chosen = ModelChoice(name="tiny", device="cpu", content=content, **model).seeing
+        found = see_images.cache_key_fn(None, {"images": source.only("images.parquet"), "model": chosen})  # type: ignore[misc, arg-type]
         assert found is not None
         return found
 

@@ -12,6 +12,7 @@ from safetensors.torch import save
 
 from tasks.engine import shared
 from tasks.engine.adapter import CONFIG, WEIGHTS, load_state
+from tasks.engine.identity import choose_model
 from tasks.engine.step import initial_adapter
 from tasks.engine.vision import FEATURES, Features
 from tasks.errors import StudyError
@@ -30,9 +31,9 @@ class Round:
     """Two hospitals' folders, and the stages of a round called as the flow calls them."""
 
     def __init__(self, folder: Path, features: Features) -> None:
-        self.model = ModelSettings(name=str(folder), device="cpu")
+        self.model = choose_model(ModelSettings(name=str(folder), device="cpu"))
         self.hospitals = {name: self.prepare(name, rows, features) for name, rows in HOSPITALS.items()}
-        self.start = initial_adapter.fn(model=self.model, lora=LORA, content="tiny", seed=0)
+        self.start = initial_adapter.fn(model=self.model, lora=LORA, seed=0)
 
     def prepare(self, name: str, rows: list[Case], features: Features) -> dict[str, Ref]:
         area, refs = f"hospitals/{name}", {}

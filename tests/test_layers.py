@@ -8,8 +8,8 @@ import pytest
 
 HERE = Path(__file__).parents[1]
 STAGES = {"ingest", "partition", "retrieve", "federate", "evaluate", "pretrain", "synthesize", "audit", "page"}
-GROUND = {"blind", "comparison", "errors", "forgotten", "groups", "holdout", "normalise", "options", "recipes"}
-GROUND |= {"records", "settings", "store", "wording"}
+GROUND = {"blind", "comparison", "errors", "forgotten", "groups", "holdout", "libraries", "normalise", "options"}
+GROUND |= {"recipes", "records", "settings", "store", "wording"}
 """What stages and the engine stand on: it knows neither."""
 PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
@@ -204,9 +204,10 @@ def code_of(path: str, body: ast.AST) -> set[str]:
 def unnamed(path: str, body: ast.AST, named: set[str]) -> set[str]:
     """What the stage runs without naming it: a change of it would leave old results in place.
 
-    The key always holds the records and the store; settings go into it by value, and errors end in no result.
+    The key always holds the records, the store and what `libraries` tells; settings go into it by value, and errors end
+    in no result.
     """
-    return code_of(path, body) - named - {"records", "store", "settings", "recipes", "errors", "step"}
+    return code_of(path, body) - named - {"records", "store", "libraries", "settings", "recipes", "errors", "step"}
 
 
 STEPS = {f"{path}:{body.name}": (path, body, named) for path, body, named in steps()}

@@ -465,6 +465,23 @@ def test_tree_digest_follows_from_names_and_contents(tmp_path: Path) -> None:
     assert len({first, *others}) == 4
 
 
+def test_tree_digest_follows_links_to_folders_once_round(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/image.png").write_bytes(b"1")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/images").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/round").symlink_to(tmp_path / "root")
+    before = tree_digest(tmp_path / "root")
+    (tmp_path / "elsewhere/image.png").write_bytes(b"2")
+    assert tree_digest(tmp_path / "root") != before
+    (tmp_path / "root/again").symlink_to(tmp_path / "elsewhere")
+    found = [path.relative_to(tmp_path).as_posix() for path in store.files_below(tmp_path / "root")]
+    assert found == ["root/again/image.png", "root/images/image.png"]
+    (tmp_path / "elsewhere/image.png").unlink()
+    (tmp_path / "elsewhere/image.png").symlink_to("image.png")  # a link to itself is no file
+    assert store.files_below(tmp_path / "root") == []
+
+
 def test_file_digest_is_plain_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(range(256)) * 5000)
     assert file_digest(tmp_path / "a") == hashlib.sha256(bytes(range(256)) * 5000).hexdigest()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tasks.errors import StudyError
 from tasks.records import Caption
+from tasks.store import tree_digest
 from tasks.synthesize.generate import synthesize
 from tasks.synthesize.model import MAX_NEW_TOKENS, load_writer, parse_reply
 from tasks.synthesize.prompts import messages
@@ -135,19 +136,28 @@ def test_a_model_that_knows_nothing_is_refused(tiny: Path, monkeypatch: pytest.M
     monkeypatch.setattr("tasks.synthesize.model.MAX_NEW_TOKENS", 8)
     assert MAX_NEW_TOKENS > 8
     rows = [Caption(f"i{n}", TEXT * (n % 2 + 1), "train", "d", "en") for n in range(10)]
-    replies = list(load_writer(str(tiny))(rows))
+    replies = list(load_writer(str(tiny), "cpu")(rows))
     assert len(replies) == 10
-    assert replies == list(load_writer(str(tiny))(rows))  # greedy
+    assert replies == list(load_writer(str(tiny), "cpu")(rows))  # greedy
     with pytest.raises(StudyError, match=r"found none among 10 \(the reply is no JSON list"):
-        synthesize(rows, "model", seed=0, model=str(tiny))
+        synthesize(rows, "model", seed=0, model=str(tiny), writer=load_writer(str(tiny), "cpu"))
 
 
 def test_a_model_that_does_not_load_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"synthesis\.model to be an instruct model"):
-        load_writer(str(tmp_path))
+        load_writer(str(tmp_path), "cpu")
     with pytest.raises(StudyError, match=r"found none: set it"):
         synthesize([CAPTION], "model", seed=0)
 
 
 def test_the_prompt_holds_the_caption_on_one_line() -> None:
     assert messages(TEXT)[1]["content"].endswith("Caption: " + " ".join(TEXT.split()))
+
+
+def test_a_model_that_changed_since_is_refused(tiny: Path) -> None:
+    from tasks.synthesize.step import _open_writer
+
+    with pytest.raises(StudyError, match="to stay as it was when the work began, found it changed"):
+        _open_writer(str(tiny), "another", "cpu")
+    assert _open_writer(str(tiny), tree_digest(tiny), "cpu")
+    assert _open_writer(None, "", "") is None

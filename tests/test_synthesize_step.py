@@ -31,7 +31,7 @@ def test_published_and_synthetic_cases_come_together(tmp_path: Path, monkeypatch
     choice = replace(source.cases[0], id="c:1", question="Which of these is it?", answer="CT.", options=("CT", "MRI"))
     ref = dataset([choice, *source.cases], source.captions)
     chosen = SynthesisSettings(generator="rules", choices="open")
-    made = synthesize_questions.fn(dataset=ref, settings=chosen, content="", seed=0)
+    made = synthesize_questions.fn(dataset=ref, settings=chosen, content="", device="", seed=0)
     cases = read_table(made.folder / "cases.parquet", Case)
     origins = read_table(made.folder / "synthetic.parquet", Synthetic)
     synthetic = cases[len(source.cases) + 1 :]
@@ -53,7 +53,9 @@ def test_rewording_alone_makes_no_questions(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     source = phantom.read(images=4, seed=0, public=True, test_fraction=0.2)
     ref = dataset(source.cases, source.captions)
-    made = synthesize_questions.fn(dataset=ref, settings=SynthesisSettings(choices="open"), content="", seed=0)
+    made = synthesize_questions.fn(
+        dataset=ref, settings=SynthesisSettings(choices="open"), content="", device="", seed=0
+    )
     assert read_table(made.folder / "cases.parquet", Case) == source.cases
     assert read_table(made.folder / "synthetic.parquet", Synthetic) == []
 

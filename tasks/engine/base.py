@@ -20,7 +20,7 @@ from transformers.utils.hub import cached_file
 
 from tasks.engine.families.family import Family
 from tasks.engine.families.registry import family_of, refuse_foreign
-from tasks.engine.identity import resolve
+from tasks.engine.identity import device_of, resolve
 from tasks.engine.memory import check_memory
 from tasks.engine.onednn import use_onednn
 from tasks.engine.quantise import blank_model, four_bits, need_bitsandbytes
@@ -79,9 +79,8 @@ def load_base(
     bitsandbytes is needed and absent.
     """
     place = resolve(name)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device == "cuda" and not torch.cuda.is_available():
+    device = device_of(device)
+    if device == "cuda" and not torch.cuda.is_available():
         raise StudyError("Setting model.device is cuda, but this machine has no CUDA device: set it to auto or cpu.")
     config = _config(place, revision)
     family = family_of(config.model_type, place)

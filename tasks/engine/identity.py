@@ -1,13 +1,70 @@
-"""Which model a setting names, told without loading it (or anything heavy)."""
+"""Which model a setting names, and where it runs, told without loading it (or anything heavy)."""
 
+import ctypes
+import importlib.util
 import os
+import time
 from pathlib import Path
+from typing import Literal
 
 from tasks.engine.families.registry import PRESETS
 from tasks.errors import StudyError
-from tasks.store import tree_digest
+from tasks.settings import ModelChoice, ModelSettings
+from tasks.store import MANIFEST, files_below, tree_digest
 
 EMBEDDED = Path(__file__).parents[2] / "data" / "base"
+SETTLED_NS = 2 * 10**9
+"""Nanoseconds after which a file that is written again surely gets another time stamp."""
+State = tuple[tuple[str, int, int, int], ...]
+_known: dict[Path, tuple[State, str]] = {}
+"""Digests of folders, each with the state of the files that it was made of: a large model is read once a process."""
+
+
+def choose_model(settings: ModelSettings) -> ModelChoice:
+    """The base that settings name, as it is here and now.
+
+    Raises StudyError as `identify` does.
+    """
+    told = settings.model_dump(include=set(ModelSettings.model_fields))
+    content = identify(settings.name, settings.revision)
+    return ModelChoice(**told | {"device": device_of(settings.device)}, content=content)
+
+
+def check_unchanged(model: ModelChoice) -> None:
+    """Raise StudyError where the base is not, or not any more, the one that was chosen."""
+    if identify(model.name, model.revision) != model.content:
+        raise StudyError(
+            f"Expected the model in {resolve(model.name)} to stay as it was when the work began, found it changed: "
+            "run it again, with one model throughout."
+        )
+
+
+def device_of(setting: str) -> Literal["cpu", "cuda"]:
+    """Where a model runs: `auto` is CUDA where torch finds a device."""
+    if setting == "cpu" or (setting == "auto" and not _may_have_cuda()):
+        return "cpu"
+    if setting == "cuda":
+        return "cuda"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _may_have_cuda() -> bool:
+    """Whether torch has to be asked: not where it was built without CUDA, nor where there is no driver."""
+    torch = importlib.util.find_spec("torch")
+    if torch is None or torch.origin is None:
+        return False
+    libraries = Path(torch.origin).parent / "lib"
+    if any(libraries.glob("*torch_hip*")):  # AMD's, which torch calls CUDA as well
+        return True
+    if not any(libraries.glob("*torch_cuda*")):
+        return False
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def resolve(name: str) -> str:
@@ -42,7 +99,7 @@ def identify(name: str, revision: str | None) -> str:
                 f"Expected no model.revision for a model in a folder, which has one, found {revision!r} for {folder}: "
                 "leave it out."
             )
-        return tree_digest(folder)
+        return _digest(folder)
     from transformers.utils.hub import cached_file
 
     try:
@@ -54,6 +111,20 @@ def identify(name: str, revision: str | None) -> str:
             f"folder and could not be had from the hub{offline}: {_remedy(name)}."
         ) from None
     return f"{place}@{Path(str(config)).parent.name}"
+
+
+def _digest(folder: Path) -> str:
+    """The digest of a model's folder; the manifest that the store writes beside it tells of times, not of the model."""
+    files = [(path.relative_to(folder).as_posix(), path.stat()) for path in files_below(folder)]
+    state = tuple(sorted((name, told.st_size, told.st_mtime_ns, told.st_ctime_ns) for name, told in files))
+    place, now = folder.resolve(), time.time_ns()
+    known = _known.get(place)
+    if known and known[0] == state:
+        return known[1]
+    digest = tree_digest(folder, without=(MANIFEST,))
+    if all(max(modified, changed) < now - SETTLED_NS for _, _, modified, changed in state):
+        _known[place] = state, digest
+    return digest
 
 
 def _remedy(name: str) -> str:

@@ -9,16 +9,20 @@ from contextlib import contextmanager
 
 from tasks.engine.base import Base, load_base
 from tasks.engine.engine import Engine
-from tasks.settings import LoraSettings, ModelSettings
+from tasks.engine.identity import check_unchanged
+from tasks.settings import LoraSettings, ModelChoice
 
 _lock = threading.RLock()
-_base: dict[ModelSettings, Base] = {}
+_base: dict[ModelChoice, Base] = {}
 _engine: dict[LoraSettings, Engine] = {}
 
 
 @contextmanager
-def shared_base(model: ModelSettings) -> Iterator[Base]:
-    """The base of these settings, for the caller alone; another one takes its place in memory."""
+def shared_base(model: ModelChoice) -> Iterator[Base]:
+    """The base that was chosen, for the caller alone; another one takes its place in memory.
+
+    Raises StudyError where its files are not those that were chosen.
+    """
     with _lock:
         if model not in _base:
             _engine.clear()
@@ -28,7 +32,7 @@ def shared_base(model: ModelSettings) -> Iterator[Base]:
 
 
 @contextmanager
-def own_base(model: ModelSettings) -> Iterator[Base]:
+def own_base(model: ModelChoice) -> Iterator[Base]:
     """A base that the caller may change, loaded for it alone; no other is in memory meanwhile."""
     with _lock:
         _engine.clear()
@@ -36,8 +40,8 @@ def own_base(model: ModelSettings) -> Iterator[Base]:
         yield _load(model)
 
 
-def _load(model: ModelSettings) -> Base:
-    return load_base(
+def _load(model: ModelChoice) -> Base:
+    base = load_base(
         model.name,
         model.revision,
         model.device,
@@ -45,10 +49,12 @@ def _load(model: ModelSettings) -> Base:
         model.gradient_checkpointing,
         model.quantisation,
     )
+    check_unchanged(model)  # after it was read, so that no change is missed
+    return base
 
 
 @contextmanager
-def shared_engine(model: ModelSettings, lora: LoraSettings) -> Iterator[Engine]:
+def shared_engine(model: ModelChoice, lora: LoraSettings) -> Iterator[Engine]:
     """The base with an adapter of this shape, for the caller alone; its weights are the last user's."""
     with shared_base(model) as base:
         if lora not in _engine:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 
 from tasks.records import read_images
-from tasks.settings import LoraSettings, ModelSettings
+from tasks.settings import LoraSettings, ModelChoice
 from tasks.step import Folder, stage
 from tasks.store import Ref
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @stage("vision", area="source", code=["engine"])
-def see_images(folder: Folder, images: Ref, model: ModelSettings, content: str) -> None:
-    """What the frozen tower makes of each image of a dataset; `content` tells the model's files.
+def see_images(folder: Folder, images: Ref, model: ModelChoice) -> None:
+    """What the frozen tower makes of each image of a dataset.
 
     It follows from images and model alone: whatever else studies change, and however they deal images out, the tower
     runs once an image.
@@ -26,9 +26,7 @@ def see_images(folder: Folder, images: Ref, model: ModelSettings, content: str) 
 
 
 @stage("features", area="hospitals/{hospital}", code=["engine"], title="features {hospital}")
-def take_features(
-    folder: Folder, hospital: str, cases: Ref, model: ModelSettings, content: str, seen: Ref | None = None
-) -> None:
+def take_features(folder: Folder, hospital: str, cases: Ref, model: ModelChoice, seen: Ref | None = None) -> None:
     """The features of a hospital's images, bit by bit those in `seen`, which has them of the whole dataset.
 
     Without it, as where hospitals hold data that was never in one place, the tower runs over the hospital's images.
@@ -39,7 +37,7 @@ def take_features(
         _take(folder, cases, seen)
 
 
-def _see(folder: Folder, images: Ref, model: ModelSettings) -> None:
+def _see(folder: Folder, images: Ref, model: ModelChoice) -> None:
     """Run the tower over a folder's images, a batch of them in memory."""
     from tasks.engine.shared import shared_base
     from tasks.engine.vision import FEATURES, see, write_features
@@ -66,7 +64,7 @@ def _describe(folder: Folder, features: "Features") -> None:
 
 
 @stage("adapter", area="shared", code=["engine"], title="initial adapter")
-def initial_adapter(folder: Folder, model: ModelSettings, lora: LoraSettings, content: str, seed: int) -> None:
+def initial_adapter(folder: Folder, model: ModelChoice, lora: LoraSettings, seed: int) -> None:
     """The adapter that every hospital starts from; it leaves the base's answers unchanged."""
     from tasks.engine.adapter import adapter_files
     from tasks.engine.shared import shared_engine

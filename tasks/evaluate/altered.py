@@ -13,7 +13,7 @@ from tasks.engine.vision import encode_images, gather_features
 from tasks.evaluate.predictions import answered
 from tasks.evaluate.reliance import alter, as_asked, stand_ins
 from tasks.records import Case, Prediction, read_images
-from tasks.settings import AnsweringSettings, LoraSettings, ModelSettings, ShownSettings
+from tasks.settings import AnsweringSettings, LoraSettings, ModelChoice, ShownSettings
 
 
 def answer_altered(
@@ -22,7 +22,7 @@ def answer_altered(
     images: Path,
     test: Sequence[Case],
     adapter: Path,
-    model: ModelSettings,
+    model: ModelChoice,
     lora: LoraSettings,
     answering: AnsweringSettings,
     shown: ShownSettings,

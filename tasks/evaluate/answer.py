@@ -9,14 +9,14 @@ from tasks.engine.generate import Answer, generate
 from tasks.engine.hospital import Hospital
 from tasks.engine.prompt import Prompt
 from tasks.engine.shared import shared_engine
-from tasks.settings import AnsweringSettings, LoraSettings, ModelSettings
+from tasks.settings import AnsweringSettings, LoraSettings, ModelChoice
 
 
 def answer_prompts(
     own: Hospital,
     prompts: Sequence[Prompt],
     adapter: Path,
-    model: ModelSettings,
+    model: ModelChoice,
     lora: LoraSettings,
     answering: AnsweringSettings,
     title: str,

@@ -9,7 +9,7 @@ from tasks.engine.shared import shared_engine
 from tasks.evaluate.explain import METHODS, Explanation, explain
 from tasks.evaluate.reliance import as_asked, sample
 from tasks.records import Case, Prediction, read_images
-from tasks.settings import LoraSettings, ModelSettings, ShownSettings
+from tasks.settings import LoraSettings, ModelChoice, ShownSettings
 
 
 def draw(cases: Sequence[Case], counts: Sequence[int], seed: int) -> list[Case]:
@@ -29,7 +29,7 @@ def explain_answers(
     chosen: Sequence[Case],
     answers: Iterable[Prediction],
     adapter: Path,
-    model: ModelSettings,
+    model: ModelChoice,
     lora: LoraSettings,
     shown: ShownSettings,
     tokens: int,

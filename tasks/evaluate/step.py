@@ -2,7 +2,7 @@
 
 from tasks.evaluate.predictions import answered, predictions
 from tasks.records import Case, Neighbour, Outcome, Prediction, read_table, write_table
-from tasks.settings import AnsweringSettings, LoraSettings, ModelSettings, ShownSettings
+from tasks.settings import AnsweringSettings, LoraSettings, ModelChoice, ShownSettings
 from tasks.step import Folder, stage
 from tasks.store import Ref
 
@@ -21,7 +21,7 @@ def predict(
     features: Ref,
     library: Ref,
     adapter: Ref,
-    model: ModelSettings,
+    model: ModelChoice,
     lora: LoraSettings,
     answering: AnsweringSettings,
     shown: ShownSettings,
@@ -57,7 +57,7 @@ def answer_held_out(
     features: Ref,
     library: Ref,
     adapter: Ref,
-    model: ModelSettings,
+    model: ModelChoice,
     lora: LoraSettings,
     answering: AnsweringSettings,
     shown: ShownSettings,

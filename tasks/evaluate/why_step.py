@@ -1,7 +1,7 @@
 """The steps that ask why: answers to altered prompts, failure modes, and where some answers come from."""
 
 from tasks.records import FailureModes, Prediction, Saliency, Share, read_table, write_table
-from tasks.settings import AnsweringSettings, LoraSettings, ModelSettings, ShownSettings
+from tasks.settings import AnsweringSettings, LoraSettings, ModelChoice, ShownSettings
 from tasks.step import Folder, stage
 from tasks.store import Ref
 
@@ -19,7 +19,7 @@ def measure_reliance(
     features: Ref,
     library: Ref,
     adapter: Ref,
-    model: ModelSettings,
+    model: ModelChoice,
     lora: LoraSettings,
     answering: AnsweringSettings,
     shown: ShownSettings,
@@ -56,7 +56,7 @@ def find_failures(
     library: Ref,
     adapter: Ref,
     reliance: Ref,
-    model: ModelSettings,
+    model: ModelChoice,
     lora: LoraSettings,
     shown: ShownSettings,
     tokens: int,
@@ -109,7 +109,7 @@ def explain_some(
     library: Ref,
     adapter: Ref,
     predictions: Ref,
-    model: ModelSettings,
+    model: ModelChoice,
     lora: LoraSettings,
     answering: AnsweringSettings,
     shown: ShownSettings,

@@ -13,7 +13,7 @@ from tasks.engine.hospital import open_hospital
 from tasks.engine.shared import shared_engine
 from tasks.engine.train import train
 from tasks.holdout import split_holdout
-from tasks.settings import FederationSettings, LoraSettings, ModelSettings, ShownSettings
+from tasks.settings import FederationSettings, LoraSettings, ModelChoice, ShownSettings
 from tasks.store import peak_memory
 
 
@@ -26,7 +26,7 @@ def footprint(asked: dict[str, Any]) -> dict[str, int | None]:
     """
     import torch
 
-    model, lora = ModelSettings(**asked["model"]), LoraSettings(**asked["lora"])
+    model, lora = ModelChoice(**asked["model"]), LoraSettings(**asked["lora"])
     federation = FederationSettings(**asked["federation"])
     own = open_hospital(*(Path(asked[name]) for name in ("cases", "features", "library")))
     training, _ = split_holdout(own.cases, federation.holdout, asked["seed"])

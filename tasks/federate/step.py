@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.errors import StudyError
 from tasks.records import Update
-from tasks.settings import FederationSettings, LoraSettings, ModelSettings, ShownSettings
+from tasks.settings import FederationSettings, LoraSettings, ModelChoice, ShownSettings
 from tasks.step import Folder, stage
 from tasks.store import Ref, derived_seed
 
@@ -33,7 +33,7 @@ def train_hospital(
     features: Ref,
     library: Ref,
     adapter: Ref,
-    model: ModelSettings,
+    model: ModelChoice,
     lora: LoraSettings,
     federation: FederationSettings,
     shown: ShownSettings,
@@ -85,7 +85,7 @@ def train_together(
     features: list[Ref],
     library: list[Ref],
     adapter: Ref,
-    model: ModelSettings,
+    model: ModelChoice,
     lora: LoraSettings,
     federation: FederationSettings,
     shown: ShownSettings,
@@ -184,7 +184,7 @@ def validate_hospital(
     features: Ref,
     library: Ref,
     adapter: Ref,
-    model: ModelSettings,
+    model: ModelChoice,
     lora: LoraSettings,
     federation: FederationSettings,
     shown: ShownSettings,
@@ -219,7 +219,7 @@ def measure_memory(
     cases: Ref,
     features: Ref,
     library: Ref,
-    model: ModelSettings,
+    model: ModelChoice,
     lora: LoraSettings,
     federation: FederationSettings,
     shown: ShownSettings,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tasks.pretrain.rename import rename_findings
 from tasks.recipes import Stage as RecipeStage
 from tasks.records import Caption, Case, EpochLoss, Finding, Image, Neighbour, read_table, write_table
-from tasks.settings import Lesson, ModelSettings, ShownSettings
+from tasks.settings import Lesson, ModelChoice, ShownSettings
 from tasks.step import Folder, stage
 from tasks.store import Ref, derived_seed
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from tasks.engine.prompt import Prompt
 
 GLOSSARY = Path(__file__).parents[2] / "data" / "glossary.txt"
+"""Named among their code by the stages that read it."""
 VOCABULARY = 2048
 EDGE, WIDTH, DEPTH = 84, 128, 4
 
 
-@stage("tower", area="shared", code=["pretrain", "engine", "options"])
+@stage("tower", area="shared", code=["pretrain", "engine", "options", "../data/glossary.txt"])
 def pretrain_tower(folder: Folder, dataset: Ref, epochs: int, seed: int) -> None:
     """A base whose tower has learned from direct labels; its text model is still blank."""
     from tasks.pretrain.blank import blank_base, train_tokenizer
@@ -84,15 +85,14 @@ def train_stage(
     questions: Ref,
     dataset: Ref,
     features: Ref | None,
-    model: ModelSettings,
-    content: str,
+    model: ModelChoice,
     settings: RecipeStage,
     number: int,
     seed: int,
 ) -> None:
     """The base after one stage of a recipe, LoRA merged: an ordinary Hugging Face folder, with `losses.parquet`.
 
-    `features` are the frozen tower's, where neither it nor the projector learns; `content` tells the model's files.
+    `features` are the frozen tower's, where neither it nor the projector learns.
     """
     from tasks.engine.shared import own_base
     from tasks.pretrain.stage import cases_of, train_sides
@@ -145,7 +145,7 @@ def _save(base: "Base", folder: Folder) -> None:
         part.save_pretrained(folder.path)
 
 
-@stage("twin", area="shared", code=["pretrain", "engine", "options"], title="twin of {of}")
+@stage("twin", area="shared", code=["pretrain", "engine", "options", "../data/glossary.txt"], title="twin of {of}")
 def make_twin(folder: Folder, of: str, seed: int) -> None:
     """A small model with random weights in place of the preset `of`, which is LLaVA-Med."""
     from tasks.pretrain.twin import write_twin

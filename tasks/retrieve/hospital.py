@@ -48,9 +48,15 @@ def open_holding(cases: Path, features: Path, encoded: Path | None) -> Holding:
     return Holding(read_table(cases / "cases.parquet", Case), Inputs(load_features(features / FEATURES), rows))
 
 
+def encoded_of(library: Path) -> str | None:
+    """The folder, relative to the artifacts, with the rows that a library was built from; None where features are."""
+    path: str | None = json.loads((library / "inputs.json").read_text(encoding="utf-8"))["encoded"]
+    return path
+
+
 def open_inputs(library: Path, features: Pooled) -> Inputs:
     """What the cases of a library are compared by; `features` are the base's."""
-    encoded = json.loads((library / "inputs.json").read_text(encoding="utf-8"))["encoded"]
+    encoded = encoded_of(library)
     return Inputs(features, load_encoded(ROOT / encoded / ENCODED) if encoded else Encoded())
 
 

@@ -4,14 +4,14 @@ import math
 from dataclasses import asdict
 
 from tasks.records import Case, ImagePair, Neighbour, Update, read_images, read_table, write_table
-from tasks.settings import EncoderSettings, FusionSettings, ModelSettings
+from tasks.settings import EncoderSettings, FusionSettings, ModelChoice
 from tasks.step import Folder, stage
 from tasks.store import Ref
 
 
 @stage("encoded", area="hospitals/{hospital}", code=["retrieve", "engine", "normalise"], title="encode {hospital}")
 def encode_hospital(
-    folder: Folder, hospital: str, cases: Ref, encoding: EncoderSettings, model: ModelSettings, content: str
+    folder: Folder, hospital: str, cases: Ref, encoding: EncoderSettings, model: ModelChoice, content: str
 ) -> None:
     """Rows of each image and text of a hospital, each once; `content` tells the encoder's files."""
     from tasks.normalise import normalise
@@ -23,11 +23,11 @@ def encode_hospital(
         {case.question for case in rows} | {normalise(case.answer) for case in rows if case.split == "train"}
     )
     images = list(read_images(cases.folder / "images.parquet")) if encoding.encoder != "base" else []
-    with opened(encoding, model) as encoder:
+    with opened(encoding, model, content) as encoder:
         made = encode_all(encoder, encoding, images, texts)
     folder.write(ENCODED, made.to_bytes())
     widths = {"image_width": made.images.shape[1], "text_width": made.texts.shape[1]}
-    folder.summary = {"images": len(made.image_places), "texts": len(made.text_places)} | widths
+    folder.summary = {"images": len(made.image_places), "texts": len(made.text_places), "encoder": content} | widths
 
 
 @stage("fusion", area="shared", code=["retrieve"], title="initial fusion")

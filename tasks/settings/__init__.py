@@ -6,7 +6,14 @@ from tasks.settings.base import Settings
 from tasks.settings.data import Dataset, DatasetSettings, PartitionSettings, SynthesisSettings
 from tasks.settings.evaluation import AnsweringSettings, EvaluationSettings
 from tasks.settings.retrieval import EncoderSettings, FusionSettings, Order, RetrievalSettings, ShownSettings
-from tasks.settings.training import EngineSettings, FederationSettings, Lesson, LoraSettings, ModelSettings
+from tasks.settings.training import (
+    EngineSettings,
+    FederationSettings,
+    Lesson,
+    LoraSettings,
+    ModelChoice,
+    ModelSettings,
+)
 
 __all__ = [
     "AnsweringSettings",
@@ -19,6 +26,7 @@ __all__ = [
     "FusionSettings",
     "Lesson",
     "LoraSettings",
+    "ModelChoice",
     "ModelSettings",
     "Order",
     "PartitionSettings",

@@ -1,6 +1,6 @@
 """Settings of what is trained: the base, the adapter, the rounds, and the lessons that a base had before."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
@@ -24,12 +24,21 @@ class ModelSettings(Settings):
     """Where the model runs; `auto` takes CUDA where there is one. CUDA computes in bfloat16, CPU in float32."""
 
     @property
-    def seeing(self) -> "ModelSettings":
+    def seeing(self) -> Self:
         """What an image's features follow from, so that studies that differ in the others share them.
 
         The tower is never quantised, but the model that it is loaded with must fit the memory as it does elsewhere.
         """
         return self.model_copy(update={"gradient_checkpointing": False})
+
+
+class ModelChoice(ModelSettings):
+    """The base as it is on this machine: what a stage that loads it takes, so that its key holds the model itself."""
+
+    device: Literal["cpu", "cuda"]
+    """Where it runs, and with that the type in which it computes."""
+    content: str
+    """What tells its files apart from others at the same place: their digest, or the commit that the hub gave."""
 
 
 class LoraSettings(Settings):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from tasks.errors import StudyError
 from tasks.records import Caption, Case, Synthetic
 from tasks.synthesize.drafts import Draft
-from tasks.synthesize.model import load_writer, parse_reply
+from tasks.synthesize.model import parse_reply
 from tasks.synthesize.quality import key, measure, mend
 from tasks.synthesize.rules import write_pairs
 
@@ -36,14 +36,14 @@ def synthesize(
         generator: `rules`, which need no model, or `model`.
         seed: of the wordings and of the choice among negatives.
         ask_sex_and_age: whether rules ask for the patient's sex and age.
-        model: folder or hub id of an instruct model, for the generator `model`.
-        writer: used instead of loading `model`.
+        model: folder or hub id of an instruct model, as the records name it, for the generator `model`.
+        writer: that model, loaded (`load_writer`).
         published: cases there are already; none of their questions is asked again of the same image.
 
     Returns the cases, where each came from, and the quality report.
-    Raises StudyError where the model does not load or nothing can be asked.
+    Raises StudyError where there is no model or nothing can be asked.
     """
-    drafts, refused = _drafts(captions, generator, seed, ask_sex_and_age, model, writer)
+    drafts, refused = _drafts(captions, generator, seed, ask_sex_and_age, writer)
     known = {key(case.image_id, case.question) for case in published}
     kept, done = mend(drafts, seed, known)
     report = {
@@ -82,18 +82,15 @@ def _drafts(
     generator: Generator,
     seed: int,
     ask_sex_and_age: bool,
-    model: str | None,
     writer: Writer | None,
 ) -> tuple[list[Draft], list[str]]:
     if generator == "rules":
         return [draft for caption in captions for draft in write_pairs(caption, seed, ask_sex_and_age)], []
     if writer is None:
-        if not model:
-            raise StudyError(
-                "Expected synthesis.model to be the folder or hub id of an instruct model for "
-                "synthesis.generator=model, found none: set it, or set synthesis.generator=rules."
-            )
-        writer = load_writer(model)
+        raise StudyError(
+            "Expected synthesis.model to be the folder or hub id of an instruct model for "
+            "synthesis.generator=model, found none: set it, or set synthesis.generator=rules."
+        )
     drafts: list[Draft] = []
     refused: list[str] = []
     for caption, reply in zip(captions, writer(captions), strict=True):

@@ -51,11 +51,12 @@ def parse_reply(text: str, caption: Caption) -> tuple[list[Draft], list[str]]:
     return drafts, refused
 
 
-def load_writer(name: str) -> Callable[[Sequence[Caption]], Iterator[str]]:
+def load_writer(name: str, device: str) -> Callable[[Sequence[Caption]], Iterator[str]]:
     """An instruct model that replies to captions, greedily.
 
     Args:
         name: its folder or hub id.
+        device: `cpu`, in float32, or `cuda`, in bfloat16.
 
     Raises StudyError where it does not load or has no chat template.
     """
@@ -64,7 +65,6 @@ def load_writer(name: str) -> Callable[[Sequence[Caption]], Iterator[str]]:
 
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False, padding_side="left")
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
         model: Any = AutoModelForCausalLM.from_pretrained(
             name, dtype=dtype, trust_remote_code=False, use_safetensors=True

@@ -1,16 +1,26 @@
 """The questions step: captions become question-answer pairs, multiple choice becomes open questions."""
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from tasks.errors import StudyError
 from tasks.records import Caption, Case, Synthetic, read_table, write_table
 from tasks.settings import SynthesisSettings
 from tasks.step import Folder, stage
-from tasks.store import Ref
+from tasks.store import MANIFEST, Ref, tree_digest
+
+if TYPE_CHECKING:
+    from tasks.synthesize.generate import Writer
 
 
 @stage("questions", area="source", code=["synthesize", "options"])
-def synthesize_questions(folder: Folder, dataset: Ref, settings: SynthesisSettings, content: str, seed: int) -> None:
-    """The dataset's own cases beside synthetic ones; `content` tells the state of the language model, if any."""
+def synthesize_questions(
+    folder: Folder, dataset: Ref, settings: SynthesisSettings, content: str, device: str, seed: int
+) -> None:
+    """The dataset's own cases beside synthetic ones.
+
+    `content` tells the state of the language model's files and `device` where it runs; both are "" where there is none.
+    """
     from tasks.synthesize.choices import reword
     from tasks.synthesize.generate import askable, synthesize
 
@@ -27,6 +37,7 @@ def synthesize_questions(folder: Folder, dataset: Ref, settings: SynthesisSettin
             seed=seed,
             ask_sex_and_age=settings.ask_sex_and_age,
             model=settings.model,
+            writer=_open_writer(settings.model, content, device) if settings.generator == "model" else None,
             published=cases,
         )
     with folder.open("cases.parquet") as sink:
@@ -43,3 +54,18 @@ def synthesize_questions(folder: Folder, dataset: Ref, settings: SynthesisSettin
         "choices": {"published": sum(bool(case.options) for case in published), "without options": made_open},
         "quality": report.get("after", {}),
     }
+
+
+def _open_writer(model: str | None, content: str, device: str) -> "Writer | None":
+    """The language model, if one is named; StudyError where its folder changed while the study ran."""
+    if not model:
+        return None
+    from tasks.synthesize.model import load_writer
+
+    writer = load_writer(model, device)
+    if Path(model).is_dir() and tree_digest(Path(model), without=(MANIFEST,)) != content:
+        raise StudyError(
+            f"Expected the model in {model} to stay as it was when the work began, found it changed: "
+            "run it again, with one model throughout."
+        )
+    return writer

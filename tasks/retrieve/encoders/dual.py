@@ -91,16 +91,12 @@ def identify_encoder(kind: str, name: str | None) -> str:
 
 
 def open_encoder(kind: str, name: str | None, device: str) -> DualEncoder:
-    """The encoder of this kind (`clip` or `biomedclip`), on the device that the setting `model.device` names.
+    """The encoder of this kind (`clip` or `biomedclip`), on the device `cpu` or `cuda`.
 
     Raises StudyError where the folder is missing, damaged, or holds a model of another kind.
     """
-    import torch
-
     from tasks.retrieve.encoders.biomedclip import read_biomedclip
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     folder = locate(kind, name)
     return read_biomedclip(folder, device) if kind == "biomedclip" else read_clip(folder, device)
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tasks.engine.identity import identify
+from tasks.errors import StudyError
 from tasks.records import Image
 from tasks.retrieve.encoded import Encoded
 from tasks.retrieve.encoders.dual import DualEncoder, encode, identify_encoder, open_encoder
-from tasks.settings import EncoderSettings, ModelSettings
+from tasks.settings import EncoderSettings, ModelChoice
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def opened(encoding: EncoderSettings, model: ModelSettings) -> Iterator[DualEncoder]:
-    """The encoder, for the caller alone; `model` is the study's base.
+def opened(encoding: EncoderSettings, model: ModelChoice, content: str) -> Iterator[DualEncoder]:
+    """The encoder, for the caller alone; `model` is the study's base, and `content` what `content_of` told.
 
-    Raises StudyError where the model is missing or of another kind.
+    Raises StudyError where the model is missing, of another kind, or changed since.
     """
     from tasks.engine.shared import shared_base
 
@@ -29,7 +29,13 @@ def opened(encoding: EncoderSettings, model: ModelSettings) -> Iterator[DualEnco
         with shared_base(model) as base:
             yield base_encoder(base)
     else:
-        yield open_encoder(encoding.encoder, encoding.encoder_model, model.device)
+        encoder = open_encoder(encoding.encoder, encoding.encoder_model, model.device)
+        if content_of(encoding, model) != content:
+            raise StudyError(
+                f"Expected the encoder {encoding.encoder_model or encoding.encoder} to be the one that the rows of the "
+                "libraries are made with, found other files: put those back, or run `fed-rag run` again."
+            )
+        yield encoder
 
 
 def encode_all(
@@ -46,10 +52,10 @@ def encode_all(
     )
 
 
-def content_of(encoding: EncoderSettings, model: ModelSettings) -> str:
+def content_of(encoding: EncoderSettings, model: ModelChoice) -> str:
     """What tells the encoder's files."""
     if encoding.encoder == "base":
-        return identify(model.name, model.revision)
+        return model.content
     return identify_encoder(encoding.encoder, encoding.encoder_model)
 
 

@@ -1,0 +1,48 @@
+"""Libraries that results are computed with: their versions, told without importing any of them."""
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
+COMPUTING: dict[str, tuple[str, ...]] = {
+    "PIL": ("pillow",),
+    "datasets": ("datasets",),
+    "faiss": ("faiss-cpu", "faiss-gpu"),
+    "flwr_datasets": ("flwr-datasets",),
+    "numpy": ("numpy",),
+    "pandas": ("pandas",),
+    "peft": ("peft",),
+    "pydicom": ("pydicom", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "python-gdcm"),
+    "rouge_score": ("rouge-score",),
+    "sacrebleu": ("sacrebleu",),
+    "scipy": ("scipy",),
+    "sklearn": ("scikit-learn",),
+    "tokenizers": ("tokenizers",),
+    "torch": ("torch",),
+    "transformers": ("transformers", "tokenizers", "bitsandbytes"),
+}
+"""By the name that code imports: the distributions whose version may change what comes out of it.
+
+Libraries that only carry results (files, settings, progress, pages) are left out: with another version of these, what
+was computed before is still right.
+"""
+IMPORT = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
+
+
+def imported(source: str) -> set[str]:
+    """The libraries of `COMPUTING` that a module's source imports, at its head or within a function."""
+    return set(IMPORT.findall(source)) & COMPUTING.keys()
+
+
+def versions(names: Iterable[str]) -> dict[str, str | None]:
+    """The version of each distribution that stands behind these names of `COMPUTING`; None where it is absent."""
+    return {each: _version(each) for name in sorted(names) for each in COMPUTING[name]}
+
+
+@cache
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
