@@ -3,12 +3,14 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ingest_samples import picture
 
+from flows import run_folder
 from flows.report import write_card, write_pages
 from flows.run_folder import point_latest, write_run
 from tasks.evaluate.outcomes import outcomes
@@ -196,9 +198,18 @@ def test_the_split_is_told_as_it_is() -> None:
             assert "published split" not in text and "as published" not in text
 
 
-def test_two_runs_of_one_second_have_folders_of_their_own() -> None:
-    runs = [run_of(SPARSE["one kind each"]) for _ in range(8)]
-    assert len(set(runs)) == 8 and all((run / "results.json").exists() for run in runs)
+class Stopped(datetime):
+    """A clock that stands still."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> "Stopped":
+        return cls(2026, 1, 1, tzinfo=tz)
+
+
+def test_two_runs_of_one_second_have_folders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_folder, "datetime", Stopped)
+    runs = [run_of(SPARSE["one kind each"]) for _ in range(3)]
+    assert len(set(runs)) == 3 and all((run / "results.json").exists() for run in runs)
     assert {json.loads((run / "results.json").read_text(encoding="utf-8"))["run"] for run in runs} == {
         run.name for run in runs
     }
