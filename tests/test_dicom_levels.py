@@ -54,6 +54,7 @@ def test_an_empty_window_is_as_if_absent(empty: Any) -> None:
         assert (shown(RAMP, **tags) == plain).all()
     assert (shown(RAMP, WindowCenter=500) == plain).all()
     assert (shown(RAMP, WindowCenter=500, WindowWidth=0) == plain).all()
+    assert (shown(RAMP, WindowCenter=["", 500], WindowWidth=["", 80]) == plain).all()
     assert (shown(RAMP, **WINDOW, VOILUTFunction=empty) == shown(RAMP, **WINDOW)).all()
 
 
