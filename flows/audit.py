@@ -7,7 +7,7 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.fed_rag import content, prepare_questions, prepares, show_audit
-from flows.progress import Steps
+from flows.progress import Steps, tell_unused_columns
 from tasks.audit.step import audit as audit_dataset
 from tasks.audit.step import read_audit
 from tasks.ingest.step import ingest
@@ -26,6 +26,7 @@ def audit(study: Study = Study(), against: Path | None = None) -> dict[str, Any]
     dataset = ingest(settings=study.dataset, content=content(study), seed=study.seed)
     counts = dataset.manifest()["summary"]
     steps.done(f"ingested {counts['cases']} cases of {counts['images']} images")
+    tell_unused_columns(dataset)
     questions = prepare_questions(study, dataset, steps) if prepares(study) else dataset
     state = tree_digest(against) if against and against.is_dir() else ""
     findings = audit_dataset(

@@ -9,7 +9,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.fed_rag import content as content_of
 from flows.fed_rag import prepare_questions, prepares
 from flows.losses import TABLE, show_losses, write_losses
-from flows.progress import Steps
+from flows.progress import Steps, tell_unused_columns
 from tasks.engine.identity import identify
 from tasks.engine.step import see_images
 from tasks.ingest.step import ingest
@@ -128,6 +128,7 @@ def _study(recipe: Recipe, number: int) -> Study:
 def _ask(study: Study, steps: Steps) -> tuple[Ref, Ref]:
     """A stage's dataset and its questions, which are the same folder where none is made."""
     dataset = ingest(settings=study.dataset, content=content_of(study), seed=study.seed)
+    tell_unused_columns(dataset)
     questions = prepare_questions(study, dataset, steps)
     steps.done(f"ingested {study.dataset.label}")
     return dataset, questions

@@ -275,11 +275,26 @@ def code_digest(name: str) -> str:
 
 
 def tree_digest(folder: Path) -> str:
-    """The digest of all files of a folder outside the store, as a model's: names and contents."""
+    """The digest of all files of a folder outside the store, as a model's: names and contents.
+
+    Folders that are links count with what they lead to, a loop of links once.
+    """
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(_files_below(folder, frozenset())):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + file_digest(path).encode())
     return digest.hexdigest()
+
+
+def _files_below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+    """The files in a folder and in those within; `above` are the real paths of the folders that lead to it."""
+    real = os.path.realpath(folder)
+    if real in above or not os.access(folder, os.R_OK | os.X_OK):
+        return
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _files_below(path, above | {real})
+        elif path.is_file():
+            yield path
 
 
 def file_digest(path: Path) -> str:
