@@ -50,17 +50,14 @@ def audit(
     study = load_study(settings, tuple(assignments or ()))
     log_to_console()
     from flows.audit import audit as flow
-    from tasks.audit.document import score_table, table
+    from tasks.audit.document import score_table, shared_table, table
 
     _refuse_unwritable(out)
     document = flow(study, against)
     write_text(out, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     print_rows(table(document), f"Of {document['train_test']['test_cases']} test cases, shared with training")
     print_rows(score_table(document), "Right answers without a model (0 to 1)")
-    shared = [
-        {heading: row[heading] for heading in row if heading != "examples"} for row in document["between_datasets"]
-    ]
-    print_rows(shared, "Images of dataset a that b has too, and patients of both")
+    print_rows(shared_table(document["between_datasets"]), "Images of dataset a that b has too, and patients of both")
     if against:
         console.print(f"Images with a copy in {against}: {document['against']['n']}")
     console.print(f"Audit: [bold]{out}[/bold]")
@@ -83,7 +80,11 @@ def _refuse_unwritable(out: Path) -> None:
 def forget(
     hospital: Annotated[str, typer.Option(help="Whose patient it is, as hospital-1.", show_default=False)],
     patient: Annotated[
-        str, typer.Option(help="The patient; an image's id where the dataset states no patient.", show_default=False)
+        str,
+        typer.Option(
+            help="The patient's id as the table or the DICOM file writes it; an image's id where none is stated.",
+            show_default=False,
+        ),
     ],
 ) -> None:
     """Remove a withdrawn patient from all that a hospital stores, and list the adapters that were trained on them.
