@@ -92,10 +92,15 @@ def study_page(results: Mapping[str, Any], rows: Rows, split: str, sections: Seq
         split=split,
         sections=[(each, [Markup(plot) for plot in each.plots]) for each in sections],
         plots={name: Markup(plot) for name, plot in shown.items()},  # our own SVG, its texts escaped
-        leaks=[(leak.replace("_", " "), count, f"{count / tests:.3f}") for leak, count in shares.items()],
+        leaks=[(leak.replace("_", " "), *_share(count, tests)) for leak, count in shares.items()],
         seconds=[(stage, f"{seconds:.1f}") for stage, seconds in results["timings_s"].items()],
         settings=yaml.safe_dump(results["settings"], sort_keys=False),
     )
+
+
+def _share(count: int | None, total: int) -> tuple[str, str]:
+    """A count and its rate as text; None is a count of what the dataset does not state."""
+    return ("not stated", "-") if count is None else (str(count), f"{count / total:.3f}")
 
 
 def hospital_page(
