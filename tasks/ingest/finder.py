@@ -80,10 +80,10 @@ class Files:
         if slashed is None:
             raise problem(where, "a file inside the dataset's folder", "a path that leaves it", "correct the row")
         parts = slashed.split("/")
-        found = self._alike(self._places, parts) or self._alike(self._one_deeper(parts[0]), parts)
-        if len(found) == 1:
-            return found[0]
-        raise problem(where, "an image file", self._trouble(name, parts, several=bool(found)), REMEDY)
+        alike = self._alike(self._places, parts) or self._alike(self._one_deeper(parts[0]), parts)
+        if len(alike) == 1:
+            return alike[0]
+        raise problem(where, "an image file", self._trouble(name, parts, several=bool(alike)), REMEDY)
 
     def _trouble(self, name: str, parts: Sequence[str], *, several: bool) -> str:
         """Why there is no file that is meant without doubt."""
@@ -120,7 +120,8 @@ class Files:
     def _names_in(self, folder: Path) -> dict[str, list[str]]:
         """The names in a folder, by what those have in common that are alike."""
         if folder not in self._listed:
-            self._listed[folder] = names = {}
+            names: dict[str, list[str]] = {}
+            self._listed[folder] = names
             with contextlib.suppress(OSError), os.scandir(folder) as entries:  # no folder, or one not to be read
                 for entry in entries:
                     names.setdefault(_key(entry.name), []).append(entry.name)
