@@ -99,10 +99,12 @@ class Files:
 
     def _alike(self, places: Iterable[Path], parts: Sequence[str]) -> list[Path]:
         """The file whose path below a place is this one but for case, blanks and Unicode form; two where several."""
-        found: dict[Path, Path] = {}
+        found: dict[tuple[int, int], Path] = {}
         for path in self._walk(places, parts):
-            if path.is_file():
-                found.setdefault(path.resolve(), path)
+            with contextlib.suppress(OSError):  # a link that leads nowhere
+                told = path.stat()
+                if stat.S_ISREG(told.st_mode):
+                    found.setdefault((told.st_dev, told.st_ino), path)
             if len(found) > 1:
                 break
         return list(found.values())
