@@ -14,11 +14,11 @@ from flows.failing import find_and_count
 from flows.gather import gather
 from flows.libraries import build_libraries
 from flows.outside import dataset_content, writer_of
-from flows.progress import Steps
+from flows.progress import Steps, tell_unused_columns
 from flows.report import write_card, write_pages
 from flows.rounds import federate
 from flows.run_folder import point_latest, told_of, write_run
-from tasks.audit.document import score_table, table
+from tasks.audit.document import score_table, shared_table, table
 from tasks.audit.step import audit, audit_hospitals, read_audit
 from tasks.engine.identity import choose_model
 from tasks.engine.step import initial_adapter, see_images
@@ -54,6 +54,7 @@ def fed_rag(study: Study = Study()) -> str:
 
     dataset = ingest(settings=study.dataset, content=dataset_content(study), seed=study.seed)
     steps.done(ingested(dataset))
+    tell_unused_columns(dataset)
 
     questions = prepare_questions(study, dataset, steps)
     findings = audit(cases=questions, dataset=dataset, seed=study.seed)
@@ -160,7 +161,7 @@ def deal_out(study: Study, dataset: Ref, questions: Ref, findings: Ref) -> tuple
     table = assignment.manifest()["summary"]["hospitals"]
     create_table_artifact(table=table, key="partition", description="Cases and images of each hospital")
     between = audit_hospitals(cases=questions, findings=findings, assignment=assignment)
-    shared = json.loads((between.folder / "hospitals.json").read_text(encoding="utf-8"))
+    shared = shared_table(json.loads((between.folder / "hospitals.json").read_text(encoding="utf-8")))
     create_table_artifact(table=shared, key="audit-hospitals", description="Images that pairs of hospitals share")
     hospitals = [row["hospital"] for row in table]
     common: dict[str, Any] = {

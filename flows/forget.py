@@ -5,11 +5,13 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from flows.files import write_text
 from flows.withdrawn import Patient, is_whole, rewrite
 from tasks.errors import StudyError
 from tasks.forgotten import FORGOTTEN, forgotten_at, name_digest
+from tasks.patients import bare, names_of
 from tasks.records import Case, read_table
 from tasks.store import MANIFEST, ROOT, discard, find, remove_abandoned
 
@@ -37,6 +39,7 @@ class Forgotten:
 def forget(hospital: str, patient: str, dry: bool = False) -> Forgotten:
     """Remove a patient (an image, where the dataset states no patient) from all that a hospital stores.
 
+    `patient` is the id as the hospital's table or DICOM file writes it, or as the cases do; it is stored nowhere.
     The withdrawal is written down first, so that no later run takes the patient back. A hospital's cases come last:
     they tell what else is the patient's, so that after a kill the same call removes what is left.
     A `dry` one changes nothing, and returns what the same call without it would remove.
@@ -45,21 +48,23 @@ def forget(hospital: str, patient: str, dry: bool = False) -> Forgotten:
     place = _place(hospital)
     for stage in sorted(path for path in place.iterdir() if path.is_dir() and not dry):
         remove_abandoned(stage)
+    names = names_of(patient)
     held = {path: _cases(path) for path in _folders(place, "cases")}
-    own = {path: [case for case in cases if _name(case) == patient] for path, cases in held.items()}
+    own = {path: [case for case in cases if _name(case) in names] for path, cases in held.items()}
     gone = Patient(
         frozenset(case.id for cases in own.values() for case in cases),
         frozenset(case.image_id for cases in own.values() for case in cases),
     )
-    before = next((row for row in forgotten_at(place) if row["digest"] == name_digest(patient)), None)
+    before = _row(forgotten_at(place), names)
     if not gone.cases and before is None:
         raise StudyError(_unknown(hospital, patient, {_name(case) for cases in held.values() for case in cases}))
     sources = {path for path, cases in own.items() if any(case.split == "train" for case in cases)}
     adapters = sorted({*(before or {}).get("adapters", ()), *trained_on(sources)})
     if not dry:
-        _write_down(place, patient, gone.images, adapters)
+        called = {_name(case) for cases in own.values() for case in cases}
+        _write_down(place, names, called, gone.images, adapters)
     removed = _remove(place, gone, dry) if gone.cases else []
-    others = [path.name for path in _hospitals() if path != place and _holds(path, patient)]
+    others = [path.name for path in _hospitals() if path != place and _holds(path, names)]
     return Forgotten(tuple(removed), tuple(adapters), before is not None, tuple(others))
 
 
@@ -95,15 +100,24 @@ def _remove(place: Path, gone: Patient, dry: bool) -> list[tuple[str, str]]:
     return told
 
 
-def _write_down(place: Path, patient: str, images: Iterable[str], adapters: list[str]) -> None:
-    digest, rows = name_digest(patient), forgotten_at(place)
-    row = next((row for row in rows if row["digest"] == digest), None)
+def _write_down(
+    place: Path, names: Iterable[str], own: Iterable[str], images: Iterable[str], adapters: list[str]
+) -> None:
+    """Keep the digests of a patient, by what their cases are called, and of their images."""
+    rows = forgotten_at(place)
+    row = _row(rows, names)
     if row is None:
-        row = {"digest": digest, "images": [], "on": f"{datetime.now(UTC):%Y-%m-%d}"}
+        row = {"digest": name_digest(bare(min(own))), "images": [], "on": f"{datetime.now(UTC):%Y-%m-%d}"}
         rows.append(row)
-    row["images"] = sorted({*row["images"], *map(name_digest, images)})
+    row["images"] = sorted({*row["images"], *(name_digest(bare(image)) for image in images)})
     row["adapters"] = adapters
     write_text(place / FORGOTTEN, json.dumps(rows, indent=2) + "\n")
+
+
+def _row(rows: Iterable[dict[str, Any]], names: Iterable[str]) -> dict[str, Any] | None:
+    """The withdrawal that is of one of the names."""
+    digests = set(map(name_digest, names))
+    return next((row for row in rows if row["digest"] in digests), None)
 
 
 def _hospitals() -> list[Path]:
@@ -123,12 +137,12 @@ def _unknown(hospital: str, patient: str, known: Collection[str]) -> str:
     names = ", ".join(sorted(known)[:5]) + (", ..." if len(known) > 5 else "")
     return (
         f"Expected --patient to be one of the {len(known)} patients (images, where the dataset states no patient) of "
-        f"{hospital}{f', as {names}' if known else ''}, found {patient!r}."
+        f"{hospital}, as its table or DICOM file writes the id{f', or as {names}' if known else ''}, found {patient!r}."
     )
 
 
-def _holds(place: Path, patient: str) -> bool:
-    return any(_name(case) == patient for path in _folders(place, "cases") for case in _cases(path))
+def _holds(place: Path, names: Collection[str]) -> bool:
+    return any(_name(case) in names for path in _folders(place, "cases") for case in _cases(path))
 
 
 def _name(case: Case) -> str:

@@ -10,7 +10,7 @@ from flows.dashboard import Shown
 from flows.fed_rag import ingested, prepare_questions, prepares
 from flows.losses import TABLE, show_losses, write_losses
 from flows.outside import dataset_content
-from flows.progress import Steps
+from flows.progress import Steps, tell_unused_columns
 from tasks.engine.identity import choose_model
 from tasks.engine.step import see_images
 from tasks.ingest.step import ingest
@@ -130,6 +130,7 @@ def _study(recipe: Recipe, number: int) -> Study:
 def _ask(study: Study, steps: Steps) -> tuple[Ref, Ref]:
     """A stage's dataset and its questions, which are the same folder where none is made."""
     dataset = ingest(settings=study.dataset, content=dataset_content(study), seed=study.seed)
+    tell_unused_columns(dataset)
     questions = prepare_questions(study, dataset, steps)
     steps.done(f"{study.dataset.label}: {ingested(dataset)}")
     return dataset, questions

@@ -1,12 +1,17 @@
 """How far a flow has come: a progress bar in the dashboard, a line in the log."""
 
+import json
 import logging
 import time
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
+from tasks.store import Ref
+
 logger = logging.getLogger("fed_rag")
+SHOWN = 20
+"""Columns that are named; exports can have hundreds."""
 
 
 class Steps:
@@ -28,3 +33,10 @@ class Steps:
         self.count += 1
         update_progress_artifact(self.artifact, progress=round(100.0 * self.count / self.total, 1), description=what)
         logger.info("%2d/%d  %5.0f s  %s", self.count, self.total, time.perf_counter() - self.started, what)
+
+
+def tell_unused_columns(dataset: Ref) -> None:
+    """One line of the columns of a hospital's own table that are not read; none where all are."""
+    if names := json.loads((dataset.folder / "columns_not_used.json").read_text(encoding="utf-8")):
+        shown = ", ".join(map(repr, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+        logger.info("Columns of the table that are not used: %s; rename those that should be (docs/datasets.md)", shown)

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from tasks.patients import bare
 from tasks.records import Case
 from tasks.store import ROOT
 
@@ -18,9 +19,9 @@ def name_digest(name: str) -> str:
 
 
 def is_forgotten(case: Case, digests: Collection[str]) -> bool:
-    """Whether the digests hold a case's patient or its image."""
-    names = (case.image_id, case.group)
-    return bool(digests) and any(name is not None and name_digest(name) in digests for name in names)
+    """Whether the digests hold a case's patient or its image, whichever datasets stand beside its own."""
+    own = [name for name in (case.image_id, case.group) if name is not None]
+    return bool(digests) and any(name_digest(name) in digests for name in (*own, *map(bare, own)))
 
 
 def forgotten_at(hospital: Path) -> list[dict[str, Any]]:

@@ -1,8 +1,11 @@
 """The audit's document: what is counted, by which ids, and of how many."""
 
+from dataclasses import replace
 from typing import Any
 
-from tasks.audit.document import Likeness, audit, score_table, table
+import pytest
+
+from tasks.audit.document import Likeness, audit, score_table, shared_table, table
 from tasks.records import Caption, Case, ImagePair
 
 PAIRS = [
@@ -64,6 +67,33 @@ def test_captions_alone_are_counted_by_their_images() -> None:
     assert leaks["near_duplicate_image"] == {"n": 1, "rate": 0.5, "test_cases": ["near"]}
     assert leaks["same_patient"]["test_cases"] == ["alone"]
     assert leaks["same_question"]["rate"] is None  # they ask none
+
+
+@pytest.mark.parametrize("stated", [(), ("d:1",), ("d:13",)])
+def test_patients_that_are_not_stated_are_not_counted_as_none(stated: tuple[str, ...]) -> None:
+    cases = [replace(each, group="p" if each.id in stated else None) for each in (*TRAIN, *TEST)]
+    found = audit(cases, [], PAIRS)
+    leak = found["train_test"]["same_patient"]
+    assert leak == {"n": None, "rate": None, "test_cases": [], "stated": int("d:13" in stated)}
+    (row,) = (row for row in table(found) if row["leak"].startswith("same patient"))
+    assert (row["test cases"], row["rate"]) == ("not stated", "-")
+
+
+@pytest.mark.parametrize("group", ["p", "other"])
+def test_of_patients_that_some_cases_state_it_is_told_how_many_do(group: str) -> None:
+    cases = [*TRAIN, *(replace(each, group=group if each.group else None) for each in TEST)]
+    leaks = audit(cases, [], PAIRS)
+    (row,) = (row for row in table(leaks) if row["leak"].startswith("same patient"))
+    assert row["leak"] == "same patient (stated for 1 of 4)"
+    assert row["test cases"] == (1 if group == "p" else 0)
+
+
+def test_sides_of_which_one_states_no_patient_share_an_unstated_number() -> None:
+    records = [case("d:1", "a", "train", group="p"), caption("b", "train", dataset="e")]
+    (row,) = audit(records[:1], records[1:], PAIRS)["between_datasets"]  # type: ignore[arg-type]
+    assert row["same_patient"] is None
+    (told,) = shared_table([row])
+    assert told["same_patient"] == "not stated" and "examples" not in told and told["same_image"] == row["same_image"]
 
 
 def test_captions_beside_cases_are_not_tested() -> None:

@@ -33,7 +33,7 @@ PAIRS = st.lists(
 def test_no_group_is_parted_and_nothing_is_lost(rows: Any, links: Any, mode: str, seed: int) -> None:
     cases = [case(number, f"i{image}", split, group) for number, (image, split, group) in enumerate(rows)]
     # So that both sides have what they need.
-    cases += [case(100, "free", "train"), case(101, "alone", "test")]
+    cases += [case(100, "free", "train"), case(101, "alone", "test", "r")]
     pairs = [ImagePair(f"i{one}", f"i{other}", relation, 1.0) for one, other, relation in links if one != other]
     moved = disjoint(cases, pairs, mode, seed)
     assert [each.id for each in moved] == [each.id for each in cases]
@@ -56,7 +56,7 @@ def test_no_group_is_parted_and_nothing_is_lost(rows: Any, links: Any, mode: str
 
 
 def test_a_split_that_shares_nothing_stays() -> None:
-    cases = [case(n, f"i{n}", ["train", "validation", "test"][n % 3]) for n in range(9)]
+    cases = [case(n, f"i{n}", ["train", "validation", "test"][n % 3], f"p{n}") for n in range(9)]
     for mode in ("none", "image", "near_duplicate", "patient"):
         assert [each.split for each in disjoint(cases, [], mode, 0)] == [each.split for each in cases]
     assert disjoint(cases, [], "none", 0) == cases
@@ -81,3 +81,9 @@ def test_one_group_alone_cannot_be_split() -> None:
     cases = [case(1, "a", "train"), case(2, "a", "test")]
     with pytest.raises(StudyError, match=r"partition\.disjoint=image"):
         disjoint(cases, [], "image", 0)
+
+
+def test_patients_that_are_not_stated_keep_nothing_apart() -> None:
+    cases = [case(n, f"i{n}", ["train", "test"][n % 2]) for n in range(4)]
+    with pytest.raises(StudyError, match=r"patient for partition\.disjoint=patient, found none"):
+        disjoint(cases, [], "patient", 0)

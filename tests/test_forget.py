@@ -21,7 +21,8 @@ from safetensors import safe_open
 from flows.forget import forget
 from tasks.engine.vision import FEATURES, Features, load_features
 from tasks.errors import StudyError
-from tasks.forgotten import forgotten_at, name_digest
+from tasks.forgotten import all_digests, forgotten_at, is_forgotten, name_digest
+from tasks.patients import patient_digest
 from tasks.records import Case, FailureModes, Finding, Image, ImagePair, Neighbour, Prediction, read_table, write_table
 from tasks.retrieve.encoded import ENCODED, Encoded, load_encoded
 from tasks.retrieve.library import read_library
@@ -339,6 +340,52 @@ def test_the_command_tells_what_was_removed(ward: Path) -> None:
     assert "nothing was left" in again.stdout
 
 
+@pytest.fixture
+def clinic(ward: Path) -> Path:
+    """The ward, with the cases of patients 100, 101 and 102 of a table: read alone, and beside another dataset."""
+    (path,) = (ward / "hospitals/a/cases").glob("0/cases.parquet")
+    cases = read_table(path, Case)
+    for key, prefix in (("1", ""), ("2", "table/")):
+        own = [
+            replace(case, group=prefix + patient_digest(str(100 + n // 2)), image_id=prefix + case.image_id)
+            for n, case in enumerate(cases)
+        ]
+        with writing("hospitals/d", "cases", key) as folder:
+            for name in ("images.parquet", "copies.parquet", "findings.parquet"):
+                folder.write(name, path.with_name(name).read_bytes())
+            with folder.open("cases.parquet") as sink:
+                write_table(sink, Case, own)
+    return ward
+
+
+@pytest.mark.parametrize("written", ["101", "101.0", " 101 ", patient_digest("101"), f"table/{patient_digest('101')}"])
+def test_a_patient_is_forgotten_by_the_id_that_the_hospital_writes(clinic: Path, written: str) -> None:
+    done = forget("d", written)
+    assert not done.again and not traces(clinic / "hospitals/d", {"c2", "c3"})
+    for key in ("1", "2"):
+        left = read_table(clinic / "hospitals/d/cases" / key / "cases.parquet", Case)
+        assert [case.id for case in left] == ["c0", "c1", "c4", "c5"]
+    assert forget("d", "101").again
+    (row,) = forgotten_at(clinic / "hospitals/d")
+    assert name_digest("101") != row["digest"]  # three digits are soon guessed from it
+    files = [path for path in clinic.rglob("*") if path.is_file()]
+    assert not any("101" in names_in(path) for path in files)
+    with pytest.raises(StudyError, match=r"as its table or DICOM file writes the id, or as .*, found '10'"):
+        forget("d", "10")
+
+
+def test_a_withdrawal_holds_whichever_datasets_stand_beside_the_table(clinic: Path) -> None:
+    own = read_table(clinic / "hospitals/d/cases/1/cases.parquet", Case)
+    beside = read_table(clinic / "hospitals/d/cases/2/cases.parquet", Case)
+    shutil.rmtree(clinic / "hospitals/d/cases/2")  # the table was never read beside another
+    forget("d", "101")
+    digests = all_digests()
+    assert [case.id for case in own if is_forgotten(case, digests)] == ["c2", "c3"]
+    assert [case.id for case in beside if is_forgotten(case, digests)] == ["c2", "c3"]
+    new = replace(beside[2], image_id="table/new")
+    assert is_forgotten(new, digests) and not is_forgotten(replace(new, group=None), digests)
+
+
 def test_a_damaged_folder_is_removed_whole(ward: Path) -> None:
     path = ward / "hospitals/a/predictions/0/predictions.parquet"
     path.write_bytes(path.read_bytes()[:-9])
@@ -351,7 +398,7 @@ def test_a_damaged_folder_is_removed_whole(ward: Path) -> None:
     [
         ("c", "patient 0", "Expected --hospital to be one of a, b, found 'c'."),
         ("../a", "patient 0", "Expected --hospital to be one of a, b, found '../a'."),
-        ("a", "i0", "one of the 3 patients .* of a, as patient 0, patient 1, patient 2, found 'i0'."),
+        ("a", "i0", "one of the 3 patients .* of a, .* or as patient 0, patient 1, patient 2, found 'i0'."),
     ],
 )
 def test_an_unknown_name_is_told_and_changes_nothing(ward: Path, hospital: str, patient: str, message: str) -> None:

@@ -91,7 +91,16 @@ def test_byte_order_mark_and_nan_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [("  a \t b\n", "a b"), (3, "3"), (0, "0"), (2.5, "2.5"), ("None", "None"), ("NULL", None), (" ", None)],
+    [
+        ("  a \t b\n", "a b"),
+        (3, "3"),
+        (0, "0"),
+        (2.5, "2.5"),
+        (101.0, "101"),
+        ("None", "None"),
+        ("NULL", None),
+        (" ", None),
+    ],
 )
 def test_text_is_stripped_and_collapsed_and_nothing_else(value: object, text: str | None) -> None:
     assert Row(Path("f"), 1, {"answer": value}).text_or_none("answer") == text

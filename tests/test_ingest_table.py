@@ -2,6 +2,7 @@
 
 import csv
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ingest_samples import picture, write_bytes
 
 from tasks.errors import StudyError
 from tasks.ingest.table import read
+from tasks.patients import patient_digest
 
 PIXELS = np.arange(64, dtype=np.uint8).reshape(8, 8)
 ROWS = [
@@ -51,10 +53,80 @@ def test_rows_become_cases_in_each_form(tmp_path: Path, form: str) -> None:
     ]
     first, second, third = source.cases
     assert first.image_id == second.image_id != third.image_id
-    assert first.group == second.group != third.group is None
-    assert "Anna" not in repr(source)
+    assert first.group == second.group == patient_digest("Anna")
+    assert third.group == patient_digest(CANARY)  # whom its DICOM file states, as the table does not
+    assert "Anna" not in repr(source) and CANARY not in repr(source)
     assert source.images[0].data == picture(1)
     assert source.images[1].data.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_integers_that_pandas_made_floats_are_integers_again(tmp_path: Path, form: str) -> None:
+    whole = pd.DataFrame({"patient": [101, 101, None, 7, 12], "answer": [2, 1.5, 0, None, -3]})
+    assert whole.dtypes.unique().tolist() == [np.float64]  # a blank has made them so
+    frame = whole.assign(image="a/1.png", question="how many?")
+    root = write_table(tmp_path, "csv", ROWS)
+    (root / "cases.csv").unlink()
+    if form == "csv":
+        frame.to_csv(root / "cases.csv", index=False)
+    elif form == "jsonl":
+        frame.to_json(root / "cases.jsonl", orient="records", lines=True)
+    else:
+        frame.to_parquet(root / "cases.parquet")
+    cases = read(root, language="en").cases
+    assert [case.answer for case in cases] == ["2", "1.5", "0", "-3"]
+    assert [case.group for case in cases] == [*[patient_digest("101")] * 2, None, patient_digest("12")]
+    assert patient_digest("101") == patient_digest(" 101.0 ") != patient_digest("1010")
+
+
+@pytest.mark.parametrize("blank", ["nan", "NaN", "None", "<NA>", "NA", "null", "NULL", " "])
+def test_words_for_a_blank_cell_are_no_patient(tmp_path: Path, blank: str) -> None:
+    assert read(write_table(tmp_path, "csv", [ROWS[0] | {"patient": blank}]), language="en").cases[0].group is None
+
+
+@pytest.mark.parametrize(
+    ("share", "wrong", "taken"), [(0.01, 1, True), (0.01, 2, False), (0, 1, False), (0.1, 2, True)]
+)
+def test_a_small_table_may_have_one_bad_row(tmp_path: Path, share: float, wrong: int, taken: bool) -> None:
+    rows = [ROWS[0] | {"question": "" if number < wrong else "where?"} for number in range(20)]
+    root = write_table(tmp_path, "csv", rows)
+    if taken:
+        assert len(read(root, language="en", max_rejected=share).rejected) == wrong
+    else:
+        told = rf"{wrong} of 20 rows are unusable, more than dataset.max_rejected={share} allows \({wrong - 1} of 20\)"
+        with pytest.raises(StudyError, match=told):
+            read(root, language="en", max_rejected=share)
+
+
+def test_one_patient_written_in_both_unicode_forms_is_one(tmp_path: Path) -> None:
+    names = [unicodedata.normalize(form, "Müller") for form in ("NFC", "NFD")]
+    cases = read(write_table(tmp_path, "jsonl", [ROWS[0] | {"patient": name} for name in names]), language="en").cases
+    assert cases[0].group == cases[1].group
+
+
+def write_scans(root: Path, patients: list[str | None], stated: str = "") -> Path:
+    """A table of DICOM files, each another image."""
+    rows = [ROWS[2] | {"image": f"{n}.dcm", "patient": stated} for n in range(len(patients))]
+    write_table(root, "csv", rows)
+    for number, patient in enumerate(patients):
+        write_bytes(root / f"{number}.dcm", dicom(PIXELS + np.uint8(number) * (PIXELS > 9), PatientID=patient))
+    return root
+
+
+def test_where_the_table_states_no_patient_the_dicom_file_does(tmp_path: Path) -> None:
+    source = read(write_scans(tmp_path / "a", ["17", " 17", "18", None, ""]), language="en")
+    seventeen, eighteen = map(patient_digest, ("17", "18"))
+    assert [case.group for case in source.cases] == [seventeen, seventeen, eighteen, None, None]
+    source = read(write_scans(tmp_path / "b", ["17", "18"], stated="P1"), language="en")
+    assert {case.group for case in source.cases} == {patient_digest("P1")}
+
+
+def test_an_id_that_all_dicom_files_have_is_no_patient(tmp_path: Path) -> None:
+    source = read(write_scans(tmp_path / "many", ["ANON"] * 3), language="en")
+    assert {case.group for case in source.cases} == {None}
+    assert source.notes == {"cases whose DICOM files all state one patient id, taken as of no stated patient": 3}
+    (case,) = read(write_scans(tmp_path / "one", ["17"]), language="en").cases
+    assert case.group == patient_digest("17")
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])

@@ -9,7 +9,7 @@ import pytest
 HERE = Path(__file__).parents[1]
 STAGES = {"ingest", "partition", "retrieve", "federate", "evaluate", "pretrain", "synthesize", "audit", "page"}
 GROUND = {"blind", "comparison", "errors", "forgotten", "groups", "holdout", "libraries", "normalise", "options"}
-GROUND |= {"recipes", "records", "settings", "store", "wording"}
+GROUND |= {"patients", "recipes", "records", "settings", "store", "wording"}
 """What stages and the engine stand on: it knows neither."""
 PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 

@@ -58,7 +58,7 @@ def results() -> dict[str, Any]:
             "moved_cases": 0,
             "test": 6,
             "train": 18,
-            "published_split_shares": {"same_image": 3},
+            "published_split_shares": {"same_image": 3, "same_patient": None},
         },
         "timings_s": {"ingest": 1.25},
         "peak_memory_bytes": 2_000_000_000,
@@ -158,6 +158,8 @@ def test_the_page_shows_every_score_of_the_document(results: dict[str, Any], pag
         for cell in row:
             assert f">{cell}<" in page
     assert ">same image<" in page
+    told = re.search(r">same patient<.*?</tr>", page, re.DOTALL)
+    assert told and "not stated" in told[0] and "None" not in told[0]
     assert ">0.500<" in page  # 3 of 6 test cases
 
 
@@ -225,7 +227,7 @@ def test_the_card_is_told_from_the_document(results: dict[str, Any]) -> None:
     card = model_card(results, tables(results), TOLD)
     assert "LoRA, r=16, alpha=32, on q_proj, v_proj" in card
     assert "Base: `embedded`, content `0a1b2c`, frozen" in card
-    assert "same image: 3 of 6" in card
+    assert "same image: 3 of 6" in card and "same patient: not stated" in card
     assert "| hospital-2 | 2 | 9 | 3 |" in card
     for line in re.findall(r"^\|.*\|$", card, flags=re.MULTILINE):
         assert line.count("|") in (5, 10)  # the tables' own columns

@@ -1,6 +1,7 @@
 """A run's folder: its own though another begins in the same second, whole where hospitals lack cases, `latest` last."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, tzinfo
@@ -18,7 +19,7 @@ from tasks.evaluate.score import score_row, summarise
 from tasks.partition.counts import hospital_table, splits_of
 from tasks.records import Case, Image, Kind, Outcome, Prediction, Split, write_table
 from tasks.settings import Study
-from tasks.store import Ref, writing
+from tasks.store import MANIFEST, Ref, writing
 
 Asked = dict[str, list[tuple[Split, Kind]]]
 """By hospital, split and kind of each of its cases."""
@@ -155,8 +156,7 @@ def test_a_run_whose_hospitals_lack_cases_has_pages_and_a_card_with_zeros(name: 
 def test_the_page_of_a_run_of_before_is_whole_too(name: str) -> None:
     """Earlier versions left out what a hospital, or a split, has none of."""
     run = run_of(SPARSE[name])
-    path = run / "results.json"
-    results = json.loads(path.read_text(encoding="utf-8"))
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     results["partition"]["hospitals"] = [
         {column: count for column, count in row.items() if count} for row in results["partition"]["hospitals"]
     ]
@@ -166,7 +166,9 @@ def test_the_page_of_a_run_of_before_is_whole_too(name: str) -> None:
         results["split"].pop(new, None)
     results["split"]["published_split_shares"] = {"same_image": 0}
     del results["dataset"]["left_out"]
-    path.write_text(json.dumps(results), encoding="utf-8")
+    with writing("", "runs", run.name) as folder:
+        shutil.copytree(run, folder.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
+        folder.write_json("results.json", results)
     page = write_pages(run)[0].read_text(encoding="utf-8")
     assert all(f">{each}<" in page for each in ("train closed", "train open", "test closed", "test open"))
     assert "1 row could not be used" in page

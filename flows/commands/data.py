@@ -58,17 +58,14 @@ def audit(
         from flows.audit import audit as flow
 
         document = flow(study, against)
-    from tasks.audit.document import score_table, table
+    from tasks.audit.document import score_table, shared_table, table
 
     write_text(out, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     print_rows(
         table(document), f"Of {counted(document['train_test']['test_cases'], 'test cases')}, shared with training"
     )
     print_rows(score_table(document), "Right answers without a model (0 to 1)")
-    shared = [
-        {heading: row[heading] for heading in row if heading != "examples"} for row in document["between_datasets"]
-    ]
-    print_rows(shared, "Images of dataset a that b has too, and patients of both")
+    print_rows(shared_table(document["between_datasets"]), "Images of dataset a that b has too, and patients of both")
     if against:
         console.print(f"Images with a copy in {escape(str(against))}: {document['against']['n']}")
     print_place("Audit", out)
@@ -77,7 +74,11 @@ def audit(
 def forget(
     hospital: Annotated[str, typer.Option(help="Whose patient it is, as hospital-1.", show_default=False)],
     patient: Annotated[
-        str, typer.Option(help="The patient; an image's id where the dataset states no patient.", show_default=False)
+        str,
+        typer.Option(
+            help="The patient's id as the table or the DICOM file writes it; an image's id where none is stated.",
+            show_default=False,
+        ),
     ],
     yes: Annotated[bool, typer.Option("--yes", help="Remove without asking, for scripts.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, and change nothing.")] = False,

@@ -13,6 +13,7 @@ from tasks.records import Caption, Case, ImagePair
 
 SCHEMA_VERSION = 1
 EXAMPLES = 10
+NOT_STATED = "not stated"
 IDENTICAL = ("identical_bytes", "identical_pixels")
 DEFINITIONS = {
     "rate": "n as a share of the test cases",
@@ -20,7 +21,8 @@ DEFINITIONS = {
     "near_duplicate_image": f"a training image is a copy of it, not identical: detail correlates {COPY} or more once "
     "resized, freed of frames, laid over and given the same contrast",
     "flipped_image": "as near_duplicate_image, once mirrored or turned upside down",
-    "same_patient": "a training case is of the same patient or published case, where the dataset states them",
+    "same_patient": "a training case is of the same patient or published case, of the test cases that state theirs "
+    "(`stated` counts them); n is null where no test case, or no training case, states one",
     "same_question": "same question and answer, normalised, on the same image or a copy of it",
     "restated_question": "another wording, same answer, on the same image or a copy of it: cosine of character n-grams "
     f"at least {RESTATED['closed']} (closed) or {RESTATED['open']} (open)",
@@ -77,8 +79,8 @@ def train_test(records: Sequence[Case | Caption], likeness: Likeness) -> dict[st
     found: dict[str, list[str]] = {
         name: [_id(record) for record in test if record.image_id in touched] for name, touched in images.items()
     }
-    groups = {record.group for record in train if record.group is not None}
-    found["same_patient"] = [_id(record) for record in test if record.group in groups]
+    patients = {record.group for record in train if record.group is not None}
+    found["same_patient"] = [_id(record) for record in test if record.group in patients]
     asked = [record for record in test if isinstance(record, Case)]
     seen = questions_seen([record for record in train if isinstance(record, Case)], asked, likeness.shown)
     matches = {
@@ -95,6 +97,10 @@ def train_test(records: Sequence[Case | Caption], likeness: Likeness) -> dict[st
         if name in matches:
             shown = list(matches[name].items())[:EXAMPLES]
             document[name]["examples"] = [{"test": one, "train": other} for one, other in shown]
+    stated = sum(record.group is not None for record in test)
+    document["same_patient"]["stated"] = stated
+    if not stated or not patients:  # a count of 0 would say that there is nothing to be found
+        document["same_patient"] |= {"n": None, "rate": None}
     return document
 
 
@@ -104,6 +110,8 @@ def _id(record: Case | Caption) -> str:
 
 def between(records: Sequence[Case | Caption], likeness: Likeness, side: Mapping[str, str]) -> list[dict[str, Any]]:
     """What each pair of sides (hospitals, datasets) shares: images of `a` that are tied to one of `b`, and patients.
+
+    `same_patient` is None where one of the two states no patient.
 
     Args:
         records: cases, or captions, of all sides.
@@ -120,7 +128,7 @@ def between(records: Sequence[Case | Caption], likeness: Likeness, side: Mapping
     for a, b in combinations(sorted(held), 2):
         touched = likeness.touching(held[a], held[b])
         row: dict[str, Any] = {"a": a, "b": b, **{name: len(images) for name, images in touched.items()}}
-        row["same_patient"] = len(patients[a] & patients[b])
+        row["same_patient"] = len(patients[a] & patients[b]) if patients[a] and patients[b] else None
         row["examples"] = sorted(set().union(*touched.values()))[:EXAMPLES]
         rows.append(row)
     return rows
@@ -153,10 +161,21 @@ def table(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name, row in found.items():
         if not isinstance(row, Mapping):
             continue
-        rate = "-" if row["rate"] is None else f"{row['rate']:.3f}"
         label = name.replace("_", " ")
-        rows.append({"leak": label, "test cases": row["n"], "rate": rate, "as": ", ".join(row["test_cases"][:2])})
+        if 0 < row.get("stated", 0) < found["test_cases"]:
+            label += f" (stated for {row['stated']} of {found['test_cases']})"
+        count = NOT_STATED if row["n"] is None else row["n"]
+        rate = "-" if row["rate"] is None else f"{row['rate']:.3f}"
+        rows.append({"leak": label, "test cases": count, "rate": rate, "as": ", ".join(row["test_cases"][:2])})
     return rows
+
+
+def shared_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What pairs of sides share as rows of counts, without the ids of examples."""
+    return [
+        {name: NOT_STATED if value is None else value for name, value in row.items() if name != "examples"}
+        for row in rows
+    ]
 
 
 def score_table(document: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -118,7 +118,7 @@ DATASETS = {
         lambda root, ask: table.read(root, language=ask.language, max_rejected=ask.max_rejected),
         "one *.csv, *.jsonl or *.parquet with image, question, answer[, kind, modality, organ, patient, split]",
         "the owner's",
-        "an export of a hospital; images may be DICOM files",
+        "an export of a hospital; images may be DICOM files; columns may bear usual names, as PatientID",
     ),
 }
 

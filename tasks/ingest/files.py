@@ -8,8 +8,8 @@ import csv
 import json
 import math
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +25,8 @@ BATCH_ROWS = 64
 """Parquet rows held at once: a row holds a whole image."""
 
 Value = TypeVar("Value")
+Naming = Callable[[Sequence[str], str], Mapping[str, str]]
+"""Of a table's column names and where they stand, those that are called otherwise here, and what."""
 
 
 class FindingError(StudyError):
@@ -51,19 +53,28 @@ def find_root(root: Path | None, dataset: str, layouts: Sequence[str]) -> tuple[
 
     Returns the folder that holds the first file found, and the pattern that found it.
     """
-    expected = f"the {dataset} dataset with one of " + ", ".join(f"`{layout}`" for layout in layouts)
     remedy = "set dataset.root to the folder that holds the dataset as published"
+    folder, expected = named_folder(root, dataset, layouts, remedy)
+    try:
+        for layout in layouts:
+            for path in folder.glob(layout):
+                return path.parent, layout
+    except OSError as error:
+        raise problem(str(root), expected, f"an unreadable folder ({error.strerror})", remedy) from None
+    raise problem(str(root), expected, "none of them", remedy)
+
+
+def named_folder(root: Path | None, dataset: str, layouts: Sequence[str], remedy: str) -> tuple[Path, str]:
+    """The folder that the user named, where it is one, and what is expected in it, for messages."""
+    expected = f"the {dataset} dataset with one of " + ", ".join(f"`{layout}`" for layout in layouts)
     if root is None:
         raise problem("dataset.root", expected, "no folder", remedy)
     try:
         if not root.is_dir():
             raise problem(str(root), expected, "a file" if root.exists() else "no such folder", remedy)
-        for layout in layouts:
-            for path in root.glob(layout):
-                return path.parent, layout
     except OSError as error:
         raise problem(str(root), expected, f"an unreadable folder ({error.strerror})", remedy) from None
-    raise problem(str(root), expected, "none of them", remedy)
+    return root, expected
 
 
 def resolve(root: Path, *parts: str, where: str) -> Path:
@@ -98,6 +109,8 @@ class Row:
     """Its values may be about a patient: no message quotes them."""
     fault: FindingError | None = None
     """Why the row could not be taken apart."""
+    published: Mapping[str, str] = field(default_factory=dict)
+    """What the file calls a field, where that is another name."""
 
     @property
     def where(self) -> str:
@@ -123,11 +136,12 @@ class Row:
     def text(self, field: str) -> str:
         """A field as text: white space at its ends stripped, inner runs of it collapsed; numbers are written out.
 
+        A whole number is written without `.0`: pandas turns integers into floats where one of them is missing.
         Null and empty fields are refused.
         """
         text = self.text_or_none(field)
         if text is None:
-            raise problem(self.where, f"text in field {field!r}", "none", "complete the row or remove it")
+            raise problem(self.where, f"text in field {self._called(field)!r}", "none", "complete the row or remove it")
         return text
 
     def text_or_none(self, field: str) -> str | None:
@@ -138,17 +152,27 @@ class Row:
         if isinstance(value, float) and math.isnan(value):  # pandas writes it for a missing value
             return None
         if isinstance(value, bool) or not isinstance(value, str | int | float) or not _is_unicode(str(value)):
-            raise problem(self.where, f"text in field {field!r}", self.shown(value), "correct the row")
+            raise problem(self.where, f"text in field {self._called(field)!r}", self.shown(value), "correct the row")
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         text = " ".join(str(value).split())
         return None if text in NULLS else text
 
-    def choice(self, field: str, choices: Mapping[str, Value]) -> Value:
-        """What a field's text, in lower case, stands for; refused where it is none of the choices."""
+    def choice(self, field: str, choices: Mapping[str, Value], also: Mapping[str, Value] | None = None) -> Value:
+        """What a field's text, in lower case, stands for; refused where it is none of the choices.
+
+        `also` holds other forms, which are taken and not offered in the message.
+        """
         text = self.text(field)
-        if text.lower() not in choices:
-            expected = f"one of {', '.join(choices)} in field {field!r}"
+        known = {**choices, **(also or {})}
+        if text.lower() not in known:
+            expected = f"one of {', '.join(choices)} in field {self._called(field)!r}"
             raise problem(self.where, expected, self.shown(text), "correct the row")
-        return choices[text.lower()]
+        return known[text.lower()]
+
+    def _called(self, field: str) -> str:
+        """A field's name in the file, for messages."""
+        return self.published.get(field, field)
 
 
 def _is_unicode(text: str) -> bool:
@@ -178,7 +202,14 @@ def parse_json(text: str) -> Any:
     return json.loads(text, parse_constant=lambda _: None)
 
 
-def read_parquet(path: Path, fields: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
+def as_published(names: Sequence[str], where: str) -> Mapping[str, str]:
+    """Columns are called what the file calls them."""
+    return {}
+
+
+def read_parquet(
+    path: Path, fields: Sequence[str], optional: Sequence[str] = (), naming: Naming = as_published
+) -> Iterator[Row]:
     """The rows of a Parquet file, a few in memory at a time; refused where it lacks one of the fields.
 
     Optional fields are read where the file has them.
@@ -186,19 +217,24 @@ def read_parquet(path: Path, fields: Sequence[str], optional: Sequence[str] = ()
     expected, remedy = f"a Parquet table with {', '.join(fields)}", "restore the file as published"
     try:
         with pq.ParquetFile(path) as table:
-            names = table.schema_arrow.names
+            published = table.schema_arrow.names
+            known = naming(published, f"{path}, row 1")
+            names = [known.get(name, name) for name in published]
             _refuse_wrong_names(names, fields, f"{path}, row 1", expected)
-            columns = [field for field in (*fields, *optional) if field in names]
+            wanted = {
+                name: field for name, field in zip(published, names, strict=True) if field in (*fields, *optional)
+            }
             number = 0
-            for batch in table.iter_batches(BATCH_ROWS, columns=columns):
-                for values in batch.to_pylist():
+            for batch in table.iter_batches(BATCH_ROWS, columns=list(wanted)):
+                for cells in batch.to_pylist():
                     number += 1
-                    yield Row(path, number, values, index=number - 1)
+                    values = {wanted[name]: value for name, value in cells.items()}
+                    yield Row(path, number, values, index=number - 1, published=_reverse(known))
     except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
         raise problem(str(path), expected, f"something else ({_one_line(error)})", remedy) from None
 
 
-def read_csv(path: Path, fields: Sequence[str], split: Split = "train") -> Iterator[Row]:
+def read_csv(path: Path, fields: Sequence[str], split: Split = "train", naming: Naming = as_published) -> Iterator[Row]:
     """The rows of a CSV file with a header; refused where that lacks one of the fields or names a column twice.
 
     Cells are parted by commas, or by semicolons or tabs where the header has more of these. A row with more or fewer
@@ -210,20 +246,27 @@ def read_csv(path: Path, fields: Sequence[str], split: Split = "train") -> Itera
             delimiter = _delimiter(source.readline())
             source.seek(0)
             lines = csv.reader(source, strict=True, delimiter=delimiter)
-            header = [name.strip() for name in next(lines, [])]
+            published = [name.strip() for name in next(lines, [])]
+            known = naming(published, f"{path}, row 1")
+            header = [known.get(name, name) for name in published]
             _refuse_wrong_names(header, fields, f"{path}, row 1", expected)
             for number, cells in enumerate(filter(None, lines), 1):  # a blank line has no cells
                 fault = None
                 if len(cells) != len(header):
                     where = f"{path}, row {number}"
                     fault = problem(where, f"{len(header)} cells", str(len(cells)), "correct the row")
-                yield Row(path, number, dict(zip(header, cells, strict=False)), split, number - 1, fault=fault)
+                values = dict(zip(header, cells, strict=False))
+                yield Row(path, number, values, split, number - 1, fault=fault, published=_reverse(known))
     except OSError as error:
         raise problem(str(path), expected, f"an unreadable file ({error.strerror})", remedy) from None
     except UnicodeDecodeError:
         raise problem(str(path), expected, "another encoding", "save it as UTF-8") from None
     except (ValueError, csv.Error) as error:
         raise problem(str(path), expected, f"something else ({_one_line(error)})", remedy) from None
+
+
+def _reverse(known: Mapping[str, str]) -> dict[str, str]:
+    return {field: name for name, field in known.items()}
 
 
 def _delimiter(header: str) -> str:

@@ -19,7 +19,7 @@ def merge(sources: Mapping[str, Source]) -> Source:
     merged = Source(cases=[], images=Images())
     for name, source in sources.items():
         _append(merged, name, source)
-    return merged
+    return replace(merged, unused=tuple(column for source in sources.values() for column in source.unused))
 
 
 def _append(merged: Source, name: str, source: Source) -> None:

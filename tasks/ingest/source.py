@@ -38,6 +38,8 @@ class Source:
     rejected: list[Rejected] = field(default_factory=list)
     revisions: dict[str, str] = field(default_factory=dict)
     """The commit of each dataset that came from the Hugging Face hub."""
+    unused: tuple[str, ...] = ()
+    """Columns of a hospital's own table that mean nothing known, and are not read."""
 
     @property
     def records(self) -> list[Case | Caption]:
@@ -72,7 +74,7 @@ def gather(
         rows: as published, of all splits.
         make: the case or the caption that a row is (the answer is "" where it has none), or why it is left out.
         read: the image of a row.
-        max_rejected: the largest share of the rows that may be rejected.
+        max_rejected: the largest share of the rows that may be rejected, and at least one row unless it is 0.
 
     Raises StudyError where more are, with the first of them.
     """
@@ -89,10 +91,11 @@ def gather(
         except FindingError as error:
             first = first or error
             rejected.append(Rejected(row.path.relative_to(root).as_posix(), row.number, error.reason))
-    if first and len(rejected) > max_rejected * count:
+    allowed = max(int(max_rejected * count), 1) if max_rejected else 0
+    if first and len(rejected) > allowed:
         raise StudyError(
-            f"{len(rejected)} of {count} rows are unusable, more than dataset.max_rejected={max_rejected:g} allows; "
-            f"the first is {first}"
+            f"{len(rejected)} of {count} rows are unusable, more than dataset.max_rejected={max_rejected:g} allows "
+            f"({allowed} of {count}); the first is {first}"
         )
     notes = {note: number for note, number in found.notes.items() if number}
     return Source(found.cases, found.images, captions=found.captions, notes=notes, rejected=rejected)

@@ -7,7 +7,7 @@ from tasks.settings import DatasetSettings
 from tasks.step import Folder, stage
 
 
-@stage("ingest", area="source", code=["ingest", "groups"], title="ingest {settings.label}")
+@stage("ingest", area="source", code=["ingest", "groups", "patients"], title="ingest {settings.label}")
 def ingest(folder: Folder, settings: DatasetSettings, content: str, seed: int) -> None:
     """Read the datasets; `content` tells the state of their files, so that changed files are read anew."""
     from tasks.ingest.datasets import Options
@@ -25,5 +25,6 @@ def ingest(folder: Folder, settings: DatasetSettings, content: str, seed: int) -
     with folder.open("captions.parquet") as sink:
         write_table(sink, Caption, source.captions)
     folder.write_json("rejected.json", [asdict(each) for each in source.rejected])
+    folder.write_json("columns_not_used.json", list(source.unused))  # a hospital's own words: no summary has them
     folder.summary = summarise(source)
     folder.write_json("summary.json", folder.summary)

@@ -4,102 +4,165 @@ File names, patients and whatever else stands in a row may tell who the patient 
 numbers, groups are digests, and messages name the table and the row only.
 """
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-from tasks.ingest.files import Row, find_root, problem, read_csv, read_jsonl, read_parquet, resolve
+from tasks.ingest.columns import Columns
+from tasks.ingest.dicom_patient import patient_of
+from tasks.ingest.files import FindingError, Row, problem, read_csv, read_jsonl, read_parquet
+from tasks.ingest.finder import Files, find_table
 from tasks.ingest.modalities import modality_of
 from tasks.ingest.pictures import Picture, read_image
 from tasks.ingest.shards import digest_id, kind_of
 from tasks.ingest.source import Source, gather
+from tasks.patients import as_integer, patient_digest
 from tasks.records import Case, Kind, Split
 
 NAME = "table"
-LAYOUTS = ("*.csv", "*.jsonl", "*.parquet")
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+UNKNOWN = {"nan", "none", "null", "<na>", "na", "n/a", "nat", "-"}
+"""What programs write for a blank cell: in the column of patients, these would make one patient of all others."""
 REQUIRED = ("image", "question", "answer")
 OPTIONAL = ("kind", "modality", "organ", "patient", "split")
 KINDS: dict[str, Kind] = {"closed": "closed", "open": "open"}
+KIND_FORMS: dict[str, Kind] = {"closed-ended": "closed", "close-ended": "closed", "open-ended": "open"}
 SPLITS: dict[str, Split] = {"train": "train", "validation": "validation", "test": "test"}
+SPLIT_FORMS: dict[str, Split] = {
+    **dict.fromkeys(("training", "trainset"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "dev", "development"), "validation"),
+    **dict.fromkeys(("testing", "testset"), "test"),
+}
+
+
+class _Seen(NamedTuple):
+    """An image that was read once."""
+
+    id: str
+    patient: str | None
+    """That its DICOM file states."""
 
 
 def read(root: Path | None, *, language: str, max_rejected: float = 0.0) -> Source:
     """Read the one table in a folder.
 
     Args:
-        root: the folder that holds the table and the images. A row's `image` is a path below it, or the image itself
-            (bytes, or the Hugging Face layout's `bytes` and `path`) in a Parquet table.
+        root: the folder that holds the table and the images, or the folder around it. A row's `image` is a path below
+            it, or the image itself (bytes, or the Hugging Face layout's `bytes` and `path`) in a Parquet table.
         language: of the questions: `zh`, or `en` for anything else.
         max_rejected: the largest share of unusable rows.
 
-    A row without `kind` is closed where its answer is yes or no; one without `split` is a training case.
+    A row without `kind` is closed where its answer is yes or no; one without `split` is a training case. One without
+    `patient` is of the patient whom its DICOM file states, unless all files state the same.
     """
-    folder, _ = find_root(root, NAME, LAYOUTS)
-    tables = [path for layout in LAYOUTS for path in sorted(folder.glob(layout))]
-    if len(tables) > 1:
-        raise problem(str(folder), "one table", str(len(tables)), "leave the one to be read and move the others")
-    ids: dict[str, str] = {}
-    """Of the images that were read, by what the rows call them."""
-    last: dict[int, Picture] = {}
-    """The last row's image, which is asked for twice."""
+    path = find_table(root, NAME, SUFFIXES)
+    folder = root or path.parent
+    files, columns = Files(path.parent, folder), Columns()
+    seen: dict[str, _Seen] = {}
+    """The images that were read, by what the rows call them."""
+    last: dict[int, tuple[bytes, Picture]] = {}
+    """The last row's image, which is asked for twice: as stored, and decoded."""
+    stated: dict[str, str] = {}
+    """By case, the patient that only the image's DICOM file states."""
 
-    def read_picture(row: Row) -> Picture:
+    def read_both(row: Row) -> tuple[bytes, Picture]:
         if row.number not in last:
             last.clear()
-            last[row.number] = read_image(_image_of(folder, row), row.where)
+            data = _image_of(files, row)
+            last[row.number] = data, read_image(data, row.where)
         return last[row.number]
 
     def make(row: Row) -> Case:
-        name = row.value("image")
-        known = ids.get(name) if isinstance(name, str) else None
-        image_id = known or digest_id(read_picture(row).data)
-        if isinstance(name, str):
-            ids[name] = image_id
-        return _case(row, image_id, "zh" if language == "zh" else "en")
+        image = _image_name(row)
+        known = seen.get(image) if isinstance(image, str) else None
+        if known is None:
+            data, picture = read_both(row)
+            known = _Seen(digest_id(picture.data), patient_of(data))
+        if isinstance(image, str):
+            seen[image] = known
+        case = _case(row, known.id, "zh" if language == "zh" else "en")
+        if case.group is None and known.patient:
+            stated[case.id] = known.patient
+        return case
 
-    return gather(folder, _rows(tables[0]), make, read_picture, max_rejected=max_rejected)
+    rows = _rows(path, columns)
+    source = gather(folder, rows, make, lambda row: read_both(row)[1], max_rejected=max_rejected)
+    return replace(_with_patients(source, stated), unused=columns.unused)
 
 
-def _rows(path: Path) -> Iterator[Row]:
-    rows = {
-        ".csv": lambda: read_csv(path, REQUIRED),
-        ".jsonl": lambda: read_jsonl(path),
-        ".parquet": lambda: read_parquet(path, REQUIRED, OPTIONAL),
-    }
-    for row in rows[path.suffix]():
+def _with_patients(source: Source, stated: Mapping[str, str]) -> Source:
+    """The cases with the patients that DICOM files alone state.
+
+    Where these are one for all images, it is what a program puts in the place of ids, and no patient.
+    """
+    told = {case.image_id: stated[case.id] for case in source.cases if case.id in stated}
+    if len(told) > 1 and len(set(told.values())) == 1:
+        note = "cases whose DICOM files all state one patient id, taken as of no stated patient"
+        return replace(source, notes=source.notes | {note: sum(case.id in stated for case in source.cases)})
+    cases = [replace(case, group=stated[case.id]) if case.id in stated else case for case in source.cases]
+    return replace(source, cases=cases)
+
+
+def _rows(path: Path, columns: Columns) -> Iterator[Row]:
+    if path.suffix.lower() == ".csv":
+        rows = read_csv(path, REQUIRED, naming=columns.known_as)
+    elif path.suffix.lower() == ".parquet":
+        rows = read_parquet(path, REQUIRED, OPTIONAL, naming=columns.known_as)
+    else:
+        rows = (_with_known_names(row, columns) for row in read_jsonl(path))
+    for row in rows:
         yield replace(row, private=True)
+
+
+def _with_known_names(row: Row, columns: Columns) -> Row:
+    """A row that brings its own names: of JSON, each object has them."""
+    try:
+        known = columns.known_as(list(row.values), row.where)
+    except FindingError as error:
+        return replace(row, values={}, fault=row.fault or error)
+    values = {known[name]: value for name, value in row.values.items() if name in known}
+    return replace(row, values=values, published={field: name for name, field in known.items()})
 
 
 def _case(row: Row, image_id: str, language: str) -> Case:
     stated = {name: row.text_or_none(name) if name in row.values else None for name in OPTIONAL}
-    answer = row.text_or_none("answer") or ""
+    patient = stated["patient"] or ""
+    answer = as_integer(row.text_or_none("answer") or "")
     return Case(
         id=f"{NAME}:{row.number}",
         image_id=image_id,
         question=row.text("question"),
         answer=answer,
-        kind=row.choice("kind", KINDS) if stated["kind"] else kind_of(answer),
-        split=row.choice("split", SPLITS) if stated["split"] else "train",
+        kind=row.choice("kind", KINDS, KIND_FORMS) if stated["kind"] else kind_of(answer),
+        split=row.choice("split", SPLITS, SPLIT_FORMS) if stated["split"] else "train",
         dataset=NAME,
         language=language,
         modality=modality_of(stated["modality"]),
         organ=stated["organ"].lower() if stated["organ"] else None,
-        group=hashlib.sha256(stated["patient"].encode()).hexdigest()[:16] if stated["patient"] else None,
+        group=patient_digest(patient) if patient and patient.lower() not in UNKNOWN else None,
     )
 
 
-def _image_of(folder: Path, row: Row) -> bytes:
-    """The image that a row holds, or the content of the file that it names; no message tells the name."""
+def _image_name(row: Row) -> str | bytes:
+    """What a row says of its image: the file's name, or the content itself."""
     image = row.value("image")
-    image = image.get("bytes") if isinstance(image, dict) else image
+    if isinstance(image, dict):
+        data, image = image.get("bytes"), image.get("path")
+        if isinstance(data, bytes):
+            return data
+        if not isinstance(image, str):
+            raise problem(row.where, "an image's bytes or its file's path", "neither", "complete the row or remove it")
+    return image if isinstance(image, str | bytes) and image.strip() else row.text("image")
+
+
+def _image_of(files: Files, row: Row) -> bytes:
+    """The image that a row holds, or the content of the file that it names; no message tells the name."""
+    image = _image_name(row)
     if isinstance(image, bytes):
         return image
-    name, where = image if isinstance(image, str) else row.text("image"), row.where
-    remedy = "correct the row or remove it"
     try:
-        return resolve(folder, name, where=where).read_bytes()
-    except FileNotFoundError:
-        raise problem(where, "an image file", "no such file", remedy) from None
+        return files.find(image, row.where).read_bytes()
     except OSError as error:
-        raise problem(where, "an image file", f"an unreadable file ({error.strerror})", remedy) from None
+        found = f"an unreadable file ({error.strerror})"
+        raise problem(row.where, "an image file", found, "correct the row or remove it") from None

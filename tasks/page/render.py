@@ -104,7 +104,7 @@ def study_page(results: Mapping[str, Any], rows: Rows, told: Told, sections: Seq
         told=told,
         sections=[(each, [Markup(plot) for plot in each.plots]) for each in sections],
         plots={name: Markup(plot) for name, plot in shown.items()},  # our own SVG, its texts escaped
-        leaks=[(leak.replace("_", " "), count, _share(count, told.audited)) for leak, count in shares.items()],
+        leaks=[(leak.replace("_", " "), *_share(count, told.audited)) for leak, count in shares.items()],
         seconds=[(stage, f"{seconds:.1f}") for stage, seconds in results["timings_s"].items()],
         settings=yaml.safe_dump(results["settings"], sort_keys=False),
     )
@@ -125,8 +125,11 @@ def hospital_page(
     return fill("hospital.html", run=run, hospital=hospital, answers=answers, total=total, images=images)
 
 
-def _share(count: int, of: int) -> str:
-    return f"{count / of:.3f}" if of else "-"
+def _share(count: int | None, of: int) -> tuple[str, str]:
+    """A count and its rate as text; None is a count of what the dataset does not state."""
+    if count is None:
+        return "not stated", "-"
+    return str(count), f"{count / of:.3f}" if of else "-"
 
 
 def model_card(results: Mapping[str, Any], rows: Rows, told: Told) -> str:

@@ -27,10 +27,15 @@ def disjoint(cases: Sequence[Case], pairs: Iterable[ImagePair], mode: str, seed:
         mode: `none`, `image`, `near_duplicate` or `patient`; `none` returns the cases as they are.
         seed: of the choice.
 
-    Raises StudyError where no group could be tested, or none trained on.
+    Raises StudyError where no group could be tested, or none trained on, and for `patient` where no patient is stated.
     """
     if mode == "none":
         return list(cases)
+    if mode == "patient" and all(case.group is None for case in cases):
+        raise StudyError(
+            "Expected cases that state their patient for partition.disjoint=patient, found none: state them, "
+            "or set partition.disjoint=near_duplicate."
+        )
     joined = [(p.image_a, p.image_b) for p in pairs if mode != "image" or p.relation in IDENTICAL]
     bare = cases if mode == "patient" else [replace(case, group=None) for case in cases]
     groups = image_groups(bare, joined)

@@ -43,7 +43,7 @@ def partition(folder: Folder, cases: Ref, settings: PartitionSettings, seed: int
     folder.summary = {"scheme": scheme, "split": split, "hospitals": hospital_table(rows, owner)}
 
 
-@stage("cases", area="hospitals/{hospital}", code=["partition", "forgotten"], title="cases {hospital}")
+@stage("cases", area="hospitals/{hospital}", code=["partition", "forgotten", "patients"], title="cases {hospital}")
 def take_cases(
     folder: Folder,
     hospital: str,

@@ -39,7 +39,7 @@ class DatasetSettings(Settings):
     images: int = Field(120, ge=4)
     """Images drawn for each site (phantom only)."""
     max_rejected: float = Field(0.01, ge=0, le=1)
-    """Largest share of a dataset's rows that may be unusable; they are listed in `rejected.json`."""
+    """Largest share of a dataset's rows that may be unusable, and at least one row unless 0; see `rejected.json`."""
 
     @field_validator("name")
     @classmethod
