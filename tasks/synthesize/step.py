@@ -8,7 +8,7 @@ from tasks.step import Folder, stage
 from tasks.store import Ref
 
 
-@stage("questions", area="source", code=["synthesize", "options"])
+@stage("questions", area="source", code=["synthesize", "answers", "normalise", "options"])
 def synthesize_questions(folder: Folder, dataset: Ref, settings: SynthesisSettings, content: str, seed: int) -> None:
     """The dataset's own cases beside synthetic ones; `content` tells the state of the language model, if any."""
     from tasks.synthesize.choices import reword
