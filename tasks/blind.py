@@ -9,6 +9,7 @@ import warnings
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from tasks.answers.meaning import meaning
 from tasks.normalise import HAN, normalise
 from tasks.records import Case, Kind
 
@@ -57,17 +58,17 @@ def _of_kind(cases: list[Case], kind: Kind) -> list[Case]:
 
 
 def _most_common(cases: list[Case]) -> str:
-    counts = Counter(normalise(case.answer) for case in cases)
+    counts = Counter(meaning(case.answer) for case in cases)
     best = min(counts, key=lambda answer: (-counts[answer], answer), default="")
     return _spellings(cases).get(best, "")
 
 
 def _spellings(cases: list[Case]) -> dict[str, str]:
-    """The most common spelling of each normalised answer."""
+    """The most common spelling of each answer."""
     counts = Counter(case.answer for case in cases)
     spellings: dict[str, str] = {}
     for spelling in sorted(counts, key=lambda spelling: (-counts[spelling], spelling)):
-        spellings.setdefault(normalise(spelling), spelling)
+        spellings.setdefault(meaning(spelling), spelling)
     return spellings
 
 
@@ -82,13 +83,14 @@ def _classifier(cases: list[Case], seed: int) -> "Pipeline | None":
     from sklearn.svm import LinearSVC
 
     spellings = _spellings(cases)
-    counts = Counter(normalise(case.answer) for case in cases)
+    counts = Counter(meaning(case.answer) for case in cases)
     common = set(sorted(counts, key=lambda answer: (-counts[answer], answer))[:ANSWERS])
-    cases = [case for case in cases if normalise(case.answer) in common]
+    cases = [case for case in cases if meaning(case.answer) in common]
     if len(cases) > QUESTIONS:
         cases = random.Random(seed).sample(cases, QUESTIONS)
-    answers = [spellings[normalise(case.answer)] for case in cases]
-    if len(set(answers)) < 2 or not any(normalise(case.question) for case in cases):
+    answers = [spellings[meaning(case.answer)] for case in cases]
+    # NumPy drops zero characters at the end of a text.
+    if len({answer.rstrip("\0") for answer in answers}) < 2 or not any(normalise(case.question) for case in cases):
         return None
     words = TfidfVectorizer(preprocessor=_spaced, token_pattern=r"\S+", ngram_range=(1, 2), max_features=WORDS)
     model = make_pipeline(words, LinearSVC(random_state=seed))

@@ -1,4 +1,6 @@
-"""One form for answers that say the same: the normalisation of the visual question answering family.
+"""The normalisation of the visual question answering family, for what is compared as published code compares it.
+
+It drops signs (HER2- is HER2+), so whether two answers say the same is told by `tasks.answers.meaning` instead.
 
 It follows `preprocess_answer` of MEVF (aioz-ai/MICCAI19-MedVQA, tools/compute_softscore.py), which descends from
 the official VQA evaluation. These are the rules, with a reason wherever they depart from that source.
@@ -36,16 +38,6 @@ ZERO_TO_TEN = ("zero", "one", "two", "three", "four", "five", "six", "seven", "e
 NUMBERS = {"none": "0"} | {word: str(value) for value, word in enumerate(ZERO_TO_TEN)}
 ARTICLES = {"a", "an", "the"}
 
-SAID = {
-    "yes": ("是", "是的", "有", "对", "对的", "可以", "存在", "包含", "包括"),
-    "no": ("否", "不", "不是", "无", "没有", "不对", "不可以", "不存在", "不包含", "不包括"),
-}
-"""Chinese for yes and no, as SLAKE answers. 正常 (normal) is neither: whether it affirms hangs on the question."""
-CHINESE = {word: value for value, words in SAID.items() for word in words}
-LONGER = {word for word in CHINESE if len(word) > 1}
-CLAUSE_END = re.compile(r"[^\w\s]+")
-BETWEEN_ITEMS = re.compile(r"(?<!\d),|,(?!\d)|[;、&和与及]|\band\b")
-
 
 @lru_cache(maxsize=2**14)  # a score asks for the same text several times, and answers repeat
 def normalise(text: str) -> str:
@@ -67,41 +59,6 @@ def yes_no(text: str) -> Literal["yes", "no"] | None:
     if ("yes" in words) == ("no" in words):
         return None
     return "yes" if "yes" in words else "no"
-
-
-def polarity(text: str) -> Literal["yes", "no"] | None:
-    """Whether an answer as it was written says yes or no, in English or Chinese; None where it says both, or neither.
-
-    English is read by `yes_no`. Chinese parts no words, so a clause counts where it is one of the words of `SAID`, or
-    begins with one of two characters or more: 没有 holds 有, and 不知道 (do not know) begins with 不.
-    """
-    if (plain := normalise(text)) in CHINESE:
-        return "yes" if CHINESE[plain] == "yes" else "no"
-    clauses = ("".join(clause.split()) for clause in CLAUSE_END.split(unicodedata.normalize("NFKC", text)))
-    said = {value for clause in clauses if (value := _said(clause))}
-    words = HAN.sub(" ", plain).split()
-    said |= {word for word in ("yes", "no") if word in words}
-    return None if len(said) != 1 else "yes" if "yes" in said else "no"
-
-
-def _said(clause: str) -> str | None:
-    """What a Chinese clause says."""
-    begun = next((word for word in LONGER if clause.startswith(word)), clause)
-    return CHINESE.get(begun)
-
-
-def same(one: str, other: str) -> bool:
-    """Whether two answers say the same: equal once normalised, or as lists item by item.
-
-    `Left Lung, Right` and `left lung and right` are one list; `Right, Left Lung` is another, for its order tells which
-    is which. Items are parted by commas (but not those of 1,000), semicolons, 、, &, and, 和, 与 or 及.
-    """
-    return normalise(one) == normalise(other) or (len(items := _items(one)) > 1 and items == _items(other))
-
-
-def _items(text: str) -> list[str]:
-    pieces = BETWEEN_ITEMS.split(unicodedata.normalize("NFKC", text).lower())
-    return [item for piece in pieces if (item := normalise(piece))]
 
 
 def _words(plain: str) -> list[str]:

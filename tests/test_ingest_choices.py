@@ -74,6 +74,13 @@ def test_options_keep_their_order_and_lose_their_repetitions() -> None:
     assert read_choice(["b", "a"], "A.") == (("b", "a"), "a")
 
 
+def test_the_gold_answer_is_a_text_or_a_letter_by_its_place() -> None:
+    assert read_choice(["C. albicans", "E. coli"], "E. coli") == (("C. albicans", "E. coli"), "E. coli")
+    assert read_choice(["MRI", "mri", None, "CT"], "D") == (("MRI", "CT"), "CT")
+    assert read_choice(["A. MRI", "B. CT"], "B") == (("MRI", "CT"), "CT")
+    assert read_choice(["T2", "T2*"], "T2*") == (("T2", "T2*"), "T2*")
+
+
 def test_gold_answer_outside_the_options_and_too_few_options_are_refused() -> None:
     with pytest.raises(StudyError, match="f, row 1: expected the answer among the options, found 'c'"):
         read_choice(["a", "b"], "c")

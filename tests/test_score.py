@@ -256,6 +256,12 @@ def test_multiple_choice_is_judged_by_the_option_named() -> None:
     assert score_row("B", "yes", "closed", ("Yes", "No")) == ClosedRow("yes", "no", choice=True)
 
 
+def test_a_reference_letter_counts_options_as_published_and_an_answer_as_shown() -> None:
+    options = ("MRI", "mri", "CT", "PET")  # shown as A. MRI, B. CT, C. PET
+    rows = {reply: score_row(reply, "D", "closed", options).correct for reply in ("A", "B", "C", "D", "PET")}
+    assert rows == {"A": False, "B": False, "C": True, "D": False, "PET": True}
+
+
 @given(st.text(max_size=9), st.text(max_size=9), st.lists(st.text(max_size=5), min_size=1, max_size=4))
 def test_any_option_is_right_for_itself_alone(reply: str, reference: str, options: list[str]) -> None:
     row = score_row(reply, reference, "closed", options)

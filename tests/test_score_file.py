@@ -17,7 +17,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from tasks.errors import StudyError
 from tasks.evaluate.document import score_document
 from tasks.evaluate.lines import Line, read_lines
-from tasks.evaluate.published import Published, published
+from tasks.evaluate.published import RULES, Published, published
 from tasks.normalise import normalise
 
 SLAKE = Path("../shared/datasets/slake/train.json")
@@ -86,6 +86,10 @@ def test_the_command_prints_json_alone(tmp_path: Path) -> None:
         (line(options={"A": "CT", "a": "MRI"}), "expected options as {"),
         (line(confidence=2), "expected a number from 0 to 1 as confidence, found 2"),
         (line(id=None), "expected a text or whole number as id, found null"),
+        (line(id="b", prediction=float("nan")), "found NaN; write null for a missing prediction"),
+        (line(id="b", answer=float("inf")), "found Infinity; write null"),
+        (line(id="b", confidence=float("nan")), "found NaN"),
+        (line(), "expected each id once, found that of line 1 again; keep one of the two"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, wrong: Any, said: str) -> None:
@@ -102,6 +106,40 @@ def test_what_is_no_json_is_named(tmp_path: Path, raw: bytes) -> None:
     path.write_bytes(b"\n" + raw + b"\n")
     with pytest.raises(StudyError, match="line 2: expected one JSON object in UTF-8"):
         read_lines(path)
+
+
+def test_a_number_and_its_text_are_one_id_and_a_field_is_given_once(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="line 2: expected each id once, found that of line 1 again"):
+        read_lines(lines_of(tmp_path, line(id=3), line(id="3")))
+    path = tmp_path / "twice.jsonl"
+    path.write_text('{"id": 1, "prediction": "no", "prediction": "yes", "answer": "yes", "kind": "closed"}\n')
+    with pytest.raises(StudyError, match="line 1: expected each field once, found one twice"):
+        read_lines(path)
+    path.write_text('{"id": 1, "prediction": 1e999, "answer": "yes", "kind": "closed"}\n')
+    with pytest.raises(StudyError, match="line 1: expected a number that can be held as prediction"):
+        read_lines(path)
+
+
+def test_numbers_are_compared_by_value(tmp_path: Path) -> None:
+    pairs = [(2, 2.0), ("2", 2.0), (0.00001, "0.00001"), (-2, 2)]
+    lines = [line(id=place, prediction=said, answer=asked) for place, (said, asked) in enumerate(pairs)]
+    told = score_document(read_lines(lines_of(tmp_path, *lines)))
+    assert [row["correct"] for row in told["rows"]] == [True, True, True, False]
+
+
+def test_flags_say_where_a_published_rule_differs() -> None:
+    told = score_document(
+        [
+            Line(1, "a", "left lateral", "closed"),  # in the reference, as LightFED asks
+            Line(2, "yes and no", "no", "closed"),
+            Line(3, "left", "left", "closed"),
+            Line(4, "1.50", "1,5", "open"),
+            Line(5, "", "mass", "open"),
+        ]
+    )
+    flags = [[row[f"{rule}_differs"] for rule in RULES] for row in told["rows"]]
+    assert flags == [[True, False, False], [True, True, True], [False, False, True], [True, True, True], [False] * 3]
+    assert told["summary"]["differing"] == {"lightfed": 3, "llava_med": 2, "llava_med_released": 3}
 
 
 def test_a_bad_file_ends_the_command_with_one_sentence(tmp_path: Path) -> None:

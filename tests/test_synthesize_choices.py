@@ -87,7 +87,7 @@ def test_what_needs_its_options_keeps_them(kept: Case) -> None:
         ("CT", "CT", "open"),
         ("MRI.", "MRI", "open"),
         ("CHEST REGION.", "Chest region", "open"),
-        ("A: Diffuse uptake", "Diffuse uptake", "open"),
+        ("C. albicans", "C. albicans", "open"),
         ("A mass", "A mass", "open"),
         ("i.v.", "i.v.", "open"),
         ("Yes.", "yes", "closed"),
@@ -97,6 +97,11 @@ def test_what_needs_its_options_keeps_them(kept: Case) -> None:
 def test_answers(answer: str, tidied: str, kind: str) -> None:
     made = reword(case("What is seen?", answer))
     assert (made.answer, made.kind) == (tidied, kind)
+
+
+@pytest.mark.parametrize("answer", ["B: Diffuse uptake", "Diffuse uptake", "B", "(b)"])
+def test_the_answer_is_the_option_in_its_place_without_its_label(answer: str) -> None:
+    assert reword(case("What is seen?", answer, ("A: Focal uptake", "B: Diffuse uptake"))).answer == "Diffuse uptake"
 
 
 @given(st.text(max_size=80), st.text(max_size=20), st.lists(st.text(max_size=10), max_size=4))

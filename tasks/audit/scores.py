@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.random_projection import GaussianRandomProjection
 
+from tasks.answers.meaning import meaning
 from tasks.audit.questions import question_rows
 from tasks.audit.search import searcher
 from tasks.blind import question_only
-from tasks.normalise import normalise
 from tasks.records import Case
 
 Vectors = NDArray[np.float32]
@@ -74,7 +74,7 @@ def _projected(cases: Sequence[Case], seed: int) -> Vectors:
 def _shares(test: Sequence[Case], answers: Sequence[str]) -> dict[str, dict[str, Any]]:
     right: dict[str, list[bool]] = {"closed": [], "open": []}
     for case, answer in zip(test, answers, strict=True):
-        right[case.kind].append(normalise(case.answer) == normalise(answer) != "")
+        right[case.kind].append(meaning(case.answer) == meaning(answer) != "")
     return {
         kind: {"n": len(each), "correct": round(sum(each) / len(each), 4) if each else None}
         for kind, each in right.items()

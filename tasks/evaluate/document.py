@@ -9,7 +9,7 @@ import numpy as np
 from tasks.evaluate.calibration import expected_calibration_error, reliability_bins
 from tasks.evaluate.lines import Line
 from tasks.evaluate.overlap import bleu_signatures
-from tasks.evaluate.published import lightfed_summary, published
+from tasks.evaluate.published import RULES, disagreeing, lightfed_summary, published
 from tasks.evaluate.score import METRICS, ClosedRow, OpenRow, Row, score_row, scores, summarise
 from tasks.evaluate.statistics import bootstrap_intervals, estimate, label_counts, macro_f1, sums_by_cluster
 
@@ -25,13 +25,18 @@ def score_document(lines: Sequence[Line], seed: int = 0) -> dict[str, Any]:
 
 
 def _row(line: Line, judged: Row) -> dict[str, Any]:
-    """One line's scores: `correct` by our own rule, those of the text whatever the kind, and the published rules'."""
+    """One line's scores: `correct` by our own rule, those of the text whatever the kind, and the published rules'.
+
+    Of each published rule a flag says whether its verdict differs from ours.
+    """
+    theirs = published(line.prediction, line.answer, line.kind)
     return {
         "id": line.id,
         "kind": line.kind,
         "correct": judged.correct,
         **asdict(score_row(line.prediction, line.answer, "open")),
-        **asdict(published(line.prediction, line.answer, line.kind)),
+        **asdict(theirs),
+        **disagreeing(theirs, correct=judged.correct),
     }
 
 
@@ -48,6 +53,7 @@ def _summary(lines: Sequence[Line], judged: Sequence[Row], rows: Sequence[dict[s
         "intervals": _intervals(judged, images, seed),
         "lightfed": lightfed_summary([(line.prediction, line.answer, line.kind) for line in lines]),
         "llava_med": {kind: _mean([row["llava_med"] for row in rows if row["kind"] == kind]) for kind in _KINDS},
+        "differing": {rule: sum(row[f"{rule}_differs"] for row in rows) for rule in RULES},
         "calibration": {
             "n": len(sure),
             "ece": expected_calibration_error(bins),

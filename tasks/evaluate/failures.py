@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.answers.meaning import polarity, same
 from tasks.evaluate.judge import pointing
 from tasks.evaluate.saliency import as_map, entropy
-from tasks.normalise import polarity, same
 from tasks.records import FailureModes
 
 IGNORES_IMAGE, COPIES_NEIGHBOUR = "ignores_image", "copies_neighbour"

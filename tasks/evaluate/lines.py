@@ -1,10 +1,12 @@
 """Predictions made elsewhere, as lines of JSON."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tasks.errors import StudyError
 from tasks.records import Kind
@@ -45,10 +47,14 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def _lines(path: Path, source: Iterator[bytes]) -> Iterator[Line]:
+    seen: dict[str, int] = {}
     for number, raw in enumerate(source, start=1):
         if raw.strip(b"\xef\xbb\xbf \t\r\n"):
             try:
-                yield _line(json.loads(raw.decode("utf-8-sig")))
+                line = _line(json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse, object_pairs_hook=_once))
+                if (first := seen.setdefault(str(line.id), number)) != number:
+                    raise _WrongError(f"expected each id once, found that of line {first} again; keep one of the two")
+                yield line
             except _WrongError as wrong:
                 raise StudyError(f"{path}, line {number}: {wrong}.") from None
             except (ValueError, RecursionError):
@@ -59,6 +65,17 @@ def _lines(path: Path, source: Iterator[bytes]) -> Iterator[Line]:
 
 class _WrongError(Exception):
     """What is wrong with a line, without saying where it is."""
+
+
+def _refuse(name: str) -> NoReturn:
+    """NaN and Infinity, which Python writes though they are no JSON; pandas has NaN where there is nothing."""
+    raise _WrongError(f"expected JSON, found {name}; write null for a missing prediction, or leave the line out")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise _WrongError("expected each field once, found one twice; keep one of the two")
+    return found
 
 
 def _line(value: Any) -> Line:
@@ -85,6 +102,10 @@ def _text(name: str, value: Any) -> str:
     """A text, or a number as its text: published answers hold both."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise _WrongError(f"expected a text or a number as {name}, found {_shown(value)}; put it in quotes")
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise _WrongError(f"expected a number that can be held as {name}, found a greater one; put it in quotes")
+        return f"{Decimal(repr(value)):f}"  # 0.00001, where Python writes 1e-05
     return str(value)
 
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
-from tasks.evaluate.published import published
+from tasks.evaluate.published import disagreeing, published
 from tasks.evaluate.score import ClosedRow, Row, score_row
 from tasks.records import Case, Outcome, Prediction
 
@@ -35,6 +35,7 @@ def number(name: str) -> int:
 
 def _outcome(row: Prediction, judged: Row, case: Case) -> Outcome:
     text = score_row(row.prediction, row.reference, "open")
+    theirs = published(row.prediction, row.reference, row.kind)
     return Outcome(
         configuration=row.configuration,
         hospital=row.hospital,
@@ -50,6 +51,7 @@ def _outcome(row: Prediction, judged: Row, case: Case) -> Outcome:
         gold=number(judged.gold) if isinstance(judged, ClosedRow) else None,
         predicted=number(judged.predicted) if isinstance(judged, ClosedRow) else None,
         **asdict(text),
-        **asdict(published(row.prediction, row.reference, row.kind)),
+        **asdict(theirs),
         confidence=row.confidence,
+        **disagreeing(theirs, correct=judged.correct),
     )

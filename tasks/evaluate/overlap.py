@@ -8,7 +8,8 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer
 from sacrebleu.metrics.bleu import BLEU
 
-from tasks.normalise import HAN, normalise
+from tasks.answers.meaning import meaning
+from tasks.normalise import HAN
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def bleu_signatures() -> list[str]:
 @lru_cache(maxsize=2**16)  # the same few answers are given to many questions
 def overlap(prediction: str, reference: str) -> Overlap:
     """What an answer shares with its reference, of any two strings as they were written; nothing where one is blank."""
-    answer, gold = normalise(prediction), normalise(reference)
+    answer, gold = meaning(prediction), meaning(reference)
     if not answer or not gold:
         return Overlap()
     metric = CHINESE if HAN.search(gold) else WESTERN

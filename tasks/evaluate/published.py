@@ -52,6 +52,15 @@ def published(prediction: str, reference: str, kind: Kind) -> Published:
     )
 
 
+RULES = ("lightfed", "llava_med", "llava_med_released")
+"""The published rules that judge an answer; 1 is right, and less is not."""
+
+
+def disagreeing(scored: Published, *, correct: bool) -> dict[str, bool]:
+    """By rule, as `lightfed_differs`, whether its verdict on an answer is another than ours."""
+    return {f"{rule}_differs": (getattr(scored, rule) == 1) != correct for rule in RULES}
+
+
 def lightfed_summary(rows: Sequence[tuple[str, str, Kind]]) -> dict[str, float | None]:
     """LightFED's four metrics under their names, of (prediction, reference, kind); None where no question is of a kind.
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import PIL.Image
 
+from tasks.answers.meaning import meaning
 from tasks.engine.prompt import Prompt
-from tasks.normalise import HAN, normalise
+from tasks.normalise import HAN
 from tasks.records import Case, Image, Neighbour
 from tasks.store import derived_seed
 
@@ -162,11 +163,11 @@ class _Answers:
 
     def wrong(self, case: Case, rng: np.random.Generator) -> str:
         """No for yes and yes for no, another option, or another answer to questions of its topic, else of its kind."""
-        right = normalise(case.answer)
+        right = meaning(case.answer)
         if right in ("yes", "no"):
             return "no" if right == "yes" else "yes"
         for known in (case.options, self._by_topic.get((case.kind, case.topic), ()), self._all(case)):
-            others = [answer for answer in known if normalise(answer) != right]
+            others = [answer for answer in known if meaning(answer) != right]
             if others:
                 return others[int(rng.integers(len(others)))]
         return "no"

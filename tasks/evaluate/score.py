@@ -1,6 +1,6 @@
 """Scores of answers: a row for each question, a tally that a hospital may share, and the figures made of tallies.
 
-Closed questions are judged by exact match of the normalised text, yes/no ones by which of the two the answer says, and
+Closed questions are judged by whether the answer says the same, yes/no ones by which of the two the answer says, and
 multiple choice by the option that it names. Open questions get exact match, BLEU, ROUGE-L, token recall and F1.
 A perfect answer scores 1 by every definition and a blank one 0. A case without a reference cannot be answered rightly.
 """
@@ -13,15 +13,15 @@ from typing import Any
 
 from sklearn.metrics import f1_score
 
+from tasks.answers.meaning import CHINESE, meaning, polarity, same
 from tasks.evaluate.overlap import overlap
-from tasks.normalise import CHINESE, normalise, polarity, same
-from tasks.options import distinct, option_of
+from tasks.options import distinct, option_of, place_of, tidy, unlabelled
 from tasks.records import Kind
 
 NEITHER = "(neither)"
 """Predicted label of an answer that is not clearly yes or no, where the reference is one of them."""
 OTHER = "(other)"
-"""Predicted label of any other wrong answer. Normalised words hold no brackets, so no reference equals these."""
+"""Predicted label of any other wrong answer. A reference's words hold no brackets, so none equals these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class ClosedRow:
     """The judgement on one closed question."""
 
     gold: str
-    """The normalised reference."""
+    """What the reference says, as `meaning` has it."""
     predicted: str
     """The same where the answer is right; else `yes`, `no`, `NEITHER` or `OTHER`."""
     choice: bool = False
@@ -105,8 +105,9 @@ class Tally:
 def score_row(prediction: str, reference: str, kind: Kind, options: Sequence[str] | Mapping[str, str] = ()) -> Row:
     """Judge one answer. All strings are taken as they were written; any string is accepted.
 
-    With `options` the answer is right where it names the option that the reference is, as `option_of` reads it. They
-    are lettered from A, or have the letters (upper case) that they are given with.
+    With `options` the answer is right where it names the option that the reference is. A letter as reference counts the
+    options as given, a letter as answer counts them as `distinct` shows them. They are lettered from A, or have the
+    letters (upper case) that they are given with.
     """
     if options:
         return ClosedRow(*_choice_labels(prediction, reference, options), choice=True)
@@ -117,34 +118,36 @@ def score_row(prediction: str, reference: str, kind: Kind, options: Sequence[str
 
 def _closed_labels(prediction: str, reference: str) -> tuple[str, str]:
     """Gold and predicted; a Chinese yes or no is the English one, so that both languages have one pair of labels."""
-    gold = normalise(reference)
+    gold = meaning(reference)
     gold = CHINESE.get(gold, gold)
     if gold in ("yes", "no"):
         return gold, polarity(prediction) or NEITHER
     if gold and same(prediction, reference):
         return gold, gold
-    answer = normalise(prediction)
+    answer = meaning(prediction)
     return gold, answer if answer in ("yes", "no") else OTHER
 
 
 def _choice_labels(prediction: str, reference: str, options: Sequence[str] | Mapping[str, str]) -> tuple[str, str]:
-    if isinstance(options, Mapping):
-        letters, texts = "".join(options), list(options.values())
-    else:
-        letters, texts = ascii_uppercase, distinct(options)
-    asked, named = option_of(reference, texts, letters), option_of(prediction, texts, letters)
+    given = list(options.values()) if isinstance(options, Mapping) else list(options)
+    letters = "".join(options) if isinstance(options, Mapping) else ascii_uppercase
+    plain = unlabelled(given, letters)
+    shown = plain if isinstance(options, Mapping) else distinct(given)
+    asked = place_of(reference, given, letters)
+    asked = option_of(reference, plain, letters) if asked is None else asked
     if asked is None:
         return _closed_labels(prediction, reference)
-    said = texts[named] if named is not None else ""
-    gold, label = _closed_labels(said, texts[asked])
-    if named is not None and option_of(said, texts, letters) == option_of(texts[asked], texts, letters):
+    named = option_of(prediction, shown, letters)
+    said = shown[named] if named is not None else ""
+    gold, label = _closed_labels(said, plain[asked])
+    if named is not None and meaning(tidy(said)) == meaning(tidy(plain[asked])):
         return gold, gold
     return gold, OTHER if label == gold else label
 
 
 def _open_row(prediction: str, reference: str) -> OpenRow:
     shared = overlap(prediction, reference)
-    right = bool(normalise(reference)) and same(prediction, reference)
+    right = bool(meaning(reference)) and same(prediction, reference)
     return OpenRow(float(right), shared.bleu, shared.rouge_l, shared.token_recall, shared.f1)
 
 

@@ -10,7 +10,7 @@ from tasks.store import Ref
 @stage(
     "predictions",
     area="hospitals/{hospital}",
-    code=["evaluate", "engine", "normalise", "options"],
+    code=["evaluate", "engine", "answers", "normalise", "options"],
     title="{configuration} {hospital}",
 )
 def predict(
@@ -46,7 +46,7 @@ def predict(
 @stage(
     "calibration",
     area="hospitals/{hospital}",
-    code=["evaluate", "engine", "holdout", "normalise", "options"],
+    code=["evaluate", "engine", "holdout", "answers", "normalise", "options"],
     title="calibration {hospital}",
 )
 def answer_held_out(
@@ -77,7 +77,12 @@ def answer_held_out(
         write_table(sink, Prediction, answered(configuration, hospital, held_out, prompts, answers))
 
 
-@stage("baselines", area="hospitals/{hospital}", code=["evaluate", "blind", "normalise"], title="baselines {hospital}")
+@stage(
+    "baselines",
+    area="hospitals/{hospital}",
+    code=["evaluate", "answers", "blind", "normalise"],
+    title="baselines {hospital}",
+)
 def answer_baselines(folder: Folder, hospital: str, cases: Ref, library: Ref, seed: int) -> None:
     """What needs no model, answered from the hospital's own training cases."""
     from tasks.blind import majority, question_only
@@ -102,7 +107,7 @@ def answer_baselines(folder: Folder, hospital: str, cases: Ref, library: Ref, se
         )
 
 
-@stage("scores", area="shared", code=["evaluate", "normalise", "options"], title="score {hospital}")
+@stage("scores", area="shared", code=["evaluate", "answers", "normalise", "options"], title="score {hospital}")
 def score_hospital(folder: Folder, hospital: str, cases: Ref, predictions: list[Ref]) -> None:
     """Counts and sums over a hospital's answers, and numbers of each answer: all that leaves the hospital of them."""
     from tasks.evaluate.outcomes import judge, outcomes
@@ -119,7 +124,7 @@ def score_hospital(folder: Folder, hospital: str, cases: Ref, predictions: list[
         write_table(sink, Outcome, outcomes(answers, rows, read_table(cases.folder / "cases.parquet", Case)))
 
 
-@stage("abstention", area="shared", code=["evaluate", "normalise", "options"], title="abstention {hospital}")
+@stage("abstention", area="shared", code=["evaluate", "answers", "normalise", "options"], title="abstention {hospital}")
 def count_withheld(
     folder: Folder,
     hospital: str,
@@ -142,7 +147,7 @@ def count_withheld(
     folder.write_json("abstention.json", told)
 
 
-@stage("lightfed", area="source", code=["evaluate", "normalise", "options"])
+@stage("lightfed", area="source", code=["evaluate", "answers", "normalise", "options"])
 def score_as_lightfed(folder: Folder, predictions: list[Ref]) -> None:
     """LightFED's four metrics of each configuration, over all hospitals' answers: `lightfed.json`.
 

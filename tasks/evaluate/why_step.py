@@ -9,7 +9,7 @@ from tasks.store import Ref
 @stage(
     "reliance",
     area="hospitals/{hospital}",
-    code=["evaluate", "engine", "normalise", "options"],
+    code=["evaluate", "engine", "answers", "normalise", "options"],
     title="reliance {hospital}",
 )
 def measure_reliance(
@@ -45,7 +45,7 @@ def measure_reliance(
 @stage(
     "failures",
     area="hospitals/{hospital}",
-    code=["evaluate", "engine", "normalise", "options"],
+    code=["evaluate", "engine", "answers", "normalise", "options"],
     title="failures {hospital}",
 )
 def find_failures(
@@ -86,7 +86,12 @@ def find_failures(
         write_table(sink, FailureModes, records(found, judge_all(found)))
 
 
-@stage("failure-counts", area="shared", code=["evaluate", "normalise", "options"], title="count failures {hospital}")
+@stage(
+    "failure-counts",
+    area="shared",
+    code=["evaluate", "answers", "normalise", "options"],
+    title="count failures {hospital}",
+)
 def count_failures(folder: Folder, hospital: str, failures: Ref) -> None:
     """How many of a hospital's examined answers show each failure mode: all that it shares of them."""
     from tasks.evaluate.failures import count_modes
@@ -98,7 +103,7 @@ def count_failures(folder: Folder, hospital: str, failures: Ref) -> None:
 @stage(
     "saliency",
     area="hospitals/{hospital}",
-    code=["evaluate", "engine", "normalise", "options"],
+    code=["evaluate", "engine", "answers", "normalise", "options"],
     title="saliency {hospital}",
 )
 def explain_some(

@@ -23,7 +23,7 @@ FUSION = "fusion.safetensors"
 @stage(
     "update",
     area="shared",
-    code=["federate", "engine", "holdout", "options"],
+    code=["federate", "engine", "holdout", "answers", "normalise", "options"],
     title="train {hospital} round {round_number}",
 )
 def train_hospital(
@@ -76,7 +76,10 @@ def _write_update(folder: Folder, place: str, files: Mapping[str, bytes], update
 
 
 @stage(
-    "updates", area="shared", code=["federate", "engine", "holdout", "options"], title="train all, round {round_number}"
+    "updates",
+    area="shared",
+    code=["federate", "engine", "holdout", "answers", "normalise", "options"],
+    title="train all, round {round_number}",
 )
 def train_together(
     folder: Folder,
@@ -174,7 +177,7 @@ def _mean(
 @stage(
     "validation",
     area="shared",
-    code=["federate", "engine", "holdout", "options"],
+    code=["federate", "engine", "holdout", "answers", "normalise", "options"],
     title="validate {hospital} round {round_number}",
 )
 def validate_hospital(
@@ -212,7 +215,12 @@ def validate_hospital(
     folder.write_json("validation.json", {"hospital": hospital, "round": round_number, "loss": loss, "tokens": tokens})
 
 
-@stage("footprint", area="shared", code=["federate", "engine", "options", "holdout"], title="memory {hospital}")
+@stage(
+    "footprint",
+    area="shared",
+    code=["federate", "engine", "answers", "normalise", "options", "holdout"],
+    title="memory {hospital}",
+)
 def measure_memory(
     folder: Folder,
     hospital: str,

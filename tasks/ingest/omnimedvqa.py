@@ -41,7 +41,7 @@ def read(root: Path | None, *, max_rejected: float = 0.0) -> Source:
 
 
 def _case(row: Row) -> Case:
-    published = (row.text_or_none(name) for name in OPTIONS if name in row.values)
+    published = [row.text_or_none(name) if name in row.values else None for name in OPTIONS]
     options, answer = choose(row, published, row.text("gt_answer"))
     modality = "modality_type" if "modality_type" in row.values else "modality"
     return Case(

@@ -1,6 +1,5 @@
 """PMC-VQA: multiple-choice questions about figures of open-access articles, in its two versions."""
 
-import re
 from pathlib import Path
 
 from tasks.ingest.choices import choose
@@ -42,7 +41,7 @@ def read(root: Path | None, *, name: str, max_rejected: float = 0.0) -> Source:
 
 
 def _case(row: Row, name: str) -> Case:
-    choices = {letter: _choice(row, letter) for letter in LETTERS}
+    choices = {letter: row.text_or_none(f"Choice {letter}") for letter in LETTERS}
     options, answer = choose(row, choices.values(), _gold(row, choices))
     figure = row.text("Figure_path")
     return Case(
@@ -59,18 +58,12 @@ def _case(row: Row, name: str) -> Case:
     )
 
 
-def _choice(row: Row, letter: str) -> str | None:
-    """A choice without the `A:` that it is published with."""
-    text = row.text_or_none(f"Choice {letter}")
-    return re.sub(rf"^{letter}\s*:\s*", "", text) or None if text else None
-
-
 def _gold(row: Row, choices: dict[str, str | None]) -> str:
-    """The right choice's text: by the label's letter, else by the answer, which is a text or a letter."""
+    """The right choice: its text as published where a label names it by its letter, else the answer as it stands."""
     answer = row.text("Answer")
     label = row.text_or_none("Answer_label") if "Answer_label" in row.values else None
     if label is None:
-        return choices.get(answer.upper()) or answer
+        return answer
     gold = choices.get(label.upper())
     if gold is None:
         raise problem(row.where, "a label that names a choice", row.shown(label), "correct the row")

@@ -7,7 +7,12 @@ from tasks.settings import DatasetSettings
 from tasks.step import Folder, stage
 
 
-@stage("ingest", area="source", code=["ingest", "groups", "patients"], title="ingest {settings.label}")
+@stage(
+    "ingest",
+    area="source",
+    code=["ingest", "answers", "groups", "normalise", "options", "patients"],
+    title="ingest {settings.label}",
+)
 def ingest(folder: Folder, settings: DatasetSettings, content: str, seed: int) -> None:
     """Read the datasets; `content` tells the state of their files, so that changed files are read anew."""
     from tasks.ingest.datasets import Options

@@ -23,7 +23,7 @@ VOCABULARY = 2048
 EDGE, WIDTH, DEPTH = 84, 128, 4
 
 
-@stage("tower", area="shared", code=["pretrain", "engine", "options", "../data/glossary.txt"])
+@stage("tower", area="shared", code=["pretrain", "engine", "answers", "normalise", "options", "../data/glossary.txt"])
 def pretrain_tower(folder: Folder, dataset: Ref, epochs: int, seed: int) -> None:
     """A base whose tower has learned from direct labels; its text model is still blank."""
     from tasks.pretrain.blank import blank_base, train_tokenizer
@@ -43,7 +43,12 @@ def pretrain_tower(folder: Folder, dataset: Ref, epochs: int, seed: int) -> None
     _save(base, folder)
 
 
-@stage("base", area="shared", code=["pretrain", "engine", "options"], title="lesson: {lesson.title}")
+@stage(
+    "base",
+    area="shared",
+    code=["pretrain", "engine", "answers", "normalise", "options"],
+    title="lesson: {lesson.title}",
+)
 def pretrain_text(
     folder: Folder, dataset: Ref, base: Ref, features: Ref, library: Ref, lesson: Lesson, seed: int
 ) -> None:
@@ -78,7 +83,10 @@ def pretrain_text(
 
 
 @stage(
-    "stage", area="shared", code=["pretrain", "engine", "holdout", "options"], title="stage {number}: {settings.title}"
+    "stage",
+    area="shared",
+    code=["pretrain", "engine", "holdout", "answers", "normalise", "options"],
+    title="stage {number}: {settings.title}",
 )
 def train_stage(
     folder: Folder,
@@ -145,7 +153,12 @@ def _save(base: "Base", folder: Folder) -> None:
         part.save_pretrained(folder.path)
 
 
-@stage("twin", area="shared", code=["pretrain", "engine", "options", "../data/glossary.txt"], title="twin of {of}")
+@stage(
+    "twin",
+    area="shared",
+    code=["pretrain", "engine", "answers", "normalise", "options", "../data/glossary.txt"],
+    title="twin of {of}",
+)
 def make_twin(folder: Folder, of: str, seed: int) -> None:
     """A small model with random weights in place of the preset `of`, which is LLaVA-Med."""
     from tasks.pretrain.twin import write_twin

@@ -89,6 +89,10 @@ class Outcome:
     llava_med_released: float
     confidence: float | None
     """Mean probability of the answer's tokens; None for what is not a model."""
+    lightfed_differs: bool = False
+    """Whether that published rule's verdict is another than `correct`, and so of the two below."""
+    llava_med_differs: bool = False
+    llava_med_released_differs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

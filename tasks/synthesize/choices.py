@@ -6,7 +6,7 @@ After "A Lightweight Large Vision-language Model for Multimodal Medical Images".
 import re
 from dataclasses import replace
 
-from tasks.options import tidy
+from tasks.options import place_of, tidy, unlabelled
 from tasks.records import Case
 
 OPTIONS = r"(?:options?|choices?|alternatives|answers?|possibilities|items|candidates)"
@@ -77,7 +77,8 @@ def reword(case: Case) -> Case:
     """
     if not case.options or not can_be_open(case):
         return case
-    answer = tidy(case.answer)
+    place = place_of(case.answer, case.options)
+    answer = tidy(case.answer if place is None else unlabelled(case.options)[place])
     kind = "closed" if answer.lower() in ("yes", "no") else "open"
     answer = answer.lower() if kind == "closed" else answer
     return replace(case, question=reworded(case.question), answer=answer, kind=kind, options=())  # type: ignore[arg-type]
