@@ -11,7 +11,6 @@ from tasks.comparison import Cell, changed
 from tasks.engine.identity import identify, resolve
 from tasks.errors import StudyError
 from tasks.pretrain.step import make_twin
-from tasks.records import Outcome, read_table
 from tasks.settings import Study
 from tasks.store import MANIFEST, ROOT, Ref, stage_key, writing
 
@@ -55,17 +54,6 @@ def references(run: Path, name: str) -> list[Ref]:
         paths += hospital[name] if isinstance(hospital[name], list) else [hospital[name]]
     digests = [json.loads((ROOT / path / MANIFEST).read_text(encoding="utf-8"))["digest"] for path in paths]
     return [Ref(path=path, digest=digest) for path, digest in zip(paths, digests, strict=True)]
-
-
-def outcomes(run: Path) -> dict[str, list[Outcome]]:
-    """A finished run's outcomes by configuration; the trained one's name is `trained`."""
-    study, _ = open_run(run)
-    found: dict[str, list[Outcome]] = {}
-    for ref in references(run, "scores"):
-        for row in read_table(ref.folder / "outcomes.parquet", Outcome):
-            name = "trained" if row.configuration == study.configuration else row.configuration
-            found.setdefault(name, []).append(row)
-    return found
 
 
 def results(run: Path) -> dict[str, Any]:
