@@ -44,7 +44,7 @@ def _test(a: Answers, b: Answers, measure: Measure, places: Sequence[int]) -> di
     rows_a, rows_b = ([each.rows[place] for place in places] for each in (a, b))
     columns = np.hstack([measure.columns(rows_a), measure.columns(rows_b)])
     half = columns.shape[1] // 2  # the same cases have the same labels, so both have as many columns
-    seeds, images = ([of[place] for place in places] for of in (a.seeds, a.images))
+    seeds, images = [a.seeds[place] for place in places], [a.images[place] for place in places]
     found = over_trainings(
         columns, seeds, images, lambda sums: measure.statistic(sums[:, :half]) - measure.statistic(sums[:, half:])
     )
