@@ -15,7 +15,7 @@ from pathlib import Path
 from flows.fed_rag import fed_rag
 from flows.study_file import load_study
 from tasks.evaluate.score import ClosedRow, score_row
-from tasks.evaluate.statistics import Estimate, bootstrap_interval, paired_difference
+from tasks.evaluate.statistics import Estimate, bootstrap_interval
 from tasks.records import Case, Prediction, read_table
 from tasks.store import ROOT
 
@@ -62,7 +62,7 @@ def figures(kind: str, judged: Judged, without: Judged, seed: int) -> tuple[str,
     images = [judged[case][1] for case in asked]
     right, before = ([each[case][2] for case in asked] for each in (judged, without))
     share = bootstrap_interval(right, images, seed)
-    gain = paired_difference(right, before, images, seed)
+    gain = bootstrap_interval([after - first for after, first in zip(right, before, strict=True)], images, seed)
     return str(len(asked)), told(share, ""), told(gain, "+") if judged is not without else "-"
 
 

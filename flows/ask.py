@@ -20,7 +20,7 @@ from tasks.engine.shared import shared_engine
 from tasks.engine.shown import choose
 from tasks.engine.vision import FEATURES, Features, encode_images, gather_features, load_features
 from tasks.errors import StudyError
-from tasks.evaluate.abstain import conformal_threshold
+from tasks.evaluate.abstain import held_out_threshold
 from tasks.records import Case, Image, Prediction, read_table
 from tasks.retrieve.diversity import CANDIDATES, diversify
 from tasks.retrieve.encoded import Inputs
@@ -142,7 +142,8 @@ def threshold(place: Place) -> float:
     if coverage == 1:
         return 0.0
     held_out = read_table(ROOT / place.folders["calibration"] / "predictions.parquet", Prediction)
-    return conformal_threshold([row.confidence or 0.0 for row in held_out], coverage)
+    cases = read_table(ROOT / place.folders["cases"] / "cases.parquet", Case)
+    return held_out_threshold(held_out, cases, coverage)
 
 
 def _retrieve(

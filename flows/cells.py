@@ -12,7 +12,6 @@ from tasks.comparison import Cell, changed
 from tasks.engine.identity import identify, resolve
 from tasks.errors import StudyError
 from tasks.pretrain.step import make_twin
-from tasks.records import Outcome, read_table
 from tasks.settings import Study
 from tasks.store import ROOT, Ref, find, stage_key, writing
 
@@ -54,17 +53,6 @@ def references(run: Path, name: str) -> list[Ref]:
     paths = [path for hospital in places["hospitals"].values() for path in paths_of(hospital, [name])]
     check_run(run, paths)
     return [find(path) for path in paths]
-
-
-def outcomes(run: Path) -> dict[str, list[Outcome]]:
-    """A finished run's outcomes by configuration; the trained one's name is `trained`."""
-    study, _ = open_run(run)
-    found: dict[str, list[Outcome]] = {}
-    for ref in references(run, "scores"):
-        for row in read_table(ref.folder / "outcomes.parquet", Outcome):
-            name = "trained" if row.configuration == study.configuration else row.configuration
-            found.setdefault(name, []).append(row)
-    return found
 
 
 def results(run: Path) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def compare(comparison: Comparison = Comparison()) -> str:
     planned, twins = with_stand_ins(cells(comparison))
     splits = dict.fromkeys((cell.split, cell.seed) for cell in planned)
     steps = Steps("comparison-progress", total=len(planned) + 1 + prepares(comparison.study) * len(splits))
-    same, drawn_anew = same_splits(planned, steps)
+    same = same_splits(planned, steps)
     runs: dict[tuple[str, str, str, int], Path] = {}
     failed: list[dict[str, str]] = []
     for cell in planned:
@@ -52,7 +52,7 @@ def compare(comparison: Comparison = Comparison()) -> str:
             failed.append({"cell": cell.title, "reason": str(error)})
             steps.done(f"{cell.title}: failed, {error}")
     refuse_gaps(comparison, runs, same, failed)
-    document = assemble(comparison, planned, runs, same, twins, drawn_anew) | {"failed": failed}
+    document = assemble(comparison, planned, runs, same, twins) | {"failed": failed}
     folder = write(comparison.name, document)
     # What `fed-rag ask` and the like take up by default should be the reference, not the last point of a sweep.
     point_latest(runs["configurations", comparison.reference, comparison.splits[0], comparison.seeds[0]])
@@ -61,21 +61,19 @@ def compare(comparison: Comparison = Comparison()) -> str:
     return str(folder)
 
 
-def same_splits(planned: Sequence[Cell], steps: Steps) -> tuple[dict[str, str], bool]:
-    """Which splits put every case where the first one does, and whether each seed draws images of its own."""
+def same_splits(planned: Sequence[Cell], steps: Steps) -> dict[str, str]:
+    """Which splits put every case where the first one does."""
     seen: dict[str, list[Any]] = {}
-    digests: set[str] = set()
     for cell in {(cell.split, cell.seed): cell for cell in planned}.values():
         study = cell.study
         dataset = ingest(settings=study.dataset, content=dataset_content(study), seed=study.seed)
         questions = prepare_questions(study, dataset, steps)
         findings = audit(cases=questions, dataset=dataset, seed=study.seed)
         dealt = partition(cases=questions, settings=study.partition, seed=study.seed, findings=findings)
-        digests.add(dataset.digest)
         table = pq.read_table(dealt.folder / "splits.parquet", columns=["case_id", "split"])
         seen.setdefault(cell.split, []).append((cell.seed, table.to_pydict()))
     first = next(iter(seen))
-    return {split: first for split, found in seen.items() if split != first and found == seen[first]}, len(digests) > 1
+    return {split: first for split, found in seen.items() if split != first and found == seen[first]}
 
 
 def refuse_gaps(

@@ -5,18 +5,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.cells import BASELINES, outcomes, references, results
+from flows.cells import BASELINES, references, results
+from flows.judged import outcomes
 from tasks.comparison import Cell, Comparison, labelled
 from tasks.engine.identity import choose_model
-from tasks.evaluate.comparison import align, paired_tests, score_entries, worst_hospitals
+from tasks.evaluate.comparison import Answers, align, score_entries, worst_hospitals
 from tasks.evaluate.comparison_tables import LIGHTFED
 from tasks.evaluate.data import split_sentence
+from tasks.evaluate.paired import paired_tests
 from tasks.evaluate.reliance_summary import over_seeds
 from tasks.evaluate.step import score_as_lightfed
 from tasks.federate.step import measure_memory
 from tasks.store import Ref
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Runs = Mapping[tuple[str, str, str, int], Path]
 """Folder of each cell's run, by part, name, split and seed."""
 
@@ -27,12 +29,12 @@ def assemble(
     runs: Runs,
     same: Mapping[str, str],
     twins: Mapping[str, str],
-    drawn_anew: bool,
 ) -> dict[str, Any]:
     """The document `comparison.json`, as docs/comparison.md lays it out."""
     scores: list[dict[str, Any]] = []
     tests: list[dict[str, Any]] = []
     worst: list[dict[str, Any]] = []
+    asked: dict[str, dict[str, Any]] = {}
     lightfed: list[dict[str, Any]] = []
     reliance: list[dict[str, Any]] = []
     for split in comparison.splits:
@@ -43,7 +45,8 @@ def assemble(
             for (part, name, where, seed), run in runs.items()
             if where == split and part == "configurations"
         }
-        answers = align(by_configuration(comparison, own), comparison.reference, drawn_anew)
+        answers = align(by_configuration(comparison, own), comparison.reference)
+        asked[split] = images_asked(answers[comparison.reference])
         found = [entry for name, each in answers.items() for entry in score_entries(name, each)]
         at = {"split": split}
         scores += [at | entry for entry in found]
@@ -56,9 +59,13 @@ def assemble(
         "name": comparison.name,
         "reference": comparison.reference,
         "seeds": list(comparison.seeds),
-        "images_drawn_anew_by_seed": drawn_anew,
         "splits": [
-            {"name": split, "title": title(comparison, runs, same.get(split, split)), "same_as": same.get(split)}
+            {
+                "name": split,
+                "title": title(comparison, runs, same.get(split, split)),
+                "same_as": same.get(split),
+                **asked[same.get(split, split)],
+            }
             for split in comparison.splits
         ],
         "configurations": configurations(comparison, planned, twins),
@@ -67,7 +74,7 @@ def assemble(
         "tests": tests,
         "lightfed": lightfed,
         "reliance": reliance,
-        "sweeps": sweeps(comparison, runs, drawn_anew),
+        "sweeps": sweeps(comparison, runs),
         "cost": cost(comparison, planned, runs, twins) if comparison.cost else [],
         "runs": [
             {"part": part, "name": name, "split": split, "seed": seed, "run": run.name}
@@ -81,6 +88,15 @@ def title(comparison: Comparison, runs: Runs, split: str) -> str:
     """What a split's test cases share with training, by the audits of all seeds."""
     own = [runs["configurations", comparison.reference, split, seed] for seed in comparison.seeds]
     return split_sentence([results(run)["split"] for run in own])
+
+
+def images_asked(answers: Answers) -> dict[str, Any]:
+    """How many images are asked about, each seed's and all seeds' together, an image of several seeds counted once."""
+    seeds = dict.fromkeys(answers.seeds)
+    own = {
+        seed: {image for image, at in zip(answers.images, answers.seeds, strict=True) if at == seed} for seed in seeds
+    }
+    return {"images": len(set(answers.images)), "images_by_seed": {str(seed): len(own[seed]) for seed in seeds}}
 
 
 def by_configuration(comparison: Comparison, runs: Mapping[tuple[str, int], Path]) -> dict[str, Any]:
@@ -141,7 +157,7 @@ def configurations(comparison: Comparison, planned: Sequence[Cell], twins: Mappi
     return rows
 
 
-def sweeps(comparison: Comparison, runs: Runs, drawn_anew: bool) -> list[dict[str, Any]]:
+def sweeps(comparison: Comparison, runs: Runs) -> list[dict[str, Any]]:
     """Each sweep's points: their scores over all seeds, and losses by round."""
     found = []
     for sweep, values in comparison.sweeps.items():
@@ -150,7 +166,7 @@ def sweeps(comparison: Comparison, runs: Runs, drawn_anew: bool) -> list[dict[st
             own = {seed: run for (part, name, _, seed), run in runs.items() if (part, name) == (sweep, label)}
             if own:
                 rows = {label: {seed: outcomes(run)["trained"] for seed, run in own.items()}}
-                entries = list(score_entries(label, align(rows, label, drawn_anew)[label]))
+                entries = list(score_entries(label, align(rows, label)[label]))
                 points.append(
                     {
                         "label": label,

@@ -9,7 +9,7 @@ from typing import Any
 from flows.files import write_text
 from flows.run_folder import check_run, open_run, paths_of
 from tasks.errors import StudyError
-from tasks.evaluate.abstain import abstention_rows
+from tasks.evaluate.abstain import abstention_note, abstention_rows
 from tasks.evaluate.data import audited_tests, left_out_sentence, split_sentence
 from tasks.evaluate.details import HEADLINE, PUBLISHED, group_rows, interval_rows
 from tasks.evaluate.failures import failure_rows
@@ -99,6 +99,8 @@ def _sections(results: Mapping[str, Any]) -> Iterator[Section]:
             "By the rules of published systems, for comparison with their figures": interval_rows(results, PUBLISHED),
         },
     )
+    if found := results.get("abstention"):
+        yield Section("What withheld answers promise", abstention_note(found))
     for name in results["configurations"]:
         drawn = detail_plots(results, name)
         groups = group_rows(results["scores"], name)

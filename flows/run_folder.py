@@ -101,7 +101,7 @@ def _outcomes(scored: Sequence[Ref]) -> list[Outcome]:
 
 def _abstention(withheld: Sequence[Ref], study: Study) -> dict[str, Any] | None:
     shared = [_read(ref, "abstention.json") for ref in withheld]
-    return abstention(shared, study.evaluation.coverage, study.seed) if shared else None
+    return abstention(shared, study.evaluation.coverage, study.seed, study.retrieval.k > 0) if shared else None
 
 
 def open_run(run: Path) -> tuple[Study, dict[str, Any]]:

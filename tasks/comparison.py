@@ -48,8 +48,8 @@ class Comparison(Settings):
     """What each configuration changes in the base study, as {fed: {retrieval.k: 0}}."""
     reference: str = "fed+rag"
     """The configuration that the others are tested against; its runs give the untrained base and the baselines."""
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
-    """Seeds of the study; each configuration is trained once with each."""
+    seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1)
+    """Seeds of the study; each configuration is trained once with each. One tells nothing of training's own chance."""
     splits: tuple[Literal["none", "image", "near_duplicate", "patient"], ...] = Field(("none", "image"), min_length=1)
     """Values of partition.disjoint side by side: `none` is the published split."""
     sweeps: dict[str, tuple[Any, ...]] = Field({})

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import f1_score
 
 from flows.study_file import load_comparison
 from tasks.comparison import CONFIGURATIONS, SWEEPS, Comparison, cells
 from tasks.errors import StudyError
-from tasks.evaluate.comparison import MEASURES, align, holm, paired_tests, score_entries, worst_hospitals
+from tasks.evaluate.comparison import MEASURES, align, score_entries, worst_hospitals
 from tasks.evaluate.comparison_tables import side_by_side, tables
+from tasks.evaluate.paired import TESTED, holm, paired_tests
 from tasks.evaluate.reliance_summary import over_seeds
 from tasks.evaluate.table import latex, markdown
 from tasks.page.comparison import comparison_page
@@ -35,7 +37,7 @@ def outcome(case: int, correct: float, hospital: str = "hospital-1", kind: Any =
 
 def test_the_defaults_are_the_configurations_that_are_asked_for() -> None:
     found = cells(Comparison())
-    assert len(found) == len(CONFIGURATIONS) * 3 * 2
+    assert len(found) == len(CONFIGURATIONS) * 5 * 2
     by_name = {cell.name: cell.study for cell in found if (cell.seed, cell.split) == (1, "image")}
     base = Study(seed=1).model_dump()
     base["partition"]["disjoint"] = "image"
@@ -100,14 +102,13 @@ def test_a_file_gives_base_study_and_sweeps(tmp_path: Path) -> None:
 def test_answers_are_aligned_by_case_and_foreign_ones_refused() -> None:
     own = [outcome(case, case % 2, f"hospital-{case % 3 + 1}") for case in range(6)]
     central = [replace(row, hospital="hospital-1") for row in reversed(own)]
-    found = align({"fed": {0: own, 1: own}, "central": {1: central, 0: own}}, "fed", drawn_anew=False)
+    found = align({"fed": {0: own, 1: own}, "central": {1: central, 0: own}}, "fed")
     assert [row.case for row in found["central"].rows] == [0, 1, 2, 3, 4, 5] * 2
     assert found["central"].hospitals == found["fed"].hospitals == tuple(row.hospital for row in own) * 2
     assert set(found["fed"].images) == {0, 1, 2}
-    assert len(set(align({"fed": {0: own, 1: own}}, "fed", drawn_anew=True)["fed"].images)) == 6
     for wrong in (own[1:], [*own[1:], outcome(9, 1)]):
         with pytest.raises(StudyError, match="Expected central to answer the 6 test cases of fed"):
-            align({"fed": {0: own}, "central": {0: wrong}}, "fed", drawn_anew=False)
+            align({"fed": {0: own}, "central": {0: wrong}}, "fed")
 
 
 def test_scores_are_plain_means_of_their_group() -> None:
@@ -118,12 +119,12 @@ def test_scores_are_plain_means_of_their_group() -> None:
         outcome(3, 0, "hospital-2", "open", modality="ct"),
     ]
     perfect = [replace(row, correct=1.0, predicted=row.gold) for row in rows]
-    answers = align({"a": {0: rows, 1: perfect}}, "a", drawn_anew=False)["a"]
+    answers = align({"a": {0: rows, 1: perfect}}, "a")["a"]
     entries = list(score_entries("a", answers))
     found = {(each["measure"], each["group"], each["value"]): each for each in entries}
-    gold, given = [0, 1, 0, 0, 1, 0], [0, 2, 0, 0, 1, 0]  # labels of the closed questions of both seeds
+    first = f1_score([0, 1, 0], [0, 2, 0], labels=[0, 1], average="macro")  # the second seed's is 1
     f1 = found["closed_f1", "all", None]
-    assert f1["score"] == pytest.approx(f1_score(gold, given, labels=[0, 1], average="macro"))
+    assert f1["score"] == pytest.approx((first + 1) / 2)
     assert f1["by_seed"] == {"0": 0.5, "1": 1.0}
     everything = found["correct", "all", None]
     assert (everything["score"], everything["n"], everything["images"]) == (6 / 8, 8, 2)
@@ -133,25 +134,94 @@ def test_scores_are_plain_means_of_their_group() -> None:
     assert found["correct", "hospital", "hospital-2"]["score"] == 3 / 4
     assert ("open_exact_match", "modality", "mri") not in found
     assert found["closed_accuracy", "modality", "ct"]["interval"] is None  # one image says nothing of others
+    assert {each["interval_holds"] for each in entries} == {"training and test images"}
+    once = score_entries("a", align({"a": {0: rows}}, "a")["a"])
+    assert {each["interval_holds"] for each in once} == {"test images"}
     (worst,) = worst_hospitals(entries)
     assert (worst["hospital"], worst["below_all"]) == ("hospital-1", 0.0)
+
+
+def answered(right: list[int], questions: int = 1) -> list[Outcome]:
+    """Closed questions about images, each asked so many times."""
+    rows = [outcome(2 * questions * image + n, each) for image, each in enumerate(right) for n in range(questions)]
+    return [replace(row, image=row.case // (2 * questions), gold=0, predicted=1 - int(row.correct)) for row in rows]
 
 
 def test_pairs_are_tested_as_by_hand() -> None:
     """Of 12 questions a alone answers 8 and b alone 1: McNemar's exact p is 2 * (1 + 9) / 2**9."""
     right = {"a": [1] * 8 + [0, 1, 0, 1], "b": [0] * 8 + [1, 1, 0, 1], "c": [1] * 8 + [0, 1, 0, 1]}
-    named = {name: {0: [outcome(2 * case, each) for case, each in enumerate(of)]} for name, of in right.items()}
-    found = paired_tests(align(named, "a", drawn_anew=False), ["a", "b", "c"], "a")
+    found = paired_tests(align({name: {0: answered(of)} for name, of in right.items()}, "a"), ["a", "b", "c"], "a")
     tests = {(each["a"], each["b"]): each for each in found if each["measure"] == "closed_accuracy"}
     assert set(tests) == {("a", "b"), ("a", "c"), ("b", "c")}
-    first = tests["a", "b"]
+    first, oracle = tests["a", "b"], stats.ttest_1samp([1] * 8 + [-1, 0, 0, 0], 0)
     assert first["difference"] == pytest.approx(7 / 12)
-    assert (first["mcnemar"]["only_a"], first["mcnemar"]["only_b"]) == (8, 1)
-    assert first["mcnemar"]["p"] == pytest.approx(20 / 512)
-    assert first["mcnemar"]["p_holm"] == pytest.approx(60 / 512)
-    assert tests["a", "c"]["mcnemar"]["p"] == tests["a", "c"]["bootstrap"]["p"] == 1
-    assert 0 < first["bootstrap"]["p"] < 0.05
+    assert first["p"] == pytest.approx(oracle.pvalue)
+    assert first["interval"] == pytest.approx(list(oracle.confidence_interval(0.95)))
+    assert first["interval_holds"] == "test images"
+    assert first["p_holm"] == pytest.approx(3 * oracle.pvalue)
+    assert set(first["mcnemar"]) == {"0"}
+    exact = first["mcnemar"]["0"]
+    assert (exact["only_a"], exact["only_b"]) == (8, 1)
+    assert exact["p"] == pytest.approx(20 / 512)
+    assert exact["p_holm"] == pytest.approx(60 / 512)
+    assert tests["a", "c"]["mcnemar"]["0"]["p"] == tests["a", "c"]["p"] == 1
     assert {each["measure"] for each in found} == {name for name, each in MEASURES.items() if each.kind != "open"}
+    assert {each["measure"] for each in found if each["mcnemar"] is None} == {"closed_f1", "llava_med_closed"}
+
+
+SEEDS = {
+    "a": {0: [1, 1, 0, 1, 1, 0, 1, 1], 1: [1, 0, 0, 1, 1, 1, 1, 1]},
+    "b": {0: [0, 1, 0, 1, 0, 0, 1, 0], 1: [1, 0, 0, 0, 1, 0, 1, 1]},
+}
+
+
+def test_more_questions_alike_of_an_image_make_nothing_surer() -> None:
+    """Images are what is independent: questions copied change no interval, and no p value of a difference."""
+    found = []
+    for questions in (1, 8):
+        outcomes = {
+            name: {seed: answered(right, questions) for seed, right in by_seed.items()}
+            for name, by_seed in SEEDS.items()
+        }
+        answers = align(outcomes, "a")
+        (test,) = [each for each in paired_tests(answers, ["a", "b"], "a") if each["measure"] == "closed_accuracy"]
+        (score,) = [
+            each
+            for each in score_entries("a", answers["a"])
+            if (each["measure"], each["group"]) == ("closed_accuracy", "all")
+        ]
+        assert (test["n"], score["n"]) == (16 * questions, 16 * questions)
+        found.append((test["images"], test["p"], *test["interval"], score["images"], *score["interval"]))
+    assert found[1] == pytest.approx(found[0])
+
+
+def test_seeds_are_compared_by_their_means_and_mcnemar_never_pools_them() -> None:
+    outcomes = {name: {seed: answered(of) for seed, of in by_seed.items()} for name, by_seed in SEEDS.items()}
+    found = paired_tests(align(outcomes, "a"), ["a", "b"], "a")
+    (test,) = [each for each in found if each["measure"] == "closed_accuracy"]
+    assert test["by_seed"] == {"0": 3 / 8, "1": 2 / 8}
+    assert test["difference"] == pytest.approx(2.5 / 8)
+    assert test["interval_holds"] == "training and test images"
+    assert {seed: (each["only_a"], each["only_b"]) for seed, each in test["mcnemar"].items()} == {
+        "0": (3, 0),
+        "1": (2, 0),
+    }
+    assert test["mcnemar"]["0"]["p"] == pytest.approx(2 / 2**3)
+    assert test["mcnemar"]["0"]["p_holm"] == pytest.approx(2 * 2 / 2**3)  # of both seeds
+
+
+def test_p_values_are_corrected_for_all_that_a_table_shows(document: dict[str, Any]) -> None:
+    """Two pairs in two measures are four tests of one family, and so are all pairs in all other measures."""
+    for wanted in (set(TESTED), set(MEASURES) - set(TESTED)):
+        own = [each for each in document["tests"] if each["measure"] in wanted]
+        tested = sorted((each["p"], each["p_holm"]) for each in own if each["p"] is not None)
+        largest = 0.0
+        for place, (p, corrected) in enumerate(tested):
+            largest = max(largest, min(1, p * (len(tested) - place)))
+            assert corrected == pytest.approx(largest)
+        if wanted == set(TESTED):
+            (shown,) = [table for table in tables(document) if table.title.startswith("Paired tests")]
+            assert len(shown.rows) == len(own) == 4
 
 
 def test_holm_by_hand() -> None:
@@ -196,20 +266,20 @@ def document() -> dict[str, Any]:
         }
         for name, of in right.items()
     }
-    answers = align(named, "fed+rag", drawn_anew=False)
+    answers = align(named, "fed+rag")
     scores = [{"split": "none", **entry} for name, each in answers.items() for entry in score_entries(name, each)]
     swept = [entry for entry in scores if entry["configuration"] == "fed+rag" and entry["group"] == "all"]
     rounds = [{"round": each, "train_loss": 1 / each, "eval_loss": None} for each in (1, 2)]
     point = {"changes": {"retrieval.k": 1}, "seeds": [0], "local_epochs": 1, "scores": swept, "rounds": rounds}
     labels = {"fed+rag": "fed+rag", "fed-llava-med": "fed-llava-med (twin of llava-med-7b: random weights)"}
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "name": "a_b & <c>",
         "reference": "fed+rag",
         "seeds": [0],
         "splits": [
-            {"name": "none", "title": "as published", "same_as": None},
-            {"name": "image", "title": "no image is shared", "same_as": "none"},
+            {"name": "none", "title": "as published", "same_as": None, "images": 8},
+            {"name": "image", "title": "no image is shared", "same_as": "none", "images": 8},
         ],
         "configurations": [
             *(

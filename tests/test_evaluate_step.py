@@ -157,17 +157,20 @@ def test_held_out_cases_calibrate_what_is_withheld(settings: dict[str, Any], fea
     named = {"hospital": "north", "configuration": "fed"}
     held_out = answer_held_out.fn(**own, **settings, configuration="fed", shown=ONE, holdout=0.75, seed=0)
     rows = answers(held_out)
+    images = len({case.image_id for case in TRAIN if case.id in rows})
     assert len(rows) == 3
     assert rows.keys() < {case.id for case in TRAIN}
     told = predict.fn(**own, **settings, configuration="fed", shown=ONE)
+    other = predict.fn(**own, **settings, configuration="base", shown=NONE)  # what is withheld is the trained one's
     for coverage, threshold in ((0.5, sorted(row.confidence or 0 for row in rows.values())[1]), (0.9, 0.0)):
         ref = count_withheld.fn(
-            **named, cases=own["cases"], predictions=[told], calibration=held_out, coverage=coverage
+            **named, cases=own["cases"], predictions=[told, other], calibration=held_out, coverage=coverage
         )
         shared = json.loads((ref.folder / "abstention.json").read_text())
-        assert (shared["hospital"], shared["held_out_cases"]) == ("north", 3)
-        found = abstention([shared], coverage, seed=0)
+        assert (shared["hospital"], shared["held_out_cases"], shared["held_out_images"]) == ("north", 3, images)
+        found = abstention([shared], coverage, seed=0, retrieves=True)
         given = sum((row.confidence or 0) >= threshold for row in answers(told).values())
+        assert found["n"] == 4
         assert found["coverage"]["value"] == pytest.approx(given / 4)
     about: dict[str, Any] = dict.fromkeys(
         ("model", "settings", "dataset", "partition", "timings_s", "peak_memory_bytes")

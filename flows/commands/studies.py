@@ -72,7 +72,7 @@ def compare(
 
     Each configuration is the base study (settings study.*) with a few settings changed; each is trained once with each
     seed and each split, and stands beside the untrained base and what needs no model. Scores have 95 % intervals
-    (bootstrap over images), differences have paired tests. A sweep runs one configuration over a list of values.
+    over trainings and test images, differences have paired tests. A sweep runs one configuration over a list of values.
 
     A study that was run before is found and not run again: after an interruption, the same command goes on where it
     stopped. artifacts/comparisons/NAME receives comparison.json, .md, .tex and .html; docs/comparison.md says what is

@@ -1,31 +1,24 @@
-"""A comparison of configurations on the same cases: scores with intervals, by group, and paired tests.
+"""A comparison of configurations on the same cases: scores with intervals, and by group.
 
-Rows of several seeds stand together. Images are what is drawn in a resample; an image that every seed shares is drawn
-with its rows of all of them.
+A score over several seeds is the mean of the seeds' own, and its interval holds the chance of training and of the test
+images. With one seed there is no telling what another training would give: the interval is over the images alone.
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from tasks.errors import StudyError
-from tasks.evaluate.statistics import (
-    Statistic,
-    difference,
-    estimate,
-    label_counts,
-    macro_f1,
-    mcnemar,
-    mean,
-    sums_by_cluster,
-)
+from tasks.evaluate.statistics import Statistic, estimate, label_counts, macro_f1, mean, sums_by_cluster
+from tasks.evaluate.trainings import over_trainings
 from tasks.records import Outcome
 
 SEED = 0
 """Of every resampling: the same rows give the same intervals."""
+HOLDS = {False: "test images", True: "training and test images"}
+"""Whose chance an interval holds, by whether there are several seeds."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +73,7 @@ class Answers:
     seeds: tuple[int, ...]
     """The seed of each row."""
     images: tuple[Hashable, ...]
-    """What is drawn in a resample."""
+    """What is not independent: two seeds that ask about one image have the same here."""
     hospitals: tuple[str, ...]
     """Who holds the case where hospitals are federated: a centralised study's cases have theirs too."""
 
@@ -97,22 +90,20 @@ class Answers:
         return self.hospitals[place] if group == "hospital" else getattr(self.rows[place], group)
 
 
-def align(
-    outcomes: Mapping[str, Mapping[int, Sequence[Outcome]]], reference: str, drawn_anew: bool
-) -> dict[str, Answers]:
+def align(outcomes: Mapping[str, Mapping[int, Sequence[Outcome]]], reference: str) -> dict[str, Answers]:
     """Every configuration's answers, in the order of the reference's.
 
     Args:
-        outcomes: by configuration and seed.
+        outcomes: by configuration and seed; a case has the same number in every configuration, and an image at every
+            seed.
         reference: the configuration whose hospitals hold the cases.
-        drawn_anew: whether each seed has images of its own, though their numbers be the same.
 
     Raises StudyError where a configuration did not answer exactly the reference's cases.
     """
     places = [(seed, row) for seed, rows in outcomes[reference].items() for row in sorted(rows, key=_case)]
     hospitals = tuple(row.hospital for _, row in places)
     seeds = tuple(seed for seed, _ in places)
-    images = tuple((seed, row.image) if drawn_anew else row.image for seed, row in places)
+    images = tuple(row.image for _, row in places)
     aligned = {}
     for name, by_seed in outcomes.items():
         found = [(seed, row) for seed in outcomes[reference] for row in sorted(by_seed.get(seed, ()), key=_case)]
@@ -148,7 +139,11 @@ def _entry(name: str, answers: Answers, measure: str, group: str, value: str | N
         return
     columns = how.columns([answers.rows[place] for place in places])
     images = [answers.images[place] for place in places]
-    found = estimate(sums_by_cluster(columns, images), how.statistic, SEED)
+    seeds = [answers.seeds[place] for place in places]
+    found = over_trainings(columns, seeds, images, how.statistic)
+    several = len(found.by_seed) > 1
+    # Of one training, the bootstrap: it knows by itself that no score lies beyond 0 and 1.
+    sure = found if several else estimate(sums_by_cluster(columns, images), how.statistic, SEED)
     entry: dict[str, Any] = {
         "configuration": name,
         "measure": measure,
@@ -157,12 +152,12 @@ def _entry(name: str, answers: Answers, measure: str, group: str, value: str | N
         "n": len(places),
         "images": len(set(images)),
         "score": found.value,
-        "interval": found.interval,
+        "interval": sure.interval and [max(0.0, sure.interval[0]), min(1.0, sure.interval[1])],
+        "interval_holds": HOLDS[several],
     }
     if group == "all":
-        seeds = np.array([answers.seeds[place] for place in places])
-        sums = {seed: columns[seeds == seed].sum(axis=0, keepdims=True) for seed in dict.fromkeys(seeds.tolist())}
-        entry["by_seed"] = {str(seed): float(how.statistic(each)[0]) for seed, each in sums.items()}
+        names = map(str, dict.fromkeys(seeds))
+        entry["by_seed"] = dict(zip(names, found.by_seed, strict=True))
     yield entry
 
 
@@ -176,59 +171,6 @@ def worst_hospitals(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
             (entry for entry in own if entry["group"] == "hospital"), key=lambda entry: (entry["score"], entry["value"])
         )
         below = everywhere["score"] - worst["score"]
-        kept = {field: worst[field] for field in ("n", "images", "score", "interval")}
+        kept = {field: worst[field] for field in ("n", "images", "score", "interval", "interval_holds")}
         found.append({"configuration": name, "hospital": worst["value"], **kept, "below_all": below})
     return found
-
-
-def paired_tests(answers: Mapping[str, Answers], trained: Sequence[str], reference: str) -> list[dict[str, Any]]:
-    """Paired tests: the reference against every other row, and the trained configurations among each other.
-
-    `difference` is a minus b. Where a measure is right or wrong, McNemar's exact test stands beside the paired
-    bootstrap; p values are corrected over the pairs of a measure (Holm, Scandinavian Journal of Statistics 6, 1979).
-    """
-    others = [name for name in answers if name != reference]
-    pairs = [(reference, other) for other in others]
-    pairs += [pair for pair in combinations(trained, 2) if reference not in pair]
-    found = []
-    for name, measure in MEASURES.items():
-        places = next(iter(answers.values())).chosen(measure)
-        if places:
-            tests = [_test(answers[a], answers[b], measure, places) for a, b in pairs]
-            for kind in ("bootstrap", "mcnemar"):
-                tested = [test for test in tests if test[kind] and test[kind]["p"] is not None]
-                for test, p in zip(tested, holm([test[kind]["p"] for test in tested]), strict=True):
-                    test[kind]["p_holm"] = p
-            found += [{"measure": name, "a": a, "b": b, **test} for (a, b), test in zip(pairs, tests, strict=True)]
-    return found
-
-
-def _test(a: Answers, b: Answers, measure: Measure, places: Sequence[int]) -> dict[str, Any]:
-    rows_a, rows_b = ([each.rows[place] for place in places] for each in (a, b))
-    columns = np.hstack([measure.columns(rows_a), measure.columns(rows_b)])
-    half = columns.shape[1] // 2  # the same cases have the same labels, so both have as many columns
-    found = difference(
-        sums_by_cluster(columns, [a.images[place] for place in places]),
-        lambda sums: measure.statistic(sums[:, :half]) - measure.statistic(sums[:, half:]),
-        SEED,
-    )
-    right_a, right_b = ([value == 1 for value in measure.values(rows)] for rows in (rows_a, rows_b))
-    exact = mcnemar(right_a, right_b) if measure.binary else None
-    return {
-        "n": len(places),
-        "difference": found.value,
-        "interval": found.interval,
-        "bootstrap": {"p": found.p},
-        "mcnemar": exact and {"only_a": exact.only_a, "only_b": exact.only_b, "p": exact.p},
-    }
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """P values corrected for their number, after Holm: the chance of any false finding stays what it is for one."""
-    order = sorted(range(len(p)), key=lambda place: p[place])
-    corrected = [0.0] * len(p)
-    largest = 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(p) - rank) * p[place]))
-        corrected[place] = largest
-    return corrected

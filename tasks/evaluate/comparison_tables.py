@@ -1,8 +1,9 @@
 """The tables of a comparison, as text cells made of its document."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from tasks.evaluate.paired_tables import GROUPED, holds, interval, paired_tables
 from tasks.evaluate.reliance_summary import IGNORES
 from tasks.evaluate.table import Table
 
@@ -22,7 +23,6 @@ SPLITS = {
     "patient": "patient-disjoint",
 }
 """What values of partition.disjoint are called in tables."""
-GROUPED = {"closed_accuracy": "closed accuracy", "open_exact_match": "open exact match"}
 ALTERED = {
     "image_blank": "blank image",
     "image_noise": "noise",
@@ -43,7 +43,7 @@ def tables(document: Mapping[str, Any]) -> list[Table]:
         if split["same_as"] is None:
             found += [
                 _scores(document, split),
-                _tests(document, split),
+                *paired_tables(document, split["name"], SPLITS[split["name"]]),
                 _lightfed(document, split),
                 _worst(document, split),
                 *_reliance(document, split),
@@ -83,11 +83,7 @@ def _find(document: Mapping[str, Any], split: str, name: str, measure: str, **wh
 
 
 def _cell(entry: Mapping[str, Any] | None) -> str:
-    return "" if entry is None else f"{entry['score']:.3f}{_interval(entry['interval'])}"
-
-
-def _interval(interval: Sequence[float] | None) -> str:
-    return "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
+    return "" if entry is None else f"{entry['score']:.3f}{interval(entry['interval'])}"
 
 
 def _scores(document: Mapping[str, Any], split: Mapping[str, Any]) -> Table:
@@ -98,41 +94,15 @@ def _scores(document: Mapping[str, Any], split: Mapping[str, Any]) -> Table:
         for each in document["configurations"]
     ]
     told = "; ".join(f"{title} n = {counts[each]}" for each, title in GROUPED.items() if each in counts)
-    seeds = len(document["seeds"])
-    note = f"Test cases of {seeds} seed{'s' if seeds != 1 else ''} together: {told}. {split['title'].capitalize()}."
+    many = len(document["seeds"])
+    seeds = f"Mean of {many} seeds, their test cases" if many > 1 else "Test cases of one seed"
+    note = f"{seeds}: {told}; {split['images']} images. {split['title'].capitalize()}. {holds(document)}"
     return Table(f"Scores, {SPLITS[split['name']]} split", ("", *measures.values()), tuple(rows), note)
 
 
 def _any(document: Mapping[str, Any], split: str, measure: str) -> int:
     found = _find(document, split, document["reference"], measure)
     return found["n"] if found else 0
-
-
-def _tests(document: Mapping[str, Any], split: Mapping[str, Any]) -> Table:
-    labels = {each["name"]: each["label"] for each in document["configurations"]}
-    rows = [
-        (
-            f"{labels[test['a']]} against {labels[test['b']]}",
-            GROUPED[test["measure"]],
-            f"{test['difference']:+.3f}{_interval(test['interval'])}",
-            _p(test["bootstrap"].get("p_holm")),
-            f"{test['mcnemar']['only_a']} / {test['mcnemar']['only_b']}",
-            _p(test["mcnemar"].get("p_holm")),
-        )
-        for test in document["tests"]
-        if test["split"] == split["name"] and test["measure"] in GROUPED
-    ]
-    headings = ("pair", "measure", "difference", "p (bootstrap)", "right alone", "p (McNemar)")
-    return Table(
-        f"Paired tests, {SPLITS[split['name']]} split",
-        headings,
-        tuple(rows),
-        "P values after Holm, over the pairs of a measure.",
-    )
-
-
-def _p(p: float | None) -> str:
-    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _lightfed(document: Mapping[str, Any], split: Mapping[str, Any]) -> Table:

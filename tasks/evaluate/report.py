@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tasks.evaluate.abstain import abstention_rows
+from tasks.evaluate.abstain import abstention_note, abstention_rows
 from tasks.evaluate.data import left_out_sentence, split_sentence
 from tasks.evaluate.details import HEADLINE, PUBLISHED, group_rows, interval_rows
 from tasks.evaluate.failures import failure_rows
@@ -126,7 +126,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         f"Data: {left_out_sentence(results['dataset'])}.",
         _markdown_table(score_rows(results)),
         "## With 95 % intervals",
-        "By bootstrap over images, each with all its questions.",
+        "By bootstrap over images, each with all its questions; one seed, so the chance of training is not in them.",
         _markdown_table(interval_rows(results, HEADLINE)),
         "## By the rules of published systems",
         _markdown_table(interval_rows(results, PUBLISHED)),
@@ -138,6 +138,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     if results["abstention"]:
         parts += [
             "## Answers withheld where the model is unsure",
+            abstention_note(results["abstention"]),
             _markdown_table(abstention_rows(results["abstention"])),
         ]
     for name, told in results["reliance"].items():

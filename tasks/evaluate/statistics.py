@@ -1,4 +1,4 @@
-"""How sure a score is: bootstrap intervals over images, and paired tests between two configurations.
+"""How sure a score of one training is: bootstrap intervals over images; and McNemar's test of two.
 
 Questions about one image are not independent, so images are drawn, with all their questions, not questions. Every
 figure here is a function of sums over questions, so a resample is a weighting of the images' sums: one matrix product.
@@ -41,14 +41,6 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Difference(Estimate):
-    """A difference between two configurations on the same questions."""
-
-    p: float | None
-    """Two-sided, of no difference; None where the interval is."""
-
-
-@dataclass(frozen=True)
 class McNemar:
     """McNemar's test of two configurations' right and wrong answers."""
 
@@ -83,24 +75,11 @@ def bootstrap_intervals(values: np.ndarray, clusters: Sequence[Hashable], seed: 
     return [Estimate(float(value), *_percentiles(each, len(sums))) for value, each in zip(means, drawn.T, strict=True)]
 
 
-def paired_difference(
-    values_a: Sequence[float], values_b: Sequence[float], clusters: Sequence[Hashable], seed: int
-) -> Difference:
-    """The mean of `a - b`, its interval, and the paired bootstrap's p value.
-
-    The rows of both are the same questions in the same order; arguments and errors are those of `bootstrap_interval`.
-    """
-    if len(values_a) != len(values_b):
-        raise ValueError(f"Expected two scores for each row, found {len(values_a)} and {len(values_b)}.")
-    differences = np.asarray(values_a, float) - np.asarray(values_b, float)
-    columns = np.stack([differences, np.ones(len(differences))], axis=1)
-    return difference(sums_by_cluster(columns, clusters), mean, seed)
-
-
 def mcnemar(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> McNemar:
     """McNemar's exact test (Psychometrika 12, 1947): of the questions where one alone is right, are half each one's?
 
-    It takes questions for independent. Where images have many, `paired_difference` is the safer judge.
+    It takes questions for independent, and is of two trained models, not of two ways of training: over images and
+    seeds, `tasks.evaluate.trainings` is the safer judge.
     Raises ValueError where the lengths differ.
     """
     pairs = list(zip(map(bool, correct_a), map(bool, correct_b), strict=True))
@@ -121,21 +100,6 @@ def estimate(sums: np.ndarray, statistic: Statistic, seed: int) -> Estimate:
     if len(sums) < 2:
         return Estimate(value, None, None)
     return Estimate(value, *_percentiles(statistic(resampled(sums, seed)), len(sums)))
-
-
-def difference(sums: np.ndarray, statistic: Statistic, seed: int) -> Difference:
-    """As `estimate`, of a figure that is 0 where two configurations are alike.
-
-    The p value is the share of resamples that lie as far from the figure as the figure lies from 0 (Efron and
-    Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 16), the figure itself counted among them.
-    """
-    value = float(statistic(sums.sum(axis=0, keepdims=True))[0])
-    if len(sums) < 2:
-        return Difference(value, None, None, None)
-    drawn = statistic(resampled(sums, seed))
-    # A hair of room: sums of the same numbers in another order are not always the same bits.
-    beyond = np.count_nonzero(np.abs(drawn - value) >= abs(value) - 1e-12)
-    return Difference(value, *_percentiles(drawn, len(sums)), (1 + beyond) / (1 + len(drawn)))
 
 
 def mean(sums: np.ndarray) -> np.ndarray:

@@ -135,16 +135,17 @@ def count_withheld(
     coverage: float,
 ) -> None:
     """What a hospital would answer and withhold at a coverage: sums over its images, all that is shared of it."""
-    from tasks.evaluate.abstain import conformal_threshold, count_answers
+    from tasks.evaluate.abstain import count_answers, held_out_threshold
 
-    images = {case.id: case.image_id for case in read_table(cases.folder / "cases.parquet", Case)}
+    known = read_table(cases.folder / "cases.parquet", Case)
+    images = {case.id: case.image_id for case in known}
     rows = [row for ref in predictions for row in read_table(ref.folder / "predictions.parquet", Prediction)]
     own = [row for row in rows if row.configuration == configuration]
     held_out = read_table(calibration.folder / "predictions.parquet", Prediction)
-    threshold = conformal_threshold([row.confidence or 0.0 for row in held_out], coverage)
+    threshold = held_out_threshold(held_out, known, coverage)
     counted = count_answers(own, [images[row.case_id] for row in own], threshold)
-    told = {"hospital": hospital, "held_out_cases": len(held_out), "images": counted}
-    folder.write_json("abstention.json", told)
+    left_out = {"held_out_cases": len(held_out), "held_out_images": len({images[row.case_id] for row in held_out})}
+    folder.write_json("abstention.json", {"hospital": hospital, **left_out, "images": counted})
 
 
 @stage("lightfed", area="source", code=["evaluate", "answers", "normalise", "options"])

@@ -18,7 +18,8 @@ class EvaluationSettings(AnsweringSettings):
     """How the test cases are answered."""
 
     coverage: float = Field(1, gt=0, le=1)
-    """Share of questions to be answered; below 1, the answers that the model is least sure of are withheld."""
+    """Share of a new image's questions to be answered, on average over images; below 1, the answers that the model is
+    least sure of are withheld. Calibrated on the images that federation.holdout leaves out."""
     reliance: int = Field(60, ge=0)
     """Test cases of each hospital that are asked again with images, neighbours or words altered; 0 leaves it out."""
     examined: int = Field(20, ge=0)
