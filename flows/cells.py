@@ -10,8 +10,10 @@ from flows.run_folder import open_run
 from tasks.comparison import Cell, changed
 from tasks.engine.identity import identify, resolve
 from tasks.errors import StudyError
+from tasks.evaluate.outcomes import judge
+from tasks.evaluate.outcomes import outcomes as of_answers
 from tasks.pretrain.step import make_twin
-from tasks.records import Outcome, read_table
+from tasks.records import Case, Outcome, Prediction, read_table
 from tasks.settings import Study
 from tasks.store import MANIFEST, ROOT, Ref, stage_key, writing
 
@@ -58,11 +60,18 @@ def references(run: Path, name: str) -> list[Ref]:
 
 
 def outcomes(run: Path) -> dict[str, list[Outcome]]:
-    """A finished run's outcomes by configuration; the trained one's name is `trained`."""
-    study, _ = open_run(run)
+    """A finished run's outcomes by configuration; the trained one's name is `trained`.
+
+    They are judged anew from the hospitals' own files, which a comparison, a simulation on one machine, may read: what
+    hospitals share does not tell which case or image is whose.
+    """
+    study, places = open_run(run)
     found: dict[str, list[Outcome]] = {}
-    for ref in references(run, "scores"):
-        for row in read_table(ref.folder / "outcomes.parquet", Outcome):
+    for folders in places["hospitals"].values():
+        paths = [ROOT / place / "predictions.parquet" for place in folders["predictions"]]
+        answers = [row for path in paths for row in read_table(path, Prediction)]
+        cases = read_table(ROOT / folders["cases"] / "cases.parquet", Case)
+        for row in of_answers(answers, [judge(answer) for answer in answers], cases):
             name = "trained" if row.configuration == study.configuration else row.configuration
             found.setdefault(name, []).append(row)
     return found

@@ -7,7 +7,7 @@ from typing import Any
 
 from flows.cells import BASELINES, outcomes, references, results
 from tasks.comparison import Cell, Comparison, labelled
-from tasks.evaluate.comparison import align, paired_tests, score_entries, worst_hospitals
+from tasks.evaluate.comparison import align, paired_tests, score_entries, withheld_values, worst_hospitals
 from tasks.evaluate.comparison_tables import LIGHTFED
 from tasks.evaluate.reliance_summary import over_seeds
 from tasks.evaluate.report import SPLITS
@@ -34,6 +34,8 @@ def assemble(
     worst: list[dict[str, Any]] = []
     lightfed: list[dict[str, Any]] = []
     reliance: list[dict[str, Any]] = []
+    withheld: dict[str, Any] = {}
+    least = comparison.study.evaluation.min_cell
     for split in comparison.splits:
         if split in same:
             continue
@@ -43,10 +45,13 @@ def assemble(
             if where == split and part == "configurations"
         }
         answers = align(by_configuration(comparison, own), comparison.reference, drawn_anew)
-        found = [entry for name, each in answers.items() for entry in score_entries(name, each)]
+        found = [entry for name, each in answers.items() for entry in score_entries(name, each, least)]
+        told = {entry["measure"] for entry in found if entry["group"] == "all"}
         at = {"split": split}
         scores += [at | entry for entry in found]
-        tests += [at | test for test in paired_tests(answers, list(comparison.configurations), comparison.reference)]
+        tested = paired_tests(answers, list(comparison.configurations), comparison.reference)
+        tests += [at | test for test in tested if test["measure"] in told]
+        withheld[split] = withheld_values(answers[comparison.reference], least)
         worst += [at | row for row in worst_hospitals(found)]
         lightfed += [at | row for row in as_lightfed(comparison, own)]
         reliance += [at | row for row in looks(comparison, own)]
@@ -59,6 +64,7 @@ def assemble(
         "splits": [{"name": split, "title": SPLITS[split], "same_as": same.get(split)} for split in comparison.splits],
         "configurations": configurations(comparison, planned, twins),
         "scores": scores,
+        "withheld": {"min_cell": least, "groups": withheld},
         "worst_hospitals": worst,
         "tests": tests,
         "lightfed": lightfed,
@@ -140,7 +146,8 @@ def sweeps(comparison: Comparison, runs: Runs, drawn_anew: bool) -> list[dict[st
             own = {seed: run for (part, name, _, seed), run in runs.items() if (part, name) == (sweep, label)}
             if own:
                 rows = {label: {seed: outcomes(run)["trained"] for seed, run in own.items()}}
-                entries = list(score_entries(label, align(rows, label, drawn_anew)[label]))
+                least = comparison.study.evaluation.min_cell
+                entries = list(score_entries(label, align(rows, label, drawn_anew)[label], least))
                 points.append(
                     {
                         "label": label,

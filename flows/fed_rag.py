@@ -17,7 +17,7 @@ from flows.progress import Steps
 from flows.report import write_pages
 from flows.rounds import federate
 from flows.run_folder import write_run
-from tasks.audit.document import score_table, table
+from tasks.audit.document import score_table, shared_table, table
 from tasks.audit.step import audit, audit_hospitals, read_audit
 from tasks.engine.identity import identify
 from tasks.engine.step import initial_adapter, see_images
@@ -39,6 +39,7 @@ from tasks.partition.step import partition, take_cases
 from tasks.settings import Study
 from tasks.store import Ref
 from tasks.synthesize.step import synthesize_questions
+from tasks.withheld import tell, tell_columns
 
 
 @flow(name="fed-rag", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
@@ -56,9 +57,9 @@ def fed_rag(study: Study = Study()) -> str:
 
     questions = prepare_questions(study, dataset, steps)
     findings = audit(cases=questions, dataset=dataset, seed=study.seed)
-    show_audit(findings)
-    shared = findings.manifest()["summary"]
-    steps.done(f"audited: {shared['same_image']} test cases show an image of training")
+    show_audit(findings, study.evaluation.min_cell)
+    shared = tell(findings.manifest()["summary"]["same_image"], study.evaluation.min_cell)
+    steps.done(f"audited: {shared} test cases show an image of training")
 
     hospitals, cases, dealt = deal_out(study, dataset, questions, findings)
     steps.done(f"dealt the images to {len(hospitals)} hospitals")
@@ -73,7 +74,9 @@ def fed_rag(study: Study = Study()) -> str:
     adapters, rounds, updates = federate(study, own, untrained, steps)
 
     answered = evaluate(study, own, {study.configuration: adapters, "base": [untrained] * len(hospitals)})
-    scored = gather(score_hospital.map(hospital=hospitals, cases=cases, predictions=answered), hospitals)
+    least = unmapped(study.evaluation.min_cell)
+    scoring = score_hospital.map(hospital=hospitals, cases=cases, predictions=answered, min_cell=least)
+    scored = gather(scoring, hospitals)
     steps.done("answered and scored the test cases")
 
     held_out, withheld = calibrate(study, own, answered, adapters)
@@ -150,9 +153,11 @@ def deal_out(study: Study, dataset: Ref, questions: Ref, findings: Ref) -> tuple
     """Images to hospitals: the hospitals' names, what each of them takes, and the references of how it was decided."""
     assignment = partition(cases=questions, settings=study.partition, seed=study.seed, findings=findings)
     table = assignment.manifest()["summary"]["hospitals"]
-    create_table_artifact(table=table, key="partition", description="Cases and images of each hospital")
+    least = study.evaluation.min_cell
+    told = tell_columns(table, least)
+    create_table_artifact(table=told, key="partition", description="Cases and images of each hospital")
     between = audit_hospitals(cases=questions, findings=findings, assignment=assignment)
-    shared = json.loads((between.folder / "hospitals.json").read_text(encoding="utf-8"))
+    shared = shared_table(json.loads((between.folder / "hospitals.json").read_text(encoding="utf-8")), least)
     create_table_artifact(table=shared, key="audit-hospitals", description="Images that pairs of hospitals share")
     hospitals = [row["hospital"] for row in table]
     common: dict[str, Any] = {
@@ -165,10 +170,11 @@ def deal_out(study: Study, dataset: Ref, questions: Ref, findings: Ref) -> tuple
     return hospitals, gather(take_cases.map(hospital=hospitals, **common), hospitals), [assignment, between]
 
 
-def show_audit(findings: Ref) -> None:
-    """The audit in the dashboard."""
+def show_audit(findings: Ref, least: int) -> None:
+    """The audit in the dashboard: its counts, those of fewer than `least` cases withheld, and no id."""
     document = read_audit(findings)
-    create_table_artifact(table=table(document), key="audit", description="What test cases share with training")
+    leaks = table(document, least)
+    create_table_artifact(table=leaks, key="audit", description="What test cases share with training")
     if scores := score_table(document):
         create_table_artifact(table=scores, key="audit-scores", description="Shares of right answers without a model")
 
@@ -211,7 +217,13 @@ def rely(study: Study, own: dict[str, Any], adapters: list[Ref]) -> tuple[list[R
     drawn: dict[str, Any] = {"count": unmapped(study.evaluation.reliance), "seed": unmapped(study.seed)}
     asked = measure_reliance.map(**own, **_answering(study), **drawn, adapter=adapters)
     relied = gather(asked, own["hospital"])
-    counted = score_hospital.map(hospital=own["hospital"], cases=own["cases"], predictions=[[ref] for ref in relied])
+    counted = score_hospital.map(
+        hospital=own["hospital"],
+        cases=own["cases"],
+        predictions=[[ref] for ref in relied],
+        min_cell=unmapped(study.evaluation.min_cell),
+        by_image=unmapped(False),
+    )
     return relied, gather(counted, own["hospital"])
 
 
@@ -235,6 +247,7 @@ def calibrate(
         predictions=answered,
         calibration=held_out,
         coverage=unmapped(study.evaluation.coverage),
+        min_cell=unmapped(study.evaluation.min_cell),
     )
     return held_out, gather(counted, own["hospital"])
 

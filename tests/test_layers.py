@@ -9,7 +9,7 @@ import pytest
 HERE = Path(__file__).parents[1]
 STAGES = {"ingest", "partition", "retrieve", "federate", "evaluate", "pretrain", "synthesize", "audit", "page"}
 GROUND = {"blind", "comparison", "errors", "forgotten", "groups", "holdout", "normalise", "options", "recipes"}
-GROUND |= {"records", "settings", "store"}
+GROUND |= {"records", "settings", "store", "vocabulary", "withheld"}
 """What stages and the engine stand on: it knows neither."""
 PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 

@@ -50,17 +50,14 @@ def audit(
     study = load_study(settings, tuple(assignments or ()))
     log_to_console()
     from flows.audit import audit as flow
-    from tasks.audit.document import score_table, table
+    from tasks.audit.document import score_table, shared_table, table
 
     _refuse_unwritable(out)
     document = flow(study, against)
     write_text(out, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     print_rows(table(document), f"Of {document['train_test']['test_cases']} test cases, shared with training")
     print_rows(score_table(document), "Right answers without a model (0 to 1)")
-    shared = [
-        {heading: row[heading] for heading in row if heading != "examples"} for row in document["between_datasets"]
-    ]
-    print_rows(shared, "Images of dataset a that b has too, and patients of both")
+    print_rows(shared_table(document["between_datasets"]), "Images of dataset a that b has too, and patients of both")
     if against:
         console.print(f"Images with a copy in {against}: {document['against']['n']}")
     console.print(f"Audit: [bold]{out}[/bold]")

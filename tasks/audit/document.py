@@ -10,9 +10,12 @@ from tasks.audit.pairs import COPY
 from tasks.audit.questions import RESTATED, questions_seen
 from tasks.groups import image_groups
 from tasks.records import Caption, Case, ImagePair
+from tasks.withheld import WITHHELD, tell
 
 SCHEMA_VERSION = 1
 EXAMPLES = 10
+EXAMPLED = "examples"
+"""The field of what pairs of sides share that holds ids."""
 IDENTICAL = ("identical_bytes", "identical_pixels")
 DEFINITIONS = {
     "rate": "n as a share of the test cases",
@@ -121,7 +124,7 @@ def between(records: Sequence[Case | Caption], likeness: Likeness, side: Mapping
         touched = likeness.touching(held[a], held[b])
         row: dict[str, Any] = {"a": a, "b": b, **{name: len(images) for name, images in touched.items()}}
         row["same_patient"] = len(patients[a] & patients[b])
-        row["examples"] = sorted(set().union(*touched.values()))[:EXAMPLES]
+        row[EXAMPLED] = sorted(set().union(*touched.values()))[:EXAMPLES]
         rows.append(row)
     return rows
 
@@ -146,17 +149,29 @@ def _pair_counts(pairs: Sequence[ImagePair]) -> dict[str, Any]:
     return {"pairs": {name: counts[name] for name in names}, "examples": examples}
 
 
-def table(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The audit as rows: what test cases share with training, how many do, and two ids."""
+def table(document: Mapping[str, Any], least: int = 1) -> list[dict[str, Any]]:
+    """The audit as rows: what test cases share with training, and how many do; fewer than `least` are withheld."""
     found = document["train_test"]
     rows = []
     for name, row in found.items():
         if not isinstance(row, Mapping):
             continue
-        rate = "-" if row["rate"] is None else f"{row['rate']:.3f}"
-        label = name.replace("_", " ")
-        rows.append({"leak": label, "test cases": row["n"], "rate": rate, "as": ", ".join(row["test_cases"][:2])})
+        count = tell(row["n"], least)
+        rate = "-" if row["rate"] is None or count == WITHHELD else f"{row['rate']:.3f}"
+        rows.append({"leak": name.replace("_", " "), "test cases": count, "rate": rate})
     return rows
+
+
+def shared_table(rows: Sequence[Mapping[str, Any]], least: int = 1) -> list[dict[str, Any]]:
+    """What pairs of sides share as rows of counts, without the ids of examples; fewer than `least` are withheld."""
+    return [
+        {
+            name: tell(value, least) if isinstance(value, int) else value
+            for name, value in row.items()
+            if name != EXAMPLED
+        }
+        for row in rows
+    ]
 
 
 def score_table(document: Mapping[str, Any]) -> list[dict[str, Any]]:

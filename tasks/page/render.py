@@ -21,6 +21,7 @@ from tasks.page.plots import (
     reliance_plot,
     score_plot,
     share_plot,
+    total,
 )
 from tasks.records import Case, Prediction
 
@@ -92,10 +93,15 @@ def study_page(results: Mapping[str, Any], rows: Rows, split: str, sections: Seq
         split=split,
         sections=[(each, [Markup(plot) for plot in each.plots]) for each in sections],
         plots={name: Markup(plot) for name, plot in shown.items()},  # our own SVG, its texts escaped
-        leaks=[(leak.replace("_", " "), count, f"{count / tests:.3f}") for leak, count in shares.items()],
+        leaks=[(leak.replace("_", " "), *_share(count, tests)) for leak, count in shares.items()],
         seconds=[(stage, f"{seconds:.1f}") for stage, seconds in results["timings_s"].items()],
         settings=yaml.safe_dump(results["settings"], sort_keys=False),
     )
+
+
+def _share(count: int | str, total: int) -> tuple[str, str]:
+    """A count and its rate as text; a text is a count that is withheld."""
+    return (count, "-") if isinstance(count, str) else (str(count), f"{count / total:.3f}")
 
 
 def hospital_page(
@@ -118,7 +124,7 @@ def model_card(results: Mapping[str, Any], rows: Rows, split: str) -> str:
 
     The arguments are those of `study_page`.
     """
-    return fill("card.md", results=results, scores=rows[""], split=split)
+    return fill("card.md", results=results, scores=rows[""], split=split, total=total)
 
 
 def fill(template: str, **values: Any) -> str:
