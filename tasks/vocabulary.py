@@ -36,8 +36,8 @@ TOPICS = frozenset(
         "Anatomy Identification", "Disease Diagnosis", "Lesion Grading", "Modality Recognition",
         "Other Biological Attributes",
         # phantom, and questions made of captions
-        "abnormality", "age", "count", "finding", "location", "modality", "normal", "organ", "other", "plane",
-        "position", "presence", "sex", "side", "size",
+        "age", "description", "finding", "location", "modality", "normal", "organ", "other", "plane", "position",
+        "presence", "sex", "side", "size",
     )
 )  # fmt: skip
 """As the datasets write them."""

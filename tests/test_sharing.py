@@ -1,4 +1,4 @@
-"""What a hospital shares of its answers: the scores of all of them, and nothing of few cases, whatever is subtracted."""
+"""What a hospital shares of its answers: the scores of all, and nothing of few cases, whatever is subtracted."""
 
 import json
 import random
@@ -41,7 +41,7 @@ def cases(draw: st.DrawFn) -> list[Outcome]:
     return made
 
 
-def everything(rows: list[Outcome], least: int) -> list[Outcome]:
+def everything(rows: list[Outcome]) -> list[Outcome]:
     """The same as answered by a second configuration, and the multiple choice by a third."""
     wrong = [replace(row, configuration="base", correct=0.0) for row in rows]
     return [*rows, *wrong, *(replace(row, configuration="text_only") for row in rows if row.choice)]
@@ -59,7 +59,7 @@ def test_without_a_least_the_scores_are_those_of_the_answers_themselves(rows: li
 @settings(max_examples=100, deadline=None)
 @given(cases())
 def test_nothing_is_told_of_few_cases_nor_follows_by_subtraction(rows: list[Outcome]) -> None:
-    told, sums = shared(everything(rows, LEAST), LEAST)
+    told, sums = shared(everything(rows), LEAST)
     found = details([(told, sums)], 0)
     assert not any(0 < entry["n"] < LEAST for entry in found["scores"])
     assert not any(0 < each["n"] < LEAST for of in found["calibration"].values() for each in of["bins"])
@@ -75,15 +75,15 @@ def test_nothing_is_told_of_few_cases_nor_follows_by_subtraction(rows: list[Outc
         for group in GROUPS:
             values = sum(n for (name, what, where, _), n in of.items() if (name, what, where) == ("x", measure, group))
             assert not 0 < of.get(("x", measure, "all", None), 0) - values < LEAST
-    # Rows of a value whose kinds are not told apart say nothing of them.
-    assert not any(0 < (row.closed or 0) < 0 for row in sums)
 
 
 @settings(max_examples=30, deadline=None)
 @given(cases(), st.randoms(use_true_random=False))
 def test_neither_order_nor_names_of_the_cases_can_be_told(rows: list[Outcome], rng: random.Random) -> None:
-    renamed = {row.case: rng.getrandbits(60) for row in rows}
-    images = {row.image: rng.getrandbits(60) for row in rows}
+    names = list(range(1000, 1100))
+    rng.shuffle(names)
+    renamed = {row.case: names[row.case] for row in rows}
+    images = {row.image: names[row.image] for row in rows}
     other = [replace(row, case=renamed[row.case], image=images[row.image]) for row in rows]
     rng.shuffle(other)
     one, two = share(rows, LEAST), share(other, LEAST)

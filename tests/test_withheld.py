@@ -6,7 +6,8 @@ from test_abstain import predictions
 
 from tasks.evaluate.abstain import count_answers, hide_few
 from tasks.evaluate.calibration import Bin, expected_calibration_error, merge_small
-from tasks.vocabulary import MODALITIES, known
+from tasks.ingest import phantom
+from tasks.vocabulary import MODALITIES, ORGANS, TOPICS, known
 from tasks.withheld import WITHHELD, is_small, tell_columns, tell_counts, tellable
 
 COUNTS = st.dictionaries(st.text("abcdef", max_size=2), st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=6)
@@ -49,6 +50,16 @@ def test_words_beyond_the_vocabulary_are_other() -> None:
     assert known("ct", MODALITIES) == "ct"
     assert known(None, MODALITIES) is None
     assert {known(word, MODALITIES) for word in ("Jane Roe", "CT", "ct ", "ct jane", "")} == {"other"}
+
+
+def test_the_vocabulary_has_what_our_own_datasets_and_generators_say() -> None:
+    cases = phantom.read(images=24, seed=0, public=False, test_fraction=0.2).cases
+    cases += phantom.read(images=24, seed=0, public=True, test_fraction=0.2).cases
+    assert {case.modality for case in cases} <= MODALITIES
+    assert {case.organ for case in cases} <= ORGANS
+    assert {case.topic for case in cases} <= TOPICS
+    assert {"modality", "plane", "organ", "finding", "side", "location", "size", "sex", "age", "presence"} <= TOPICS
+    assert {"PRES", "Abnormality", "Modality Recognition"} <= TOPICS
 
 
 @given(st.lists(st.integers(0, 8), min_size=10, max_size=10), LEAST)

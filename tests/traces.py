@@ -1,4 +1,4 @@
-"""Traces of texts in files, plain or hashed: what a hospital shares must hold none of its ids, questions and answers."""
+"""Traces of texts in files, plain or hashed: what a hospital shares holds none of its ids, questions and answers."""
 
 import base64
 import hashlib
@@ -28,7 +28,7 @@ class Traces:
         self.hex: set[str] = set()
         self.base64: set[str] = set()
         self.numbers: set[int] = set()
-        for text in {form for text in texts for form in spellings(text)}:
+        for text in {form for each in texts for form in spellings(each)}:
             if len(text) >= SHORT:
                 self.plain.add(text)
             for name in HASHES:
@@ -43,9 +43,9 @@ class Traces:
     def within(self, text: str) -> set[str]:
         """The traces in a text."""
         found = {plain for plain in self.plain if plain in text}
-        for run in re.findall(r"[0-9a-fA-F]{%d,}" % HEX, text):
+        for run in re.findall(f"[0-9a-fA-F]{{{HEX},}}", text):
             found |= self.hex & {run[at : at + HEX].lower() for at in range(len(run) - HEX + 1)}
-        for run in re.findall(r"[A-Za-z0-9+/_-]{%d,}" % BASE64, text):
+        for run in re.findall(f"[A-Za-z0-9+/_-]{{{BASE64},}}", text):
             found |= self.base64 & {run[at : at + BASE64] for at in range(len(run) - BASE64 + 1)}
         return found | {str(number) for number in self.numbers & set(map(int, re.findall(r"-?\d{8,20}", text)))}
 
@@ -58,9 +58,8 @@ class Traces:
 def spellings(text: str) -> set[str]:
     """A text as it may have been written before it was hashed."""
     bare = " ".join(re.sub(r"[^\w\s]", " ", text).split())
-    return {
-        form for each in (text, text.strip(), bare) for form in (each, each.lower(), each.upper(), each.casefold())
-    } - {""}
+    written = (text, text.strip(), bare)
+    return {form for each in written for form in (each, each.lower(), each.upper(), each.casefold()) if form}
 
 
 def files(folders: Iterable[Path]) -> Iterator[Path]:

@@ -65,7 +65,8 @@ def hide_few(images: Sequence[Sequence[float]], least: int) -> tuple[list[list[f
     ]
     rows[:, few] = 0
     kept = rows.reshape(-1, len(KINDS) * len(COLUMNS))
-    told: list[list[float]] = sums_by_cluster(kept, range(len(kept)))[kept.any(axis=1)].tolist() if len(kept) else []
+    kept = kept[kept.any(axis=1)]
+    told: list[list[float]] = sums_by_cluster(kept, range(len(kept))).tolist() if len(kept) else []
     return told, [kind for kind, hidden in zip(KINDS, few, strict=True) if hidden]
 
 

@@ -135,7 +135,7 @@ def score_hospital(
 @stage(
     "abstention",
     area="shared",
-    code=["evaluate", "normalise", "options", "withheld"],
+    code=["evaluate", "normalise", "options", "vocabulary", "withheld"],
     title="abstention {hospital}",
 )
 def count_withheld(

@@ -45,7 +45,7 @@ def measure_reliance(
 @stage(
     "failures",
     area="hospitals/{hospital}",
-    code=["evaluate", "engine", "normalise", "options"],
+    code=["evaluate", "engine", "normalise", "options", "vocabulary", "withheld"],
     title="failures {hospital}",
 )
 def find_failures(
