@@ -16,7 +16,7 @@ from tasks.evaluate.calibration import Bin, merge_small, reliability_bins
 from tasks.evaluate.labels import LABELS, row_of
 from tasks.evaluate.score import OTHER, UNTOLD, ClosedRow, OpenRow, Row, summarise
 from tasks.evaluate.statistics import sums_by_cluster
-from tasks.records import ImageSums, Outcome
+from tasks.records import ImageSums, Kind, Outcome
 from tasks.withheld import is_small, tellable
 
 GROUPS = ("dataset", "modality", "organ", "topic")
@@ -61,7 +61,7 @@ class Shared:
 class _Told:
     """What may be told of a hospital's test cases."""
 
-    kinds: Collection[str]
+    kinds: Collection[Kind]
     choices: bool
     """Whether multiple choice may be told from other closed questions."""
     labels: bool
@@ -182,10 +182,8 @@ def _sums(
     shown = [column for column in COLUMNS if column not in hidden]
     sums = sums_by_cluster(columns[:, [COLUMNS.index(column) for column in shown]], images.tolist())
     untold = dict.fromkeys(hidden)
-    return [
-        ImageSums(name, group, value, **untold, **dict(zip(shown, map(_number, shown, row), strict=True)))
-        for row in sums.tolist()
-    ]
+    rows: list[dict[str, Any]] = [dict(zip(shown, map(_number, shown, row), strict=True)) for row in sums.tolist()]
+    return [ImageSums(name, group, value, **row, **untold) for row in rows]  # type: ignore[arg-type]
 
 
 def _number(column: str, total: float) -> int | float:

@@ -1,5 +1,7 @@
 """The steps that ask why: answers to altered prompts, failure modes, and where some answers come from."""
 
+from typing import Any
+
 from tasks.records import FailureModes, Prediction, Saliency, Share, read_table, write_table
 from tasks.settings import AnsweringSettings, LoraSettings, ModelSettings, ShownSettings
 from tasks.step import Folder, stage
@@ -149,5 +151,5 @@ def share_means(folder: Folder, hospital: str, saliency: Ref, min_cell: int) -> 
     from tasks.withheld import is_small
 
     told = mean_shares(read_table(saliency.folder / "shares.parquet", Share))
-    untold = {"n": None, "methods": {}}
+    untold: dict[str, Any] = {"n": None, "methods": {}}
     folder.write_json("shares.json", {"hospital": hospital, **(untold if is_small(told["n"], min_cell) else told)})

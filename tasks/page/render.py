@@ -96,6 +96,7 @@ def study_page(results: Mapping[str, Any], rows: Rows, split: str, sections: Seq
         leaks=[(leak.replace("_", " "), *_share(count, tests)) for leak, count in shares.items()],
         seconds=[(stage, f"{seconds:.1f}") for stage, seconds in results["timings_s"].items()],
         settings=yaml.safe_dump(results["settings"], sort_keys=False),
+        min_cell=results["settings"].get("evaluation", {}).get("min_cell", 1),  # a run of an earlier version has none
     )
 
 
