@@ -32,6 +32,6 @@ def audit(study: Study = Study(), against: Path | None = None) -> dict[str, Any]
     findings = audit_dataset(
         cases=questions, dataset=dataset, seed=study.seed, against=str(against) if against else None, content=state
     )
-    show_audit(findings)
+    show_audit(findings, study.evaluation.min_cell)
     steps.done("compared images, cases and questions")
     return read_audit(findings)

@@ -9,7 +9,7 @@ from flows.cells import BASELINES, references, results
 from flows.judged import outcomes
 from tasks.comparison import Cell, Comparison, labelled
 from tasks.engine.identity import choose_model
-from tasks.evaluate.comparison import Answers, align, score_entries, worst_hospitals
+from tasks.evaluate.comparison import Answers, align, score_entries, withheld_values, worst_hospitals
 from tasks.evaluate.comparison_tables import LIGHTFED
 from tasks.evaluate.data import split_sentence
 from tasks.evaluate.paired import paired_tests
@@ -37,6 +37,8 @@ def assemble(
     asked: dict[str, dict[str, Any]] = {}
     lightfed: list[dict[str, Any]] = []
     reliance: list[dict[str, Any]] = []
+    withheld: dict[str, Any] = {}
+    least = comparison.study.evaluation.min_cell
     for split in comparison.splits:
         if split in same:
             continue
@@ -47,10 +49,13 @@ def assemble(
         }
         answers = align(by_configuration(comparison, own), comparison.reference)
         asked[split] = images_asked(answers[comparison.reference])
-        found = [entry for name, each in answers.items() for entry in score_entries(name, each)]
+        found = [entry for name, each in answers.items() for entry in score_entries(name, each, least)]
+        told = {entry["measure"] for entry in found if entry["group"] == "all"}
         at = {"split": split}
         scores += [at | entry for entry in found]
-        tests += [at | test for test in paired_tests(answers, list(comparison.configurations), comparison.reference)]
+        tested = paired_tests(answers, list(comparison.configurations), comparison.reference)
+        tests += [at | test for test in tested if test["measure"] in told]
+        withheld[split] = withheld_values(answers[comparison.reference], least)
         worst += [at | row for row in worst_hospitals(found)]
         lightfed += [at | row for row in as_lightfed(comparison, own)]
         reliance += [at | row for row in looks(comparison, own)]
@@ -70,6 +75,7 @@ def assemble(
         ],
         "configurations": configurations(comparison, planned, twins),
         "scores": scores,
+        "withheld": {"min_cell": least, "groups": withheld},
         "worst_hospitals": worst,
         "tests": tests,
         "lightfed": lightfed,
@@ -166,7 +172,8 @@ def sweeps(comparison: Comparison, runs: Runs) -> list[dict[str, Any]]:
             own = {seed: run for (part, name, _, seed), run in runs.items() if (part, name) == (sweep, label)}
             if own:
                 rows = {label: {seed: outcomes(run)["trained"] for seed, run in own.items()}}
-                entries = list(score_entries(label, align(rows, label)[label]))
+                least = comparison.study.evaluation.min_cell
+                entries = list(score_entries(label, align(rows, label)[label], least))
                 points.append(
                     {
                         "label": label,

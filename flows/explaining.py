@@ -35,4 +35,5 @@ def show_where(
         seed=unmapped(study.seed),
     )
     saliency = gather(explained, own["hospital"])
-    return saliency, gather(share_means.map(hospital=own["hospital"], saliency=saliency), own["hospital"])
+    shared = share_means.map(hospital=own["hospital"], saliency=saliency, min_cell=unmapped(settings.min_cell))
+    return saliency, gather(shared, own["hospital"])

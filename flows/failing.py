@@ -32,4 +32,7 @@ def find_and_count(
         seed=unmapped(study.seed),
     )
     failures = gather(found, own["hospital"])
-    return failures, gather(count_failures.map(hospital=own["hospital"], failures=failures), own["hospital"])
+    counted = count_failures.map(
+        hospital=own["hospital"], failures=failures, min_cell=unmapped(study.evaluation.min_cell)
+    )
+    return failures, gather(counted, own["hospital"])

@@ -40,6 +40,7 @@ from tasks.partition.step import partition, take_cases
 from tasks.settings import ModelChoice, Study
 from tasks.store import Ref
 from tasks.synthesize.step import synthesize_questions
+from tasks.withheld import tell, tell_columns
 from tasks.wording import counted
 
 
@@ -58,9 +59,10 @@ def fed_rag(study: Study = Study()) -> str:
 
     questions = prepare_questions(study, dataset, steps)
     findings = audit(cases=questions, dataset=dataset, seed=study.seed)
-    show_audit(findings)
-    shared = findings.manifest()["summary"]
-    steps.done(f"audited: {counted(shared['same_image'], 'test cases')} with an image of training")
+    show_audit(findings, study.evaluation.min_cell)
+    shared = tell(findings.manifest()["summary"]["same_image"], study.evaluation.min_cell)
+    words = counted(shared, "test cases") if isinstance(shared, int) else f"{shared} number of test cases"
+    steps.done(f"audited: {words} with an image of training")
 
     hospitals, cases, dealt = deal_out(study, dataset, questions, findings)
     steps.done(f"dealt the images to {counted(len(hospitals), 'hospitals')}")
@@ -74,7 +76,9 @@ def fed_rag(study: Study = Study()) -> str:
     adapters, rounds, updates = federate(study, model, own, untrained, steps)
 
     answered = evaluate(study, model, own, {study.configuration: adapters, "base": [untrained] * len(hospitals)})
-    scored = gather(score_hospital.map(hospital=hospitals, cases=cases, predictions=answered), hospitals)
+    least = unmapped(study.evaluation.min_cell)
+    scoring = score_hospital.map(hospital=hospitals, cases=cases, predictions=answered, min_cell=least)
+    scored = gather(scoring, hospitals)
     steps.done("answered and scored the test cases")
 
     held_out, withheld = calibrate(study, model, own, answered, adapters)
@@ -159,9 +163,11 @@ def deal_out(study: Study, dataset: Ref, questions: Ref, findings: Ref) -> tuple
     """Images to hospitals: the hospitals' names, what each of them takes, and the references of how it was decided."""
     assignment = partition(cases=questions, settings=study.partition, seed=study.seed, findings=findings)
     table = assignment.manifest()["summary"]["hospitals"]
-    create_table_artifact(table=table, key="partition", description="Cases and images of each hospital")
+    least = study.evaluation.min_cell
+    told = tell_columns(table, least)
+    create_table_artifact(table=told, key="partition", description="Cases and images of each hospital")
     between = audit_hospitals(cases=questions, findings=findings, assignment=assignment)
-    shared = shared_table(json.loads((between.folder / "hospitals.json").read_text(encoding="utf-8")))
+    shared = shared_table(json.loads((between.folder / "hospitals.json").read_text(encoding="utf-8")), least)
     create_table_artifact(table=shared, key="audit-hospitals", description="Images that pairs of hospitals share")
     hospitals = [row["hospital"] for row in table]
     common: dict[str, Any] = {
@@ -174,10 +180,11 @@ def deal_out(study: Study, dataset: Ref, questions: Ref, findings: Ref) -> tuple
     return hospitals, gather(take_cases.map(hospital=hospitals, **common), hospitals), [assignment, between]
 
 
-def show_audit(findings: Ref) -> None:
-    """The audit in the dashboard."""
+def show_audit(findings: Ref, least: int) -> None:
+    """The audit in the dashboard: its counts, those of fewer than `least` cases withheld, and no id."""
     document = read_audit(findings)
-    create_table_artifact(table=table(document), key="audit", description="What test cases share with training")
+    leaks = table(document, least)
+    create_table_artifact(table=leaks, key="audit", description="What test cases share with training")
     if scores := score_table(document):
         create_table_artifact(table=scores, key="audit-scores", description="Shares of right answers without a model")
 
@@ -222,7 +229,13 @@ def rely(study: Study, model: ModelChoice, own: dict[str, Any], adapters: list[R
     drawn: dict[str, Any] = {"count": unmapped(study.evaluation.reliance), "seed": unmapped(study.seed)}
     asked = measure_reliance.map(**own, **_answering(study, model), **drawn, adapter=adapters)
     relied = gather(asked, own["hospital"])
-    counted = score_hospital.map(hospital=own["hospital"], cases=own["cases"], predictions=[[ref] for ref in relied])
+    counted = score_hospital.map(
+        hospital=own["hospital"],
+        cases=own["cases"],
+        predictions=[[ref] for ref in relied],
+        min_cell=unmapped(study.evaluation.min_cell),
+        by_image=unmapped(False),
+    )
     return relied, gather(counted, own["hospital"])
 
 
@@ -246,6 +259,7 @@ def calibrate(
         predictions=answered,
         calibration=held_out,
         coverage=unmapped(study.evaluation.coverage),
+        min_cell=unmapped(study.evaluation.min_cell),
     )
     return held_out, gather(counted, own["hospital"])
 

@@ -13,6 +13,7 @@ from tasks.evaluate.abstain import abstention_note, abstention_rows
 from tasks.evaluate.data import audited_tests, left_out_sentence, split_sentence
 from tasks.evaluate.details import HEADLINE, PUBLISHED, group_rows, interval_rows
 from tasks.evaluate.failures import failure_rows
+from tasks.evaluate.held_back import held_back_rows, held_back_sentence
 from tasks.evaluate.report import MEANS, hospital_rows, reliance_rows, score_rows
 from tasks.evaluate.score import ClosedRow, score_row
 from tasks.evaluate.shares import mean_shares, share_rows
@@ -119,6 +120,9 @@ def _sections(results: Mapping[str, Any]) -> Iterator[Section]:
             yield Section(f"How {name} fails", sentence, {"Answers that show each": failure_rows(told)})
         if told := results.get("saliency", {}).get(name):  # a run of an earlier version has none
             yield Section("Where answers come from", MEANS, {"By method": share_rows(told)}, drawn["saliency"])
+    if told := results.get("withheld"):  # a run of an earlier version has none
+        rows = held_back_rows(told)
+        yield Section("What hospitals withhold", held_back_sentence(told), {"By hospital": rows} if rows[1:] else {})
 
 
 def _hospital_page(study: Study, run: str, hospital: str, places: Mapping[str, Any]) -> str:

@@ -41,7 +41,8 @@ def federate(
         else:
             given = [average(updates=updates, round_number=number)] * len(updates)
             told = json.loads((given[0].folder / "round.json").read_text(encoding="utf-8"))
-        held_out = gather(validate_hospital.map(**own, **common, adapter=given), own["hospital"])
+        least = unmapped(study.evaluation.min_cell)
+        held_out = gather(validate_hospital.map(**own, **common, adapter=given, min_cell=least), own["hospital"])
         rows.append(told | {"eval_loss": held_out_loss(held_out)} | row)
         made += [*together, *updates, *given, *held_out]
         shown.table("rounds", round_table(rows), "Losses of each round, and what it took")

@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,16 +16,24 @@ from tasks.evaluate.abstain import abstention
 from tasks.evaluate.data import left_out
 from tasks.evaluate.details import details
 from tasks.evaluate.failures import failure_table
+from tasks.evaluate.held_back import held_back
 from tasks.evaluate.reliance_summary import reliance_table
 from tasks.evaluate.report import assemble, markdown
 from tasks.evaluate.shares import share_table
 from tasks.ingest.datasets import DATASETS
-from tasks.records import Outcome, read_table
+from tasks.records import ImageSums, read_table
 from tasks.settings import Study
 from tasks.store import ROOT, Ref, check_files, peak_memory, writing
+from tasks.vocabulary import MODALITIES, ORGANS, known
+from tasks.withheld import tell, tell_columns, tell_counts
 
 MADE = "made into a test split"
 """The end of an ingested dataset's note on a split that it came without."""
+FAILED, SHARES, ABSTAINED = "failures.json", "shares.json", "abstention.json"
+COUNTED = ("dataset", "split", "kind", "modality", "organ", "language", "captions_by_split")
+"""Counts of the dataset by what its cases, or captions, are."""
+NOT_STATED = "not stated"
+"""What the dataset's counts call a value that is absent."""
 
 
 def write_run(
@@ -58,6 +67,8 @@ def write_run(
     manifests = {ref.path: ref.manifest() for ref in [*made, *scored, *counted]}
     source = told_of(next(ref for ref in made if ref.path.startswith("source/ingest/")))
     dealt = next(manifest for path, manifest in manifests.items() if path.startswith("source/partition"))
+    least = study.evaluation.min_cell
+    failures, explained = ([_read(ref, name) for ref in refs] for refs, name in ((failing, FAILED), (shares, SHARES)))
     results = assemble(
         [_scores(ref) for ref in scored],
         rounds,
@@ -65,14 +76,25 @@ def write_run(
             "run": run,
             "trained": (study.configuration,),
             "abstention": _abstention(withheld, study),
-            "details": details(_outcomes(scored), study.seed),
-            "saliency": share_table(study.configuration, [_read(ref, "shares.json") for ref in shares]),
+            "details": details([(_scores(ref), _sums(ref)) for ref in scored], study.seed),
+            "saliency": share_table(study.configuration, explained),
             "reliance": reliance_table(study.configuration, [_scores(ref) for ref in counted]),
-            "failures": failure_table(study.configuration, [_read(ref, "failures.json") for ref in failing]),
+            "failures": failure_table(study.configuration, failures),
+            "withheld": held_back(
+                least,
+                [_scores(ref) for ref in scored],
+                [_scores(ref) for ref in counted],
+                failures,
+                explained,
+                [_read(ref, ABSTAINED) for ref in withheld],
+            ),
             "model": {"name": study.model.name, "revision": study.model.revision, "content": model},
             "settings": settings,
-            "dataset": source,
-            "partition": {name: value for name, value in dealt["summary"].items() if name != "split"},
+            "dataset": _dataset(source, least),
+            "partition": {
+                "scheme": dealt["summary"]["scheme"],
+                "hospitals": tell_columns(dealt["summary"]["hospitals"], least),
+            },
             "split": _split(study, dealt["summary"]["split"], source, made),
             "timings_s": _timings(manifests),
             "peak_memory_bytes": max(peak_memory(), *(each["peak_memory_bytes"] for each in manifests.values())),
@@ -95,12 +117,12 @@ def _read(ref: Ref, name: str) -> dict[str, Any]:
     return json.loads((ref.folder / name).read_text(encoding="utf-8"))
 
 
-def _outcomes(scored: Sequence[Ref]) -> list[Outcome]:
-    return [row for ref in scored for row in read_table(ref.folder / "outcomes.parquet", Outcome)]
+def _sums(ref: Ref) -> list[ImageSums]:
+    return read_table(ref.folder / "sums.parquet", ImageSums)
 
 
 def _abstention(withheld: Sequence[Ref], study: Study) -> dict[str, Any] | None:
-    shared = [_read(ref, "abstention.json") for ref in withheld]
+    shared = [_read(ref, ABSTAINED) for ref in withheld]
     return abstention(shared, study.evaluation.coverage, study.seed, study.retrieval.k > 0) if shared else None
 
 
@@ -119,6 +141,17 @@ def open_run(run: Path) -> tuple[Study, dict[str, Any]]:
         ) from None
     check_run(run)
     return Study.model_validate(settings), references
+
+
+def _dataset(summary: Mapping[str, Any], least: int) -> dict[str, Any]:
+    """The counts of the dataset, in words that may be told, and none of few cases."""
+    told = dict(summary)
+    for name, vocabulary in (("modality", MODALITIES), ("organ", ORGANS)):
+        counts: Counter[str] = Counter()
+        for value, count in summary[name].items():
+            counts[value if value == NOT_STATED else str(known(value, vocabulary))] += count
+        told[name] = counts
+    return told | {name: tell_counts(told[name], least) for name in COUNTED}
 
 
 def check_run(run: Path, paths: Iterable[str] = ()) -> None:
@@ -153,11 +186,12 @@ def told_of(dataset: Ref) -> dict[str, Any]:
 def _split(study: Study, split: Mapping[str, Any], source: Mapping[str, Any], made: Sequence[Ref]) -> dict[str, Any]:
     """Which split the scores were measured on, where it is from, and what it shared before anything was moved."""
     found = next(ref for ref in made if ref.path.startswith("source/audit/"))
+    least = study.evaluation.min_cell
     return {
         **split,
         "origins": sorted({_origin(name, source["notes"]) for name, _ in study.dataset.sources}),
         "audited_test_cases": read_audit(found)["train_test"]["test_cases"],
-        "published_split_shares": found.manifest()["summary"],
+        "published_split_shares": {name: tell(n, least) for name, n in found.manifest()["summary"].items()},
     }
 
 

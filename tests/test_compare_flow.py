@@ -24,6 +24,7 @@ SETTINGS = (
     "study.evaluation.max_new_tokens=4",
     "study.evaluation.reliance=0",
     "study.evaluation.saliency=0",
+    "study.evaluation.min_cell=1",
     "seeds=[0]",
     "configurations={fed+rag: {}, local: {federation.aggregation: none, retrieval.k: 0}}",
     "name=small",

@@ -16,7 +16,7 @@ from sklearn.metrics import f1_score
 from flows.study_file import load_comparison
 from tasks.comparison import CONFIGURATIONS, SWEEPS, Comparison, cells
 from tasks.errors import StudyError
-from tasks.evaluate.comparison import MEASURES, align, score_entries, worst_hospitals
+from tasks.evaluate.comparison import MEASURES, align, score_entries, withheld_values, worst_hospitals
 from tasks.evaluate.comparison_tables import side_by_side, tables
 from tasks.evaluate.paired import TESTED, holm, paired_tests
 from tasks.evaluate.reliance_summary import over_seeds
@@ -139,6 +139,28 @@ def test_scores_are_plain_means_of_their_group() -> None:
     assert {each["interval_holds"] for each in once} == {"test images"}
     (worst,) = worst_hospitals(entries)
     assert (worst["hospital"], worst["below_all"]) == ("hospital-1", 0.0)
+
+
+def test_groups_of_few_cases_are_withheld_however_many_seeds_ask_them() -> None:
+    """Of 20 cases, 12 CT and 6 MRI ones are told; 2 PET ones are not, nor MRI, which would tell them by subtraction."""
+    names = ["ct"] * 12 + ["mri"] * 6 + ["pet"] * 2
+    rows = [outcome(case, case % 2, modality=name) for case, name in enumerate(names)]
+    answers = align({"a": {0: rows, 1: rows, 2: rows}}, "a")["a"]
+    told = [each for each in score_entries("a", answers, 5) if each["group"] == "modality"]
+    assert {each["value"] for each in told} == {"ct"}
+    assert withheld_values(answers, 5) == {"modality": ["mri", "pet"]}
+    assert {each["value"] for each in score_entries("a", answers, 1) if each["group"] == "modality"} == set(names)
+
+
+def test_few_open_questions_are_not_told_apart_from_closed_ones() -> None:
+    kinds = ["open"] * 3 + ["closed"] * 9
+    answers = align({"a": {0: [outcome(n, 1, kind=kind) for n, kind in enumerate(kinds)]}}, "a")["a"]
+    entries = list(score_entries("a", answers, 5))
+    assert {each["measure"] for each in entries} == {"correct"}
+    assert {each["value"] for each in entries if each["group"] == "kind"} == set()
+    assert [each["n"] for each in entries if each["group"] == "all"] == [12]
+    few = align({"a": {0: [outcome(n, 1, f"hospital-{n}") for n in range(8)]}}, "a")["a"]
+    assert worst_hospitals(list(score_entries("a", few, 5))) == []
 
 
 def answered(right: list[int], questions: int = 1) -> list[Outcome]:
@@ -289,6 +311,7 @@ def document() -> dict[str, Any]:
             {"name": "base", "label": "untrained base", "trained": False, "twin": False},
         ],
         "scores": scores,
+        "withheld": {"min_cell": 1, "groups": {"none": {}}},
         "worst_hospitals": [{"split": "none", **row} for row in worst_hospitals(scores)],
         "tests": [{"split": "none", **each} for each in paired_tests(answers, list(labels), "fed+rag")],
         "lightfed": [

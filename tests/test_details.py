@@ -1,14 +1,16 @@
 """A run's scores in detail, against plain sums; and the parts of its page that show them."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import astuple, replace
 from typing import Any
 
 import pytest
 
 from tasks.evaluate.details import FEWEST, HEADLINE, details, group_rows, interval_rows
+from tasks.evaluate.sharing import share
 from tasks.page.plots import group_plot, reliability_plot
 from tasks.page.render import detail_plots
-from tasks.records import Outcome
+from tasks.records import ImageSums, Outcome
 
 ZERO = dict.fromkeys(
     ("bleu", "rouge_l", "token_recall", "f1", "lightfed", "lightfed_bleu", "lightfed_rouge_l", "llava_med"), 0.0
@@ -38,6 +40,13 @@ def outcome(number: int, right: bool, modality: str, confidence: float | None, c
     )
 
 
+def shared(rows: list[Outcome], least: int = 1) -> tuple[dict[str, Any], Sequence[ImageSums]]:
+    """What the hospital shares of them, as its files hold it."""
+    told = share(rows, least)
+    calibration = {name: [list(astuple(each)) for each in bins] for name, bins in told.calibration.items()}
+    return {"hospital": rows[0].hospital, "tallies": told.tallies, "calibration": calibration}, told.sums
+
+
 ROWS = [outcome(n, n % 4 != 0, "ct" if n < 30 else "mri", 0.75) for n in range(40)] + [
     outcome(n, False, "ct" if n < 30 else "mri", None, "majority") for n in range(40)
 ]
@@ -46,7 +55,7 @@ ROWS = [outcome(n, n % 4 != 0, "ct" if n < 30 else "mri", 0.75) for n in range(4
 @pytest.fixture(scope="module")
 def results() -> dict[str, Any]:
     """What the page is made of."""
-    return {"configurations": {"fed": {}}, "baselines": {"majority": {}}, "reliance": {}} | details(ROWS, 0)
+    return {"configurations": {"fed": {}}, "baselines": {"majority": {}}, "reliance": {}} | details([shared(ROWS)], 0)
 
 
 def test_scores_are_plain_means_within_their_intervals(results: dict[str, Any]) -> None:
@@ -61,7 +70,7 @@ def test_scores_are_plain_means_within_their_intervals(results: dict[str, Any]) 
 def test_a_model_as_right_as_it_is_sure_is_calibrated_and_what_is_no_model_has_none(results: dict[str, Any]) -> None:
     assert set(results["calibration"]) == {"fed"}
     assert results["calibration"]["fed"]["ece"] == pytest.approx(0)
-    surer = details([replace(row, confidence=0.95) for row in ROWS[:40]], 0)
+    surer = details([shared([replace(row, confidence=0.95) for row in ROWS[:40]])], 0)
     assert surer["calibration"]["fed"]["ece"] == pytest.approx(0.2)
 
 
@@ -73,7 +82,7 @@ def test_tables_put_what_was_trained_first_and_leave_out_what_was_not_asked(resu
 
 
 def test_small_groups_are_not_shown() -> None:
-    few = details(ROWS[: 30 + FEWEST - 1], 0)["scores"]
+    few = details([shared(ROWS[: 30 + FEWEST - 1])], 0)["scores"]
     names = [row[0] for row in group_rows(few, "fed")[1:]]
     assert "modality: ct" in names
     assert "modality: mri" not in names

@@ -123,7 +123,7 @@ def test_a_model_that_says_no_too_does_not_say_yes_to_everything() -> None:
 @given(st.lists(st.lists(st.sampled_from([True, False, None]), min_size=len(MEANINGS), max_size=len(MEANINGS))))
 def test_counts_are_of_the_cases_a_rule_applies_to(drawn: list[list[bool | None]]) -> None:
     judged = [dict(zip(MEANINGS, each, strict=True)) for each in drawn]
-    told = count_modes(records([SOUND] * len(judged), judged))
+    told = count_modes(records([SOUND] * len(judged), judged), 1)
     assert told["n"] == len(judged)
     for place, mode in enumerate(MEANINGS):
         column = [each[place] for each in drawn]
@@ -132,15 +132,39 @@ def test_counts_are_of_the_cases_a_rule_applies_to(drawn: list[list[bool | None]
 
 def test_hospitals_are_added_up() -> None:
     one, other = (
-        {"hospital": name, **count_modes(records([SOUND] * n, [modes(blank="yes", blank_fall=0.0)] * n))}
+        {"hospital": name, **count_modes(records([SOUND] * n, [modes(blank="yes", blank_fall=0.0)] * n), 1)}
         for name, n in (("a", 2), ("b", 3))
     )
-    told = failure_table("fed", [one, other, {"hospital": "c", **count_modes([])}])["fed"]
+    told = failure_table("fed", [one, other, {"hospital": "c", **count_modes([], 1)}])["fed"]
     assert told["n"] == 5 and set(told["hospitals"]) == {"a", "b"}
     assert told["modes"][IGNORES_IMAGE] == {"meaning": MEANINGS[IGNORES_IMAGE], "cases": 5, "of": 5}
     assert told["modes"][ALWAYS_YES]["of"] == 0
     assert failure_rows(told)[1] == ("ignores image", "5", "5", MEANINGS[IGNORES_IMAGE])
     assert failure_table("fed", []) == {}
+
+
+@given(st.lists(st.lists(st.sampled_from([True, False, None]), min_size=len(MEANINGS), max_size=len(MEANINGS))))
+def test_no_count_of_few_answers_is_told(drawn: list[list[bool | None]]) -> None:
+    judged = records([SOUND] * len(drawn), [dict(zip(MEANINGS, each, strict=True)) for each in drawn])
+    told, whole = count_modes(judged, 5), count_modes(judged, 1)
+    assert told["n"] == (whole["n"] if whole["n"] not in range(1, 5) else None)
+    for mode, counts in told["modes"].items():
+        assert not {1, 2, 3, 4} & set(counts.values())
+        few = whole["modes"][mode]["of"] in range(1, 5)
+        assert counts["of"] == (None if few else whole["modes"][mode]["of"])
+        if not few and whole["modes"][mode]["cases"] not in range(1, 5):
+            assert counts["cases"] == whole["modes"][mode]["cases"]
+
+
+def test_a_sum_is_withheld_where_a_hospital_withholds_its_part() -> None:
+    ignores = modes(blank="yes", blank_fall=0.0)
+    one = {"hospital": "a", **count_modes(records([SOUND] * 6, [ignores] * 6), 5)}
+    other = {"hospital": "b", **count_modes(records([SOUND] * 6, [ignores] * 2 + [modes()] * 4), 5)}
+    silent = {"hospital": "c", **count_modes(records([SOUND] * 3, [ignores] * 3), 5)}
+    told = failure_table("fed", [one, other, silent])["fed"]
+    assert (told["n"], set(told["hospitals"])) == (12, {"a", "b"})
+    assert told["modes"][IGNORES_IMAGE] == {"meaning": MEANINGS[IGNORES_IMAGE], "cases": None, "of": 12}
+    assert failure_rows(told)[1][1:3] == ("withheld", "12")
 
 
 def written(words: str, at: tuple[int, int], colour: tuple[int, int, int], size: int = 14) -> Any:
@@ -280,10 +304,10 @@ def test_the_stages_keep_cases_and_share_counts(settings: dict[str, Any], featur
     assert all(not {*row.modes} & {*row.inapplicable} for row in rows)
     assert all(ALWAYS_YES in row.inapplicable for row in rows)
     assert not any(COPIES_NEIGHBOUR in row.inapplicable for row in rows)
-    counted = count_failures.fn(hospital="north", failures=found)
+    counted = count_failures.fn(hospital="north", failures=found, min_cell=1)
     assert counted.path.startswith("shared/failure-counts/")
     shared = (counted.folder / "failures.json").read_text()
-    assert json.loads(shared) == {"hospital": "north", **count_modes(rows)}
+    assert json.loads(shared) == {"hospital": "north", **count_modes(rows, 1)}
     everything = shared + json.dumps(counted.manifest())
     assert not any(case.id in everything or case.question in everything for case in CASES)
 
@@ -296,4 +320,4 @@ def test_nothing_asked_is_nothing_found(settings: dict[str, Any], features: Feat
     shown = ShownSettings(k=1)
     found = find_failures.fn(**places, **given, reliance=folder.ref, shown=shown, tokens=8192, count=3, seed=0)
     assert read_table(found.folder / "failures.parquet", FailureModes) == []
-    assert failure_table("fed", [{"hospital": "north", **count_modes([])}]) == {}
+    assert failure_table("fed", [{"hospital": "north", **count_modes([], 1)}]) == {}

@@ -57,8 +57,8 @@ class Round:
     def train(self, hospital: str, federation: FederationSettings = FEDERATION, number: int = 1) -> Ref:
         return train_hospital.fn(**self.given(hospital, self.start, federation, number))
 
-    def validate(self, hospital: str, adapter: Ref) -> dict[str, Any]:
-        ref = validate_hospital.fn(**self.given(hospital, adapter, FEDERATION))
+    def validate(self, hospital: str, adapter: Ref, least: int = 1) -> dict[str, Any]:
+        ref = validate_hospital.fn(**self.given(hospital, adapter, FEDERATION), min_cell=least)
         return dict(json.loads((ref.folder / "validation.json").read_text()))
 
 
@@ -97,6 +97,12 @@ def test_the_next_adapter_is_the_mean_of_the_updates(one_round: Round) -> None:
     before, after = (one_round.validate("north", ref) for ref in (one_round.start, adapter))
     assert before["tokens"] == after["tokens"] > 0
     assert after["loss"] != before["loss"]
+
+
+def test_no_loss_is_told_of_few_held_out_cases(one_round: Round) -> None:
+    assert one_round.validate("north", one_round.start)["tokens"] > 0
+    told = one_round.validate("north", one_round.start, least=5)
+    assert (told["loss"], told["tokens"]) == (0, 0)
 
 
 def test_trained_together_is_trained_alone(one_round: Round) -> None:

@@ -19,19 +19,20 @@ from command import COMMAND, Server, run
 from dicom_samples import CANARY, dicom
 from ingest_samples import picture, write_bytes
 from test_ingest_choices import omni_row, write_omni
+from traces import Traces
 
 from flows.explain import Wanted, explain_case, explain_image, methods_of
 from flows.interrupt import MESSAGE
 from tasks.engine.identity import identify
 from tasks.errors import StudyError
-from tasks.records import FailureModes, Prediction, Saliency, Share, read_table
+from tasks.records import Case, FailureModes, Prediction, Saliency, Share, read_table
 
 
 def arguments(model: Path, *more: str) -> list[str]:
+    """Of so few images nothing would be told, had it to be of five cases."""
     settings = (f"model.name={model}", "dataset.images=10", "federation.rounds=2", "partition.hospitals=3")
-    return [str(COMMAND), "run"] + [
-        word for each in (*settings, "evaluation.max_new_tokens=4", *more) for word in ("--set", each)
-    ]
+    few = ("evaluation.max_new_tokens=4", "evaluation.min_cell=1", "evaluation.saliency=2")
+    return [str(COMMAND), "run"] + [word for each in (*settings, *few, *more) for word in ("--set", each)]
 
 
 def newest(folder: Path) -> Path:
@@ -111,6 +112,43 @@ def test_rounds_and_losses_stand_once_in_a_run_and_can_be_read(server: Server, f
 
 def test_latest_is_a_run_with_page_and_card(first_run: Path) -> None:
     assert {"report.html", "card.md", "results.json", "results.md"} <= {path.name for path in first_run.iterdir()}
+
+
+def test_no_case_can_be_told_from_what_is_shared(server: Server, finished: Path) -> None:
+    """Not by an id, a question or an answer, and not by a digest of one, whoever guesses it."""
+    artifacts = finished / "artifacts"
+    tables = [read_table(path, Case) for path in artifacts.glob("hospitals/*/cases/*/cases.parquet")]
+    cases = [case for table in tables for case in table]
+    assert len({case.id for case in cases}) > 50
+    traces = Traces(text for case in cases for text in (case.id, case.image_id, case.question, case.group or case.id))
+    answers = Traces(case.answer for case in cases)
+    answers.plain.clear()  # many are words of the vocabulary
+    assert traces.found([next(artifacts.glob("hospitals/hospital-1/predictions/*"))])
+    for each in (traces, answers):
+        assert not each.found([artifacts / "shared", artifacts / "runs", server.home])
+
+
+def test_of_few_cases_nothing_is_shared(server: Server, finished: Path, tiny_folder: Path) -> None:
+    """The same study again with the default: its answers are found, and less is told of them."""
+    assert run(server, finished, arguments(tiny_folder, "evaluation.min_cell=5")).returncode == 0
+    redone = {name.split(" ")[0] for name, state in server.task_states().items() if state == "Completed"}
+    assert redone == {"score", "count", "shares"}
+    results = json.loads((newest(finished) / "results.json").read_text())
+    assert results["withheld"]["min_cell"] == 5
+    assert all("where answers come from" in words for words in results["withheld"]["hospitals"].values())
+    assert len(results["withheld"]["hospitals"]) == 3
+    assert not any(0 < entry["n"] < 5 for entry in results["scores"])
+    rows = [row for named in (results["configurations"], results["baselines"]) for row in named.values()]
+    counted = [each for row in rows for each in (row, *row["hospitals"].values())]
+    assert not any(0 < each[kind]["n"] < 5 for each in counted for kind in ("closed", "open", "choice"))
+    told = [count for row in results["partition"]["hospitals"] for count in row.values() if isinstance(count, int)]
+    assert not any(0 < count < 5 for count in told)
+    for name in ("results.md", "report.html"):
+        assert "fewer than 5 cases" in (newest(finished) / name).read_text()
+    tables = {row["key"]: row["data"] for row in server.post("artifacts/latest/filter", {})}
+    for key in ("audit", "audit-hospitals", "partition"):
+        numbers = [value for row in json.loads(tables[key]) for value in row.values() if isinstance(value, int)]
+        assert not any(0 < number < 5 for number in numbers), key
 
 
 def test_nothing_changed_means_nothing_done(server: Server, finished: Path, tiny_folder: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 HERE = Path(__file__).parents[1]
 STAGES = {"ingest", "partition", "retrieve", "federate", "evaluate", "pretrain", "synthesize", "audit", "page"}
 GROUND = {"answers", "blind", "comparison", "errors", "forgotten", "groups", "holdout", "libraries", "normalise"}
-GROUND |= {"options", "patients", "recipes", "records", "settings", "store", "wording"}
+GROUND |= {"options", "patients", "recipes", "records", "settings", "store", "vocabulary", "withheld", "wording"}
 """What stages and the engine stand on: it knows neither."""
 PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 

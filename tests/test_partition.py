@@ -301,7 +301,7 @@ def test_more_hospitals_than_values_are_refused(scheme: str, drawn: list[Case]) 
 def test_an_image_without_the_value_is_refused(scheme: str) -> None:
     cases = [case(1, "i1"), case(2, "i2", **{scheme: None}), case(3, "i3", **{scheme: "another"})]
     with pytest.raises(
-        StudyError, match=f"have a {scheme} for partition.scheme={scheme}, found none for i2: set partition.scheme"
+        StudyError, match=f"for partition.scheme={scheme}, found 1 of 3 images without: set partition.scheme"
     ):
         deal(cases, 2, scheme, 0.5, "answer", 0)
 

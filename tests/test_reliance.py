@@ -167,7 +167,7 @@ def test_the_stage_answers_every_alteration(settings: dict[str, Any], features: 
     assert all(not row.neighbours for row in by_name[REMOVED])
     assert all(len(row.neighbours) == 1 for row in by_name[FLIPPED])
     assert any(a.prediction != b.prediction for a, b in zip(by_name[AS_IS], by_name[NOISE], strict=True))
-    scored = score_hospital.fn(hospital="north", cases=folder.ref, predictions=[ref])
+    scored = score_hospital.fn(hospital="north", cases=folder.ref, predictions=[ref], min_cell=1)
     shared = json.loads((scored.folder / "scores.json").read_text())
     told = reliance_table("fed+rag", [shared])
     assert told["fed+rag"]["n"] == 3

@@ -10,10 +10,13 @@ from tasks.audit.pairs import COPY
 from tasks.audit.questions import RESTATED, questions_seen
 from tasks.groups import image_groups
 from tasks.records import Caption, Case, ImagePair
+from tasks.withheld import WITHHELD, tell
 
 SCHEMA_VERSION = 1
 EXAMPLES = 10
 NOT_STATED = "not stated"
+EXAMPLED = "examples"
+"""The field of what pairs of sides share that holds ids."""
 IDENTICAL = ("identical_bytes", "identical_pixels")
 DEFINITIONS = {
     "rate": "n as a share of the test cases",
@@ -129,7 +132,7 @@ def between(records: Sequence[Case | Caption], likeness: Likeness, side: Mapping
         touched = likeness.touching(held[a], held[b])
         row: dict[str, Any] = {"a": a, "b": b, **{name: len(images) for name, images in touched.items()}}
         row["same_patient"] = len(patients[a] & patients[b]) if patients[a] and patients[b] else None
-        row["examples"] = sorted(set().union(*touched.values()))[:EXAMPLES]
+        row[EXAMPLED] = sorted(set().union(*touched.values()))[:EXAMPLES]
         rows.append(row)
     return rows
 
@@ -154,8 +157,8 @@ def _pair_counts(pairs: Sequence[ImagePair]) -> dict[str, Any]:
     return {"pairs": {name: counts[name] for name in names}, "examples": examples}
 
 
-def table(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The audit as rows: what test cases share with training, how many do, and two ids."""
+def table(document: Mapping[str, Any], least: int = 1) -> list[dict[str, Any]]:
+    """The audit as rows: what test cases share with training, and how many do; fewer than `least` are withheld."""
     found = document["train_test"]
     rows = []
     for name, row in found.items():
@@ -163,17 +166,21 @@ def table(document: Mapping[str, Any]) -> list[dict[str, Any]]:
             continue
         label = name.replace("_", " ")
         if 0 < row.get("stated", 0) < found["test_cases"]:
-            label += f" (stated for {row['stated']} of {found['test_cases']})"
-        count = NOT_STATED if row["n"] is None else row["n"]
-        rate = "-" if row["rate"] is None else f"{row['rate']:.3f}"
-        rows.append({"leak": label, "test cases": count, "rate": rate, "as": ", ".join(row["test_cases"][:2])})
+            label += f" (stated for {tell(row['stated'], least)} of {found['test_cases']})"
+        count = NOT_STATED if row["n"] is None else tell(row["n"], least)
+        rate = "-" if row["rate"] is None or count == WITHHELD else f"{row['rate']:.3f}"
+        rows.append({"leak": label, "test cases": count, "rate": rate})
     return rows
 
 
-def shared_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What pairs of sides share as rows of counts, without the ids of examples."""
+def shared_table(rows: Sequence[Mapping[str, Any]], least: int = 1) -> list[dict[str, Any]]:
+    """What pairs of sides share as rows of counts, without the ids of examples; fewer than `least` are withheld."""
     return [
-        {name: NOT_STATED if value is None else value for name, value in row.items() if name != "examples"}
+        {
+            name: NOT_STATED if value is None else tell(value, least) if isinstance(value, int) else value
+            for name, value in row.items()
+            if name != EXAMPLED
+        }
         for row in rows
     ]
 

@@ -20,6 +20,7 @@ import numpy as np
 from tasks.evaluate.outcomes import judge
 from tasks.evaluate.statistics import Estimate, Statistic, estimate, mean, sums_by_cluster
 from tasks.records import Case, Prediction
+from tasks.withheld import is_small
 
 KINDS = ("closed", "open")
 COLUMNS = ("n", "answered", "right", "right_if_all_were_answered")
@@ -73,6 +74,23 @@ def count_answers(predictions: Sequence[Prediction], images: Sequence[str], thre
         rows[place, KINDS.index(each.kind)] = (1, given, given and right, right)
     sums: list[list[float]] = sums_by_cluster(rows.reshape(len(rows), -1), images).tolist()
     return sums
+
+
+def hide_few(images: Sequence[Sequence[float]], least: int) -> tuple[list[list[float]], list[str]]:
+    """The sums over images without the kinds of which few cases are asked, answered or withheld; and these kinds.
+
+    Such a kind's sums are 0, as if the hospital had no case of it; what is 0 throughout has no row.
+    """
+    rows = np.array(images, float).reshape(-1, len(KINDS), len(COLUMNS))
+    asked, answered, *_ = rows.sum(axis=0).T.astype(int)
+    few = [
+        any(is_small(count, least) for count in (n, given, n - given)) for n, given in zip(asked, answered, strict=True)
+    ]
+    rows[:, few] = 0
+    kept = rows.reshape(-1, len(KINDS) * len(COLUMNS))
+    kept = kept[kept.any(axis=1)]
+    told: list[list[float]] = sums_by_cluster(kept, range(len(kept))).tolist() if len(kept) else []
+    return told, [kind for kind, hidden in zip(KINDS, few, strict=True) if hidden]
 
 
 def abstention(shared: Sequence[Mapping[str, Any]], coverage: float, seed: int, retrieves: bool) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tasks.withheld import is_small
+
 BINS = 10
 """Of equal width, from 0 to 1."""
 
@@ -21,6 +23,9 @@ class Bin:
 
     def __add__(self, other: "Bin") -> "Bin":
         return Bin(self.n + other.n, self.confidence + other.confidence, self.correct + other.correct)
+
+
+EMPTY = Bin(0, 0.0, 0.0)
 
 
 def reliability_bins(confidence: Sequence[float], correct: Sequence[float]) -> list[Bin]:
@@ -42,10 +47,27 @@ def reliability_bins(confidence: Sequence[float], correct: Sequence[float]) -> l
 
 def pool_bins(each: Iterable[Sequence[Bin]]) -> list[Bin]:
     """The bins of several hospitals' answers together."""
-    total = [Bin(0, 0.0, 0.0)] * BINS
+    total = [EMPTY] * BINS
     for bins in each:
         total = [one + other for one, other in zip(total, bins, strict=True)]
     return total
+
+
+def merge_small(bins: Sequence[Bin], least: int) -> list[Bin]:
+    """The same with each bin of fewer than `least` answers added to its neighbour, the next above that has any.
+
+    The last one is added to the next below; where all answers together are too few, every bin is empty.
+    """
+    merged = list(bins)
+    for place in range(BINS - 1):
+        if is_small(merged[place].n, least):
+            merged[place + 1], merged[place] = merged[place] + merged[place + 1], EMPTY
+    if is_small(merged[-1].n, least):
+        below = next((place for place in reversed(range(BINS - 1)) if merged[place].n), None)
+        if below is not None:
+            merged[below] += merged[-1]
+        merged[-1] = EMPTY
+    return merged
 
 
 def expected_calibration_error(bins: Sequence[Bin]) -> float | None:

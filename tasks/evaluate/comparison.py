@@ -14,6 +14,7 @@ from tasks.errors import StudyError
 from tasks.evaluate.statistics import Statistic, estimate, label_counts, macro_f1, mean, sums_by_cluster
 from tasks.evaluate.trainings import over_trainings
 from tasks.records import Outcome
+from tasks.withheld import tellable
 
 SEED = 0
 """Of every resampling: the same rows give the same intervals."""
@@ -85,6 +86,18 @@ class Answers:
             if measure.kind in (None, row.kind) and (group == "all" or self.of(group, place) == value)
         ]
 
+    def tellable(self, group: str, least: int) -> tuple[set[str | None], set[str | None]]:
+        """The values of a group that may be told of, and those whose closed and open questions may be told apart.
+
+        A case counts once, however many seeds ask it.
+        """
+        cases: dict[str | None, tuple[set[int], set[int]]] = {}
+        for place, row in enumerate(self.rows):
+            cases.setdefault(self.of(group, place), (set(), set()))[row.kind == "open"].add(row.case)
+        counts = {value: [len(each) for each in both] for value, both in cases.items()}
+        told = tellable({value: (sum(both),) for value, both in counts.items()}, least)
+        return told - {None}, tellable(counts, least, among=told)
+
     def of(self, group: str, place: int) -> str | None:
         """The group's value of one row."""
         return self.hospitals[place] if group == "hospital" else getattr(self.rows[place], group)
@@ -120,15 +133,31 @@ def _case(row: Outcome) -> int:
     return row.case
 
 
-def score_entries(name: str, answers: Answers) -> Iterator[dict[str, Any]]:
-    """A configuration's scores: each measure over all questions, then those of GROUPED for each group."""
-    for measure in MEASURES:
-        yield from _entry(name, answers, measure, "all", None)
+def score_entries(name: str, answers: Answers, least: int = 1) -> Iterator[dict[str, Any]]:
+    """A configuration's scores: each measure over all questions, then those of GROUPED for each group.
+
+    What would tell of fewer than `least` cases is left out, and what tells that by subtraction.
+    """
+    kinds, _ = answers.tellable("kind", least)
+    for measure, how in MEASURES.items():
+        if how.kind is None or how.kind in kinds:
+            yield from _entry(name, answers, measure, "all", None)
     for group in GROUPS:
-        values = sorted({value for place in range(len(answers.rows)) if (value := answers.of(group, place))})
-        for value in values:
+        told, by_kind = answers.tellable(group, least)
+        for value in sorted(map(str, told)):
             for measure in GROUPED:
-                yield from _entry(name, answers, measure, group, value)
+                if MEASURES[measure].kind is None or value in by_kind:
+                    yield from _entry(name, answers, measure, group, value)
+
+
+def withheld_values(answers: Answers, least: int) -> dict[str, list[str]]:
+    """By group, the values of which `score_entries` tells nothing."""
+    found = {}
+    for group in GROUPS:
+        values = {value for place in range(len(answers.rows)) if (value := answers.of(group, place))}
+        if rest := sorted(values - answers.tellable(group, least)[0]):
+            found[group] = rest
+    return found
 
 
 def _entry(name: str, answers: Answers, measure: str, group: str, value: str | None) -> Iterator[dict[str, Any]]:
@@ -162,14 +191,18 @@ def _entry(name: str, answers: Answers, measure: str, group: str, value: str | N
 
 
 def worst_hospitals(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Of each configuration, the hospital with the fewest right answers, and how far it lies below all together."""
+    """Of each configuration, the hospital with the fewest right answers, and how far it lies below all together.
+
+    Hospitals that are not told of are left out.
+    """
     found = []
     for name in dict.fromkeys(entry["configuration"] for entry in entries):
         own = [entry for entry in entries if entry["configuration"] == name and entry["measure"] == "correct"]
         everywhere = next(entry for entry in own if entry["group"] == "all")
-        worst = min(
-            (entry for entry in own if entry["group"] == "hospital"), key=lambda entry: (entry["score"], entry["value"])
-        )
+        hospitals = [entry for entry in own if entry["group"] == "hospital"]
+        if not hospitals:
+            continue
+        worst = min(hospitals, key=lambda entry: (entry["score"], entry["value"]))
         below = everywhere["score"] - worst["score"]
         kept = {field: worst[field] for field in ("n", "images", "score", "interval", "interval_holds")}
         found.append({"configuration": name, "hospital": worst["value"], **kept, "below_all": below})

@@ -173,7 +173,9 @@ def _groups(document: Mapping[str, Any], split: Mapping[str, Any]) -> list[Table
                     rows.append((str(value), title, count, *map(_cell, cells)))
         if len({row[0] for row in rows}) > 1:
             headings = (group, "measure", "n", *(each["label"] for each in columns))
-            found.append(Table(f"By {group}, {SPLITS[split['name']]} split", headings, tuple(rows)))
+            few = document["withheld"]["groups"][split["name"]].get(group, ())
+            note = f"Withheld, so that nothing is told of few cases: {', '.join(few)}." if few else ""
+            found.append(Table(f"By {group}, {SPLITS[split['name']]} split", headings, tuple(rows), note))
     return found
 
 

@@ -37,12 +37,19 @@ def split_sentence(splits: Sequence[Mapping[str, Any]]) -> str:
         return DISJOINT[splits[0]["disjoint"]]
     origins = list(dict.fromkeys(origin for each in splits for origin in each.get("origins", ["given"])))
     told = " or ".join(ORIGINS[origin] for origin in origins)
-    counts = {name: sum(each.get("published_split_shares", {}).get(name, 0) for each in splits) for name in SHARED}
-    found = [f"{SHARED[name]} {count}" for name, count in counts.items() if count]
+    counts = {name: [each.get("published_split_shares", {}).get(name, 0) for each in splits] for name in SHARED}
+    found = [f"{SHARED[name]} {_sum(count)}" for name, count in counts.items() if any(count)]
     tests = sum(audited_tests(each) for each in splits)
+    patients = "" if None in counts["same_patient"] else " or its patient"
+    unknown = "" if patients else "; patients are not stated"
     if not found:
-        return f"{told}; the audit found nothing of a test image or its patient in training"
-    return f"{told}; of {counted(tests, 'test cases')} the audit found these to share: {', '.join(found)}"
+        return f"{told}; the audit found nothing of a test image{patients} in training{unknown}"
+    return f"{told}; of {counted(tests, 'test cases')} the audit found these to share: {', '.join(found)}{unknown}"
+
+
+def _sum(counts: Sequence[int | str | None]) -> int | str:
+    """Of counts of runs; a text stands for one that is withheld, None for what the dataset does not state."""
+    return next((count for count in counts if isinstance(count, str)), sum(n for n in counts if isinstance(n, int)))
 
 
 def audited_tests(split: Mapping[str, Any]) -> int:

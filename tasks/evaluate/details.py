@@ -1,12 +1,16 @@
 """A run's scores in detail: with intervals, by group, and how well confidence tells what is right."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tasks.evaluate.calibration import expected_calibration_error, reliability_bins
-from tasks.evaluate.comparison import GROUPED, Answers, score_entries
-from tasks.records import Outcome
+import numpy as np
+
+from tasks.evaluate.calibration import Bin, expected_calibration_error, pool_bins
+from tasks.evaluate.comparison import GROUPED, GROUPS, MEASURES, SEED
+from tasks.evaluate.sharing import LABELLED
+from tasks.evaluate.statistics import estimate, sums_by_cluster
+from tasks.records import ImageSums
 
 HEADLINE = {
     "closed_accuracy": "closed accuracy",
@@ -28,39 +32,95 @@ FEWEST = 10
 """Fewest questions of a group that is shown: of fewer, an interval says next to nothing."""
 
 
-def details(outcomes: Sequence[Outcome], seed: int) -> dict[str, Any]:
+def details(shared: Sequence[tuple[Mapping[str, Any], Sequence[ImageSums]]], seed: int) -> dict[str, Any]:
     """What `results.json` holds beside the pooled scores.
 
     Args:
-        outcomes: of all hospitals and configurations.
+        shared: each hospital's `scores.json` and `sums.parquet`.
         seed: of the study.
 
     Returns `scores`, entries as those of `comparison.json`, and `calibration` of each configuration that is a model:
-    `n`, `ece` and `bins` of ten confidences, each with its count and its means.
+    `n`, `ece` and `bins` of ten confidences, each with its count and its sums. Nothing is in them that a hospital
+    withholds.
     """
-    entries: list[dict[str, Any]] = []
-    calibration = {}
-    for name, rows in _by_configuration(outcomes).items():
-        answers = Answers(
-            tuple(rows), (seed,) * len(rows), tuple(row.image for row in rows), tuple(row.hospital for row in rows)
-        )
-        entries += score_entries(name, answers)
-        sure = [(row.confidence, row.correct) for row in rows if row.confidence is not None]
-        if sure:
-            bins = reliability_bins(*zip(*sure, strict=True))
-            calibration[name] = {
-                "n": len(sure),
-                "ece": expected_calibration_error(bins),
-                "bins": [asdict(each) for each in bins],
-            }
-    return {"scores": entries, "calibration": calibration}
+    names = dict.fromkeys(name for told, _ in shared for name in told["tallies"])
+    own = {
+        name: [(told["hospital"], [row for row in rows if row.configuration == name]) for told, rows in shared]
+        for name in names
+    }
+    return {
+        "scores": [entry for name in names for entry in _score_entries(name, own[name], seed)],
+        "calibration": {
+            name: _calibration([told["calibration"][name] for told, _ in shared if name in told["calibration"]])
+            for name in names
+            if any(name in told["calibration"] for told, _ in shared)
+        },
+    }
 
 
-def _by_configuration(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    found: dict[str, list[Outcome]] = {}
-    for row in outcomes:
-        found.setdefault(row.configuration, []).append(row)
-    return found
+def _calibration(shared: Sequence[Sequence[Sequence[float]]]) -> dict[str, Any]:
+    bins = pool_bins([[Bin(int(n), *sums) for n, *sums in each] for each in shared])
+    return {
+        "n": sum(each.n for each in bins),
+        "ece": expected_calibration_error(bins),
+        "bins": [asdict(each) for each in bins],
+    }
+
+
+def _score_entries(
+    name: str, hospitals: Sequence[tuple[str, Sequence[ImageSums]]], seed: int
+) -> Iterator[dict[str, Any]]:
+    """A configuration's scores: each measure over all questions, then those of GROUPED for each group."""
+    rows = [row for _, each in hospitals for row in each]
+    everything = [row for row in rows if row.group == "all"]
+    for measure in MEASURES:
+        for entry in _entry(name, measure, "all", None, everything):
+            yield entry | {"by_seed": {str(seed): entry["score"]}}
+    for group in GROUPS:
+        if group == "kind":
+            yield from _kind_entries(name, everything)
+            continue
+        parts: dict[str, list[ImageSums]] = {}
+        if group == "hospital":
+            parts = {hospital: [row for row in each if row.group == "all"] for hospital, each in hospitals}
+        for row in rows:
+            if row.group == group and row.value:
+                parts.setdefault(row.value, []).append(row)
+        for value, part in sorted(parts.items()):
+            for measure in GROUPED:
+                yield from _entry(name, measure, group, value, part)
+
+
+def _kind_entries(name: str, rows: Sequence[ImageSums]) -> Iterator[dict[str, Any]]:
+    """The share of right answers to closed questions, and to open ones, which is what GROUPED has for their kind."""
+    for kind, of_kind in (("closed", "closed_accuracy"), ("open", "open_exact_match")):
+        for entry in _entry(name, of_kind, "kind", kind, rows):
+            yield entry | {"measure": "correct"}
+            yield entry
+
+
+def _entry(
+    name: str, measure: str, group: str, value: str | None, rows: Sequence[ImageSums]
+) -> Iterator[dict[str, Any]]:
+    """The score of one measure; nothing where it holds no such question, or a hospital withholds what it is made of."""
+    how = MEASURES[measure]
+    number = how.kind or "n"
+    parts = LABELLED if how.field == "gold" else (measure, number)
+    asked = [row for row in rows if getattr(row, number)]
+    if not asked or any(getattr(row, part) is None for row in asked for part in parts):
+        return
+    columns = np.array([[getattr(row, part) for part in parts] for row in asked], float)
+    found = estimate(sums_by_cluster(columns, range(len(asked))), how.statistic, SEED)
+    yield {
+        "configuration": name,
+        "measure": measure,
+        "group": group,
+        "value": value,
+        "n": sum(getattr(row, number) for row in asked),
+        "images": len(asked),
+        "score": found.value,
+        "interval": found.interval,
+    }
 
 
 def interval_rows(results: Mapping[str, Any], measures: Mapping[str, str]) -> list[tuple[str, ...]]:

@@ -3,7 +3,7 @@
 A rule says yes, no, or nothing where it does not apply; a mode's share is of the cases to which its rule applied.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from tasks.answers.meaning import polarity, same
 from tasks.evaluate.judge import pointing
 from tasks.evaluate.saliency import as_map, entropy
 from tasks.records import FailureModes
+from tasks.withheld import WITHHELD, is_small
 
 IGNORES_IMAGE, COPIES_NEIGHBOUR = "ignores_image", "copies_neighbour"
 BORDER, BURNED_IN = "attends_to_border", "attends_to_burned_in_text"
@@ -113,29 +114,33 @@ def records(answers: Sequence[Evidence], judged: Sequence[Mapping[str, bool | No
     ]
 
 
-def count_modes(rows: Sequence[FailureModes]) -> dict[str, Any]:
-    """Of some answers: their number `n`, and by mode its `cases` `of` those to which its rule applied."""
-    modes = {
-        mode: {
-            "cases": sum(mode in row.modes for row in rows),
-            "of": sum(mode not in row.inapplicable for row in rows),
-        }
-        for mode in MEANINGS
-    }
+def count_modes(rows: Sequence[FailureModes], least: int) -> dict[str, Any]:
+    """Of some answers: their number `n`, and by mode its `cases` `of` those to which its rule applied.
+
+    A count of fewer than `least` cases is None, and no mode is told of where all answers are so few.
+    """
+    if is_small(len(rows), least):
+        return {"n": None, "modes": {}}
+    modes = {}
+    for mode in MEANINGS:
+        cases = sum(mode in row.modes for row in rows)
+        of = sum(mode not in row.inapplicable for row in rows)
+        few = is_small(of, least)
+        modes[mode] = {"cases": None if few or is_small(cases, least) else cases, "of": None if few else of}
     return {"n": len(rows), "modes": modes}
 
 
 def failure_table(configuration: str, shared: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """By configuration: the counts over all hospitals with each mode's `meaning`, and those of each under `hospitals`.
 
-    `shared` is each hospital's `failures.json`; hospitals of which no answer was examined are left out, and nothing is
-    told where none was.
+    `shared` is each hospital's `failures.json`; hospitals of which no answer was examined, or that withhold how many
+    were, are left out, and nothing is told where all are. A sum of which a hospital withholds its part is None.
     """
     of = {each["hospital"]: {"n": each["n"], "modes": each["modes"]} for each in shared if each["n"]}
     if not of:
         return {}
     modes = {
-        mode: {"meaning": meaning, **{name: sum(each["modes"][mode][name] for each in of.values()) for name in COUNTS}}
+        mode: {"meaning": meaning, **{name: _sum(each["modes"][mode][name] for each in of.values()) for name in COUNTS}}
         for mode, meaning in MEANINGS.items()
     }
     return {configuration: {"n": sum(each["n"] for each in of.values()), "modes": modes, "hospitals": of}}
@@ -144,10 +149,19 @@ def failure_table(configuration: str, shared: Sequence[Mapping[str, Any]]) -> di
 COUNTS = ("cases", "of")
 
 
+def _sum(counts: Iterable[int | None]) -> int | None:
+    counts = list(counts)
+    return None if None in counts else sum(count or 0 for count in counts)
+
+
 def failure_rows(told: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """A configuration's entry of `results["failures"]` as text: headings, then a row a mode."""
     rows = [
-        (mode.replace("_", " "), str(row["cases"]), str(row["of"]), row["meaning"])
+        (
+            mode.replace("_", " "),
+            *(WITHHELD if row[name] is None else str(row[name]) for name in COUNTS),
+            row["meaning"],
+        )
         for mode, row in told["modes"].items()
     ]
     heading = "of 1 test case" if told["n"] == 1 else f"of {told['n']} test cases"

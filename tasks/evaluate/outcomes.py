@@ -1,12 +1,14 @@
-"""What a hospital shares of each single answer: numbers, from which intervals and paired tests are made."""
+"""What a hospital knows of each single answer: numbers, from which it makes what it shares."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
+from tasks.evaluate.labels import places
 from tasks.evaluate.published import disagreeing, published
 from tasks.evaluate.score import ClosedRow, Row, score_row
 from tasks.records import Case, Outcome, Prediction
+from tasks.vocabulary import MODALITIES, ORGANS, TOPICS, known
 
 
 def judge(row: Prediction) -> Row:
@@ -22,20 +24,24 @@ def outcomes(predictions: Sequence[Prediction], rows: Sequence[Row], cases: Iter
         rows: the judgement on each.
         cases: the hospital's own, which hold those that were asked.
     """
-    known = {case.id: case for case in cases}
+    own = {case.id: case for case in cases}
     return [
-        _outcome(prediction, row, known[prediction.case_id]) for prediction, row in zip(predictions, rows, strict=True)
+        _outcome(prediction, row, own[prediction.case_id]) for prediction, row in zip(predictions, rows, strict=True)
     ]
 
 
 def number(name: str) -> int:
-    """A number that follows from an id alone, 63 bits: among ten million ids, two alike are one chance in 100,000."""
+    """A number that follows from an id alone, 63 bits: among ten million ids, two alike are one chance in 100,000.
+
+    It hides nothing, since whoever guesses the id gets the number: it never leaves a hospital.
+    """
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
 
 
 def _outcome(row: Prediction, judged: Row, case: Case) -> Outcome:
     text = score_row(row.prediction, row.reference, "open")
     theirs = published(row.prediction, row.reference, row.kind)
+    gold, predicted = places(judged) if isinstance(judged, ClosedRow) else (None, None)
     return Outcome(
         configuration=row.configuration,
         hospital=row.hospital,
@@ -44,12 +50,12 @@ def _outcome(row: Prediction, judged: Row, case: Case) -> Outcome:
         kind=row.kind,
         choice=int(bool(row.options)),
         dataset=case.dataset,
-        modality=case.modality,
-        organ=case.organ,
-        topic=case.topic,
+        modality=known(case.modality, MODALITIES),
+        organ=known(case.organ, ORGANS),
+        topic=known(case.topic, TOPICS),
         correct=float(judged.correct),
-        gold=number(judged.gold) if isinstance(judged, ClosedRow) else None,
-        predicted=number(judged.predicted) if isinstance(judged, ClosedRow) else None,
+        gold=gold,
+        predicted=predicted,
         **asdict(text),
         **asdict(theirs),
         confidence=row.confidence,

@@ -13,13 +13,13 @@ IGNORES = 0.8
 def reliance_table(configuration: str, shared: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """By configuration: the summary over all hospitals, and that of each under `hospitals`.
 
-    `shared` is each hospital's `scores.json` of its answers with altered prompts; hospitals without test cases are left
-    out, and nothing is told where none was asked.
+    `shared` is each hospital's `scores.json` of its answers with altered prompts; hospitals without test cases, or
+    that withhold all of them, are left out, and nothing is told where none was asked.
     """
     of = {
         each["hospital"]: {name: Tally.from_json(tally) for name, tally in each["tallies"].items()}
         for each in shared
-        if each["tallies"]
+        if any(tally["closed"]["n"] + tally["open"]["n"] for tally in each["tallies"].values())
     }
     if not of:
         return {}

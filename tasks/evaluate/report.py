@@ -7,12 +7,14 @@ from tasks.evaluate.abstain import abstention_note, abstention_rows
 from tasks.evaluate.data import left_out_sentence, split_sentence
 from tasks.evaluate.details import HEADLINE, PUBLISHED, group_rows, interval_rows
 from tasks.evaluate.failures import failure_rows
+from tasks.evaluate.held_back import held_back_rows, held_back_sentence
 from tasks.evaluate.overlap import bleu_signatures
 from tasks.evaluate.score import Tally, pool, scores, summarise
 from tasks.evaluate.shares import share_rows
+from tasks.withheld import WITHHELD
 from tasks.wording import counted
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 BLIND = "text_only"
 """The control of multiple choice: the trained adapter, asked without image and retrieved cases."""
 BASELINES = ("base", BLIND, "majority", "question_only", "copy_nearest")
@@ -23,13 +25,15 @@ def score_table(shared: Sequence[Mapping[str, Any]], known: Sequence[str] = ()) 
     """Scores by configuration, pooled and for each hospital, from what the hospitals shared (`scores.json`).
 
     A hospital that was asked nothing is among them, with no question and no score; so are the `known` configurations.
+    A hospital's also say under `withheld` of which questions (`closed`, `open`, `choice`) it tells nothing.
     """
     configurations = sorted({*known, *(name for each in shared for name in each["tallies"])})
     nothing = summarise([]).to_json()
+    few = {each["hospital"]: each.get("withheld", {}).get("questions", []) for each in shared}
     table = {}
     for name in configurations:
         tallies = {each["hospital"]: Tally.from_json(each["tallies"].get(name, nothing)) for each in shared}
-        hospitals = {hospital: scores(tally) for hospital, tally in tallies.items()}
+        hospitals = {hospital: scores(tally) | {"withheld": few[hospital]} for hospital, tally in tallies.items()}
         table[name] = scores(pool(tallies.values())) | {"hospitals": hospitals}
     return table
 
@@ -45,8 +49,8 @@ def assemble(
         shared: each hospital's `scores.json`.
         rounds: one row a round, in order.
         about: what is known of the run itself: `run`, `trained` (the names of what was), `model`, `settings`,
-            `dataset`, `partition`, `split`, `timings_s`, `peak_memory_bytes`, `details`; `reliance`, `failures` and
-            `saliency` where they were measured, `abstention` where answers are withheld.
+            `dataset`, `partition`, `split`, `timings_s`, `peak_memory_bytes`, `details`, `withheld`; `reliance`,
+            `failures` and `saliency` where they were measured, `abstention` where answers are withheld.
     """
     table = score_table(shared, about.get("trained", ()))
     return {
@@ -60,6 +64,7 @@ def assemble(
         "reliance": about.get("reliance", {}),
         "failures": about.get("failures", {}),
         "saliency": about.get("saliency", {}),
+        "withheld": about.get("withheld"),
         "dataset": about["dataset"],
         "partition": about["partition"],
         "split": about["split"],
@@ -108,7 +113,13 @@ def _rows(named: Iterable[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, ...
     named = list(named)
     kinds = [kind for kind in COLUMNS if any(row[kind]["n"] for _, row in named)]
     columns = [(kind, heading, field) for kind in kinds for heading, field in COLUMNS[kind].items()]
-    rows = [(name.replace("_", " "), *(_cell(row[kind][field]) for kind, _, field in columns)) for name, row in named]
+    rows = [
+        (
+            name.replace("_", " "),
+            *(WITHHELD if kind in row.get("withheld", ()) else _cell(row[kind][field]) for kind, _, field in columns),
+        )
+        for name, row in named
+    ]
     return [("", *(heading for _, heading, _ in columns)), *rows]
 
 
@@ -147,6 +158,9 @@ def markdown(results: Mapping[str, Any]) -> str:
         parts += [f"## How {name} fails", _markdown_table(failure_rows(told))]
     for name, told in results["saliency"].items():
         parts += [f"## Where answers of {name} come from", MEANS, _markdown_table(share_rows(told))]
+    if told := results["withheld"]:
+        parts += ["## Withheld", held_back_sentence(told)]
+        parts += [_markdown_table(held_back_rows(told))] if told["hospitals"] else []
     losses = [
         (str(row["round"]), f"{row['train_loss']:.4f}", "-" if row["eval_loss"] is None else f"{row['eval_loss']:.4f}")
         for row in results["rounds"]

@@ -58,6 +58,8 @@ class OpenRow:
 
 
 Row = ClosedRow | OpenRow
+UNTOLD = "(untold)"
+"""Label of every reference where a hospital withholds which labels its cases have."""
 METRICS = tuple(field.name for field in fields(OpenRow))
 
 
@@ -83,6 +85,11 @@ class Tally:
     def correct(self) -> int:
         """Number of closed questions answered rightly."""
         return sum(count for (gold, predicted), count in self.confusion.items() if gold == predicted)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every closed question is told with its label."""
+        return all(gold != UNTOLD for gold, _ in self.confusion)
 
     def to_json(self) -> dict[str, Any]:
         """The tally as JSON's own types; equal tallies give equal text."""
@@ -181,8 +188,8 @@ def pool(tallies: Iterable[Tally]) -> Tally:
 def scores(tally: Tally) -> dict[str, dict[str, int | float | None]]:
     """The figures to report, each from 0 to 1 beside its denominator `n`; None where there was no such question.
 
-    `f1_macro` is the mean F1 over the labels that occur as references; `choice` is the part of the closed questions
-    that is multiple choice.
+    `f1_macro` is the mean F1 over the labels that occur as references, None where one of the hospitals withholds them;
+    `choice` is the part of the closed questions that is multiple choice.
     """
     closed, opened = tally.closed, tally.open
     chosen, right = tally.choices
@@ -191,7 +198,7 @@ def scores(tally: Tally) -> dict[str, dict[str, int | float | None]]:
         "closed": {
             "n": closed,
             "accuracy": tally.correct / closed if closed else None,
-            "f1_macro": _f1_macro(tally.confusion) if closed else None,
+            "f1_macro": _f1_macro(tally.confusion) if closed and tally.labelled else None,
         },
         "open": {"n": opened, **means},
         "choice": {"n": chosen, "accuracy": right / chosen if chosen else None},

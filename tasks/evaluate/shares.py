@@ -25,8 +25,8 @@ def mean_shares(rows: Sequence[Share]) -> dict[str, Any]:
 def share_table(configuration: str, shared: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """By configuration: the means over all hospitals' explained answers, and those of each under `hospitals`.
 
-    `shared` is each hospital's `shares.json`; hospitals of which no answer was explained are left out, and nothing is
-    told where none was.
+    `shared` is each hospital's `shares.json`; hospitals of which no answer was explained, or that withhold the few that
+    were, are left out, and nothing is told where all are.
     """
     of = {each["hospital"]: {"n": each["n"], "methods": each["methods"]} for each in shared if each["n"]}
     if not of:

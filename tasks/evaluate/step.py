@@ -1,7 +1,7 @@
 """The evaluate steps: a hospital answers its test cases, and shares what its answers score."""
 
 from tasks.evaluate.predictions import answered, predictions
-from tasks.records import Case, Neighbour, Outcome, Prediction, read_table, write_table
+from tasks.records import Case, ImageSums, Neighbour, Prediction, read_table, write_table
 from tasks.settings import AnsweringSettings, LoraSettings, ModelChoice, ShownSettings
 from tasks.step import Folder, stage
 from tasks.store import Ref
@@ -107,24 +107,42 @@ def answer_baselines(folder: Folder, hospital: str, cases: Ref, library: Ref, se
         )
 
 
-@stage("scores", area="shared", code=["evaluate", "answers", "normalise", "options"], title="score {hospital}")
-def score_hospital(folder: Folder, hospital: str, cases: Ref, predictions: list[Ref]) -> None:
-    """Counts and sums over a hospital's answers, and numbers of each answer: all that leaves the hospital of them."""
+@stage(
+    "scores",
+    area="shared",
+    code=["evaluate", "answers", "normalise", "options", "vocabulary", "withheld"],
+    title="score {hospital}",
+)
+def score_hospital(
+    folder: Folder, hospital: str, cases: Ref, predictions: list[Ref], min_cell: int, by_image: bool = True
+) -> None:
+    """All that leaves a hospital of its answers: `scores.json`, and, with `by_image`, `sums.parquet` and calibration.
+
+    Nothing is told of fewer than `min_cell` cases. docs/privacy.md lists the fields.
+    """
     from tasks.evaluate.outcomes import judge, outcomes
-    from tasks.evaluate.score import Row, summarise
+    from tasks.evaluate.sharing import share
 
     answers = [row for ref in predictions for row in read_table(ref.folder / "predictions.parquet", Prediction)]
-    rows = [judge(answer) for answer in answers]
-    judged: dict[str, list[Row]] = {}
-    for answer, row in zip(answers, rows, strict=True):
-        judged.setdefault(answer.configuration, []).append(row)
-    tallies = {configuration: summarise(each).to_json() for configuration, each in judged.items()}
-    folder.write_json("scores.json", {"hospital": hospital, "tallies": tallies})
-    with folder.open("outcomes.parquet") as sink:
-        write_table(sink, Outcome, outcomes(answers, rows, read_table(cases.folder / "cases.parquet", Case)))
+    own = read_table(cases.folder / "cases.parquet", Case)
+    shared = share(outcomes(answers, [judge(answer) for answer in answers], own), min_cell)
+    told = {"hospital": hospital, "tallies": shared.tallies, "withheld": shared.withheld}
+    if by_image:
+        told["calibration"] = {
+            name: [[each.n, each.confidence, each.correct] for each in bins]
+            for name, bins in shared.calibration.items()
+        }
+        with folder.open("sums.parquet") as sink:
+            write_table(sink, ImageSums, shared.sums)
+    folder.write_json("scores.json", told)
 
 
-@stage("abstention", area="shared", code=["evaluate", "answers", "normalise", "options"], title="abstention {hospital}")
+@stage(
+    "abstention",
+    area="shared",
+    code=["evaluate", "answers", "normalise", "options", "vocabulary", "withheld"],
+    title="abstention {hospital}",
+)
 def count_withheld(
     folder: Folder,
     hospital: str,
@@ -133,9 +151,14 @@ def count_withheld(
     predictions: list[Ref],
     calibration: Ref,
     coverage: float,
+    min_cell: int,
 ) -> None:
-    """What a hospital would answer and withhold at a coverage: sums over its images, all that is shared of it."""
-    from tasks.evaluate.abstain import count_answers, held_out_threshold
+    """What a hospital would answer and withhold at a coverage: sums over its images, all that is shared of it.
+
+    Nothing is told of fewer than `min_cell` cases.
+    """
+    from tasks.evaluate.abstain import count_answers, held_out_threshold, hide_few
+    from tasks.withheld import tell
 
     known = read_table(cases.folder / "cases.parquet", Case)
     images = {case.id: case.image_id for case in known}
@@ -143,9 +166,12 @@ def count_withheld(
     own = [row for row in rows if row.configuration == configuration]
     held_out = read_table(calibration.folder / "predictions.parquet", Prediction)
     threshold = held_out_threshold(held_out, known, coverage)
-    counted = count_answers(own, [images[row.case_id] for row in own], threshold)
-    left_out = {"held_out_cases": len(held_out), "held_out_images": len({images[row.case_id] for row in held_out})}
-    folder.write_json("abstention.json", {"hospital": hospital, **left_out, "images": counted})
+    counted, untold = hide_few(count_answers(own, [images[row.case_id] for row in own], threshold), min_cell)
+    left_out = {
+        "held_out_cases": tell(len(held_out), min_cell),
+        "held_out_images": tell(len({images[row.case_id] for row in held_out}), min_cell),
+    }
+    folder.write_json("abstention.json", {"hospital": hospital, **left_out, "images": counted, "withheld": untold})
 
 
 @stage("lightfed", area="source", code=["evaluate", "answers", "normalise", "options"])

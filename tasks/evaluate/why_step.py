@@ -1,5 +1,7 @@
 """The steps that ask why: answers to altered prompts, failure modes, and where some answers come from."""
 
+from typing import Any
+
 from tasks.records import FailureModes, Prediction, Saliency, Share, read_table, write_table
 from tasks.settings import AnsweringSettings, LoraSettings, ModelChoice, ShownSettings
 from tasks.step import Folder, stage
@@ -45,7 +47,7 @@ def measure_reliance(
 @stage(
     "failures",
     area="hospitals/{hospital}",
-    code=["evaluate", "engine", "answers", "normalise", "options"],
+    code=["evaluate", "engine", "answers", "normalise", "options", "vocabulary", "withheld"],
     title="failures {hospital}",
 )
 def find_failures(
@@ -89,15 +91,18 @@ def find_failures(
 @stage(
     "failure-counts",
     area="shared",
-    code=["evaluate", "answers", "normalise", "options"],
+    code=["evaluate", "answers", "normalise", "options", "withheld"],
     title="count failures {hospital}",
 )
-def count_failures(folder: Folder, hospital: str, failures: Ref) -> None:
-    """How many of a hospital's examined answers show each failure mode: all that it shares of them."""
+def count_failures(folder: Folder, hospital: str, failures: Ref, min_cell: int) -> None:
+    """How many of a hospital's examined answers show each failure mode: all that it shares of them.
+
+    Counts of fewer than `min_cell` are withheld.
+    """
     from tasks.evaluate.failures import count_modes
 
     rows = read_table(failures.folder / "failures.parquet", FailureModes)
-    folder.write_json("failures.json", {"hospital": hospital, **count_modes(rows)})
+    folder.write_json("failures.json", {"hospital": hospital, **count_modes(rows, min_cell)})
 
 
 @stage(
@@ -136,10 +141,15 @@ def explain_some(
         write_table(sink, Share, [row for each in found for row in each.shares])
 
 
-@stage("shares", area="shared", code=["evaluate"], title="shares {hospital}")
-def share_means(folder: Folder, hospital: str, saliency: Ref) -> None:
-    """The mean shares of the prompt's parts in a hospital's explained answers: all that it shares of them."""
-    from tasks.evaluate.shares import mean_shares
+@stage("shares", area="shared", code=["evaluate", "withheld"], title="shares {hospital}")
+def share_means(folder: Folder, hospital: str, saliency: Ref, min_cell: int) -> None:
+    """The mean shares of the prompt's parts in a hospital's explained answers: all that it shares of them.
 
-    rows = read_table(saliency.folder / "shares.parquet", Share)
-    folder.write_json("shares.json", {"hospital": hospital, **mean_shares(rows)})
+    Nothing where fewer than `min_cell` were explained.
+    """
+    from tasks.evaluate.shares import mean_shares
+    from tasks.withheld import is_small
+
+    told = mean_shares(read_table(saliency.folder / "shares.parquet", Share))
+    untold: dict[str, Any] = {"n": None, "methods": {}}
+    folder.write_json("shares.json", {"hospital": hospital, **(untold if is_small(told["n"], min_cell) else told)})

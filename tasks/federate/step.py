@@ -177,7 +177,7 @@ def _mean(
 @stage(
     "validation",
     area="shared",
-    code=["federate", "engine", "holdout", "answers", "normalise", "options"],
+    code=["federate", "engine", "holdout", "answers", "normalise", "options", "withheld"],
     title="validate {hospital} round {round_number}",
 )
 def validate_hospital(
@@ -193,16 +193,20 @@ def validate_hospital(
     shown: ShownSettings,
     round_number: int,
     seed: int,
+    min_cell: int,
 ) -> None:
-    """The global adapter's loss on a hospital's held-out training cases."""
+    """The global adapter's loss on a hospital's held-out training cases; no loss of fewer than `min_cell` is told."""
     from tasks.engine.adapter import load_state
     from tasks.engine.hospital import open_hospital
     from tasks.engine.shared import shared_engine
     from tasks.engine.train import mean_loss
     from tasks.holdout import split_holdout
+    from tasks.withheld import is_small
 
     own = open_hospital(cases.folder, features.folder, library.folder)
     _, held_out = split_holdout(own.cases, federation.holdout, seed)
+    if is_small(len(held_out), min_cell):
+        held_out = []
     with shared_engine(model, lora) as engine:
         engine.switch(load_state(adapter.folder))
         examples = own.examples(engine.base, held_out, shown)

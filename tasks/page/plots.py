@@ -2,6 +2,7 @@
 
 import html
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -207,21 +208,28 @@ def _bars(axes: Axes, rows: Sequence[tuple[str, Any]], trained: int, kind: str, 
 
 
 def partition_plot(hospitals: Sequence[Mapping[str, Any]]) -> str:
-    """A heat map of how many cases of each kind each hospital holds."""
+    """A heat map of how many cases of each kind each hospital holds; counts that are withheld have no colour."""
     columns = [name for name in hospitals[0] if name not in ("hospital", "images")]
     table = [[row[name] for name in columns] for row in hospitals]
     figure = Figure(figsize=(8, 0.7 + 0.28 * len(table)))
     axes = figure.subplots()
-    axes.imshow(table, cmap="GnBu", aspect="auto", vmin=0)
+    known = [[count if isinstance(count, int) else math.nan for count in row] for row in table]
+    axes.imshow(known, cmap="GnBu", aspect="auto", vmin=0)
     axes.set_xticks(range(len(columns)), [_name(name) for name in columns])
     axes.set_yticks(range(len(table)), [row["hospital"] for row in hospitals])
     axes.spines[:].set_visible(False)
-    most = max(max(row) for row in table)
+    most = max((count for row in known for count in row if not math.isnan(count)), default=0)
     for place, row in enumerate(table):
         for column, count in enumerate(row):
-            axes.text(column, place, count, ha="center", va="center", color="white" if count > 0.6 * most else "black")
-    told = "; ".join(f"{row['hospital']} {sum(row[name] for name in columns)}" for row in hospitals)
+            colour = "white" if known[place][column] > 0.6 * most else "black"
+            axes.text(column, place, count, ha="center", va="center", color=colour)
+    told = "; ".join(f"{row['hospital']} {total(*(row[name] for name in columns))}" for row in hospitals)
     return svg(figure, f"Cases of each hospital: {told}")
+
+
+def total(*counts: int | str) -> int | str:
+    """The sum of counts; where one is a text that says it is withheld, that text."""
+    return next((count for count in counts if isinstance(count, str)), sum(n for n in counts if isinstance(n, int)))
 
 
 def _name(name: str) -> str:

@@ -21,6 +21,7 @@ from tasks.page.plots import (
     reliance_plot,
     score_plot,
     share_plot,
+    total,
 )
 from tasks.records import Case, Prediction
 from tasks.wording import counted
@@ -107,6 +108,7 @@ def study_page(results: Mapping[str, Any], rows: Rows, told: Told, sections: Seq
         leaks=[(leak.replace("_", " "), *_share(count, told.audited)) for leak, count in shares.items()],
         seconds=[(stage, f"{seconds:.1f}") for stage, seconds in results["timings_s"].items()],
         settings=yaml.safe_dump(results["settings"], sort_keys=False),
+        min_cell=results["settings"].get("evaluation", {}).get("min_cell", 1),  # a run of an earlier version has none
     )
 
 
@@ -125,10 +127,10 @@ def hospital_page(
     return fill("hospital.html", run=run, hospital=hospital, answers=answers, total=total, images=images)
 
 
-def _share(count: int | None, of: int) -> tuple[str, str]:
-    """A count and its rate as text; None is a count of what the dataset does not state."""
-    if count is None:
-        return "not stated", "-"
+def _share(count: int | str | None, of: int) -> tuple[str, str]:
+    """A count and its rate as text; a text says why there is none, None that the dataset does not state it."""
+    if not isinstance(count, int):
+        return count or "not stated", "-"
     return str(count), f"{count / of:.3f}" if of else "-"
 
 
@@ -137,7 +139,7 @@ def model_card(results: Mapping[str, Any], rows: Rows, told: Told) -> str:
 
     The arguments are those of `study_page`.
     """
-    return fill("card.md", results=results, scores=rows[""], told=told)
+    return fill("card.md", results=results, scores=rows[""], told=told, total=total)
 
 
 def fill(template: str, **values: Any) -> str:

@@ -76,11 +76,11 @@ def _by_value(
     groups: Mapping[str, str], values: Mapping[str, str | None], names: Sequence[str], scheme: str
 ) -> dict[str, str]:
     """Whole values to hospitals, largest first, always to the hospital with the fewest images."""
-    absent = min((image for image, group in groups.items() if values[group] is None), default=None)
-    if absent is not None:
+    absent = sum(values[group] is None for group in groups.values())
+    if absent:
         raise StudyError(
-            f"Expected every image to have a {scheme} for partition.scheme={scheme}, found none for {absent}: "
-            "set partition.scheme to dirichlet or iid."
+            f"Expected every image to have a {scheme} for partition.scheme={scheme}, found {absent} of {len(groups)} "
+            "images without: set partition.scheme to dirichlet or iid."
         )
     counts = Counter(str(values[group]) for group in groups.values())
     if len(counts) < len(names):

@@ -4,6 +4,7 @@ from tasks.records.data import Caption, Case, Finding, Image, ImagePair, Kind, S
 from tasks.records.results import (
     EpochLoss,
     FailureModes,
+    ImageSums,
     Neighbour,
     Outcome,
     Prediction,
@@ -22,6 +23,7 @@ __all__ = [
     "Finding",
     "Image",
     "ImagePair",
+    "ImageSums",
     "Kind",
     "Neighbour",
     "Outcome",

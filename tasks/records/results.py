@@ -52,11 +52,10 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one configuration's or baseline's answer to one test case was judged: all that a hospital shares of it.
+    """How one configuration's or baseline's answer to one test case was judged: a hospital's own, never shared.
 
-    Case and image have numbers that tell nothing but which are the same, in every configuration and however images
-    are dealt to hospitals. No text of a question or an answer is here, but a closed question's labels have numbers that
-    can be guessed from their text, which the hospital's tally tells anyway.
+    Case and image have numbers that follow from their ids alone, and so are the same in every configuration and however
+    images are dealt to hospitals. Ids can be guessed from such numbers, which is why they stay.
     """
 
     configuration: str
@@ -73,7 +72,8 @@ class Outcome:
     correct: float
     """1 or 0, by our own rule; of an open question its exact match."""
     gold: int | None
-    """The label that was right, of a closed question, as a number; None for an open one."""
+    """The label that was right, of a closed question, by its place in `tasks.evaluate.labels.LABELS`; None for an open
+    one."""
     predicted: int | None
     """The label that was given; equals `gold` where the answer is right."""
     exact_match: float
@@ -93,6 +93,54 @@ class Outcome:
     """Whether that published rule's verdict is another than `correct`, and so of the two below."""
     llava_med_differs: bool = False
     llava_med_released_differs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSums:
+    """Sums over the questions of one image that one configuration answered: what a hospital shares, without any id.
+
+    Rows are sorted by their figures, so that their order tells nothing either. Rows of `all` are of every question, the
+    others of the questions of one value of a group; nothing tells which rows of two groups are about one image.
+    """
+
+    configuration: str
+    group: str
+    """`all`, `dataset`, `modality`, `organ` or `topic`."""
+    value: str | None
+    """Of the group, in the words of `tasks.vocabulary`; None of `all`."""
+    n: int
+    """Number of questions."""
+    correct: float
+    """Those answered rightly, by our own rule."""
+    closed: int | None
+    """Number of closed questions; None, as all below that is of one kind, where it is withheld."""
+    closed_accuracy: float | None
+    """As all that follows the sum, over the questions that it is of, of the measure of this name (docs/scoring.md)."""
+    open: int | None
+    open_exact_match: float | None
+    open_f1: float | None
+    """None, as all below, but for `all`."""
+    open_bleu: float | None
+    open_rouge_l: float | None
+    open_token_recall: float | None
+    lightfed_accuracy: float | None
+    lightfed_bleu: float | None
+    lightfed_rouge_l: float | None
+    llava_med_closed: float | None
+    llava_med_open: float | None
+    right_yes: int | None
+    """Closed questions whose right label is `yes` (and so on) that were answered rightly; None, as the rest, where
+    labels are withheld."""
+    right_no: int | None
+    right_another: int | None
+    gold_yes: int | None
+    """Closed questions whose right label is `yes`."""
+    gold_no: int | None
+    gold_another: int | None
+    said_yes: int | None
+    """Closed questions to which the answer is `yes`."""
+    said_no: int | None
+    said_another: int | None
 
 
 @dataclass(frozen=True, slots=True)

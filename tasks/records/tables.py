@@ -14,8 +14,8 @@ from tasks.records.data import Caption, Case, Finding, Image, ImagePair, Synthet
 from tasks.records.results import (
     EpochLoss,
     FailureModes,
+    ImageSums,
     Neighbour,
-    Outcome,
     Prediction,
     Saliency,
     Share,
@@ -32,7 +32,7 @@ Record = TypeVar(
     Neighbour,
     Update,
     Prediction,
-    Outcome,
+    ImageSums,
     Saliency,
     Share,
     FailureModes,

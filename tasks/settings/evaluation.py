@@ -20,11 +20,13 @@ class EvaluationSettings(AnsweringSettings):
     coverage: float = Field(1, gt=0, le=1)
     """Share of a new image's questions to be answered, on average over images; below 1, the answers that the model is
     least sure of are withheld. Calibrated on the images that federation.holdout leaves out."""
+    min_cell: int = Field(5, ge=1)
+    """Fewest cases of which a hospital tells anything: counts and scores of fewer are withheld; 1 withholds none."""
     reliance: int = Field(60, ge=0)
     """Test cases of each hospital that are asked again with images, neighbours or words altered; 0 leaves it out."""
     examined: int = Field(20, ge=0)
     """Of these, the test cases of each hospital whose answers are searched for failure modes; 0 leaves it out."""
-    saliency: int = Field(2, ge=0)
+    saliency: int = Field(5, ge=0)
     """Test cases of each hospital whose answers are explained by maps and shares; 0 leaves it out."""
 
     @property
