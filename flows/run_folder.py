@@ -83,7 +83,7 @@ def write_run(
             ),
             "model": {"name": study.model.name, "revision": study.model.revision, "content": model},
             "settings": settings,
-            "dataset": _dataset(source["summary"], least),
+            "dataset": dataset_counts(source["summary"], least),
             "partition": {
                 "scheme": dealt["summary"]["scheme"],
                 "hospitals": tell_columns(dealt["summary"]["hospitals"], least),
@@ -136,7 +136,7 @@ def open_run(run: Path) -> tuple[Study, dict[str, Any]]:
     return Study.model_validate(settings), references
 
 
-def _dataset(summary: Mapping[str, Any], least: int) -> dict[str, Any]:
+def dataset_counts(summary: Mapping[str, Any], least: int) -> dict[str, Any]:
     """The counts of the dataset, in words that may be told, and none of few cases."""
     told = dict(summary)
     for name, vocabulary in (("modality", MODALITIES), ("organ", ORGANS)):
