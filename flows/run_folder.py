@@ -90,7 +90,7 @@ def write_run(
             ),
             "model": {"name": study.model.name, "revision": study.model.revision, "content": model},
             "settings": settings,
-            "dataset": _dataset(source, least),
+            "dataset": dataset_counts(source, least),
             "partition": {
                 "scheme": dealt["summary"]["scheme"],
                 "hospitals": tell_columns(dealt["summary"]["hospitals"], least),
@@ -143,7 +143,7 @@ def open_run(run: Path) -> tuple[Study, dict[str, Any]]:
     return Study.model_validate(settings), references
 
 
-def _dataset(summary: Mapping[str, Any], least: int) -> dict[str, Any]:
+def dataset_counts(summary: Mapping[str, Any], least: int) -> dict[str, Any]:
     """The counts of the dataset, in words that may be told, and none of few cases."""
     told = dict(summary)
     for name, vocabulary in (("modality", MODALITIES), ("organ", ORGANS)):

@@ -132,7 +132,7 @@ def test_of_few_cases_nothing_is_shared(server: Server, finished: Path, tiny_fol
     """The same study again with the default: its answers are found, and less is told of them."""
     assert run(server, finished, arguments(tiny_folder, "evaluation.min_cell=5")).returncode == 0
     redone = {name.split(" ")[0] for name, state in server.task_states().items() if state == "Completed"}
-    assert redone == {"score", "count", "shares"}
+    assert redone == {"validate", "score", "count", "shares"}
     results = json.loads((newest(finished) / "results.json").read_text())
     assert results["withheld"]["min_cell"] == 5
     assert all("where answers come from" in words for words in results["withheld"]["hospitals"].values())

@@ -3,7 +3,7 @@
 import json
 import random
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict, astuple, fields, replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from test_comparison import outcome
 from test_details import shared
 
+from flows.run_folder import dataset_counts
 from tasks.evaluate.comparison import align, score_entries
 from tasks.evaluate.details import details
 from tasks.evaluate.held_back import held_back, held_back_rows, held_back_sentence
+from tasks.evaluate.outcomes import judge, outcomes
 from tasks.evaluate.report import score_table
 from tasks.evaluate.score import OpenRow, summarise
-from tasks.evaluate.sharing import GROUPS, share
-from tasks.records import Outcome
+from tasks.evaluate.sharing import COLUMNS, GROUPS, share
+from tasks.records import Case, ImageSums, Outcome, Prediction
 
 LEAST = 5
 
@@ -90,6 +92,40 @@ def test_neither_order_nor_names_of_the_cases_can_be_told(rows: list[Outcome], r
     assert one.sums == two.sums
     assert one.withheld == two.withheld
     assert {"case", "image"}.isdisjoint(asdict(one.sums[0]) if one.sums else {})
+
+
+@settings(max_examples=30, deadline=None)
+@given(cases())
+def test_rows_are_in_the_order_of_what_they_show(rows: list[Outcome]) -> None:
+    """Sorted by what they hide, they would tell something of it."""
+    places: dict[tuple[Any, ...], list[list[float]]] = {}
+    for row in share(rows, LEAST).sums:
+        name, group, value, *figures = astuple(row)
+        places.setdefault((name, group, value), []).append([each for each in figures[::-1] if each is not None])
+    assert all(len({len(each) for each in found}) == 1 for found in places.values())
+    order = [COLUMNS.index(field.name) for field in fields(ImageSums)[3:]]
+    for found in places.values():
+        if len(found[0]) == len(order):
+            shown = [[each for _, each in sorted(zip(order[::-1], row, strict=True), reverse=True)] for row in found]
+            assert shown == sorted(shown)
+        elif len(found[0]) == 2:  # correct, n
+            assert found == sorted(found)
+
+
+def test_a_tables_own_words_do_not_leave() -> None:
+    words = {"modality": "Jane Roe", "organ": "jane's left knee", "topic": "ask Jane", "site": "Roe Ward"}
+    own = [Case(f"t:{n}", f"i{n}", "Is it Jane?", "yes", "closed", "test", "table", "en", **words) for n in range(9)]
+    answers = [Prediction("fed", each.id, "north", "closed", each.question, "yes", "Jane Roe", ()) for each in own]
+    told = share(outcomes(answers, [judge(each) for each in answers], own), LEAST)
+    assert {(row.group, row.value) for row in told.sums} == {
+        ("all", None), ("dataset", "table"), ("modality", "other"), ("organ", "other"), ("topic", "other")
+    }  # fmt: skip
+    assert "jane" not in f"{told}".lower()
+    summary: dict[str, Any] = {name: {"a": 9} for name in ("dataset", "split", "kind", "language", "captions_by_split")}
+    summary |= {"modality": {"jane roe": 4, "ct": 9, "not stated": 7, "roe": 1}, "organ": {"jane": 2}, "cases": 21}
+    found = dataset_counts(summary, LEAST)
+    assert found["modality"] == {"other": 5, "ct": 9, "not stated": 7}
+    assert (found["organ"], found["cases"]) == ({"other": "withheld"}, 21)
 
 
 def few_of_some() -> list[Outcome]:
