@@ -175,6 +175,8 @@ def test_the_stage_answers_every_alteration(settings: dict[str, Any], features: 
         ("model", "settings", "dataset", "partition", "timings_s", "peak_memory_bytes")
     )
     about["details"] = details([], 0)
-    results = assemble([shared], [], about | {"run": "r", "split": {"disjoint": "none"}, "reliance": told})
+    results = assemble(
+        [shared], [], about | {"run": "r", "split": {"disjoint": "none"}, "dataset": {}, "reliance": told}
+    )
     assert "relies on" in markdown(results)
     assert told["fed+rag"]["sentence"] in markdown(results)

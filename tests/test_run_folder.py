@@ -13,12 +13,11 @@ from ingest_samples import picture
 
 from flows import run_folder
 from flows.report import write_card, write_pages
-from flows.run_folder import point_latest, write_run
-from tasks.evaluate.outcomes import outcomes
-from tasks.evaluate.score import score_row, summarise
+from flows.run_folder import COUNTED, point_latest, write_run
+from tasks.evaluate.step import score_hospital
 from tasks.partition.counts import hospital_table, splits_of
-from tasks.records import Case, Image, Kind, Outcome, Prediction, Split, write_table
-from tasks.settings import Study
+from tasks.records import Case, Image, Kind, Prediction, Split, write_table
+from tasks.settings import EvaluationSettings, Study
 from tasks.store import MANIFEST, Ref, writing
 
 Asked = dict[str, list[tuple[Split, Kind]]]
@@ -78,6 +77,7 @@ def run_of(asked: Asked, notes: dict[str, int] | None = None) -> Path:
     every = [case for cases in held.values() for case in cases]
     owner = {case.image_id: hospital for hospital, cases in held.items() for case in cases}
     counts = {"cases": len(every), "images": len(every), "captions": 0, "rejected": 1, "dataset": {"table": len(every)}}
+    counts |= {name: {} for name in COUNTED if name != "dataset"}
     rejected = [{"file": "a.csv", "row": 3, "reason": "expected an image file, found no such file"}]
     split = {"disjoint": "none", "moved_cases": 0} | splits_of(every)
     dealt = {"scheme": "iid", "split": split, "hospitals": hospital_table(every, owner)}
@@ -94,26 +94,16 @@ def run_of(asked: Asked, notes: dict[str, int] | None = None) -> Path:
             for name in ("fed+rag", "majority")
             for case in tests
         ]
-        judged = [score_row("yes", "yes", each.kind) for each in answers]
         pictures = [Image(case.image_id, picture(), 8, 8) for case in cases]
-        tallies = {
-            name: summarise(
-                row for row, each in zip(judged, answers, strict=True) if each.configuration == name
-            ).to_json()
-            for name in {each.configuration for each in answers}
-        }
-        told = outcomes(answers, judged, cases)
+        held_there = table(area, "cases", "cases.parquet", Case, cases, images=pictures)
+        told = table(area, "predictions", "predictions.parquet", Prediction, answers)
         own["hospital"].append(hospital)
-        own["cases"].append(table(area, "cases", "cases.parquet", Case, cases, images=pictures))
-        own["predictions"].append([table(area, "predictions", "predictions.parquet", Prediction, answers)])
-        with writing("shared", "scores", hospital) as folder:
-            folder.write_json("scores.json", {"hospital": hospital, "tallies": tallies})
-            with folder.open("outcomes.parquet") as sink:
-                write_table(sink, Outcome, told)
-        own["scores"].append(folder.ref)
+        own["cases"].append(held_there)
+        own["predictions"].append([told])
+        own["scores"].append(score_hospital.fn(hospital=hospital, cases=held_there, predictions=[told], min_cell=1))
         own["adapter"].append(made[0])
     rounds = [{"round": 1, "train_loss": 1.0, "eval_loss": None, "samples": {}, "screened_out": []}]
-    study = Study()
+    study = Study(evaluation=EvaluationSettings(min_cell=1))
     study = study.model_copy(update={"dataset": study.dataset.model_copy(update={"name": "table"})})
     return write_run(study, "content", own, rounds, own["scores"], made)
 

@@ -54,7 +54,7 @@ def everything(rows: list[Outcome]) -> list[Outcome]:
 def test_without_a_least_the_scores_are_those_of_the_answers_themselves(rows: list[Outcome]) -> None:
     told, sums = shared(rows)
     found = details([(told, sums)], 0)["scores"]
-    expected = list(score_entries("x", align({"x": {0: rows}}, "x", drawn_anew=False)["x"]))
+    expected = list(score_entries("x", align({"x": {0: rows}}, "x")["x"]))
     assert [{name: each[name] for name in found[0] if name in each} for each in expected] == found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tasks.evaluate.calibration import Bin, expected_calibration_error, pool_bins
-from tasks.evaluate.comparison import GROUPED, GROUPS, MEASURES, SEED
+from tasks.evaluate.comparison import GROUPED, GROUPS, HOLDS, MEASURES, SEED
 from tasks.evaluate.sharing import LABELLED
 from tasks.evaluate.statistics import estimate, sums_by_cluster
 from tasks.records import ImageSums
@@ -120,6 +120,7 @@ def _entry(
         "images": len(asked),
         "score": found.value,
         "interval": found.interval,
+        "interval_holds": HOLDS[False],
     }
 
 
