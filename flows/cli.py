@@ -12,7 +12,7 @@ from rich.markup import escape
 from flows.commands.checks import refuse_other_encodings
 from flows.commands.data import audit, datasets, forget
 from flows.commands.explain import explain
-from flows.commands.results import ask, card, report, score
+from flows.commands.results import ask, card, export, report, score
 from flows.commands.studies import compare, pretrain, run
 from flows.commands.terminal import settings_help
 from tasks.comparison import Comparison
@@ -38,7 +38,7 @@ def _add(command: Callable[..., None], epilog: str | None = None) -> None:
 _add(run, settings_help())
 _add(compare, settings_help(model=Comparison))
 _add(audit, settings_help("dataset.", "synthesis.", "seed"))
-for each in (datasets, ask, explain, score, report, card, forget):
+for each in (datasets, ask, explain, export, score, report, card, forget):
     _add(each)
 _add(pretrain, settings_help(model=Recipe))
 

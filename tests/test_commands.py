@@ -30,6 +30,7 @@ COMMANDS = [
     data.datasets,
     data.forget,
     results.ask,
+    results.export,
     results.score,
     results.report,
     results.card,

@@ -1,4 +1,4 @@
-"""Commands about what came out: a question to a trained model, scores of predictions, a run's pages and card."""
+"""Commands about what came out: questions to a trained model, its export, scores, a run's pages and card."""
 
 import json
 from pathlib import Path
@@ -11,6 +11,7 @@ from rich.table import Table
 from flows.asked import read_question
 from flows.commands.checks import refuse_no_run
 from flows.commands.terminal import console, print_place
+from flows.files import refuse_filled
 
 RunFolder = Annotated[Path, typer.Argument(metavar="[RUN]", help="Folder of a run; the newest one if not given.")]
 
@@ -45,6 +46,29 @@ def ask(
     else:
         console.print(f"[bold]{escape(reply.text) or '(no answer)'}[/bold]")
     console.print(f"[dim]{sure}[/dim]")
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="New or empty folder that receives it.", show_default=False)
+    ],
+    hospital: Annotated[str, typer.Option(help="Whose adapter and library, as hospital-1.", show_default=False)],
+    merge: Annotated[bool, typer.Option("--merge", help="Write the adapter merged into the base.")] = False,
+) -> None:
+    """Write what a hospital answers with as a folder that works without this project.
+
+    It holds the base, the trained adapter, the hospital's library with its cases, and ask.py, a script that answers a
+    question about an image with transformers, PEFT and FAISS alone, retrieved cases included. Its README says what is
+    in it and what differs from the run. It holds patients' images: keep it at the hospital.
+
+    Example: fed-rag export artifacts/latest --hospital hospital-1 taken && python taken/ask.py IMAGE "Is it normal?"
+    """
+    refuse_no_run(run)
+    refuse_filled(folder)
+    from flows.export import export as write
+
+    print_place("Exported", write(run, hospital, folder, merge), ": README.md, ask.py; it must stay at the hospital")
 
 
 def score(

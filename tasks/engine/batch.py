@@ -64,10 +64,10 @@ def _digest(features: Features, prompt: Prompt) -> bytes:
 
 
 def _encode(base: Base, features: Features, prompts: Sequence[Prompt]) -> list[Example]:
-    tokenizer, marks = base.tokenizer, _marks(base)
+    tokenizer, marks = base.tokenizer, ending_marks(base)
     texts = [conversation(base, prompt.messages, marks) for prompt in prompts]
     start = opening(base)
-    ends = [_plain(prompt.answer, marks) + str(tokenizer.eos_token) for prompt in prompts]
+    ends = [broken(prompt.answer, marks) + str(tokenizer.eos_token) for prompt in prompts]
     prompt_ids = _token_ids(tokenizer, texts)
     answer_ids = _token_ids(tokenizer, ends)
     return [
@@ -78,7 +78,7 @@ def _encode(base: Base, features: Features, prompts: Sequence[Prompt]) -> list[E
 
 def conversation(base: Base, messages: Sequence[Mapping[str, Any]], marks: re.Pattern[str] | None = None) -> str:
     """The text of a prompt in the base's own format, one placeholder an image; what people wrote ends no turn in it."""
-    marks = marks or _marks(base)
+    marks = marks or ending_marks(base)
     return base.family.text(base.tokenizer, base.config, [_plain_message(message, marks) for message in messages])
 
 
@@ -88,7 +88,7 @@ def opening(base: Base) -> list[int]:
     return [first] if base.family.begins and first is not None else []
 
 
-def _marks(base: Base) -> re.Pattern[str]:
+def ending_marks(base: Base) -> re.Pattern[str]:
     """The strings that the tokenizer takes for special tokens, and those that end a turn in the family's format."""
     tokens = {*base.tokenizer.all_special_tokens, str(base.tokenizer.convert_ids_to_tokens(base.image_token_id))}
     tokens |= {*base.family.marks(base.tokenizer, base.config)}
@@ -97,7 +97,7 @@ def _marks(base: Base) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True) if len(mark) > 1))
 
 
-def _plain(text: str, marks: re.Pattern[str]) -> str:
+def broken(text: str, marks: re.Pattern[str]) -> str:
     """The text with every mark broken by a space: what people wrote must not end a turn or call for an image."""
     while marks.search(text):
         text = marks.sub(lambda mark: f"{mark[0][0]} {mark[0][1:]}", text)
@@ -105,7 +105,7 @@ def _plain(text: str, marks: re.Pattern[str]) -> str:
 
 
 def _plain_message(message: Mapping[str, Any], marks: re.Pattern[str]) -> dict[str, Any]:
-    parts = [part | {"text": _plain(part["text"], marks)} if "text" in part else part for part in message["content"]]
+    parts = [part | {"text": broken(part["text"], marks)} if "text" in part else part for part in message["content"]]
     return {**message, "content": parts}
 
 

@@ -148,9 +148,9 @@ def _rename_some(prompts: Sequence["Prompt"], findings: Sequence[Finding], lesso
 
 def _save(base: "Base", folder: Folder) -> None:
     """An ordinary Hugging Face folder."""
-    base.model.eval()
-    for part in (base.model, base.tokenizer, base.image_processor):
-        part.save_pretrained(folder.path)
+    from tasks.engine.written import write_base
+
+    write_base(folder.path, base.model.eval(), base.tokenizer, base.image_processor)
 
 
 @stage(

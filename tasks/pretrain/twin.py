@@ -20,6 +20,8 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from tasks.engine.written import write_base
+
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 VOCABULARY = 2048
 EDGE, PATCH, WIDTH, DEPTH = 84, 14, 128, 4
@@ -57,8 +59,7 @@ def write_twin(folder: Path, texts: Iterable[str], seed: int) -> None:
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(config).eval()
     processor = CLIPImageProcessorPil(size={"shortest_edge": EDGE}, crop_size={"height": EDGE, "width": EDGE})
-    for part in (model, tokenizer, processor):
-        part.save_pretrained(folder)
+    write_base(folder, model, tokenizer, processor)
 
 
 def _tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:

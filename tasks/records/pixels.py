@@ -11,6 +11,7 @@ Engine, encoders, audit, maps and pages all see what `to_rgb` gives: 8-bit RGB, 
 - 1-bit, palette, CMYK and YCbCr images become RGB as Pillow converts them. LAB and HSV are refused.
 """
 
+import hashlib
 import io
 import threading
 import warnings
@@ -108,6 +109,11 @@ def pixel_levels(data: bytes) -> NDArray[np.float64] | NDArray[np.uint8]:
         return np.asarray(rgb_of(image))
     _decode(image)
     return _levels(image)
+
+
+def picture_digest(image: PIL.Image.Image) -> str:
+    """What tells pictures apart that `to_rgb` gave: equal where size and pixels are."""
+    return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
 
 
 def scaled(values: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -82,6 +82,14 @@ class Family(ABC):
     def inputs(self, config: Any, rows: Rows) -> dict[str, Any]:
         """What the model takes beside ids and mask, the cached features among it."""
 
+    def chat_template(self, tokenizer: Any, config: Any) -> str:
+        """The Jinja template that a written folder carries, for the same conversation: the folder's own."""
+        return str(tokenizer.chat_template)
+
+    def processor(self, tokenizer: Any, image_processor: Any, config: Any) -> Any:
+        """The transformers processor that a written folder carries; None where the other files tell it all."""
+        return None
+
     def marks(self, tokenizer: Any, config: Any) -> tuple[str, ...]:
         """Strings beside the special tokens that people may not write, since they end a turn."""
         return ()

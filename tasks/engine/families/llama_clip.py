@@ -40,6 +40,8 @@ def compose(vision: Path, text: Path, out: Path, seed: int = 0) -> Path:
     import torch
     from transformers import AutoTokenizer, LlamaForCausalLM, LlavaConfig, LlavaForConditionalGeneration
 
+    from tasks.engine.written import write_base
+
     _check_type(text, ("llama",), "a Llama text model")
     language = _whole(LlamaForCausalLM, text, dtype="auto")
     tokenizer = _part(AutoTokenizer, text)
@@ -62,8 +64,7 @@ def compose(vision: Path, text: Path, out: Path, seed: int = 0) -> Path:
     state |= _fresh(expected, seed)
     check_tensors(state, {name: tuple(tensor.shape) for name, tensor in expected.items()}, str(out))
     model.load_state_dict({name: tensor.detach().to(language.dtype) for name, tensor in state.items()}, assign=True)
-    for part in (model, tokenizer, processor):
-        part.save_pretrained(out)
+    write_base(out, model, tokenizer, processor)
     return out
 
 

@@ -3,9 +3,41 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from tasks.engine.families.family import Family, Preset, Rows, Turn, encoded, turns
+from tasks.engine.families.family import Family, Preset, Rows, encoded
 
 HEADER = "<|start_header_id|>"
+# What all three formats have in common: the first token, and a turn's images before its words, each on a line.
+SAID = """\
+{{- bos_token -}}
+{%- macro said(message) -%}
+{%- if message['content'] is string -%}{{ message['content'] }}{%- else -%}
+{%- for part in message['content'] if part['type'] == 'image' -%}{{ '<image>\\n' }}{%- endfor -%}
+{%- for part in message['content'] if part['type'] == 'text' -%}
+{{ ' ' if not loop.first }}{{ part['text'] }}
+{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}
+"""
+LLAMA_3 = """\
+{%- for message in messages -%}
+{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + said(message) + '<|eot_id|>' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif -%}
+"""
+MISTRAL = """\
+{%- for message in messages -%}
+{%- if message['role'] == 'assistant' -%}{{ ' ' + said(message) + eos_token }}
+{%- else -%}{{ '[INST] ' + said(message) + ' [/INST]' }}
+{%- endif -%}
+{%- endfor -%}
+"""
+VICUNA = """\
+{%- for message in messages -%}
+{%- if message['role'] == 'assistant' -%}{{ ' ' + said(message) + eos_token }}
+{%- else -%}{{ 'USER: ' + said(message) + ' ASSISTANT:' }}
+{%- endif -%}
+{%- endfor -%}
+"""
 
 
 class Llava(Family):
@@ -29,15 +61,31 @@ class Llava(Family):
 
     def text(self, tokenizer: Any, config: Any, messages: Sequence[Mapping[str, Any]]) -> str:
         """In the chat format of Llama 3, of Mistral's instructed models, or of Vicuna."""
-        image = tokenizer.convert_ids_to_tokens(config.image_token_id)
-        said = [(turn.role == "assistant", _content(turn, image)) for turn in turns(messages)]
-        end = tokenizer.eos_token
-        if _has_headers(tokenizer):
-            whole = "".join(f"{_header(answer)}{text}<|eot_id|>" for answer, text in said)
-            return whole + _header(answer=True)
-        if config.text_config.model_type == "mistral":
-            return "".join(f" {text}{end}" if answer else f"[INST] {text} [/INST]" for answer, text in said)
-        return "".join(f" {text}{end}" if answer else f"USER: {text} ASSISTANT:" for answer, text in said)
+        template = self.chat_template(tokenizer, config)
+        written = tokenizer.apply_chat_template(
+            list(messages), chat_template=template, tokenize=False, add_generation_prompt=True, bos_token=""
+        )
+        return str(written)
+
+    def chat_template(self, tokenizer: Any, config: Any) -> str:
+        """The format's own, with the tokens of this model."""
+        older = MISTRAL if config.text_config.model_type == "mistral" else VICUNA
+        form = LLAMA_3 if _has_headers(tokenizer) else older
+        return (SAID + form).replace("<image>", tokenizer.convert_ids_to_tokens(config.image_token_id))
+
+    def processor(self, tokenizer: Any, image_processor: Any, config: Any) -> Any:
+        """It counts an image's tokens by the tower's patches; the class token of a CLIP or ViT is one more."""
+        from transformers import LlavaProcessor
+
+        return LlavaProcessor(
+            image_processor,
+            tokenizer,
+            patch_size=config.vision_config.patch_size,
+            vision_feature_select_strategy=config.vision_feature_select_strategy,
+            num_additional_image_tokens=0 if "siglip" in config.vision_config.model_type else 1,
+            image_token=tokenizer.convert_ids_to_tokens(config.image_token_id),
+            chat_template=self.chat_template(tokenizer, config),
+        )
 
     def marks(self, tokenizer: Any, config: Any) -> tuple[str, ...]:
         """In the older formats, turns are told apart by plain text."""
@@ -62,14 +110,6 @@ class Llava(Family):
         return encoded(rows.images)
 
 
-def _content(turn: Turn, image: str) -> str:
-    return f"{image}\n" * turn.images + turn.text
-
-
 def _has_headers(tokenizer: Any) -> bool:
     """Whether the tokenizer is of Llama 3 or later, whose turns have special tokens."""
     return tokenizer.convert_tokens_to_ids(HEADER) not in (None, tokenizer.unk_token_id)
-
-
-def _header(answer: bool) -> str:
-    return f"{HEADER}{'assistant' if answer else 'user'}<|end_header_id|>\n\n"

@@ -5,6 +5,20 @@ from typing import Any, ClassVar
 
 from tasks.engine.families.family import Family, Preset, Rows, encoded, turns
 
+# Its processor adds the first token behind the images, and the line feed at the end.
+TEMPLATE = """\
+{%- for message in messages -%}
+{%- for part in message['content'] if part['type'] == 'image' -%}<image>{%- endfor -%}
+{%- endfor -%}
+{%- for message in messages -%}
+{%- if message['role'] != 'assistant' -%}{{ 'answer en ' }}{%- endif -%}
+{%- for part in message['content'] if part['type'] == 'text' -%}
+{{ ' ' if not loop.first }}{{ part['text'].split() | join(' ') }}
+{%- endfor -%}
+{{ '\\n' if not loop.last }}
+{%- endfor -%}
+"""
+
 
 class PaliGemma(Family):
     """The 3B model of 'Adapting Lightweight Vision Language Models for Radiological VQA' (arXiv 2506.14451).
@@ -30,6 +44,17 @@ class PaliGemma(Family):
         # A line feed ends a turn, so people's own become spaces.
         lines = [("" if turn.role == "assistant" else "answer en ") + " ".join(turn.text.split()) for turn in said]
         return images + tokenizer.bos_token + "".join(f"{line}\n" for line in lines)
+
+    def chat_template(self, tokenizer: Any, config: Any) -> str:
+        """For transformers' processor, which adds to it; published folders have none."""
+        return TEMPLATE.replace("<image>", tokenizer.convert_ids_to_tokens(config.image_token_id))
+
+    def processor(self, tokenizer: Any, image_processor: Any, config: Any) -> Any:
+        """It is told how many tokens an image has."""
+        from transformers import PaliGemmaProcessor
+
+        image_processor.image_seq_length = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+        return PaliGemmaProcessor(image_processor, tokenizer, chat_template=self.chat_template(tokenizer, config))
 
     def inputs(self, config: Any, rows: Rows) -> dict[str, Any]:
         """Type 0 attends to its whole prefix, type 1 to what comes before it."""

@@ -1,0 +1,182 @@
+"""A hospital's part of a run as a folder that works without this project: model, adapter, library, and a script."""
+
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from flows.ask import Place, open_place
+from flows.export_readme import readme
+from flows.files import writing_folder
+from tasks.engine.adapter import CONFIG, WEIGHTS, load_state
+from tasks.engine.base import Base
+from tasks.engine.batch import broken, ending_marks
+from tasks.engine.engine import Engine
+from tasks.engine.identity import resolve
+from tasks.engine.shared import own_base
+from tasks.engine.shown import readable
+from tasks.engine.vision import FEATURES, load_features
+from tasks.engine.written import write_base, write_companions
+from tasks.errors import OURS
+from tasks.options import lettered
+from tasks.records import Case, read_images, read_table
+from tasks.records.pixels import picture_digest, to_rgb
+from tasks.retrieve.encoded import Inputs
+from tasks.retrieve.encoder import TOKENS, Encoder, encoder_to_json, fit_encoder
+from tasks.retrieve.hospital import ENCODER, open_library_encoder
+from tasks.retrieve.library import ENTRIES, Library, build_library, read_library
+from tasks.store import ROOT
+
+SCRIPTS = Path(__file__).parents[1] / "data" / "export"
+PIXELS = Path(__file__).parents[1] / "tasks" / "records" / "pixels.py"
+WEIGHED = ("config.json", "*.safetensors", "*.safetensors.index.json", "LICENSE*")
+"""What of a base's folder is copied; all else is written anew, as the engine uses it."""
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A base that is not copied, since it can be had from the hub."""
+
+    name: str
+    revision: str
+
+
+def export(run: Path, hospital: str, out: Path, merge: bool = False) -> Path:
+    """Write what a hospital answers with into a folder, whole or not at all; returns the folder.
+
+    Args:
+        run: a finished run.
+        hospital: whose adapter and library.
+        out: a folder that is not there, or is empty.
+        merge: write the adapter merged into the base, in place of both.
+
+    Raises StudyError where the run or the hospital is not to be found, as `open_place` does (so where the base is not
+    the one that the run was made with), and where the folder holds something or cannot be written.
+    """
+    place = open_place(run, hospital, "library")
+    plain = {"device": "cpu", "quantisation": "none", "gradient_checkpointing": False}
+    with writing_folder(out) as folder, own_base(place.model.model_copy(update=plain)) as base:
+        hub = None if merge else _hub(place)
+        pattern = ending_marks(base)
+        library, encoder, as_run = _library(place)
+        _write_library(folder, place, library, encoder, pattern)
+        settings = _settings(place, hub, merge) | {"marks": pattern.pattern}
+        (folder / "export.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        _write_scripts(folder)
+        _write_model(folder, place, base, hub, merge)
+        (folder / "README.md").write_text(
+            readme(place, hospital, len(library.entries), settings, as_run), encoding="utf-8"
+        )
+    return out
+
+
+def _hub(place: Place) -> Hub | None:
+    """The base's name and commit, where it is of the hub."""
+    name = resolve(place.model.name)
+    return None if Path(name).is_dir() else Hub(name, place.model.content.rpartition("@")[2])
+
+
+def _settings(place: Place, hub: Hub | None, merge: bool) -> dict[str, Any]:
+    """What the scripts follow."""
+    shown = place.study.retrieval.shown
+    return {
+        "run": place.run.resolve().name,
+        "folder": "model" if merge else "base",
+        "hub": {"pretrained_model_name_or_path": hub.name, "revision": hub.revision} if hub else {},
+        "dtype": "float32" if place.model.device == "cpu" else "bfloat16",
+        "k": shown.k,
+        "floor": shown.floor,
+        "order": shown.order,
+        "show_images": shown.show == "images+text",
+        "say_similarity": shown.say_similarity,
+        "quote": shown.quote,
+        "words": TOKENS,
+    }
+
+
+def _library(place: Place) -> tuple[Library, Encoder, bool]:
+    """The run's library and encoder, or, where its rows cannot be made in plain code, one of the base's features.
+
+    The third tells which: True where it is the run's own.
+    """
+    folder, retrieval = ROOT / place.folders["library"], place.study.retrieval
+    own, encoder = read_library(folder, mapped=False), open_library_encoder(folder)
+    if retrieval.encoder == "base" and isinstance(encoder, Encoder):
+        return own, encoder, True
+    training = _entered(place, own)
+    inputs = Inputs(load_features(ROOT / place.folders["features"] / FEATURES)).of(training)
+    fitted = fit_encoder(*inputs, retrieval.image_weight)
+    rows = fitted.encode(*inputs)
+    return build_library(rows, training, retrieval.index, own.hide_patient, own.copies), fitted, False
+
+
+def _entered(place: Place, library: Library) -> list[Case]:
+    """The cases of a library, in its order."""
+    cases = {case.id: case for case in read_table(ROOT / place.folders["cases"] / "cases.parquet", Case)}
+    return [cases[name] for name in library.entries.case_ids(library.entries.numbers)]
+
+
+def _write_library(folder: Path, place: Place, library: Library, encoder: Encoder, pattern: Any) -> None:
+    """The index, and of its entries what a prompt shows, with their images."""
+    library.write(folder)
+    longest = place.study.retrieval.characters
+    cases = _entered(place, library)
+    entries = library.entries.table.to_pandas()
+    asked = (lettered(case.question, case.options) if case.options else case.question for case in cases)
+    entries["question"] = [broken(readable(text, longest), pattern) for text in asked]
+    entries["answer"] = [broken(readable(case.answer, longest), pattern) for case in cases]
+    entries.to_parquet(folder / ENTRIES, index=False)
+    told = json.dumps(encoder_to_json(encoder), ensure_ascii=False)
+    (folder / ENCODER).write_text(told, encoding="utf-8")
+    wanted = {case.image_id for case in cases}
+    rows = pd.DataFrame(_pictures(place, wanted), columns=["image_id", "picture", "png"])
+    rows.to_parquet(folder / "images.parquet", index=False)
+
+
+def _pictures(place: Place, wanted: set[str]) -> Iterator[tuple[str, str, bytes]]:
+    """Each image's id, what tells its picture, and the picture as the model sees it, a PNG."""
+    for image in read_images(ROOT / place.folders["cases"] / "images.parquet"):
+        if image.id in wanted:
+            shown, sink = to_rgb(image.data), io.BytesIO()
+            shown.save(sink, "PNG")
+            yield image.id, picture_digest(shown), sink.getvalue()
+
+
+def _write_scripts(folder: Path) -> None:
+    """The scripts, and what decides which picture a file shows."""
+    for script in sorted(SCRIPTS.glob("*.py")):
+        shutil.copyfile(script, folder / script.name)
+    rule = PIXELS.read_text(encoding="utf-8").replace("from tasks.errors import OURS", f"OURS = {_names(OURS)}")
+    (folder / "pixels.py").write_text(rule, encoding="utf-8")
+
+
+def _names(kinds: tuple[type[Exception], ...]) -> str:
+    return f"({', '.join(kind.__name__ for kind in kinds)})"
+
+
+def _write_model(folder: Path, place: Place, base: Base, hub: Hub | None, merge: bool) -> None:
+    """The base and its adapter, or both in one."""
+    most = place.study.evaluation.max_new_tokens
+    if merge:
+        lora = place.study.lora
+        engine = Engine(base, lora.r, lora.alpha, lora.dropout, lora.targets)
+        engine.switch(load_state(place.adapter))
+        write_base(folder / "model", engine.peft.merge_and_unload(), base.tokenizer, base.image_processor, most)
+        return
+    target = folder / "base"
+    target.mkdir()
+    if hub is None:
+        source = Path(resolve(place.model.name))
+        for path in sorted({path for kind in WEIGHED for path in source.glob(kind)}):
+            shutil.copyfile(path, target / path.name)
+    write_companions(target, base.config, base.tokenizer, base.image_processor, most)
+    (folder / "adapter").mkdir()
+    shutil.copyfile(place.adapter / WEIGHTS, folder / "adapter" / WEIGHTS)
+    told = json.loads((place.adapter / CONFIG).read_text(encoding="utf-8"))
+    told |= {"base_model_name_or_path": hub.name if hub else "base", "revision": hub.revision if hub else None}
+    (folder / "adapter" / CONFIG).write_text(json.dumps(told, indent=2, sort_keys=True), encoding="utf-8")

@@ -1,0 +1,167 @@
+"""An exported run answers with transformers, PEFT and FAISS alone as the study did, with the same cases shown."""
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import faiss
+import pandas as pd
+import pytest
+from command import COMMAND, Server, run
+from plainly import plainly
+
+from flows.export import export
+from flows.files import writing_folder
+from tasks.errors import StudyError
+from tasks.records import Case, Prediction, read_images, read_table
+
+HOSPITAL = "hospital-2"
+MANY = """
+import json, runpy, sys
+from pathlib import Path
+
+folder, *asked = sys.argv[1:]
+sys.path.insert(0, folder)
+for image, question in zip(asked[::2], asked[1::2]):
+    sys.argv = ["ask.py", image, question]
+    runpy.run_path(f"{folder}/ask.py", run_name="__main__")
+    print("--", file=sys.stderr)
+"""
+
+
+@pytest.fixture(scope="module")
+def study(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which a small study of the embedded base was run."""
+    folder = tmp_path_factory.mktemp("study")
+    settings = ("dataset.images=10", "federation.rounds=1", "partition.hospitals=2", "evaluation.reliance=0")
+    more = ("evaluation.saliency=0", "federation.learning_rate=0.01", f"model.name={_base(folder)}")
+    words = [word for each in (*settings, *more) for word in ("--set", each)]
+    done = run(server, folder, [str(COMMAND), "run", *words])
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def _base(folder: Path) -> Path:
+    from tasks.engine.identity import EMBEDDED
+
+    return Path(shutil.copytree(EMBEDDED, folder / "base"))
+
+
+@pytest.fixture
+def artifacts(study: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That study's artifacts, this process standing beside them."""
+    monkeypatch.chdir(study)
+    return study / "artifacts"
+
+
+def places(artifacts: Path) -> dict[str, Any]:
+    """Where what is the hospital's lies."""
+    told: dict[str, Any] = json.loads((artifacts / "latest/references.json").read_text())["hospitals"][HOSPITAL]
+    return told
+
+
+def predicted(artifacts: Path, count: int) -> list[Prediction]:
+    """What the study answered to some of the hospital's test cases, of different answers."""
+    folders = places(artifacts)["predictions"]
+    rows = [row for each in folders for row in read_table(artifacts / each / "predictions.parquet", Prediction)]
+    own = [row for row in rows if row.configuration == "fed+rag"]
+    return sorted(own, key=lambda row: (row.prediction, row.case_id))[:: max(1, len(own) // count)][:count]
+
+
+def asked(artifacts: Path, rows: Sequence[Prediction], work: Path) -> list[str]:
+    """Image files and questions, as a user of ask.py gives them."""
+    folder = artifacts / places(artifacts)["cases"]
+    of = {case.id: case.image_id for case in read_table(folder / "cases.parquet", Case)}
+    for image in read_images(folder / "images.parquet"):
+        (work / f"{image.id.replace(':', '-')}.png").write_bytes(image.data)
+    pairs = [(str(work / f"{of[row.case_id].replace(':', '-')}.png"), row.question) for row in rows]
+    return [word for pair in pairs for word in pair]
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_an_export_answers_as_the_study_did(
+    server: Server, artifacts: Path, study: Path, tmp_path: Path, merge: bool
+) -> None:
+    out = tmp_path / "taken"
+    command = [str(COMMAND), "export", "artifacts/latest", "--hospital", HOSPITAL, str(out)]
+    done = run(server, study, [*command, *(["--merge"] if merge else [])])
+    assert done.returncode == 0, done.stderr
+    moved = Path(shutil.move(out, tmp_path / "elsewhere"))
+    rows = predicted(artifacts, 8)
+    assert len({row.prediction for row in rows}) > 2 and all(row.neighbours for row in rows)
+    (tmp_path / "many.py").write_text(MANY)
+    told = plainly(tmp_path, tmp_path / "many.py", str(moved), *asked(artifacts, rows, tmp_path))
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.splitlines() == [row.prediction for row in rows]
+    shown = [re.findall(r"phantom:\S+", part) for part in told.stderr.split("--\n")]
+    assert shown[:-1] == [list(row.neighbours) for row in rows]
+    assert (moved / "model").exists() == merge and (moved / "adapter").exists() != merge
+
+
+def test_an_export_tells_what_it_is(artifacts: Path, tmp_path: Path) -> None:
+    out = export(artifacts / "latest", HOSPITAL, tmp_path / "taken")
+    names = {"README.md", "ask.py", "library.py", "pixels.py", "base", "adapter", "index.faiss", "entries.parquet"}
+    names |= {"images.parquet", "encoder.json", "library.json", "export.json"}
+    assert {path.name for path in out.iterdir()} == names
+    text = (out / "README.md").read_text()
+    assert f"must stay at {HOSPITAL}" in text
+    assert all(f"`{name}" in text for name in names - {"README.md"})
+    entries = pd.read_parquet(out / "entries.parquet")
+    cases = {case.id: case for case in read_table(artifacts / places(artifacts)["cases"] / "cases.parquet", Case)}
+    assert set(entries["case_id"]) == {case.id for case in cases.values() if case.split == "train"}
+    assert all(cases[row.case_id].answer == row.answer for row in entries.itertuples())
+    assert sum(line.strip() != "" for line in (out / "ask.py").read_text().splitlines()) <= 25
+    assert faiss.read_index(str(out / "index.faiss")).ntotal == len(entries)
+
+
+def test_the_image_itself_is_never_shown(artifacts: Path, tmp_path: Path) -> None:
+    out = export(artifacts / "latest", HOSPITAL, tmp_path / "taken")
+    entries = pd.read_parquet(out / "entries.parquet")
+    images = pd.read_parquet(out / "images.parquet").set_index("image_id")
+    (tmp_path / "own.png").write_bytes(images["png"][entries["image_id"][0]])
+    told = plainly(tmp_path, out / "ask.py", str(tmp_path / "own.png"), entries["question"][0])
+    assert told.returncode == 0, told.stderr
+    shown = re.findall(r"phantom:\S+", told.stderr)
+    assert len(shown) == 3
+    assert not set(shown) & set(entries["case_id"][entries["image_id"] == entries["image_id"][0]])
+
+
+def test_a_folder_with_something_in_it_is_left_as_it_is(server: Server, artifacts: Path, study: Path) -> None:
+    (study / "filled").mkdir()
+    for path in (study / "filled/mine.txt", study / "file"):
+        path.touch()
+    for name in ("filled", "file", "file/below"):
+        done = run(server, study, [str(COMMAND), "export", "artifacts/latest", name, "--hospital", HOSPITAL])
+        assert done.returncode == 1
+        assert "Expected a new or an empty folder, found" in done.stderr and "Traceback" not in done.stderr
+    assert [path.name for path in (study / "filled").iterdir()] == ["mine.txt"]
+
+
+def test_another_base_is_refused_and_nothing_is_left(artifacts: Path, study: Path, tmp_path: Path) -> None:
+    template = study / "base/chat_template.jinja"
+    whole = template.read_text()
+    template.write_text(whole + " ")
+    try:
+        with pytest.raises(StudyError, match=r"Expected the base .* found another there"):
+            export(artifacts / "latest", HOSPITAL, tmp_path / "taken")
+    finally:
+        template.write_text(whole)
+    with pytest.raises(StudyError, match="Expected --hospital to be one of hospital-1, hospital-2"):
+        export(artifacts / "latest", "hospital-9", tmp_path / "taken")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ValueError, match="half"), writing_folder(tmp_path / "out") as folder:
+        (folder / "file").touch()
+        raise ValueError("half")
+    assert list((tmp_path / "out").iterdir()) == [] and len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(StudyError, match="Cannot write"), writing_folder(Path("/proc/out")):
+        pass
+    with pytest.raises(StudyError, match="found files in it"), writing_folder(tmp_path / "out"):
+        (tmp_path / "out/meanwhile").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "meanwhile"]
