@@ -86,6 +86,11 @@ class Server:
         self.log.close()
 
 
+def hear_ctrl_c() -> None:
+    """For a process to be interrupted: what a script starts in the background ignores Ctrl-C, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def run(server: Server, folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
     """The command in a new process, whatever comes of it."""
     return start(command, folder, server.environment)

@@ -15,7 +15,7 @@ import numpy as np
 import PIL.Image
 import pyarrow.parquet as pq
 import pytest
-from command import COMMAND, Server, run
+from command import COMMAND, Server, hear_ctrl_c, run
 from dicom_samples import CANARY, dicom
 from ingest_samples import picture, write_bytes
 from test_ingest_choices import omni_row, write_omni
@@ -303,7 +303,12 @@ def test_a_run_that_ends_in_a_round_goes_on_from_the_finished_hospitals(
     server: Server, tiny_folder: Path, tmp_path: Path, first_run: Path, how: signal.Signals
 ) -> None:
     process = subprocess.Popen(
-        arguments(tiny_folder), cwd=tmp_path, env=server.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        arguments(tiny_folder),
+        cwd=tmp_path,
+        env=server.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=hear_ctrl_c,
     )
     end = time.monotonic() + 120
     while not list(tmp_path.glob("artifacts/shared/update/*/manifest.json")):

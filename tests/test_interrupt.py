@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command import COMMAND, start
+from command import COMMAND, hear_ctrl_c, start
 
 from flows.interrupt import MESSAGE
 
@@ -24,7 +24,13 @@ def environment(tmp_path: Path) -> dict[str, str]:
 def test_ctrl_c_leaves_one_line_a_crashed_run_and_no_process(tmp_path: Path, environment: dict[str, str]) -> None:
     command = [str(COMMAND), "audit", "--set", "dataset.images=100"]
     with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hear_ctrl_c,
     ) as process:
         assert process.stderr
         assert "ingested" in process.stderr.readline()

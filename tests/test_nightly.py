@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from command import PREFECT, Server, start
+from command import PREFECT, Server, hear_ctrl_c, start
 
 from flows.automations import NAME
 
@@ -47,7 +47,12 @@ class Machine:
         command = [PREFECT, "worker", "start", "--pool", "local", "--type", "process"]
         with (self.folder / "worker.log").open("ab") as log:
             self.worker = subprocess.Popen(
-                command, cwd=self.folder, env=self.server.environment, stdout=log, stderr=log
+                command,
+                cwd=self.folder,
+                env=self.server.environment,
+                stdout=log,
+                stderr=log,
+                preexec_fn=hear_ctrl_c,
             )
 
     def runs(self, state: str, flow: str = "fed-rag") -> list[dict[str, Any]]:
