@@ -137,36 +137,29 @@ def test_hospitals_in_another_order_give_the_same_bytes(one_round: Round) -> Non
     assert first == again
 
 
-def changed(one_round: Round, held_out: bool) -> None:
-    """Give the hospitals other answers: to the cases that are held out, or to those that are trained on."""
-    for name, rows in HOSPITALS.items():
-        chosen = split_holdout(rows, FEDERATION.holdout, 0)[held_out]
-        others = [replace(row, answer=f"{row.answer} and fracture") if row in chosen else row for row in rows]
-        assert chosen and others != rows
-        with writing(f"hospitals/{name}", "cases", f"{held_out}") as folder, folder.open("cases.parquet") as sink:
-            write_table(sink, Case, others)
-        one_round.hospitals[name]["cases"] = folder.ref
-
-
-@pytest.mark.parametrize("held_out", [True, False])
-def test_training_and_validation_share_no_case(one_round: Round, held_out: bool) -> None:
+def test_training_and_validation_share_no_case(one_round: Round) -> None:
     """Other answers to what is held out change the loss of validation alone, other answers to the rest all updates."""
-    given = {"shown": ShownSettings(k=0)}
 
-    def results() -> tuple[list[str], list[float]]:
-        each = [one_round.given(name, one_round.start, FEDERATION) | given for name in HOSPITALS]
+    def results(changed: int | None = None) -> tuple[list[str], list[float]]:
+        """Digests of all updates, and validation's losses, where what is trained on (0) or held out (1) is changed."""
+        each = []
+        for name, rows in HOSPITALS.items():
+            chosen = split_holdout(rows, FEDERATION.holdout, 0)[changed] if changed is not None else []
+            others = [replace(row, answer=f"{row.answer} and fracture") if row in chosen else row for row in rows]
+            with writing(f"hospitals/{name}", "cases", f"{changed}") as own, own.open("cases.parquet") as sink:
+                write_table(sink, Case, others)
+            given = one_round.given(name, one_round.start, FEDERATION)
+            each.append(given | {"cases": own.ref, "shown": ShownSettings(k=0)})
         of_all = {key: [one[key] for one in each] for key in ("hospital", "cases", "features", "library")}
         made = [*(train_hospital.fn(**one) for one in each), train_together.fn(**each[0] | of_all)]
         told = [json.loads((validate_hospital.fn(**one).folder / "validation.json").read_text()) for one in each]
         return [tree_digest(ref.folder, {"manifest.json"}) for ref in made], [one["loss"] for one in told]
 
-    before = results()
-    changed(one_round, held_out)
-    updates, losses = (
-        [old == new for old, new in zip(*parts, strict=True)] for parts in zip(before, results(), strict=True)
-    )
-    assert updates == [held_out] * 3
-    assert losses == [not held_out] * 2
+    updates, losses = results()
+    for held_out in (0, 1):
+        other_updates, other_losses = results(held_out)
+        assert [one == other for one, other in zip(updates, other_updates, strict=True)] == [held_out == 1] * 3
+        assert [one == other for one, other in zip(losses, other_losses, strict=True)] == [held_out == 0] * 2
 
 
 def test_validation_is_the_mean_loss_of_what_is_held_out(one_round: Round) -> None:
