@@ -4,7 +4,7 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export DO_NOT_TRACK ?= 1
 
-.PHONY: run test bench format clean
+.PHONY: run test bench mutants format clean
 
 run: .venv/installed  ## run the study of the default settings
 	$(BIN)/fed-rag run
@@ -19,6 +19,9 @@ bench: .venv/installed  ## the figures of docs/benchmarks.md; 15 minutes or less
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.gpu
 
+mutants: .venv/installed  ## do the tests notice broken code? A sample of it (docs/testing.md), an hour or two
+	nice $(BIN)/python -m benchmarks.mutants
+
 format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -30,4 +33,4 @@ format: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv artifacts/* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv artifacts/* mutants .mypy_cache .ruff_cache .pytest_cache

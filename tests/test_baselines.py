@@ -1,6 +1,7 @@
 """The baselines on cases small enough to answer by hand, on awkward ones, and on VQA-RAD's own answers."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from tasks import blind
 from tasks.blind import majority, question_only
 from tasks.evaluate.baselines import copy_nearest
 from tasks.evaluate.score import score_row, scores, summarise
-from tasks.records import Case, Kind, Neighbour
+from tasks.evaluate.step import answer_baselines
+from tasks.records import Case, Kind, Neighbour, Prediction, read_table, write_table
+from tasks.store import writing
 
 VQA_RAD = Path("../shared/datasets/vqa-rad-osf/VQA_RAD Dataset Public.json")
 
@@ -106,6 +109,35 @@ def test_copy_nearest_takes_rank_zero() -> None:
 def test_copy_nearest_refuses_an_unknown_neighbour() -> None:
     with pytest.raises(KeyError, match="t9"):
         copy_nearest([], [case("", "?", name="q1")], [Neighbour("q1", 0, "t9", 1.0)])
+
+
+def answered(folder: str, cases: list[Case], neighbours: list[Neighbour]) -> dict[str, dict[str, str]]:
+    """What the stage writes: each baseline's answer by the case's id."""
+    with writing("hospitals/north", "cases", folder) as own, own.open("cases.parquet") as sink:
+        write_table(sink, Case, cases)
+    with writing("hospitals/north", "library", folder) as library, library.open("neighbours.parquet") as sink:
+        write_table(sink, Neighbour, neighbours)
+    made = answer_baselines.fn(hospital="north", cases=own.ref, library=library.ref, seed=0)
+    told: dict[str, dict[str, str]] = {}
+    for row in read_table(made.folder / "predictions.parquet", Prediction):
+        told.setdefault(row.configuration, {})[row.case_id] = row.prediction
+    return told
+
+
+def test_the_stage_learns_from_training_cases_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the test and validation cases' answers are, and however many: their questions alone are read."""
+    monkeypatch.chdir(tmp_path)
+    train = [case("which organ", "lung", name="t0"), case("which organ", "lung", name="t1")]
+    train += [case("which modality", "MRI", name="t2")]
+    found = []
+    for number, answer in enumerate(("liver", "CT")):
+        asked = [replace(case(f"which organ {n}", answer, name=f"q{n}"), split="test") for n in range(8)]
+        others = [replace(case("which organ", answer, name=f"v{n}"), split="validation") for n in range(8)]
+        neighbours = [Neighbour(each.id, rank, f"t{2 - rank}", 0.5) for each in asked for rank in range(2)]
+        found.append(answered(str(number), [*asked, *train, *others], neighbours))
+    names = [f"q{n}" for n in range(8)]
+    expected = {"majority": "lung", "question_only": "lung", "copy_nearest": "MRI"}
+    assert found == [{name: dict.fromkeys(names, said) for name, said in expected.items()}] * 2
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """One prompt for training and evaluation, in Qwen2-VL's own format; labels on the answer alone; no injection."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -15,7 +16,7 @@ from tokenizers import AddedToken
 
 from tasks.engine import batch
 from tasks.engine.base import Base
-from tasks.engine.batch import IGNORED, collate, encode, shuffled, within
+from tasks.engine.batch import IGNORED, Example, collate, encode, shuffled, within
 from tasks.engine.prompt import Prompt, build_prompt, build_prompts
 from tasks.engine.vision import Features
 from tasks.records import Neighbour
@@ -263,6 +264,21 @@ def test_epochs_differ_and_hold_like_lengths_together(tiny_base: Base, features:
     assert [[len(example) for example in batch] for batch in first] != [[len(e) for e in batch] for batch in second]
     spread = [max(map(len, batch)) - min(map(len, batch)) for batch in first]
     assert sum(spread) < sum(max(map(len, examples)) - min(map(len, examples)) for _ in first) / 2
+
+
+@pytest.mark.parametrize("alike", [True, False], ids=["of one length", "of many lengths"])
+def test_any_two_examples_may_share_a_batch_and_any_may_come_first(alike: bool) -> None:
+    """Over many epochs: companions and places are drawn, they follow neither from the order given nor from lengths."""
+    examples = [Example((), (0,) * (1 if alike else n + 1), (str(n),)) for n in range(40)]
+    generator = torch.Generator().manual_seed(0)
+    epochs = [shuffled(examples, 2, generator) for _ in range(600)]
+    firsts = Counter(name for epoch in epochs for example in epoch[0] for name in example.image_ids)
+    assert len(firsts) == 40 and max(firsts.values()) < 60  # 30 are expected, give or take 5
+    pairs = {frozenset(example.image_ids[0] for example in batch) for epoch in epochs for batch in epoch}
+    if alike:
+        assert len(pairs) == 40 * 39 / 2
+    else:  # of a group of 16 out of 40, neighbours by length stand together: a few apart, not the same ones always
+        assert len({pair for pair in pairs if "20" in pair}) > 6
 
 
 @settings(max_examples=60, deadline=None)

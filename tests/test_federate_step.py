@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,20 @@ from safetensors.torch import save
 
 from tasks.engine import shared
 from tasks.engine.adapter import CONFIG, WEIGHTS, load_state
+from tasks.engine.base import load_base
+from tasks.engine.batch import collate
+from tasks.engine.engine import Engine
+from tasks.engine.hospital import open_hospital
 from tasks.engine.identity import choose_model
 from tasks.engine.step import initial_adapter
 from tasks.engine.vision import FEATURES, Features
 from tasks.errors import StudyError
 from tasks.federate.aggregate import fedavg
 from tasks.federate.step import average, take_update, train_hospital, train_together, validate_hospital
+from tasks.holdout import split_holdout
 from tasks.records import Case, Neighbour, write_table
 from tasks.settings import FederationSettings, LoraSettings, ModelSettings, ShownSettings
-from tasks.store import Ref, writing
+from tasks.store import Ref, tree_digest, writing
 
 LORA = LoraSettings(r=4, alpha=8)
 FEDERATION = FederationSettings(rounds=1, local_epochs=2, batch_size=4, learning_rate=1e-2, holdout=0.3)
@@ -135,6 +141,50 @@ def test_hospitals_in_another_order_give_the_same_bytes(one_round: Round) -> Non
     first = {hospital: one_round.train(hospital).digest for hospital in ("north", "south")}
     again = {hospital: one_round.train(hospital).digest for hospital in ("south", "north")}
     assert first == again
+
+
+def test_training_and_validation_share_no_case(one_round: Round) -> None:
+    """Other answers to what is held out change the loss of validation alone, other answers to the rest all updates."""
+
+    def results(changed: int | None = None) -> tuple[list[str], list[float]]:
+        """Digests of all updates, and validation's losses, where what is trained on (0) or held out (1) is changed."""
+        each = []
+        for name, rows in HOSPITALS.items():
+            chosen = split_holdout(rows, FEDERATION.holdout, 0)[changed] if changed is not None else []
+            others = [replace(row, answer=f"{row.answer} and fracture") if row in chosen else row for row in rows]
+            with writing(f"hospitals/{name}", "cases", f"{changed}") as own, own.open("cases.parquet") as sink:
+                write_table(sink, Case, others)
+            given = one_round.given(name, one_round.start, FEDERATION)
+            each.append(given | {"cases": own.ref, "shown": ShownSettings(k=0)})
+        of_all = {key: [one[key] for one in each] for key in ("hospital", "cases", "features", "library")}
+        made = [*(train_hospital.fn(**one) for one in each), train_together.fn(**each[0] | of_all)]
+        told = [json.loads((validate_hospital.fn(**one).folder / "validation.json").read_text()) for one in each]
+        return [tree_digest(ref.folder, {"manifest.json"}) for ref in made], [one["loss"] for one in told]
+
+    updates, losses = results()
+    for held_out in (0, 1):
+        other_updates, other_losses = results(held_out)
+        assert [one == other for one, other in zip(updates, other_updates, strict=True)] == [held_out == 1] * 3
+        assert [one == other for one, other in zip(losses, other_losses, strict=True)] == [held_out == 0] * 2
+
+
+def test_validation_is_the_mean_loss_of_what_is_held_out(one_round: Round) -> None:
+    """Against the loss that Transformers gives, one case at a time."""
+    adapter = one_round.train("south")
+    base = load_base(one_round.model.name, device="cpu")
+    engine = Engine(base, LORA.r, LORA.alpha, 0.0, list(LORA.targets))
+    engine.switch(load_state(adapter.folder))
+    own = open_hospital(*(one_round.hospitals["south"][name].folder for name in ("cases", "features", "library")))
+    _, held_out = split_holdout(own.cases, FEDERATION.holdout, 0)
+    total, tokens = 0.0, 0
+    for example in own.examples(base, held_out, ShownSettings(k=1)):
+        batch = collate(base, own.features, [example])
+        with torch.inference_mode():
+            total += float(base.model(**batch.inputs, labels=batch.labels).loss) * len(example.answer_ids)
+        tokens += len(example.answer_ids)
+    told = one_round.validate("south", adapter)
+    assert told["tokens"] == tokens
+    assert told["loss"] == pytest.approx(total / tokens, rel=1e-4)
 
 
 def test_each_round_draws_anew(one_round: Round) -> None:

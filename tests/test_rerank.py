@@ -1,11 +1,20 @@
 """Re-ranking: the scores by hand, weights that are learned from what helps, and none from what was held out."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
-from tasks.records import Case, Neighbour
+from tasks.engine.vision import FEATURES, Features
+from tasks.holdout import split_holdout
+from tasks.records import Case, ImagePair, Neighbour, write_table
 from tasks.retrieve.hospital import make_scorer
 from tasks.retrieve.rerank import AGREEMENT, Scorer, Side, evidence, fixed_scorer, learn_scorer, rerank_all
+from tasks.retrieve.step import build_hospital_library
+from tasks.store import writing
 
 EAST, NORTH = np.float32([1, 0]), np.float32([0, 1])
 
@@ -67,12 +76,47 @@ def test_what_helps_is_learned() -> None:
 
 
 def test_nothing_is_learned_from_cases_left_out() -> None:
+    """Neither from what they ask nor from what is found: the weights are those of a hospital without them."""
     side, found = organs(60)
-    left_out = {str(n) for n in range(40)}
+    left_out = {str(n) for n in range(0, 40, 2)}
     own = make_scorer("learned", found, side, side, 0.5, left_out)
-    changed = [[] if str(n) in left_out else each for n, each in enumerate(found)]
-    assert make_scorer("learned", changed, side, side, 0.5, set()) == own
-    assert own != make_scorer("learned", found, side, side, 0.5, set())
+    kept = [[each for each in near if each.neighbour_id not in left_out] for near in found]
+    without = [[] if str(n) in left_out else each for n, each in enumerate(kept)]
+    assert make_scorer("learned", without, side, side, 0.5, set()) == own
+    assert own not in (make_scorer("learned", each, side, side, 0.5, set()) for each in (found, kept))
+
+
+def scorer_of(folder: str, cases: list[Case], share: float) -> Scorer:
+    """What the stage learns, of cases with an image each."""
+    rows = torch.from_numpy(np.random.default_rng(0).normal(size=(len(cases), 6)).astype(np.float32))
+    starts = {case.image_id: place for place, case in enumerate(cases)}
+    with writing("hospitals/north", "cases", folder) as own:
+        with own.open("cases.parquet") as sink:
+            write_table(sink, Case, cases)
+        with own.open("copies.parquet") as sink:
+            write_table(sink, ImagePair, [])
+    with writing("hospitals/north", "features", folder) as seen:
+        seen.write(FEATURES, Features(rows, starts, dict.fromkeys(starts, (1, 2, 2)), 2).to_bytes())
+    made = build_hospital_library.fn(
+        hospital="north", cases=own.ref, features=seen.ref, image_weight=0.5, diversity=0.0, depth=5,
+        rerank="learned", holdout=share, seed=3,
+    )  # fmt: skip
+    return Scorer(tuple(json.loads((made.folder / "scorer.json").read_text())["weights"]))
+
+
+def test_the_stage_learns_from_training_cases_that_are_not_held_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other answers to the test cases and to those held out change no weight; held out are those of `split_holdout`."""
+    monkeypatch.chdir(tmp_path)
+    cases = [replace(each, split="test" if n >= 30 else "train") for n, each in enumerate(organs(40)[0].cases)]
+    kept = {case.id for case in split_holdout(cases, 0.4, 3)[0]}
+    assert len(kept) == 18
+    others = [case if case.id in kept else replace(case, answer="cyst") for case in cases]
+    found, changed = (scorer_of(name, rows, 0.4) for name, rows in (("0", cases), ("1", others)))
+    assert found == changed
+    assert scorer_of("2", cases, 0.0) != found
+    assert scorer_of("3", others, 0.0) != scorer_of("4", cases, 0.0)
 
 
 @pytest.mark.parametrize("right", [True, False])

@@ -8,7 +8,7 @@ from family_samples import every_family
 from tasks.engine.base import Base, load_base
 from tasks.engine.batch import encode
 from tasks.engine.engine import Engine
-from tasks.engine.stacked import Client, Trained, train_stacked
+from tasks.engine.stacked import Client, Stack, Trained, train_stacked
 from tasks.engine.train import train
 from tasks.engine.vision import Features
 
@@ -70,6 +70,29 @@ def test_layers_computed_again_see_the_same_adapters(tiny_folder: object, featur
         engine.switch(randomised(engine.read(), 1, scale=0.1))
         found.append(train_stacked(engine, clients(base, features), **COMMON, tokens=8192))
     assert_like(found[1], found[0])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_dropout_leaves_out_that_share_and_keeps_the_mean(tiny_base: Base, dropout: float) -> None:
+    """A layer's change is linear in what LoRA sees of its input: each draw leaves some out, their mean is the whole."""
+    engine = Engine(tiny_base, r=4, alpha=8, dropout=dropout, targets=["q_proj"])
+    stack = Stack(engine, 1)
+    name = next(name for name in stack.weights if "lora_A" in name)
+    a, b = stack.weights[name], stack.weights[name.replace("lora_A", "lora_B")]
+    torch.nn.init.constant_(a, 1.0)
+    torch.nn.init.constant_(b, 1.0)
+    layer = dict(engine.peft.named_modules())[name.removesuffix(".lora_A.weight")]
+    x = torch.ones(1, 500, a.shape[-1])
+    whole = 2 * 4 * a.shape[-1]  # the scale of 8 / 4, four rows of A, an input of ones
+    torch.manual_seed(0)
+    with torch.no_grad():
+        plain = layer.base_layer(x)
+        with stack.switched_on(torch.tensor([0]), torch.tensor([0])):
+            change = (layer(x) - plain)[0, :, 0]
+    seen = change * (1 - dropout) / whole  # the share of the input that LoRA saw
+    variance = dropout * (1 - dropout) / a.shape[-1]
+    assert float(seen.mean()) == pytest.approx(1 - dropout, abs=5 * (variance / 500) ** 0.5 + 1e-5)
+    assert float(seen.var()) == pytest.approx(variance, rel=0.4, abs=1e-9)
 
 
 def test_the_same_seeds_give_the_same_bytes(engine: Engine, features: Features) -> None:

@@ -117,11 +117,12 @@ def make_scorer(
 ) -> Scorer:
     """The scorer that `retrieval.rerank` asks for; `learned` from the training cases among those asked.
 
-    `left_out` names cases that nothing may be learned from.
+    `left_out` names cases that nothing may be learned from, neither as cases asked nor as cases found.
     """
     if kind == "fixed":
         return fixed_scorer(image_weight)
     own = [place for place, case in enumerate(asked.cases) if case.split == "train" and case.id not in left_out]
     training = Side([asked.cases[place] for place in own], asked.images[own], asked.texts[own])
     answers = {case.id: normalise(case.answer) for case in library.cases}
-    return learn_scorer(lessons([found[place] for place in own], training, library, answers), image_weight)
+    known = [[each for each in found[place] if each.neighbour_id not in left_out] for place in own]
+    return learn_scorer(lessons(known, training, library, answers), image_weight)
