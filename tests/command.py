@@ -87,7 +87,7 @@ class Server:
 
 
 def hear_ctrl_c() -> None:
-    """For a process to be interrupted: what a script starts in the background ignores Ctrl-C, and so do its children."""
+    """For a process to be interrupted: what a script starts in the background ignores Ctrl-C, as do its children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
