@@ -494,7 +494,7 @@ def test_no_patient_gets_into_artifacts_logs_or_database(server: Server, tiny_fo
         (["audit", "--out", "."], "Expected --out to be a file that can be written, found . (it is a folder)"),
         (["audit", "--out", "/dev/null/audit.json"], "found /dev/null/audit.json (File exists)"),
         (["ask", "--run", "nowhere", "image.png", "What?"], "nowhere"),
-        (["ask", "--hospital", "hospital-9", "image.png", "What?"], "hospital-9"),
+        (["ask", "--hospital", "hospital-9", "seen.png", "What?"], "hospital-9"),
         (["ask", "image.png", "What?"], "image.png"),
         (["explain"], "Expected either --case, or --image with --question."),
     ],
@@ -502,6 +502,7 @@ def test_no_patient_gets_into_artifacts_logs_or_database(server: Server, tiny_fo
 def test_bad_input_is_one_sentence_without_a_traceback(
     server: Server, finished: Path, command: list[str], told: str
 ) -> None:
+    write_bytes(finished / "seen.png", picture())
     result = run(server, finished, [str(COMMAND), *command])
     assert result.returncode == 1
     assert told in result.stderr
