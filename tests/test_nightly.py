@@ -132,5 +132,5 @@ def test_the_server_reported_no_error(machine: Machine) -> None:
     log = (machine.server.home / "server.log").read_text(encoding="utf-8")
     records = re.split(r"^(?=\d\d:\d\d:\d\d\.\d{3} \|)", log, flags=re.MULTILINE)
     failed = [record for record in records if re.search("ERROR|CRITICAL|Traceback|Error:", record)]
-    # Where other tests take all cores, SQLite may be locked for longer than a worker's heartbeat waits: it is sent again.
+    # Where other tests take all cores, SQLite may be locked for longer than a heartbeat waits: it is sent again.
     assert not [record for record in failed if "database is locked" not in record]
