@@ -56,6 +56,7 @@ def _mark_as_crashed() -> None:
     """Of the flow that runs, and of those that it is part of, the runs and the tasks that were running."""
     if "prefect.context" not in sys.modules:
         return  # nothing runs yet
+    _tell_of_stages()
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
     from prefect.context import FlowRunContext
@@ -71,6 +72,22 @@ def _mark_as_crashed() -> None:
                 task_run_filter=TaskRunFilter.model_validate(running),
             ):
                 client.set_task_run_state(task_run.id, Crashed(message=MESSAGE), force=True)
+
+
+def _tell_of_stages() -> None:
+    """As events, which is how Prefect tells of tasks: a server that has not yet heard that one runs cannot find it."""
+    from prefect.events.worker import EventsWorker
+    from prefect.states import Crashed
+    from prefect.utilities.engine import emit_task_run_state_change_event
+
+    from tasks.step import running_stages
+
+    for task_run in running_stages():
+        state = Crashed(message=MESSAGE)
+        state.state_details.task_run_id = task_run.id
+        state.state_details.flow_run_id = task_run.flow_run_id
+        emit_task_run_state_change_event(task_run, initial_state=task_run.state, validated_state=state)
+    EventsWorker.drain_all(timeout=RECORDED_WITHIN_S / 2)
 
 
 def _with_parents(client: "SyncPrefectClient", run: "FlowRun | None") -> Iterator["FlowRun"]:

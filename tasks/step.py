@@ -1,12 +1,14 @@
 """What every step shares: a Prefect task that makes one folder of the store and is cached by content."""
 
+import contextlib
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, get_args
 
 from prefect import Task, task
+from prefect.client.schemas import TaskRun
 from prefect.context import TaskRunContext
 from prefect.serializers import Serializer
 from pydantic import BaseModel
@@ -62,7 +64,7 @@ def stage(name: str, area: str, code: Iterable[str], title: str | None = None) -
 
         @functools.wraps(body)
         def run(**parameters: Any) -> Ref:
-            with writing(area.format(**parameters), name, _key(name, parameters, code)) as folder:
+            with _told_as_running(), writing(area.format(**parameters), name, _key(name, parameters, code)) as folder:
                 folder.inputs = [ref.path for ref in _inputs(parameters)]
                 body(folder, **parameters)
             return folder.ref
@@ -87,6 +89,27 @@ def stage(name: str, area: str, code: Iterable[str], title: str | None = None) -
         )
 
     return wrap
+
+
+_running: list[TaskRun] = []
+
+
+@contextlib.contextmanager
+def _told_as_running() -> Iterator[None]:
+    context = TaskRunContext.get()
+    if context is None:  # as a plain function, without a flow
+        yield
+        return
+    _running.append(context.task_run)
+    try:
+        yield
+    finally:
+        _running.remove(context.task_run)
+
+
+def running_stages() -> list[TaskRun]:
+    """The task runs of this process that are at work: what the server knows of them is seconds behind."""
+    return list(_running)
 
 
 def _refuse_unknown_content(name: str, signature: inspect.Signature) -> None:
@@ -129,4 +152,4 @@ class PlainErrors(logging.Filter):
 for _logger in ("prefect.task_runs", "prefect.flow_runs"):
     logging.getLogger(_logger).addFilter(PlainErrors())
 
-__all__ = ["Folder", "stage"]
+__all__ = ["Folder", "running_stages", "stage"]

@@ -1,11 +1,13 @@
 """The `fed-rag` command in a process of its own, as a user runs it, and a Prefect server for many such processes."""
 
+import functools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -91,9 +93,32 @@ def hear_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+class Launcher:
+    """Runs one command after the other, each in a process that has the large libraries imported."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-P", Path(__file__).with_name("launcher.py")]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def run(self, command: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        assert self.process.stdin and self.process.stdout
+        with tempfile.NamedTemporaryFile("r") as told, tempfile.NamedTemporaryFile("r") as warned:
+            places = {"stdout": told.name, "stderr": warned.name}
+            request = {"command": command, "folder": str(folder), "environment": dict(environment), **places}
+            print(json.dumps(request), file=self.process.stdin, flush=True)
+            code = int(self.process.stdout.readline())
+            return subprocess.CompletedProcess(command, code, told.read(), warned.read())
+
+
+@functools.cache
+def launcher() -> Launcher:
+    """That of this test process, with which it ends."""
+    return Launcher()
+
+
 def run(server: Server, folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
     """The command in a new process, whatever comes of it."""
-    return start(command, folder, server.environment)
+    return launcher().run(command, folder, server.environment)
 
 
 def fed_rag(folder: Path, *arguments: str, server: Server | None = None) -> None:
@@ -103,10 +128,10 @@ def fed_rag(folder: Path, *arguments: str, server: Server | None = None) -> None
     """
     folder.mkdir(parents=True, exist_ok=True)
     environment = server.environment if server else os.environ | {"PREFECT_HOME": str(folder / "prefect")}
-    done = start([str(COMMAND), *arguments], folder, environment)
+    done = launcher().run([str(COMMAND), *arguments], folder, environment)
     assert done.returncode == 0, done.stderr
 
 
 def start(command: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """What a user's shell does."""
+    """What a user's shell does: all of it, with seconds of imports."""
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)

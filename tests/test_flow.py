@@ -345,7 +345,12 @@ def test_explaining_draws_and_writes_where_an_answer_comes_from(
     server: Server, first_run: Path, finished: Path, tmp_path: Path
 ) -> None:
     place = finished / "artifacts/hospitals/hospital-2"
-    answers = [row for path in place.glob("predictions/*/*.parquet") for row in read_table(path, Prediction)]
+    answered = json.loads((first_run / "references.json").read_text())["hospitals"]["hospital-2"]["predictions"]
+    answers = [
+        row
+        for path in (finished / "artifacts" / each / "predictions.parquet" for each in answered)
+        for row in read_table(path, Prediction)
+    ]
     chosen = next(row for row in answers if row.configuration == "fed+rag")
     command = [str(COMMAND), "explain", str(first_run), "--hospital", "hospital-2"]
     result = run(server, finished, [*command, "--case", chosen.case_id])
