@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 from tasks.engine.families.family import Family, Preset, Rows, encoded
 
 HEADER = "<|start_header_id|>"
-# What all three formats have in common: the first token, and a turn's images before its words, each on a line.
+BEGIN = "{{- bos_token -}}\n"
+# What all three formats have in common: a turn's images before its words, each on a line.
 SAID = """\
-{{- bos_token -}}
 {%- macro said(message) -%}
 {%- if message['content'] is string -%}{{ message['content'] }}{%- else -%}
 {%- for part in message['content'] if part['type'] == 'image' -%}{{ '<image>\\n' }}{%- endfor -%}
@@ -61,17 +61,20 @@ class Llava(Family):
 
     def text(self, tokenizer: Any, config: Any, messages: Sequence[Mapping[str, Any]]) -> str:
         """In the chat format of Llama 3, of Mistral's instructed models, or of Vicuna."""
-        template = self.chat_template(tokenizer, config)
+        template = _format(tokenizer, config)
         written = tokenizer.apply_chat_template(
-            list(messages), chat_template=template, tokenize=False, add_generation_prompt=True, bos_token=""
+            list(messages), chat_template=template, tokenize=False, add_generation_prompt=True
         )
         return str(written)
 
     def chat_template(self, tokenizer: Any, config: Any) -> str:
-        """The format's own, with the tokens of this model."""
-        older = MISTRAL if config.text_config.model_type == "mistral" else VICUNA
-        form = LLAMA_3 if _has_headers(tokenizer) else older
-        return (SAID + form).replace("<image>", tokenizer.convert_ids_to_tokens(config.image_token_id))
+        """The format's own, with the tokens of this model, and the first one where the tokenizer does not add it.
+
+        Written out before a text, a first token is not the same as an added one: SentencePiece cuts the word behind it
+        as one in the middle of a sentence.
+        """
+        adds = tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+        return ("" if adds else BEGIN) + _format(tokenizer, config)
 
     def processor(self, tokenizer: Any, image_processor: Any, config: Any) -> Any:
         """It counts an image's tokens by the tower's patches; the class token of a CLIP or ViT is one more."""
@@ -108,6 +111,12 @@ class Llava(Family):
     def inputs(self, config: Any, rows: Rows) -> dict[str, Any]:
         """The features alone."""
         return encoded(rows.images)
+
+
+def _format(tokenizer: Any, config: Any) -> str:
+    older = MISTRAL if config.text_config.model_type == "mistral" else VICUNA
+    form = LLAMA_3 if _has_headers(tokenizer) else older
+    return (SAID + form).replace("<image>", tokenizer.convert_ids_to_tokens(config.image_token_id))
 
 
 def _has_headers(tokenizer: Any) -> bool:
