@@ -19,7 +19,7 @@ bench: .venv/installed  ## the figures of docs/benchmarks.md; 15 minutes or less
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.gpu
 
-mutants: .venv/installed  ## do the tests notice broken code? A sample of it, an hour or two; needs `pip install mutmut`
+mutants: .venv/installed  ## do the tests notice broken code? A sample of it, in an hour or two (docs/testing.md)
 	nice $(BIN)/python -m benchmarks.mutants
 
 format: .venv/installed

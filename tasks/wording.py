@@ -16,4 +16,6 @@ _PLURAL = r"\b[\w-]*[a-z]s\b"
 
 def _singular(found: re.Match[str]) -> str:
     word = found[0]
-    return f"{word[:-3]}y" if word.endswith("ies") and word != "series" else word[:-1]
+    if word == "series":
+        return word
+    return f"{word[:-3]}y" if word.endswith("ies") else word[:-1]

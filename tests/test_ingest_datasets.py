@@ -176,9 +176,9 @@ def test_check_accepts_a_sound_source_and_refuses_others() -> None:
         check(Source([], Images()))
     with pytest.raises(StudyError, match="none among 1 cases"):
         check(Source([case("d:1", split="test")], ONE))
-    with pytest.raises(StudyError, match="found 'd:1' for 2 of them"):
+    with pytest.raises(StudyError, match="found one for cases 2, 3; rename"):
         check(Source([case("d:2"), case("d:1"), case("d:1")], ONE))
-    with pytest.raises(StudyError, match="the image 'j' of case 'd:2', found none"):
+    with pytest.raises(StudyError, match="an image for case 2 of 2, found none"):
         check(Source([case("d:1"), case("d:2", "j")], ONE))
 
 

@@ -1,6 +1,6 @@
 """What every reader returns, and how its rows come together."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,7 +138,10 @@ class _Found:
 
 
 def check(source: Source) -> None:
-    """Raise StudyError for a dataset without training cases or captions, a repeated case id, or an absent image."""
+    """Raise StudyError for a dataset without training cases or captions, a repeated case id, or an absent image.
+
+    It names cases by their place: what an error says is kept in the run's record, outside of the hospital.
+    """
     if not any(record.split == "train" for record in source.records):
         notes = "".join(f", {note}: {count}" for note, count in source.notes.items())
         captions = f" and {len(source.captions)} captions" if source.captions else ""
@@ -146,17 +149,19 @@ def check(source: Source) -> None:
             f"Expected training cases, found none among {len(source.cases)} cases{captions}{notes}; "
             "complete the dataset, or loosen the dataset settings that leave rows out."
         )
-    ids = Counter(case.id for case in source.cases)
-    case_id, count = ids.most_common(1)[0] if ids else ("", 0)
-    if count > 1:
-        raise StudyError(f"Expected an id for each case, found {case_id!r} for {count} of them; rename all but one.")
-    known = source.images.ids
-    for case in source.cases:
-        if case.image_id not in known:
-            raise StudyError(f"Expected the image {case.image_id!r} of case {case.id!r}, found none; add the image.")
-    for caption in source.captions:
-        if caption.image_id not in known:
-            raise StudyError(f"Expected the image {caption.image_id!r} of a caption, found none; add the image.")
+    places: dict[str, list[int]] = defaultdict(list)
+    for number, case in enumerate(source.cases, 1):
+        places[case.id].append(number)
+    repeated = next((numbers for numbers in places.values() if len(numbers) > 1), None)
+    if repeated:
+        cases = ", ".join(map(str, repeated[:5])) + (", ..." if len(repeated) > 5 else "")
+        raise StudyError(f"Expected an id for each case, found one for cases {cases}; rename all but one of them.")
+    for nouns, records in (("case", source.cases), ("caption", source.captions)):
+        for number, record in enumerate(records, 1):
+            if record.image_id not in source.images.ids:
+                raise StudyError(
+                    f"Expected an image for {nouns} {number} of {len(records)}, found none of that name; add the image."
+                )
 
 
 def summarise(source: Source) -> dict[str, Any]:
