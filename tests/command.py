@@ -17,6 +17,8 @@ from typing import Any
 
 COMMAND = Path(sys.executable).with_name("fed-rag")
 PREFECT = Path(sys.executable).with_name("prefect")
+RECORDED_EVERY_S = 0.2
+"""How often the server writes down what it has heard of task runs; 5 s by default, for which no test need wait."""
 
 
 class Server:
@@ -34,6 +36,7 @@ class Server:
             "DO_NOT_TRACK": "1",
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
+            "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": str(RECORDED_EVERY_S),
         }
         self.home = home
         self.log = (home / "server.log").open("wb")
@@ -67,16 +70,14 @@ class Server:
         """State of each task run of the newest flow run, by name."""
         flow_run = self.post("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]["id"]
         wanted = {"flow_runs": {"id": {"any_": [flow_run]}}, "limit": 200}
-        end = time.monotonic() + 30
-        while True:  # the server records task runs a moment after they ended
-            rows = self.post("task_runs/filter", wanted)
-            states = {row["name"]: row["state_name"] for row in rows}
-            if (
-                all(state in ("Completed", "Cached", "Failed", "Crashed") for state in states.values())
-                or time.monotonic() > end
-            ):
+        end, before = time.monotonic() + 30, None
+        while True:  # the server records task runs some moments after they ended
+            states = {row["name"]: row["state_name"] for row in self.post("task_runs/filter", wanted)}
+            ended = all(state in ("Completed", "Cached", "Failed", "Crashed") for state in states.values())
+            if (ended and states == before) or time.monotonic() > end:
                 return states
-            time.sleep(0.3)
+            before = states
+            time.sleep(3 * RECORDED_EVERY_S)
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGINT)

@@ -101,10 +101,11 @@ def test_the_dashboard_shows_tables_results_and_progress(server: Server, finishe
 
 
 def test_rounds_and_losses_stand_once_in_a_run_and_can_be_read(server: Server, first_run: Path) -> None:
-    found = server.post("artifacts/filter", {"artifacts": {"key": {"any_": ["rounds", "losses"]}}})
+    found = server.post("artifacts/filter", {"artifacts": {"key": {"any_": ["rounds", "losses", "results"]}}})
     runs = Counter((each["flow_run_id"], each["key"]) for each in found)
     assert set(runs.values()) == {1}
-    rows = json.loads(next(each["data"] for each in found if each["key"] == "rounds"))
+    first = next(each["flow_run_id"] for each in found if each["key"] == "results" and first_run.name in each["data"])
+    rows = json.loads(next(each["data"] for each in found if (each["flow_run_id"], each["key"]) == (first, "rounds")))
     assert [row["round"] for row in rows] == ["1", "2"]
     assert all(re.fullmatch(r"\d+\.\d{4}", row[name]) for row in rows for name in ("training loss", "held-out loss"))
     assert all(isinstance(cell, str) and len(cell) < 20 for row in rows for cell in row.values())
