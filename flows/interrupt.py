@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 MESSAGE = "Interrupted; the same command goes on from here."
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 RECORDED_WITHIN_S = 2.0
+LOOKS, LOOKS_EVERY_S = 4, 0.1
+"""A stage that was about to begin says so a moment later: how often to look for it."""
 
 
 @contextlib.contextmanager
@@ -77,17 +80,23 @@ def _mark_as_crashed() -> None:
 def _tell_of_stages() -> None:
     """As events, which is how Prefect tells of tasks: a server that has not yet heard that one runs cannot find it."""
     from prefect.events.worker import EventsWorker
-    from prefect.states import Crashed
+    from prefect.states import Crashed, State
     from prefect.utilities.engine import emit_task_run_state_change_event
 
-    from tasks.step import running_stages
+    from tasks.running import halt, running_stages
 
-    for task_run in running_stages():
-        state = Crashed(message=MESSAGE)
-        state.state_details.task_run_id = task_run.id
-        state.state_details.flow_run_id = task_run.flow_run_id
-        emit_task_run_state_change_event(task_run, initial_state=task_run.state, validated_state=state)
-    EventsWorker.drain_all(timeout=RECORDED_WITHIN_S / 2)
+    halt()
+    told = set()
+    for _ in range(LOOKS):
+        for task_run in running_stages():
+            if task_run.id not in told:
+                state: State[None] = Crashed(message=MESSAGE)
+                state.state_details.task_run_id = task_run.id
+                state.state_details.flow_run_id = task_run.flow_run_id
+                emit_task_run_state_change_event(task_run, initial_state=task_run.state, validated_state=state)
+                told.add(task_run.id)
+        EventsWorker.drain_all(timeout=RECORDED_WITHIN_S / LOOKS)
+        time.sleep(LOOKS_EVERY_S)
 
 
 def _with_parents(client: "SyncPrefectClient", run: "FlowRun | None") -> Iterator["FlowRun"]:

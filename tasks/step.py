@@ -1,19 +1,18 @@
 """What every step shares: a Prefect task that makes one folder of the store and is cached by content."""
 
-import contextlib
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, get_args
 
 from prefect import Task, task
-from prefect.client.schemas import TaskRun
 from prefect.context import TaskRunContext
 from prefect.serializers import Serializer
 from pydantic import BaseModel
 
 from tasks.errors import StudyError
+from tasks.running import told_as_running, wait_if_halted
 from tasks.settings import DatasetSettings, EncoderSettings, ModelChoice, ModelSettings, SynthesisSettings
 from tasks.store import ROOT, Folder, Ref, stage_key, writing
 
@@ -64,7 +63,12 @@ def stage(name: str, area: str, code: Iterable[str], title: str | None = None) -
 
         @functools.wraps(body)
         def run(**parameters: Any) -> Ref:
-            with _told_as_running(), writing(area.format(**parameters), name, _key(name, parameters, code)) as folder:
+            context = TaskRunContext.get()
+            key = _key(name, parameters, code)
+            with (
+                told_as_running(context.task_run if context else None),
+                writing(area.format(**parameters), name, key) as folder,
+            ):
                 folder.inputs = [ref.path for ref in _inputs(parameters)]
                 body(folder, **parameters)
             return folder.ref
@@ -76,6 +80,7 @@ def stage(name: str, area: str, code: Iterable[str], title: str | None = None) -
         )
 
         def cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
+            wait_if_halted(context.task_run)
             return f"{area.format(**parameters)}/{name}/{_key(name, parameters, code)}".replace("/", "-")
 
         return task(  # type: ignore[call-overload]
@@ -89,27 +94,6 @@ def stage(name: str, area: str, code: Iterable[str], title: str | None = None) -
         )
 
     return wrap
-
-
-_running: list[TaskRun] = []
-
-
-@contextlib.contextmanager
-def _told_as_running() -> Iterator[None]:
-    context = TaskRunContext.get()
-    if context is None:  # as a plain function, without a flow
-        yield
-        return
-    _running.append(context.task_run)
-    try:
-        yield
-    finally:
-        _running.remove(context.task_run)
-
-
-def running_stages() -> list[TaskRun]:
-    """The task runs of this process that are at work: what the server knows of them is seconds behind."""
-    return list(_running)
 
 
 def _refuse_unknown_content(name: str, signature: inspect.Signature) -> None:
@@ -152,4 +136,4 @@ class PlainErrors(logging.Filter):
 for _logger in ("prefect.task_runs", "prefect.flow_runs"):
     logging.getLogger(_logger).addFilter(PlainErrors())
 
-__all__ = ["Folder", "running_stages", "stage"]
+__all__ = ["Folder", "stage"]

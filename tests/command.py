@@ -17,8 +17,8 @@ from typing import Any
 
 COMMAND = Path(sys.executable).with_name("fed-rag")
 PREFECT = Path(sys.executable).with_name("prefect")
-RECORDED_EVERY_S = 0.2
-"""How often the server writes down what it has heard of task runs; 5 s by default, for which no test need wait."""
+RECORDED_EVERY_S = 1
+"""How often the server writes down what it has heard of task runs; 5 s by default. Prefect takes whole seconds."""
 
 
 class Server:
@@ -77,7 +77,7 @@ class Server:
             if (ended and states == before) or time.monotonic() > end:
                 return states
             before = states
-            time.sleep(3 * RECORDED_EVERY_S)
+            time.sleep(1.5 * RECORDED_EVERY_S)
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGINT)
