@@ -31,7 +31,7 @@ from tasks.records import Case, FailureModes, Prediction, Saliency, Share, read_
 def arguments(model: Path, *more: str) -> list[str]:
     """Of so few images nothing would be told, had it to be of five cases."""
     settings = (f"model.name={model}", "dataset.images=10", "federation.rounds=2", "partition.hospitals=3")
-    few = ("evaluation.max_new_tokens=4", "evaluation.min_cell=1", "evaluation.saliency=2")
+    few = ("evaluation.max_new_tokens=4", "evaluation.min_cell=1", "evaluation.saliency=2", "evaluation.reliance=6")
     return [str(COMMAND), "run"] + [word for each in (*settings, *few, *more) for word in ("--set", each)]
 
 

@@ -17,7 +17,7 @@ from tasks.engine.attention import trace
 from tasks.engine.batch import encode
 from tasks.engine.engine import Engine
 from tasks.engine.occlusion import answer_log_probs, boxes, cover
-from tasks.engine.prompt import build_prompt
+from tasks.engine.prompt import Prompt, build_prompt
 from tasks.engine.vision import Features, encode_images
 from tasks.evaluate import faithfulness
 from tasks.evaluate.faithfulness import deletion_insertion
@@ -101,7 +101,10 @@ def test_agreement_is_pearsons_of_ranks(one: Any, other: Any) -> None:
 
 
 PICTURES = {image.id: image for image in IMAGES}
-PROMPT = build_prompt(CASES[1], [CASES[4]])
+
+
+def prompt() -> Prompt:
+    return build_prompt(CASES[1], [CASES[4]])
 
 
 @every_family
@@ -109,7 +112,7 @@ def test_curves_are_answers_to_painted_images(engine: Engine, features: Features
     """Each point of both curves, asked on its own."""
     engine.switch(randomised(engine.read(), 1))
     base = engine.base
-    (example,) = encode(base, features, [PROMPT])
+    (example,) = encode(base, features, [prompt()])
     image = PICTURES[example.image_ids[-1]]
     cells = boxes(base, image, 2, 2)
     orders = [[0, 3, 1, 2], [2, 1, 3, 0]]
@@ -132,7 +135,7 @@ def test_curves_are_answers_to_painted_images(engine: Engine, features: Features
 def test_maps_change_with_the_weights_and_these_come_back(engine: Engine, features: Features) -> None:
     engine.switch(randomised(engine.read(), 1))
     base = engine.base
-    (example,) = encode(base, features, [PROMPT])
+    (example,) = encode(base, features, [prompt()])
     before = {name: each.clone() for name, each in base.model.named_parameters()}
 
     def relevance() -> Any:

@@ -1,6 +1,6 @@
 """What prompts begin with alike is computed once, and gives the answers and the logits of whole prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,14 +27,14 @@ def about(image_id: str, words: Sequence[str] = WORDS, shown: int = 0) -> list[P
     return [build_prompt(case(n, image_id, text, "yes"), CASES[:shown]) for n, text in enumerate(words)]
 
 
-MIXTURES = {
-    "one image": about("image-2"),
-    "one image, the same cases shown": about("image-2", shown=2),
-    "several images of several sizes": [*about("image-2"), *about("image-4"), *about("image-0", WORDS[:1])],
-    "other cases for each": prompts_with_neighbours()[:4],
-    "the same prompt twice": [*about("image-1", WORDS[:1]), *about("image-1", WORDS[:1])],
-    "an image's copy under another name": [*about("image-0"), *about("image-3")],
-    "no image": [build_blind_prompt(each) for each in CASES],
+MIXTURES: dict[str, Callable[[], list[Prompt]]] = {
+    "one image": lambda: about("image-2"),
+    "one image, the same cases shown": lambda: about("image-2", shown=2),
+    "several images of several sizes": lambda: [*about("image-2"), *about("image-4"), *about("image-0", WORDS[:1])],
+    "other cases for each": lambda: prompts_with_neighbours()[:4],
+    "the same prompt twice": lambda: [*about("image-1", WORDS[:1]), *about("image-1", WORDS[:1])],
+    "an image's copy under another name": lambda: [*about("image-0"), *about("image-3")],
+    "no image": lambda: [build_blind_prompt(each) for each in CASES],
 }
 
 
@@ -46,7 +46,7 @@ def test_answers_and_logits_are_those_of_whole_prompts(
 ) -> None:
     base = engine.base
     engine.switch(randomised(engine.read(), 1))
-    examples = encode(base, features, MIXTURES[name])
+    examples = encode(base, features, MIXTURES[name]())
     expected = generate(engine, features, examples, tokens=1, max_new_tokens=6)
     monkeypatch.setattr(prefix, "WORTH", 0.0)
     parts = split(base, features, examples)
@@ -71,7 +71,7 @@ def rejoined(parts: Split) -> list[tuple[tuple[int, ...], tuple[str, ...]]]:
 
 
 def test_an_image_is_computed_once_and_never_cut(tiny_base: Base, features: Features) -> None:
-    examples = encode(tiny_base, features, 4 * MIXTURES["several images of several sizes"])
+    examples = encode(tiny_base, features, 4 * MIXTURES["several images of several sizes"]())
     parts = split(tiny_base, features, examples)
     assert parts is not None
     assert sorted(each.image_ids for each in parts.beginnings) == [("image-0",), ("image-2",), ("image-4",)]

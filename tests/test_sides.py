@@ -12,13 +12,15 @@ from tasks.engine.base import Base, load_base
 from tasks.engine.batch import encode
 from tasks.engine.layers import check_layers
 from tasks.engine.pixels import Pixels, keep_images
-from tasks.engine.prompt import build_prompt
+from tasks.engine.prompt import Prompt, build_prompt
 from tasks.engine.sides import Sides
 from tasks.engine.train import add_gradients, mean_loss
 from tasks.engine.vision import encode_images
 from tasks.errors import StudyError
 
-PROMPTS = [build_prompt(case, CASES[n : n + n % 2]) for n, case in enumerate(CASES)]
+
+def prompts() -> list[Prompt]:
+    return [build_prompt(case, CASES[n : n + n % 2]) for n, case in enumerate(CASES)]
 
 
 def sides(base: Base, tower: bool = True, projector: bool = True, text: bool = True) -> Sides:
@@ -42,7 +44,7 @@ def side_of(base: Base, name: str) -> str:
 
 def learn(learner: Sides, pixels: Pixels, steps: int = 2) -> None:
     optimiser = torch.optim.AdamW(learner.parameters(), lr=1e-2, weight_decay=0.0)
-    examples = encode(learner.base, pixels, PROMPTS)
+    examples = encode(learner.base, pixels, prompts())
     for _ in range(steps):
         add_gradients(learner.base, pixels, examples, 400)
         optimiser.step()
@@ -58,8 +60,8 @@ def test_pixels_give_what_cached_features_do(tiny_base: Base) -> None:
         for found, name in zip(pixels.all_of(names), names, strict=True):
             torch.testing.assert_close(found, features.of(name), rtol=0, atol=1e-5)
     learner = sides(tiny_base)
-    examples = encode(tiny_base, features, PROMPTS)
-    assert examples == encode(tiny_base, pixels, PROMPTS)
+    examples = encode(tiny_base, features, prompts())
+    assert examples == encode(tiny_base, pixels, prompts())
     expected, tokens = mean_loss(learner, features, examples, 400)
     assert mean_loss(learner, pixels, examples, 8192) == (pytest.approx(expected, abs=1e-5), tokens)
 
@@ -83,7 +85,7 @@ def test_each_side_that_learns_changes_and_no_other_does(tiny_base: Base, learns
 def test_what_was_merged_is_an_ordinary_folder_that_answers_the_same(tiny_base: Base, tmp_path: Path) -> None:
     pixels = keep_images(tiny_base, IMAGES)
     learner = sides(tiny_base)
-    examples = encode(tiny_base, pixels, PROMPTS)
+    examples = encode(tiny_base, pixels, prompts())
     start, _ = mean_loss(learner, pixels, examples, 8192)
     learn(learner, pixels, 3)
     learned, _ = mean_loss(learner, pixels, examples, 8192)
@@ -94,7 +96,7 @@ def test_what_was_merged_is_an_ordinary_folder_that_answers_the_same(tiny_base: 
     again = load_base(str(tmp_path / "merged"), device="cpu")
     assert same(weights(again), weights(tiny_base))
     found = Sides(again, {}, True, r=1, alpha=1, dropout=0, seed=0)
-    loss, _ = mean_loss(found, keep_images(again, IMAGES), encode(again, pixels, PROMPTS), 8192)
+    loss, _ = mean_loss(found, keep_images(again, IMAGES), encode(again, pixels, prompts()), 8192)
     assert loss == pytest.approx(learned, abs=1e-5)
 
 
@@ -131,7 +133,7 @@ def test_checkpointed_layers_give_the_same_gradients(tiny_folder: Path) -> None:
         learner = sides(base)
         pixels = keep_images(base, IMAGES)
         base.model.train()
-        add_gradients(base, pixels, encode(base, pixels, PROMPTS[:3]), 8192)
+        add_gradients(base, pixels, encode(base, pixels, prompts()[:3]), 8192)
         gradients.append([parameter.grad for parameter in learner.parameters()])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)

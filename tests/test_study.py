@@ -23,17 +23,10 @@ def test_memory_does_not_grow_with_hospitals(server: Server, tmp_path: Path) -> 
     assert many["peak_memory_bytes"] <= 1.1 * few["peak_memory_bytes"]
 
 
-SEEDS = [pytest.param(seed, marks=pytest.mark.xdist_group(f"seed-{seed}"), id=f"seed-{seed}") for seed in range(3)]
-
-
-@pytest.fixture(scope="module", params=SEEDS)
-def default(request: pytest.FixtureRequest, server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The results of the default study with one seed."""
-    return study(tmp_path_factory.mktemp("default"), f"seed={request.param}", server=server)
-
-
 @pytest.mark.slow
-def test_the_trained_model_beats_the_base_and_the_majority(default: dict[str, Any]) -> None:
+@pytest.mark.xdist_group("default study")
+def test_the_trained_model_beats_the_base_and_the_majority(server: Server, tmp_path: Path) -> None:
+    default = study(tmp_path, server=server)
     trained, *others = default["configurations"]["fed+rag"], *map(default["baselines"].get, ("base", "majority"))
     for other in others:
         assert trained["closed"]["accuracy"] > other["closed"]["accuracy"]
