@@ -83,7 +83,7 @@ def _tell_of_stages() -> None:
     from prefect.states import Crashed, State
     from prefect.utilities.engine import emit_task_run_state_change_event
 
-    from tasks.running import halt, running_stages
+    from tasks.step import halt, running_stages
 
     halt()
     told = set()

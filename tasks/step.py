@@ -1,18 +1,20 @@
 """What every step shares: a Prefect task that makes one folder of the store and is cached by content."""
 
+import contextlib
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, get_args
 
 from prefect import Task, task
+from prefect.client.schemas import TaskRun
 from prefect.context import TaskRunContext
 from prefect.serializers import Serializer
 from pydantic import BaseModel
 
 from tasks.errors import StudyError
-from tasks.running import told_as_running, wait_if_halted
 from tasks.settings import DatasetSettings, EncoderSettings, ModelChoice, ModelSettings, SynthesisSettings
 from tasks.store import ROOT, Folder, Ref, stage_key, writing
 
@@ -63,12 +65,8 @@ def stage(name: str, area: str, code: Iterable[str], title: str | None = None) -
 
         @functools.wraps(body)
         def run(**parameters: Any) -> Ref:
-            context = TaskRunContext.get()
             key = _key(name, parameters, code)
-            with (
-                told_as_running(context.task_run if context else None),
-                writing(area.format(**parameters), name, key) as folder,
-            ):
+            with _told_as_running(TaskRunContext.get()), writing(area.format(**parameters), name, key) as folder:
                 folder.inputs = [ref.path for ref in _inputs(parameters)]
                 body(folder, **parameters)
             return folder.ref
@@ -80,7 +78,7 @@ def stage(name: str, area: str, code: Iterable[str], title: str | None = None) -
         )
 
         def cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
-            wait_if_halted(context.task_run)
+            _wait_if_halted(context)
             return f"{area.format(**parameters)}/{name}/{_key(name, parameters, code)}".replace("/", "-")
 
         return task(  # type: ignore[call-overload]
@@ -94,6 +92,42 @@ def stage(name: str, area: str, code: Iterable[str], title: str | None = None) -
         )
 
     return wrap
+
+
+_running: list[TaskRun] = []
+_halted = threading.Event()
+
+
+@contextlib.contextmanager
+def _told_as_running(context: TaskRunContext | None) -> Iterator[None]:
+    """Around a stage's work; without a context where it runs as a plain function, outside of a flow."""
+    if context is None:
+        yield
+        return
+    _running.append(context.task_run)
+    try:
+        yield
+    finally:
+        _wait_if_halted()
+        _running.remove(context.task_run)
+
+
+def _wait_if_halted(beginning: TaskRunContext | None = None) -> None:
+    """Go no further once the process is about to end; a stage that was to begin is told among those at work."""
+    if _halted.is_set():
+        if beginning:
+            _running.append(beginning.task_run)
+        threading.Event().wait()
+
+
+def halt() -> None:
+    """Let no other thread begin or end a stage: the process ends soon, and its record is being written."""
+    _halted.set()
+
+
+def running_stages() -> list[TaskRun]:
+    """The task runs at work in this process: what a server knows of them is seconds behind."""
+    return list(_running)
 
 
 def _refuse_unknown_content(name: str, signature: inspect.Signature) -> None:
@@ -136,4 +170,4 @@ class PlainErrors(logging.Filter):
 for _logger in ("prefect.task_runs", "prefect.flow_runs"):
     logging.getLogger(_logger).addFilter(PlainErrors())
 
-__all__ = ["Folder", "stage"]
+__all__ = ["Folder", "halt", "running_stages", "stage"]
