@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import logging
 import os
 import signal
 import sys
@@ -45,6 +46,7 @@ def interruptible() -> Iterator[None]:
 def _interrupt(number: int, _: FrameType | None) -> None:
     for each in SIGNALS:
         signal.signal(each, signal.SIG_DFL)  # whoever cannot wait asks again
+    logging.disable()  # of what is broken off, nobody need hear more
     # In a thread of its own: what this one was doing may hold a lock, or wait for a reply that does not come.
     record = threading.Thread(target=contextvars.copy_context().run, args=(_mark_as_crashed,), daemon=True)
     record.start()
