@@ -61,12 +61,14 @@ def _mark_as_crashed() -> None:
     """Of the flow that runs, and of those that it is part of, the runs and the tasks that were running."""
     if "prefect.context" not in sys.modules:
         return  # nothing runs yet
-    _tell_of_stages()
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
     from prefect.context import FlowRunContext
     from prefect.states import Crashed
 
+    from tasks.step import halt
+
+    halt()
     context = FlowRunContext.get()
     running = {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}
     with contextlib.suppress(Exception), get_client(sync_client=True) as client:  # a record is not worth a traceback
@@ -77,6 +79,7 @@ def _mark_as_crashed() -> None:
                 task_run_filter=TaskRunFilter.model_validate(running),
             ):
                 client.set_task_run_state(task_run.id, Crashed(message=MESSAGE), force=True)
+    _tell_of_stages()
 
 
 def _tell_of_stages() -> None:
@@ -85,9 +88,8 @@ def _tell_of_stages() -> None:
     from prefect.states import Crashed, State
     from prefect.utilities.engine import emit_task_run_state_change_event
 
-    from tasks.step import halt, running_stages
+    from tasks.step import running_stages
 
-    halt()
     told = set()
     for _ in range(LOOKS):
         for task_run in running_stages():
