@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.bleu import BLEU
@@ -106,6 +106,8 @@ def test_scrambled_words_are_not_a_perfect_answer(words: list[str], random: Rand
 
 @settings(deadline=None)
 @given(st.text(st.characters()), KINDS)
+@example("*", "closed")
+@example("`", "open")
 def test_a_perfect_answer_scores_one(reference: str, kind: Kind) -> None:
     assume(normalise(reference))
     assert all(value == 1 for value in figures([score_row(reference, reference, kind)], kind))

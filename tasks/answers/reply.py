@@ -39,8 +39,8 @@ def final(text: str) -> str:
     for pattern in (ANSWER_TAG, BOXED):
         if found := [each for each in pattern.findall(text) if each.strip()]:
             text = found[-1]
-    text = LATEX.sub(r"\1", text)
-    text = LINE_MARK.sub("", _plain(FENCE.sub("", text)))
+    plain = LINE_MARK.sub("", _plain(FENCE.sub("", LATEX.sub(r"\1", text))))
+    text = plain if plain.strip() else text  # an answer of marks alone keeps its marks
     ends = [each.end() for each in LEAD.finditer(text) if not WRONG.search(text[: each.start()])]
     behind = [text[end:] for end in ends if text[end:].strip(" \n\t.\"'}")]
     return behind[-1] if behind else text
