@@ -1,7 +1,7 @@
 """What every reader returns, and how its rows come together."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -156,11 +156,12 @@ def check(source: Source) -> None:
     if repeated:
         cases = ", ".join(map(str, repeated[:5])) + (", ..." if len(repeated) > 5 else "")
         raise StudyError(f"Expected an id for each case, found one for cases {cases}; rename all but one of them.")
-    for nouns, records in (("case", source.cases), ("caption", source.captions)):
+    every: dict[str, Sequence[Case | Caption]] = {"case": source.cases, "caption": source.captions}
+    for noun, records in every.items():
         for number, record in enumerate(records, 1):
             if record.image_id not in source.images.ids:
                 raise StudyError(
-                    f"Expected an image for {nouns} {number} of {len(records)}, found none of that name; add the image."
+                    f"Expected an image for {noun} {number} of {len(records)}, found none of that name; add the image."
                 )
 
 
