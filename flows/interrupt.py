@@ -79,7 +79,7 @@ def _mark_as_crashed() -> None:
                 task_run_filter=TaskRunFilter.model_validate(running),
             ):
                 client.set_task_run_state(task_run.id, Crashed(message=MESSAGE), force=True)
-    _tell_of_stages()
+        _tell_of_stages()
 
 
 def _tell_of_stages() -> None:
