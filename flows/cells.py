@@ -8,6 +8,7 @@ from typing import Any
 from flows.fed_rag import fed_rag
 from flows.outside import outside
 from flows.run_folder import check_run, open_run, paths_of
+from tasks.code import code_digest
 from tasks.comparison import Cell, changed
 from tasks.engine.identity import identify, resolve
 from tasks.errors import StudyError
@@ -18,8 +19,6 @@ from tasks.store import ROOT, Ref, find, stage_key, writing
 TWINS = ("llava-med-7b",)
 """Presets that have a twin, for where their weights are absent."""
 BASELINES = ("base", "majority", "question_only", "copy_nearest")
-CODE = (".", "../flows")
-"""All of it: a cell is found again only if no line has changed. Its stages look closer."""
 
 
 def run_cell(cell: Cell) -> tuple[Path, bool]:
@@ -30,7 +29,7 @@ def run_cell(cell: Cell) -> tuple[Path, bool]:
     left of its stages.
     """
     settings = {"study": cell.study.model_dump(mode="json"), "outside": outside(cell.study)}
-    key = stage_key("cell", settings, [], CODE)
+    key = stage_key("cell", settings, [], code_digest(["flows.fed_rag"]))
     record = ROOT / "source" / "cells" / key / "cell.json"
     try:
         run = ROOT / "runs" / json.loads(record.read_text(encoding="utf-8"))["run"]

@@ -1,6 +1,5 @@
 """Libraries that results are computed with: their versions, told without importing any of them."""
 
-import re
 from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -27,12 +26,6 @@ COMPUTING: dict[str, tuple[str, ...]] = {
 Libraries that only carry results (files, settings, progress, pages) are left out: with another version of these, what
 was computed before is still right.
 """
-IMPORT = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
-
-
-def imported(source: str) -> set[str]:
-    """The libraries of `COMPUTING` that a module's source imports, at its head or within a function."""
-    return set(IMPORT.findall(source)) & COMPUTING.keys()
 
 
 def versions(names: Iterable[str]) -> dict[str, str | None]:

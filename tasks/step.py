@@ -5,7 +5,7 @@ import functools
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, get_args
 
 from prefect import Task, task
@@ -14,6 +14,7 @@ from prefect.context import TaskRunContext
 from prefect.serializers import Serializer
 from pydantic import BaseModel
 
+from tasks.code import body_digest
 from tasks.errors import StudyError
 from tasks.settings import DatasetSettings, EncoderSettings, ModelChoice, ModelSettings, SynthesisSettings
 from tasks.store import ROOT, Folder, Ref, stage_key, writing
@@ -40,32 +41,34 @@ class RefSerializer(Serializer):
         return Ref.model_validate_json(blob).verified()
 
 
-def stage(name: str, area: str, code: Iterable[str], title: str | None = None) -> Callable[[Body], Task[..., Ref]]:
+def stage(
+    name: str, area: str, title: str | None = None, reads: tuple[str, ...] = ()
+) -> Callable[[Body], Task[..., Ref]]:
     """A Prefect task that makes the folder `area/name/key` and returns its Ref.
 
     The body gets the folder to fill, then the task's parameters. The key digests all of those parameters (references
-    by their content), the named code under `tasks`, and the versions of the libraries that this code computes with:
-    equal work is never done twice, in whichever run.
+    by their content), the code that the body runs (`tasks/code.py`), and the versions of the libraries that this code
+    computes with: equal work is never done twice, in whichever run.
 
     Args:
         name: of the stage, as its folder and its task are called.
         area: `source`, `shared` or `hospitals/{hospital}`, filled in from the parameters.
-        code: modules and packages under `tasks` that the body runs.
         title: of one task run, filled in from the parameters; the name where not given.
+        reads: files of the project that the body reads beside its references, as `data/glossary.txt`.
 
     Raises TypeError where the body takes settings that name files, and not the content of these: a model is taken as a
     ModelChoice, of the settings in `NAMES_FILES` the parameter `content` tells the files.
     """
-    code = tuple(code)
 
     def wrap(body: Body) -> Task[..., Ref]:
         signature = inspect.signature(body)
         folder_name = next(iter(signature.parameters))
         _refuse_unknown_content(name, signature)
+        code = functools.cache(functools.partial(body_digest, body, reads))
 
         @functools.wraps(body)
         def run(**parameters: Any) -> Ref:
-            key = _key(name, parameters, code)
+            key = _key(name, parameters, code())
             with _told_as_running(TaskRunContext.get()), writing(area.format(**parameters), name, key) as folder:
                 folder.inputs = [ref.path for ref in _inputs(parameters)]
                 body(folder, **parameters)
@@ -79,7 +82,7 @@ def stage(name: str, area: str, code: Iterable[str], title: str | None = None) -
 
         def cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
             _wait_if_halted(context)
-            return f"{area.format(**parameters)}/{name}/{_key(name, parameters, code)}".replace("/", "-")
+            return f"{area.format(**parameters)}/{name}/{_key(name, parameters, code())}".replace("/", "-")
 
         return task(  # type: ignore[call-overload]
             run,
@@ -149,7 +152,7 @@ def _inputs(parameters: Mapping[str, Any]) -> list[Ref]:
     return found
 
 
-def _key(name: str, parameters: Mapping[str, Any], code: Iterable[str]) -> str:
+def _key(name: str, parameters: Mapping[str, Any], code: str) -> str:
     settings: dict[str, Any] = {}
     for parameter, value in sorted(parameters.items()):
         if not (isinstance(value, Ref) or (isinstance(value, list) and all(isinstance(ref, Ref) for ref in value))):

@@ -19,14 +19,12 @@ import shutil
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict
 
 from tasks.errors import StudyError
-from tasks.libraries import imported, versions
 
 ROOT = Path("artifacts")
 MANIFEST = "manifest.json"
@@ -266,49 +264,16 @@ def _is_alive(process: str) -> bool:
     return Path(f"/proc/{process}").exists() or not Path("/proc/self").exists()
 
 
-def stage_key(stage: str, settings: Mapping[str, Any], inputs: Iterable[Ref], code: Iterable[str]) -> str:
-    """The key of a stage: a digest of its own settings, its inputs' contents, the code it runs and its libraries.
-
-    `code` lists what lies under `tasks`, as `code_digest` takes it.
-    """
+def stage_key(stage: str, settings: Mapping[str, Any], inputs: Iterable[Ref], code: str) -> str:
+    """The key of a stage: a digest of its own settings, its inputs' contents, and the digest of the code it runs."""
     content = {
         "stage": stage,
         "settings": settings,
         "inputs": [[ref.path.rsplit("/", 1)[0], ref.digest] for ref in inputs],
-        "code": [code_digest(name) for name in ("records", "store", *code)],
+        "code": code,
         "python": sys.version_info[:2],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-@cache
-def code_digest(name: str) -> str:
-    """The digest of code: its files, and the versions of the libraries that it imports to compute with.
-
-    Args:
-        name: of a module (`options`), of a package with all that lies in it (`engine`), or of a file that code reads
-            (`../data/glossary.txt`), relative to `tasks`.
-    """
-    place = Path(__file__).parent / name
-    if place.is_dir():
-        inside = ((path.relative_to(place), path) for path in place.rglob("*") if path.is_file())
-        files = {one.as_posix(): path for one, path in inside if not _is_hidden(one)}
-    else:
-        path = place if place.suffix else place.with_suffix(".py")
-        files = {path.name: path}
-    digest, libraries = hashlib.sha256(), set[str]()
-    for inner, path in sorted(files.items()):
-        data = path.read_bytes()
-        digest.update(inner.encode() + b"\0" + hashlib.sha256(data).digest())
-        if path.suffix == ".py":
-            libraries |= imported(data.decode())
-    digest.update(json.dumps(versions(libraries)).encode())
-    return digest.hexdigest()
-
-
-def _is_hidden(path: Path) -> bool:
-    """Whether it is no part of the code: compiled, or of an editor or a file system."""
-    return any(part == "__pycache__" or part.startswith(".") for part in path.parts)
 
 
 def tree_digest(folder: Path, without: Collection[str] = ()) -> str:

@@ -15,8 +15,7 @@ from prefect import Task
 from pydantic import BaseModel
 from test_layers import HERE, SOURCES, imports
 
-from tasks import libraries, store
-from tasks import step as steps
+from tasks import code, libraries, store
 from tasks.engine import identity
 from tasks.engine.identity import choose_model
 from tasks.pretrain.step import GLOSSARY
@@ -40,22 +39,14 @@ CARRYING |= {"safetensors", "tqdm", "yaml"}
 """Libraries that carry, draw or fetch what is computed: another version leaves what was computed before right."""
 
 
-def found_stages() -> Iterator[tuple[str, Task[..., Ref], tuple[str, ...]]]:
-    """Each stage of the project: its module and name, the task, and the code that it names."""
+def found_stages() -> Iterator[tuple[str, Task[..., Ref]]]:
+    """Each stage of the project: its module and name, and the task."""
     for path in sorted((HERE / "tasks").rglob("*step.py")):
         if path.parent.name != "tasks":
             module = path.relative_to(HERE).with_suffix("").as_posix().replace("/", ".")
             for name, each in vars(importlib.import_module(module)).items():
                 if isinstance(each, Task):
-                    yield f"{module}:{name}", each, named_code(each)
-
-
-def named_code(task: Task[..., Ref]) -> tuple[str, ...]:
-    with pytest.MonkeyPatch.context() as patch:
-        seen: list[tuple[str, ...]] = []
-        patch.setattr(steps, "stage_key", lambda *given: seen.append(given[-1]) or "")
-        key(task, example(task))
-    return seen[0]
+                    yield f"{module}:{name}", each
 
 
 def parameters(task: Task[..., Ref]) -> dict[str, Any]:
@@ -118,7 +109,7 @@ def others(annotation: Any, given: Any) -> Iterator[tuple[str, Any]]:
         yield "other", f"{given}-other"
 
 
-STAGES = {name: (task, code) for name, task, code in found_stages()}
+STAGES = dict(found_stages())
 
 
 def test_every_stage_is_found() -> None:
@@ -130,7 +121,7 @@ def test_every_stage_is_found() -> None:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_whatever_a_stage_is_called_with_is_in_its_key(name: str) -> None:
-    task, _ = STAGES[name]
+    task = STAGES[name]
     plain = example(task)
     keys = {key(task, plain): "as it is"}
     for parameter, annotation in parameters(task).items():
@@ -144,7 +135,7 @@ def test_whatever_a_stage_is_called_with_is_in_its_key(name: str) -> None:
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_that_loads_a_model_takes_its_content(name: str) -> None:
     """Those that reach the function that loads a base, through any chain of imports."""
-    task, _ = STAGES[name]
+    task = STAGES[name]
     module, body = name.split(":")
     path = module.replace(".", "/") + ".py"
     node = next(each for each in ast.parse(SOURCES[path]).body if getattr(each, "name", "") == body)
@@ -155,20 +146,16 @@ def test_a_stage_that_loads_a_model_takes_its_content(name: str) -> None:
 
 
 @pytest.mark.parametrize("library", sorted(libraries.COMPUTING))
-def test_the_versions_of_libraries_are_in_the_keys(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_versions_of_libraries_are_in_the_digests_of_code(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the stages whose code imports them, and of no others."""
-    uses = {name for name, (_, code) in STAGES.items() if library in imported_by(code)}
-    before = {name: key(task, example(task)) for name, (task, _) in STAGES.items()}
+    bodies = {name: inspect.unwrap(task.fn) for name, task in STAGES.items()}
+    before = {name: code.body_digest(body) for name, body in bodies.items()}
     told = libraries._version
     changed = libraries.COMPUTING[library][0]
-    with monkeypatch.context() as patch:
-        patch.setattr(libraries, "_version", lambda each: "another" if each == changed else told(each))
-        store.code_digest.cache_clear()
-        after = {name: key(task, example(task)) for name, (task, _) in STAGES.items()}
-    store.code_digest.cache_clear()
-    different = {name for name in STAGES if before[name] != after[name]}
-    behind = {other for other, names in libraries.COMPUTING.items() if changed in names}
-    assert different == uses | {name for name, (_, code) in STAGES.items() if behind & imported_by(code)}
+    monkeypatch.setattr(libraries, "_version", lambda each: "another" if each == changed else told(each))
+    different = {name for name, body in bodies.items() if code.body_digest(body) != before[name]}
+    behind = {library, *(other for other, names in libraries.COMPUTING.items() if changed in names)}
+    assert different == {name for name in STAGES if behind & libraries_of(name)}
     if library in ("torch", "transformers", "peft"):
         assert {"tasks.federate.step:train_hospital", "tasks.evaluate.step:predict"} <= different
 
@@ -181,10 +168,15 @@ LIBRARIES = {
 """What each module imports, read as Python reads it."""
 
 
-def imported_by(code: tuple[str, ...]) -> set[str]:
-    """The libraries that are imported below these names."""
-    named = {"records", "store", *code}
-    return set().union(*(each for path, each in LIBRARIES.items() if path.removesuffix(".py").split("/")[1] in named))
+def libraries_of(name: str) -> set[str]:
+    """The libraries that the code of a stage imports."""
+    _, names = code._own_code(inspect.unwrap(STAGES[name].fn))
+    files = [path for module in code.reached(names) for path in LIBRARIES if in_module(path, module)]
+    return {each.split(".")[0] for each in names}.union(*(LIBRARIES[path] for path in files))
+
+
+def in_module(path: str, module: str) -> bool:
+    return path in (f"{module.replace('.', '/')}.py", f"{module.replace('.', '/')}/__init__.py")
 
 
 def test_every_library_is_known_to_compute_or_to_carry() -> None:
@@ -196,45 +188,21 @@ def test_every_library_is_known_to_compute_or_to_carry() -> None:
 
 
 def test_an_absent_library_has_no_version() -> None:
-    assert libraries.imported("import torch\ndef f() -> None:\n    from sklearn.svm import SVC\n") == {
-        "torch",
-        "sklearn",
-    }
     told = libraries.versions(["transformers", "numpy"])
     assert list(told) == ["numpy", "transformers", "tokenizers", "bitsandbytes"]
     assert told["numpy"] == importlib.import_module("numpy").__version__
 
 
-@pytest.mark.parametrize("name", sorted({each for _, code in STAGES.values() for each in code}))
-def test_every_file_that_a_stage_names_is_in_its_digest(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(HERE / "tasks", tmp_path / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(HERE / "data", tmp_path / "data", ignore=shutil.ignore_patterns("base", "cache"))
-    monkeypatch.setattr(store, "__file__", str(tmp_path / "tasks/store.py"))
-    digest = store.code_digest.__wrapped__
-    place = tmp_path / "tasks" / name
-    files = sorted(place.rglob("*")) if place.is_dir() else [place if place.suffix else place.with_suffix(".py")]
-    before = digest(name)
-    for path in (path for path in files if path.is_file()):
-        kept = path.read_bytes()
-        path.write_bytes(kept + b"\n")
-        assert digest(name) != before
-        path.write_bytes(kept)
-    assert digest(name) == before
-    if place.is_dir():  # a lexicon or a template beside the code is part of it
-        (place / "more.txt").write_text("word")
-        assert digest(name) != before
-
-
-def test_files_of_the_project_that_stages_read_are_named_as_code() -> None:
-    """Each place that is told from where the code lies: the store's own code, models, and the words of radiology."""
+def test_files_of_the_project_that_stages_read_are_in_their_keys() -> None:
+    """Each place that is told from where the code lies: the code itself, models, and the words of radiology."""
     told = {path for path, source in SOURCES.items() if path.startswith("tasks/") and "__file__" in source}
     models = {"tasks/engine/identity.py", "tasks/engine/families/llama_clip.py"}  # whose content identify() tells
-    assert told == {"tasks/store.py", "tasks/pretrain/step.py"} | models
-    for name, (task, code) in STAGES.items():
-        reads = "GLOSSARY" in inspect.getsource(inspect.unwrap(task.fn))
-        assert reads == ("../data/glossary.txt" in code), name
+    assert told == {"tasks/code.py", "tasks/pretrain/step.py"} | models
+    for path, source in SOURCES.items():
+        for node in ast.parse(source).body if path.endswith("step.py") else []:
+            if isinstance(node, ast.FunctionDef) and node.decorator_list:
+                words = "GLOSSARY" in "\n".join(map(ast.unparse, node.body))
+                assert words == ("data/glossary.txt" in ast.unparse(node.decorator_list[0])), node.name
     assert GLOSSARY.is_file()
 
 
@@ -256,7 +224,7 @@ def test_a_stage_that_forgets_content_is_an_error_at_import() -> None:
     def of_a_writer(folder: Folder, settings: SynthesisSettings) -> None: ...
     def of_both(folder: Folder, settings: EncoderSettings, model: ModelChoice, content: str) -> None: ...
 
-    wrap = stage("test", area="shared", code=["options"])
+    wrap = stage("test", area="shared")
     for body in (of_a_model, of_maybe_a_model, of_data, of_data_at_will, of_an_encoder, of_a_writer):
         with pytest.raises(TypeError, match="without its content"):
             wrap(body)

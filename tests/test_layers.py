@@ -1,4 +1,4 @@
-"""The layering of the design, held by reading the imports; and stages that name all the code they run."""
+"""The layering of the design, held by reading the imports."""
 
 import ast
 from collections.abc import Iterator
@@ -8,8 +8,9 @@ import pytest
 
 HERE = Path(__file__).parents[1]
 STAGES = {"ingest", "partition", "retrieve", "federate", "evaluate", "pretrain", "synthesize", "audit", "page"}
-GROUND = {"answers", "blind", "comparison", "errors", "forgotten", "groups", "holdout", "libraries", "normalise"}
-GROUND |= {"options", "patients", "recipes", "records", "settings", "store", "vocabulary", "withheld", "wording"}
+GROUND = {"answers", "blind", "code", "comparison", "errors", "forgotten", "groups", "holdout", "libraries"}
+GROUND |= {"normalise", "options", "patients", "recipes", "records", "settings", "store", "vocabulary"}
+GROUND |= {"withheld", "wording"}
 """What stages and the engine stand on: it knows neither."""
 PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
@@ -174,54 +175,3 @@ def test_a_right_import_passes(path: str, line: str) -> None:
 def test_a_missing_docstring_is_found(source: str, lacking: list[str]) -> None:
     expected = [f"tasks/store.py: {name} has no docstring" for name in lacking]
     assert list(problems("tasks/store.py", source)) == expected
-
-
-def steps() -> Iterator[tuple[str, ast.FunctionDef, set[str]]]:
-    """Each stage: its module, its body and the code it names."""
-    for path, source in SOURCES.items():
-        for node in ast.parse(source).body:
-            for decorator in node.decorator_list if isinstance(node, ast.FunctionDef) else []:
-                if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "stage":
-                    named = next(each.value for each in decorator.keywords if each.arg == "code")
-                    assert isinstance(node, ast.FunctionDef)
-                    yield path, node, set(ast.literal_eval(named))
-
-
-def code_of(path: str, body: ast.AST) -> set[str]:
-    """Modules and packages under `tasks` that the body runs, through any chain of imports."""
-    module = ast.Module([node for node in ast.parse(SOURCES[path]).body if not isinstance(node, ast.FunctionDef)], [])
-    waiting = [*imports(path, module), *imports(path, body)]
-    seen: set[str] = set()
-    while waiting:
-        parts = waiting.pop().split(".")
-        for length in range(2, len(parts) + 1):
-            found = "/".join(parts[:length]) + ".py"
-            if found in SOURCES and found not in seen and parts[0] == "tasks":
-                seen.add(found)
-                waiting += imports(found, ast.parse(SOURCES[found]))
-    return {found.split("/")[1].removesuffix(".py") for found in seen}
-
-
-def unnamed(path: str, body: ast.AST, named: set[str]) -> set[str]:
-    """What the stage runs without naming it: a change of it would leave old results in place.
-
-    The key always holds the records, the store and what `libraries` tells; settings go into it by value, and errors end
-    in no result.
-    """
-    return code_of(path, body) - named - {"records", "store", "libraries", "settings", "recipes", "errors", "step"}
-
-
-STEPS = {f"{path}:{body.name}": (path, body, named) for path, body, named in steps()}
-
-
-@pytest.mark.parametrize(("path", "body", "named"), [pytest.param(*STEPS[name], id=name) for name in STEPS])
-def test_a_stage_names_the_code_it_runs(path: str, body: ast.FunctionDef, named: set[str]) -> None:
-    assert unnamed(path, body, named) == set()
-    assert path.split("/")[1] in named
-
-
-def test_a_stage_that_names_too_little_is_found() -> None:
-    path, body, named = STEPS["tasks/retrieve/step.py:build_hospital_library"]
-    assert unnamed(path, body, named - {"engine"}) == {"engine"}
-    path, body, named = STEPS["tasks/ingest/step.py:ingest"]
-    assert unnamed(path, body, named - {"groups"}) == {"groups"}

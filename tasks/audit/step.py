@@ -16,7 +16,7 @@ AUDIT = "audit.json"
 PAIRS = "image_pairs.parquet"
 
 
-@stage("audit", area="source", code=["audit", "answers", "blind", "groups", "normalise", "withheld"])
+@stage("audit", area="source")
 def audit(folder: Folder, cases: Ref, dataset: Ref, seed: int, against: str | None = None, content: str = "") -> None:
     """What test shares with training: `audit.json`, and the pairs of copies among the images.
 
@@ -54,7 +54,7 @@ def audit(folder: Folder, cases: Ref, dataset: Ref, seed: int, against: str | No
     folder.summary = {name: row["n"] for name, row in found.items() if isinstance(row, dict)}
 
 
-@stage("audit-hospitals", area="source", code=["audit", "answers", "blind", "groups", "normalise", "withheld"])
+@stage("audit-hospitals", area="source")
 def audit_hospitals(folder: Folder, cases: Ref, findings: Ref, assignment: Ref) -> None:
     """What each pair of hospitals shares: `hospitals.json`."""
     from tasks.audit.document import Likeness, between

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # Torch and Transformers are imported where a stage really runs: a study found in the cache starts without them.
 
 
-@stage("vision", area="source", code=["engine"])
+@stage("vision", area="source")
 def see_images(folder: Folder, images: Ref, model: ModelChoice) -> None:
     """What the frozen tower makes of each image of a dataset.
 
@@ -25,7 +25,7 @@ def see_images(folder: Folder, images: Ref, model: ModelChoice) -> None:
     _see(folder, images, model)
 
 
-@stage("features", area="hospitals/{hospital}", code=["engine"], title="features {hospital}")
+@stage("features", area="hospitals/{hospital}", title="features {hospital}")
 def take_features(folder: Folder, hospital: str, cases: Ref, model: ModelChoice, seen: Ref | None = None) -> None:
     """The features of a hospital's images, bit by bit those in `seen`, which has them of the whole dataset.
 
@@ -63,7 +63,7 @@ def _describe(folder: Folder, features: "Features") -> None:
     folder.summary = {"images": len(features.starts), "tokens": len(rows), "width": rows.shape[1]}
 
 
-@stage("adapter", area="shared", code=["engine"], title="initial adapter")
+@stage("adapter", area="shared", title="initial adapter")
 def initial_adapter(folder: Folder, model: ModelChoice, lora: LoraSettings, seed: int) -> None:
     """The adapter that every hospital starts from; it leaves the base's answers unchanged."""
     from tasks.engine.adapter import adapter_files

@@ -10,7 +10,6 @@ from tasks.store import Ref
 @stage(
     "predictions",
     area="hospitals/{hospital}",
-    code=["evaluate", "engine", "answers", "normalise", "options"],
     title="{configuration} {hospital}",
 )
 def predict(
@@ -46,7 +45,6 @@ def predict(
 @stage(
     "calibration",
     area="hospitals/{hospital}",
-    code=["evaluate", "engine", "holdout", "answers", "normalise", "options"],
     title="calibration {hospital}",
 )
 def answer_held_out(
@@ -80,7 +78,6 @@ def answer_held_out(
 @stage(
     "baselines",
     area="hospitals/{hospital}",
-    code=["evaluate", "answers", "blind", "normalise"],
     title="baselines {hospital}",
 )
 def answer_baselines(folder: Folder, hospital: str, cases: Ref, library: Ref, seed: int) -> None:
@@ -110,7 +107,6 @@ def answer_baselines(folder: Folder, hospital: str, cases: Ref, library: Ref, se
 @stage(
     "scores",
     area="shared",
-    code=["evaluate", "answers", "normalise", "options", "vocabulary", "withheld"],
     title="score {hospital}",
 )
 def score_hospital(
@@ -140,7 +136,6 @@ def score_hospital(
 @stage(
     "abstention",
     area="shared",
-    code=["evaluate", "answers", "normalise", "options", "vocabulary", "withheld"],
     title="abstention {hospital}",
 )
 def count_withheld(
@@ -174,7 +169,7 @@ def count_withheld(
     folder.write_json("abstention.json", {"hospital": hospital, **left_out, "images": counted, "withheld": untold})
 
 
-@stage("lightfed", area="source", code=["evaluate", "answers", "normalise", "options"])
+@stage("lightfed", area="source")
 def score_as_lightfed(folder: Folder, predictions: list[Ref]) -> None:
     """LightFED's four metrics of each configuration, over all hospitals' answers: `lightfed.json`.
 

@@ -11,7 +11,6 @@ from tasks.store import Ref
 @stage(
     "reliance",
     area="hospitals/{hospital}",
-    code=["evaluate", "engine", "answers", "normalise", "options"],
     title="reliance {hospital}",
 )
 def measure_reliance(
@@ -47,7 +46,6 @@ def measure_reliance(
 @stage(
     "failures",
     area="hospitals/{hospital}",
-    code=["evaluate", "engine", "answers", "normalise", "options", "vocabulary", "withheld"],
     title="failures {hospital}",
 )
 def find_failures(
@@ -91,7 +89,6 @@ def find_failures(
 @stage(
     "failure-counts",
     area="shared",
-    code=["evaluate", "answers", "normalise", "options", "withheld"],
     title="count failures {hospital}",
 )
 def count_failures(folder: Folder, hospital: str, failures: Ref, min_cell: int) -> None:
@@ -108,7 +105,6 @@ def count_failures(folder: Folder, hospital: str, failures: Ref, min_cell: int) 
 @stage(
     "saliency",
     area="hospitals/{hospital}",
-    code=["evaluate", "engine", "answers", "normalise", "options"],
     title="saliency {hospital}",
 )
 def explain_some(
@@ -141,7 +137,7 @@ def explain_some(
         write_table(sink, Share, [row for each in found for row in each.shares])
 
 
-@stage("shares", area="shared", code=["evaluate", "withheld"], title="shares {hospital}")
+@stage("shares", area="shared", title="shares {hospital}")
 def share_means(folder: Folder, hospital: str, saliency: Ref, min_cell: int) -> None:
     """The mean shares of the prompt's parts in a hospital's explained answers: all that it shares of them.
 

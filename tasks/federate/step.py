@@ -23,7 +23,6 @@ FUSION = "fusion.safetensors"
 @stage(
     "update",
     area="shared",
-    code=["federate", "engine", "holdout", "answers", "normalise", "options"],
     title="train {hospital} round {round_number}",
 )
 def train_hospital(
@@ -78,7 +77,6 @@ def _write_update(folder: Folder, place: str, files: Mapping[str, bytes], update
 @stage(
     "updates",
     area="shared",
-    code=["federate", "engine", "holdout", "answers", "normalise", "options"],
     title="train all, round {round_number}",
 )
 def train_together(
@@ -123,14 +121,14 @@ def train_together(
             _write_update(folder, f"{name}/", files, Update(name, round_number, len(chosen), each.loss, each.steps))
 
 
-@stage("update", area="shared", code=["federate"], title="update {hospital} round {round_number}")
+@stage("update", area="shared", title="update {hospital} round {round_number}")
 def take_update(folder: Folder, hospital: str, together: Ref, round_number: int) -> None:
     """One hospital's update out of those that were trained together, in the folder that it has when trained alone."""
     for path in sorted((together.folder / hospital).iterdir()):
         folder.write(path.name, path.read_bytes())
 
 
-@stage("adapter", area="shared", code=["federate", "engine"], title="average round {round_number}")
+@stage("adapter", area="shared", title="average round {round_number}")
 def average(folder: Folder, updates: list[Ref], round_number: int) -> None:
     """The next global adapter: the sample-weighted mean of the finite updates."""
     from safetensors.torch import save
@@ -143,7 +141,7 @@ def average(folder: Folder, updates: list[Ref], round_number: int) -> None:
     folder.write_json("round.json", told)
 
 
-@stage("fusion", area="shared", code=["federate"], title="average fusion round {round_number}")
+@stage("fusion", area="shared", title="average fusion round {round_number}")
 def average_fusion(folder: Folder, updates: list[Ref], round_number: int) -> None:
     """The next global gated fusion of images and questions: the sample-weighted mean of the finite updates."""
     from safetensors.torch import load_file, save
@@ -177,7 +175,6 @@ def _mean(
 @stage(
     "validation",
     area="shared",
-    code=["federate", "engine", "holdout", "answers", "normalise", "options", "withheld"],
     title="validate {hospital} round {round_number}",
 )
 def validate_hospital(
@@ -222,7 +219,6 @@ def validate_hospital(
 @stage(
     "footprint",
     area="shared",
-    code=["federate", "engine", "answers", "normalise", "options", "holdout"],
     title="memory {hospital}",
 )
 def measure_memory(

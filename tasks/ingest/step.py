@@ -10,7 +10,6 @@ from tasks.step import Folder, stage
 @stage(
     "ingest",
     area="source",
-    code=["ingest", "answers", "groups", "normalise", "options", "patients"],
     title="ingest {settings.label}",
 )
 def ingest(folder: Folder, settings: DatasetSettings, content: str, seed: int) -> None:

@@ -11,7 +11,7 @@ from tasks.step import Folder, stage
 from tasks.store import Ref
 
 
-@stage("partition", area="source", code=["partition", "groups"])
+@stage("partition", area="source")
 def partition(folder: Folder, cases: Ref, settings: PartitionSettings, seed: int, findings: Ref | None = None) -> None:
     """Which hospital holds which image, which cases are kept, and which split each of them is of.
 
@@ -43,7 +43,7 @@ def partition(folder: Folder, cases: Ref, settings: PartitionSettings, seed: int
     folder.summary = {"scheme": scheme, "split": split, "hospitals": hospital_table(rows, owner)}
 
 
-@stage("cases", area="hospitals/{hospital}", code=["partition", "forgotten", "patients"], title="cases {hospital}")
+@stage("cases", area="hospitals/{hospital}", title="cases {hospital}")
 def take_cases(
     folder: Folder,
     hospital: str,

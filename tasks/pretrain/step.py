@@ -23,7 +23,7 @@ VOCABULARY = 2048
 EDGE, WIDTH, DEPTH = 84, 128, 4
 
 
-@stage("tower", area="shared", code=["pretrain", "engine", "answers", "normalise", "options", "../data/glossary.txt"])
+@stage("tower", area="shared", reads=("data/glossary.txt",))
 def pretrain_tower(folder: Folder, dataset: Ref, epochs: int, seed: int) -> None:
     """A base whose tower has learned from direct labels; its text model is still blank."""
     from tasks.pretrain.blank import blank_base, train_tokenizer
@@ -46,7 +46,6 @@ def pretrain_tower(folder: Folder, dataset: Ref, epochs: int, seed: int) -> None
 @stage(
     "base",
     area="shared",
-    code=["pretrain", "engine", "answers", "normalise", "options"],
     title="lesson: {lesson.title}",
 )
 def pretrain_text(
@@ -85,7 +84,6 @@ def pretrain_text(
 @stage(
     "stage",
     area="shared",
-    code=["pretrain", "engine", "holdout", "answers", "normalise", "options"],
     title="stage {number}: {settings.title}",
 )
 def train_stage(
@@ -156,7 +154,7 @@ def _save(base: "Base", folder: Folder) -> None:
 @stage(
     "twin",
     area="shared",
-    code=["pretrain", "engine", "answers", "normalise", "options", "../data/glossary.txt"],
+    reads=("data/glossary.txt",),
     title="twin of {of}",
 )
 def make_twin(folder: Folder, of: str, seed: int) -> None:

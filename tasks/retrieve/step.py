@@ -9,7 +9,7 @@ from tasks.step import Folder, stage
 from tasks.store import Ref
 
 
-@stage("encoded", area="hospitals/{hospital}", code=["retrieve", "engine", "normalise"], title="encode {hospital}")
+@stage("encoded", area="hospitals/{hospital}", title="encode {hospital}")
 def encode_hospital(
     folder: Folder, hospital: str, cases: Ref, encoding: EncoderSettings, model: ModelChoice, content: str
 ) -> None:
@@ -30,7 +30,7 @@ def encode_hospital(
     folder.summary = {"images": len(made.image_places), "texts": len(made.text_places), "encoder": content} | widths
 
 
-@stage("fusion", area="shared", code=["retrieve"], title="initial fusion")
+@stage("fusion", area="shared", title="initial fusion")
 def initial_gated_fusion(folder: Folder, image_width: int, text_width: int, seed: int) -> None:
     """The fusion that every hospital starts from; a text width of 0 is that of hashed words."""
     from safetensors.torch import save
@@ -45,7 +45,6 @@ def initial_gated_fusion(folder: Folder, image_width: int, text_width: int, seed
 @stage(
     "fusion-update",
     area="shared",
-    code=["retrieve", "engine", "holdout", "normalise"],
     title="train fusion {hospital} round {round_number}",
 )
 def train_hospital_fusion(
@@ -78,7 +77,6 @@ def train_hospital_fusion(
 @stage(
     "library",
     area="hospitals/{hospital}",
-    code=["retrieve", "engine", "holdout", "normalise"],
     title="library {hospital}",
 )
 def build_hospital_library(

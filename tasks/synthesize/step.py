@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tasks.synthesize.generate import Writer
 
 
-@stage("questions", area="source", code=["synthesize", "answers", "normalise", "options"])
+@stage("questions", area="source")
 def synthesize_questions(
     folder: Folder, dataset: Ref, settings: SynthesisSettings, content: str, device: str, seed: int
 ) -> None:
