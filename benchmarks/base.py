@@ -17,8 +17,8 @@ from tasks.engine.prompt import build_prompts
 from tasks.engine.vision import Features, encode_images
 from tasks.ingest import phantom
 from tasks.records import Case, Neighbour
-from tasks.retrieve.encoder import fit_encoder
 from tasks.retrieve.library import build_library
+from tasks.retrieve.similarity import fit_encoder
 from tasks.settings import ShownSettings
 
 SEED = 99

@@ -16,8 +16,8 @@ import time
 
 import numpy as np
 
-from tasks.blind import question_only
 from tasks.records import Case
+from tasks.score.baselines import question_only
 
 
 def draw(count: int) -> list[Case]:

@@ -31,10 +31,10 @@ from benchmarks.workload import (
     rate,
     spread,
 )
-from tasks.engine import prefix
 from tasks.engine.base import Base
 from tasks.engine.batch import Example, encode
 from tasks.engine.engine import Engine
+from tasks.engine.fast import prefix
 from tasks.engine.generate import generate
 from tasks.engine.vision import Features, encode_images
 from tasks.errors import StudyError

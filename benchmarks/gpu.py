@@ -38,7 +38,7 @@ from benchmarks.workload import FEDERATION, LORA, RETRIEVAL, SEED
 from tasks.engine.base import Base, compute_again, load_base
 from tasks.engine.batch import Example
 from tasks.engine.engine import Engine
-from tasks.engine.stacked import Client, train_stacked
+from tasks.engine.fast.stacked import Client, train_stacked
 from tasks.engine.train import train
 from tasks.engine.vision import Features, encode_images
 from tasks.ingest.phantom_images import png

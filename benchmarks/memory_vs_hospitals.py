@@ -15,9 +15,8 @@ from benchmarks.base import find
 from benchmarks.workload import FEDERATION, LORA, RETRIEVAL, SEED, Figure, alone
 from tasks.engine.base import load_base
 from tasks.engine.identity import choose_model
-from tasks.engine.step import initial_adapter
 from tasks.engine.vision import FEATURES, encode_images
-from tasks.federate.step import average, train_hospital, validate_hospital
+from tasks.federate.step import average, initial_adapter, train_hospital, validate_hospital
 from tasks.ingest import phantom
 from tasks.records import Case, Neighbour, write_table
 from tasks.settings import ModelSettings

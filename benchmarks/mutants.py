@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-PACKAGES = ("audit", "engine", "evaluate", "federate", "partition", "retrieve")
+PACKAGES = ("answer", "audit", "compare", "engine", "explain", "federate", "partition", "report", "retrieve", "score")
 FIRST = "tasks.federate.aggregate.*"
 """A few mutants that are soon run: before them mutmut writes all others and learns which tests reach which function."""
 KILLED = {"killed", "timeout"}

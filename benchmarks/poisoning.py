@@ -13,7 +13,7 @@ from tasks.engine.shared import shared_base
 from tasks.engine.vision import Features, encode_images
 from tasks.ingest import phantom
 from tasks.records import Case, Neighbour
-from tasks.retrieve.encoder import fit_encoder
+from tasks.retrieve.similarity import fit_encoder
 
 CANDIDATES = 150
 """Pictures among which a poisoner looks for the one that is nearest to most."""

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from flows.cli.settings_file import load_study
 from flows.fed_rag import fed_rag
-from flows.study_file import load_study
-from tasks.evaluate.score import ClosedRow, score_row
-from tasks.evaluate.statistics import Estimate, bootstrap_interval
 from tasks.records import Case, Prediction, read_table
+from tasks.score.score import ClosedRow, score_row
+from tasks.score.statistics import Estimate, bootstrap_interval
 from tasks.store import ROOT
 
 COUNTS = (0, 1, 3, 5, 10)

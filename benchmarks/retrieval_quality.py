@@ -27,17 +27,17 @@ from numpy.typing import NDArray
 
 import flows  # noqa: F401  (sets the libraries' reporting off)
 from tasks.audit.step import audit
+from tasks.cases.holdout import split_holdout
 from tasks.engine.identity import choose_model
-from tasks.engine.step import take_features
+from tasks.features.step import take_features
 from tasks.federate.step import average_fusion
-from tasks.holdout import split_holdout
 from tasks.ingest.step import ingest
-from tasks.normalise import normalise
 from tasks.partition.step import partition, take_cases
 from tasks.records import Case, Neighbour, read_table, write_table
 from tasks.retrieve.step import build_hospital_library, initial_gated_fusion, train_hospital_fusion
 from tasks.settings import DatasetSettings, ModelSettings, PartitionSettings, RetrievalSettings
 from tasks.store import Ref, writing
+from tasks.text.normalise import normalise
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "datasets"
 DATASETS = {

@@ -203,7 +203,7 @@ def encoding() -> dict[str, object]:
     from tasks.engine.base import load_base
     from tasks.engine.vision import encode_images
     from tasks.ingest import phantom
-    from tasks.retrieve.encoder import fit_encoder
+    from tasks.retrieve.similarity import fit_encoder
 
     base = load_base("embedded", device="cpu")
     source = phantom.read(images=200, seed=SEED, public=False, test_fraction=0.4)

@@ -19,24 +19,23 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from flows.run_folder import open_run
 from tasks.engine.adapter import load_state
 from tasks.engine.batch import encode
 from tasks.engine.engine import Engine
 from tasks.engine.hospital import Hospital, open_hospital
 from tasks.engine.identity import choose_model
-from tasks.engine.prompt import build_prompt
+from tasks.engine.prompt import Asked, as_asked, build_prompt
 from tasks.engine.shared import shared_engine
-from tasks.evaluate.evidence import Seen, covered_cells, open_seen
-from tasks.evaluate.explain import METHODS, Explanation, explain
-from tasks.evaluate.faithfulness import deletion_insertion, randomised
-from tasks.evaluate.judge import Cells, overlap, pointing, rank_correlation, ranked
-from tasks.evaluate.reliance import Asked, as_asked
-from tasks.evaluate.saliency import as_map
-from tasks.evaluate.statistics import bootstrap_interval
+from tasks.explain.evidence import Seen, covered_cells, open_seen
+from tasks.explain.explain import METHODS, Explanation, explain
+from tasks.explain.faithfulness import deletion_insertion, randomised
+from tasks.explain.maps import as_map
+from tasks.explain.quality import Cells, overlap, pointing, rank_correlation, ranked
 from tasks.records import Finding, Prediction, read_findings, read_table
+from tasks.score.statistics import bootstrap_interval
 from tasks.settings import Study
 from tasks.store import ROOT
+from tasks.store.runs import open_run
 
 SEED = 0
 ORDERS = 3

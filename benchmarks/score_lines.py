@@ -13,8 +13,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.evaluate.document import score_document
-from tasks.evaluate.lines import Line
+from tasks.score.file import score_document
+from tasks.score.lines import Line
 
 SLAKE = Path("../shared/datasets/slake/train.json")
 

@@ -22,13 +22,12 @@ from tasks.engine.base import load_base
 from tasks.engine.batch import encode
 from tasks.engine.engine import Engine
 from tasks.engine.generate import generate
-from tasks.engine.prompt import build_prompt
+from tasks.engine.prompt import Asked, build_prompt
 from tasks.engine.train import train
 from tasks.engine.vision import Features, encode_images
-from tasks.evaluate.explain import METHODS, explain
-from tasks.evaluate.judge import pointing
-from tasks.evaluate.reliance import Asked
-from tasks.evaluate.saliency import coverage
+from tasks.explain.explain import METHODS, explain
+from tasks.explain.maps import coverage
+from tasks.explain.quality import pointing
 from tasks.ingest import phantom
 from tasks.records import Case, Image
 from tasks.records.pixels import to_rgb

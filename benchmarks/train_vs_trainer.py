@@ -36,7 +36,7 @@ from benchmarks.workload import (
 )
 from tasks.engine.adapter import State
 from tasks.engine.batch import encode, shuffled
-from tasks.engine.onednn import use_onednn
+from tasks.engine.fast.onednn import use_onednn
 from tasks.engine.prompt import Prompt
 from tasks.engine.vision import encode_images
 

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.base import find
+from flows.cli.settings_file import load_study
 from flows.fed_rag import fed_rag
-from flows.run_folder import open_run
-from flows.study_file import load_study
+from tasks.answer.predict import answer_prompts
 from tasks.engine.hospital import Hospital, open_hospital
 from tasks.engine.identity import choose_model
 from tasks.engine.vision import Features, gather_features
-from tasks.evaluate.answer import answer_prompts
-from tasks.evaluate.score import score_row
 from tasks.records import Case
+from tasks.score.score import score_row
 from tasks.settings import ModelChoice, ShownSettings, Study
 from tasks.store import ROOT
+from tasks.store.runs import open_run
 
 ASKED = 60
 """Test cases of each hospital that are asked."""

@@ -7,14 +7,14 @@ from typing import Any
 
 from flows.fed_rag import fed_rag
 from flows.outside import outside
-from flows.run_folder import check_run, open_run, paths_of
-from tasks.code import code_digest
-from tasks.comparison import Cell, changed
 from tasks.engine.identity import identify, resolve
 from tasks.errors import StudyError
 from tasks.pretrain.step import make_twin
 from tasks.settings import Study
+from tasks.settings.comparison import Cell, changed
 from tasks.store import ROOT, Ref, find, stage_key, writing
+from tasks.store.code import code_digest
+from tasks.store.runs import check_run, open_run, paths_of
 
 TWINS = ("llava-med-7b",)
 """Presets that have a twin, for where their weights are absent."""

@@ -10,21 +10,21 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.cells import run_cell, with_stand_ins
-from flows.comparison_document import Runs, assemble
+from flows.compare_document import Runs, assemble
 from flows.fed_rag import prepare_questions, prepares
 from flows.outside import dataset_content
 from flows.progress import Steps
-from flows.run_folder import point_latest
 from tasks.audit.step import audit
-from tasks.comparison import Cell, Comparison, cells
+from tasks.compare.tables import side_by_side, tables
 from tasks.errors import StudyError
-from tasks.evaluate.comparison_tables import side_by_side, tables
-from tasks.evaluate.table import latex, markdown
 from tasks.ingest.step import ingest
-from tasks.page.comparison import comparison_page
 from tasks.partition.step import partition
+from tasks.records.text_table import latex, markdown
+from tasks.report.page.comparison import comparison_page
+from tasks.settings.comparison import Cell, Comparison, cells
 from tasks.store import ROOT, writing
-from tasks.wording import counted
+from tasks.store.runs import point_latest
+from tasks.text.wording import counted
 
 
 @flow(name="compare", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]

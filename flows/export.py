@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from flows.ask import Place, open_place
 from flows.export_readme import readme
 from flows.files import writing_folder
+from flows.serve.answerer import Place, open_place
 from tasks.engine.adapter import CONFIG, WEIGHTS, load_state
 from tasks.engine.base import Base
 from tasks.engine.batch import broken, ending_marks
@@ -23,14 +23,14 @@ from tasks.engine.shown import readable
 from tasks.engine.vision import FEATURES, load_features
 from tasks.engine.written import write_base, write_companions
 from tasks.errors import OURS
-from tasks.options import lettered
 from tasks.records import Case, read_images, read_table
 from tasks.records.pixels import picture_digest, to_rgb
 from tasks.retrieve.encoded import Inputs
-from tasks.retrieve.encoder import TOKENS, Encoder, encoder_to_json, fit_encoder
 from tasks.retrieve.hospital import ENCODER, open_library_encoder
 from tasks.retrieve.library import ENTRIES, Library, build_library, read_library
+from tasks.retrieve.similarity import TOKENS, Encoder, encoder_to_json, fit_encoder
 from tasks.store import ROOT
+from tasks.text.options import lettered
 
 SCRIPTS = Path(__file__).parents[1] / "data" / "export"
 PIXELS = Path(__file__).parents[1] / "tasks" / "records" / "pixels.py"

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
-from flows.ask import Place
-from tasks.wording import counted
+from flows.serve.answerer import Place
+from tasks.text.wording import counted
 
 NEEDED = ("torch", "transformers", "peft", "faiss-cpu", "pandas", "pyarrow", "pillow")
 

@@ -9,39 +9,39 @@ from prefect import flow, unmapped
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.explaining import show_where
-from flows.failing import find_and_count
-from flows.gather import gather
-from flows.libraries import build_libraries
+from flows.coordinator import federate
+from flows.hospital import build_libraries, find_and_count, show_where
 from flows.outside import dataset_content, writer_of
 from flows.progress import Steps, tell_unused_columns
 from flows.report import write_card, write_pages
-from flows.rounds import federate
-from flows.run_folder import point_latest, told_of, write_run
-from tasks.audit.document import score_table, shared_table, table
-from tasks.audit.step import audit, audit_hospitals, read_audit
-from tasks.engine.identity import choose_model
-from tasks.engine.step import initial_adapter, see_images
-from tasks.errors import StudyError
-from tasks.evaluate.data import left_out_sentence
-from tasks.evaluate.report import BLIND
-from tasks.evaluate.step import (
+from flows.run_folder import told_of, write_run
+from flows.runtimes.local import gather
+from tasks.answer.step import (
     answer_baselines,
     answer_held_out,
     count_withheld,
+    measure_reliance,
     predict,
     score_hospital,
 )
-from tasks.evaluate.why_step import measure_reliance
-from tasks.forgotten import all_digests
+from tasks.audit.document import score_table, shared_table, table
+from tasks.audit.step import audit, audit_hospitals, read_audit
+from tasks.cases.small_groups import tell, tell_columns
+from tasks.cases.withdrawn import all_digests
+from tasks.engine.identity import choose_model
+from tasks.errors import StudyError
+from tasks.features.step import see_images
+from tasks.federate.step import initial_adapter
 from tasks.ingest.step import ingest
-from tasks.page.dashboard import inline_plots
 from tasks.partition.step import partition, take_cases
+from tasks.report.data import left_out_sentence
+from tasks.report.page.dashboard import inline_plots
+from tasks.report.results import BLIND
 from tasks.settings import ModelChoice, Study
 from tasks.store import Ref
+from tasks.store.runs import point_latest
 from tasks.synthesize.step import synthesize_questions
-from tasks.withheld import tell, tell_columns
-from tasks.wording import counted
+from tasks.text.wording import counted
 
 
 @flow(name="fed-rag", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]

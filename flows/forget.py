@@ -9,9 +9,9 @@ from typing import Any
 
 from flows.files import write_text
 from flows.withdrawn import Patient, is_whole, rewrite
+from tasks.cases.patients import bare, names_of
+from tasks.cases.withdrawn import FORGOTTEN, forgotten_at, name_digest
 from tasks.errors import StudyError
-from tasks.forgotten import FORGOTTEN, forgotten_at, name_digest
-from tasks.patients import bare, names_of
 from tasks.records import Case, read_table
 from tasks.store import MANIFEST, ROOT, discard, find, remove_abandoned
 

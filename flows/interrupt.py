@@ -66,7 +66,7 @@ def _mark_as_crashed() -> None:
     from prefect.context import FlowRunContext
     from prefect.states import Crashed
 
-    from tasks.step import halt
+    from tasks.store.stage import halt
 
     halt()
     context = FlowRunContext.get()
@@ -88,7 +88,7 @@ def _tell_of_stages() -> None:
     from prefect.states import Crashed, State
     from prefect.utilities.engine import emit_task_run_state_change_event
 
-    from tasks.step import running_stages
+    from tasks.store.stage import running_stages
 
     told = set()
     for _ in range(LOOKS):

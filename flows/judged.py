@@ -6,11 +6,11 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from flows.run_folder import open_run
-from tasks.evaluate.outcomes import judge, number
-from tasks.evaluate.outcomes import outcomes as of_answers
 from tasks.records import Case, Outcome, Prediction, read_images, read_table
+from tasks.score.outcomes import judge, number
+from tasks.score.outcomes import outcomes as of_answers
 from tasks.store import MANIFEST, ROOT, Ref
+from tasks.store.runs import open_run
 
 
 def outcomes(run: Path) -> dict[str, list[Outcome]]:

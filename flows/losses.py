@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flows.dashboard import Shown
-from tasks.page.plots import losses_png
 from tasks.records import EpochLoss, write_table
+from tasks.report.page.plots import losses_png
 from tasks.store import Folder
 
 TABLE, PLOT = "losses.parquet", "losses.png"

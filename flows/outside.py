@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from tasks.cases.withdrawn import all_digests
 from tasks.engine.identity import choose_model, device_of, identify
-from tasks.forgotten import all_digests
 from tasks.ingest.datasets import state
 from tasks.retrieve.encoders.open import content_of
 from tasks.settings import Study

@@ -12,16 +12,16 @@ from flows.losses import TABLE, show_losses, write_losses
 from flows.outside import dataset_content
 from flows.progress import Steps, tell_unused_columns
 from tasks.engine.identity import choose_model
-from tasks.engine.step import see_images
+from tasks.features.step import see_images
 from tasks.ingest.step import ingest
 from tasks.partition.step import partition, take_cases
 from tasks.pretrain.step import pretrain_text, pretrain_tower, train_stage
-from tasks.recipes import Recipe
 from tasks.records import EpochLoss, read_table
 from tasks.retrieve.step import build_hospital_library
 from tasks.settings import DatasetSettings, Lesson, ModelSettings, PartitionSettings, Study
+from tasks.settings.recipe import Recipe
 from tasks.store import MANIFEST, Ref, writing
-from tasks.wording import counted
+from tasks.text.wording import counted
 
 NAMED = ("left", "small", "x-ray")
 

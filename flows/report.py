@@ -7,22 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from flows.files import write_text
-from flows.run_folder import check_run, open_run, paths_of
 from tasks.errors import StudyError
-from tasks.evaluate.abstain import abstention_note, abstention_rows
-from tasks.evaluate.data import audited_tests, left_out_sentence, split_sentence
-from tasks.evaluate.details import HEADLINE, PUBLISHED, group_rows, interval_rows
-from tasks.evaluate.failures import failure_rows
-from tasks.evaluate.held_back import held_back_rows, held_back_sentence
-from tasks.evaluate.report import MEANS, hospital_rows, reliance_rows, score_rows
-from tasks.evaluate.score import ClosedRow, score_row
-from tasks.evaluate.shares import mean_shares, share_rows
-from tasks.page.maps import maps_of
-from tasks.page.pictures import pictures
-from tasks.page.render import Answered, Section, Told, detail_plots, hospital_page, model_card, study_page
+from tasks.explain.shares import mean_shares
 from tasks.records import Case, FailureModes, Prediction, Saliency, Share, read_table
+from tasks.report.abstention import abstention_note, abstention_rows
+from tasks.report.data import audited_tests, left_out_sentence, split_sentence
+from tasks.report.failures import failure_rows
+from tasks.report.held_back import held_back_rows, held_back_sentence
+from tasks.report.intervals import HEADLINE, PUBLISHED, group_rows, interval_rows
+from tasks.report.page.maps import maps_of
+from tasks.report.page.pictures import pictures
+from tasks.report.page.render import Answered, Section, Told, detail_plots, hospital_page, model_card, study_page
+from tasks.report.results import MEANS, hospital_rows, reliance_rows, score_rows
+from tasks.report.saliency import share_rows
+from tasks.score.score import ClosedRow, score_row
 from tasks.settings import Study
 from tasks.store import ROOT
+from tasks.store.runs import check_run, open_run, paths_of
 
 GALLERY = 300
 """Most answers of a hospital's page: with their images it stays a file that a browser opens at once."""

@@ -1,7 +1,6 @@
 """A finished run: its settings, results and references in one folder, and `latest` pointing there."""
 
 import json
-import os
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,21 +10,20 @@ from typing import Any
 
 from flows.losses import round_losses, write_losses
 from tasks.audit.step import read_audit
-from tasks.errors import StudyError
-from tasks.evaluate.abstain import abstention
-from tasks.evaluate.data import left_out
-from tasks.evaluate.details import details
-from tasks.evaluate.failures import failure_table
-from tasks.evaluate.held_back import held_back
-from tasks.evaluate.reliance_summary import reliance_table
-from tasks.evaluate.report import assemble, markdown
-from tasks.evaluate.shares import share_table
+from tasks.cases.small_groups import tell, tell_columns, tell_counts
 from tasks.ingest.datasets import DATASETS
 from tasks.records import ImageSums, read_table
+from tasks.report.abstention import abstention
+from tasks.report.data import left_out
+from tasks.report.failures import failure_table
+from tasks.report.held_back import held_back
+from tasks.report.intervals import details
+from tasks.report.perturbation import reliance_table
+from tasks.report.results import assemble, markdown
+from tasks.report.saliency import share_table
 from tasks.settings import Study
-from tasks.store import ROOT, Ref, check_files, peak_memory, writing
-from tasks.vocabulary import MODALITIES, ORGANS, known
-from tasks.withheld import tell, tell_columns, tell_counts
+from tasks.store import Ref, peak_memory, writing
+from tasks.text.vocabulary import MODALITIES, ORGANS, known
 
 MADE = "made into a test split"
 """The end of an ingested dataset's note on a split that it came without."""
@@ -126,23 +124,6 @@ def _abstention(withheld: Sequence[Ref], study: Study) -> dict[str, Any] | None:
     return abstention(shared, study.evaluation.coverage, study.seed, study.retrieval.k > 0) if shared else None
 
 
-def open_run(run: Path) -> tuple[Study, dict[str, Any]]:
-    """A finished run's settings, and where everything of it is: `references.json`.
-
-    Raises StudyError where there is none, or a file of it was changed.
-    """
-    try:
-        settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
-        references = json.loads((run / "references.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise StudyError(
-            f"Expected a finished run in {run}, found no readable settings.json and references.json there: "
-            "run `fed-rag run` first, or name the folder of another run."
-        ) from None
-    check_run(run)
-    return Study.model_validate(settings), references
-
-
 def dataset_counts(summary: Mapping[str, Any], least: int) -> dict[str, Any]:
     """The counts of the dataset, in words that may be told, and none of few cases."""
     told = dict(summary)
@@ -152,28 +133,6 @@ def dataset_counts(summary: Mapping[str, Any], least: int) -> dict[str, Any]:
             counts[value if value == NOT_STATED else str(known(value, vocabulary))] += count
         told[name] = counts
     return told | {name: tell_counts(told[name], least) for name in COUNTED}
-
-
-def check_run(run: Path, paths: Iterable[str] = ()) -> None:
-    """Raise StudyError unless a run's own files, and these folders that it refers to, are whole.
-
-    `paths` are relative to the artifacts. Folders that `fed-rag forget` has rewritten are whole.
-    """
-    for folder in (run, *(ROOT / path for path in paths)):
-        try:
-            check_files(folder)
-        except (OSError, ValueError) as error:
-            found = "gone" if isinstance(error, FileNotFoundError) else "changed"
-            raise StudyError(
-                f"Expected all files of {folder} as {run if folder != run else 'they'} left them, found some {found}: "
-                "run `fed-rag run` again, which makes anew what is missing."
-            ) from None
-
-
-def paths_of(places: Mapping[str, Any], names: Iterable[str]) -> list[str]:
-    """The folders of a hospital (as in `references.json`) that stand under some of these names."""
-    found = [places[name] for name in names if name in places]
-    return [path for each in found for path in (each if isinstance(each, list) else [each])]
 
 
 def told_of(dataset: Ref) -> dict[str, Any]:
@@ -224,11 +183,3 @@ def _references(own: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     }
     adapters = {ref.path for ref in own["adapter"]}
     return {"adapter": adapters.pop() if len(adapters) == 1 else None, "hospitals": hospitals}
-
-
-def point_latest(run: Path) -> None:
-    """Replace the link in one step, so that a reader finds the old run or the new one."""
-    link = ROOT / f".latest.{os.getpid()}"
-    link.unlink(missing_ok=True)
-    link.symlink_to(run.relative_to(ROOT), target_is_directory=True)
-    link.replace(ROOT / "latest")

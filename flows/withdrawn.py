@@ -119,8 +119,8 @@ def _features(old: Path, new: Folder, gone: Patient) -> Counts:
 
 def _encoded(old: Path, new: Folder, gone: Patient) -> Counts:
     """Rows of texts stay where another case has the same text."""
-    from tasks.normalise import normalise
     from tasks.retrieve.encoded import ENCODED, Encoded, load_encoded
+    from tasks.text.normalise import normalise
 
     whole = load_encoded(old / ENCODED)
     cases = [case for path in new.inputs for case in read_table(ROOT / path / "cases.parquet", Case)]

@@ -53,7 +53,7 @@ def _become(request: dict[str, Any]) -> None:
 
     refresh_global_settings_context()
     sys.argv = request["command"]
-    from flows.cli import main
+    from flows.cli.main import main
 
     main()
 

@@ -11,10 +11,10 @@ from typing import get_args
 import pytest
 import yaml
 
-from flows.study_file import describe, load_study
-from tasks.comparison import Comparison
+from flows.cli.settings_file import describe, load_study
 from tasks.ingest.datasets import DATASETS
 from tasks.settings import Dataset, Study
+from tasks.settings.comparison import Comparison
 
 TOP = Path(__file__).parents[1]
 PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md")), TOP / "data/README.md"]

@@ -8,9 +8,9 @@ from typing import Any
 from tasks.audit.folder import PREFIX
 from tasks.audit.pairs import COPY
 from tasks.audit.questions import RESTATED, questions_seen
-from tasks.groups import image_groups
+from tasks.cases.groups import image_groups
+from tasks.cases.small_groups import WITHHELD, tell
 from tasks.records import Caption, Case, ImagePair
-from tasks.withheld import WITHHELD, tell
 
 SCHEMA_VERSION = 1
 EXAMPLES = 10

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from tasks.normalise import normalise
 from tasks.records import Case
+from tasks.text.normalise import normalise
 
 RESTATED = {"closed": 0.25, "open": 0.1}
 """Cosine of two questions from which one restates the other, given that they share the answer and show the same.

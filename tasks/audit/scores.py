@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.random_projection import GaussianRandomProjection
 
-from tasks.answers.meaning import meaning
 from tasks.audit.questions import question_rows
 from tasks.audit.search import searcher
-from tasks.blind import question_only
 from tasks.records import Case
+from tasks.score.baselines import question_only
+from tasks.text.meaning import meaning
 
 Vectors = NDArray[np.float32]
 

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from tasks.records import Caption, Case, Image, ImagePair, read_images, read_table, write_table
-from tasks.step import Folder, stage
 from tasks.store import Ref
+from tasks.store.stage import Folder, stage
 
 AUDIT = "audit.json"
 PAIRS = "image_pairs.parquet"

@@ -20,10 +20,10 @@ from transformers.utils.hub import cached_file
 
 from tasks.engine.families.family import Family
 from tasks.engine.families.registry import family_of, refuse_foreign
+from tasks.engine.fast.onednn import use_onednn
+from tasks.engine.fast.quantise import blank_model, four_bits, need_bitsandbytes
 from tasks.engine.identity import device_of, resolve
 from tasks.engine.memory import check_memory
-from tasks.engine.onednn import use_onednn
-from tasks.engine.quantise import blank_model, four_bits, need_bitsandbytes
 from tasks.errors import OURS, StudyError
 
 

@@ -9,8 +9,8 @@ from tqdm import tqdm
 from tasks.engine.base import Base
 from tasks.engine.batch import Example, within
 from tasks.engine.engine import Engine
-from tasks.engine.prefill import Read, read_prompts
-from tasks.engine.prefix import by_image
+from tasks.engine.fast.prefill import Read, read_prompts
+from tasks.engine.fast.prefix import by_image
 from tasks.engine.vision import Features
 
 

@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 
 from tasks.engine.base import Base, outline
 from tasks.engine.families.family import Family
-from tasks.engine.quantise import text_linear
+from tasks.engine.fast.quantise import text_linear
 from tasks.errors import StudyError
 
 SIDES = {"text": "the text model", "tower": "the vision tower"}

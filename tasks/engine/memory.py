@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from tasks.engine.families.registry import PRESETS
-from tasks.engine.quantise import BYTES_PER_WEIGHT, blank_model, text_linear
+from tasks.engine.fast.quantise import BYTES_PER_WEIGHT, blank_model, text_linear
 from tasks.errors import StudyError
 
 TOKENS = 2048

@@ -1,13 +1,13 @@
 """One conversation for training and evaluation alike: retrieved cases as earlier turns, then the question."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tasks.engine.shown import Shown, choose, ordered, quoted, readable
-from tasks.options import lettered
 from tasks.records import Case, Neighbour
 from tasks.settings import ShownSettings
+from tasks.text.options import lettered
 
 Part = dict[str, Any]
 PLAIN = ShownSettings()
@@ -112,3 +112,30 @@ def _image() -> Part:
 
 def _words(text: str) -> Part:
     return {"type": "text", "text": text}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question and what is shown with it."""
+
+    case: Case
+    shown: tuple[Case, ...]
+    """Retrieved cases, nearest first."""
+    similarities: tuple[float, ...] = ()
+    """Of the retrieved cases."""
+
+
+def as_asked(
+    test: Sequence[Case], prompts: Sequence[Prompt], cases: Iterable[Case], neighbours: Iterable[Neighbour]
+) -> list[Asked]:
+    """Some cases with what their prompts show of a hospital's cases."""
+    by_id = {case.id: case for case in cases}
+    near = {(each.case_id, each.neighbour_id): each.similarity for each in neighbours}
+    return [
+        Asked(
+            case,
+            tuple(by_id[shown] for shown in prompt.shown_ids),
+            tuple(near[case.id, shown] for shown in prompt.shown_ids),
+        )
+        for case, prompt in zip(test, prompts, strict=True)
+    ]

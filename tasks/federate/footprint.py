@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tasks.cases.holdout import split_holdout
 from tasks.engine.hospital import open_hospital
 from tasks.engine.shared import shared_engine
 from tasks.engine.train import train
-from tasks.holdout import split_holdout
 from tasks.settings import FederationSettings, LoraSettings, ModelChoice, ShownSettings
 from tasks.store import peak_memory
 

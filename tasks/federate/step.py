@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from tasks.errors import StudyError
 from tasks.records import Update
 from tasks.settings import FederationSettings, LoraSettings, ModelChoice, ShownSettings
-from tasks.step import Folder, stage
 from tasks.store import Ref, derived_seed
+from tasks.store.stage import Folder, stage
 
 if TYPE_CHECKING:
     import torch
@@ -40,11 +40,11 @@ def train_hospital(
     seed: int,
 ) -> None:
     """One hospital's round: from the global adapter to its update, tensors and counts."""
+    from tasks.cases.holdout import split_holdout
     from tasks.engine.adapter import adapter_files, load_state
     from tasks.engine.hospital import open_hospital
     from tasks.engine.shared import shared_engine
     from tasks.engine.train import train
-    from tasks.holdout import split_holdout
 
     own = open_hospital(cases.folder, features.folder, library.folder)
     training, _ = split_holdout(own.cases, federation.holdout, seed)
@@ -94,11 +94,11 @@ def train_together(
     seed: int,
 ) -> None:
     """All hospitals' rounds in one pass over the base, each hospital's update in a folder of its name."""
+    from tasks.cases.holdout import split_holdout
     from tasks.engine.adapter import adapter_files, load_state
+    from tasks.engine.fast.stacked import Client, train_stacked
     from tasks.engine.hospital import open_hospital
     from tasks.engine.shared import shared_engine
-    from tasks.engine.stacked import Client, train_stacked
-    from tasks.holdout import split_holdout
 
     owned = [open_hospital(*(ref.folder for ref in refs)) for refs in zip(cases, features, library, strict=True)]
     training = [split_holdout(each.cases, federation.holdout, seed)[0] for each in owned]
@@ -193,12 +193,12 @@ def validate_hospital(
     min_cell: int,
 ) -> None:
     """The global adapter's loss on a hospital's held-out training cases; no loss of fewer than `min_cell` is told."""
+    from tasks.cases.holdout import split_holdout
+    from tasks.cases.small_groups import is_small
     from tasks.engine.adapter import load_state
     from tasks.engine.hospital import open_hospital
     from tasks.engine.shared import shared_engine
     from tasks.engine.train import mean_loss
-    from tasks.holdout import split_holdout
-    from tasks.withheld import is_small
 
     own = open_hospital(cases.folder, features.folder, library.folder)
     _, held_out = split_holdout(own.cases, federation.holdout, seed)
@@ -254,3 +254,16 @@ def measure_memory(
         reason = (told.stderr.strip().split("\n") or [""])[-1]
         raise StudyError(f"Could not measure the memory of training at {hospital}: {reason}.")
     folder.write_json("footprint.json", {"hospital": hospital} | json.loads(told.stdout))
+
+
+@stage("adapter", area="shared", title="initial adapter")
+def initial_adapter(folder: Folder, model: ModelChoice, lora: LoraSettings, seed: int) -> None:
+    """The adapter that every hospital starts from; it leaves the base's answers unchanged."""
+    from tasks.engine.adapter import adapter_files
+    from tasks.engine.shared import shared_engine
+    from tasks.store import derived_seed
+
+    with shared_engine(model, lora) as engine:
+        files = adapter_files(engine.initial_state(derived_seed(seed, "adapter")), engine.config, model.name)
+    for name, data in files.items():
+        folder.write(name, data)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from tasks.ingest.files import Row, problem
-from tasks.options import place_of, unlabelled
+from tasks.text.options import place_of, unlabelled
 
 
 def choose(row: Row, published: Iterable[str | None], gold: str) -> tuple[tuple[str, ...], str]:

@@ -6,9 +6,9 @@ import warnings
 
 import pydicom
 
+from tasks.cases.patients import patient_digest
 from tasks.errors import OURS
 from tasks.ingest.dicom import is_dicom
-from tasks.patients import patient_digest
 
 
 def patient_of(data: bytes) -> str | None:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from tasks.cases.groups import image_groups
 from tasks.errors import StudyError
-from tasks.groups import image_groups
 from tasks.records import Caption, Case
 from tasks.store import derived_seed
 

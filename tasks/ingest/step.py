@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 from tasks.records import Caption, Case, Finding, Image, write_table
 from tasks.settings import DatasetSettings
-from tasks.step import Folder, stage
+from tasks.store.stage import Folder, stage
 
 
 @stage(

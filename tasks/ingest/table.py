@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from tasks.cases.patients import as_integer, patient_digest
 from tasks.ingest.columns import Columns
 from tasks.ingest.dicom_patient import patient_of
 from tasks.ingest.files import FindingError, Row, problem, read_csv, read_jsonl, read_parquet
@@ -17,7 +18,6 @@ from tasks.ingest.modalities import modality_of
 from tasks.ingest.pictures import Picture, read_image
 from tasks.ingest.shards import digest_id, kind_of
 from tasks.ingest.source import Source, gather
-from tasks.patients import as_integer, patient_digest
 from tasks.records import Case, Kind, Split
 
 NAME = "table"

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from tasks.groups import image_groups
+from tasks.cases.groups import image_groups
 from tasks.ingest.files import Row, find_root, read_rows, resolve
 from tasks.ingest.pictures import Picture, read_image
 from tasks.ingest.shards import LAYOUTS, read_shards

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from tasks.cases.groups import image_groups
 from tasks.errors import StudyError
-from tasks.groups import image_groups
 from tasks.records import Case
 from tasks.store import derived_seed
 

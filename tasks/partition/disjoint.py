@@ -4,8 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from tasks.cases.groups import image_groups
 from tasks.errors import StudyError
-from tasks.groups import image_groups
 from tasks.records import Case, ImagePair, Split
 from tasks.store import derived_seed
 

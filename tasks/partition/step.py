@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 
 from tasks.records import Case, Finding, Image, ImagePair, read_findings, read_images, read_table, write_table
 from tasks.settings import PartitionSettings
-from tasks.step import Folder, stage
 from tasks.store import Ref
+from tasks.store.stage import Folder, stage
 
 
 @stage("partition", area="source")
@@ -59,7 +59,7 @@ def take_cases(
     `findings` is the audit that found the copies; without it no image is known to be one. `forgotten` are digests of
     patients and images that are left out.
     """
-    from tasks.forgotten import is_forgotten
+    from tasks.cases.withdrawn import is_forgotten
     from tasks.partition.copies import own_copies
 
     table = pq.read_table(assignment.folder / "assignment.parquet").to_pylist()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from tasks.cases.holdout import split_holdout
 from tasks.engine.base import Base
 from tasks.engine.batch import encode
 from tasks.engine.pixels import keep_images
@@ -11,10 +12,9 @@ from tasks.engine.sides import Sides
 from tasks.engine.train import mean_loss
 from tasks.engine.vision import FEATURES, Features, load_features
 from tasks.errors import StudyError
-from tasks.holdout import split_holdout
 from tasks.pretrain.fit import fit
-from tasks.recipes import Stage
 from tasks.records import Case, EpochLoss, read_images
+from tasks.settings.recipe import Stage
 
 
 def cases_of(cases: Sequence[Case], stage: Stage, seed: int) -> tuple[list[Case], list[Case]]:

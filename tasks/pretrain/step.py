@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.pretrain.rename import rename_findings
-from tasks.recipes import Stage as RecipeStage
 from tasks.records import Caption, Case, EpochLoss, Finding, Image, Neighbour, read_table, write_table
 from tasks.settings import Lesson, ModelChoice, ShownSettings
-from tasks.step import Folder, stage
+from tasks.settings.recipe import Stage as RecipeStage
 from tasks.store import Ref, derived_seed
+from tasks.store.stage import Folder, stage
 
 if TYPE_CHECKING:
     from tasks.engine.base import Base

@@ -72,7 +72,7 @@ class Outcome:
     correct: float
     """1 or 0, by our own rule; of an open question its exact match."""
     gold: int | None
-    """The label that was right, of a closed question, by its place in `tasks.evaluate.labels.LABELS`; None for an open
+    """The label that was right, of a closed question, by its place in `tasks.score.labels.LABELS`; None for an open
     one."""
     predicted: int | None
     """The label that was given; equals `gold` where the answer is right."""
@@ -107,7 +107,7 @@ class ImageSums:
     group: str
     """`all`, `dataset`, `modality`, `organ` or `topic`."""
     value: str | None
-    """Of the group, in the words of `tasks.vocabulary`; None of `all`."""
+    """Of the group, in the words of `tasks.text.vocabulary`; None of `all`."""
     n: int
     """Number of questions."""
     correct: float
@@ -188,7 +188,7 @@ class FailureModes:
     """In which ways the answer to one test case fails, by rules: a hospital's own, never shared.
 
     The names are `ignores_image`, `copies_neighbour`, `attends_to_border`, `attends_to_burned_in_text`,
-    `diffuse_attention`, `right_for_wrong_region` and `says_yes_to_everything` (`tasks.evaluate.failures.MEANINGS`).
+    `diffuse_attention`, `right_for_wrong_region` and `says_yes_to_everything` (`tasks.explain.failures.MEANINGS`).
     """
 
     case_id: str

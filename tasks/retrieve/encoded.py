@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from tasks.records import Case
-from tasks.retrieve.encoder import Texts
 from tasks.retrieve.rows import Rows
+from tasks.retrieve.similarity import Texts
 
 ENCODED = "encoded.safetensors"
 

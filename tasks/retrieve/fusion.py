@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.retrieve.encoder import Encoder, Texts, hash_words
 from tasks.retrieve.rows import Rows
+from tasks.retrieve.similarity import Encoder, Texts, hash_words
 
 if TYPE_CHECKING:
     import torch

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.holdout import split_holdout
-from tasks.normalise import normalise
+from tasks.cases.holdout import split_holdout
 from tasks.records import Case, Neighbour, read_table
 from tasks.retrieve.encoded import ENCODED, Encoded, Inputs, Pooled, load_encoded
-from tasks.retrieve.encoder import Encoder, encoder_from_json, fit_encoder, hash_words
 from tasks.retrieve.fusion import FUSION, Fused, Lessons
 from tasks.retrieve.rerank import Scorer, Side, fixed_scorer, learn_scorer, lessons
+from tasks.retrieve.similarity import Encoder, encoder_from_json, fit_encoder, hash_words
 from tasks.store import ROOT, derived_seed
+from tasks.text.normalise import normalise
 
 ENCODER, SCORER = "encoder.json", "scorer.json"
 

@@ -5,8 +5,8 @@ from dataclasses import asdict
 
 from tasks.records import Case, ImagePair, Neighbour, Update, read_images, read_table, write_table
 from tasks.settings import EncoderSettings, FusionSettings, ModelChoice
-from tasks.step import Folder, stage
 from tasks.store import Ref
+from tasks.store.stage import Folder, stage
 
 
 @stage("encoded", area="hospitals/{hospital}", title="encode {hospital}")
@@ -14,9 +14,9 @@ def encode_hospital(
     folder: Folder, hospital: str, cases: Ref, encoding: EncoderSettings, model: ModelChoice, content: str
 ) -> None:
     """Rows of each image and text of a hospital, each once; `content` tells the encoder's files."""
-    from tasks.normalise import normalise
     from tasks.retrieve.encoded import ENCODED
     from tasks.retrieve.encoders.open import encode_all, opened
+    from tasks.text.normalise import normalise
 
     rows = read_table(cases.folder / "cases.parquet", Case)
     texts = sorted(
@@ -35,8 +35,8 @@ def initial_gated_fusion(folder: Folder, image_width: int, text_width: int, seed
     """The fusion that every hospital starts from; a text width of 0 is that of hashed words."""
     from safetensors.torch import save
 
-    from tasks.retrieve.encoder import WORDS
     from tasks.retrieve.fusion import FUSION, initial_fusion
+    from tasks.retrieve.similarity import WORDS
     from tasks.store import derived_seed
 
     folder.write(FUSION, save(initial_fusion(image_width, text_width or WORDS, derived_seed(seed, "fusion"))))
@@ -103,13 +103,13 @@ def build_hospital_library(
     """
     from safetensors.torch import load_file
 
-    from tasks.holdout import split_holdout
+    from tasks.cases.holdout import split_holdout
     from tasks.retrieve.diversity import CANDIDATES, diversify
-    from tasks.retrieve.encoder import Encoder, encoder_to_json
     from tasks.retrieve.fusion import FUSION, Fused
     from tasks.retrieve.hospital import ENCODER, SCORER, make_scorer, open_holding
     from tasks.retrieve.library import build_library, copies_by_image
     from tasks.retrieve.rerank import FIRST, rerank_all
+    from tasks.retrieve.similarity import Encoder, encoder_to_json
 
     holding = open_holding(cases.folder, features.folder, encoded.folder if encoded else None)
     training = holding.training

@@ -6,8 +6,8 @@ After "A Lightweight Large Vision-language Model for Multimodal Medical Images".
 import re
 from dataclasses import replace
 
-from tasks.options import place_of, tidy, unlabelled
 from tasks.records import Case
+from tasks.text.options import place_of, tidy, unlabelled
 
 OPTIONS = r"(?:options?|choices?|alternatives|answers?|possibilities|items|candidates)"
 GIVEN = rf"(?:(?:given|listed|provided|possible|available|offered|following|four|three|two)\s+)*{OPTIONS}"

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from tasks.errors import StudyError
 from tasks.records import Caption, Case, Synthetic, read_table, write_table
 from tasks.settings import SynthesisSettings
-from tasks.step import Folder, stage
 from tasks.store import MANIFEST, Ref, tree_digest
+from tasks.store.stage import Folder, stage
 
 if TYPE_CHECKING:
     from tasks.synthesize.generate import Writer

@@ -8,22 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.engine.families.family import Preset
 from tasks.engine.families.open_clip import OPEN_CLIP, check_tensors, read_open_clip
+from tasks.engine.written import write_base
 from tasks.errors import OURS, StudyError
 
 if TYPE_CHECKING:
     import torch
-
-FOLDER = Path(__file__).parents[3] / "data" / "cache" / "llama-clip"
-PRESETS = {
-    "llama-clip": Preset(
-        str(FOLDER),
-        8.1,
-        f"compose it once with tasks.engine.families.llama_clip.compose(BIOMEDCLIP, LLAMA, {str(FOLDER)!r}), "
-        "from the downloaded folders of BiomedCLIP and of LLaMA-3 8B Instruct",
-    )
-}
 
 
 def compose(vision: Path, text: Path, out: Path, seed: int = 0) -> Path:
@@ -39,8 +29,6 @@ def compose(vision: Path, text: Path, out: Path, seed: int = 0) -> Path:
     """
     import torch
     from transformers import AutoTokenizer, LlamaForCausalLM, LlavaConfig, LlavaForConditionalGeneration
-
-    from tasks.engine.written import write_base
 
     _check_type(text, ("llama",), "a Llama text model")
     language = _whole(LlamaForCausalLM, text, dtype="auto")

@@ -1,6 +1,7 @@
 """LLaVA: a CLIP or other ViT tower, a projector of two layers, a Llama or Mistral text model."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from tasks.engine.families.family import Family, Preset, Rows, encoded
@@ -39,6 +40,9 @@ VICUNA = """\
 {%- endfor -%}
 """
 
+LLAMA_CLIP = Path(__file__).parents[3] / "data" / "cache" / "llama-clip"
+"""Where the composed LLaMA-CLIP is looked for."""
+
 
 class Llava(Family):
     """LLaVA-1.5 and LLaVA-Med 1.5 (Fed-LLaVA-Med's models), and LLaMA-CLIP as `llama_clip` composes it.
@@ -53,6 +57,12 @@ class Llava(Family):
         # Microsoft's own checkpoint is in the layout of LLaVA's repository; this is it in that of transformers.
         "llava-med-7b": Preset("chaoyinshe/llava-med-v1.5-mistral-7b-hf", 7.6),
         "llava-1.5-13b": Preset("llava-hf/llava-1.5-13b-hf", 13.4),
+        "llama-clip": Preset(
+            str(LLAMA_CLIP),
+            8.1,
+            f"compose it once with tasks.engine.families.llama_clip.compose(BIOMEDCLIP, LLAMA, {str(LLAMA_CLIP)!r}), "
+            "from the downloaded folders of BiomedCLIP and of LLaMA-3 8B Instruct",
+        ),
     }
     foreign: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("llava_mistral", "llava_llama"), "take the same model converted, as the preset llava-med-7b or llava-1.5-13b"

@@ -1,6 +1,5 @@
 """All families, and the presets that they bring; a new family is a file beside this one and a line here."""
 
-from tasks.engine.families import llama_clip
 from tasks.engine.families.family import Family, Preset
 from tasks.engine.families.llava import Llava
 from tasks.engine.families.paligemma import PaliGemma
@@ -8,11 +7,7 @@ from tasks.engine.families.qwen_vl import QwenVL
 from tasks.errors import StudyError
 
 FAMILIES: tuple[Family, ...] = (QwenVL(), Llava(), PaliGemma())
-PRESETS: dict[str, Preset] = {
-    name: preset
-    for presets in (*(family.presets for family in FAMILIES), llama_clip.PRESETS)
-    for name, preset in presets.items()
-}
+PRESETS: dict[str, Preset] = {name: preset for family in FAMILIES for name, preset in family.presets.items()}
 """Short names that `model.name` takes."""
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tasks.engine.families.open_clip import check_tensors, convert_trunk, read_checkpoint
 from tasks.errors import OURS, StudyError
-from tasks.retrieve.encoders.dual import DualEncoder
+from tasks.retrieve.encoders.encoder import DualEncoder
 
 if TYPE_CHECKING:
     import PIL.Image

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from tasks.errors import StudyError
 from tasks.records import Image
 from tasks.retrieve.encoded import Encoded
-from tasks.retrieve.encoders.dual import DualEncoder, encode, identify_encoder, open_encoder
+from tasks.retrieve.encoders.biomedclip import read_biomedclip
+from tasks.retrieve.encoders.clip import read_clip
+from tasks.retrieve.encoders.encoder import DualEncoder, encode
+from tasks.retrieve.encoders.located import identify_encoder, locate
 from tasks.settings import EncoderSettings, ModelChoice
 
 if TYPE_CHECKING:
@@ -77,3 +80,12 @@ def base_encoder(base: "Base") -> DualEncoder:
         return torch.stack([table[each].float().mean(0) if each else table[0].float() * 0 for each in ids])
 
     return DualEncoder(see, read)
+
+
+def open_encoder(kind: str, name: str | None, device: str) -> DualEncoder:
+    """The encoder of this kind (`clip` or `biomedclip`), on the device `cpu` or `cuda`.
+
+    Raises StudyError where the folder is missing, damaged, or holds a model of another kind.
+    """
+    folder = locate(kind, name)
+    return read_biomedclip(folder, device) if kind == "biomedclip" else read_clip(folder, device)

@@ -1,0 +1,56 @@
+"""The `fed-rag` command: what it consists of, in the order of its `--help`."""
+
+import gc
+import inspect
+import sys
+from collections.abc import Callable
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from flows.cli.checks import refuse_other_encodings
+from flows.cli.data import audit, datasets, forget
+from flows.cli.explain import explain
+from flows.cli.results import ask, card, export, report, score
+from flows.cli.studies import compare, pretrain, run
+from flows.cli.terminal import settings_help
+from tasks.errors import StudyError
+from tasks.settings.comparison import Comparison
+from tasks.settings.recipe import Recipe
+
+app = typer.Typer(
+    help="Fine-tune one small vision-language model across hospitals, with each hospital's private retrieval.",
+    no_args_is_help=True,
+    callback=refuse_other_encodings,
+    suggest_commands=False,  # Click does
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="rich",
+)
+
+
+def _add(command: Callable[..., None], epilog: str | None = None) -> None:
+    """Help shows a command's docstring as it is written: what stands in brackets there is no markup."""
+    app.command(help=escape(inspect.cleandoc(command.__doc__ or "")), epilog=epilog)(command)
+
+
+_add(run, settings_help())
+_add(compare, settings_help(model=Comparison))
+_add(audit, settings_help("dataset.", "synthesis.", "seed"))
+for each in (datasets, ask, explain, export, score, report, card, forget):
+    _add(each)
+_add(pretrain, settings_help(model=Recipe))
+
+
+def main() -> None:
+    """Run the command; what a user can mend is told in one sentence."""
+    try:
+        app()
+    except StudyError as error:
+        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        gc.freeze()  # what is left goes with the process: to search all libraries for cycles first takes seconds

@@ -1,0 +1,150 @@
+"""Commands that train: a study, a comparison of several, a base before them."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from flows.cli.checks import (
+    refuse_absent,
+    refuse_absent_all,
+    refuse_absent_data,
+    refuse_absent_model,
+    refuse_unwritable_folder,
+)
+from flows.cli.settings_file import load_comparison, load_recipe, load_study
+from flows.cli.terminal import Assignments, SettingsFile, console, flow_running, print_place, print_rows
+from tasks.errors import StudyError
+from tasks.settings.comparison import SWEEPS, cells
+from tasks.text.wording import counted
+
+
+def run(settings: SettingsFile = None, assignments: Assignments = None) -> None:
+    """Run a study: from published data files to a scored federated model with private retrieval.
+
+    What an earlier run has made, and nothing has changed of, is found and not made again.
+    """
+    study = load_study(settings, tuple(assignments or ()))
+    refuse_absent(study)
+    has_server = "PREFECT_API_URL" in os.environ
+    with flow_running():
+        from flows.fed_rag import fed_rag
+
+        folder = Path(fed_rag(study))
+    _print_results(folder)
+    print_place("Results", folder, " (also artifacts/latest): report.html, card.md, results.json, results.md")
+    if not has_server:
+        console.print("Dashboard: run `prefect server start`, open http://127.0.0.1:4200, then Runs and Artifacts.")
+
+
+def _print_results(folder: Path) -> None:
+    from tasks.report.data import split_sentence
+    from tasks.report.results import score_rows
+
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    table = Table(title="Test cases (scores from 0 to 1)", padding=(0, 0))
+    headings, *rows = score_rows(results)
+    for heading in headings:
+        table.add_column(heading, no_wrap=True, justify="left" if not heading else "right")
+    for place, row in enumerate(rows):
+        table.add_row(*map(escape, row), style="bold" if place < len(results["configurations"]) else None)
+    console.print(table)
+    console.print(f"Split: {escape(split_sentence([results['split']]))}.", highlight=False)
+
+
+def compare(
+    settings: SettingsFile = None,
+    assignments: Assignments = None,
+    sweeps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sweep",
+            metavar="NAME=VALUES",
+            help=f"A setting and its values, as retrieval.k=0,1,3, or one of {', '.join(SWEEPS)}; may be repeated.",
+        ),
+    ] = None,
+) -> None:
+    """Compare configurations on the same cases, seeds and budget: centralised, federated, alone, with and without RAG.
+
+    Each configuration is the base study (settings study.*) with a few settings changed; each is trained once with each
+    seed and each split, and stands beside the untrained base and what needs no model. Scores have 95 % intervals
+    over trainings and test images, differences have paired tests. A sweep runs one configuration over a list of values.
+
+    A study that was run before is found and not run again: after an interruption, the same command goes on where it
+    stopped. artifacts/comparisons/NAME receives comparison.json, .md, .tex and .html; docs/comparison.md says what is
+    in them and how the comparison is kept fair.
+
+    Examples: fed-rag compare --set study.dataset.images=60 --set seeds=[0,1,2]
+
+    fed-rag compare --sweep retrieval.k=0,1,3,5,10 --sweep alpha --set name=sweeps
+
+    fed-rag compare --set 'configurations={fed+rag: {}, all-layers: {lora.targets: [q_proj, k_proj, v_proj, o_proj]}}'
+    """
+    comparison = load_comparison(settings, tuple(assignments or ()), tuple(sweeps or ()))
+    refuse_absent_all(cell.study for cell in cells(comparison))
+    with flow_running():
+        from flows.compare import compare as flow
+
+        folder = Path(flow(comparison))
+    from tasks.compare.tables import side_by_side
+
+    document = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    headline = side_by_side(document)
+    rows = [dict(zip(headline.headings, row, strict=True)) for row in headline.rows]
+    print_rows(rows, f"{headline.title}: scores with 95 % intervals")
+    if headline.note:
+        console.print(escape(headline.note))
+    print_place("Comparison", folder, ": comparison.html, .json, .md, .tex")
+    if document["failed"]:
+        first, count = document["failed"][0], counted(len(document["failed"]), "points of sweeps")
+        raise StudyError(f"{count} failed, first {first['cell']}: {first['reason']}")
+
+
+def pretrain(
+    settings: Annotated[
+        Path | None, typer.Option("--settings", help="YAML file of a recipe, as data/recipes/llama-clip.yaml.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="One setting of it, as stages.0.epochs=3; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder that receives the embedded base; artifacts/base if not given.")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=100, help="Public images to draw for it; 8000 if not given.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Every random choice of it follows from this; 0 if not given.")
+    ] = None,
+) -> None:
+    """Train a base before a federation: by a recipe, or, without one, the embedded base from nothing.
+
+    A recipe's stages follow each other; each is cached, so that after a kill the same command goes on with the stage
+    that was not finished. What comes out is artifacts/recipes/NAME, which model.name takes. docs/models.md tells what
+    the recipes in data/recipes are.
+
+    Example: fed-rag pretrain --settings data/recipes/radiology-3b.yaml --set stages.0.dataset.root=FOLDER
+    """
+    given = [name for name, value in {"out": out, "images": images, "seed": seed}.items() if value is not None]
+    if settings and given:
+        raise StudyError(f"Expected no --{given[0]} beside a recipe, which has settings of its own: leave it out.")
+    if assignments and not settings:
+        raise StudyError("Expected --settings with a recipe beside --set: name one of the files in data/recipes.")
+    recipe = load_recipe(settings, tuple(assignments or ())) if settings else None
+    if recipe:
+        refuse_absent_model(recipe.model)
+        for dataset in [stage.dataset for stage in recipe.stages if stage.dataset]:
+            refuse_absent_data(dataset)
+    else:
+        refuse_unwritable_folder(out or Path("artifacts/base"))
+    with flow_running():
+        from flows.pretrain import pretrain as flow
+        from flows.pretrain import train_recipe
+
+        made = train_recipe(recipe) if recipe else flow(out or Path("artifacts/base"), images or 8000, seed=seed or 0)
+    print_place("Base", Path(made))

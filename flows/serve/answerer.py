@@ -1,0 +1,197 @@
+"""Asking a trained model about one image, with a hospital's library."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flows.serve.asked import ASKED, read_question
+from tasks.answer.abstain import held_out_threshold
+from tasks.engine.adapter import load_state
+from tasks.engine.batch import encode
+from tasks.engine.engine import Engine
+from tasks.engine.generate import Answer, generate
+from tasks.engine.identity import choose_model
+from tasks.engine.prompt import Prompt, build_prompt
+from tasks.engine.shared import shared_engine
+from tasks.engine.shown import choose
+from tasks.engine.vision import FEATURES, Features, encode_images, gather_features, load_features
+from tasks.errors import StudyError
+from tasks.records import Case, Image, Prediction, read_table
+from tasks.retrieve.diversity import CANDIDATES, diversify
+from tasks.retrieve.encoded import Inputs
+from tasks.retrieve.encoders.open import encode_all, opened
+from tasks.retrieve.hospital import encoded_of, open_inputs, open_library_encoder, open_scorer
+from tasks.retrieve.rerank import Side
+from tasks.retrieve.serve import open_library
+from tasks.settings import ModelChoice, Study
+from tasks.store import ROOT, find
+from tasks.store.runs import check_run, open_run, paths_of
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer and what it was given with."""
+
+    text: str
+    confidence: float
+    """Mean probability of the answer's tokens, from 0 to 1."""
+    threshold: float
+    """Confidence below which the study's `evaluation.coverage` withholds an answer; 0 where all are given."""
+    shown: tuple[tuple[float, Case], ...]
+    """Similarity and case of each retrieved case, nearest first."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A hospital of a finished run."""
+
+    run: Path
+    study: Study
+    model: ModelChoice
+    """The base that it was trained on."""
+    folders: Mapping[str, Any]
+    """Where the stages left what is the hospital's, by the stage's name, relative to the artifacts."""
+    adapter: Path
+    """Folder of the adapter that it answers with."""
+
+
+@dataclass(frozen=True)
+class Put:
+    """A question about an image of one's own, ready to be put to the model."""
+
+    case: Case
+    shown: tuple[tuple[float, Case], ...]
+    """As `Reply`'s."""
+    features: Features
+    """Of all images of the prompt."""
+
+
+def answer(run: Path, hospital: str, image: Path, question: str) -> Reply:
+    """Answer a question about an image file with a run's final adapter and one hospital's library.
+
+    Raises StudyError where the run, the hospital or the image is not to be found, and as `open_place` does.
+    """
+    place, picture = open_place(run, hospital), read_question(image, question)
+    with shared_engine(place.model, place.study.lora) as engine:
+        put = put_question(place, engine, picture, question)
+        cases, similarities = [each for _, each in put.shown], [near for near, _ in put.shown]
+        prompt = build_prompt(put.case, cases, similarities, place.study.retrieval.shown)
+        given = give(place, engine, put.features, prompt)
+    return Reply(given.text, given.confidence, threshold(place), put.shown)
+
+
+def open_place(run: Path, hospital: str, *more: str) -> Place:
+    """A hospital of a run, with the folders that a question needs, and these `more`, as the run left them.
+
+    Raises StudyError where there is no such run or hospital, where a folder is gone or changed, and where the base is
+    not the one that the run was made with.
+    """
+    study, references = open_run(run)
+    folders = references["hospitals"].get(hospital)
+    if folders is None:
+        known = ", ".join(references["hospitals"])
+        raise StudyError(f"Expected --hospital to be one of {known}, found {hospital!r}.")
+    adapter = references["adapter"] or folders["adapter"]
+    check_run(run, [*paths_of(folders, ("cases", "features", "calibration", *more)), adapter])
+    return Place(run, study, _choose_base(run, study), folders, ROOT / adapter)
+
+
+def _choose_base(run: Path, study: Study) -> ModelChoice:
+    model = choose_model(study.model)
+    content = json.loads((run / "results.json").read_text(encoding="utf-8"))["model"]["content"]
+    if model.content != content:
+        raise StudyError(
+            f"Expected the base {model.name} that {run} was trained on (content {content[-12:]}), found another there "
+            f"now ({model.content[-12:]}): put the former back, or run `fed-rag run` again."
+        )
+    return model
+
+
+def put_question(place: Place, engine: Engine, picture: Image, question: str) -> Put:
+    """A question about an image, with the hospital's cases that are shown with it."""
+    folders = place.folders
+    cases = {case.id: case for case in read_table(ROOT / folders["cases"] / "cases.parquet", Case)}
+    seen, kept = encode_images(engine.base, [picture]), load_features(ROOT / folders["features"] / FEATURES)
+    case = Case(ASKED, ASKED, question, "", "open", "test", "asked", "en")
+    shown = _retrieve(place, cases, picture, seen, kept, question)
+    features = gather_features({ASKED: (seen, ASKED)} | {each.image_id: (kept, each.image_id) for _, each in shown})
+    return Put(case, shown, features)
+
+
+def give(place: Place, engine: Engine, features: Features, prompt: Prompt) -> Answer:
+    """The answer to one prompt with the hospital's adapter, which is switched on."""
+    engine.switch(load_state(place.adapter))
+    answering = place.study.evaluation
+    (given,) = generate(
+        engine,
+        features,
+        encode(engine.base, features, [prompt]),
+        tokens=answering.tokens_per_pass,
+        max_new_tokens=answering.max_new_tokens,
+    )
+    return given
+
+
+def threshold(place: Place) -> float:
+    """As `Reply`'s."""
+    coverage = place.study.evaluation.coverage
+    if coverage == 1:
+        return 0.0
+    held_out = read_table(ROOT / place.folders["calibration"] / "predictions.parquet", Prediction)
+    cases = read_table(ROOT / place.folders["cases"] / "cases.parquet", Case)
+    return held_out_threshold(held_out, cases, coverage)
+
+
+def _retrieve(
+    place: Place, cases: Mapping[str, Case], picture: Image, seen: Features, kept: Features, question: str
+) -> tuple[tuple[float, Case], ...]:
+    """Similarity and case of what is shown with a question about the image `seen`, nearest first."""
+    settings, folder = place.study.retrieval, ROOT / place.folders["library"]
+    if not settings.k:
+        return ()
+    library = open_library(folder)  # which verifies it
+    own = _asked_inputs(place, encoded_of(folder), picture, seen, question)
+    encoder, stored = open_library_encoder(folder), open_inputs(folder, kept)
+    case = _known(cases.values(), seen, kept, question)
+    asked = [replace(case, image_id=ASKED)]
+    wanted = max(CANDIDATES, settings.k) if settings.diversity or settings.rerank != "off" else settings.k
+    (found,) = library.search(encoder.encode(*own.of(asked)), [case], wanted)
+    near = [cases[neighbour.neighbour_id] for neighbour in found]
+    scorer = open_scorer(folder)
+    if scorer and near:
+        query, candidates = Side(asked, *encoder.parts(*own.of(asked))), Side(near, *encoder.parts(*stored.of(near)))
+        found = scorer.rerank(found, query, 0, candidates)
+    if settings.diversity and near:
+        found = diversify(found, encoder.encode(*stored.of(near)), settings.diversity, settings.k)
+    chosen = choose(found, settings.k, settings.floor)
+    return tuple((neighbour.similarity, cases[neighbour.neighbour_id]) for neighbour in chosen)
+
+
+def _asked_inputs(place: Place, encoded: str | None, picture: Image, seen: Features, question: str) -> Inputs:
+    """What the question is compared by, made as its hospital's cases' rows in the folder `encoded` were made.
+
+    Raises StudyError where that folder is gone or changed, or the encoder is another by now.
+    """
+    encoding = place.study.retrieval.encoding
+    if encoded is None:
+        return Inputs(seen)
+    check_run(place.run, [encoded])
+    with opened(encoding, place.model, find(encoded).manifest()["summary"]["encoder"]) as encoder:
+        return Inputs(seen, encode_all(encoder, encoding, [picture], [question]))
+
+
+def _known(cases: Iterable[Case], seen: Features, kept: Features, question: str) -> Case:
+    """The question as a case: of the stored image that looks the same to the tower, and its patient, if there is one.
+
+    So neither that image's cases nor those of its copies and its patient are shown.
+    """
+    asked = Case(ASKED, ASKED, question, "", "open", "test", "asked", "en")
+    for case in cases:
+        one, other = seen.of(ASKED), kept.of(case.image_id)
+        if one.shape == other.shape and torch.allclose(one.float(), other.float(), rtol=1e-3, atol=1e-4):
+            return replace(asked, image_id=case.image_id, group=case.group)
+    return asked

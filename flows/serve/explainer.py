@@ -1,0 +1,210 @@
+"""Showing where one answer comes from: overlays, numbers, and each part's share."""
+
+import json
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from flows.serve.answerer import Place, give, open_place, put_question, threshold
+from flows.serve.asked import ASKED, read_question
+from tasks.engine.engine import Engine
+from tasks.engine.hospital import open_hospital
+from tasks.engine.prompt import Asked, as_asked, build_prompt
+from tasks.engine.shared import shared_engine
+from tasks.engine.vision import Features
+from tasks.errors import StudyError
+from tasks.explain.explain import METHODS, Explanation, explain
+from tasks.records import Image, Record, Saliency, Share, read_images, write_table
+from tasks.report.page.overlay import sheet
+from tasks.store import ROOT
+from tasks.text.wording import counted
+
+logger = logging.getLogger("fed_rag")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be explained, and how."""
+
+    methods: tuple[str, ...] = METHODS
+    token: int | None = None
+    """Of the answer, 0 the first; None for the whole answer."""
+    layer: int | None = None
+    """Of attention, what is drawn; all of them where None."""
+    head: int | None = None
+
+
+@dataclass(frozen=True)
+class Explained:
+    """An answer, and where it comes from."""
+
+    hospital: str
+    asked: Asked
+    answer: str
+    confidence: float
+    threshold: float
+    """As `flows.serve.answerer.Reply`'s."""
+    images: Mapping[str, Image]
+    """Of the prompt, by id."""
+    explanation: Explanation
+    wanted: Wanted
+
+
+def methods_of(name: str) -> tuple[str, ...]:
+    """The methods that a name stands for: one of METHODS, or `all`.
+
+    Raises StudyError for any other name.
+    """
+    if name != "all" and name not in METHODS:
+        raise StudyError(f"Expected --method to be all or one of {', '.join(METHODS)}, found {name!r}.")
+    return METHODS if name == "all" else (name,)
+
+
+def explain_case(run: Path, hospital: str, case_id: str, wanted: Wanted) -> Explained:
+    """Explain the answer to one of a hospital's own cases, with the cases that its library keeps nearest to it.
+
+    Raises StudyError where the run, the hospital, the case, or the token, layer or head is not to be found, and as
+    `open_place` does.
+    """
+    place = open_place(run, hospital, "library")
+    folders = [ROOT / place.folders[name] for name in ("cases", "features", "library")]
+    own = open_hospital(*folders)
+    chosen = [case for case in own.cases if case.id == case_id]
+    if not chosen:
+        tests = [case.id for case in own.cases if case.split == "test"]
+        raise StudyError(
+            f"Expected --case to be one of {hospital}'s {counted(len(own.cases), 'cases')}, as {', '.join(tests[:3])}, "
+            f"found {case_id!r}."
+        )
+    (asked,) = as_asked(chosen, own.prompts(chosen, place.study.retrieval.shown), own.cases, own.neighbours)
+    ids = {case.image_id for case in (asked.case, *asked.shown)}
+    images = {image.id: image for image in read_images(folders[0] / "images.parquet") if image.id in ids}
+    with shared_engine(place.model, place.study.lora) as engine:
+        return _explain(place, hospital, engine, asked, own.features, images, wanted)
+
+
+def explain_image(run: Path, hospital: str, image: Path, question: str, wanted: Wanted) -> Explained:
+    """Explain the answer to a question about an image file, retrieved for as `fed-rag ask` does.
+
+    Raises StudyError as `explain_case`, and where the image cannot be read.
+    """
+    place, picture = open_place(run, hospital), read_question(image, question)
+    with shared_engine(place.model, place.study.lora) as engine:
+        put = put_question(place, engine, picture, question)
+        ids = {case.image_id for _, case in put.shown}
+        stored = read_images(ROOT / place.folders["cases"] / "images.parquet")
+        images = {ASKED: picture} | {each.id: each for each in stored if each.id in ids}
+        asked = Asked(put.case, tuple(case for _, case in put.shown), tuple(near for near, _ in put.shown))
+        return _explain(place, hospital, engine, asked, put.features, images, wanted)
+
+
+def _explain(
+    place: Place,
+    hospital: str,
+    engine: Engine,
+    asked: Asked,
+    features: Features,
+    images: Mapping[str, Image],
+    wanted: Wanted,
+) -> Explained:
+    how = place.study.retrieval.shown
+    logger.info("answering, shown %s", counted(len(asked.shown), "retrieved cases"))
+    given = give(place, engine, features, build_prompt(asked.case, asked.shown, asked.similarities, how))
+    logger.info("explaining by %s", ", ".join(wanted.methods))
+    made = explain(
+        engine.base,
+        features,
+        images,
+        asked,
+        how,
+        given.text,
+        wanted.methods,
+        wanted.token,
+        heads=True,
+        tokens=place.study.evaluation.tokens_per_pass,
+    )
+    _check_head(made, wanted)
+    return Explained(hospital, asked, given.text, given.confidence, threshold(place), images, made, wanted)
+
+
+def _check_head(made: Explanation, wanted: Wanted) -> None:
+    if (wanted.layer, wanted.head) != (None, None) and "attention" not in wanted.methods:
+        raise StudyError(f"Expected --method attention or all beside --layer, found {', '.join(wanted.methods)}.")
+    if wanted.head is not None and wanted.layer is None:
+        raise StudyError("Expected --layer beside --head, found none: heads are numbered within their layer.")
+    for name, value in (("layer", wanted.layer), ("head", wanted.head)):
+        known = {getattr(each, name) for each in made.maps} - {None}
+        if value is not None and value not in known:
+            raise StudyError(f"Expected --{name} to be from 0 to {max(known)}, found {value}.")
+
+
+def write_explained(explained: Explained, out: Path) -> list[Path]:
+    """Write a PNG of each method, `saliency.parquet`, `shares.parquet` and `answer.json`; returns the PNGs.
+
+    All files are written beside the folder first, so that none is there by half.
+    Raises StudyError where the folder cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out, prefix=".writing-") as name:
+            beside = Path(name)
+            for method in explained.wanted.methods:
+                logger.info("drawing %s", method)
+                (beside / f"{method}.png").write_bytes(draw(explained, method))
+            _write(beside / "saliency.parquet", Saliency, explained.explanation.maps)
+            _write(beside / "shares.parquet", Share, explained.explanation.shares)
+            told = json.dumps(_told(explained), indent=1, ensure_ascii=False) + "\n"
+            (beside / "answer.json").write_text(told, encoding="utf-8")
+            for method in METHODS:  # an earlier explanation's, which the tables tell nothing of any more
+                (out / f"{method}.png").unlink(missing_ok=True)
+            for file in beside.iterdir():
+                file.replace(out / file.name)
+    except OSError as error:
+        raise StudyError(
+            f"Expected --out to be a folder that can be written, found {out} ({error.strerror}): name another."
+        ) from None
+    return [out / f"{method}.png" for method in explained.wanted.methods]
+
+
+def _write(path: Path, record: type[Record], rows: Sequence[Record]) -> None:
+    with path.open("wb") as sink:
+        write_table(sink, record, rows)
+
+
+def draw(explained: Explained, method: str) -> bytes:
+    """The sheet of one method as a PNG: overlays of every image, the answer, and a bar of shares."""
+    wanted, asked = explained.wanted, explained.asked
+    place = (wanted.layer, wanted.head) if method == "attention" else (None, None)
+    maps, shares = explained.explanation.seen(method, *place)
+    words = explained.explanation.tokens
+    of = "the whole answer" if wanted.token is None else f"token {wanted.token} ({words[wanted.token].strip()!r})"
+    named = zip(("layer", "head"), place, strict=True)
+    where = "".join(f", {name} {value}" for name, value in named if value is not None)
+    captions: dict[int | None, str] = {None: "the question's image"}
+    for rank, case in enumerate(asked.shown):
+        captions[rank] = f"retrieved {rank + 1}: {case.question} {case.answer}"
+    return sheet(
+        asked.case.question,
+        f"{explained.answer or '(no answer)'}   ({method}{where}, of {of})",
+        [(explained.images[each.image_id], each, captions[each.rank]) for each in maps],
+        shares,
+    )
+
+
+def _told(explained: Explained) -> dict[str, object]:
+    asked, made = explained.asked, explained.explanation
+    cases = zip(asked.shown, asked.similarities, strict=True)
+    return {
+        "hospital": explained.hospital,
+        "case": asked.case.id,
+        "question": asked.case.question,
+        "reference": asked.case.answer or None,
+        "answer": explained.answer,
+        "confidence": explained.confidence,
+        "tokens": [
+            {"token": word, "probability": likely} for word, likely in zip(made.tokens, made.probabilities, strict=True)
+        ],
+        "shown": [{"similarity": near, **asdict(case)} for case, near in cases],
+    }

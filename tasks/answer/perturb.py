@@ -1,0 +1,136 @@
+"""Does it look? The same questions again, with one thing of the prompt changed that an honest answer hangs on."""
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import PIL.Image
+
+from tasks.engine.prompt import Asked
+from tasks.records import Case, Image
+from tasks.records.alterations import AS_IS, BLANK, FLIPPED, NOISE, OTHERS, REMOVED, SWAPPED, WORDS
+from tasks.store import derived_seed
+from tasks.text.meaning import meaning
+from tasks.text.normalise import HAN
+
+
+def alter(asked: Sequence[Asked], cases: Sequence[Case], seed: int) -> dict[str, list[Asked]]:
+    """All alterations of some questions, each with its questions in their order.
+
+    Blank and noise images are named by `blank_id` and `noise_id`. Those of the neighbours are left out where no
+    question has any.
+
+    Args:
+        asked: the questions as they are.
+        cases: all of the hospital's, from which other images and wrong answers are taken.
+        seed: every random choice follows from it.
+    """
+    swaps = _swaps([each.case for each in asked], cases, seed)
+    answers = _Answers(cases)
+    rng = np.random.default_rng(derived_seed(seed, "reliance"))
+    found = {
+        AS_IS: list(asked),
+        BLANK: [_with_image(each, blank_id(each.case.image_id)) for each in asked],
+        NOISE: [_with_image(each, noise_id(each.case.image_id)) for each in asked],
+        SWAPPED: [_with_image(each, swaps[each.case.image_id]) for each in asked],
+    }
+    if any(each.shown for each in asked):
+        found[REMOVED] = [replace(each, shown=(), similarities=()) for each in asked]
+        found[OTHERS] = _others(asked, rng)
+        found[FLIPPED] = [
+            replace(each, shown=tuple(replace(case, answer=answers.wrong(case, rng)) for case in each.shown))
+            for each in asked
+        ]
+    found[WORDS] = [replace(each, case=replace(each.case, question=mix(each.case.question, rng))) for each in asked]
+    return found
+
+
+def _with_image(asked: Asked, image_id: str) -> Asked:
+    return replace(asked, case=replace(asked.case, image_id=image_id))
+
+
+def blank_id(image_id: str) -> str:
+    """Id of an image's blank form."""
+    return f"{image_id} blank"
+
+
+def noise_id(image_id: str) -> str:
+    """Id of the noise in an image's place."""
+    return f"{image_id} noise"
+
+
+def stand_ins(images: Iterable[Image], seed: int) -> list[Image]:
+    """For each image, one of its size in its mean colour, and one of uniform noise that follows from the seed."""
+    from tasks.engine.attribution.occlusion import cover  # torch is imported where something is computed
+
+    made = []
+    for image in images:
+        made.append(cover(image, [(0, 0, image.width, image.height)], blank_id(image.id)))
+        rng = np.random.default_rng(derived_seed(seed, "noise", image.id))
+        sink = io.BytesIO()
+        PIL.Image.fromarray(rng.integers(0, 256, (image.height, image.width, 3), dtype=np.uint8)).save(sink, "PNG")
+        made.append(Image(noise_id(image.id), sink.getvalue(), image.width, image.height))
+    return made
+
+
+def _swaps(asked: Sequence[Case], cases: Sequence[Case], seed: int) -> dict[str, str]:
+    """Another image for each: of the same modality and another group where there is one; itself if it is alone."""
+    known = {case.image_id: case for case in cases}
+    swaps = {}
+    for image_id, case in {case.image_id: case for case in asked}.items():
+        others = [other for other in known.values() if other.image_id != image_id]
+        same = [other for other in others if other.modality == case.modality] or others
+        apart = [other for other in same if other.group is None or other.group != case.group] or same
+        rng = np.random.default_rng(derived_seed(seed, "swap", image_id))
+        swaps[image_id] = apart[int(rng.integers(len(apart)))].image_id if apart else image_id
+    return swaps
+
+
+def _others(asked: Sequence[Asked], rng: np.random.Generator) -> list[Asked]:
+    """Each question with another one's retrieved cases, never with one of its own image."""
+    order = rng.permutation(len(asked))
+    turned = np.roll(order, 1)
+    partner = dict(zip(order.tolist(), turned.tolist(), strict=True))
+    return [_with_shown(each, asked[partner[place]]) for place, each in enumerate(asked)]
+
+
+def _with_shown(asked: Asked, other: Asked) -> Asked:
+    kept = [place for place, case in enumerate(other.shown) if case.image_id != asked.case.image_id]
+    near = tuple(other.similarities[place] for place in kept) if other.similarities else ()
+    return replace(asked, shown=tuple(other.shown[place] for place in kept), similarities=near)
+
+
+class _Answers:
+    """The answers that a hospital's training cases give, to take wrong ones from."""
+
+    def __init__(self, cases: Iterable[Case]) -> None:
+        self._by_topic: dict[tuple[str, str | None], dict[str, None]] = {}
+        for case in cases:
+            if case.split == "train":
+                for topic in (case.topic, None):
+                    self._by_topic.setdefault((case.kind, topic), {})[case.answer] = None
+
+    def wrong(self, case: Case, rng: np.random.Generator) -> str:
+        """No for yes and yes for no, another option, or another answer to questions of its topic, else of its kind."""
+        right = meaning(case.answer)
+        if right in ("yes", "no"):
+            return "no" if right == "yes" else "yes"
+        for known in (case.options, self._by_topic.get((case.kind, case.topic), ()), self._all(case)):
+            others = [answer for answer in known if meaning(answer) != right]
+            if others:
+                return others[int(rng.integers(len(others)))]
+        return "no"
+
+    def _all(self, case: Case) -> Iterable[str]:
+        return self._by_topic.get((case.kind, None), ())
+
+
+def mix(question: str, rng: np.random.Generator) -> str:
+    """The question's words, or its characters where it is Chinese, in another order if there is one."""
+    words, between = (list(question), "") if HAN.search(question) else (question.split(), " ")
+    if len(set(words)) < 2:
+        return question
+    while (mixed := [words[place] for place in rng.permutation(len(words))]) == words:
+        pass
+    return between.join(mixed)

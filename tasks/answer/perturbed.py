@@ -1,0 +1,66 @@
+"""A hospital's questions asked again with each alteration of their prompts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks.answer.perturb import alter, stand_ins
+from tasks.answer.predictions import answered
+from tasks.engine.adapter import load_state
+from tasks.engine.batch import encode
+from tasks.engine.generate import generate
+from tasks.engine.hospital import Hospital
+from tasks.engine.prompt import as_asked, build_prompt
+from tasks.engine.shared import shared_engine
+from tasks.engine.vision import encode_images, gather_features
+from tasks.records import Case, Prediction, read_images
+from tasks.settings import AnsweringSettings, LoraSettings, ModelChoice, ShownSettings
+
+
+def answer_altered(
+    own: Hospital,
+    hospital: str,
+    images: Path,
+    test: Sequence[Case],
+    adapter: Path,
+    model: ModelChoice,
+    lora: LoraSettings,
+    answering: AnsweringSettings,
+    shown: ShownSettings,
+    seed: int,
+) -> list[Prediction]:
+    """The answers to some test cases with each alteration, whose name is the prediction's configuration.
+
+    `images` is the hospital's table of images, which blank ones and noise are made after; `adapter` is a PEFT folder.
+    """
+    if not test:
+        return []
+    asked = as_asked(test, own.prompts(test, shown), own.cases, own.neighbours)
+    changed = alter(asked, own.cases, seed)
+    prompts = {
+        name: [build_prompt(each.case, each.shown, each.similarities, shown) for each in rows]
+        for name, rows in changed.items()
+    }
+    wanted = {case.image_id for case in test}
+    seen = {case.image_id for rows in changed.values() for each in rows for case in (each.case, *each.shown)}
+    with shared_engine(model, lora) as engine:
+        engine.switch(load_state(adapter))
+        others = encode_images(
+            engine.base, stand_ins((image for image in read_images(images) if image.id in wanted), seed)
+        )
+        places = {image_id: (own.features, image_id) for image_id in seen - others.starts.keys()}
+        together = gather_features(places | {image_id: (others, image_id) for image_id in others.starts})
+        answers = iter(
+            generate(
+                engine,
+                together,
+                encode(engine.base, together, [prompt for rows in prompts.values() for prompt in rows]),
+                tokens=answering.tokens_per_pass,
+                max_new_tokens=answering.max_new_tokens,
+                title=f"reliance {hospital}",
+            )
+        )
+    return [
+        row
+        for name, rows in changed.items()
+        for row in answered(name, hospital, [each.case for each in rows], prompts[name], [next(answers) for _ in rows])
+    ]

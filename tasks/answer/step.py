@@ -1,0 +1,225 @@
+"""The evaluate steps: a hospital answers its test cases, and shares what its answers score."""
+
+from tasks.answer.predictions import answered, predictions
+from tasks.records import Case, ImageSums, Neighbour, Prediction, read_table, write_table
+from tasks.settings import AnsweringSettings, LoraSettings, ModelChoice, ShownSettings
+from tasks.store import Ref
+from tasks.store.stage import Folder, stage
+
+
+@stage(
+    "predictions",
+    area="hospitals/{hospital}",
+    title="{configuration} {hospital}",
+)
+def predict(
+    folder: Folder,
+    hospital: str,
+    configuration: str,
+    cases: Ref,
+    features: Ref,
+    library: Ref,
+    adapter: Ref,
+    model: ModelChoice,
+    lora: LoraSettings,
+    answering: AnsweringSettings,
+    shown: ShownSettings,
+    blind: bool = False,
+) -> None:
+    """The adapter's answers to a hospital's test cases, with that hospital's own neighbours.
+
+    `blind` is the text-only control of multiple choice: the test cases with options alone, without image or neighbours.
+    """
+    from tasks.answer.predict import answer_prompts
+    from tasks.engine.hospital import open_hospital
+    from tasks.engine.prompt import build_blind_prompt
+
+    own = open_hospital(cases.folder, features.folder, library.folder)
+    test = [case for case in own.cases if case.split == "test" and (case.options or not blind)]
+    prompts = [build_blind_prompt(case) for case in test] if blind else own.prompts(test, shown)
+    answers = answer_prompts(own, prompts, adapter.folder, model, lora, answering, f"{configuration} {hospital}")
+    with folder.open("predictions.parquet") as sink:
+        write_table(sink, Prediction, answered(configuration, hospital, test, prompts, answers))
+
+
+@stage(
+    "calibration",
+    area="hospitals/{hospital}",
+    title="calibration {hospital}",
+)
+def answer_held_out(
+    folder: Folder,
+    hospital: str,
+    configuration: str,
+    cases: Ref,
+    features: Ref,
+    library: Ref,
+    adapter: Ref,
+    model: ModelChoice,
+    lora: LoraSettings,
+    answering: AnsweringSettings,
+    shown: ShownSettings,
+    holdout: float,
+    seed: int,
+) -> None:
+    """The adapter's answers to the cases that training left out: what its confidence is calibrated on."""
+    from tasks.answer.predict import answer_prompts
+    from tasks.cases.holdout import split_holdout
+    from tasks.engine.hospital import open_hospital
+
+    own = open_hospital(cases.folder, features.folder, library.folder)
+    _, held_out = split_holdout(own.cases, holdout, seed)
+    prompts = own.prompts(held_out, shown)
+    answers = answer_prompts(own, prompts, adapter.folder, model, lora, answering, f"calibration {hospital}")
+    with folder.open("predictions.parquet") as sink:
+        write_table(sink, Prediction, answered(configuration, hospital, held_out, prompts, answers))
+
+
+@stage(
+    "baselines",
+    area="hospitals/{hospital}",
+    title="baselines {hospital}",
+)
+def answer_baselines(folder: Folder, hospital: str, cases: Ref, library: Ref, seed: int) -> None:
+    """What needs no model, answered from the hospital's own training cases."""
+    from tasks.score.baselines import copy_nearest, majority, question_only
+
+    rows = read_table(cases.folder / "cases.parquet", Case)
+    neighbours = read_table(library.folder / "neighbours.parquet", Neighbour)
+    train = [case for case in rows if case.split == "train"]
+    test = [case for case in rows if case.split == "test"]
+    nearest = {neighbour.case_id: (neighbour.neighbour_id,) for neighbour in neighbours if neighbour.rank == 0}
+    nothing = [() for _ in test]
+    copied = [nearest.get(case.id, ()) for case in test]
+    with folder.open("predictions.parquet") as sink:
+        write_table(
+            sink,
+            Prediction,
+            [
+                *predictions("majority", hospital, test, majority(train, test), nothing),
+                *predictions("question_only", hospital, test, question_only(train, test, seed), nothing),
+                *predictions("copy_nearest", hospital, test, copy_nearest(train, test, neighbours), copied),
+            ],
+        )
+
+
+@stage(
+    "scores",
+    area="shared",
+    title="score {hospital}",
+)
+def score_hospital(
+    folder: Folder, hospital: str, cases: Ref, predictions: list[Ref], min_cell: int, by_image: bool = True
+) -> None:
+    """All that leaves a hospital of its answers: `scores.json`, and, with `by_image`, `sums.parquet` and calibration.
+
+    Nothing is told of fewer than `min_cell` cases. docs/privacy.md lists the fields.
+    """
+    from tasks.score.outcomes import judge, outcomes
+    from tasks.score.sharing import share
+
+    answers = [row for ref in predictions for row in read_table(ref.folder / "predictions.parquet", Prediction)]
+    own = read_table(cases.folder / "cases.parquet", Case)
+    shared = share(outcomes(answers, [judge(answer) for answer in answers], own), min_cell)
+    told = {"hospital": hospital, "tallies": shared.tallies, "withheld": shared.withheld}
+    if by_image:
+        told["calibration"] = {
+            name: [[each.n, each.confidence, each.correct] for each in bins]
+            for name, bins in shared.calibration.items()
+        }
+        with folder.open("sums.parquet") as sink:
+            write_table(sink, ImageSums, shared.sums)
+    folder.write_json("scores.json", told)
+
+
+@stage(
+    "abstention",
+    area="shared",
+    title="abstention {hospital}",
+)
+def count_withheld(
+    folder: Folder,
+    hospital: str,
+    configuration: str,
+    cases: Ref,
+    predictions: list[Ref],
+    calibration: Ref,
+    coverage: float,
+    min_cell: int,
+) -> None:
+    """What a hospital would answer and withhold at a coverage: sums over its images, all that is shared of it.
+
+    Nothing is told of fewer than `min_cell` cases.
+    """
+    from tasks.answer.abstain import count_answers, held_out_threshold, hide_few
+    from tasks.cases.small_groups import tell
+
+    known = read_table(cases.folder / "cases.parquet", Case)
+    images = {case.id: case.image_id for case in known}
+    rows = [row for ref in predictions for row in read_table(ref.folder / "predictions.parquet", Prediction)]
+    own = [row for row in rows if row.configuration == configuration]
+    held_out = read_table(calibration.folder / "predictions.parquet", Prediction)
+    threshold = held_out_threshold(held_out, known, coverage)
+    counted, untold = hide_few(count_answers(own, [images[row.case_id] for row in own], threshold), min_cell)
+    left_out = {
+        "held_out_cases": tell(len(held_out), min_cell),
+        "held_out_images": tell(len({images[row.case_id] for row in held_out}), min_cell),
+    }
+    folder.write_json("abstention.json", {"hospital": hospital, **left_out, "images": counted, "withheld": untold})
+
+
+@stage("lightfed", area="source")
+def score_as_lightfed(folder: Folder, predictions: list[Ref]) -> None:
+    """LightFED's four metrics of each configuration, over all hospitals' answers: `lightfed.json`.
+
+    Its F1 tells every wording apart, so that answers themselves are needed: a simulation has them in one place, and a
+    real federation does not.
+    """
+    from tasks.score.published import lightfed_summary
+
+    answers = [row for ref in predictions for row in read_table(ref.folder / "predictions.parquet", Prediction)]
+    names = sorted({row.configuration for row in answers})
+    folder.write_json(
+        "lightfed.json",
+        {
+            name: lightfed_summary(
+                [(row.prediction, row.reference, row.kind) for row in answers if row.configuration == name]
+            )
+            for name in names
+        },
+    )
+
+
+@stage(
+    "reliance",
+    area="hospitals/{hospital}",
+    title="reliance {hospital}",
+)
+def measure_reliance(
+    folder: Folder,
+    hospital: str,
+    cases: Ref,
+    features: Ref,
+    library: Ref,
+    adapter: Ref,
+    model: ModelChoice,
+    lora: LoraSettings,
+    answering: AnsweringSettings,
+    shown: ShownSettings,
+    count: int,
+    seed: int,
+) -> None:
+    """The adapter's answers to some of a hospital's test cases, as they are and with each alteration of the prompt.
+
+    `predictions.parquet` holds them under the alteration's name as configuration.
+    """
+    from tasks.answer.perturbed import answer_altered
+    from tasks.cases.sample import sample
+    from tasks.engine.hospital import open_hospital
+
+    own = open_hospital(cases.folder, features.folder, library.folder)
+    test = sample([case for case in own.cases if case.split == "test"], count, seed)
+    images = cases.folder / "images.parquet"
+    rows = answer_altered(own, hospital, images, test, adapter.folder, model, lora, answering, shown, seed)
+    with folder.open("predictions.parquet") as sink:
+        write_table(sink, Prediction, rows)

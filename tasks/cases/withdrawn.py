@@ -1,0 +1,36 @@
+"""Patients who withdrew: a hospital keeps digests of their names and images, so that no later run takes them back."""
+
+import hashlib
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from tasks.cases.patients import bare
+from tasks.records import Case
+from tasks.store import ROOT
+
+FORGOTTEN = "forgotten.json"
+
+
+def name_digest(name: str) -> str:
+    """What is kept of a patient's or an image's name, in hexadecimal."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def is_forgotten(case: Case, digests: Collection[str]) -> bool:
+    """Whether the digests hold a case's patient or its image, whichever datasets stand beside its own."""
+    own = [name for name in (case.image_id, case.group) if name is not None]
+    return bool(digests) and any(name_digest(name) in digests for name in (*own, *map(bare, own)))
+
+
+def forgotten_at(hospital: Path) -> list[dict[str, Any]]:
+    """The withdrawals that a hospital's folder lists, oldest first: `digest`, `images`, `on` and `adapters`."""
+    path = hospital / FORGOTTEN
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def all_digests() -> list[str]:
+    """The digests of every hospital's withdrawals: a simulation deals a patient to no other hospital either."""
+    rows = [row for path in sorted((ROOT / "hospitals").glob(f"*/{FORGOTTEN}")) for row in forgotten_at(path.parent)]
+    return sorted({digest for row in rows for digest in (row["digest"], *row["images"])})

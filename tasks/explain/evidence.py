@@ -1,0 +1,134 @@
+"""What is known of an answer beside its score: what it becomes with altered prompts, and where it comes from."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+from tasks.engine.attribution.occlusion import Box, boxes, without
+from tasks.engine.base import Base
+from tasks.engine.batch import Example, encode
+from tasks.engine.hospital import Hospital
+from tasks.engine.prompt import Asked, build_prompt
+from tasks.engine.vision import Features
+from tasks.explain.burned_in import text_boxes
+from tasks.explain.explain import explain
+from tasks.explain.failures import Evidence
+from tasks.explain.maps import coverage
+from tasks.records import Case, Finding, Image, Prediction, Saliency, read_findings, read_images
+from tasks.records.alterations import AS_IS, BLANK, FLIPPED, REMOVED
+from tasks.records.pixels import to_rgb
+from tasks.score.outcomes import judge
+from tasks.settings import ShownSettings
+from tasks.text.normalise import normalise
+
+TENTHS = 10
+"""Rows and columns of the grid whose outermost ring is an image's border."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What answers are examined with: the base as it is, adapter included, and a hospital's own pictures."""
+
+    base: Base
+    features: Features
+    images: Mapping[str, Image]
+    findings: Sequence[Finding]
+    how: ShownSettings
+    tokens: int
+    """Most tokens that pass the model at once."""
+
+
+def open_seen(base: Base, own: Hospital, cases: Path, asked: Sequence[Asked], how: ShownSettings, tokens: int) -> Seen:
+    """Open a hospital's images and masks, of the cases asked and of those shown with them.
+
+    Args:
+        base: with the hospital's adapter switched on.
+        own: the hospital.
+        cases: the folder of the stage `cases`.
+        asked: what is to be examined.
+        how: what of the retrieved cases is shown.
+        tokens: most tokens that pass the model at once.
+    """
+    wanted = {case.image_id for each in asked for case in (each.case, *each.shown)}
+    images = {image.id: image for image in read_images(cases / "images.parquet") if image.id in wanted}
+    findings = [each for each in read_findings(cases / "findings.parquet") if each.image_id in wanted]
+    return Seen(base, own.features, images, findings, how, tokens)
+
+
+def answers_by_case(rows: Sequence[Prediction]) -> dict[str, dict[str, Prediction]]:
+    """By case, its answers by alteration of the prompt."""
+    found: dict[str, dict[str, Prediction]] = {}
+    for row in rows:
+        found.setdefault(row.case_id, {})[row.configuration] = row
+    return found
+
+
+def examine(seen: Seen, asked: Asked, answers: Mapping[str, Prediction]) -> Evidence:
+    """What is known of one answer.
+
+    Args:
+        seen: with the features and images of the case and of all that is shown with it.
+        asked: the case, and what was retrieved for it.
+        answers: by alteration of the prompt (`reliance.MEANINGS`), as it is and with a blank image among them.
+    """
+    given = answers[AS_IS]
+    prompt = replace(build_prompt(asked.case, asked.shown, asked.similarities, seen.how), answer=given.prediction)
+    (example,) = encode(seen.base, seen.features, [prompt])
+    blank, border, text = _falls(seen, asked.case, example)
+    explained = explain(
+        seen.base, seen.features, seen.images, asked, seen.how, given.prediction, ("relevance",), tokens=seen.tokens
+    )
+    found = explained.map("relevance")
+    return Evidence(
+        case_id=asked.case.id,
+        reference=given.reference,
+        prediction=given.prediction,
+        correct=judge(given).correct,
+        blank=answers[BLANK].prediction,
+        shown=tuple(case.answer for case in asked.shown),
+        unaided=tuple(answers[name].prediction for name in (REMOVED, FLIPPED) if name in answers),
+        blank_fall=blank,
+        border_fall=border,
+        text_fall=text,
+        weights=np.reshape(found.weights, (found.rows, found.columns)),
+        covered=covered_cells(asked.case, seen.findings, found),
+    )
+
+
+def _falls(seen: Seen, case: Case, example: Example) -> tuple[float, float, float | None]:
+    """What covering the image, its border, and the text seen in it take from the answer's log-probability."""
+    image = seen.images[case.image_id]
+    text = text_boxes(np.asarray(to_rgb(image.data)))
+    whole: list[Box] = [(0, 0, image.width, image.height)]
+    covered = [[], whole, _border(seen.base, image), *([text] if text else [])]
+    place = len(example.image_ids) - 1
+    found = without(seen.base, seen.features, seen.images, example, place, covered, seen.tokens).sum(1)
+    blank, border, *rest = (found[0] - found[1:]).tolist()
+    return blank, border, rest[0] if rest else None
+
+
+def _border(base: Base, image: Image) -> list[Box]:
+    cells = boxes(base, image, TENTHS, TENTHS)
+    return [box for place, box in enumerate(cells) if {0, TENTHS - 1} & set(divmod(place, TENTHS))]
+
+
+def covered_cells(case: Case, findings: Sequence[Finding], found: Saliency) -> NDArray[np.float64] | None:
+    """The share of each cell of a map that the findings in question cover, `(rows, columns)`.
+
+    A finding is in question where question or answer name it. None where no mask of such is known.
+    """
+    words = f" {normalise(f'{case.question} {case.answer}')} "
+    masks = [
+        np.asarray(PIL.Image.open(io.BytesIO(each.mask))) > 0
+        for each in findings
+        if each.image_id == case.image_id and f" {normalise(each.name)} " in words
+    ]
+    if not masks:
+        return None
+    left, upper, right, lower = (round(edge) for edge in found.window)
+    return coverage(np.any(masks, axis=0)[upper:lower, left:right], found.rows, found.columns)

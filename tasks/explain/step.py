@@ -1,0 +1,117 @@
+"""The steps that ask why: answers to altered prompts, failure modes, and where some answers come from."""
+
+from typing import Any
+
+from tasks.records import FailureModes, Prediction, Saliency, Share, read_table, write_table
+from tasks.settings import AnsweringSettings, LoraSettings, ModelChoice, ShownSettings
+from tasks.store import Ref
+from tasks.store.stage import Folder, stage
+
+
+@stage(
+    "failures",
+    area="hospitals/{hospital}",
+    title="failures {hospital}",
+)
+def find_failures(
+    folder: Folder,
+    hospital: str,
+    cases: Ref,
+    features: Ref,
+    library: Ref,
+    adapter: Ref,
+    reliance: Ref,
+    model: ModelChoice,
+    lora: LoraSettings,
+    shown: ShownSettings,
+    tokens: int,
+    count: int,
+    seed: int,
+) -> None:
+    """Failure modes of some of the answers that `reliance` holds, with altered prompts and without: `failures.parquet`.
+
+    Examples stay here: case ids with their modes are for the hospital's own page.
+    """
+    from tasks.cases.sample import sample
+    from tasks.engine.adapter import load_state
+    from tasks.engine.hospital import open_hospital
+    from tasks.engine.prompt import as_asked
+    from tasks.engine.shared import shared_engine
+    from tasks.explain.evidence import answers_by_case, examine, open_seen
+    from tasks.explain.failures import judge_all, records
+
+    own = open_hospital(cases.folder, features.folder, library.folder)
+    answers = answers_by_case(read_table(reliance.folder / "predictions.parquet", Prediction))
+    test = sample([case for case in own.cases if case.id in answers], count, seed)
+    asked = as_asked(test, own.prompts(test, shown), own.cases, own.neighbours)
+    with shared_engine(model, lora) as engine:
+        engine.switch(load_state(adapter.folder))
+        seen = open_seen(engine.base, own, cases.folder, asked, shown, tokens)
+        found = [examine(seen, each, answers[each.case.id]) for each in asked]
+    with folder.open("failures.parquet") as sink:
+        write_table(sink, FailureModes, records(found, judge_all(found)))
+
+
+@stage(
+    "failure-counts",
+    area="shared",
+    title="count failures {hospital}",
+)
+def count_failures(folder: Folder, hospital: str, failures: Ref, min_cell: int) -> None:
+    """How many of a hospital's examined answers show each failure mode: all that it shares of them.
+
+    Counts of fewer than `min_cell` are withheld.
+    """
+    from tasks.explain.failures import count_modes
+
+    rows = read_table(failures.folder / "failures.parquet", FailureModes)
+    folder.write_json("failures.json", {"hospital": hospital, **count_modes(rows, min_cell)})
+
+
+@stage(
+    "saliency",
+    area="hospitals/{hospital}",
+    title="saliency {hospital}",
+)
+def explain_some(
+    folder: Folder,
+    hospital: str,
+    cases: Ref,
+    features: Ref,
+    library: Ref,
+    adapter: Ref,
+    predictions: Ref,
+    model: ModelChoice,
+    lora: LoraSettings,
+    answering: AnsweringSettings,
+    shown: ShownSettings,
+    counts: list[int],
+    seed: int,
+) -> None:
+    """Where some of the adapter's answers come from: maps in `saliency.parquet`, and `shares.parquet`."""
+    from tasks.engine.hospital import open_hospital
+    from tasks.explain.explained import draw, explain_answers
+
+    own = open_hospital(cases.folder, features.folder, library.folder)
+    answers = read_table(predictions.folder / "predictions.parquet", Prediction)
+    chosen, images = draw(own.cases, counts, seed), cases.folder / "images.parquet"
+    tokens = answering.tokens_per_pass
+    found = explain_answers(own, images, chosen, answers, adapter.folder, model, lora, shown, tokens)
+    with folder.open("saliency.parquet") as sink:
+        write_table(sink, Saliency, [row for each in found for row in each.maps])
+    with folder.open("shares.parquet") as sink:
+        write_table(sink, Share, [row for each in found for row in each.shares])
+
+
+@stage("shares", area="shared", title="shares {hospital}")
+def share_means(folder: Folder, hospital: str, saliency: Ref, min_cell: int) -> None:
+    """The mean shares of the prompt's parts in a hospital's explained answers: all that it shares of them.
+
+    Nothing where fewer than `min_cell` were explained.
+    """
+    from tasks.cases.small_groups import is_small
+    from tasks.explain.shares import mean_shares
+
+    told = mean_shares(read_table(saliency.folder / "shares.parquet", Share))
+    untold: dict[str, Any] = {"n": None, "methods": {}}
+    folder.write_json("shares.json", {"hospital": hospital, **(untold if is_small(told["n"], min_cell) else told)})

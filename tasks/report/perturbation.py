@@ -1,0 +1,78 @@
+"""What a configuration's score hangs on, from its answers to altered prompts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tasks.records.alterations import AS_IS, BLANK, MEANINGS
+from tasks.records.explanations import IGNORES
+from tasks.score.score import Tally, pool
+
+
+def reliance_table(configuration: str, shared: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """By configuration: the summary over all hospitals, and that of each under `hospitals`.
+
+    `shared` is each hospital's `scores.json` of its answers with altered prompts; hospitals without test cases, or
+    that withhold all of them, are left out, and nothing is told where none was asked.
+    """
+    of = {
+        each["hospital"]: {name: Tally.from_json(tally) for name, tally in each["tallies"].items()}
+        for each in shared
+        if any(tally["closed"]["n"] + tally["open"]["n"] for tally in each["tallies"].values())
+    }
+    if not of:
+        return {}
+    names = {name for tallies in of.values() for name in tallies}
+    pooled = {name: pool(tallies[name] for tallies in of.values() if name in tallies) for name in names}
+    hospitals = {hospital: summarise_reliance(hospital, tallies) for hospital, tallies in of.items()}
+    return {configuration: summarise_reliance(configuration, pooled) | {"hospitals": hospitals}}
+
+
+def summarise_reliance(configuration: str, tallies: Mapping[str, Tally]) -> dict[str, Any]:
+    """What a configuration's score hangs on, from the tallies of each alteration, over all hospitals or of one.
+
+    `score` is the share of all questions answered rightly: closed accuracy and open exact match together. `kept` is the
+    share of the unaltered score that is left; None where nothing was right in the first place.
+    """
+    score = {name: _score(tally) for name, tally in tallies.items()}
+    kept = {name: value / score[AS_IS] if score[AS_IS] else None for name, value in score.items()}
+    blank = kept[BLANK]
+    return {
+        "n": tallies[AS_IS].closed + tallies[AS_IS].open,
+        "alterations": {
+            name: {
+                "meaning": meaning,
+                "closed": tallies[name].correct / tallies[name].closed if tallies[name].closed else None,
+                "open": tallies[name].sums["exact_match"] / tallies[name].open if tallies[name].open else None,
+                "score": score[name],
+                "kept": kept[name],
+            }
+            for name, meaning in MEANINGS.items()
+            if name in tallies
+        },
+        "ignores_images": None if blank is None else blank >= IGNORES,
+        "sentence": _sentence(configuration, blank),
+    }
+
+
+def over_seeds(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean of several seeds' summaries: `kept` by alteration, of the mean score; alterations that all have.
+
+    `n` is the number of questions of all seeds.
+    """
+    names = [name for name in MEANINGS if all(name in each["alterations"] for each in summaries)]
+    n = sum(each["n"] for each in summaries)
+    score = {name: sum(each["n"] * each["alterations"][name]["score"] for each in summaries) / n for name in names}
+    kept = {name: score[name] / score[AS_IS] if score[AS_IS] else None for name in names if name != AS_IS}
+    blank = kept[BLANK]
+    return {"n": n, "score": score[AS_IS], "kept": kept, "ignores_images": None if blank is None else blank >= IGNORES}
+
+
+def _score(tally: Tally) -> float:
+    return (tally.correct + tally.sums["exact_match"]) / max(tally.closed + tally.open, 1)
+
+
+def _sentence(configuration: str, kept: float | None) -> str:
+    if kept is None:
+        return f"{configuration} answers nothing rightly: whether it ignores images cannot be told."
+    told = f"{configuration} keeps {kept:.0%} of its score with a blank image"
+    return f"{told}: it ignores images." if kept >= IGNORES else f"{told}: it does not ignore images."

@@ -1,0 +1,48 @@
+"""Where an encoder's files are: a local folder, or a download from the hub."""
+
+import os
+from pathlib import Path
+
+from tasks.engine.families.open_clip import OPEN_CLIP
+from tasks.errors import StudyError
+from tasks.store import tree_digest
+
+BIOMEDCLIP = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
+
+
+CONFIGS = {"clip": "config.json", "biomedclip": OPEN_CLIP}
+"""What tells a folder of each kind."""
+
+
+FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
+
+
+def locate(kind: str, name: str | None) -> Path:
+    """The folder of an encoder: a local one, or its download from the hub.
+
+    Raises StudyError where there is no such folder, and no hub that has it.
+    """
+    place = name or BIOMEDCLIP
+    folder = Path(place)
+    if folder.is_dir():
+        if not (folder / CONFIGS[kind]).is_file():
+            raise StudyError(f"Expected a {kind} model folder at {folder}, found no {CONFIGS[kind]} in it.")
+        return folder
+    import httpx
+    from huggingface_hub import snapshot_download
+
+    try:
+        files = [*FILES, "open_clip_pytorch_model.bin"] if kind == "biomedclip" else list(FILES)
+        return Path(snapshot_download(place, allow_patterns=files))
+    except (OSError, ValueError, httpx.HTTPError):
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        raise StudyError(
+            f"Expected retrieval.encoder_model to be a {kind} folder or hub id, found {place!r}, which is no folder "
+            f"and could not be had from the hub{offline}: download it first and give its folder."
+        ) from None
+
+
+def identify_encoder(kind: str, name: str | None) -> str:
+    """What tells an encoder's content: the digest of a local folder, or the commit of a hub model."""
+    folder = locate(kind, name)
+    return tree_digest(folder) if folder == Path(name or "") else f"{name or BIOMEDCLIP}@{folder.name}"

@@ -1,0 +1,107 @@
+"""What `fed-rag score` says of a file of predictions: a row of scores for each, and the figures of them all."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from tasks.score.calibration import expected_calibration_error, reliability_bins
+from tasks.score.lines import Line
+from tasks.score.overlap import bleu_signatures
+from tasks.score.published import RULES, disagreeing, lightfed_summary, published
+from tasks.score.score import METRICS, ClosedRow, OpenRow, Row, score_row, scores, summarise
+from tasks.score.statistics import bootstrap_intervals, estimate, label_counts, macro_f1, sums_by_cluster
+
+MOST_COUNTS = 2**24
+"""Most numbers to hold for the interval of a macro F1; with more labels and rows than that it has none."""
+
+
+def score_document(lines: Sequence[Line], seed: int = 0) -> dict[str, Any]:
+    """Rows in the order of the lines, and a summary that does not hang on it. The bootstrap draws by `seed`."""
+    judged = [score_row(line.prediction, line.answer, line.kind, line.options) for line in lines]
+    rows = [_row(line, row) for line, row in zip(lines, judged, strict=True)]
+    return {"rows": rows, "summary": _summary(lines, judged, rows, seed)}
+
+
+def _row(line: Line, judged: Row) -> dict[str, Any]:
+    """One line's scores: `correct` by our own rule, those of the text whatever the kind, and the published rules'.
+
+    Of each published rule a flag says whether its verdict differs from ours.
+    """
+    theirs = published(line.prediction, line.answer, line.kind)
+    return {
+        "id": line.id,
+        "kind": line.kind,
+        "correct": judged.correct,
+        **asdict(score_row(line.prediction, line.answer, "open")),
+        **asdict(theirs),
+        **disagreeing(theirs, correct=judged.correct),
+    }
+
+
+def _summary(lines: Sequence[Line], judged: Sequence[Row], rows: Sequence[dict[str, Any]], seed: int) -> dict[str, Any]:
+    images = [place if line.image is None else f"image {line.image}" for place, line in enumerate(lines)]
+    sure = [
+        (line.confidence, row.correct) for line, row in zip(lines, judged, strict=True) if line.confidence is not None
+    ]
+    bins = reliability_bins(*zip(*sure, strict=True)) if sure else []
+    return {
+        "n": len(lines),
+        "accuracy": float(np.mean([row.correct for row in judged])),
+        **scores(summarise(judged)),
+        "intervals": _intervals(judged, images, seed),
+        "lightfed": lightfed_summary([(line.prediction, line.answer, line.kind) for line in lines]),
+        "llava_med": {kind: _mean([row["llava_med"] for row in rows if row["kind"] == kind]) for kind in _KINDS},
+        "differing": {rule: sum(row[f"{rule}_differs"] for row in rows) for rule in RULES},
+        "calibration": {
+            "n": len(sure),
+            "ece": expected_calibration_error(bins),
+            "bins": [asdict(each) for each in bins],
+        },
+        "languages": {name: sum(line.language == name for line in lines) for name in _languages(lines)},
+        "definitions": {
+            "bleu": bleu_signatures(),
+            "intervals": f"95 %, bootstrap over {len(set(images))} images, or rows that name none",
+        },
+    }
+
+
+_KINDS = ("closed", "open")
+
+
+def _languages(lines: Sequence[Line]) -> list[str]:
+    return sorted({line.language for line in lines if line.language is not None})
+
+
+def _intervals(judged: Sequence[Row], images: Sequence[Hashable], seed: int) -> dict[str, Any]:
+    """Intervals by the names of the figures, None where there is none to give."""
+    closed = {place: row for place, row in enumerate(judged) if isinstance(row, ClosedRow)}
+    opened = {place: row for place, row in enumerate(judged) if isinstance(row, OpenRow)}
+    chosen = {place: row for place, row in closed.items() if row.choice}
+
+    def of(rows: Mapping[int, Row], names: Sequence[str]) -> list[list[float] | None]:
+        if not rows:
+            return [None for _ in names]
+        values = np.array([[getattr(row, name) for name in names] for row in rows.values()], float)
+        found = bootstrap_intervals(values, [images[place] for place in rows], seed)
+        return [each.interval for each in found]
+
+    return {
+        "accuracy": of(dict(enumerate(judged)), ["correct"])[0],
+        "closed": {"accuracy": of(closed, ["correct"])[0], "f1_macro": _f1_interval(closed, images, seed)},
+        "open": dict(zip(METRICS, of(opened, METRICS), strict=True)),
+        "choice": {"accuracy": of(chosen, ["correct"])[0]},
+    }
+
+
+def _f1_interval(rows: Mapping[int, ClosedRow], images: Sequence[Hashable], seed: int) -> list[float] | None:
+    gold = [row.gold for row in rows.values()]
+    if not rows or 3 * len(set(gold)) * len(rows) > MOST_COUNTS:
+        return None
+    counts = label_counts(gold, [row.predicted for row in rows.values()])
+    return estimate(sums_by_cluster(counts, [images[place] for place in rows]), macro_f1, seed).interval
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None

@@ -1,0 +1,214 @@
+"""Scores of answers: a row for each question, a tally that a hospital may share, and the figures made of tallies.
+
+Closed questions are judged by whether the answer says the same, yes/no ones by which of the two the answer says, and
+multiple choice by the option that it names. Open questions get exact match, BLEU, ROUGE-L, token recall and F1.
+A perfect answer scores 1 by every definition and a blank one 0. A case without a reference cannot be answered rightly.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from string import ascii_uppercase
+from typing import Any
+
+from sklearn.metrics import f1_score
+
+from tasks.records import Kind
+from tasks.score.overlap import overlap
+from tasks.text.meaning import CHINESE, meaning, polarity, same
+from tasks.text.options import distinct, option_of, place_of, tidy, unlabelled
+
+NEITHER = "(neither)"
+"""Predicted label of an answer that is not clearly yes or no, where the reference is one of them."""
+OTHER = "(other)"
+"""Predicted label of any other wrong answer. A reference's words hold no brackets, so none equals these."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedRow:
+    """The judgement on one closed question."""
+
+    gold: str
+    """What the reference says, as `meaning` has it."""
+    predicted: str
+    """The same where the answer is right; else `yes`, `no`, `NEITHER` or `OTHER`."""
+    choice: bool = False
+    """Whether it was multiple choice."""
+
+    @property
+    def correct(self) -> bool:
+        """Whether the answer is right."""
+        return self.gold == self.predicted
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRow:
+    """The judgement on one open question, each score from 0 to 1."""
+
+    exact_match: float = 0.0
+    bleu: float = 0.0
+    rouge_l: float = 0.0
+    token_recall: float = 0.0
+    f1: float = 0.0
+
+    @property
+    def correct(self) -> bool:
+        """Whether the answer is right: an exact match."""
+        return self.exact_match == 1
+
+
+Row = ClosedRow | OpenRow
+UNTOLD = "(untold)"
+"""Label of every reference where a hospital withholds which labels its cases have."""
+METRICS = tuple(field.name for field in fields(OpenRow))
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Counts and sums over rows: all that a hospital needs to share of its judgements."""
+
+    confusion: Mapping[tuple[str, str], int]
+    """How often each pair of gold and predicted label occurred among the closed questions."""
+    open: int
+    """Number of open questions."""
+    sums: Mapping[str, float]
+    """Sum of each metric over the open questions."""
+    choices: tuple[int, int] = (0, 0)
+    """Multiple-choice questions among the closed ones, and those of them answered rightly."""
+
+    @property
+    def closed(self) -> int:
+        """Number of closed questions."""
+        return sum(self.confusion.values())
+
+    @property
+    def correct(self) -> int:
+        """Number of closed questions answered rightly."""
+        return sum(count for (gold, predicted), count in self.confusion.items() if gold == predicted)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every closed question is told with its label."""
+        return all(gold != UNTOLD for gold, _ in self.confusion)
+
+    def to_json(self) -> dict[str, Any]:
+        """The tally as JSON's own types; equal tallies give equal text."""
+        pairs = [[gold, predicted, count] for (gold, predicted), count in sorted(self.confusion.items())]
+        return {
+            "closed": {"n": self.closed, "correct": self.correct, "confusion": pairs},
+            "open": {"n": self.open, "sums": dict(self.sums)},
+            "choice": {"n": self.choices[0], "correct": self.choices[1]},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Tally":
+        """What `to_json` gave; raises KeyError where a part of it is missing."""
+        confusion = {(gold, predicted): count for gold, predicted, count in value["closed"]["confusion"]}
+        sums = {metric: value["open"]["sums"][metric] for metric in METRICS}
+        choices = value["choice"]["n"], value["choice"]["correct"]
+        return cls(confusion, value["open"]["n"], sums, choices)
+
+
+def score_row(prediction: str, reference: str, kind: Kind, options: Sequence[str] | Mapping[str, str] = ()) -> Row:
+    """Judge one answer. All strings are taken as they were written; any string is accepted.
+
+    With `options` the answer is right where it names the option that the reference is. A letter as reference counts the
+    options as given, a letter as answer counts them as `distinct` shows them. They are lettered from A, or have the
+    letters (upper case) that they are given with.
+    """
+    if options:
+        return ClosedRow(*_choice_labels(prediction, reference, options), choice=True)
+    if kind == "closed":
+        return ClosedRow(*_closed_labels(prediction, reference))
+    return _open_row(prediction, reference)
+
+
+def _closed_labels(prediction: str, reference: str) -> tuple[str, str]:
+    """Gold and predicted; a Chinese yes or no is the English one, so that both languages have one pair of labels."""
+    gold = meaning(reference)
+    gold = CHINESE.get(gold, gold)
+    if gold in ("yes", "no"):
+        return gold, polarity(prediction) or NEITHER
+    if gold and same(prediction, reference):
+        return gold, gold
+    answer = meaning(prediction)
+    return gold, answer if answer in ("yes", "no") else OTHER
+
+
+def _choice_labels(prediction: str, reference: str, options: Sequence[str] | Mapping[str, str]) -> tuple[str, str]:
+    given = list(options.values()) if isinstance(options, Mapping) else list(options)
+    letters = "".join(options) if isinstance(options, Mapping) else ascii_uppercase
+    plain = unlabelled(given, letters)
+    shown = plain if isinstance(options, Mapping) else distinct(given)
+    asked = place_of(reference, given, letters)
+    asked = option_of(reference, plain, letters) if asked is None else asked
+    if asked is None:
+        return _closed_labels(prediction, reference)
+    named = option_of(prediction, shown, letters)
+    said = shown[named] if named is not None else ""
+    gold, label = _closed_labels(said, plain[asked])
+    if named is not None and meaning(tidy(said)) == meaning(tidy(plain[asked])):
+        return gold, gold
+    return gold, OTHER if label == gold else label
+
+
+def _open_row(prediction: str, reference: str) -> OpenRow:
+    shared = overlap(prediction, reference)
+    right = bool(meaning(reference)) and same(prediction, reference)
+    return OpenRow(float(right), shared.bleu, shared.rouge_l, shared.token_recall, shared.f1)
+
+
+def summarise(rows: Iterable[Row]) -> Tally:
+    """The tally of some rows, in any order."""
+    rows = list(rows)
+    answered = [row for row in rows if isinstance(row, OpenRow)]
+    chosen = [row for row in rows if isinstance(row, ClosedRow) and row.choice]
+    return Tally(
+        confusion=dict(Counter((row.gold, row.predicted) for row in rows if isinstance(row, ClosedRow))),
+        open=len(answered),
+        sums={metric: sum((getattr(row, metric) for row in answered), 0.0) for metric in METRICS},
+        choices=(len(chosen), sum(row.correct for row in chosen)),
+    )
+
+
+def pool(tallies: Iterable[Tally]) -> Tally:
+    """The tally of several hospitals' rows together."""
+    tallies = list(tallies)
+    confusion: Counter[tuple[str, str]] = Counter()
+    for tally in tallies:
+        confusion.update(tally.confusion)
+    return Tally(
+        confusion=dict(confusion),
+        open=sum(tally.open for tally in tallies),
+        sums={metric: sum((tally.sums[metric] for tally in tallies), 0.0) for metric in METRICS},
+        choices=(sum(tally.choices[0] for tally in tallies), sum(tally.choices[1] for tally in tallies)),
+    )
+
+
+def scores(tally: Tally) -> dict[str, dict[str, int | float | None]]:
+    """The figures to report, each from 0 to 1 beside its denominator `n`; None where there was no such question.
+
+    `f1_macro` is the mean F1 over the labels that occur as references, None where one of the hospitals withholds them;
+    `choice` is the part of the closed questions that is multiple choice.
+    """
+    closed, opened = tally.closed, tally.open
+    chosen, right = tally.choices
+    means = {metric: tally.sums[metric] / opened if opened else None for metric in METRICS}
+    return {
+        "closed": {
+            "n": closed,
+            "accuracy": tally.correct / closed if closed else None,
+            "f1_macro": _f1_macro(tally.confusion) if closed and tally.labelled else None,
+        },
+        "open": {"n": opened, **means},
+        "choice": {"n": chosen, "accuracy": right / chosen if chosen else None},
+    }
+
+
+def _f1_macro(confusion: Mapping[tuple[str, str], int]) -> float:
+    pairs = sorted(confusion)
+    gold, predicted = zip(*pairs, strict=True)
+    weights = [confusion[pair] for pair in pairs]
+    labels = sorted(set(gold))
+    f1 = f1_score(gold, predicted, labels=labels, average="macro", sample_weight=weights, zero_division=0)
+    return float(f1)

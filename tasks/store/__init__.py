@@ -1,0 +1,41 @@
+"""What a run leaves on disk: folders that appear whole, the keys by which they are found again, and their digests."""
+
+from tasks.store.digests import file_digest, files_below, tree_digest
+from tasks.store.folders import (
+    MANIFEST,
+    ROOT,
+    Folder,
+    Ref,
+    alone,
+    check_files,
+    discard,
+    find,
+    remove_abandoned,
+    remove_unfinished,
+    revising,
+    writing,
+)
+from tasks.store.keys import stage_key
+from tasks.store.memory import peak_memory
+from tasks.store.seeds import derived_seed
+
+__all__ = [
+    "MANIFEST",
+    "ROOT",
+    "Folder",
+    "Ref",
+    "alone",
+    "check_files",
+    "derived_seed",
+    "discard",
+    "file_digest",
+    "files_below",
+    "find",
+    "peak_memory",
+    "remove_abandoned",
+    "remove_unfinished",
+    "revising",
+    "stage_key",
+    "tree_digest",
+    "writing",
+]

@@ -1,0 +1,57 @@
+"""Digests of files and folders by content."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from tasks.errors import StudyError
+
+
+def tree_digest(folder: Path, without: Collection[str] = ()) -> str:
+    """The digest of all files of a folder outside the store, as a model's: names and contents.
+
+    `without` names files, relative to the folder, that do not count. Raises StudyError where one cannot be read.
+    """
+    digest = hashlib.sha256()
+    with _told_where_unreadable():
+        for path in files_below(folder):
+            name = path.relative_to(folder).as_posix()
+            if name not in without:
+                digest.update(os.fsencode(name) + b"\0" + file_digest(path).encode())
+    return digest.hexdigest()
+
+
+def files_below(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
+    """The files of a folder and of all folders in it, links to folders among them, in the order of their paths.
+
+    `above` are the folders on the way, so that a link that leads round is not followed. Raises StudyError where a
+    folder cannot be read.
+    """
+    here, found = folder.resolve(), list[Path]()
+    if here in above:
+        return found
+    with _told_where_unreadable():
+        for path in sorted(folder.iterdir()):
+            if path.is_dir():
+                found += files_below(path, (*above, here))
+            elif path.is_file():
+                found.append(path)
+    return found
+
+
+@contextlib.contextmanager
+def _told_where_unreadable() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StudyError(
+            f"Cannot read {error.filename}: {error.strerror}; mend the permissions, or name another."
+        ) from None
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()

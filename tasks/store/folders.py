@@ -1,0 +1,269 @@
+"""Artifacts on disk: content digests, folders that appear whole or not at all, the manifest that is written last.
+
+A stage's folder is `artifacts/<area>/<stage>/<key>/`. The key digests the stage's settings, its inputs and its
+code, so the same work always lands in the same place. Files are written into a hidden sibling that is renamed once
+its manifest is on disk: a reader sees a whole folder or none.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydantic import BaseModel, ConfigDict
+
+from tasks.errors import StudyError
+from tasks.store.digests import file_digest
+from tasks.store.memory import peak_memory
+
+ROOT = Path("artifacts")
+MANIFEST = "manifest.json"
+
+
+class Ref(BaseModel):
+    """A finished folder: all that stages pass to each other."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    """Relative to the artifacts folder, with forward slashes."""
+    digest: str
+    """Of the names and contents of its files."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return ROOT / self.path
+
+    def only(self, name: str) -> "Ref":
+        """The same folder, referred to for one of its files: where others change, what was made of this one stays."""
+        return Ref(path=self.path, digest=self.manifest()["files"][name]["sha256"])
+
+    def manifest(self) -> dict[str, Any]:
+        """What the stage wrote of itself: `files`, `digest`, `summary`, `seconds`, `peak_memory_bytes`."""
+        return json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+
+    def verified(self) -> "Ref":
+        """The same reference, once every file was found to be what the manifest says.
+
+        Raises FileNotFoundError or ValueError where a file is gone or changed.
+        """
+        if check_files(self.folder) != self.digest:
+            raise ValueError(f"{self.path}: the manifest is not the one that was referred to")
+        return self
+
+
+class Folder:
+    """A folder in the making."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.summary: dict[str, Any] = {}
+        """Counts and notes for the manifest; not part of the digest."""
+        self.inputs: list[str] = []
+        """Paths of the folders that it is made from, for the manifest."""
+        self.ref: Ref
+        """Set once the folder is finished."""
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """A new binary file in the folder."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as sink:
+            yield sink
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write one file whole."""
+        with self.open(name) as sink:
+            sink.write(data)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write one JSON file, keys in the order given."""
+        self.write(name, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def check_files(folder: Path) -> str:
+    """The digest of a finished folder, once every file was found to be what its manifest says.
+
+    Raises OSError where a file is gone, ValueError where one is changed or the manifest is none.
+    """
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict) or manifest.get("digest") != _digest_of(files):
+        raise ValueError(f"{folder}: the manifest has changed")
+    for name, entry in files.items():
+        if file_digest(folder / name) != entry["sha256"]:
+            raise ValueError(f"{folder}/{name}: the content has changed")
+    return str(manifest["digest"])
+
+
+@contextlib.contextmanager
+def writing(area: str, stage: str, key: str) -> Iterator[Folder]:
+    """Make `area/stage/key`: on leaving, its manifest is written, it appears, and `folder.ref` refers to it.
+
+    On any error nothing is left behind. Raises StudyError where the disk is full or not writable.
+    """
+    target = ROOT / area / stage / key
+    hidden = _hidden_beside(target)
+    started = time.perf_counter()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(target.parent)
+        _writing.add(hidden)
+        hidden.mkdir()
+        folder = Folder(hidden)
+        yield folder
+        folder.ref = _finish(folder, target, time.perf_counter() - started)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        foreign = error.filename and not Path(error.filename).absolute().is_relative_to(ROOT.absolute())
+        place = f"Cannot read {error.filename}" if foreign else f"Cannot write {target}"
+        raise StudyError(
+            f"{place}: {error.strerror or error}; free some space or mend the permissions, and run again."
+        ) from None
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+        _writing.discard(hidden)
+
+
+@contextlib.contextmanager
+def revising(path: str) -> Iterator[Folder]:
+    """Change a finished folder (its path relative to the artifacts), in which files may be written or removed.
+
+    Until it is left, readers find the old folder; then the new one stands in its place, and the records of finished
+    stages tell its new digest. One process at a time revises the folders beside each other. On any error the old one
+    stays. Raises FileNotFoundError where there is no such folder, StudyError as `writing` does.
+    """
+    area, stage, key = path.rsplit("/", 2)
+    with alone(ROOT / area / stage):
+        ref = find(path)
+        manifest = ref.manifest()
+        with writing(area, stage, key) as folder:
+            for name in manifest["files"]:
+                copy = folder.path / name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(ref.folder / name, copy)
+            folder.summary, folder.inputs = manifest["summary"], manifest.get("inputs", [])
+            yield folder
+        _renew_records(ref.digest, folder.ref.digest)
+
+
+def _renew_records(old: str, new: str) -> None:
+    """What is recorded of a finished stage names its folder's digest."""
+    for path in (ROOT / ".records").glob("*"):
+        text = path.read_text(encoding="utf-8")
+        if old != new and old in text:
+            beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            beside.write_text(text.replace(old, new), encoding="utf-8")
+            beside.replace(path)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process is within this for the same folder."""
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def find(path: str) -> Ref:
+    """The finished folder at a path relative to the artifacts, as it is now."""
+    manifest = json.loads((ROOT / path / MANIFEST).read_text(encoding="utf-8"))
+    return Ref(path=path, digest=manifest["digest"])
+
+
+_writing: set[Path] = set()
+"""The hidden folders that threads of this process are writing."""
+
+
+def _hidden_beside(target: Path) -> Path:
+    """A name for this process alone: no other writer has it, and its owner can be told when it is found later."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.{os.getpid()}.tmp")
+
+
+def _finish(folder: Folder, target: Path, seconds: float) -> Ref:
+    files = {
+        path.relative_to(folder.path).as_posix(): {"sha256": file_digest(path), "bytes": path.stat().st_size}
+        for path in sorted(folder.path.rglob("*"))
+        if path.is_file()
+    }
+    digest = _digest_of(files)
+    folder.write_json(
+        MANIFEST,
+        {
+            "files": files,
+            "digest": digest,
+            "inputs": folder.inputs,
+            "summary": folder.summary,
+            "seconds": round(seconds, 3),
+            "peak_memory_bytes": peak_memory(),
+        },
+    )
+    _put(folder.path, target)
+    return Ref(path=target.relative_to(ROOT).as_posix(), digest=digest)
+
+
+def _put(made: Path, target: Path) -> None:
+    """Give a whole folder its place; what was there (damaged, revised, or of another process) is removed."""
+    if target.exists() and _swap(made, target):
+        return  # the writer removes what now has the hidden name
+    discarded = _hidden_beside(target)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            target.rename(discarded)
+        made.rename(target)
+    finally:
+        shutil.rmtree(discarded, ignore_errors=True)
+
+
+def _swap(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step, where the system can: a reader, or a kill, finds the old one or the new one."""
+    swap = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return swap is not None and swap(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Remove what a killed process of this machine left half-written.
+
+    In a container the process id comes back with the next run: what this process does not write was left by another.
+    """
+    for path in parent.glob(".*.tmp"):
+        match = re.search(r"\.(\d+)\.tmp$", path.name)
+        if match and not (path in _writing if int(match[1]) == os.getpid() else _is_alive(match[1])):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_unfinished() -> None:
+    """Remove what threads of this process are writing, for a process that is about to end."""
+    for path in list(_writing):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder, finished or damaged; what a kill leaves of it, `remove_abandoned` removes."""
+    hidden = _hidden_beside(folder)
+    folder.rename(hidden)
+    shutil.rmtree(hidden)
+
+
+def _is_alive(process: str) -> bool:
+    """Whether there is such a process; always so where the system has no /proc to tell."""
+    return Path(f"/proc/{process}").exists() or not Path("/proc/self").exists()
+
+
+def _digest_of(files: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,58 @@
+"""A finished run: opened and verified, and `latest` pointing there."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import StudyError
+from tasks.settings import Study
+from tasks.store.folders import ROOT, check_files
+
+
+def open_run(run: Path) -> tuple[Study, dict[str, Any]]:
+    """A finished run's settings, and where everything of it is: `references.json`.
+
+    Raises StudyError where there is none, or a file of it was changed.
+    """
+    try:
+        settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
+        references = json.loads((run / "references.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise StudyError(
+            f"Expected a finished run in {run}, found no readable settings.json and references.json there: "
+            "run `fed-rag run` first, or name the folder of another run."
+        ) from None
+    check_run(run)
+    return Study.model_validate(settings), references
+
+
+def check_run(run: Path, paths: Iterable[str] = ()) -> None:
+    """Raise StudyError unless a run's own files, and these folders that it refers to, are whole.
+
+    `paths` are relative to the artifacts. Folders that `fed-rag forget` has rewritten are whole.
+    """
+    for folder in (run, *(ROOT / path for path in paths)):
+        try:
+            check_files(folder)
+        except (OSError, ValueError) as error:
+            found = "gone" if isinstance(error, FileNotFoundError) else "changed"
+            raise StudyError(
+                f"Expected all files of {folder} as {run if folder != run else 'they'} left them, found some {found}: "
+                "run `fed-rag run` again, which makes anew what is missing."
+            ) from None
+
+
+def paths_of(places: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """The folders of a hospital (as in `references.json`) that stand under some of these names."""
+    found = [places[name] for name in names if name in places]
+    return [path for each in found for path in (each if isinstance(each, list) else [each])]
+
+
+def point_latest(run: Path) -> None:
+    """Replace the link in one step, so that a reader finds the old run or the new one."""
+    link = ROOT / f".latest.{os.getpid()}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(run.relative_to(ROOT), target_is_directory=True)
+    link.replace(ROOT / "latest")

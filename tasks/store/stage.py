@@ -1,0 +1,176 @@
+"""What every step shares: a Prefect task that makes one folder of the store and is cached by content."""
+
+import contextlib
+import functools
+import inspect
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, get_args
+
+from prefect import Task, task
+from prefect.client.schemas import TaskRun
+from prefect.context import TaskRunContext
+from prefect.serializers import Serializer
+from pydantic import BaseModel
+
+from tasks.errors import StudyError
+from tasks.settings import DatasetSettings, EncoderSettings, ModelChoice, ModelSettings, SynthesisSettings
+from tasks.store import ROOT, Folder, Ref, stage_key, writing
+from tasks.store.code import body_digest
+
+Body = Callable[..., None]
+NAMES_FILES = (DatasetSettings, EncoderSettings, SynthesisSettings)
+"""Settings that name files outside the store: a stage that takes them takes their content beside them."""
+
+
+class RefSerializer(Serializer):
+    """Keeps references as JSON, and finds a record unreadable once its files are gone or changed.
+
+    Prefect takes an unreadable record for a cache miss: the stage runs again and writes the record anew.
+    """
+
+    type: Literal["fed-rag-ref"] = "fed-rag-ref"
+
+    def dumps(self, obj: Any) -> bytes:
+        """A Ref as JSON; a failed run's exception as its text."""
+        return obj.model_dump_json().encode() if isinstance(obj, Ref) else str(obj).encode()
+
+    def loads(self, blob: bytes) -> Ref:
+        """The Ref, its files verified."""
+        return Ref.model_validate_json(blob).verified()
+
+
+def stage(
+    name: str, area: str, title: str | None = None, reads: tuple[str, ...] = ()
+) -> Callable[[Body], Task[..., Ref]]:
+    """A Prefect task that makes the folder `area/name/key` and returns its Ref.
+
+    The body gets the folder to fill, then the task's parameters. The key digests all of those parameters (references
+    by their content), the code that the body runs (`code.py`), and the versions of the libraries that this code
+    computes with: equal work is never done twice, in whichever run.
+
+    Args:
+        name: of the stage, as its folder and its task are called.
+        area: `source`, `shared` or `hospitals/{hospital}`, filled in from the parameters.
+        title: of one task run, filled in from the parameters; the name where not given.
+        reads: files of the project that the body reads beside its references, as `data/glossary.txt`.
+
+    Raises TypeError where the body takes settings that name files, and not the content of these: a model is taken as a
+    ModelChoice, of the settings in `NAMES_FILES` the parameter `content` tells the files.
+    """
+
+    def wrap(body: Body) -> Task[..., Ref]:
+        signature = inspect.signature(body)
+        folder_name = next(iter(signature.parameters))
+        _refuse_unknown_content(name, signature)
+        code = functools.cache(functools.partial(body_digest, body, reads))
+
+        @functools.wraps(body)
+        def run(**parameters: Any) -> Ref:
+            key = _key(name, parameters, code())
+            with _told_as_running(TaskRunContext.get()), writing(area.format(**parameters), name, key) as folder:
+                folder.inputs = [ref.path for ref in _inputs(parameters)]
+                body(folder, **parameters)
+            return folder.ref
+
+        kept = [parameter for parameter in signature.parameters.values() if parameter.name != folder_name]
+        run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in kept],
+            return_annotation=Ref,
+        )
+
+        def cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
+            _wait_if_halted(context)
+            return f"{area.format(**parameters)}/{name}/{_key(name, parameters, code())}".replace("/", "-")
+
+        return task(  # type: ignore[call-overload]
+            run,
+            name=name,
+            task_run_name=title or name,
+            cache_key_fn=cache_key,
+            persist_result=True,
+            result_storage=(ROOT / ".records").absolute(),
+            result_serializer=RefSerializer(),
+        )
+
+    return wrap
+
+
+_running: list[TaskRun] = []
+_halted = threading.Event()
+
+
+@contextlib.contextmanager
+def _told_as_running(context: TaskRunContext | None) -> Iterator[None]:
+    """Around a stage's work; without a context where it runs as a plain function, outside of a flow."""
+    if context is None:
+        yield
+        return
+    _running.append(context.task_run)
+    try:
+        yield
+    finally:
+        _wait_if_halted()
+        _running.remove(context.task_run)
+
+
+def _wait_if_halted(beginning: TaskRunContext | None = None) -> None:
+    """Go no further once the process is about to end; a stage that was to begin is told among those at work."""
+    if _halted.is_set():
+        if beginning:
+            _running.append(beginning.task_run)
+        threading.Event().wait()
+
+
+def halt() -> None:
+    """Let no other thread begin or end a stage: the process ends soon, and its record is being written."""
+    _halted.set()
+
+
+def running_stages() -> list[TaskRun]:
+    """The task runs at work in this process: what a server knows of them is seconds behind."""
+    return list(_running)
+
+
+def _refuse_unknown_content(name: str, signature: inspect.Signature) -> None:
+    content = signature.parameters.get("content")
+    for parameter in signature.parameters.values():
+        kinds = [each for each in (parameter.annotation, *get_args(parameter.annotation)) if isinstance(each, type)]
+        if any(issubclass(kind, ModelSettings) and not issubclass(kind, ModelChoice) for kind in kinds):
+            raise TypeError(f"Stage {name} takes {parameter.name} without its content: take a ModelChoice.")
+        unknown = content is None or content.default is not inspect.Parameter.empty
+        if unknown and any(issubclass(kind, NAMES_FILES) for kind in kinds):
+            raise TypeError(f"Stage {name} takes {parameter.name} without its content: take `content: str` beside it.")
+
+
+def _inputs(parameters: Mapping[str, Any]) -> list[Ref]:
+    """The references among the parameters, in the order of their names."""
+    found: list[Ref] = []
+    for _, value in sorted(parameters.items()):
+        found += [ref for ref in (value if isinstance(value, list) else [value]) if isinstance(ref, Ref)]
+    return found
+
+
+def _key(name: str, parameters: Mapping[str, Any], code: str) -> str:
+    settings: dict[str, Any] = {}
+    for parameter, value in sorted(parameters.items()):
+        if not (isinstance(value, Ref) or (isinstance(value, list) and all(isinstance(ref, Ref) for ref in value))):
+            settings[parameter] = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return stage_key(name, settings, _inputs(parameters), code)
+
+
+class PlainErrors(logging.Filter):
+    """Keeps tracebacks out of the log where the message is meant for the user."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Drop the traceback of a StudyError; keep the record."""
+        if record.exc_info and isinstance(record.exc_info[1], StudyError):
+            record.exc_info = None
+        return True
+
+
+for _logger in ("prefect.task_runs", "prefect.flow_runs"):
+    logging.getLogger(_logger).addFilter(PlainErrors())
+
+__all__ = ["Folder", "halt", "running_stages", "stage"]

@@ -1,0 +1,103 @@
+"""Multiple choice: how the options are put to a model, and which of them a reference or a reply names."""
+
+import re
+import string
+import unicodedata
+from collections.abc import Sequence
+
+from tasks.text.meaning import meaning
+from tasks.text.named import named
+
+LETTERS = string.ascii_uppercase
+LABEL = r"\s*[(\[]?{}\s*[)\].:、]\s*"
+LETTER_ALONE = re.compile(r"\W*(?:option|choice|answer|选项|答案)?\W*([A-Z])\W*", re.IGNORECASE)
+
+
+def lettered(question: str, options: Sequence[str]) -> str:
+    """A question with its options below it, each behind its letter."""
+    lines = [f"{letter}. {option}" for letter, option in zip(LETTERS, distinct(options), strict=False)]
+    return "\n".join([question.strip(), *lines, "Answer with one of these."])
+
+
+def distinct(options: Sequence[str]) -> list[str]:
+    """The options in their order, without their labels, tidied, each meaning once."""
+    found: dict[str, str] = {}
+    for option in unlabelled(options):
+        if option.strip():
+            found.setdefault(meaning(tidy(option)), tidy(option))
+    return list(found.values())
+
+
+def unlabelled(options: Sequence[str], letters: str = LETTERS) -> list[str]:
+    """The options without their labels, where each has its own letter in its own place, as `A. CT`, `B. MRI`.
+
+    Where one of them has not, none is a label: `C. albicans` and `E. coli` are names.
+
+    Args:
+        options: in their order; blank ones have a place and need no label.
+        letters: of the places, upper case.
+    """
+    texts = [unicodedata.normalize("NFKC", option) for option in options]
+    places = [place for place, text in enumerate(texts) if text.strip()]
+    if len(places) < 2 or places[-1] >= len(letters):
+        return list(options)
+    labels = {place: re.match(LABEL.format(letters[place]), texts[place], re.IGNORECASE) for place in places}
+    if not all(labels.values()):
+        return list(options)
+    bare = [texts[place][label.end() :] if (label := labels.get(place)) else text for place, text in enumerate(options)]
+    return bare if sum(bool(text.strip()) for text in bare) > 1 else list(options)
+
+
+def tidy(answer: str) -> str:
+    """An option's text as an answer: no full stop at the end, one space between words, no shouting."""
+    text = " ".join(answer.split())
+    if not re.search(r"\.\w\.$", text):  # i.v.
+        text = text.rstrip(".") or text
+    text = text.strip().strip("\"'").strip() or text
+    shouted = text.isupper() and any(len(word) > 5 for word in text.split())
+    return text.capitalize() if shouted else text
+
+
+def place_of(reference: str, options: Sequence[str], letters: str = LETTERS) -> int | None:
+    """The place of the option that a reference is, from 0, among the options as published; None where it is none.
+
+    It is an option's text as written, or one that means the same, or its letter, with or without its text.
+
+    Args:
+        reference: as published.
+        options: as published, blank ones and repetitions among them, for a letter counts these too.
+        letters: of the places, upper case.
+    """
+    texts = unlabelled(options, letters)
+    if reference in options and texts[options.index(reference)].strip():
+        return options.index(reference)
+    said = [meaning(tidy(text)) if text.strip() else None for text in texts]
+    if (asked := meaning(tidy(reference))) and asked in said:
+        return said.index(asked)
+    plain = unicodedata.normalize("NFKC", reference)
+    for place, letter in enumerate(letters[: len(options)]):
+        label = re.match(LABEL.format(letter), plain, re.IGNORECASE)
+        if label and said[place] and meaning(tidy(plain[label.end() :])) == said[place]:
+            return place
+    alone = LETTER_ALONE.fullmatch(plain)
+    place = letters.find(alone[1].upper()) if alone else -1
+    return place if 0 <= place < len(options) and said[place] else None
+
+
+def option_of(text: str, options: Sequence[str], letters: str = LETTERS) -> int | None:
+    """Which option a reply names, from 0; None where that is unclear.
+
+    In this order: it says what the option says; it is the option's letter, or begins with it and names no other option
+    behind it, be that in its first or its last line; it holds the words of one option only. What the reply denies is
+    not named. Of options within each other ("CT", "PET/CT") the longer counts.
+
+    Args:
+        text: of the reply.
+        options: as offered, without labels.
+        letters: of the options, upper case, one each; there may be more of them.
+    """
+    said = [meaning(tidy(option)) for option in options]
+    for answer in (meaning(text), meaning(tidy(text))):
+        if answer and answer in said:
+            return said.index(answer)
+    return named(text, options, letters)

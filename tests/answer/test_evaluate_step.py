@@ -1,0 +1,181 @@
+"""Answers on disk and what is shared of them: multiple choice is scored by option, beside a control without images."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engine_samples import CASES, randomised
+from safetensors.torch import save
+from traces import Traces
+
+from tasks.answer.step import answer_baselines, answer_held_out, count_withheld, predict, score_hospital
+from tasks.engine import shared
+from tasks.engine.adapter import WEIGHTS, load_state
+from tasks.engine.identity import choose_model
+from tasks.engine.vision import FEATURES, Features
+from tasks.federate.step import initial_adapter
+from tasks.records import Case, ImageSums, Neighbour, Prediction, read_table, write_table
+from tasks.report.abstention import abstention
+from tasks.report.intervals import details
+from tasks.report.results import assemble, markdown
+from tasks.settings import AnsweringSettings, LoraSettings, ModelSettings, ShownSettings
+from tasks.store import Ref, writing
+
+LORA = LoraSettings(r=4, alpha=8)
+NONE, ONE = ShownSettings(k=0), ShownSettings(k=1)
+OPTIONS = ("x-ray", "ultrasound", "a large effusion")
+TRAIN = [replace(case, split="train") for case in CASES[:4]]
+PLAIN = replace(CASES[4], split="test")
+CHOICES = [
+    replace(case, split="test", kind="closed", options=OPTIONS, answer=OPTIONS[number])
+    for number, case in enumerate(CASES[5:8])
+]
+
+
+def hospital(features: Features, cases: list[Case]) -> dict[str, Ref]:
+    refs = {}
+    with writing("hospitals/north", "cases", "0") as folder, folder.open("cases.parquet") as sink:
+        write_table(sink, Case, cases)
+    refs["cases"] = folder.ref
+    with writing("hospitals/north", "library", "0") as folder, folder.open("neighbours.parquet") as sink:
+        nearest = [Neighbour(case.id, 0, TRAIN[place % 4].id, 0.5) for place, case in enumerate(cases)]
+        write_table(sink, Neighbour, nearest)
+    refs["library"] = folder.ref
+    with writing("hospitals/north", "features", str(features.rows.sum())) as folder:
+        folder.write(FEATURES, features.to_bytes())
+    return refs | {"features": folder.ref}
+
+
+@pytest.fixture
+def settings(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """What `predict` takes beside a hospital's folders; the adapter's weights are random, so that it says something."""
+    monkeypatch.chdir(tmp_path)
+    model = choose_model(ModelSettings(name=str(tiny_folder), device="cpu"))
+    start = initial_adapter.fn(model=model, lora=LORA, seed=0)
+    with writing("shared", "adapter", "random") as folder:
+        folder.write(WEIGHTS, save(randomised(load_state(start.folder), 1), {"format": "pt"}))
+    yield {
+        "hospital": "north",
+        "adapter": folder.ref,
+        "model": model,
+        "lora": LORA,
+        "answering": AnsweringSettings(max_new_tokens=6),
+    }
+    shared._engine.clear()
+    shared._base.clear()
+
+
+def answers(ref: Ref) -> dict[str, Prediction]:
+    return {row.case_id: row for row in read_table(ref.folder / "predictions.parquet", Prediction)}
+
+
+def test_the_control_sees_neither_image_nor_neighbours(settings: dict[str, Any], features: Features) -> None:
+    other = replace(features, rows=features.rows + torch.randn(features.rows.shape))
+    cases = [*TRAIN, PLAIN, *CHOICES]
+    seeing, blind = [], []
+    for each in (features, other):
+        own = hospital(each, cases)
+        seeing.append(answers(predict.fn(**own, **settings, configuration="fed+rag", shown=ONE)))
+        blind.append(answers(predict.fn(**own, **settings, configuration="text_only", shown=ONE, blind=True)))
+    assert seeing[0].keys() == {case.id for case in (PLAIN, *CHOICES)}
+    assert blind[0].keys() == {case.id for case in CHOICES}
+    assert {row.neighbours for row in blind[0].values()} == {()}
+    assert all(row.neighbours for row in seeing[0].values())
+    assert blind[0] == blind[1]
+    assert all(0 < (row.confidence or 0) <= 1 for row in (*blind[0].values(), *seeing[0].values()))
+    assert seeing[0] != seeing[1]
+    assert any(blind[0][case.id].prediction != seeing[0][case.id].prediction for case in CHOICES)
+    assert {row.options for row in blind[0].values()} == {OPTIONS}
+
+
+def own_texts() -> set[str]:
+    """What the hospital's cases say and are called."""
+    cases = (*TRAIN, PLAIN, *CHOICES)
+    return {text for case in cases for text in (case.id, case.image_id, case.question, case.answer, *case.options)}
+
+
+def test_results_hold_both_by_option(settings: dict[str, Any], features: Features) -> None:
+    own = hospital(features, [*TRAIN, PLAIN, *CHOICES])
+    refs = [
+        predict.fn(**own, **settings, configuration="fed", shown=NONE),
+        predict.fn(**own, **settings, configuration="text_only", shown=NONE, blind=True),
+        answer_baselines.fn(hospital="north", cases=own["cases"], library=own["library"], seed=0),
+    ]
+    assert {row.confidence for row in read_table(refs[-1].folder / "predictions.parquet", Prediction)} == {None}
+    scored = score_hospital.fn(hospital="north", cases=own["cases"], predictions=refs, min_cell=1)
+    told = json.loads((scored.folder / "scores.json").read_text())
+    shared = read_table(scored.folder / "sums.parquet", ImageSums)
+    assert not Traces(own_texts()).found([scored.folder])
+    mine = [row for row in shared if (row.configuration, row.group) == ("fed", "all")]
+    assert sum(row.closed_accuracy or 0 for row in mine) == told["tallies"]["fed"]["closed"]["correct"]
+    assert (sum(row.closed or 0 for row in mine), sum(row.open or 0 for row in mine)) == (3, 1)
+    assert set(told["calibration"]) == {"fed", "text_only"}
+    assert sum(n for n, *_ in told["calibration"]["fed"]) == 4
+    about: dict[str, Any] = dict.fromkeys(
+        ("model", "settings", "dataset", "partition", "timings_s", "peak_memory_bytes")
+    )
+    about["details"] = details([(told, shared)], 0)
+    results = assemble([told], [], about | {"run": "r", "split": {"disjoint": "none"}, "dataset": {}})
+    everything = results["configurations"]["fed"]
+    assert (everything["choice"]["n"], everything["closed"]["n"], everything["open"]["n"]) == (3, 3, 1)
+    assert list(results["baselines"]) == ["text_only", "majority", "question_only", "copy_nearest"]
+    control = results["baselines"]["text_only"]
+    assert (control["choice"]["n"], control["open"]["n"]) == (3, 0)
+    assert control["choice"]["accuracy"] is not None
+    assert "by option" in markdown(results)
+
+
+def test_without_options_nothing_is_said_of_them(settings: dict[str, Any], features: Features) -> None:
+    own = hospital(features, [*TRAIN, PLAIN])
+    refs = [
+        predict.fn(**own, **settings, configuration=name, shown=NONE, blind=name != "fed")
+        for name in ("fed", "text_only")
+    ]
+    scored = score_hospital.fn(hospital="north", cases=own["cases"], predictions=refs, min_cell=1)
+    told = json.loads((scored.folder / "scores.json").read_text())
+    assert set(told["tallies"]) == {"fed"}
+    about: dict[str, Any] = dict.fromkeys(
+        ("model", "settings", "dataset", "partition", "timings_s", "peak_memory_bytes")
+    )
+    about["details"] = details([], 0)
+    results = assemble([told], [], about | {"run": "r", "split": {"disjoint": "none"}, "dataset": {}})
+    assert results["configurations"]["fed"]["choice"] == {"n": 0, "accuracy": None}
+    assert "by option" not in markdown(results)
+
+
+def test_held_out_cases_calibrate_what_is_withheld(settings: dict[str, Any], features: Features) -> None:
+    """The second of three confidences is the threshold of coverage 0.5; three are too few for 0.9."""
+    own = hospital(features, [*TRAIN, PLAIN, *CHOICES])
+    named = {"hospital": "north", "configuration": "fed"}
+    held_out = answer_held_out.fn(**own, **settings, configuration="fed", shown=ONE, holdout=0.75, seed=0)
+    rows = answers(held_out)
+    images = len({case.image_id for case in TRAIN if case.id in rows})
+    assert len(rows) == 3
+    assert rows.keys() < {case.id for case in TRAIN}
+    told = predict.fn(**own, **settings, configuration="fed", shown=ONE)
+    other = predict.fn(**own, **settings, configuration="base", shown=NONE)  # what is withheld is the trained one's
+    for coverage, threshold in ((0.5, sorted(row.confidence or 0 for row in rows.values())[1]), (0.9, 0.0)):
+        ref = count_withheld.fn(
+            **named,
+            cases=own["cases"],
+            predictions=[told, other],
+            calibration=held_out,
+            coverage=coverage,
+            min_cell=1,
+        )
+        shared = json.loads((ref.folder / "abstention.json").read_text())
+        assert (shared["hospital"], shared["held_out_cases"], shared["held_out_images"]) == ("north", 3, images)
+        found = abstention([shared], coverage, seed=0, retrieves=True)
+        given = sum((row.confidence or 0) >= threshold for row in answers(told).values())
+        assert found["n"] == 4
+        assert found["coverage"]["value"] == pytest.approx(given / 4)
+    about: dict[str, Any] = dict.fromkeys(
+        ("model", "settings", "dataset", "partition", "timings_s", "peak_memory_bytes")
+    )
+    about["details"] = details([], 0)
+    about |= {"abstention": found, "run": "r", "split": {"disjoint": "none"}, "dataset": {}}
+    assert "Answers withheld" in markdown(assemble([], [], about))

@@ -1,0 +1,169 @@
+"""The prompts that show what an answer relies on, and what is said of their scores."""
+
+import io
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from engine_samples import CASES, IMAGES
+from hypothesis import given
+from hypothesis import strategies as st
+from test_evaluate_step import TRAIN, hospital, settings  # noqa: F401  (the fixture)
+
+from tasks.answer.perturb import alter, mix, stand_ins
+from tasks.answer.step import measure_reliance, score_hospital
+from tasks.cases.sample import sample
+from tasks.engine.prompt import Asked
+from tasks.engine.vision import Features
+from tasks.records import Image, Prediction, read_table, write_table
+from tasks.records.alterations import AS_IS, BLANK, FLIPPED, MEANINGS, NOISE, OTHERS, REMOVED, SWAPPED, WORDS
+from tasks.report.intervals import details
+from tasks.report.perturbation import reliance_table, summarise_reliance
+from tasks.report.results import assemble, markdown
+from tasks.score.score import Tally, score_row, summarise
+from tasks.settings import ShownSettings
+from tasks.store import writing
+from tasks.text.normalise import normalise
+
+KNOWN = [
+    replace(case, modality="ct" if number % 2 else "mri", kind="closed" if case.answer in ("yes", "no") else "open")
+    for number, case in enumerate(CASES)
+]
+ASKED = [Asked(KNOWN[n], tuple(KNOWN[(n + 1 + i) % 6] for i in range(n % 4))) for n in range(6)]
+
+
+def test_each_alteration_changes_one_thing() -> None:
+    found = alter(ASKED, KNOWN, seed=0)
+    assert found.keys() == MEANINGS.keys()
+    for name, rows in found.items():
+        assert len(rows) == len(ASKED)
+        for asked, changed in zip(ASKED, rows, strict=True):
+            differing = {field for field in ("case", "shown") if getattr(asked, field) != getattr(changed, field)}
+            allowed = {"case"} if name in (BLANK, NOISE, SWAPPED, WORDS) else {"shown", "similarities"}
+            assert differing <= (set() if name == AS_IS else allowed)
+            assert changed.case.answer == asked.case.answer
+            same = replace(changed.case, image_id=asked.case.image_id, question=asked.case.question)
+            assert same == asked.case
+    assert all(not each.shown for each in found[REMOVED])
+    for asked, other in zip(ASKED, found[SWAPPED], strict=True):
+        modality = {case.image_id: case.modality for case in KNOWN}
+        assert other.case.image_id != asked.case.image_id
+        assert modality[other.case.image_id] == modality[asked.case.image_id]
+    for asked, other in zip(ASKED, found[OTHERS], strict=True):
+        assert all(case.image_id != asked.case.image_id for case in other.shown)
+    assert [each.shown for each in found[OTHERS]] != [each.shown for each in ASKED]
+    for asked, other in zip(ASKED, found[FLIPPED], strict=True):
+        for before, after in zip(asked.shown, other.shown, strict=True):
+            assert normalise(after.answer) != normalise(before.answer)
+            if before.answer in ("yes", "no"):
+                assert {before.answer, after.answer} == {"yes", "no"}
+            assert replace(after, answer=before.answer) == before
+    assert alter(ASKED, KNOWN, seed=0) == found != alter(ASKED, KNOWN, seed=1)
+
+
+def test_a_wrong_answer_is_another_option_or_of_the_same_topic() -> None:
+    one = replace(KNOWN[1], options=("upper left", "lower right"))
+    (changed,) = alter([Asked(KNOWN[0], (one,))], KNOWN, seed=3)[FLIPPED]
+    assert changed.shown[0].answer == "lower right"
+    where = [replace(KNOWN[1], id=f"w{n}", topic="where", answer=answer) for n, answer in enumerate(("left", "right"))]
+    (changed,) = alter([Asked(KNOWN[0], (where[0],))], [*KNOWN, *where], seed=3)[FLIPPED]
+    assert changed.shown[0].answer == "right"
+
+
+def test_without_neighbours_nothing_is_said_of_them() -> None:
+    found = alter([replace(each, shown=()) for each in ASKED], KNOWN, seed=0)
+    assert found.keys() == {AS_IS, BLANK, NOISE, SWAPPED, WORDS}
+    alone = [case for case in KNOWN if case.image_id == "image-2"]
+    (changed,) = alter([Asked(alone[0], ())], alone, seed=0)[SWAPPED]
+    assert changed.case.image_id == "image-2"  # a hospital of one image has no other to show
+
+
+@given(st.text(alphabet="ab 肺x", max_size=12), st.integers(0, 5))
+def test_words_are_mixed_and_kept(question: str, seed: int) -> None:
+    mixed = mix(question, np.random.default_rng(seed))
+    assert sorted(mixed.replace(" ", "")) == sorted(question.replace(" ", ""))
+    words = list(question) if "肺" in question else question.split()
+    assert (mixed != question) == (len(set(words)) > 1) or mixed.split() != words
+
+
+def test_blank_and_noise_have_the_images_size() -> None:
+    made = stand_ins(IMAGES, seed=0)
+    for image, blank, noise in zip(IMAGES, made[::2], made[1::2], strict=True):
+        pixels = [np.asarray(PIL.Image.open(io.BytesIO(each.data)).convert("RGB")) for each in (image, blank, noise)]
+        assert pixels[0].shape == pixels[1].shape == pixels[2].shape
+        assert (blank.width, blank.height) == (image.width, image.height) == (noise.width, noise.height)
+        np.testing.assert_array_equal(pixels[1], pixels[1][:1, :1].repeat(image.height, 0).repeat(image.width, 1))
+        np.testing.assert_allclose(pixels[1][0, 0], pixels[0].reshape(-1, 3).mean(0), atol=0.51)
+        assert 60 < pixels[2].std() < 90
+    assert stand_ins(IMAGES, seed=0) == made
+    assert [a == b for a, b in zip(stand_ins(IMAGES, seed=1), made, strict=True)] == [True, False] * len(IMAGES)
+
+
+def tally(right: int, of: int) -> Tally:
+    answers = ["yes"] * right + ["no"] * (of - right)
+    return summarise([score_row(answer, "yes", kind, ()) for kind in ("closed", "open") for answer in answers])
+
+
+@pytest.mark.parametrize(("blank", "ignores"), [(8, True), (7, False), (10, True), (0, False)])
+def test_a_model_that_keeps_four_fifths_ignores_images(blank: int, ignores: bool) -> None:
+    told = summarise_reliance("fed", {AS_IS: tally(10, 20), BLANK: tally(blank, 20)})
+    assert told["ignores_images"] is ignores
+    assert told["alterations"][BLANK]["kept"] == pytest.approx(blank / 10)
+    assert told["alterations"][BLANK]["closed"] == told["alterations"][BLANK]["open"] == blank / 20
+    assert told["n"] == 40
+    assert ("it ignores images" in told["sentence"]) == ignores
+    nothing = summarise_reliance("fed", {AS_IS: tally(0, 5), BLANK: tally(2, 5)})
+    assert nothing["ignores_images"] is None
+    assert "cannot be told" in nothing["sentence"]
+
+
+def test_hospitals_are_pooled() -> None:
+    shared = [
+        {"hospital": name, "tallies": {AS_IS: tally(10, 10).to_json(), BLANK: tally(kept, 10).to_json()}}
+        for name, kept in (("a", 9), ("b", 1))
+    ]
+    told = reliance_table("fed", shared)["fed"]
+    assert told["alterations"][BLANK]["kept"] == 0.5
+    assert [each["ignores_images"] for each in told["hospitals"].values()] == [True, False]
+    assert reliance_table("fed", []) == {}
+
+
+def test_the_sample_is_of_the_seed() -> None:
+    chosen = sample(CASES, 3, seed=0)
+    assert len(chosen) == 3 and chosen == [case for case in CASES if case in chosen]
+    assert sample(CASES, 3, seed=0) == chosen
+    assert {tuple(case.id for case in sample(CASES, 3, seed)) for seed in range(20)} != {tuple(c.id for c in chosen)}
+    assert sample(CASES, 50, seed=0) == CASES
+
+
+def test_the_stage_answers_every_alteration(settings: dict[str, Any], features: Features) -> None:  # noqa: F811
+    test = [replace(case, split="test") for case in CASES[4:]]
+    own = hospital(features, [*TRAIN, *test])
+    with writing("hospitals/north", "cases", "1") as folder:
+        for name, record, rows in (("cases", type(TRAIN[0]), [*TRAIN, *test]), ("images", Image, IMAGES)):
+            with folder.open(f"{name}.parquet") as sink:
+                write_table(sink, record, rows)
+    ref = measure_reliance.fn(**own | {"cases": folder.ref}, **settings, shown=ShownSettings(k=1), count=3, seed=0)
+    assert ref.path.startswith("hospitals/north/reliance/")
+    rows = read_table(ref.folder / "predictions.parquet", Prediction)
+    by_name = {name: [row for row in rows if row.configuration == name] for name in MEANINGS}
+    assert all(len(each) == 3 for each in by_name.values())
+    assert all(not row.neighbours for row in by_name[REMOVED])
+    assert all(len(row.neighbours) == 1 for row in by_name[FLIPPED])
+    assert any(a.prediction != b.prediction for a, b in zip(by_name[AS_IS], by_name[NOISE], strict=True))
+    scored = score_hospital.fn(hospital="north", cases=folder.ref, predictions=[ref], min_cell=1)
+    shared = json.loads((scored.folder / "scores.json").read_text())
+    told = reliance_table("fed+rag", [shared])
+    assert told["fed+rag"]["n"] == 3
+    about: dict[str, Any] = dict.fromkeys(
+        ("model", "settings", "dataset", "partition", "timings_s", "peak_memory_bytes")
+    )
+    about["details"] = details([], 0)
+    results = assemble(
+        [shared], [], about | {"run": "r", "split": {"disjoint": "none"}, "dataset": {}, "reliance": told}
+    )
+    assert "relies on" in markdown(results)
+    assert told["fed+rag"]["sentence"] in markdown(results)

@@ -1,0 +1,216 @@
+"""A federated round on disk: reproducible in any order, and not undone by a hospital that diverges."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engine_samples import CASES, randomised, same
+from safetensors.torch import save
+
+from tasks.cases.holdout import split_holdout
+from tasks.engine import shared
+from tasks.engine.adapter import CONFIG, WEIGHTS, load_state
+from tasks.engine.base import load_base
+from tasks.engine.batch import collate
+from tasks.engine.engine import Engine
+from tasks.engine.hospital import open_hospital
+from tasks.engine.identity import choose_model
+from tasks.engine.vision import FEATURES, Features
+from tasks.errors import StudyError
+from tasks.federate.aggregate import fedavg
+from tasks.federate.step import average, initial_adapter, take_update, train_hospital, train_together, validate_hospital
+from tasks.records import Case, Neighbour, write_table
+from tasks.settings import FederationSettings, LoraSettings, ModelSettings, ShownSettings
+from tasks.store import Ref, tree_digest, writing
+
+LORA = LoraSettings(r=4, alpha=8)
+FEDERATION = FederationSettings(rounds=1, local_epochs=2, batch_size=4, learning_rate=1e-2, holdout=0.3)
+DIVERGING = FEDERATION.model_copy(update={"learning_rate": 1e30, "local_epochs": 4})
+
+
+class Round:
+    """Two hospitals' folders, and the stages of a round called as the flow calls them."""
+
+    def __init__(self, folder: Path, features: Features) -> None:
+        self.model = choose_model(ModelSettings(name=str(folder), device="cpu"))
+        self.hospitals = {name: self.prepare(name, rows, features) for name, rows in HOSPITALS.items()}
+        self.start = initial_adapter.fn(model=self.model, lora=LORA, seed=0)
+
+    def prepare(self, name: str, rows: list[Case], features: Features) -> dict[str, Ref]:
+        area, refs = f"hospitals/{name}", {}
+        with writing(area, "cases", "0") as folder, folder.open("cases.parquet") as sink:
+            write_table(sink, Case, rows)
+        refs["cases"] = folder.ref
+        with writing(area, "library", "0") as folder, folder.open("neighbours.parquet") as sink:
+            others = zip(rows, rows[1:] + rows[:1], strict=True)
+            write_table(sink, Neighbour, [Neighbour(one.id, 0, other.id, 0.5) for one, other in others])
+        refs["library"] = folder.ref
+        with writing(area, "features", "0") as folder:
+            folder.write(FEATURES, features.to_bytes())
+        refs["features"] = folder.ref
+        return refs
+
+    def given(self, hospital: str, adapter: Ref, federation: FederationSettings, number: int = 1) -> dict[str, Any]:
+        settings = {"model": self.model, "lora": LORA, "federation": federation, "shown": ShownSettings(k=1), "seed": 0}
+        given = {"hospital": hospital, "adapter": adapter, "round_number": number}
+        return given | self.hospitals[hospital] | settings
+
+    def train(self, hospital: str, federation: FederationSettings = FEDERATION, number: int = 1) -> Ref:
+        return train_hospital.fn(**self.given(hospital, self.start, federation, number))
+
+    def validate(self, hospital: str, adapter: Ref, least: int = 1) -> dict[str, Any]:
+        ref = validate_hospital.fn(**self.given(hospital, adapter, FEDERATION), min_cell=least)
+        return dict(json.loads((ref.folder / "validation.json").read_text()))
+
+
+HOSPITALS = {"north": CASES[:3], "south": CASES[3:]}
+
+
+@pytest.fixture
+def one_round(
+    tiny_folder: Path, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Round]:
+    monkeypatch.chdir(tmp_path)
+    yield Round(tiny_folder, features)
+    shared._engine.clear()
+    shared._base.clear()
+
+
+def update_of(ref: Ref) -> dict[str, Any]:
+    return dict(json.loads((ref.folder / "update.json").read_text()))
+
+
+def test_the_next_adapter_is_the_mean_of_the_updates(one_round: Round) -> None:
+    sent = [one_round.train(hospital) for hospital in HOSPITALS]
+    adapter = average.fn(updates=sent, round_number=1)
+    states, updates = [load_state(ref.folder) for ref in sent], [update_of(ref) for ref in sent]
+    assert same(load_state(adapter.folder), fedavg(states, [update["samples"] for update in updates]))
+    assert not same(*states)
+    assert updates[0]["samples"] != updates[1]["samples"]
+    assert all(not same(state, load_state(one_round.start.folder)) for state in states)
+    told = json.loads((adapter.folder / "round.json").read_text())
+    assert told["samples"] == {update["hospital"]: update["samples"] for update in updates}
+    assert all(0 < update["samples"] < len(HOSPITALS[update["hospital"]]) for update in updates)
+    weighted = sum(update["samples"] * update["loss"] for update in updates)
+    assert told["train_loss"] == pytest.approx(weighted / sum(told["samples"].values()))
+    assert told["screened_out"] == []
+    assert (adapter.folder / CONFIG).read_bytes() == (one_round.start.folder / CONFIG).read_bytes()
+    before, after = (one_round.validate("north", ref) for ref in (one_round.start, adapter))
+    assert before["tokens"] == after["tokens"] > 0
+    assert after["loss"] != before["loss"]
+
+
+def test_no_loss_is_told_of_few_held_out_cases(one_round: Round) -> None:
+    assert one_round.validate("north", one_round.start)["tokens"] > 0
+    told = one_round.validate("north", one_round.start, least=5)
+    assert (told["loss"], told["tokens"]) == (0, 0)
+
+
+def test_trained_together_is_trained_alone(one_round: Round) -> None:
+    exact = LORA.model_copy(update={"dropout": 0.0})
+    given = {name: one_round.given(name, one_round.start, FEDERATION) | {"lora": exact} for name in HOSPITALS}
+    of_all = {name: [each[name] for each in given.values()] for name in ("hospital", "cases", "features", "library")}
+    together = train_together.fn(**given["north"] | of_all)
+    for hospital, each in given.items():
+        alone = train_hospital.fn(**each)
+        ref = take_update.fn(hospital=hospital, together=together, round_number=1)
+        assert ref.path.startswith("shared/update/")
+        torch.testing.assert_close(load_state(ref.folder), load_state(alone.folder), rtol=0, atol=1e-5)
+        assert (ref.folder / CONFIG).read_bytes() == (alone.folder / CONFIG).read_bytes()
+        found, expected = update_of(ref), update_of(alone)
+        assert found.pop("loss") == pytest.approx(expected.pop("loss"), abs=1e-5)
+        assert found == expected
+        assert ref.manifest()["files"].keys() == alone.manifest()["files"].keys()
+
+
+def test_only_the_adapter_and_counts_leave_a_hospital(one_round: Round) -> None:
+    ref = one_round.train("north")
+    assert ref.path.startswith("shared/")
+    assert {path.name for path in ref.folder.iterdir()} == {WEIGHTS, CONFIG, "update.json", "manifest.json"}
+    assert set(update_of(ref)) == {"hospital", "round", "samples", "loss", "steps"}
+    texts = (update_of(ref), json.loads((ref.folder / CONFIG).read_text()), ref.manifest())
+    assert not any(case.question in str(texts) or case.answer in str(texts) for case in CASES if len(case.answer) > 5)
+
+
+def test_hospitals_in_another_order_give_the_same_bytes(one_round: Round) -> None:
+    first = {hospital: one_round.train(hospital).digest for hospital in ("north", "south")}
+    again = {hospital: one_round.train(hospital).digest for hospital in ("south", "north")}
+    assert first == again
+
+
+def test_training_and_validation_share_no_case(one_round: Round) -> None:
+    """Other answers to what is held out change the loss of validation alone, other answers to the rest all updates."""
+
+    def results(changed: int | None = None) -> tuple[list[str], list[float]]:
+        """Digests of all updates, and validation's losses, where what is trained on (0) or held out (1) is changed."""
+        each = []
+        for name, rows in HOSPITALS.items():
+            chosen = split_holdout(rows, FEDERATION.holdout, 0)[changed] if changed is not None else []
+            others = [replace(row, answer=f"{row.answer} and fracture") if row in chosen else row for row in rows]
+            with writing(f"hospitals/{name}", "cases", f"{changed}") as own, own.open("cases.parquet") as sink:
+                write_table(sink, Case, others)
+            given = one_round.given(name, one_round.start, FEDERATION)
+            each.append(given | {"cases": own.ref, "shown": ShownSettings(k=0)})
+        of_all = {key: [one[key] for one in each] for key in ("hospital", "cases", "features", "library")}
+        made = [*(train_hospital.fn(**one) for one in each), train_together.fn(**each[0] | of_all)]
+        told = [
+            json.loads((validate_hospital.fn(**one, min_cell=1).folder / "validation.json").read_text()) for one in each
+        ]
+        return [tree_digest(ref.folder, {"manifest.json"}) for ref in made], [one["loss"] for one in told]
+
+    updates, losses = results()
+    for held_out in (0, 1):
+        other_updates, other_losses = results(held_out)
+        assert [one == other for one, other in zip(updates, other_updates, strict=True)] == [held_out == 1] * 3
+        assert [one == other for one, other in zip(losses, other_losses, strict=True)] == [held_out == 0] * 2
+
+
+def test_validation_is_the_mean_loss_of_what_is_held_out(one_round: Round) -> None:
+    """Against the loss that Transformers gives, one case at a time."""
+    adapter = one_round.train("south")
+    base = load_base(one_round.model.name, device="cpu")
+    engine = Engine(base, LORA.r, LORA.alpha, 0.0, list(LORA.targets))
+    engine.switch(load_state(adapter.folder))
+    own = open_hospital(*(one_round.hospitals["south"][name].folder for name in ("cases", "features", "library")))
+    _, held_out = split_holdout(own.cases, FEDERATION.holdout, 0)
+    total, tokens = 0.0, 0
+    for example in own.examples(base, held_out, ShownSettings(k=1)):
+        batch = collate(base, own.features, [example])
+        with torch.inference_mode():
+            total += float(base.model(**batch.inputs, labels=batch.labels).loss) * len(example.answer_ids)
+        tokens += len(example.answer_ids)
+    told = one_round.validate("south", adapter)
+    assert told["tokens"] == tokens
+    assert told["loss"] == pytest.approx(total / tokens, rel=1e-4)
+
+
+def test_each_round_draws_anew(one_round: Round) -> None:
+    first, second = (load_state(one_round.train("south", number=number).folder) for number in (1, 2))
+    assert not same(first, second)
+
+
+def test_a_hospital_that_diverges_is_left_out(one_round: Round, caplog: pytest.LogCaptureFixture) -> None:
+    sent = [one_round.train("north"), one_round.train("south", DIVERGING)]
+    assert update_of(sent[1])["loss"] is None
+    adapter = average.fn(updates=sent, round_number=1)
+    assert same(load_state(adapter.folder), load_state(sent[0].folder))
+    told = json.loads((adapter.folder / "round.json").read_text())
+    assert told["screened_out"] == ["south"]
+    assert told["train_loss"] == update_of(sent[0])["loss"]
+    assert any("south sent an update that is not finite" in message for message in caplog.messages)
+    with pytest.raises(StudyError, match=r"found none: lower federation.learning_rate"):
+        average.fn(updates=sent[1:], round_number=1)
+
+
+def test_an_adapter_too_large_to_compute_with(one_round: Round) -> None:
+    state = load_state(one_round.start.folder)
+    huge = {name: tensor.sign() * 1e30 for name, tensor in randomised(state, 1).items()}
+    assert all(torch.isfinite(tensor).all() for tensor in huge.values())
+    with writing("shared", "adapter", "huge") as folder:
+        folder.write(WEIGHTS, save(huge, {"format": "pt"}))
+    with pytest.raises(StudyError, match=r"finite loss of round 1's adapter at north, found nan: lower federation"):
+        one_round.validate("north", folder.ref)
