@@ -19,6 +19,7 @@ from tasks.engine.vision import FEATURES, encode_images
 from tasks.federate.step import average, initial_adapter, train_hospital, validate_hospital
 from tasks.ingest import phantom
 from tasks.records import Case, Neighbour, write_table
+from tasks.records.federation import HospitalRefs
 from tasks.settings import ModelSettings
 from tasks.store import Ref, peak_memory, writing
 
@@ -89,11 +90,11 @@ def peak_of_round(folder: str, hospitals: list[Hospital]) -> tuple[float, float]
         "round_number": 1,
         "seed": SEED,
     }
-    named = {f"{number}": each | common for number, each in enumerate(hospitals)}
-    updates = [train_hospital.fn(hospital=name, adapter=adapter, **given) for name, given in named.items()]
+    named = [HospitalRefs(name=f"{number}", adapter=adapter, **each) for number, each in enumerate(hospitals)]
+    updates = [train_hospital.fn(hospital=each, **common) for each in named]
     mean = average.fn(updates=updates, round_number=1)
-    for name, given in named.items():
-        validate_hospital.fn(hospital=name, adapter=mean, min_cell=1, **given)
+    for each in named:
+        validate_hospital.fn(hospital=each.given(mean), min_cell=1, **common)
     return loaded, peak_memory() / 2**20
 
 

@@ -32,6 +32,7 @@ from tasks.explain.faithfulness import deletion_insertion, randomised
 from tasks.explain.maps import as_map
 from tasks.explain.quality import Cells, overlap, pointing, rank_correlation, ranked
 from tasks.records import Finding, Prediction, read_findings, read_table
+from tasks.records.federation import HospitalRefs
 from tasks.score.statistics import bootstrap_interval
 from tasks.settings import Study
 from tasks.store import ROOT
@@ -49,25 +50,27 @@ def main(run: Path, images: int) -> None:
     study, references = open_run(run)
     figures: Figures = defaultdict(list)
     with shared_engine(choose_model(study.model), study.lora) as engine:
-        for places in references["hospitals"].values():
+        for name, places in references["hospitals"].items():
             most = images // len(references["hospitals"])
-            for seen, asked, answer in questions(engine, study, places, most):
+            for seen, asked, answer in questions(engine, study, name, places, most):
                 for name, value in judge(seen, asked, answer).items():
                     figures[name].append(value)
     print(report(figures))
 
 
-def questions(engine: Engine, study: Study, places: dict[str, Any], most: int) -> Iterator[tuple[Seen, Asked, str]]:
+def questions(
+    engine: Engine, study: Study, name: str, places: dict[str, Any], most: int
+) -> Iterator[tuple[Seen, Asked, str]]:
     """Some of a hospital's test cases about known findings, no image twice, each with the model's answer."""
-    cases, features, library = (ROOT / places[name] for name in ("cases", "features", "library"))
-    own = open_hospital(cases, features, library)
+    hospital = HospitalRefs.at(name, places)
+    own, cases = open_hospital(hospital), hospital.cases.folder
     answers = {
         row.case_id: row.prediction
         for place in places["predictions"]
         for row in read_table(ROOT / place / "predictions.parquet", Prediction)
         if row.configuration == study.configuration
     }
-    engine.switch(load_state(ROOT / places["adapter"]))
+    engine.switch(load_state(hospital.adapter.folder))
     chosen = draw(own, list(read_findings(cases / "findings.parquet")), answers, most)
     asked = as_asked(chosen, own.prompts(chosen, study.retrieval.shown), own.cases, own.neighbours)
     seen = open_seen(engine.base, own, cases, asked, study.retrieval.shown, study.evaluation.tokens_per_pass)

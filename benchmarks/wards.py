@@ -12,6 +12,7 @@ from tasks.engine.hospital import Hospital, open_hospital
 from tasks.engine.identity import choose_model
 from tasks.engine.vision import Features, gather_features
 from tasks.records import Case
+from tasks.records.federation import HospitalRefs
 from tasks.score.score import score_row
 from tasks.settings import ModelChoice, ShownSettings, Study
 from tasks.store import ROOT
@@ -63,8 +64,8 @@ def train(settings: Sequence[str]) -> Trained:
     """Run a study, or find it."""
     study, references = open_run(Path(fed_rag(load_study(None, tuple(settings)))))
     wards = []
-    for places in references["hospitals"].values():
-        own = open_hospital(*(ROOT / places[name] for name in ("cases", "features", "library")))
+    for name, places in references["hospitals"].items():
+        own = open_hospital(HospitalRefs.at(name, places))
         wards.append(Ward(own, [case for case in own.cases if case.split == "test"][:ASKED]))
     return Trained(study, ROOT / references["adapter"], wards)
 

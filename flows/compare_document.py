@@ -13,6 +13,7 @@ from tasks.compare.tables import LIGHTFED
 from tasks.compare.tests import paired_tests
 from tasks.engine.identity import choose_model
 from tasks.federate.step import measure_memory
+from tasks.records.federation import HospitalRefs
 from tasks.report.data import split_sentence
 from tasks.report.perturbation import over_seeds
 from tasks.score.measures import Answers, score_entries
@@ -233,11 +234,10 @@ def cost(comparison: Comparison, planned: Sequence[Cell], runs: Runs, twins: Map
 
 def memory(cell: Cell, run: Path) -> Ref:
     """The memory of training the run's first hospital, in a process of its own."""
-    places = {name: references(run, name)[0] for name in ("cases", "features", "library")}
+    parts = {name: references(run, name)[0] for name in ("cases", "features", "library", "adapter")}
     study = cell.study
     return measure_memory(
-        hospital="hospital-1",
-        **places,
+        hospital=HospitalRefs(name="hospital-1", **parts),
         model=choose_model(study.model),
         lora=study.lora,
         federation=study.federation.local,

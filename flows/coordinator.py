@@ -12,29 +12,29 @@ from flows.progress import Steps
 from flows.runtimes.local import gather
 from tasks.errors import StudyError
 from tasks.federate.step import average, take_update, train_hospital, train_together, validate_hospital
+from tasks.records.federation import HospitalRefs
 from tasks.settings import ModelChoice, Study
 from tasks.store import Ref
 
 
 def federate(
-    study: Study, model: ModelChoice, own: dict[str, Any], untrained: Ref, steps: Steps
-) -> tuple[list[Ref], list[dict[str, Any]], list[Ref]]:
+    study: Study, model: ModelChoice, hospitals: list[HospitalRefs], steps: Steps
+) -> tuple[list[HospitalRefs], list[dict[str, Any]], list[Ref]]:
     """The rounds: every hospital trains from the adapter it was given, updates are averaged, every hospital validates.
 
-    Returns each hospital's last adapter (one and the same, unless they train alone), a row for each round, and the
-    references of all that was made on the way.
+    Returns the hospitals with their last adapter (one and the same, unless they train alone), a row for each round, and
+    the references of all that was made on the way.
     """
     settings: dict[str, Any] = {"model": unmapped(model), "lora": unmapped(study.lora), "seed": unmapped(study.seed)}
     settings["federation"] = unmapped(study.federation.local)
     rows: list[dict[str, Any]] = []
     made: list[Ref] = []
     shown = Shown()
-    given = [untrained] * len(own["hospital"])
     for number in range(1, study.federation.rounds + 1):
         common = settings | {"shown": unmapped(study.retrieval.shown), "round_number": unmapped(number)}
-        updates, together = train_round(study, own, common, given, number)
+        updates, together = train_round(study, hospitals, common, number)
         row = {"seconds": round(sum(ref.manifest()["seconds"] for ref in together or updates), 3)}
-        row |= wire(study, given, updates)
+        row |= wire(study, hospitals, updates)
         if study.federation.aggregation == "none":
             given = updates
             told = alone_row(updates, number)
@@ -42,7 +42,9 @@ def federate(
             given = [average(updates=updates, round_number=number)] * len(updates)
             told = json.loads((given[0].folder / "round.json").read_text(encoding="utf-8"))
         least = unmapped(study.evaluation.min_cell)
-        held_out = gather(validate_hospital.map(**own, **common, adapter=given, min_cell=least), own["hospital"])
+        hospitals = [hospital.given(adapter) for hospital, adapter in zip(hospitals, given, strict=True)]
+        validating = validate_hospital.map(hospital=hospitals, **common, min_cell=least)
+        held_out = gather(validating, [hospital.name for hospital in hospitals])
         rows.append(told | {"eval_loss": held_out_loss(held_out)} | row)
         made += [*together, *updates, *given, *held_out]
         shown.table("rounds", round_table(rows), "Losses of each round, and what it took")
@@ -50,24 +52,25 @@ def federate(
         loss = rows[-1]["eval_loss"]
         held = "" if loss is None else f", held-out loss {loss:.4f}"
         steps.done(f"round {number}: training loss {rows[-1]['train_loss']:.4f}{held}")
-    return given, rows, made
+    return hospitals, rows, made
 
 
 def train_round(
-    study: Study, own: dict[str, Any], common: Mapping[str, Any], given: list[Ref], number: int
+    study: Study, hospitals: list[HospitalRefs], common: Mapping[str, Any], number: int
 ) -> tuple[list[Ref], list[Ref]]:
     """Every hospital's update, and the folder where they were trained if that was in one pass over the base.
 
     Hospitals that train alone start from adapters of their own, so these train one after the other in any case.
     """
+    names = [hospital.name for hospital in hospitals]
     if study.engine.executor == "mapped" or study.federation.aggregation == "none":
-        return gather(train_hospital.map(**own, **common, adapter=given), own["hospital"]), []
-    together = train_together(**own, **{name: each.value for name, each in common.items()}, adapter=given[0])
-    updates = take_update.map(hospital=own["hospital"], together=unmapped(together), round_number=unmapped(number))
-    return gather(updates, own["hospital"]), [together]
+        return gather(train_hospital.map(hospital=hospitals, **common), names), []
+    together = train_together(hospitals=hospitals, **{name: each.value for name, each in common.items()})
+    updates = take_update.map(hospital=names, together=unmapped(together), round_number=unmapped(number))
+    return gather(updates, names), [together]
 
 
-def wire(study: Study, given: Sequence[Ref], updates: Sequence[Ref]) -> dict[str, int]:
+def wire(study: Study, hospitals: Sequence[HospitalRefs], updates: Sequence[Ref]) -> dict[str, int]:
     """Bytes that a round sends: what each hospital is given, and what each sends back, as the files are.
 
     Nothing travels where one hospital trains, or each alone.
@@ -75,7 +78,7 @@ def wire(study: Study, given: Sequence[Ref], updates: Sequence[Ref]) -> dict[str
     travels = len(updates) > 1 and study.federation.aggregation != "none"
     return {
         name: sum(size(ref) for ref in refs) if travels else 0
-        for name, refs in (("bytes_down", given), ("bytes_up", updates))
+        for name, refs in (("bytes_down", [each.adapter for each in hospitals]), ("bytes_up", updates))
     }
 
 

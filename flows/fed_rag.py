@@ -34,6 +34,7 @@ from tasks.features.step import see_images
 from tasks.federate.step import initial_adapter
 from tasks.ingest.step import ingest
 from tasks.partition.step import partition, take_cases
+from tasks.records.federation import HospitalRefs
 from tasks.report.data import left_out_sentence
 from tasks.report.page.dashboard import inline_plots
 from tasks.report.results import BLIND
@@ -71,22 +72,25 @@ def fed_rag(study: Study = Study()) -> str:
     features, libraries, built = build_libraries(study, model, hospitals, cases, seen)
     steps.done("computed vision features and built the hospitals' libraries")
 
-    own: dict[str, Any] = {"hospital": hospitals, "cases": cases, "features": features, "library": libraries}
-    untrained = initial_adapter(model=model, lora=study.lora, seed=study.seed)
-    adapters, rounds, updates = federate(study, model, own, untrained, steps)
+    start = initial_adapter(model=model, lora=study.lora, seed=study.seed)
+    untrained = [
+        HospitalRefs(name=name, cases=own, features=seen_by, library=library, adapter=start)
+        for name, own, seen_by, library in zip(hospitals, cases, features, libraries, strict=True)
+    ]
+    trained, rounds, updates = federate(study, model, untrained, steps)
 
-    answered = evaluate(study, model, own, {study.configuration: adapters, "base": [untrained] * len(hospitals)})
+    answered = evaluate(study, model, {study.configuration: trained, "base": untrained})
     least = unmapped(study.evaluation.min_cell)
     scoring = score_hospital.map(hospital=hospitals, cases=cases, predictions=answered, min_cell=least)
     scored = gather(scoring, hospitals)
     steps.done("answered and scored the test cases")
 
-    held_out, withheld = calibrate(study, model, own, answered, adapters)
-    relied, altered = rely(study, model, own, adapters)
-    failures, failing = find_and_count(study, model, own, adapters, relied)
+    held_out, withheld = calibrate(study, model, trained, answered)
+    relied, altered = rely(study, model, trained)
+    failures, failing = find_and_count(study, model, trained, relied)
     steps.done("asked again with altered prompts" if relied else "left out what answers rely on")
 
-    explained, shares = show_where(study, model, own, answered, adapters)
+    explained, shares = show_where(study, model, trained, answered)
     steps.done("explained some answers" if explained else "left out where answers come from")
 
     made = [
@@ -105,10 +109,11 @@ def fed_rag(study: Study = Study()) -> str:
         *held_out,
         *withheld,
     ]
-    kept = own | {"predictions": answered, "scores": scored, "adapter": adapters}
     optional = {"reliance": relied, "failures": failures, "saliency": explained, "calibration": held_out}
-    kept |= {name: refs for name, refs in optional.items() if refs}
-    run = write_run(study, model.content, kept, rounds, scored, made, altered, withheld, failing, shares)
+    kept: dict[str, Any] = {"predictions": answered, "scores": scored} | {
+        name: refs for name, refs in optional.items() if refs
+    }
+    run = write_run(study, model.content, trained, kept, rounds, scored, made, altered, withheld, failing, shares)
     page, *_ = write_pages(run)
     write_card(run)
     create_markdown_artifact(
@@ -189,37 +194,31 @@ def show_audit(findings: Ref, least: int) -> None:
         create_table_artifact(table=scores, key="audit-scores", description="Shares of right answers without a model")
 
 
-def evaluate(
-    study: Study, model: ModelChoice, own: dict[str, Any], adapters: Mapping[str, list[Ref]]
-) -> list[list[Ref]]:
+def evaluate(study: Study, model: ModelChoice, configurations: Mapping[str, list[HospitalRefs]]) -> list[list[Ref]]:
     """Every hospital answers its test cases with each adapter, and by what needs no model: references by hospital.
 
-    `adapters` gives by configuration each hospital's.
+    `configurations` gives by name the hospitals with their adapters.
     Where some are multiple choice, the trained adapter answers these without the image as well.
     """
     settings = _answering(study, model)
-    asked = [(configuration, given, False) for configuration, given in adapters.items()]
-    if any(ref.manifest()["summary"]["test_choices"] for ref in own["cases"]):
-        asked.append((BLIND, adapters[study.configuration], True))
+    trained = configurations[study.configuration]
+    names = [hospital.name for hospital in trained]
+    asked = [(configuration, given, False) for configuration, given in configurations.items()]
+    if any(hospital.cases.manifest()["summary"]["test_choices"] for hospital in trained):
+        asked.append((BLIND, trained, True))
     answered = [
         gather(
-            predict.map(
-                **own,
-                **settings,
-                configuration=unmapped(configuration),
-                adapter=given,
-                blind=unmapped(blind),
-            ),
-            own["hospital"],
+            predict.map(hospital=given, **settings, configuration=unmapped(configuration), blind=unmapped(blind)),
+            names,
         )
         for configuration, given, blind in asked
     ]
-    known = {name: own[name] for name in ("hospital", "cases", "library")}
-    answered.append(gather(answer_baselines.map(**known, seed=unmapped(study.seed)), own["hospital"]))
+    known: dict[str, Any] = {"cases": [each.cases for each in trained], "library": [each.library for each in trained]}
+    answered.append(gather(answer_baselines.map(hospital=names, **known, seed=unmapped(study.seed)), names))
     return [list(refs) for refs in zip(*answered, strict=True)]
 
 
-def rely(study: Study, model: ModelChoice, own: dict[str, Any], adapters: list[Ref]) -> tuple[list[Ref], list[Ref]]:
+def rely(study: Study, model: ModelChoice, hospitals: list[HospitalRefs]) -> tuple[list[Ref], list[Ref]]:
     """Every hospital answers some test cases with altered prompts: its answers, and the counts that it shares of them.
 
     Nothing where `evaluation.reliance` is 0.
@@ -227,20 +226,20 @@ def rely(study: Study, model: ModelChoice, own: dict[str, Any], adapters: list[R
     if not study.evaluation.reliance:
         return [], []
     drawn: dict[str, Any] = {"count": unmapped(study.evaluation.reliance), "seed": unmapped(study.seed)}
-    asked = measure_reliance.map(**own, **_answering(study, model), **drawn, adapter=adapters)
-    relied = gather(asked, own["hospital"])
+    names = [hospital.name for hospital in hospitals]
+    relied = gather(measure_reliance.map(hospital=hospitals, **_answering(study, model), **drawn), names)
     counted = score_hospital.map(
-        hospital=own["hospital"],
-        cases=own["cases"],
+        hospital=names,
+        cases=[hospital.cases for hospital in hospitals],
         predictions=[[ref] for ref in relied],
         min_cell=unmapped(study.evaluation.min_cell),
         by_image=unmapped(False),
     )
-    return relied, gather(counted, own["hospital"])
+    return relied, gather(counted, names)
 
 
 def calibrate(
-    study: Study, model: ModelChoice, own: dict[str, Any], answered: Sequence[list[Ref]], adapters: list[Ref]
+    study: Study, model: ModelChoice, hospitals: list[HospitalRefs], answered: Sequence[list[Ref]]
 ) -> tuple[list[Ref], list[Ref]]:
     """Each hospital's answers to its held-out cases, and what it shares of those to test cases that it would withhold.
 
@@ -250,18 +249,18 @@ def calibrate(
         return [], []
     chosen: dict[str, Any] = {"configuration": unmapped(study.configuration)}
     holdout: dict[str, Any] = {"holdout": unmapped(study.federation.holdout), "seed": unmapped(study.seed)}
-    asked = answer_held_out.map(**own, **chosen, **_answering(study, model), **holdout, adapter=adapters)
-    held_out = gather(asked, own["hospital"])
+    names = [hospital.name for hospital in hospitals]
+    held_out = gather(answer_held_out.map(hospital=hospitals, **chosen, **_answering(study, model), **holdout), names)
     counted = count_withheld.map(
-        hospital=own["hospital"],
+        hospital=names,
         **chosen,
-        cases=own["cases"],
+        cases=[hospital.cases for hospital in hospitals],
         predictions=answered,
         calibration=held_out,
         coverage=unmapped(study.evaluation.coverage),
         min_cell=unmapped(study.evaluation.min_cell),
     )
-    return held_out, gather(counted, own["hospital"])
+    return held_out, gather(counted, names)
 
 
 def _answering(study: Study, model: ModelChoice) -> dict[str, Any]:

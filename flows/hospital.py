@@ -9,6 +9,7 @@ from flows.runtimes.local import gather
 from tasks.explain.step import count_failures, explain_some, find_failures, share_means
 from tasks.features.step import take_features
 from tasks.federate.step import average_fusion
+from tasks.records.federation import HospitalRefs
 from tasks.retrieve.encoders.open import content_of
 from tasks.retrieve.step import (
     build_hospital_library,
@@ -83,7 +84,7 @@ def train_gated_fusion(study: Study, own: dict[str, Any]) -> tuple[Ref, list[Ref
 
 
 def find_and_count(
-    study: Study, model: ModelChoice, own: dict[str, Any], adapters: Sequence[Ref], relied: Sequence[Ref]
+    study: Study, model: ModelChoice, hospitals: Sequence[HospitalRefs], relied: Sequence[Ref]
 ) -> tuple[list[Ref], list[Ref]]:
     """Every hospital's failure modes by case, and the counts that it shares of them.
 
@@ -92,8 +93,7 @@ def find_and_count(
     if not study.evaluation.examined or not relied:
         return [], []
     found = find_failures.map(
-        **own,
-        adapter=adapters,
+        hospital=hospitals,
         reliance=relied,
         model=unmapped(model),
         lora=unmapped(study.lora),
@@ -102,15 +102,14 @@ def find_and_count(
         count=unmapped(study.evaluation.examined),
         seed=unmapped(study.seed),
     )
-    failures = gather(found, own["hospital"])
-    counted = count_failures.map(
-        hospital=own["hospital"], failures=failures, min_cell=unmapped(study.evaluation.min_cell)
-    )
-    return failures, gather(counted, own["hospital"])
+    names = [hospital.name for hospital in hospitals]
+    failures = gather(found, names)
+    counted = count_failures.map(hospital=names, failures=failures, min_cell=unmapped(study.evaluation.min_cell))
+    return failures, gather(counted, names)
 
 
 def show_where(
-    study: Study, model: ModelChoice, own: dict[str, Any], answered: Sequence[Sequence[Ref]], adapters: Sequence[Ref]
+    study: Study, model: ModelChoice, hospitals: Sequence[HospitalRefs], answered: Sequence[Sequence[Ref]]
 ) -> tuple[list[Ref], list[Ref]]:
     """Every hospital's maps and shares of a few test cases' answers, and the mean shares that leave it.
 
@@ -122,8 +121,7 @@ def show_where(
     # In the order in which other stages draw from each other's cases, so that what is explained was looked at by all.
     counts = [count for count in (settings.reliance, settings.examined, settings.saliency) if count]
     explained = explain_some.map(
-        **own,
-        adapter=adapters,
+        hospital=hospitals,
         predictions=[refs[0] for refs in answered],
         model=unmapped(model),
         lora=unmapped(study.lora),
@@ -132,6 +130,7 @@ def show_where(
         counts=unmapped(counts),
         seed=unmapped(study.seed),
     )
-    saliency = gather(explained, own["hospital"])
-    shared = share_means.map(hospital=own["hospital"], saliency=saliency, min_cell=unmapped(settings.min_cell))
-    return saliency, gather(shared, own["hospital"])
+    names = [hospital.name for hospital in hospitals]
+    saliency = gather(explained, names)
+    shared = share_means.map(hospital=names, saliency=saliency, min_cell=unmapped(settings.min_cell))
+    return saliency, gather(shared, names)

@@ -13,6 +13,7 @@ from tasks.audit.step import read_audit
 from tasks.cases.small_groups import tell, tell_columns, tell_counts
 from tasks.ingest.datasets import DATASETS
 from tasks.records import ImageSums, read_table
+from tasks.records.federation import HospitalRefs
 from tasks.report.abstention import abstention
 from tasks.report.data import left_out
 from tasks.report.failures import failure_table
@@ -37,7 +38,8 @@ NOT_STATED = "not stated"
 def write_run(
     study: Study,
     model: str,
-    own: Mapping[str, Sequence[Any]],
+    hospitals: Sequence[HospitalRefs],
+    kept: Mapping[str, Sequence[Ref | list[Ref]]],
     rounds: Sequence[Mapping[str, Any]],
     scored: Sequence[Ref],
     made: Sequence[Ref],
@@ -51,7 +53,8 @@ def write_run(
     Args:
         study: its settings.
         model: what tells the base's content, a folder's digest or a hub model's commit.
-        own: the hospitals, and the references of what each holds, by name; its final `adapter` among them.
+        hospitals: with their final adapters.
+        kept: what else each hospital holds or has shared, by name, in their order.
         rounds: one row a round.
         scored: what each hospital shared of its scores.
         made: every folder that went into the run, for its times and memory.
@@ -102,7 +105,7 @@ def write_run(
         folder.write_json("settings.json", settings)
         folder.write_json("results.json", results)
         folder.write("results.md", markdown(results).encode())
-        folder.write_json("references.json", _references(own))
+        folder.write_json("references.json", _references(hospitals, kept))
         write_losses(folder, round_losses(rounds))
     return folder.ref.folder
 
@@ -171,15 +174,14 @@ def _timings(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     return seconds
 
 
-def _references(own: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+def _references(hospitals: Sequence[HospitalRefs], kept: Mapping[str, Sequence[Ref | list[Ref]]]) -> dict[str, Any]:
     """Where everything is, relative to the artifacts folder; `adapter` is null where the hospitals trained alone."""
-    hospitals = {
-        hospital: {
-            name: [ref.path for ref in refs[place]] if isinstance(refs[place], list) else refs[place].path
-            for name, refs in own.items()
-            if name != "hospital"
+    places = {}
+    for number, hospital in enumerate(hospitals):
+        own = {name: getattr(hospital, name).path for name in ("cases", "features", "library", "adapter")}
+        others = {name: refs[number] for name, refs in kept.items()}
+        places[hospital.name] = own | {
+            name: [ref.path for ref in each] if isinstance(each, list) else each.path for name, each in others.items()
         }
-        for place, hospital in enumerate(own["hospital"])
-    }
-    adapters = {ref.path for ref in own["adapter"]}
-    return {"adapter": adapters.pop() if len(adapters) == 1 else None, "hospitals": hospitals}
+    adapters = {hospital.adapter.path for hospital in hospitals}
+    return {"adapter": adapters.pop() if len(adapters) == 1 else None, "hospitals": places}

@@ -11,6 +11,7 @@ from typing import get_args
 import pytest
 import yaml
 
+from benchmarks import walk
 from flows.cli.settings_file import describe, load_study
 from tasks.ingest.datasets import DATASETS
 from tasks.settings import Dataset, Study
@@ -83,3 +84,16 @@ def test_the_datasets_are_listed_with_what_they_need() -> None:
 
 def test_the_shipped_base_is_small() -> None:
     assert sum(path.stat().st_size for path in (TOP / "data/base").iterdir()) <= 12 * 2**20
+
+
+def test_the_ways_through_the_stages_are_as_the_code_has_them() -> None:
+    text = walk.PAGE.read_text(encoding="utf-8")
+    assert walk.drawn(text) == text
+    assert all(f"`{stage.split('.')[0]}/step.py: {stage.split('.')[1]}`" in text for stage in walk.CASE + walk.ADAPTER)
+
+
+def test_the_map_names_every_folder() -> None:
+    page = (TOP / "docs/architecture.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"^\| `((?:tasks|flows)/[a-z]+)/` \|", page, flags=re.MULTILINE))
+    folders = {path.parent for top in ("tasks", "flows") for path in (TOP / top).glob("*/__init__.py")}
+    assert told == {path.relative_to(TOP).as_posix() for path in folders}

@@ -17,6 +17,7 @@ from tasks.engine.vision import Features
 from tasks.errors import StudyError
 from tasks.explain.explain import METHODS, Explanation, explain
 from tasks.records import Image, Record, Saliency, Share, read_images, write_table
+from tasks.records.federation import HospitalRefs
 from tasks.report.page.overlay import sheet
 from tasks.store import ROOT
 from tasks.text.wording import counted
@@ -69,8 +70,8 @@ def explain_case(run: Path, hospital: str, case_id: str, wanted: Wanted) -> Expl
     `open_place` does.
     """
     place = open_place(run, hospital, "library")
-    folders = [ROOT / place.folders[name] for name in ("cases", "features", "library")]
-    own = open_hospital(*folders)
+    refs = HospitalRefs.at(hospital, place.folders)
+    own = open_hospital(refs)
     chosen = [case for case in own.cases if case.id == case_id]
     if not chosen:
         tests = [case.id for case in own.cases if case.split == "test"]
@@ -80,7 +81,7 @@ def explain_case(run: Path, hospital: str, case_id: str, wanted: Wanted) -> Expl
         )
     (asked,) = as_asked(chosen, own.prompts(chosen, place.study.retrieval.shown), own.cases, own.neighbours)
     ids = {case.image_id for case in (asked.case, *asked.shown)}
-    images = {image.id: image for image in read_images(folders[0] / "images.parquet") if image.id in ids}
+    images = {image.id: image for image in read_images(refs.cases.folder / "images.parquet") if image.id in ids}
     with shared_engine(place.model, place.study.lora) as engine:
         return _explain(place, hospital, engine, asked, own.features, images, wanted)
 

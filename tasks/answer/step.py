@@ -1,7 +1,8 @@
-"""The evaluate steps: a hospital answers its test cases, and shares what its answers score."""
+"""The steps that answer: a hospital answers its test cases, and shares what its answers score."""
 
 from tasks.answer.predictions import answered, predictions
 from tasks.records import Case, ImageSums, Neighbour, Prediction, read_table, write_table
+from tasks.records.federation import HospitalRefs
 from tasks.settings import AnsweringSettings, LoraSettings, ModelChoice, ShownSettings
 from tasks.store import Ref
 from tasks.store.stage import Folder, stage
@@ -9,17 +10,13 @@ from tasks.store.stage import Folder, stage
 
 @stage(
     "predictions",
-    area="hospitals/{hospital}",
-    title="{configuration} {hospital}",
+    area="hospitals/{hospital.name}",
+    title="{configuration} {hospital.name}",
 )
 def predict(
     folder: Folder,
-    hospital: str,
+    hospital: HospitalRefs,
     configuration: str,
-    cases: Ref,
-    features: Ref,
-    library: Ref,
-    adapter: Ref,
     model: ModelChoice,
     lora: LoraSettings,
     answering: AnsweringSettings,
@@ -34,27 +31,25 @@ def predict(
     from tasks.engine.hospital import open_hospital
     from tasks.engine.prompt import build_blind_prompt
 
-    own = open_hospital(cases.folder, features.folder, library.folder)
+    own = open_hospital(hospital)
     test = [case for case in own.cases if case.split == "test" and (case.options or not blind)]
     prompts = [build_blind_prompt(case) for case in test] if blind else own.prompts(test, shown)
-    answers = answer_prompts(own, prompts, adapter.folder, model, lora, answering, f"{configuration} {hospital}")
+    answers = answer_prompts(
+        own, prompts, hospital.adapter.folder, model, lora, answering, f"{configuration} {hospital.name}"
+    )
     with folder.open("predictions.parquet") as sink:
-        write_table(sink, Prediction, answered(configuration, hospital, test, prompts, answers))
+        write_table(sink, Prediction, answered(configuration, hospital.name, test, prompts, answers))
 
 
 @stage(
     "calibration",
-    area="hospitals/{hospital}",
-    title="calibration {hospital}",
+    area="hospitals/{hospital.name}",
+    title="calibration {hospital.name}",
 )
 def answer_held_out(
     folder: Folder,
-    hospital: str,
+    hospital: HospitalRefs,
     configuration: str,
-    cases: Ref,
-    features: Ref,
-    library: Ref,
-    adapter: Ref,
     model: ModelChoice,
     lora: LoraSettings,
     answering: AnsweringSettings,
@@ -67,12 +62,14 @@ def answer_held_out(
     from tasks.cases.holdout import split_holdout
     from tasks.engine.hospital import open_hospital
 
-    own = open_hospital(cases.folder, features.folder, library.folder)
+    own = open_hospital(hospital)
     _, held_out = split_holdout(own.cases, holdout, seed)
     prompts = own.prompts(held_out, shown)
-    answers = answer_prompts(own, prompts, adapter.folder, model, lora, answering, f"calibration {hospital}")
+    answers = answer_prompts(
+        own, prompts, hospital.adapter.folder, model, lora, answering, f"calibration {hospital.name}"
+    )
     with folder.open("predictions.parquet") as sink:
-        write_table(sink, Prediction, answered(configuration, hospital, held_out, prompts, answers))
+        write_table(sink, Prediction, answered(configuration, hospital.name, held_out, prompts, answers))
 
 
 @stage(
@@ -192,16 +189,12 @@ def score_as_lightfed(folder: Folder, predictions: list[Ref]) -> None:
 
 @stage(
     "reliance",
-    area="hospitals/{hospital}",
-    title="reliance {hospital}",
+    area="hospitals/{hospital.name}",
+    title="reliance {hospital.name}",
 )
 def measure_reliance(
     folder: Folder,
-    hospital: str,
-    cases: Ref,
-    features: Ref,
-    library: Ref,
-    adapter: Ref,
+    hospital: HospitalRefs,
     model: ModelChoice,
     lora: LoraSettings,
     answering: AnsweringSettings,
@@ -217,9 +210,11 @@ def measure_reliance(
     from tasks.cases.sample import sample
     from tasks.engine.hospital import open_hospital
 
-    own = open_hospital(cases.folder, features.folder, library.folder)
+    own = open_hospital(hospital)
     test = sample([case for case in own.cases if case.split == "test"], count, seed)
-    images = cases.folder / "images.parquet"
-    rows = answer_altered(own, hospital, images, test, adapter.folder, model, lora, answering, shown, seed)
+    images = hospital.cases.folder / "images.parquet"
+    rows = answer_altered(
+        own, hospital.name, images, test, hospital.adapter.folder, model, lora, answering, shown, seed
+    )
     with folder.open("predictions.parquet") as sink:
         write_table(sink, Prediction, rows)

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from tasks.engine.base import Base
 from tasks.engine.batch import Example, encode
 from tasks.engine.prompt import Prompt, build_prompts
 from tasks.engine.vision import FEATURES, Features, load_features
 from tasks.records import Case, Neighbour, read_table
+from tasks.records.federation import HospitalRefs
 from tasks.settings import ShownSettings
 
 
@@ -29,10 +29,10 @@ class Hospital:
         return encode(base, self.features, self.prompts(asked, how))
 
 
-def open_hospital(cases: Path, features: Path, library: Path) -> Hospital:
+def open_hospital(refs: HospitalRefs) -> Hospital:
     """Read what the stages `cases`, `features` and `library` left in their folders."""
     return Hospital(
-        read_table(cases / "cases.parquet", Case),
-        read_table(library / "neighbours.parquet", Neighbour),
-        load_features(features / FEATURES),
+        read_table(refs.cases.folder / "cases.parquet", Case),
+        read_table(refs.library.folder / "neighbours.parquet", Neighbour),
+        load_features(refs.features.folder / FEATURES),
     )

@@ -3,6 +3,7 @@
 from typing import Any
 
 from tasks.records import FailureModes, Prediction, Saliency, Share, read_table, write_table
+from tasks.records.federation import HospitalRefs
 from tasks.settings import AnsweringSettings, LoraSettings, ModelChoice, ShownSettings
 from tasks.store import Ref
 from tasks.store.stage import Folder, stage
@@ -10,16 +11,12 @@ from tasks.store.stage import Folder, stage
 
 @stage(
     "failures",
-    area="hospitals/{hospital}",
-    title="failures {hospital}",
+    area="hospitals/{hospital.name}",
+    title="failures {hospital.name}",
 )
 def find_failures(
     folder: Folder,
-    hospital: str,
-    cases: Ref,
-    features: Ref,
-    library: Ref,
-    adapter: Ref,
+    hospital: HospitalRefs,
     reliance: Ref,
     model: ModelChoice,
     lora: LoraSettings,
@@ -40,13 +37,13 @@ def find_failures(
     from tasks.explain.evidence import answers_by_case, examine, open_seen
     from tasks.explain.failures import judge_all, records
 
-    own = open_hospital(cases.folder, features.folder, library.folder)
+    own = open_hospital(hospital)
     answers = answers_by_case(read_table(reliance.folder / "predictions.parquet", Prediction))
     test = sample([case for case in own.cases if case.id in answers], count, seed)
     asked = as_asked(test, own.prompts(test, shown), own.cases, own.neighbours)
     with shared_engine(model, lora) as engine:
-        engine.switch(load_state(adapter.folder))
-        seen = open_seen(engine.base, own, cases.folder, asked, shown, tokens)
+        engine.switch(load_state(hospital.adapter.folder))
+        seen = open_seen(engine.base, own, hospital.cases.folder, asked, shown, tokens)
         found = [examine(seen, each, answers[each.case.id]) for each in asked]
     with folder.open("failures.parquet") as sink:
         write_table(sink, FailureModes, records(found, judge_all(found)))
@@ -70,16 +67,12 @@ def count_failures(folder: Folder, hospital: str, failures: Ref, min_cell: int) 
 
 @stage(
     "saliency",
-    area="hospitals/{hospital}",
-    title="saliency {hospital}",
+    area="hospitals/{hospital.name}",
+    title="saliency {hospital.name}",
 )
 def explain_some(
     folder: Folder,
-    hospital: str,
-    cases: Ref,
-    features: Ref,
-    library: Ref,
-    adapter: Ref,
+    hospital: HospitalRefs,
     predictions: Ref,
     model: ModelChoice,
     lora: LoraSettings,
@@ -92,11 +85,11 @@ def explain_some(
     from tasks.engine.hospital import open_hospital
     from tasks.explain.explained import draw, explain_answers
 
-    own = open_hospital(cases.folder, features.folder, library.folder)
+    own = open_hospital(hospital)
     answers = read_table(predictions.folder / "predictions.parquet", Prediction)
-    chosen, images = draw(own.cases, counts, seed), cases.folder / "images.parquet"
+    chosen, images = draw(own.cases, counts, seed), hospital.cases.folder / "images.parquet"
     tokens = answering.tokens_per_pass
-    found = explain_answers(own, images, chosen, answers, adapter.folder, model, lora, shown, tokens)
+    found = explain_answers(own, images, chosen, answers, hospital.adapter.folder, model, lora, shown, tokens)
     with folder.open("saliency.parquet") as sink:
         write_table(sink, Saliency, [row for each in found for row in each.maps])
     with folder.open("shares.parquet") as sink:

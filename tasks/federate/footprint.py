@@ -6,13 +6,13 @@ A process that has trained other models would tell the largest memory of all of 
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from tasks.cases.holdout import split_holdout
 from tasks.engine.hospital import open_hospital
 from tasks.engine.shared import shared_engine
 from tasks.engine.train import train
+from tasks.records.federation import HospitalRefs
 from tasks.settings import FederationSettings, LoraSettings, ModelChoice, ShownSettings
 from tasks.store import peak_memory
 
@@ -21,14 +21,13 @@ def footprint(asked: dict[str, Any]) -> dict[str, int | None]:
     """The largest memory of this process, in bytes, once it has trained one hospital for one pass over its cases.
 
     Args:
-        asked: folders `cases`, `features` and `library` of the hospital, settings `model`, `lora`, `federation`
-            and `shown`, and `seed`.
+        asked: references of the `hospital`, settings `model`, `lora`, `federation` and `shown`, and `seed`.
     """
     import torch
 
     model, lora = ModelChoice(**asked["model"]), LoraSettings(**asked["lora"])
     federation = FederationSettings(**asked["federation"])
-    own = open_hospital(*(Path(asked[name]) for name in ("cases", "features", "library")))
+    own = open_hospital(HospitalRefs(**asked["hospital"]))
     training, _ = split_holdout(own.cases, federation.holdout, asked["seed"])
     with shared_engine(model, lora) as engine:
         engine.switch(engine.initial_state(asked["seed"]))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.errors import StudyError
 from tasks.records import Update
+from tasks.records.federation import HospitalRefs
 from tasks.settings import FederationSettings, LoraSettings, ModelChoice, ShownSettings
 from tasks.store import Ref, derived_seed
 from tasks.store.stage import Folder, stage
@@ -23,15 +24,11 @@ FUSION = "fusion.safetensors"
 @stage(
     "update",
     area="shared",
-    title="train {hospital} round {round_number}",
+    title="train {hospital.name} round {round_number}",
 )
 def train_hospital(
     folder: Folder,
-    hospital: str,
-    cases: Ref,
-    features: Ref,
-    library: Ref,
-    adapter: Ref,
+    hospital: HospitalRefs,
     model: ModelChoice,
     lora: LoraSettings,
     federation: FederationSettings,
@@ -46,10 +43,10 @@ def train_hospital(
     from tasks.engine.shared import shared_engine
     from tasks.engine.train import train
 
-    own = open_hospital(cases.folder, features.folder, library.folder)
+    own = open_hospital(hospital)
     training, _ = split_holdout(own.cases, federation.holdout, seed)
     with shared_engine(model, lora) as engine:
-        engine.switch(load_state(adapter.folder))
+        engine.switch(load_state(hospital.adapter.folder))
         loss, steps = train(
             engine,
             own.features,
@@ -58,11 +55,11 @@ def train_hospital(
             batch_size=federation.batch_size,
             tokens=federation.tokens_per_pass,
             learning_rate=federation.learning_rate,
-            seed=derived_seed(seed, round_number, hospital),
-            title=f"round {round_number} {hospital}",
+            seed=derived_seed(seed, round_number, hospital.name),
+            title=f"round {round_number} {hospital.name}",
         )
         files = adapter_files(engine.read(), engine.config, model.name)
-    _write_update(folder, "", files, Update(hospital, round_number, len(training), loss, steps))
+    _write_update(folder, "", files, Update(hospital.name, round_number, len(training), loss, steps))
 
 
 def _write_update(folder: Folder, place: str, files: Mapping[str, bytes], update: Update) -> None:
@@ -81,11 +78,7 @@ def _write_update(folder: Folder, place: str, files: Mapping[str, bytes], update
 )
 def train_together(
     folder: Folder,
-    hospital: list[str],
-    cases: list[Ref],
-    features: list[Ref],
-    library: list[Ref],
-    adapter: Ref,
+    hospitals: list[HospitalRefs],
     model: ModelChoice,
     lora: LoraSettings,
     federation: FederationSettings,
@@ -93,22 +86,27 @@ def train_together(
     round_number: int,
     seed: int,
 ) -> None:
-    """All hospitals' rounds in one pass over the base, each hospital's update in a folder of its name."""
+    """All hospitals' rounds in one pass over the base, each hospital's update in a folder of its name.
+
+    They start from one and the same adapter, that of the first.
+    """
     from tasks.cases.holdout import split_holdout
     from tasks.engine.adapter import adapter_files, load_state
     from tasks.engine.fast.stacked import Client, train_stacked
     from tasks.engine.hospital import open_hospital
     from tasks.engine.shared import shared_engine
 
-    owned = [open_hospital(*(ref.folder for ref in refs)) for refs in zip(cases, features, library, strict=True)]
+    owned = [open_hospital(each) for each in hospitals]
     training = [split_holdout(each.cases, federation.holdout, seed)[0] for each in owned]
     with shared_engine(model, lora) as engine:
-        engine.switch(load_state(adapter.folder))
+        engine.switch(load_state(hospitals[0].adapter.folder))
         trained = train_stacked(
             engine,
             [
-                Client(own.features, own.examples(engine.base, chosen, shown), derived_seed(seed, round_number, name))
-                for name, own, chosen in zip(hospital, owned, training, strict=True)
+                Client(
+                    own.features, own.examples(engine.base, chosen, shown), derived_seed(seed, round_number, each.name)
+                )
+                for each, own, chosen in zip(hospitals, owned, training, strict=True)
             ],
             epochs=federation.local_epochs,
             batch_size=federation.batch_size,
@@ -116,7 +114,7 @@ def train_together(
             learning_rate=federation.learning_rate,
             title=f"round {round_number}",
         )
-        for name, chosen, each in zip(hospital, training, trained, strict=True):
+        for name, chosen, each in zip([each.name for each in hospitals], training, trained, strict=True):
             files = adapter_files(each.state, engine.config, model.name)
             _write_update(folder, f"{name}/", files, Update(name, round_number, len(chosen), each.loss, each.steps))
 
@@ -175,15 +173,11 @@ def _mean(
 @stage(
     "validation",
     area="shared",
-    title="validate {hospital} round {round_number}",
+    title="validate {hospital.name} round {round_number}",
 )
 def validate_hospital(
     folder: Folder,
-    hospital: str,
-    cases: Ref,
-    features: Ref,
-    library: Ref,
-    adapter: Ref,
+    hospital: HospitalRefs,
     model: ModelChoice,
     lora: LoraSettings,
     federation: FederationSettings,
@@ -200,33 +194,32 @@ def validate_hospital(
     from tasks.engine.shared import shared_engine
     from tasks.engine.train import mean_loss
 
-    own = open_hospital(cases.folder, features.folder, library.folder)
+    own = open_hospital(hospital)
     _, held_out = split_holdout(own.cases, federation.holdout, seed)
     if is_small(len(held_out), min_cell):
         held_out = []
     with shared_engine(model, lora) as engine:
-        engine.switch(load_state(adapter.folder))
+        engine.switch(load_state(hospital.adapter.folder))
         examples = own.examples(engine.base, held_out, shown)
         loss, tokens = mean_loss(engine, own.features, examples, federation.tokens_per_pass)
     if not math.isfinite(loss):
         raise StudyError(
-            f"Expected a finite loss of round {round_number}'s adapter at {hospital}, found {loss}: "
+            f"Expected a finite loss of round {round_number}'s adapter at {hospital.name}, found {loss}: "
             "lower federation.learning_rate."
         )
-    folder.write_json("validation.json", {"hospital": hospital, "round": round_number, "loss": loss, "tokens": tokens})
+    folder.write_json(
+        "validation.json", {"hospital": hospital.name, "round": round_number, "loss": loss, "tokens": tokens}
+    )
 
 
 @stage(
     "footprint",
     area="shared",
-    title="memory {hospital}",
+    title="memory {hospital.name}",
 )
 def measure_memory(
     folder: Folder,
-    hospital: str,
-    cases: Ref,
-    features: Ref,
-    library: Ref,
+    hospital: HospitalRefs,
     model: ModelChoice,
     lora: LoraSettings,
     federation: FederationSettings,
@@ -239,21 +232,17 @@ def measure_memory(
 
     import tasks.federate.footprint as measured
 
-    places = {"cases": cases.folder, "features": features.folder, "library": library.folder}
-    asked = {name: str(place) for name, place in places.items()}
-    settings = {"model": model, "lora": lora, "federation": federation, "shown": shown}
+    settings = {"hospital": hospital, "model": model, "lora": lora, "federation": federation, "shown": shown}
     told = subprocess.run(
         [sys.executable, "-m", measured.__name__],
-        input=json.dumps(
-            asked | {name: each.model_dump(mode="json") for name, each in settings.items()} | {"seed": seed}
-        ),
+        input=json.dumps({name: each.model_dump(mode="json") for name, each in settings.items()} | {"seed": seed}),
         capture_output=True,
         text=True,
     )
     if told.returncode:
         reason = (told.stderr.strip().split("\n") or [""])[-1]
-        raise StudyError(f"Could not measure the memory of training at {hospital}: {reason}.")
-    folder.write_json("footprint.json", {"hospital": hospital} | json.loads(told.stdout))
+        raise StudyError(f"Could not measure the memory of training at {hospital.name}: {reason}.")
+    folder.write_json("footprint.json", {"hospital": hospital.name} | json.loads(told.stdout))
 
 
 @stage("adapter", area="shared", title="initial adapter")

@@ -60,7 +60,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Qwen2Tokenizer:
     core.train_from_iterator(texts, trainer)
     tokenizer = Qwen2Tokenizer(
         tokenizer_object=core,
-        unk_token=None,  # type: ignore[arg-type]
+        unk_token=None,
         bos_token=None,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
@@ -80,7 +80,7 @@ def blank_base(tokenizer: Qwen2Tokenizer, edge: int, width: int, depth: int, see
         seed: of the initial weights.
     """
     torch.manual_seed(seed)
-    token = dict(zip(SPECIAL, tokenizer.convert_tokens_to_ids(list(SPECIAL)), strict=True))  # type: ignore[arg-type]
+    token = dict(zip(SPECIAL, tokenizer.convert_tokens_to_ids(list(SPECIAL)), strict=True))
     heads = width // 32
     config = Qwen2VLConfig(
         text_config={

@@ -34,6 +34,11 @@ def body_digest(body: Callable[..., None], reads: Iterable[str] = ()) -> str:
     return code_digest(imports, source, reads)
 
 
+def stage_imports(body: Callable[..., None]) -> list[str]:
+    """The modules of the project whose names a stage's body uses itself, sorted."""
+    return sorted({module for name in _own_code(body)[1] for module in defined_in(name)})
+
+
 def code_digest(imports: Iterable[str], source: str = "", reads: Iterable[str] = ()) -> str:
     """The digest of the modules that full names lead to, of further source, of files, and of library versions."""
     imports = list(imports)

@@ -144,20 +144,31 @@ def _refuse_unknown_content(name: str, signature: inspect.Signature) -> None:
             raise TypeError(f"Stage {name} takes {parameter.name} without its content: take `content: str` beside it.")
 
 
-def _inputs(parameters: Mapping[str, Any]) -> list[Ref]:
-    """The references among the parameters, in the order of their names."""
-    found: list[Ref] = []
-    for _, value in sorted(parameters.items()):
-        found += [ref for ref in (value if isinstance(value, list) else [value]) if isinstance(ref, Ref)]
-    return found
+def _inputs(value: Any) -> list[Ref]:
+    """The references in a value, in its lists, and in the fields of its records, these in the order of their names."""
+    if isinstance(value, Ref):
+        return [value]
+    parts = value if isinstance(value, list) else [each for _, each in _fields(value)]
+    return [ref for part in parts for ref in _inputs(part)]
+
+
+def _settings(value: Any) -> Any:
+    """A value as JSON, each reference in it a place: what this refers to is told apart by its content."""
+    if isinstance(value, Ref):
+        return "input"
+    if isinstance(value, list):
+        return [_settings(each) for each in value]
+    if isinstance(value, BaseModel) and not _inputs(value):
+        return value.model_dump(mode="json")
+    return {name: _settings(each) for name, each in _fields(value)} if isinstance(value, BaseModel | Mapping) else value
+
+
+def _fields(value: Any) -> list[tuple[str, Any]]:
+    return sorted(dict(value).items()) if isinstance(value, BaseModel | Mapping) else []
 
 
 def _key(name: str, parameters: Mapping[str, Any], code: str) -> str:
-    settings: dict[str, Any] = {}
-    for parameter, value in sorted(parameters.items()):
-        if not (isinstance(value, Ref) or (isinstance(value, list) and all(isinstance(ref, Ref) for ref in value))):
-            settings[parameter] = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    return stage_key(name, settings, _inputs(parameters), code)
+    return stage_key(name, _settings(parameters), _inputs(parameters), code)
 
 
 class PlainErrors(logging.Filter):

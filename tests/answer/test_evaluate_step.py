@@ -19,6 +19,7 @@ from tasks.engine.identity import choose_model
 from tasks.engine.vision import FEATURES, Features
 from tasks.federate.step import initial_adapter
 from tasks.records import Case, ImageSums, Neighbour, Prediction, read_table, write_table
+from tasks.records.federation import HospitalRefs
 from tasks.report.abstention import abstention
 from tasks.report.intervals import details
 from tasks.report.results import assemble, markdown
@@ -59,7 +60,6 @@ def settings(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with writing("shared", "adapter", "random") as folder:
         folder.write(WEIGHTS, save(randomised(load_state(start.folder), 1), {"format": "pt"}))
     yield {
-        "hospital": "north",
         "adapter": folder.ref,
         "model": model,
         "lora": LORA,
@@ -67,6 +67,12 @@ def settings(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     }
     shared._engine.clear()
     shared._base.clear()
+
+
+def asking(own: dict[str, Ref], settings: dict[str, Any]) -> dict[str, Any]:
+    """What a stage is called with that asks the hospital's model."""
+    others = {name: value for name, value in settings.items() if name != "adapter"}
+    return others | {"hospital": HospitalRefs(name="north", adapter=settings["adapter"], **own)}
 
 
 def answers(ref: Ref) -> dict[str, Prediction]:
@@ -79,8 +85,8 @@ def test_the_control_sees_neither_image_nor_neighbours(settings: dict[str, Any],
     seeing, blind = [], []
     for each in (features, other):
         own = hospital(each, cases)
-        seeing.append(answers(predict.fn(**own, **settings, configuration="fed+rag", shown=ONE)))
-        blind.append(answers(predict.fn(**own, **settings, configuration="text_only", shown=ONE, blind=True)))
+        seeing.append(answers(predict.fn(**asking(own, settings), configuration="fed+rag", shown=ONE)))
+        blind.append(answers(predict.fn(**asking(own, settings), configuration="text_only", shown=ONE, blind=True)))
     assert seeing[0].keys() == {case.id for case in (PLAIN, *CHOICES)}
     assert blind[0].keys() == {case.id for case in CHOICES}
     assert {row.neighbours for row in blind[0].values()} == {()}
@@ -101,8 +107,8 @@ def own_texts() -> set[str]:
 def test_results_hold_both_by_option(settings: dict[str, Any], features: Features) -> None:
     own = hospital(features, [*TRAIN, PLAIN, *CHOICES])
     refs = [
-        predict.fn(**own, **settings, configuration="fed", shown=NONE),
-        predict.fn(**own, **settings, configuration="text_only", shown=NONE, blind=True),
+        predict.fn(**asking(own, settings), configuration="fed", shown=NONE),
+        predict.fn(**asking(own, settings), configuration="text_only", shown=NONE, blind=True),
         answer_baselines.fn(hospital="north", cases=own["cases"], library=own["library"], seed=0),
     ]
     assert {row.confidence for row in read_table(refs[-1].folder / "predictions.parquet", Prediction)} == {None}
@@ -132,7 +138,7 @@ def test_results_hold_both_by_option(settings: dict[str, Any], features: Feature
 def test_without_options_nothing_is_said_of_them(settings: dict[str, Any], features: Features) -> None:
     own = hospital(features, [*TRAIN, PLAIN])
     refs = [
-        predict.fn(**own, **settings, configuration=name, shown=NONE, blind=name != "fed")
+        predict.fn(**asking(own, settings), configuration=name, shown=NONE, blind=name != "fed")
         for name in ("fed", "text_only")
     ]
     scored = score_hospital.fn(hospital="north", cases=own["cases"], predictions=refs, min_cell=1)
@@ -151,13 +157,13 @@ def test_held_out_cases_calibrate_what_is_withheld(settings: dict[str, Any], fea
     """The second of three confidences is the threshold of coverage 0.5; three are too few for 0.9."""
     own = hospital(features, [*TRAIN, PLAIN, *CHOICES])
     named = {"hospital": "north", "configuration": "fed"}
-    held_out = answer_held_out.fn(**own, **settings, configuration="fed", shown=ONE, holdout=0.75, seed=0)
+    held_out = answer_held_out.fn(**asking(own, settings), configuration="fed", shown=ONE, holdout=0.75, seed=0)
     rows = answers(held_out)
     images = len({case.image_id for case in TRAIN if case.id in rows})
     assert len(rows) == 3
     assert rows.keys() < {case.id for case in TRAIN}
-    told = predict.fn(**own, **settings, configuration="fed", shown=ONE)
-    other = predict.fn(**own, **settings, configuration="base", shown=NONE)  # what is withheld is the trained one's
+    told = predict.fn(**asking(own, settings), configuration="fed", shown=ONE)
+    other = predict.fn(**asking(own, settings), configuration="base", shown=NONE)
     for coverage, threshold in ((0.5, sorted(row.confidence or 0 for row in rows.values())[1]), (0.9, 0.0)):
         ref = count_withheld.fn(
             **named,

@@ -11,7 +11,7 @@ import pytest
 from engine_samples import CASES, IMAGES
 from hypothesis import given
 from hypothesis import strategies as st
-from test_evaluate_step import TRAIN, hospital, settings  # noqa: F401  (the fixture)
+from test_evaluate_step import TRAIN, asking, hospital, settings  # noqa: F401  (the fixture)
 
 from tasks.answer.perturb import alter, mix, stand_ins
 from tasks.answer.step import measure_reliance, score_hospital
@@ -146,7 +146,9 @@ def test_the_stage_answers_every_alteration(settings: dict[str, Any], features: 
         for name, record, rows in (("cases", type(TRAIN[0]), [*TRAIN, *test]), ("images", Image, IMAGES)):
             with folder.open(f"{name}.parquet") as sink:
                 write_table(sink, record, rows)
-    ref = measure_reliance.fn(**own | {"cases": folder.ref}, **settings, shown=ShownSettings(k=1), count=3, seed=0)
+    ref = measure_reliance.fn(
+        **asking(own | {"cases": folder.ref}, settings), shown=ShownSettings(k=1), count=3, seed=0
+    )
     assert ref.path.startswith("hospitals/north/reliance/")
     rows = read_table(ref.folder / "predictions.parquet", Prediction)
     by_name = {name: [row for row in rows if row.configuration == name] for name in MEANINGS}

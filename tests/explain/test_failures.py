@@ -14,7 +14,7 @@ from engine_samples import CASES, IMAGES, randomised
 from family_samples import every_family
 from hypothesis import given
 from hypothesis import strategies as st
-from test_evaluate_step import TRAIN, hospital, settings  # noqa: F401  (the fixture)
+from test_evaluate_step import TRAIN, asking, hospital, settings  # noqa: F401  (the fixture)
 
 from tasks.answer.step import measure_reliance
 from tasks.engine.attribution.occlusion import answer_log_probs
@@ -285,14 +285,14 @@ def study(settings: dict[str, Any], features: Features) -> tuple[dict[str, Any],
                 write_table(sink, record, each)
     places = own | {"cases": folder.ref}
     shown = ShownSettings(k=1)
-    return places, measure_reliance.fn(**places, **settings, shown=shown, count=4, seed=0)
+    return places, measure_reliance.fn(**asking(places, settings), shown=shown, count=4, seed=0)
 
 
 def test_the_stages_keep_cases_and_share_counts(settings: dict[str, Any], features: Features) -> None:  # noqa: F811
     places, relied = study(settings, features)
     given = {name: value for name, value in settings.items() if name != "answering"}
     shown = ShownSettings(k=1)
-    found = find_failures.fn(**places, **given, reliance=relied, shown=shown, tokens=8192, count=3, seed=0)
+    found = find_failures.fn(**asking(places, given), reliance=relied, shown=shown, tokens=8192, count=3, seed=0)
     assert found.path.startswith("hospitals/north/failures/")
     rows = read_table(found.folder / "failures.parquet", FailureModes)
     asked = read_table(relied.folder / "predictions.parquet", Prediction)
@@ -315,6 +315,6 @@ def test_nothing_asked_is_nothing_found(settings: dict[str, Any], features: Feat
         write_table(sink, Prediction, [])
     given = {name: value for name, value in settings.items() if name != "answering"}
     shown = ShownSettings(k=1)
-    found = find_failures.fn(**places, **given, reliance=folder.ref, shown=shown, tokens=8192, count=3, seed=0)
+    found = find_failures.fn(**asking(places, given), reliance=folder.ref, shown=shown, tokens=8192, count=3, seed=0)
     assert read_table(found.folder / "failures.parquet", FailureModes) == []
     assert failure_table("fed", [{"hospital": "north", **count_modes([], 1)}]) == {}

@@ -24,6 +24,7 @@ from tasks.errors import StudyError
 from tasks.federate.aggregate import fedavg
 from tasks.federate.step import average, initial_adapter, take_update, train_hospital, train_together, validate_hospital
 from tasks.records import Case, Neighbour, write_table
+from tasks.records.federation import HospitalRefs
 from tasks.settings import FederationSettings, LoraSettings, ModelSettings, ShownSettings
 from tasks.store import Ref, tree_digest, writing
 
@@ -37,11 +38,11 @@ class Round:
 
     def __init__(self, folder: Path, features: Features) -> None:
         self.model = choose_model(ModelSettings(name=str(folder), device="cpu"))
-        self.hospitals = {name: self.prepare(name, rows, features) for name, rows in HOSPITALS.items()}
         self.start = initial_adapter.fn(model=self.model, lora=LORA, seed=0)
+        self.hospitals = {name: self.prepare(name, rows, features) for name, rows in HOSPITALS.items()}
 
-    def prepare(self, name: str, rows: list[Case], features: Features) -> dict[str, Ref]:
-        area, refs = f"hospitals/{name}", {}
+    def prepare(self, name: str, rows: list[Case], features: Features) -> HospitalRefs:
+        area, refs = f"hospitals/{name}", {"adapter": self.start}
         with writing(area, "cases", "0") as folder, folder.open("cases.parquet") as sink:
             write_table(sink, Case, rows)
         refs["cases"] = folder.ref
@@ -52,12 +53,11 @@ class Round:
         with writing(area, "features", "0") as folder:
             folder.write(FEATURES, features.to_bytes())
         refs["features"] = folder.ref
-        return refs
+        return HospitalRefs(name=name, **refs)
 
     def given(self, hospital: str, adapter: Ref, federation: FederationSettings, number: int = 1) -> dict[str, Any]:
         settings = {"model": self.model, "lora": LORA, "federation": federation, "shown": ShownSettings(k=1), "seed": 0}
-        given = {"hospital": hospital, "adapter": adapter, "round_number": number}
-        return given | self.hospitals[hospital] | settings
+        return {"hospital": self.hospitals[hospital].given(adapter), "round_number": number} | settings
 
     def train(self, hospital: str, federation: FederationSettings = FEDERATION, number: int = 1) -> Ref:
         return train_hospital.fn(**self.given(hospital, self.start, federation, number))
@@ -78,6 +78,12 @@ def one_round(
     yield Round(tiny_folder, features)
     shared._engine.clear()
     shared._base.clear()
+
+
+def all_of(given: list[dict[str, Any]]) -> dict[str, Any]:
+    """What `train_together` is called with, of what `train_hospital` is for each hospital."""
+    common = {name: value for name, value in given[0].items() if name != "hospital"}
+    return common | {"hospitals": [each["hospital"] for each in given]}
 
 
 def update_of(ref: Ref) -> dict[str, Any]:
@@ -113,8 +119,7 @@ def test_no_loss_is_told_of_few_held_out_cases(one_round: Round) -> None:
 def test_trained_together_is_trained_alone(one_round: Round) -> None:
     exact = LORA.model_copy(update={"dropout": 0.0})
     given = {name: one_round.given(name, one_round.start, FEDERATION) | {"lora": exact} for name in HOSPITALS}
-    of_all = {name: [each[name] for each in given.values()] for name in ("hospital", "cases", "features", "library")}
-    together = train_together.fn(**given["north"] | of_all)
+    together = train_together.fn(**all_of(list(given.values())))
     for hospital, each in given.items():
         alone = train_hospital.fn(**each)
         ref = take_update.fn(hospital=hospital, together=together, round_number=1)
@@ -153,10 +158,9 @@ def test_training_and_validation_share_no_case(one_round: Round) -> None:
             others = [replace(row, answer=f"{row.answer} and fracture") if row in chosen else row for row in rows]
             with writing(f"hospitals/{name}", "cases", f"{changed}") as own, own.open("cases.parquet") as sink:
                 write_table(sink, Case, others)
-            given = one_round.given(name, one_round.start, FEDERATION)
-            each.append(given | {"cases": own.ref, "shown": ShownSettings(k=0)})
-        of_all = {key: [one[key] for one in each] for key in ("hospital", "cases", "features", "library")}
-        made = [*(train_hospital.fn(**one) for one in each), train_together.fn(**each[0] | of_all)]
+            given = one_round.given(name, one_round.start, FEDERATION) | {"shown": ShownSettings(k=0)}
+            each.append(given | {"hospital": given["hospital"].model_copy(update={"cases": own.ref})})
+        made = [*(train_hospital.fn(**one) for one in each), train_together.fn(**all_of(each))]
         told = [
             json.loads((validate_hospital.fn(**one, min_cell=1).folder / "validation.json").read_text()) for one in each
         ]
@@ -175,7 +179,7 @@ def test_validation_is_the_mean_loss_of_what_is_held_out(one_round: Round) -> No
     base = load_base(one_round.model.name, device="cpu")
     engine = Engine(base, LORA.r, LORA.alpha, 0.0, list(LORA.targets))
     engine.switch(load_state(adapter.folder))
-    own = open_hospital(*(one_round.hospitals["south"][name].folder for name in ("cases", "features", "library")))
+    own = open_hospital(one_round.hospitals["south"])
     _, held_out = split_holdout(own.cases, FEDERATION.holdout, 0)
     total, tokens = 0.0, 0
     for example in own.examples(base, held_out, ShownSettings(k=1)):

@@ -21,6 +21,7 @@ from tasks.store import Ref
 SETTINGS = (
     "study.dataset.images=8",
     "study.federation.rounds=1",
+    "study.partition.hospitals=2",
     "study.evaluation.max_new_tokens=4",
     "study.evaluation.reliance=0",
     "study.evaluation.saliency=0",

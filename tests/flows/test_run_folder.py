@@ -17,6 +17,7 @@ from flows.run_folder import COUNTED, write_run
 from tasks.answer.step import score_hospital
 from tasks.partition.counts import hospital_table, splits_of
 from tasks.records import Case, Image, Kind, Prediction, Split, write_table
+from tasks.records.federation import HospitalRefs
 from tasks.settings import EvaluationSettings, Study
 from tasks.store import MANIFEST, Ref, writing
 from tasks.store.runs import point_latest
@@ -87,7 +88,7 @@ def run_of(asked: Asked, notes: dict[str, int] | None = None) -> Path:
         source("partition", dealt),
         source("audit", {"same_image": 0}, audit={"train_test": {"test_cases": 1}}),
     ]
-    own: dict[str, list[Any]] = {"hospital": [], "cases": [], "predictions": [], "scores": [], "adapter": []}
+    hospitals, answered, scored = list[HospitalRefs](), list[list[Ref]](), list[Ref]()
     for hospital, cases in held.items():
         area, tests = f"hospitals/{hospital}", [case for case in cases if case.split == "test"]
         answers = [
@@ -98,15 +99,14 @@ def run_of(asked: Asked, notes: dict[str, int] | None = None) -> Path:
         pictures = [Image(case.image_id, picture(), 8, 8) for case in cases]
         held_there = table(area, "cases", "cases.parquet", Case, cases, images=pictures)
         told = table(area, "predictions", "predictions.parquet", Prediction, answers)
-        own["hospital"].append(hospital)
-        own["cases"].append(held_there)
-        own["predictions"].append([told])
-        own["scores"].append(score_hospital.fn(hospital=hospital, cases=held_there, predictions=[told], min_cell=1))
-        own["adapter"].append(made[0])
+        answered.append([told])
+        scored.append(score_hospital.fn(hospital=hospital, cases=held_there, predictions=[told], min_cell=1))
+        others = dict.fromkeys(("features", "library", "adapter"), made[0])
+        hospitals.append(HospitalRefs(name=hospital, cases=held_there, **others))
     rounds = [{"round": 1, "train_loss": 1.0, "eval_loss": None, "samples": {}, "screened_out": []}]
     study = Study(evaluation=EvaluationSettings(min_cell=1))
     study = study.model_copy(update={"dataset": study.dataset.model_copy(update={"name": "table"})})
-    return write_run(study, "content", own, rounds, own["scores"], made)
+    return write_run(study, "content", hospitals, {"predictions": answered, "scores": scored}, rounds, scored, made)
 
 
 @pytest.fixture(autouse=True)

@@ -24,9 +24,9 @@ def test_memory_does_not_grow_with_hospitals(server: Server, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_the_trained_model_beats_the_base_and_the_majority(seed: int, server: Server, tmp_path: Path) -> None:
-    default = study(tmp_path, f"seed={seed}", server=server)
+def test_the_trained_model_beats_the_base_and_the_majority(server: Server, tmp_path: Path) -> None:
+    """At seed 0; docs/comparison.md has five."""
+    default = study(tmp_path, server=server)
     trained, *others = default["configurations"]["fed+rag"], *map(default["baselines"].get, ("base", "majority"))
     for other in others:
         assert trained["closed"]["accuracy"] > other["closed"]["accuracy"]

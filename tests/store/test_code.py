@@ -13,6 +13,7 @@ import pytest
 from test_layers import HERE
 
 from tasks.federate.step import average, train_hospital, validate_hospital
+from tasks.records.federation import HospitalRefs
 from tasks.settings import DatasetSettings, ModelSettings, Study
 from tasks.store import code
 
@@ -244,18 +245,20 @@ def test_whatever_runs_in_a_stage_is_in_its_digest(
     cases = run(take_cases, hospital=names[0], cases=dataset, dataset=dataset, assignment=assignment, forgotten=[])
     seen = run(see_images, images=dataset.only("images.parquet"), model=model.seeing)
     features = run(take_features, hospital=names[0], cases=cases, model=model.seeing, seen=seen)
-    own: dict[str, Any] = {"hospital": names[0], "cases": cases, "features": features}
-    own["library"] = run(build_hospital_library, **own, image_weight=0.5, diversity=0.5, depth=2, rerank="learned")
+    own: dict[str, Any] = {"cases": cases, "features": features}
+    library = run(
+        build_hospital_library, hospital=names[0], **own, image_weight=0.5, diversity=0.5, depth=2, rerank="learned"
+    )
     start = run(initial_adapter, model=model, lora=study.lora, seed=0)
     common: dict[str, Any] = {"model": model, "lora": study.lora, "shown": study.retrieval.shown}
     training = {"federation": study.federation.local, "round_number": 1, "seed": 0}
-    update = run(train_hospital, **own, **common, **training, adapter=start)
-    adapter = run(average, updates=[update], round_number=1)
-    run(validate_hospital, **own, **common, **training, adapter=adapter, min_cell=5)
+    hospital = HospitalRefs(name=names[0], **own, library=library, adapter=start)
+    update = run(train_hospital, hospital=hospital, **common, **training)
+    hospital = hospital.given(run(average, updates=[update], round_number=1))
+    run(validate_hospital, hospital=hospital, **common, **training, min_cell=5)
     answering = {"configuration": "fed+rag", "answering": study.evaluation.answering}
-    answered = [run(predict, **own, **common, **answering, adapter=adapter)]
-    kept = {name: own[name] for name in ("hospital", "cases", "library")}
-    answered.append(run(answer_baselines, **kept, seed=0))
+    answered = [run(predict, hospital=hospital, **common, **answering)]
+    answered.append(run(answer_baselines, hospital=names[0], cases=cases, library=library, seed=0))
     run(score_hospital, hospital=names[0], cases=cases, predictions=answered, min_cell=1)
     assert len(unknown) == 13
     assert not any(unknown.values()), unknown

@@ -19,6 +19,7 @@ from tasks import store
 from tasks.engine import identity
 from tasks.engine.identity import choose_model
 from tasks.pretrain.step import GLOSSARY
+from tasks.records.federation import HospitalRefs
 from tasks.settings import (
     DatasetSettings,
     EncoderSettings,
@@ -71,11 +72,14 @@ def value(annotation: Any, name: str = "") -> Any:
         return value(get_args(annotation)[0], name)
     if get_origin(annotation) is list:
         (inner,) = get_args(annotation)
-        return [value(inner, f"{name}-{each}") if inner is Ref else inner(str(each)) for each in range(2)]
+        return [inner(str(each)) if inner in (str, int) else value(inner, f"{name}-{each}") for each in range(2)]
     if annotation is Ref:
         return Ref(path=f"source/{name}/0", digest="0")
     if get_origin(annotation) is Literal:
         return get_args(annotation)[-1]
+    if annotation is HospitalRefs:
+        parts = {each: value(Ref, f"{name}-{each}") for each in ("cases", "features", "library", "adapter")}
+        return HospitalRefs(name=f"north {name}", **parts)
     if issubclass(annotation, BaseModel):
         return MADE[annotation] if annotation in MADE else annotation()
     return annotation("1")
