@@ -16,7 +16,11 @@ from tasks.settings import Study
 from tasks.store import tree_digest
 
 
-@flow(name="audit", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
+@flow(
+    name="audit",
+    flow_run_name="audit {study.dataset.label}",
+    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
+)
 def audit(study: Study = Study(), against: Path | None = None) -> dict[str, Any]:
     """Audit the dataset of a study, or the questions made of it; `against` is a folder with images of another dataset.
 

@@ -27,7 +27,11 @@ from tasks.store.runs import point_latest
 from tasks.text.wording import counted
 
 
-@flow(name="compare", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
+@flow(
+    name="compare",
+    flow_run_name="{comparison.name} of {comparison.study.dataset.label}",
+    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
+)
 def compare(comparison: Comparison = Comparison()) -> str:
     """Run every configuration on the same cases, seeds and budget, sweep what is to be swept, and test what differs.
 

@@ -45,7 +45,11 @@ from tasks.synthesize.step import synthesize_questions
 from tasks.text.wording import counted
 
 
-@flow(name="fed-rag", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
+@flow(
+    name="fed-rag",
+    flow_run_name="{study.dataset.label} {study.configuration} seed {study.seed}",
+    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
+)
 def fed_rag(study: Study = Study()) -> str:
     """Fine-tune one model across hospitals, let each retrieve from its own cases, and measure the result.
 

@@ -4,6 +4,8 @@ import gc
 import inspect
 import sys
 from collections.abc import Callable
+from importlib.metadata import version as version_of
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -19,12 +21,27 @@ from tasks.errors import StudyError
 from tasks.settings.comparison import Comparison
 from tasks.settings.recipe import Recipe
 
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"fed-rag {version_of('fed-rag')}")
+        raise typer.Exit
+
+
+def begin(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """What comes before each command."""
+    refuse_other_encodings()
+
+
 app = typer.Typer(
     help="Fine-tune one small vision-language model across hospitals, with each hospital's private retrieval.",
     no_args_is_help=True,
-    callback=refuse_other_encodings,
+    callback=begin,
     suggest_commands=False,  # Click does
-    add_completion=False,
     pretty_exceptions_show_locals=False,
     rich_markup_mode="rich",
 )

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -17,24 +17,29 @@ from flows.cli.checks import (
     refuse_unwritable_folder,
 )
 from flows.cli.settings_file import load_comparison, load_recipe, load_study
-from flows.cli.terminal import Assignments, SettingsFile, console, flow_running, print_place, print_rows
+from flows.cli.terminal import AsJson, Assignments, Quiet, SettingsFile, console, flow_running, print_place, print_rows
 from tasks.errors import StudyError
 from tasks.settings.comparison import SWEEPS, cells
 from tasks.text.wording import counted
 
 
-def run(settings: SettingsFile = None, assignments: Assignments = None) -> None:
+def run(
+    settings: SettingsFile = None, assignments: Assignments = None, quiet: Quiet = False, as_json: AsJson = False
+) -> None:
     """Run a study: from published data files to a scored federated model with private retrieval.
 
-    What an earlier run has made, and nothing has changed of, is found and not made again.
+    Stages that an earlier run has finished, and that nothing has changed of, are reused.
     """
     study = load_study(settings, tuple(assignments or ()))
     refuse_absent(study)
     has_server = "PREFECT_API_URL" in os.environ
-    with flow_running():
+    with flow_running(quiet):
         from flows.fed_rag import fed_rag
 
         folder = Path(fed_rag(study))
+    if as_json:
+        print((folder / "results.json").read_text(encoding="utf-8"), end="")
+        return
     _print_results(folder)
     print_place("Results", folder, " (also artifacts/latest): report.html, card.md, results.json, results.md")
     if not has_server:
@@ -67,6 +72,8 @@ def compare(
             help=f"A setting and its values, as retrieval.k=0,1,3, or one of {', '.join(SWEEPS)}; may be repeated.",
         ),
     ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare configurations on the same cases, seeds and budget: centralised, federated, alone, with and without RAG.
 
@@ -86,22 +93,29 @@ def compare(
     """
     comparison = load_comparison(settings, tuple(assignments or ()), tuple(sweeps or ()))
     refuse_absent_all(cell.study for cell in cells(comparison))
-    with flow_running():
+    with flow_running(quiet):
         from flows.compare import compare as flow
 
         folder = Path(flow(comparison))
+    document = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    if as_json:
+        print((folder / "comparison.json").read_text(encoding="utf-8"), end="")
+    else:
+        _print_comparison(folder, document)
+    if document["failed"]:
+        first, count = document["failed"][0], counted(len(document["failed"]), "points of sweeps")
+        raise StudyError(f"{count} failed, first {first['cell']}: {first['reason']}")
+
+
+def _print_comparison(folder: Path, document: dict[str, Any]) -> None:
     from tasks.compare.tables import side_by_side
 
-    document = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
     headline = side_by_side(document)
     rows = [dict(zip(headline.headings, row, strict=True)) for row in headline.rows]
     print_rows(rows, f"{headline.title}: scores with 95 % intervals")
     if headline.note:
         console.print(escape(headline.note))
     print_place("Comparison", folder, ": comparison.html, .json, .md, .tex")
-    if document["failed"]:
-        first, count = document["failed"][0], counted(len(document["failed"]), "points of sweeps")
-        raise StudyError(f"{count} failed, first {first['cell']}: {first['reason']}")
 
 
 def pretrain(

@@ -22,6 +22,8 @@ Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="One setting, as retrieval.k=5; may be repeated."),
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show warnings and errors, and no lines of progress.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as one JSON document, and nothing beside it.")]
 
 
 def settings_help(*starts: str, model: type[Settings] = Study) -> str:
@@ -34,11 +36,11 @@ def settings_help(*starts: str, model: type[Settings] = Study) -> str:
     return "[bold]Settings[/bold], with their defaults:\n\n" + "\n\n".join(lines)
 
 
-def log_to_console() -> None:
-    """The study's own lines on the terminal; of Prefect's, warnings and errors."""
+def log_to_console(quiet: bool = False) -> None:
+    """The study's own lines on the terminal, of a quiet one as of Prefect warnings and errors alone."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     logger = logging.getLogger("fed_rag")
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.propagate = False
@@ -46,9 +48,9 @@ def log_to_console() -> None:
 
 
 @contextlib.contextmanager
-def flow_running() -> Iterator[None]:
+def flow_running(quiet: bool = False) -> Iterator[None]:
     """What a flow needs that a command runs: lines on the terminal, a Prefect server, and an end by Ctrl-C."""
-    log_to_console()
+    log_to_console(quiet)
     from flows.interrupt import interruptible
     from flows.server import use_prefect_server
 

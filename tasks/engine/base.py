@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
 from tasks.engine.families.family import Family
@@ -25,6 +26,8 @@ from tasks.engine.fast.quantise import blank_model, four_bits, need_bitsandbytes
 from tasks.engine.identity import device_of, resolve
 from tasks.engine.memory import check_memory
 from tasks.errors import OURS, StudyError
+
+transformers_logging.disable_progress_bar()  # of reading weights, amid our own lines; downloads have bars of the hub's
 
 
 @dataclass(frozen=True)

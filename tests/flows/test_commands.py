@@ -58,6 +58,17 @@ def test_help_shows_every_setting_as_it_is_described(name: str, model: type[Stud
         assert " ".join(f"{setting} ({default}) {text}".split()) in shown
 
 
+def test_the_version_is_told_without_a_command() -> None:
+    assert re.fullmatch(r"fed-rag \d+\.\d+\.\d+", said("--version"))
+
+
+def test_a_shell_is_told_how_to_complete_commands() -> None:
+    assert "--install-completion" in said("--help")
+    asked = {"_FED_RAG_COMPLETE": "complete_bash", "COMP_WORDS": "fed-rag ex", "COMP_CWORD": "1"}
+    done = subprocess.run([COMMAND], env=os.environ | asked, capture_output=True, text=True)
+    assert done.stdout.split() == ["explain", "export"]
+
+
 def test_a_suggestion_stands_once() -> None:
     assert said("rnu").count("Did you mean") == 1
 

@@ -50,6 +50,7 @@ def first_run(server: Server, tiny_folder: Path, tmp_path_factory: pytest.TempPa
     folder = tmp_path_factory.mktemp("study")
     result = run(server, folder, arguments(tiny_folder))
     assert result.returncode == 0, result.stderr
+    assert not re.search("Loading weights|model shards", result.stderr)  # the libraries' own bars
     return newest(folder)
 
 
@@ -154,9 +155,13 @@ def test_of_few_cases_nothing_is_shared(server: Server, finished: Path, tiny_fol
 
 def test_nothing_changed_means_nothing_done(server: Server, finished: Path, tiny_folder: Path) -> None:
     before = newest(finished)
-    assert run(server, finished, arguments(tiny_folder)).returncode == 0
+    again = run(server, finished, [*arguments(tiny_folder), "--quiet", "--json"])
+    assert (again.returncode, again.stderr) == (0, "")
     assert newest(finished) != before
+    assert json.loads(again.stdout) == json.loads((newest(finished) / "results.json").read_text())
     assert set(server.task_states().values()) == {"Cached"}
+    latest = server.post("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
+    assert latest["name"] == "phantom fed+rag seed 0"
 
 
 def test_another_coverage_answers_held_out_cases_alone(server: Server, finished: Path, tiny_folder: Path) -> None:
