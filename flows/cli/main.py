@@ -14,6 +14,7 @@ from rich.markup import escape
 from flows.cli.checks import refuse_other_encodings
 from flows.cli.data import audit, datasets, forget
 from flows.cli.explain import explain
+from flows.cli.init import init
 from flows.cli.results import ask, card, export, report, score
 from flows.cli.studies import compare, pretrain, run
 from flows.cli.terminal import settings_help
@@ -55,7 +56,7 @@ def _add(command: Callable[..., None], epilog: str | None = None) -> None:
 _add(run, settings_help())
 _add(compare, settings_help(model=Comparison))
 _add(audit, settings_help("dataset.", "synthesis.", "seed"))
-for each in (datasets, ask, explain, export, score, report, card, forget):
+for each in (init, datasets, ask, explain, export, score, report, card, forget):
     _add(each)
 _add(pretrain, settings_help(model=Recipe))
 
