@@ -66,7 +66,7 @@ def draw(design: Design, random: np.random.Generator) -> Answers:
     for effect in (design.effect, 0.0):
         trained, taste = random.normal(0, design.training, (seeds, 1)), random.normal(0, design.taste, count)
         share = 0.7 + effect + trained + ease[shown] + taste[shown]
-        # Of its answers, most hang on the question, some on how the configuration takes it, some on the training.
+        # Of its answers, most depend on the question, some on how the configuration takes it, some on the training.
         own, chance = random.random((count, asked)), random.random((seeds, many, asked))
         hangs = random.random((seeds, many, asked))
         hurdle = np.where(hangs < 0.6, difficulty[shown], np.where(hangs < 0.8, own[shown], chance))

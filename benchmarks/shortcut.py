@@ -1,4 +1,4 @@
-"""Do saliency maps point at what an answer is known to hang on? A mark is planted that decides it.
+"""Do saliency maps point at what an answer is known to depend on? A mark is planted that decides it.
 
     python -m benchmarks.shortcut
 

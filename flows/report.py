@@ -91,7 +91,7 @@ def _rows(results: Mapping[str, Any]) -> dict[str, Sequence[Sequence[str]]]:
 
 
 def _sections(results: Mapping[str, Any]) -> Iterator[Section]:
-    """What the study's page shows beside the headline: how sure the scores are, and what they hang on."""
+    """What the study's page shows beside the headline: how sure the scores are, and what they depend on."""
     yield Section(
         "How sure the scores are",
         "95 % intervals by bootstrap over images, each with all its questions; one seed, so the chance of training is "

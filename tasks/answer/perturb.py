@@ -1,4 +1,4 @@
-"""Does it look? The same questions again, with one thing of the prompt changed that an honest answer hangs on."""
+"""Does it look? The same questions again, with one thing of the prompt changed that an honest answer depends on."""
 
 import io
 from collections.abc import Iterable, Sequence

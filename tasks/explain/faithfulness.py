@@ -1,4 +1,4 @@
-"""Whether an answer hangs on what a map says it hangs on, and whether the map hangs on what the model has learned."""
+"""Whether an answer depends on what a map says, and whether the map depends on what the model has learned."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Whether a saliency map deserves its name: against where the finding is, what the answer hangs on, and other maps.
+"""Whether a saliency map deserves its name: against where the finding is, what the answer depends on, and other maps.
 
 A map is `(rows, columns)`, weights of the cells of a grid over an image; `covered`, of the same shape, is the share of
 each cell that the finding's mask covers (`saliency.coverage`). Cells of the same weight are never told apart by their

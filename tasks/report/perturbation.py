@@ -1,4 +1,4 @@
-"""What a configuration's score hangs on, from its answers to altered prompts."""
+"""What a configuration's score depends on, from its answers to altered prompts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ def reliance_table(configuration: str, shared: Sequence[Mapping[str, Any]]) -> d
 
 
 def summarise_reliance(configuration: str, tallies: Mapping[str, Tally]) -> dict[str, Any]:
-    """What a configuration's score hangs on, from the tallies of each alteration, over all hospitals or of one.
+    """What a configuration's score depends on, from the tallies of each alteration, over all hospitals or of one.
 
     `score` is the share of all questions answered rightly: closed accuracy and open exact match together. `kept` is the
     share of the unaltered score that is left; None where nothing was right in the first place.

@@ -18,7 +18,7 @@ MOST_COUNTS = 2**24
 
 
 def score_document(lines: Sequence[Line], seed: int = 0) -> dict[str, Any]:
-    """Rows in the order of the lines, and a summary that does not hang on it. The bootstrap draws by `seed`."""
+    """Rows in the order of the lines, and a summary that does not depend on it. The bootstrap draws by `seed`."""
     judged = [score_row(line.prediction, line.answer, line.kind, line.options) for line in lines]
     rows = [_row(line, row) for line, row in zip(lines, judged, strict=True)]
     return {"rows": rows, "summary": _summary(lines, judged, rows, seed)}

@@ -130,7 +130,7 @@ def macro_f1(counts: np.ndarray) -> np.ndarray:
 
 
 def sums_by_cluster(columns: np.ndarray, clusters: Sequence[Hashable]) -> np.ndarray:
-    """(N, M) numbers of rows to (C, M) sums over each cluster, C clusters in no order that hangs on the rows'.
+    """(N, M) numbers of rows to (C, M) sums over each cluster, C clusters in no order that depends on the rows'.
 
     Raises ValueError where there is no row, or the lengths differ.
     """

@@ -83,7 +83,7 @@ class RetrievalSettings(ShownSettings, EncoderSettings, FusionSettings):
 
     @property
     def shown(self) -> ShownSettings:
-        """The part that prompts follow from: what is retrieved does not hang on it."""
+        """The part that prompts follow from: what is retrieved does not depend on it."""
         return ShownSettings(**{name: getattr(self, name) for name in ShownSettings.model_fields})
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ SAID = {
     "yes": ("是", "是的", "有", "对", "对的", "可以", "存在", "包含", "包括"),
     "no": ("否", "不", "不是", "无", "没有", "不对", "不可以", "不存在", "不包含", "不包括"),
 }
-"""Chinese for yes and no, as SLAKE answers. 正常 (normal) is neither: whether it affirms hangs on the question."""
+"""Chinese for yes and no, as SLAKE answers. 正常 (normal) is neither: whether it affirms depends on the question."""
 CHINESE = {word: value for value, words in SAID.items() for word in words}
 LONGER = {word for word in CHINESE if len(word) > 1}
 CLAUSE_END = re.compile(r"[^\w\s]+")

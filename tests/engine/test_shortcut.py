@@ -1,4 +1,4 @@
-"""The planted shortcut: where an answer is known to hang on a mark, the maps point at the mark."""
+"""The planted shortcut: where an answer is known to depend on a mark, the maps point at the mark."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,10 @@ from benchmarks.shortcut import accuracy, hits, learn, open_engine, plant
 from tasks.engine.vision import encode_images
 
 LEAST = {"occlusion": 0.7, "relevance": 0.25}
-"""The share of maps that peak on the mark, as asked of methods that say what an answer hangs on: below what any of the
-adapters in docs/saliency.md gave. Attention is free to rest elsewhere, and with some it does."""
+"""The share of maps that peak on the mark, as asked of methods that say what an answer depends on.
+
+It is below what any of the adapters in docs/saliency.md gave. Attention is free to rest elsewhere, and with some it does.
+"""
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from ingest_samples import picture
 from rich.console import Console
 from typer.testing import CliRunner
 
-from flows.cli import data, explain, results, studies, terminal
+from flows.cli import data, explain, init, results, studies, terminal
 from flows.cli import main as cli
 from flows.cli.settings_file import describe
 from flows.serve.asked import read_question
@@ -35,6 +35,7 @@ COMMANDS = [
     results.report,
     results.card,
     explain.explain,
+    init.init,
 ]
 WIDE = {"COLUMNS": "4000", "TERM": "dumb", "NO_COLOR": "1"}
 

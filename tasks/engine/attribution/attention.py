@@ -1,4 +1,4 @@
-"""What an answer's tokens attend to in the text model, and how the answer's probability hangs on that attention."""
+"""What an answer's tokens attend to in the text model, and how the answer's probability depends on that attention."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
