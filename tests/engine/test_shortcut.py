@@ -9,7 +9,7 @@ from tasks.engine.vision import encode_images
 LEAST = {"occlusion": 0.7, "relevance": 0.25}
 """The share of maps that peak on the mark, as asked of methods that say what an answer depends on.
 
-It is below what any of the adapters in docs/saliency.md gave. Attention is free to rest elsewhere, and with some it does.
+It is below what any of the adapters in docs/saliency.md gave. Attention is free to rest elsewhere, and sometimes does.
 """
 
 
