@@ -21,6 +21,8 @@ PREFECT = {
     # A command's own server loses bursts of task runs in small batches.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "fed_rag",
+    # Commands that run no flow, as `ask`, have nobody to send their lines to, and need no warning of it.
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     # A run says every so many seconds that it lives; one that falls silent is marked as crashed (flows/automations.py).
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }

@@ -5,8 +5,6 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any Hugging Face library reads it
 # Models this small lose by threads: a hundredfold on a machine that has other work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Tests call stages without a flow around them, where Prefect's log handler would warn that it has nobody to tell.
-os.environ["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] = "ignore"
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -4,6 +4,7 @@ import inspect
 import os
 import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -188,3 +189,13 @@ def test_bad_paths_take_no_longer_than_to_start(tmp_path: Path) -> None:
     assert done.stdout.strip() == "set()", done.stderr
     assert done.stderr.count("error:") == 1
     assert time.monotonic() - begun < 60
+
+
+def test_a_command_without_a_flow_says_its_lines_alone(tmp_path: Path) -> None:
+    """Prefect's handler would warn at each of them that no flow is there to send it for."""
+    code = "from flows.cli.terminal import log_to_console; log_to_console(); import prefect.main, logging\n"
+    code += "logging.getLogger('fed_rag').info('told')"
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment = plain | {"PREFECT_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "told\n")
