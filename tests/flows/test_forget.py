@@ -194,7 +194,7 @@ def test_a_test_patient_has_no_adapters(study: Path) -> None:
 
 
 KILLED = """
-import os, sys, tasks.store as store
+import os, sys, tasks.store.folders as store
 from flows.forget import forget
 calls, remove = [], store.shutil.rmtree
 def killed(*args, **named):

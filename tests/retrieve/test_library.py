@@ -14,7 +14,7 @@ import faiss
 import numpy as np
 import pytest
 
-import tasks.store as store
+import tasks.store.folders as store
 from tasks.errors import StudyError
 from tasks.records import Case, ImagePair
 from tasks.retrieve.entries import Entries
@@ -164,7 +164,10 @@ def test_twelve_bits_a_number_where_float16_takes_too_much(centres: int, monkeyp
 
 def test_the_same_bytes_with_other_threads(tmp_path: Path) -> None:
     write_each_kind(tmp_path / "1")
-    threads = {"OMP_NUM_THREADS": str(faiss.omp_get_max_threads() + 2), "PYTHONPATH": f"{HERE}:{HERE / 'tests'}"}
+    threads = {
+        "OMP_NUM_THREADS": str(faiss.omp_get_max_threads() + 2),
+        "PYTHONPATH": f"{HERE}:{HERE / 'tests'}:{HERE / 'tests/retrieve'}",
+    }
     command = [sys.executable, "-c", f"from test_library import *; write_each_kind(Path({str(tmp_path / '2')!r}))"]
     subprocess.run(command, env=os.environ | threads, check=True)
     for kind in KINDS:
