@@ -15,23 +15,16 @@ def image_groups(cases: Sequence[Case | Caption], links: Iterable[tuple[str, str
         cases: whose images are grouped.
         links: pairs of image ids that belong together for another reason, as copies do; ids of no case join none.
     """
-    parents: dict[tuple[str, str], tuple[str, str]] = {}
+    from scipy.cluster.hierarchy import DisjointSet  # scipy is imported where something is computed
 
-    def top(node: tuple[str, str]) -> tuple[str, str]:
-        while (parent := parents.setdefault(node, node)) != node:
-            parents[node] = parents[parent]
-            node = parents[node]
-        return node
-
-    def join(one: tuple[str, str], other: tuple[str, str]) -> None:
-        low, high = sorted([top(one), top(other)])
-        parents[high] = low  # the smallest node stays on top, and groups come before images
-
+    found = DisjointSet()
     for case in cases:
-        top(("image", case.image_id))
+        found.add(("image", case.image_id))
         if case.group is not None:
-            join(("image", case.image_id), ("group", case.group))
+            found.add(("group", case.group))
+            found.merge(("image", case.image_id), ("group", case.group))
     for one, other in links:
-        if ("image", one) in parents and ("image", other) in parents:
-            join(("image", one), ("image", other))
-    return {case.image_id: top(("image", case.image_id))[1] for case in cases}
+        if ("image", one) in found and ("image", other) in found:
+            found.merge(("image", one), ("image", other))
+    # Groups come before images, each in alphabetical order.
+    return {name: min(subset)[1] for subset in found.subsets() for kind, name in subset if kind == "image"}

@@ -25,14 +25,16 @@ def markdown(found: Sequence[Table]) -> str:
     """The tables as Markdown."""
     parts = []
     for table in found:
-        lines = [f"## {table.title}", "", _line(table.headings), "|" + "---|" * len(table.headings)]
-        lines += [_line(row) for row in table.rows]
+        lines = [f"## {table.title}", "", markdown_table((table.headings, *table.rows))]
         parts.append("\n".join(lines + (["", table.note] if table.note else [])))
     return "\n\n".join(parts) + "\n"
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells, the first of them headings, as a Markdown table."""
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in rows]
+    lines.insert(1, "|" + "---|" * len(rows[0]))
+    return "\n".join(lines)
 
 
 def latex(found: Sequence[Table]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tasks.cases.small_groups import WITHHELD
+from tasks.records.text_table import markdown_table
 from tasks.report.abstention import abstention_note, abstention_rows
 from tasks.report.data import left_out_sentence, split_sentence
 from tasks.report.failures import failure_rows
@@ -135,40 +136,35 @@ def markdown(results: Mapping[str, Any]) -> str:
         f"# Results of {results['run']}",
         f"Split: {split_sentence([results['split']])}.",
         f"Data: {left_out_sentence(results['dataset'])}.",
-        _markdown_table(score_rows(results)),
+        markdown_table(score_rows(results)),
         "## With 95 % intervals",
         "By bootstrap over images, each with all its questions; one seed, so the chance of training is not in them.",
-        _markdown_table(interval_rows(results, HEADLINE)),
+        markdown_table(interval_rows(results, HEADLINE)),
         "## By the rules of published systems",
-        _markdown_table(interval_rows(results, PUBLISHED)),
+        markdown_table(interval_rows(results, PUBLISHED)),
     ]
     for name in results["configurations"]:
-        parts += [f"## {name} by hospital", _markdown_table(hospital_rows(results, name))]
+        parts += [f"## {name} by hospital", markdown_table(hospital_rows(results, name))]
         groups = group_rows(results["scores"], name)
-        parts += [f"## {name} by group", _markdown_table(groups)] if groups[1:] else []
+        parts += [f"## {name} by group", markdown_table(groups)] if groups[1:] else []
     if results["abstention"]:
         parts += [
             "## Answers withheld where the model is unsure",
             abstention_note(results["abstention"]),
-            _markdown_table(abstention_rows(results["abstention"])),
+            markdown_table(abstention_rows(results["abstention"])),
         ]
     for name, told in results["reliance"].items():
-        parts += [f"## What {name} relies on", told["sentence"], _markdown_table(reliance_rows(told))]
+        parts += [f"## What {name} relies on", told["sentence"], markdown_table(reliance_rows(told))]
     for name, told in results["failures"].items():
-        parts += [f"## How {name} fails", _markdown_table(failure_rows(told))]
+        parts += [f"## How {name} fails", markdown_table(failure_rows(told))]
     for name, told in results["saliency"].items():
-        parts += [f"## Where answers of {name} come from", MEANS, _markdown_table(share_rows(told))]
+        parts += [f"## Where answers of {name} come from", MEANS, markdown_table(share_rows(told))]
     if told := results["withheld"]:
         parts += ["## Withheld", held_back_sentence(told)]
-        parts += [_markdown_table(held_back_rows(told))] if told["hospitals"] else []
+        parts += [markdown_table(held_back_rows(told))] if told["hospitals"] else []
     losses = [
         (str(row["round"]), f"{row['train_loss']:.4f}", "-" if row["eval_loss"] is None else f"{row['eval_loss']:.4f}")
         for row in results["rounds"]
     ]
-    parts += ["## Rounds", _markdown_table([("round", "training loss", "held-out loss"), *losses])]
+    parts += ["## Rounds", markdown_table([("round", "training loss", "held-out loss"), *losses])]
     return "\n\n".join(parts) + "\n"
-
-
-def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -8,7 +8,6 @@ its manifest is on disk: a reader sees a whole folder or none.
 import contextlib
 import ctypes
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +20,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import psutil
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 
 from tasks.errors import StudyError
@@ -174,8 +175,7 @@ def _renew_records(old: str, new: str) -> None:
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Wait until no other process is within this for the same folder."""
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(folder / ".lock"):
         yield
 
 
@@ -243,7 +243,7 @@ def remove_abandoned(parent: Path) -> None:
     """
     for path in parent.glob(".*.tmp"):
         match = re.search(r"\.(\d+)\.tmp$", path.name)
-        if match and not (path in _writing if int(match[1]) == os.getpid() else _is_alive(match[1])):
+        if match and not (path in _writing if int(match[1]) == os.getpid() else psutil.pid_exists(int(match[1]))):
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -258,11 +258,6 @@ def discard(folder: Path) -> None:
     hidden = _hidden_beside(folder)
     folder.rename(hidden)
     shutil.rmtree(hidden)
-
-
-def _is_alive(process: str) -> bool:
-    """Whether there is such a process; always so where the system has no /proc to tell."""
-    return Path(f"/proc/{process}").exists() or not Path("/proc/self").exists()
 
 
 def _digest_of(files: Mapping[str, Any]) -> str:

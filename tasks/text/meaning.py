@@ -45,8 +45,9 @@ def same(one: str, other: str) -> bool:
 def polarity(text: str) -> Literal["yes", "no"] | None:
     """Whether an answer as it was written says yes or no, in English or Chinese; None where it says both, or neither.
 
-    English is read as `yes_no` does. Chinese parts no words, so a clause counts where it is one of the words of `SAID`,
-    or begins with one of two characters or more: 没有 holds 有, and 不知道 (do not know) begins with 不.
+    English counts by whole words, as in `YOrN_Extraction` of VLMEvalKit: a substring test finds "no" in "know". Chinese
+    parts no words, so a clause counts where it is one of the words of `SAID`, or begins with one of two characters or
+    more: 没有 holds 有, and 不知道 (do not know) begins with 不.
     """
     answer = final(text)
     if (plain := normalise(answer)) in CHINESE:

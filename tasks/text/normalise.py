@@ -25,7 +25,6 @@ the official VQA evaluation. These are the rules, with a reason wherever they de
 import re
 import unicodedata
 from functools import lru_cache
-from typing import Literal
 
 HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 """One Chinese character."""
@@ -48,17 +47,6 @@ def normalise(text: str) -> str:
     joined = SPACE_BESIDE_HAN.sub("", X_RAY.sub("xray", " ".join(kept)))
     # Lower case and deleted marks can bring a letter and its accent together.
     return unicodedata.normalize("NFC", joined or plain)
-
-
-def yes_no(text: str) -> Literal["yes", "no"] | None:
-    """Which of yes and no is a word of the normalised text; None where both are, or neither.
-
-    The whole-word rule is that of `YOrN_Extraction` in VLMEvalKit: a substring test finds "no" in "know".
-    """
-    words = HAN.sub(" ", normalise(text)).split()
-    if ("yes" in words) == ("no" in words):
-        return None
-    return "yes" if "yes" in words else "no"
 
 
 def _words(plain: str) -> list[str]:

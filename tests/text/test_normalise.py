@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.text.normalise import normalise, yes_no
+from tasks.text.meaning import polarity
+from tasks.text.normalise import normalise
 
 VQA_RAD = Path("../shared/datasets/vqa-rad-osf/VQA_RAD Dataset Public.json")
 SLAKE = Path("../shared/datasets/slake/train.json")
@@ -115,20 +116,24 @@ def test_every_character_is_stable() -> None:
         ("normal", None),
         ("none", None),
         ("not sure", None),
-        ("是", None),
+        ("是", "yes"),
         ("A", None),
         ("", None),
     ],
 )
-def test_yes_no(text: str, expected: str | None) -> None:
-    assert yes_no(text) == expected
+def test_polarity(text: str, expected: str | None) -> None:
+    assert polarity(text) == expected
 
 
 @settings(deadline=None)
 @given(TEXT)
-def test_yes_no_is_total_and_reads_the_normalised_text(text: str) -> None:
-    assert yes_no(text) in ("yes", "no", None)
-    assert yes_no(normalise(text)) == yes_no(text)
+def test_polarity_is_total(text: str) -> None:
+    assert polarity(text) in ("yes", "no", None)
+
+
+SAYS_YES = {"yes", "有", "是", "是的", "存在", "包括", "包含", "可以"}
+SAYS_NO = {"no", "无", "没有", "否", "不是", "不存在", "不包括", "不包含", "不可以"}
+"""Of the published answers."""
 
 
 @pytest.mark.parametrize("path", [VQA_RAD, SLAKE], ids=lambda path: path.parent.name)
@@ -139,4 +144,5 @@ def test_published_answers(path: Path) -> None:
     for answer in answers:
         assert bool(normalise(answer)) == bool(answer.strip())
         assert normalise(normalise(answer)) == normalise(answer)
-        assert yes_no(answer) == {"yes": "yes", "no": "no"}.get(answer.strip().lower())
+        said = answer.strip().lower()
+        assert polarity(answer) == ("yes" if said in SAYS_YES else "no" if said in SAYS_NO else None)
