@@ -70,7 +70,7 @@ def reached(names: Iterable[str]) -> list[str]:
 
 @cache
 def defined_in(name: str) -> tuple[str, ...]:
-    """The module of the project that defines a full name, after each package on the way that holds code; else none."""
+    """The module of the project that defines a full name; none where it is of a library."""
     parts = name.split(".")
     if parts[0] not in PACKAGES:
         return ()
