@@ -1,6 +1,7 @@
 """The command that writes a settings file to begin with."""
 
 import json
+import shlex
 import textwrap
 from pathlib import Path
 from typing import Annotated
@@ -34,12 +35,12 @@ def init(
     study = load_study(None, tuple(f"{name}={value}" for name, value in given.items()))
     refuse_absent_data(study.dataset)
     write_text(file, commented(file, given))
-    print_place("Settings", file, f": run `fed-rag audit --settings {file}` next")
+    print_place("Settings", file, f": run `fed-rag audit --settings {shlex.quote(str(file))}` next")
 
 
 def commented(file: Path, given: dict[str, str]) -> str:
     """All settings of a study as YAML, those that are not `given` as comments, each below what it means."""
-    lines = [HEAD.format(file=file)]
+    lines = [HEAD.format(file=shlex.quote(str(file)))]
     for name, default, text in describe():
         lines += textwrap.wrap(text, 110, initial_indent="#   ", subsequent_indent="#   ")
         lines.append(

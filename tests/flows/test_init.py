@@ -18,6 +18,7 @@ def test_the_file_is_a_study_of_the_dataset_with_all_defaults(tmp_path: Path) ->
     root.mkdir()
     done = CliRunner().invoke(cli.app, ["init", str(file), "--dataset", "table", "--root", str(root)])
     assert done.exit_code == 0, done.exception
+    assert f"--settings '{file}'" in " ".join(done.output.split())
     study = load_study(file)
     assert (study.dataset.name, study.dataset.root) == ("table", root)
     plain = study.model_copy(update={"dataset": Study().dataset})
