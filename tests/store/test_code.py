@@ -202,7 +202,7 @@ def ran(work: Callable[[], Any]) -> tuple[Any, set[str]]:
     seen = set[str]()
 
     def tell(frame: FrameType, event: str, _: Any) -> None:
-        if event == "call":
+        if event == "call" and frame.f_code.co_name != "<module>":  # a package that is imported on the way runs nothing
             seen.add(frame.f_code.co_filename)
 
     sys.setprofile(tell)
