@@ -16,11 +16,11 @@ from benchmarks.workload import FEDERATION, LORA, RETRIEVAL, SEED, Figure, alone
 from tasks.engine.base import load_base
 from tasks.engine.identity import choose_model
 from tasks.engine.vision import FEATURES, encode_images
-from tasks.federate.step import average, initial_adapter, train_hospital, validate_hospital
+from tasks.federate.step import aggregate, initial_adapter, train_hospital, validate_hospital
 from tasks.ingest import phantom
 from tasks.records import Case, Neighbour, write_table
 from tasks.records.federation import HospitalRefs
-from tasks.settings import ModelSettings
+from tasks.settings import LocalRule, ModelSettings
 from tasks.store import Ref, peak_memory, writing
 
 HOSPITALS = (2, 8, 32, 64)
@@ -91,8 +91,8 @@ def peak_of_round(folder: str, hospitals: list[Hospital]) -> tuple[float, float]
         "seed": SEED,
     }
     named = [HospitalRefs(name=f"{number}", adapter=adapter, **each) for number, each in enumerate(hospitals)]
-    updates = [train_hospital.fn(hospital=each, **common) for each in named]
-    mean = average.fn(updates=updates, round_number=1)
+    updates = [train_hospital.fn(hospital=each, local=LocalRule(), **common) for each in named]
+    mean = aggregate.fn(strategy=FEDERATION.strategy, state=adapter, updates=updates, round_number=1)
     for each in named:
         validate_hospital.fn(hospital=each.given(mean), min_cell=1, **common)
     return loaded, peak_memory() / 2**20

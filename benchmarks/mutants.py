@@ -20,7 +20,7 @@ from rich.table import Table
 from scipy import stats
 
 PACKAGES = ("answer", "audit", "compare", "engine", "explain", "federate", "partition", "report", "retrieve", "score")
-FIRST = "tasks.federate.aggregate.*"
+FIRST = "tasks.federate.means.*"
 """A few mutants that are soon run: before them mutmut writes all others and learns which tests reach which function."""
 KILLED = {"killed", "timeout"}
 """What counts as noticed; a mutant that no test reaches has survived."""

@@ -30,12 +30,12 @@ from tasks.audit.step import audit
 from tasks.cases.holdout import split_holdout
 from tasks.engine.identity import choose_model
 from tasks.features.step import take_features
-from tasks.federate.step import average_fusion
+from tasks.federate.step import aggregate_fusion
 from tasks.ingest.step import ingest
 from tasks.partition.step import partition, take_cases
 from tasks.records import Case, Neighbour, read_table, write_table
 from tasks.retrieve.step import build_hospital_library, initial_gated_fusion, train_hospital_fusion
-from tasks.settings import DatasetSettings, ModelSettings, PartitionSettings, RetrievalSettings
+from tasks.settings import DatasetSettings, ModelSettings, PartitionSettings, RetrievalSettings, StrategySettings
 from tasks.store import Ref, writing
 from tasks.text.normalise import normalise
 
@@ -108,7 +108,7 @@ def train(own: Sequence[dict[str, Any]]) -> Ref:
     for number in range(1, fusing.fusion_rounds + 1):
         given = {"encoded": None, "fusion": fusion, "fusing": fusing, "holdout": 0.1, "seed": SEED}
         updates = [train_hospital_fusion.fn(**each, **given, round_number=number) for each in own]
-        fusion = average_fusion.fn(updates=updates, round_number=number)
+        fusion = aggregate_fusion.fn(strategy=StrategySettings(), state=fusion, updates=updates, round_number=number)
     return fusion
 
 

@@ -30,7 +30,7 @@ CASE = (
 ADAPTER = (
     "federate.initial_adapter",
     "federate.train_hospital",
-    "federate.average",
+    "federate.aggregate",
     "federate.validate_hospital",
     "answer.predict",
 )

@@ -1,7 +1,8 @@
-"""The rounds of a study: hospitals train, their updates are put together, hospitals validate."""
+"""The rounds of a study: hospitals train, the server aggregates what they trained, hospitals validate."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from prefect import unmapped
@@ -9,100 +10,133 @@ from prefect import unmapped
 from flows.dashboard import Shown
 from flows.losses import round_losses, round_table, show_losses
 from flows.progress import Steps
-from flows.runtimes.local import gather
-from tasks.errors import StudyError
-from tasks.federate.step import average, take_update, train_hospital, train_together, validate_hospital
-from tasks.records.federation import HospitalRefs
+from flows.runtimes.local import Local, gather
+from flows.runtimes.runtime import Runtime, Trained
+from flows.runtimes.stacked import Stacked
+from tasks.federate.step import aggregate, validate_hospital
+from tasks.federate.strategies.strategy import Strategy, choose
+from tasks.records.federation import ADAPTER_FILE, HospitalRefs, Order
 from tasks.settings import ModelChoice, Study
 from tasks.store import Ref
+
+RUNTIMES: dict[str, Runtime] = {"mapped": Local(), "batched": Stacked()}
+"""By `engine.executor`."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of a federation: what each hospital was told, began with, sent back, and goes on from."""
+
+    number: int
+    orders: list[Order]
+    starts: list[Ref]
+    trained: Trained
+    state: Ref
+    """The server's, after this round."""
+    following: list[Ref]
+    """What each hospital holds after this round."""
+
+
+def rounds(
+    strategy: Strategy,
+    count: int,
+    hospitals: Sequence[str],
+    start: Ref,
+    train: Callable[[list[Order], list[Ref]], Trained],
+    aggregate: Callable[..., Ref],
+) -> Iterator[Round]:
+    """The rounds of a federation, whatever tensors it trains.
+
+    Args:
+        strategy: gives the orders.
+        count: of rounds.
+        hospitals: their names.
+        start: the initial tensors, which all begin with.
+        train: carries out an order at each hospital, from what it begins with.
+        aggregate: the stage that makes the server's next state of `strategy`, `state`, `updates` and `round_number`.
+    """
+    state, starts = start, [start] * len(hospitals)
+    orders = [strategy.order(1, hospital) for hospital in hospitals]
+    for number in range(1, count + 1):
+        trained = train(orders, starts)
+        state = aggregate(state=state, updates=trained.updates, round_number=number)
+        coming = [strategy.order(number + 1, hospital) for hospital in hospitals]
+        following = [
+            state if order.start == "global" else update for order, update in zip(coming, trained.updates, strict=True)
+        ]
+        yield Round(number, orders, starts, trained, state, following)
+        orders, starts = coming, following
 
 
 def federate(
     study: Study, model: ModelChoice, hospitals: list[HospitalRefs], steps: Steps
 ) -> tuple[list[HospitalRefs], list[dict[str, Any]], list[Ref]]:
-    """The rounds: every hospital trains from the adapter it was given, updates are averaged, every hospital validates.
+    """The rounds of the adapter: every hospital trains, the server aggregates, every hospital validates.
 
     Returns the hospitals with their last adapter (one and the same, unless they train alone), a row for each round, and
     the references of all that was made on the way.
     """
-    settings: dict[str, Any] = {"model": unmapped(model), "lora": unmapped(study.lora), "seed": unmapped(study.seed)}
-    settings["federation"] = unmapped(study.federation.local)
+    strategy, runtime = choose(study.federation.strategy), RUNTIMES[study.engine.executor]
+    settings: dict[str, Any] = {
+        "model": model,
+        "lora": study.lora,
+        "federation": study.federation.local,
+        "shown": study.retrieval.shown,
+        "seed": study.seed,
+    }
+    names = [hospital.name for hospital in hospitals]
+
+    def train(orders: list[Order], starts: list[Ref]) -> Trained:
+        return runtime.train(given(hospitals, starts), orders, settings)
+
+    def put_together(**taken: Any) -> Ref:
+        return aggregate(strategy=study.federation.strategy, **taken)
+
     rows: list[dict[str, Any]] = []
     made: list[Ref] = []
     shown = Shown()
-    for number in range(1, study.federation.rounds + 1):
-        common = settings | {"shown": unmapped(study.retrieval.shown), "round_number": unmapped(number)}
-        updates, together = train_round(study, hospitals, common, number)
-        row = {"seconds": round(sum(ref.manifest()["seconds"] for ref in together or updates), 3)}
-        row |= wire(study, hospitals, updates)
-        if study.federation.aggregation == "none":
-            given = updates
-            told = alone_row(updates, number)
-        else:
-            given = [average(updates=updates, round_number=number)] * len(updates)
-            told = json.loads((given[0].folder / "round.json").read_text(encoding="utf-8"))
-        least = unmapped(study.evaluation.min_cell)
-        hospitals = [hospital.given(adapter) for hospital, adapter in zip(hospitals, given, strict=True)]
-        validating = validate_hospital.map(hospital=hospitals, **common, min_cell=least)
-        held_out = gather(validating, [hospital.name for hospital in hospitals])
-        rows.append(told | {"eval_loss": held_out_loss(held_out)} | row)
-        made += [*together, *updates, *given, *held_out]
+    for each in rounds(strategy, study.federation.rounds, names, hospitals[0].adapter, train, put_together):
+        hospitals = given(hospitals, each.following)
+        validating = validate_hospital.map(
+            hospital=hospitals,
+            round_number=unmapped(each.number),
+            min_cell=unmapped(study.evaluation.min_cell),
+            **{name: unmapped(value) for name, value in settings.items()},
+        )
+        held_out = gather(validating, names)
+        told = json.loads((each.state.folder / "round.json").read_text(encoding="utf-8"))
+        rows.append(
+            told | {"eval_loss": held_out_loss(held_out), "seconds": each.trained.seconds} | wire(strategy, each)
+        )
+        made += [*each.trained.updates, each.state, *held_out]
         shown.table("rounds", round_table(rows), "Losses of each round, and what it took")
         show_losses(shown, "losses", round_losses(rows))
         loss = rows[-1]["eval_loss"]
         held = "" if loss is None else f", held-out loss {loss:.4f}"
-        steps.done(f"round {number}: training loss {rows[-1]['train_loss']:.4f}{held}")
+        steps.done(f"round {each.number}: training loss {rows[-1]['train_loss']:.4f}{held}")
     return hospitals, rows, made
 
 
-def train_round(
-    study: Study, hospitals: list[HospitalRefs], common: Mapping[str, Any], number: int
-) -> tuple[list[Ref], list[Ref]]:
-    """Every hospital's update, and the folder where they were trained if that was in one pass over the base.
-
-    Hospitals that train alone start from adapters of their own, so these train one after the other in any case.
-    """
-    names = [hospital.name for hospital in hospitals]
-    if study.engine.executor == "mapped" or study.federation.aggregation == "none":
-        return gather(train_hospital.map(hospital=hospitals, **common), names), []
-    together = train_together(hospitals=hospitals, **{name: each.value for name, each in common.items()})
-    updates = take_update.map(hospital=names, together=unmapped(together), round_number=unmapped(number))
-    return gather(updates, names), [together]
+def given(hospitals: Sequence[HospitalRefs], adapters: Sequence[Ref]) -> list[HospitalRefs]:
+    """The hospitals, each with another adapter."""
+    return [hospital.given(adapter) for hospital, adapter in zip(hospitals, adapters, strict=True)]
 
 
-def wire(study: Study, hospitals: Sequence[HospitalRefs], updates: Sequence[Ref]) -> dict[str, int]:
+def wire(strategy: Strategy, of: Round) -> dict[str, int]:
     """Bytes that a round sends: what each hospital is given, and what each sends back, as the files are.
 
-    Nothing travels where one hospital trains, or each alone.
+    Nothing travels where one hospital trains, or each goes on from its own.
     """
-    travels = len(updates) > 1 and study.federation.aggregation != "none"
-    return {
-        name: sum(size(ref) for ref in refs) if travels else 0
-        for name, refs in (("bytes_down", [each.adapter for each in hospitals]), ("bytes_up", updates))
-    }
+    several = len(of.orders) > 1
+    down = [start for order, start in zip(of.orders, of.starts, strict=True) if several and order.start == "global"]
+    up = of.trained.updates if several and strategy.needs else []
+    return {"bytes_down": sum(map(size, down)), "bytes_up": sum(map(size, up))}
 
 
 def size(ref: Ref) -> int:
-    """Bytes of a folder's files, without its manifest."""
-    return sum(entry["bytes"] for entry in ref.manifest()["files"].values())
-
-
-def alone_row(updates: Sequence[Ref], number: int) -> dict[str, Any]:
-    """What `round.json` says of an averaged round, for hospitals that train alone."""
-    told = [json.loads((ref.folder / "update.json").read_text(encoding="utf-8")) for ref in updates]
-    if diverged := [each["hospital"] for each in told if each["loss"] is None]:
-        raise StudyError(
-            f"Expected a finite training loss of round {number} at every hospital, found none at {diverged[0]}: "
-            "lower federation.learning_rate."
-        )
-    samples = {each["hospital"]: each["samples"] for each in told}
-    loss = sum(each["samples"] * each["loss"] for each in told)
-    return {
-        "round": number,
-        "train_loss": loss / sum(samples.values()),
-        "samples": samples,
-        "screened_out": [],
-    }
+    """Bytes of an adapter's folder, without its manifest and the tensors that a server keeps for itself."""
+    files = ref.manifest()["files"].items()
+    return sum(each["bytes"] for name, each in files if name == ADAPTER_FILE or not name.endswith(".safetensors"))
 
 
 def held_out_loss(held_out: Sequence[Ref]) -> float | None:

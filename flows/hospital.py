@@ -5,11 +5,14 @@ from typing import Any
 
 from prefect import unmapped
 
+from flows.coordinator import rounds
 from flows.runtimes.local import gather
+from flows.runtimes.runtime import Trained, seconds
 from tasks.explain.step import count_failures, explain_some, find_failures, share_means
 from tasks.features.step import take_features
-from tasks.federate.step import average_fusion
-from tasks.records.federation import HospitalRefs
+from tasks.federate.step import aggregate_fusion
+from tasks.federate.strategies.strategy import choose
+from tasks.records.federation import HospitalRefs, Order
 from tasks.retrieve.encoders.open import content_of
 from tasks.retrieve.step import (
     build_hospital_library,
@@ -40,11 +43,11 @@ def build_libraries(
         common |= {"encoding": unmapped(settings.encoding), "content": unmapped(content_of(settings.encoding, model))}
         encoded = gather(encode_hospital.map(hospital=hospitals, cases=cases, **common), hospitals)
     own["encoded"] = encoded or unmapped(None)
-    fusion, fused = train_gated_fusion(study, own) if settings.fusion == "gated" else (None, [])
+    fusions, fused = train_gated_fusion(study, own) if settings.fusion == "gated" else (unmapped(None), [])
     learns = settings.rerank == "learned"
     built = build_hospital_library.map(
         **own,
-        fusion=unmapped(fusion),
+        fusion=fusions,
         image_weight=unmapped(settings.image_weight),
         diversity=unmapped(settings.diversity),
         depth=unmapped(max(DEPTH, settings.k)),
@@ -59,28 +62,37 @@ def build_libraries(
     return features, libraries, [*features, *encoded, *fused, *libraries]
 
 
-def train_gated_fusion(study: Study, own: dict[str, Any]) -> tuple[Ref, list[Ref]]:
-    """The rounds of the gated fusion: hospitals train on their own cases, their updates are averaged.
+def train_gated_fusion(study: Study, own: dict[str, Any]) -> tuple[list[Ref], list[Ref]]:
+    """The rounds of the gated fusion: hospitals train on their own cases, the server aggregates.
 
-    Returns the last fusion, and all that was made on the way.
+    Returns each hospital's last fusion, and all that was made on the way.
     """
     widths = {"image_width": own["features"][0].manifest()["summary"]["width"], "text_width": 0}
     if isinstance(own["encoded"], list):
         summary = own["encoded"][0].manifest()["summary"]
         widths = {name: summary[name] or width for name, width in widths.items()}
-    fusion = initial_gated_fusion(**widths, seed=study.seed)
-    made = [fusion]
+    start = initial_gated_fusion(**widths, seed=study.seed)
     settings: dict[str, Any] = {
         "fusing": unmapped(study.retrieval.fusing),
         "holdout": unmapped(study.federation.holdout),
         "seed": unmapped(study.seed),
     }
-    for number in range(1, study.retrieval.fusion_rounds + 1):
-        common = settings | {"fusion": unmapped(fusion), "round_number": unmapped(number)}
-        updates = gather(train_hospital_fusion.map(**own, **common), own["hospital"])
-        fusion = average_fusion(updates=updates, round_number=number)
-        made += [*updates, fusion]
-    return fusion, made
+
+    def train(orders: list[Order], starts: list[Ref]) -> Trained:
+        number = unmapped(orders[0].round)
+        training = train_hospital_fusion.map(**own, fusion=starts, round_number=number, **settings)
+        updates = gather(training, own["hospital"])
+        return Trained(updates, seconds(updates))
+
+    def put_together(**taken: Any) -> Ref:
+        return aggregate_fusion(strategy=study.federation.strategy, **taken)
+
+    strategy = choose(study.federation.strategy)
+    made, fusions = [start], [start] * len(own["hospital"])
+    for each in rounds(strategy, study.retrieval.fusion_rounds, own["hospital"], start, train, put_together):
+        made += [*each.trained.updates, each.state]
+        fusions = each.following
+    return fusions, made
 
 
 def find_and_count(

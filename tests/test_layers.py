@@ -36,7 +36,16 @@ def imports(path: str, tree: ast.AST) -> Iterator[str]:
             base = ".".join([*parents, *([node.module] if node.module else [])])
             yield from (f"{base}.{each.name}" for each in node.names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
-            yield ast.literal_eval(node.args[0])
+            yield _imported_by_name(node.args[0])
+
+
+def _imported_by_name(argument: ast.expr) -> str:
+    """The name in a call of `import_module`; of one that is put together, the package before what varies."""
+    if isinstance(argument, ast.JoinedStr):
+        prefix = argument.values[0]
+        assert isinstance(prefix, ast.Constant) and prefix.value.endswith("."), "name the package that it is in"
+        return str(prefix.value).removesuffix(".")
+    return str(ast.literal_eval(argument))
 
 
 def problems(path: str, source: str) -> Iterator[str]:
@@ -134,6 +143,7 @@ BAD = [
     ("tasks/retrieve/library.py", "from tasks.store.stage import stage", "only steps know Prefect"),
     ("tasks/retrieve/library.py", "import importlib\nimportlib.import_module('prefect')", "only flows and steps"),
     ("tasks/retrieve/library.py", "from tasks.ingest.split import make_test_split", "stages do not import each other"),
+    ("tasks/retrieve/library.py", "import importlib\nimportlib.import_module(f'tasks.ingest.{n}')", "stages do not"),
     ("tasks/retrieve/step.py", "from tasks.ingest.split import make_test_split", "stages do not import each other"),
     ("tasks/retrieve/step.py", "from tasks import ingest", "stages do not import each other"),
     ("tasks/retrieve/step.py", "import tasks.ingest.split", "stages do not import each other"),

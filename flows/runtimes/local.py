@@ -1,12 +1,32 @@
-"""The results of one task for each hospital."""
+"""Hospitals of a simulation: each is a task of this process."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from prefect import unmapped
 from prefect.futures import PrefectFutureList, wait
 
+from flows.runtimes.runtime import Trained, seconds
 from tasks.errors import StudyError
+from tasks.federate.step import train_hospital
+from tasks.records.federation import HospitalRefs, Order
 from tasks.store import Ref
 from tasks.text.wording import counted
+
+
+class Local:
+    """Hospitals train one after the other, as the flow's task runner lets them."""
+
+    def train(self, hospitals: Sequence[HospitalRefs], orders: Sequence[Order], settings: Mapping[str, Any]) -> Trained:
+        """Each in a task of its own."""
+        training = train_hospital.map(
+            hospital=list(hospitals),
+            local=[order.local for order in orders],
+            round_number=[order.round for order in orders],
+            **{name: unmapped(value) for name, value in settings.items()},
+        )
+        updates = gather(training, [hospital.name for hospital in hospitals])
+        return Trained(updates, seconds(updates))
 
 
 def gather(futures: PrefectFutureList[Ref], hospitals: Sequence[str]) -> list[Ref]:

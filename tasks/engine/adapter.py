@@ -9,11 +9,12 @@ from peft import PeftConfig
 from safetensors.torch import load_file, save
 
 from tasks.errors import StudyError
+from tasks.records.federation import ADAPTER_FILE
 
 State = dict[str, torch.Tensor]
 """Adapter tensors by PEFT's exported names, float32 on the CPU."""
 
-WEIGHTS = "adapter_model.safetensors"
+WEIGHTS = ADAPTER_FILE
 CONFIG = "adapter_config.json"
 
 

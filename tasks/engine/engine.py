@@ -38,7 +38,12 @@ class Engine:
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """The adapter's trainable parameters."""
-        return [parameter for parameter in self.peft.parameters() if parameter.requires_grad]
+        return list(self.named_parameters().values())
+
+    def named_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """The same by PEFT's exported names."""
+        names = {tensor.data_ptr(): name for name, tensor in self._own.items()}
+        return {names[each.data_ptr()]: each for each in self.peft.parameters() if each.requires_grad}
 
     def read(self) -> State:
         """A copy of the adapter that is switched on."""

@@ -1,6 +1,6 @@
 """Training the adapter that is switched on, and its loss on held-out examples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from tqdm import tqdm
@@ -11,6 +11,9 @@ from tasks.engine.engine import Engine
 from tasks.engine.loss import answer_loss
 from tasks.engine.sides import Sides
 from tasks.engine.vision import Features
+
+Correction = Callable[[Mapping[str, torch.nn.Parameter]], None]
+"""Changes the gradients of the parameters, by name, in place; called at each step before they are clipped."""
 
 
 def train(
@@ -23,6 +26,7 @@ def train(
     tokens: int,
     learning_rate: float,
     seed: int,
+    correct: Correction | None = None,
     title: str = "training",
 ) -> tuple[float, int]:
     """Train the adapter on the examples with AdamW (gradient norm clipped at 1).
@@ -32,14 +36,15 @@ def train(
         tokens: most tokens, padding included, that pass the model at once; a step of more is split, and the gradients
             of its parts are added up. Without dropout that gives the same adapter; with it, other draws of it.
         seed: order of the examples and dropout follow from it.
+        correct: a strategy's correction of the gradients.
         title: shown beside the progress bar.
 
     Returns the mean loss per answer token over all steps, and the number of steps.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    parameters = engine.parameters()
-    optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=True)
+    parameters = engine.named_parameters()
+    optimiser = torch.optim.AdamW(parameters.values(), lr=learning_rate, weight_decay=0.0, fused=True)
     total, answered, steps = 0.0, 0, 0
     engine.peft.train()
     try:
@@ -47,7 +52,9 @@ def train(
             batches = shuffled(examples, batch_size, generator)
             for chosen in tqdm(batches, desc=title, unit="step", leave=False, disable=None):
                 loss, count = add_gradients(engine.base, features, chosen, tokens)
-                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+                if correct:
+                    correct(parameters)
+                torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
                 total, answered, steps = total + loss, answered + count, steps + 1

@@ -1,24 +1,15 @@
-"""The federate steps: hospitals train from the global adapter; the coordinator averages; hospitals validate."""
+"""The federate steps: hospitals train, the server aggregates what they trained, hospitals validate."""
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
 
 from tasks.errors import StudyError
-from tasks.records import Update
-from tasks.records.federation import HospitalRefs
-from tasks.settings import FederationSettings, LoraSettings, ModelChoice, ShownSettings
+from tasks.records import UpdateCounts
+from tasks.records.federation import HospitalRefs, write_counts
+from tasks.settings import FederationSettings, LocalRule, LoraSettings, ModelChoice, ShownSettings, StrategySettings
 from tasks.store import Ref, derived_seed
 from tasks.store.stage import Folder, stage
-
-if TYPE_CHECKING:
-    import torch
-
-FUSION = "fusion.safetensors"
-"""As retrieval names the fusion's tensors."""
 
 
 @stage(
@@ -33,20 +24,23 @@ def train_hospital(
     lora: LoraSettings,
     federation: FederationSettings,
     shown: ShownSettings,
+    local: LocalRule,
     round_number: int,
     seed: int,
 ) -> None:
-    """One hospital's round: from the global adapter to its update, tensors and counts."""
+    """One hospital's round: from the adapter that it was given to its update, tensors and counts."""
     from tasks.cases.holdout import split_holdout
     from tasks.engine.adapter import adapter_files, load_state
     from tasks.engine.hospital import open_hospital
     from tasks.engine.shared import shared_engine
     from tasks.engine.train import train
+    from tasks.federate.local import correction
 
     own = open_hospital(hospital)
     training, _ = split_holdout(own.cases, federation.holdout, seed)
+    start = load_state(hospital.adapter.folder)
     with shared_engine(model, lora) as engine:
-        engine.switch(load_state(hospital.adapter.folder))
+        engine.switch(start)
         loss, steps = train(
             engine,
             own.features,
@@ -56,19 +50,18 @@ def train_hospital(
             tokens=federation.tokens_per_pass,
             learning_rate=federation.learning_rate,
             seed=derived_seed(seed, round_number, hospital.name),
+            correct=correction(local, start),
             title=f"round {round_number} {hospital.name}",
         )
         files = adapter_files(engine.read(), engine.config, model.name)
-    _write_update(folder, "", files, Update(hospital.name, round_number, len(training), loss, steps))
+    _write_update(folder, "", files, UpdateCounts(hospital.name, round_number, len(training), loss, steps))
 
 
-def _write_update(folder: Folder, place: str, files: Mapping[str, bytes], update: Update) -> None:
-    """The files of an adapter and what is told beside it, in the place within the folder (`""` or `name/`)."""
+def _write_update(folder: Folder, place: str, files: Mapping[str, bytes], counts: UpdateCounts) -> None:
+    """The files of an adapter and the counts beside it, in the place within the folder (`""` or `name/`)."""
     for name, data in files.items():
         folder.write(f"{place}{name}", data)
-    # JSON has no NaN; an update that diverged is told by its tensors, when the coordinator screens them.
-    told = asdict(update) | {"loss": update.loss if math.isfinite(update.loss) else None}
-    folder.write_json(f"{place}update.json", told)
+    write_counts(folder, place, counts)
 
 
 @stage(
@@ -83,6 +76,7 @@ def train_together(
     lora: LoraSettings,
     federation: FederationSettings,
     shown: ShownSettings,
+    local: LocalRule,
     round_number: int,
     seed: int,
 ) -> None:
@@ -95,11 +89,13 @@ def train_together(
     from tasks.engine.fast.stacked import Client, train_stacked
     from tasks.engine.hospital import open_hospital
     from tasks.engine.shared import shared_engine
+    from tasks.federate.local import correction
 
     owned = [open_hospital(each) for each in hospitals]
     training = [split_holdout(each.cases, federation.holdout, seed)[0] for each in owned]
+    start = load_state(hospitals[0].adapter.folder)
     with shared_engine(model, lora) as engine:
-        engine.switch(load_state(hospitals[0].adapter.folder))
+        engine.switch(start)
         trained = train_stacked(
             engine,
             [
@@ -112,11 +108,14 @@ def train_together(
             batch_size=federation.batch_size,
             tokens=federation.tokens_per_pass,
             learning_rate=federation.learning_rate,
+            correct=correction(local, start),
             title=f"round {round_number}",
         )
         for name, chosen, each in zip([each.name for each in hospitals], training, trained, strict=True):
             files = adapter_files(each.state, engine.config, model.name)
-            _write_update(folder, f"{name}/", files, Update(name, round_number, len(chosen), each.loss, each.steps))
+            _write_update(
+                folder, f"{name}/", files, UpdateCounts(name, round_number, len(chosen), each.loss, each.steps)
+            )
 
 
 @stage("update", area="shared", title="update {hospital} round {round_number}")
@@ -126,48 +125,53 @@ def take_update(folder: Folder, hospital: str, together: Ref, round_number: int)
         folder.write(path.name, path.read_bytes())
 
 
-@stage("adapter", area="shared", title="average round {round_number}")
-def average(folder: Folder, updates: list[Ref], round_number: int) -> None:
-    """The next global adapter: the sample-weighted mean of the finite updates."""
-    from safetensors.torch import save
-
-    from tasks.engine.adapter import CONFIG, WEIGHTS, load_state
-
-    state, told = _mean(updates, load_state, round_number)
-    folder.write(WEIGHTS, save(state, {"format": "pt"}))
-    folder.write(CONFIG, (updates[0].folder / CONFIG).read_bytes())
-    folder.write_json("round.json", told)
+STRATEGY = "tasks.federate.strategies.{strategy.aggregation}"
+"""The module that an aggregation runs, of all those that it could run."""
 
 
-@stage("fusion", area="shared", title="average fusion round {round_number}")
-def average_fusion(folder: Folder, updates: list[Ref], round_number: int) -> None:
-    """The next global gated fusion of images and questions: the sample-weighted mean of the finite updates."""
-    from safetensors.torch import load_file, save
+@stage("adapter", area="shared", title="aggregate round {round_number}", chosen=(STRATEGY,))
+def aggregate(folder: Folder, strategy: StrategySettings, state: Ref, updates: list[Ref], round_number: int) -> None:
+    """The server's next state: the next global adapter, and what the strategy keeps beside it.
 
-    state, told = _mean(updates, lambda place: load_file(place / FUSION), round_number)
-    folder.write(FUSION, save(state))
-    folder.write_json("round.json", told)
+    `state` is that of the round before, or the initial adapter.
+    """
+    from tasks.engine.adapter import CONFIG
+
+    kept = _aggregate(folder, "adapter", strategy, state, updates, round_number)
+    if "adapter" in kept:
+        folder.write(CONFIG, (updates[0].folder / CONFIG).read_bytes())
 
 
-def _mean(
-    updates: Sequence[Ref], read: Callable[[Path], Mapping[str, "torch.Tensor"]], round_number: int
-) -> tuple[dict[str, "torch.Tensor"], dict[str, Any]]:
-    """FedAvg of the finite updates, its tensors by name, and what is told of the round."""
-    from tasks.federate.aggregate import fedavg, screen
+@stage("fusion", area="shared", title="aggregate fusion round {round_number}", chosen=(STRATEGY,))
+def aggregate_fusion(
+    folder: Folder, strategy: StrategySettings, state: Ref, updates: list[Ref], round_number: int
+) -> None:
+    """The server's next state of the gated fusion of images and questions."""
+    _aggregate(folder, "fusion", strategy, state, updates, round_number)
 
-    sent = [Update(**json.loads((ref.folder / "update.json").read_text())) for ref in updates]
-    states = {update.hospital: read(ref.folder) for update, ref in zip(sent, updates, strict=True)}
-    finite = screen(states)
-    used = [update for update in sent if update.hospital in finite]
-    mean = fedavg([states[update.hospital] for update in used], [update.samples for update in used])
+
+def _aggregate(
+    folder: Folder, group: str, settings: StrategySettings, state: Ref, updates: Sequence[Ref], round_number: int
+) -> Collection[str]:
+    """Write what the strategy makes of the updates' tensors of a group; the names of the groups that it keeps."""
+    from tasks.federate.screen import screen
+    from tasks.federate.state import read_state, read_update, write_state
+    from tasks.federate.strategies.strategy import choose
+
+    strategy = choose(settings)
+    sent = [read_update(ref.folder, [group] if strategy.needs else []) for ref in updates]
+    used = screen(sent)
+    kept = strategy.aggregate(read_state(state.folder), used)
+    write_state(folder, kept)
     samples = sum(update.samples for update in used)
     told = {
         "round": round_number,
         "train_loss": sum(update.samples * update.loss for update in used) / samples,
         "samples": {update.hospital: update.samples for update in sent},
-        "screened_out": sorted(set(states) - set(finite)),
+        "screened_out": sorted({update.hospital for update in sent} - {update.hospital for update in used}),
     }
-    return dict(sorted(mean.items())), told
+    folder.write_json("round.json", told)
+    return kept.groups.keys()
 
 
 @stage(

@@ -10,7 +10,7 @@ from tasks.records.results import (
     Prediction,
     Saliency,
     Share,
-    Update,
+    UpdateCounts,
 )
 from tasks.records.tables import BATCH, Record, read_findings, read_images, read_table, schema, write_table
 
@@ -33,7 +33,7 @@ __all__ = [
     "Share",
     "Split",
     "Synthetic",
-    "Update",
+    "UpdateCounts",
     "read_findings",
     "read_images",
     "read_table",

@@ -18,7 +18,7 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class UpdateCounts:
     """What a hospital sends to the coordinator after one round, beside its adapter tensors."""
 
     hospital: str

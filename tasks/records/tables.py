@@ -19,7 +19,7 @@ from tasks.records.results import (
     Prediction,
     Saliency,
     Share,
-    Update,
+    UpdateCounts,
 )
 
 Record = TypeVar(
@@ -30,7 +30,7 @@ Record = TypeVar(
     Synthetic,
     Finding,
     Neighbour,
-    Update,
+    UpdateCounts,
     Prediction,
     ImageSums,
     Saliency,

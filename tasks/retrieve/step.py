@@ -1,9 +1,9 @@
 """The retrieve steps: rows of images and texts, the fusion's training, the library and each case's neighbours."""
 
-import math
 from dataclasses import asdict
 
-from tasks.records import Case, ImagePair, Neighbour, Update, read_images, read_table, write_table
+from tasks.records import Case, ImagePair, Neighbour, UpdateCounts, read_images, read_table, write_table
+from tasks.records.federation import write_counts
 from tasks.settings import EncoderSettings, FusionSettings, ModelChoice
 from tasks.store import Ref
 from tasks.store.stage import Folder, stage
@@ -70,8 +70,7 @@ def train_hospital_fusion(
     orders = epoch_orders(chosen, fusing.fusion_epochs, seed, round_number)
     state, loss, steps = train_fusion(load_file(fusion.folder / FUSION), lessons, orders, fusing.fusion_learning_rate)
     folder.write(FUSION, save(state))
-    told = asdict(Update(hospital, round_number, len(chosen), loss, steps))
-    folder.write_json("update.json", told | {"loss": loss if math.isfinite(loss) else None})
+    write_counts(folder, "", UpdateCounts(hospital, round_number, len(chosen), loss, steps))
 
 
 @stage(

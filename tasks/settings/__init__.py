@@ -10,9 +10,11 @@ from tasks.settings.training import (
     EngineSettings,
     FederationSettings,
     Lesson,
+    LocalRule,
     LoraSettings,
     ModelChoice,
     ModelSettings,
+    StrategySettings,
 )
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "FederationSettings",
     "FusionSettings",
     "Lesson",
+    "LocalRule",
     "LoraSettings",
     "ModelChoice",
     "ModelSettings",
@@ -33,6 +36,7 @@ __all__ = [
     "RetrievalSettings",
     "Settings",
     "ShownSettings",
+    "StrategySettings",
     "Study",
     "SynthesisSettings",
 ]

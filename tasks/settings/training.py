@@ -54,11 +54,27 @@ class LoraSettings(Settings):
     """Names of the text model's linear layers that get an adapter."""
 
 
-class FederationSettings(Settings):
-    """Local training and its rounds."""
+class LocalRule(Settings):
+    """How a strategy changes what hospitals do between two rounds."""
 
-    aggregation: Literal["fedavg", "none"] = "fedavg"
-    """How hospitals' updates become the next round's adapter; with `none` each goes on from its own, alone."""
+    proximal_mu: float = Field(0, ge=0)
+    """Weight of the pull towards the adapter that the round began with (FedProx)."""
+
+
+class StrategySettings(Settings):
+    """How hospitals' updates become the next round's adapter."""
+
+    aggregation: Literal["fedavg", "fedavgm", "fedprox", "none"] = "fedavg"
+    """The strategy; with `none` each hospital goes on from its own adapter, alone."""
+    server_momentum: float = Field(0.9, ge=0, lt=1)
+    """Share of the last round's step that the server adds to the next one (`fedavgm` alone)."""
+    proximal_mu: float = Field(0.01, gt=0)
+    """Weight of the pull towards the adapter that a round begins with, in local training (`fedprox` alone)."""
+
+
+class FederationSettings(StrategySettings):
+    """Local training, its rounds, and the strategy that joins them."""
+
     rounds: int = Field(4, ge=1)
     """Rounds of local training and averaging."""
     local_epochs: int = Field(1, ge=1)
@@ -73,9 +89,14 @@ class FederationSettings(Settings):
     """Share of a hospital's training images kept out of training, for the evaluation loss of each round."""
 
     @property
+    def strategy(self) -> StrategySettings:
+        """What the server computes with."""
+        return StrategySettings(**self.model_dump(include=set(StrategySettings.model_fields)))
+
+    @property
     def local(self) -> "FederationSettings":
         """What matters within one round, so that studies that differ in the others share what hospitals trained."""
-        return self.model_copy(update={"rounds": 1, "aggregation": "fedavg"})
+        return self.model_copy(update=StrategySettings().model_dump() | {"rounds": 1})
 
 
 class EngineSettings(Settings):

@@ -23,15 +23,16 @@ LEFT_OUT = ("tasks.settings", "tasks.errors")
 """Settings are in a key by their values, and errors end in no result."""
 
 
-def body_digest(body: Callable[..., None], reads: Iterable[str] = ()) -> str:
+def body_digest(body: Callable[..., None], reads: Iterable[str] = (), chosen: Iterable[str] = ()) -> str:
     """The digest of what a stage runs: its body, what this uses of its own module, and all that these import.
 
     Args:
         body: the stage's function. Decorators, annotations and what else stands in its module do not count.
         reads: files that the code reads, relative to the project, as `data/glossary.txt`.
+        chosen: full names of modules that it imports by name, where reading its imports does not tell.
     """
     source, imports = _own_code(body)
-    return code_digest(imports, source, reads)
+    return code_digest([*imports, *chosen], source, reads)
 
 
 def stage_imports(body: Callable[..., None]) -> list[str]:

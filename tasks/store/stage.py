@@ -42,7 +42,11 @@ class RefSerializer(Serializer):
 
 
 def stage(
-    name: str, area: str, title: str | None = None, reads: tuple[str, ...] = ()
+    name: str,
+    area: str,
+    title: str | None = None,
+    reads: tuple[str, ...] = (),
+    chosen: tuple[str, ...] = (),
 ) -> Callable[[Body], Task[..., Ref]]:
     """A Prefect task that makes the folder `area/name/key` and returns its Ref.
 
@@ -55,6 +59,8 @@ def stage(
         area: `source`, `shared` or `hospitals/{hospital}`, filled in from the parameters.
         title: of one task run, filled in from the parameters; the name where not given.
         reads: files of the project that the body reads beside its references, as `data/glossary.txt`.
+        chosen: modules that the body imports by name, filled in from the parameters. Their code counts, that of the
+            others that it could have imported does not.
 
     Raises TypeError where the body takes settings that name files, and not the content of these: a model is taken as a
     ModelChoice, of the settings in `NAMES_FILES` the parameter `content` tells the files.
@@ -64,11 +70,14 @@ def stage(
         signature = inspect.signature(body)
         folder_name = next(iter(signature.parameters))
         _refuse_unknown_content(name, signature)
-        code = functools.cache(functools.partial(body_digest, body, reads))
+        digest = functools.cache(functools.partial(body_digest, body, reads))
+
+        def key_of(parameters: Mapping[str, Any]) -> str:
+            return _key(name, parameters, digest(tuple(module.format(**parameters) for module in chosen)))
 
         @functools.wraps(body)
         def run(**parameters: Any) -> Ref:
-            key = _key(name, parameters, code())
+            key = key_of(parameters)
             with _told_as_running(TaskRunContext.get()), writing(area.format(**parameters), name, key) as folder:
                 folder.inputs = [ref.path for ref in _inputs(parameters)]
                 body(folder, **parameters)
@@ -82,7 +91,7 @@ def stage(
 
         def cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
             _wait_if_halted(context)
-            return f"{area.format(**parameters)}/{name}/{_key(name, parameters, code())}".replace("/", "-")
+            return f"{area.format(**parameters)}/{name}/{key_of(parameters)}".replace("/", "-")
 
         return task(  # type: ignore[call-overload]
             run,

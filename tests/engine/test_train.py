@@ -1,5 +1,6 @@
 """Training: reproducible to the byte, on the adapter alone, and it learns."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,13 @@ from tasks.engine.adapter import State, adapter_files
 from tasks.engine.base import Base, load_base
 from tasks.engine.batch import Batch, Example, collate, encode
 from tasks.engine.engine import Engine
+from tasks.engine.fast.stacked import Client, train_stacked
 from tasks.engine.loss import answer_loss
 from tasks.engine.prompt import build_prompt
 from tasks.engine.train import mean_loss, train
 from tasks.engine.vision import Features
+from tasks.federate.local import correction
+from tasks.settings import LocalRule
 
 
 @pytest.fixture
@@ -52,16 +56,25 @@ def test_another_seed_gives_another_order(tiny_base: Base, features: Features, e
     assert not same(trained(engine, features, examples, seed=5), trained(engine, features, examples, seed=6))
 
 
-def test_steps_are_adamw_with_a_clipped_norm(tiny_base: Base, features: Features, examples: list[Example]) -> None:
-    """Against the method written out (Loshchilov and Hutter, arXiv 1711.05101, without decay), in float64."""
+@pytest.mark.parametrize("mu", [0, 40.0])
+def test_steps_are_adamw_with_a_clipped_norm(
+    tiny_base: Base, features: Features, examples: list[Example], mu: float
+) -> None:
+    """Against the method written out (Loshchilov and Hutter, arXiv 1711.05101, without decay), in float64.
+
+    FedProx adds its own gradient before the norm is clipped.
+    """
     engine, one, rate = fresh(tiny_base, dropout=0.0), examples[:1], 1e-2
     state = randomised(engine.read(), 1)
     engine.switch(state)
     values = {parameter: parameter.detach().double() for parameter in engine.parameters()}
+    began = dict(values)
     first, second = ({parameter: torch.zeros_like(value) for parameter, value in values.items()} for _ in range(2))
     for step in range(1, 4):
         loss = answer_loss(engine.base, collate(engine.base, features, one))
         gradients = [gradient.double() for gradient in torch.autograd.grad(loss, list(values))]
+        pulled = [mu * (parameter.detach().double() - began[parameter]) for parameter in values]
+        gradients = [gradient + pull for gradient, pull in zip(gradients, pulled, strict=True)]
         norm = sum(float(gradient.square().sum()) for gradient in gradients) ** 0.5
         assert norm > 1
         for (parameter, value), gradient in zip(values.items(), gradients, strict=True):
@@ -72,7 +85,8 @@ def test_steps_are_adamw_with_a_clipped_norm(tiny_base: Base, features: Features
             parameter.data.copy_(values[parameter])
     expected = engine.read()
     engine.switch(state)
-    train(engine, features, one, epochs=3, batch_size=1, tokens=8192, learning_rate=rate, seed=0)
+    correct = correction(LocalRule(proximal_mu=mu), state)
+    train(engine, features, one, epochs=3, batch_size=1, tokens=8192, learning_rate=rate, seed=0, correct=correct)
     torch.testing.assert_close(engine.read(), expected, rtol=0, atol=1e-5)
 
 
@@ -221,3 +235,26 @@ def test_few_examples(engine: Engine, features: Features, examples: list[Example
     assert steps == 3 * count
     assert (loss > 0) == (count > 0)
     assert same(engine.read(), engine.initial_state(0)) == (count == 0)
+
+
+def test_every_step_of_every_hospital_is_corrected(
+    tiny_base: Base, features: Features, examples: list[Example]
+) -> None:
+    """Once a step, all of the adapter by name; what is left of a gradient is what trains."""
+    engine = fresh(tiny_base, dropout=0.0)
+    start, seen = randomised(engine.read(), 1), list[set[str]]()
+
+    def remove(parameters: Mapping[str, torch.nn.Parameter]) -> None:
+        seen.append(set(parameters))
+        for parameter in parameters.values():
+            assert parameter.grad is not None
+            parameter.grad.zero_()
+
+    engine.switch(start)
+    common = {"epochs": 2, "batch_size": 3, "tokens": 8192, "learning_rate": 1e-2, "correct": remove}
+    _, steps = train(engine, features, examples, **common, seed=0)  # type: ignore[arg-type]
+    assert same(engine.read(), start)
+    assert seen == [set(start)] * steps
+    (alone,) = train_stacked(engine, [Client(features, examples, 0)], **common)  # type: ignore[arg-type]
+    assert same(alone.state, start)
+    assert seen == [set(start)] * 2 * steps

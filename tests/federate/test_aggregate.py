@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from tasks.engine.adapter import State
 from tasks.engine.engine import Engine
 from tasks.errors import StudyError
-from tasks.federate.aggregate import fedavg, screen
+from tasks.federate.means import weighted_mean
+from tasks.federate.screen import screen
+from tasks.federate.state import Update
 
 SHAPES = {"a.lora_A.weight": (2, 5), "a.lora_B.weight": (3, 2), "b.lora_A.weight": (1, 1)}
 
@@ -30,7 +32,7 @@ HOSPITALS = st.lists(st.tuples(st.integers(0, 999), st.integers(1, 100_000)), mi
 def test_fedavg_is_the_weighted_mean(hospitals: list[tuple[int, int]], scale: float) -> None:
     states, samples = [state(seed, scale) for seed, _ in hospitals], [count for _, count in hospitals]
     before = [{name: tensor.clone() for name, tensor in one.items()} for one in states]
-    mean = fedavg(states, samples)
+    mean = weighted_mean(states, samples)
     assert mean.keys() == SHAPES.keys()
     for name, tensor in mean.items():
         expected = np.average(np.stack([one[name].numpy() for one in states]), axis=0, weights=samples)
@@ -46,7 +48,7 @@ def test_fedavg_is_the_weighted_mean(hospitals: list[tuple[int, int]], scale: fl
 def test_the_order_of_hospitals_does_not_matter(hospitals: list[tuple[int, int]], random: object) -> None:
     turned = list(hospitals)
     random.shuffle(turned)  # type: ignore[attr-defined]
-    one, other = (fedavg([state(s) for s, _ in rows], [n for _, n in rows]) for rows in (hospitals, turned))
+    one, other = (weighted_mean([state(s) for s, _ in rows], [n for _, n in rows]) for rows in (hospitals, turned))
     for name in SHAPES:
         torch.testing.assert_close(one[name], other[name], rtol=0, atol=1e-6)
 
@@ -55,34 +57,34 @@ def test_the_order_of_hospitals_does_not_matter(hospitals: list[tuple[int, int]]
 @given(st.integers(0, 999), st.lists(st.integers(1, 100_000), min_size=1, max_size=50))
 def test_equal_updates_come_through_to_the_bit(seed: int, samples: list[int]) -> None:
     """Products or sums in float32 would lose digits."""
-    assert same(fedavg([state(seed)] * len(samples), samples), state(seed))
+    assert same(weighted_mean([state(seed)] * len(samples), samples), state(seed))
 
 
 def test_a_hospital_counts_by_its_samples() -> None:
     one, other = {"w": torch.tensor([0.0])}, {"w": torch.tensor([1.0])}
-    assert fedavg([one, other], [3, 1])["w"].tolist() == [0.25]
-    assert fedavg([one, other], [1, 3])["w"].tolist() == [0.75]
+    assert weighted_mean([one, other], [3, 1])["w"].tolist() == [0.25]
+    assert weighted_mean([one, other], [1, 3])["w"].tolist() == [0.75]
 
 
 @pytest.mark.parametrize("samples", [[3, 0], [-1, 5], [0]])
 def test_hospitals_without_samples_are_refused(samples: list[int]) -> None:
     with pytest.raises(StudyError, match=rf"at least one sample, found {min(samples)}\.$"):
-        fedavg([state(n) for n in range(len(samples))], samples)
+        weighted_mean([state(n) for n in range(len(samples))], samples)
 
 
 @pytest.mark.parametrize("samples", [[1, 2, 3], [1]])
 def test_every_state_needs_its_count(samples: list[int]) -> None:
     with pytest.raises(ValueError, match="zip"):
-        fedavg([state(0), state(1)], samples)
+        weighted_mean([state(0), state(1)], samples)
 
 
 def test_a_hospital_of_another_adapter_is_not_averaged() -> None:
     with pytest.raises(KeyError):
-        fedavg([state(0), {"a.lora_A.weight": torch.zeros(2, 5)}], [1, 1])
+        weighted_mean([state(0), {"a.lora_A.weight": torch.zeros(2, 5)}], [1, 1])
 
 
 def test_the_mean_is_switched_on(engine: Engine) -> None:
-    mean = fedavg([randomised(engine.read(), seed) for seed in (1, 2, 3)], [5, 1, 2])
+    mean = weighted_mean([randomised(engine.read(), seed) for seed in (1, 2, 3)], [5, 1, 2])
     engine.switch(mean)
     assert same(engine.read(), mean)
 
@@ -93,21 +95,35 @@ def with_value(seed: int, value: float) -> State:
     return spoilt
 
 
+def update(hospital: str, part: State) -> Update:
+    return Update(hospital, 0, 1, 0.5, {"adapter": part})
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_an_update_that_is_not_finite_is_left_out(value: float, caplog: pytest.LogCaptureFixture) -> None:
+    sent = [update("north", state(1)), update("south", with_value(2, value)), update("east", state(3))]
     with caplog.at_level(logging.WARNING):
-        assert screen({"north": state(1), "south": with_value(2, value), "east": state(3)}) == ["north", "east"]
+        assert screen(sent) == [sent[0], sent[2]]
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage().startswith("south sent an update that is not finite (a.lora_B.weight)")
 
 
+def test_every_part_of_an_update_is_looked_at(caplog: pytest.LogCaptureFixture) -> None:
+    sent = [
+        update("north", state(1)),
+        Update("south", 0, 1, 0.5, {"adapter": state(1), "more": with_value(2, math.inf)}),
+    ]
+    assert screen(sent) == sent[:1]
+
+
 def test_finite_updates_pass_in_silence(caplog: pytest.LogCaptureFixture) -> None:
-    assert screen({"north": state(1), "south": with_value(2, 1e30)}) == ["north", "south"]
+    sent = [update("north", state(1)), update("south", with_value(2, 1e30)), Update("east", 0, 1, 0.5, {})]
+    assert screen(sent) == sent
     assert not caplog.records
 
 
 def test_a_round_without_a_finite_update(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(StudyError, match=r"at least one finite update .* lower federation.learning_rate\.$"):
-        screen({"north": with_value(1, math.nan), "south": with_value(2, math.inf)})
+        screen([update("north", with_value(1, math.nan)), update("south", with_value(2, math.inf))])
     assert [record.getMessage().split()[0] for record in caplog.records] == ["north", "south"]

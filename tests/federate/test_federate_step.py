@@ -21,15 +21,24 @@ from tasks.engine.hospital import open_hospital
 from tasks.engine.identity import choose_model
 from tasks.engine.vision import FEATURES, Features
 from tasks.errors import StudyError
-from tasks.federate.aggregate import fedavg
-from tasks.federate.step import average, initial_adapter, take_update, train_hospital, train_together, validate_hospital
+from tasks.federate.means import weighted_mean
+from tasks.federate.step import (
+    aggregate,
+    initial_adapter,
+    take_update,
+    train_hospital,
+    train_together,
+    validate_hospital,
+)
 from tasks.records import Case, Neighbour, write_table
 from tasks.records.federation import HospitalRefs
-from tasks.settings import FederationSettings, LoraSettings, ModelSettings, ShownSettings
+from tasks.settings import FederationSettings, LocalRule, LoraSettings, ModelSettings, ShownSettings
 from tasks.store import Ref, tree_digest, writing
 
 LORA = LoraSettings(r=4, alpha=8)
 FEDERATION = FederationSettings(rounds=1, local_epochs=2, batch_size=4, learning_rate=1e-2, holdout=0.3)
+PLAIN = LocalRule()
+FEDAVG = FEDERATION.strategy
 DIVERGING = FEDERATION.model_copy(update={"learning_rate": 1e30, "local_epochs": 4})
 
 
@@ -59,8 +68,14 @@ class Round:
         settings = {"model": self.model, "lora": LORA, "federation": federation, "shown": ShownSettings(k=1), "seed": 0}
         return {"hospital": self.hospitals[hospital].given(adapter), "round_number": number} | settings
 
-    def train(self, hospital: str, federation: FederationSettings = FEDERATION, number: int = 1) -> Ref:
-        return train_hospital.fn(**self.given(hospital, self.start, federation, number))
+    def train(
+        self,
+        hospital: str,
+        federation: FederationSettings = FEDERATION,
+        number: int = 1,
+        local: LocalRule = PLAIN,
+    ) -> Ref:
+        return train_hospital.fn(**self.given(hospital, self.start, federation, number), local=local)
 
     def validate(self, hospital: str, adapter: Ref, least: int = 1) -> dict[str, Any]:
         ref = validate_hospital.fn(**self.given(hospital, adapter, FEDERATION), min_cell=least)
@@ -83,7 +98,7 @@ def one_round(
 def all_of(given: list[dict[str, Any]]) -> dict[str, Any]:
     """What `train_together` is called with, of what `train_hospital` is for each hospital."""
     common = {name: value for name, value in given[0].items() if name != "hospital"}
-    return common | {"hospitals": [each["hospital"] for each in given]}
+    return common | {"hospitals": [each["hospital"] for each in given], "local": PLAIN}
 
 
 def update_of(ref: Ref) -> dict[str, Any]:
@@ -92,9 +107,9 @@ def update_of(ref: Ref) -> dict[str, Any]:
 
 def test_the_next_adapter_is_the_mean_of_the_updates(one_round: Round) -> None:
     sent = [one_round.train(hospital) for hospital in HOSPITALS]
-    adapter = average.fn(updates=sent, round_number=1)
+    adapter = aggregate.fn(strategy=FEDAVG, state=one_round.start, updates=sent, round_number=1)
     states, updates = [load_state(ref.folder) for ref in sent], [update_of(ref) for ref in sent]
-    assert same(load_state(adapter.folder), fedavg(states, [update["samples"] for update in updates]))
+    assert same(load_state(adapter.folder), weighted_mean(states, [update["samples"] for update in updates]))
     assert not same(*states)
     assert updates[0]["samples"] != updates[1]["samples"]
     assert all(not same(state, load_state(one_round.start.folder)) for state in states)
@@ -121,7 +136,7 @@ def test_trained_together_is_trained_alone(one_round: Round) -> None:
     given = {name: one_round.given(name, one_round.start, FEDERATION) | {"lora": exact} for name in HOSPITALS}
     together = train_together.fn(**all_of(list(given.values())))
     for hospital, each in given.items():
-        alone = train_hospital.fn(**each)
+        alone = train_hospital.fn(**each, local=PLAIN)
         ref = take_update.fn(hospital=hospital, together=together, round_number=1)
         assert ref.path.startswith("shared/update/")
         torch.testing.assert_close(load_state(ref.folder), load_state(alone.folder), rtol=0, atol=1e-5)
@@ -160,7 +175,7 @@ def test_training_and_validation_share_no_case(one_round: Round) -> None:
                 write_table(sink, Case, others)
             given = one_round.given(name, one_round.start, FEDERATION) | {"shown": ShownSettings(k=0)}
             each.append(given | {"hospital": given["hospital"].model_copy(update={"cases": own.ref})})
-        made = [*(train_hospital.fn(**one) for one in each), train_together.fn(**all_of(each))]
+        made = [*(train_hospital.fn(**one, local=PLAIN) for one in each), train_together.fn(**all_of(each))]
         told = [
             json.loads((validate_hospital.fn(**one, min_cell=1).folder / "validation.json").read_text()) for one in each
         ]
@@ -200,14 +215,14 @@ def test_each_round_draws_anew(one_round: Round) -> None:
 def test_a_hospital_that_diverges_is_left_out(one_round: Round, caplog: pytest.LogCaptureFixture) -> None:
     sent = [one_round.train("north"), one_round.train("south", DIVERGING)]
     assert update_of(sent[1])["loss"] is None
-    adapter = average.fn(updates=sent, round_number=1)
+    adapter = aggregate.fn(strategy=FEDAVG, state=one_round.start, updates=sent, round_number=1)
     assert same(load_state(adapter.folder), load_state(sent[0].folder))
     told = json.loads((adapter.folder / "round.json").read_text())
     assert told["screened_out"] == ["south"]
     assert told["train_loss"] == update_of(sent[0])["loss"]
     assert any("south sent an update that is not finite" in message for message in caplog.messages)
     with pytest.raises(StudyError, match=r"found none: lower federation.learning_rate"):
-        average.fn(updates=sent[1:], round_number=1)
+        aggregate.fn(strategy=FEDAVG, state=one_round.start, updates=sent[1:], round_number=1)
 
 
 def test_an_adapter_too_large_to_compute_with(one_round: Round) -> None:

@@ -216,7 +216,7 @@ def test_another_k_redoes_neither_ingestion_nor_partition_nor_libraries(
     states = server.task_states()
     redone = {name.split()[0] for name, state in states.items() if state != "Cached"}
     looked = {"reliance", "failures", "count", "saliency", "shares"}
-    assert redone <= {"train", "average", "validate", "fed+rag", "base", "score"} | looked
+    assert redone <= {"train", "aggregate", "validate", "fed+rag", "base", "score"} | looked
     assert "train" in redone
 
 
@@ -237,7 +237,7 @@ def test_hospitals_trained_together_have_folders_of_their_own(
     states = server.task_states()
     redone = {name.split()[0] for name, state in states.items() if state != "Cached"}
     looked = {"reliance", "failures", "count", "saliency", "shares"}
-    assert redone == {"train", "update", "average", "validate", "fed+rag", "score"} | looked
+    assert redone == {"train", "update", "aggregate", "validate", "fed+rag", "score"} | looked
     assert {f"update hospital-{each} round 2" for each in (1, 2, 3)} < set(states)
     adapter = final_adapter(newest(finished))
     assert run(server, finished, together).returncode == 0
@@ -250,7 +250,7 @@ def test_hospitals_alone_go_on_from_their_own_adapters_and_send_nothing(
 ) -> None:
     assert run(server, finished, arguments(tiny_folder, "federation.aggregation=none")).returncode == 0
     states = server.task_states()
-    assert not any(name.startswith("average") for name in states)
+    assert not any(name.startswith("aggregate") for name in states)
     assert {state for name, state in states.items() if name.endswith("round 1") and "train" in name} == {"Cached"}
     assert {state for name, state in states.items() if name.endswith("round 2")} == {"Completed"}
     alone = newest(finished)

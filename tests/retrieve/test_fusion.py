@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.federate.aggregate import fedavg
+from tasks.federate.means import weighted_mean
 from tasks.records import Case
 from tasks.retrieve.encoded import Encoded, Inputs
 from tasks.retrieve.fusion import BATCH, WIDTH, Fused, Lessons, _case_loss, fuse, initial_fusion, train_fusion
@@ -48,7 +48,7 @@ def train_together(holdings: list[Holding], rounds: int, seed: int = 0) -> dict[
         for own in holdings:
             chosen, lessons = fusion_lessons(own, 0.0, seed)
             sent.append((train_fusion(state, lessons, epoch_orders(chosen, 2, seed, number), 1e-3)[0], len(chosen)))
-        state = fedavg([each for each, _ in sent], [samples for _, samples in sent])
+        state = weighted_mean([each for each, _ in sent], [samples for _, samples in sent])
     return state
 
 

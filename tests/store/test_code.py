@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from test_layers import HERE
 
-from tasks.federate.step import average, train_hospital, validate_hospital
+from tasks.federate.step import aggregate, train_hospital, validate_hospital
 from tasks.records.federation import HospitalRefs
-from tasks.settings import DatasetSettings, ModelSettings, Study
-from tasks.store import code
+from tasks.settings import DatasetSettings, LocalRule, ModelSettings, StrategySettings, Study
+from tasks.store import Ref, code
+from tasks.store.stage import stage
 
 FILES = {
     "tasks/__init__.py": "",
@@ -175,7 +176,7 @@ def digests() -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["tasks/records/text_table.py", "tasks/report/page/plots.py", "tasks/federate/krum.py"]
+    "name", ["tasks/records/text_table.py", "tasks/report/page/plots.py", "tasks/federate/strategies/krum.py"]
 )
 def test_a_new_strategy_or_another_table_reruns_nothing(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -186,13 +187,42 @@ def test_a_new_strategy_or_another_table_reruns_nothing(
     with (tmp_path / name).open("a") as file:
         file.write("\nADDED = True\n")
     assert digests() == before
-    with (tmp_path / "tasks/federate/aggregate.py").open("a") as file:
+    with (tmp_path / "tasks/federate/screen.py").open("a") as file:
         file.write("\nADDED = True\n")
     changed = {name for name, each in digests().items() if each != before[name]}
-    assert changed == {"tasks.federate.step.average", "tasks.federate.step.average_fusion"}
+    assert changed == {"tasks.federate.step.aggregate", "tasks.federate.step.aggregate_fusion"}
     code.forget_code()
 
 
+@pytest.mark.parametrize("name", ["aggregate", "aggregate_fusion"])
+def test_another_strategy_is_not_in_the_key(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks.federate import step
+
+    shutil.copytree(HERE / "tasks", tmp_path / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+    state, update = Ref(path="shared/adapter/0", digest="0"), Ref(path="shared/update/0", digest="1")
+
+    def keys() -> dict[str, str]:
+        code.forget_code()
+        task = stage("adapter", area="shared", chosen=(step.STRATEGY,))(inspect.unwrap(getattr(step, name).fn))
+        given: dict[str, Any] = {"state": state, "updates": [update], "round_number": 1}
+        return {
+            each: str(task.cache_key_fn(None, given | {"strategy": StrategySettings(aggregation=each)}))  # type: ignore
+            for each in ("fedavg", "fedprox", "none")
+        }
+
+    before = keys()
+    for changed, strategies in (("fedprox", {"fedprox"}), ("fedavg", {"fedavg", "fedprox"}), ("krum", set())):
+        with (tmp_path / f"tasks/federate/strategies/{changed}.py").open("a") as file:
+            file.write("\nADDED = True\n")
+        after = keys()
+        assert {each for each in after if after[each] != before[each]} == strategies
+        before = after
+    code.forget_code()
+
+
+CHOSEN = {"aggregate": ["tasks.federate.strategies.fedavg"]}
+"""What stages import by name, with a default study's settings."""
 MACHINERY = {f"tasks.store.{name}" for name in ("stage", "code", "libraries", "folders", "keys", "digests", "memory")}
 """What carries a stage, and decides nothing of what it makes."""
 
@@ -234,7 +264,7 @@ def test_whatever_runs_in_a_stage_is_in_its_digest(
     def run(task: Any, **given: Any) -> Any:
         made, modules = ran(lambda: task.fn(**given))
         body = inspect.unwrap(task.fn)
-        known = {*code.reached(code._own_code(body)[1]), body.__module__, *MACHINERY}
+        known = {*code.reached([*code._own_code(body)[1], *CHOSEN.get(body.__name__, [])]), body.__module__, *MACHINERY}
         unknown[body.__name__] = {each for each in modules - known if not each.startswith(code.LEFT_OUT)}
         assert body.__module__ in modules
         return made
@@ -253,8 +283,9 @@ def test_whatever_runs_in_a_stage_is_in_its_digest(
     common: dict[str, Any] = {"model": model, "lora": study.lora, "shown": study.retrieval.shown}
     training = {"federation": study.federation.local, "round_number": 1, "seed": 0}
     hospital = HospitalRefs(name=names[0], **own, library=library, adapter=start)
-    update = run(train_hospital, hospital=hospital, **common, **training)
-    hospital = hospital.given(run(average, updates=[update], round_number=1))
+    update = run(train_hospital, hospital=hospital, **common, **training, local=LocalRule())
+    after = run(aggregate, strategy=study.federation.strategy, state=start, updates=[update], round_number=1)
+    hospital = hospital.given(after)
     run(validate_hospital, hospital=hospital, **common, **training, min_cell=5)
     answering = {"configuration": "fed+rag", "answering": study.evaluation.answering}
     answered = [run(predict, hospital=hospital, **common, **answering)]

@@ -16,6 +16,7 @@ from tasks.engine.adapter import State
 from tasks.engine.batch import Example, collate, shuffled, within
 from tasks.engine.engine import Engine
 from tasks.engine.loss import answer_logits
+from tasks.engine.train import Correction
 from tasks.engine.vision import Features, gather_features
 
 
@@ -103,6 +104,7 @@ def train_stacked(
     batch_size: int,
     tokens: int,
     learning_rate: float,
+    correct: Correction | None = None,
     title: str = "training",
 ) -> list[Trained]:
     """Train every client from the adapter that is switched on, as `train` does one; results in their order.
@@ -122,6 +124,8 @@ def train_stacked(
             chosen = [(number, example) for number, plan in enumerate(plans) for example in plan[step : step + 1]]
             batch = [(number, example) for number, examples in chosen for example in examples]
             loss, count = _add_gradients(stack, clients, batch, tokens)
+            if correct:
+                correct(stack.weights)
             _clip(list(stack.weights.values()))
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)

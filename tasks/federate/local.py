@@ -1,0 +1,30 @@
+"""What strategies change in local training: corrections of gradients."""
+
+from collections.abc import Mapping
+
+import torch
+
+from tasks.engine.train import Correction
+from tasks.settings import LocalRule
+
+
+def correction(rule: LocalRule, start: Mapping[str, torch.Tensor]) -> Correction | None:
+    """The correction that a rule asks for; None where it asks for none.
+
+    Args:
+        rule: how the strategy changes local training.
+        start: the tensors that the round begins with, by name.
+    """
+    return proximal(rule.proximal_mu, start) if rule.proximal_mu else None
+
+
+def proximal(mu: float, start: Mapping[str, torch.Tensor]) -> Correction:
+    """Adds the gradient of `mu / 2 * |w - w_start|^2` (FedProx, arXiv 1812.06127)."""
+
+    @torch.no_grad()
+    def correct(parameters: Mapping[str, torch.nn.Parameter]) -> None:
+        for name, parameter in parameters.items():
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter - start[name].to(parameter.device), alpha=mu)
+
+    return correct

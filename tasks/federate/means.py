@@ -1,0 +1,25 @@
+"""Means of named tensors: pure functions of states and weights, summed in float64."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from tasks.errors import StudyError
+
+
+def weighted_mean(states: Sequence[Mapping[str, torch.Tensor]], samples: Sequence[int]) -> dict[str, torch.Tensor]:
+    """The sample-weighted mean of states with the same names and shapes, summed in float64, given in float32.
+
+    Raises StudyError where a state stands for no sample.
+    """
+    if min(samples) <= 0:
+        raise StudyError(f"Expected every update to stand for at least one sample, found {min(samples)}.")
+    weights = np.asarray(samples, dtype=np.float64) / sum(samples)
+    return {
+        name: sum(
+            (weight * state[name].double() for weight, state in zip(weights.tolist(), states, strict=True)),
+            torch.zeros(states[0][name].shape, dtype=torch.float64),
+        ).float()
+        for name in states[0]
+    }

@@ -1,0 +1,1 @@
+"""How hospitals' updates become the next round's start: a file for each strategy, called what settings call it."""

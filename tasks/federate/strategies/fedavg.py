@@ -1,0 +1,38 @@
+"""Federated averaging (McMahan et al., arXiv 1602.05629): the sample-weighted mean of what hospitals trained."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from tasks.records.federation import Order
+from tasks.settings import StrategySettings
+
+if TYPE_CHECKING:
+    from tasks.federate.state import ServerState, Update
+
+
+class FedAvg:
+    """Every hospital starts from the mean of the round before."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"sum"})
+
+    def order(self, round_number: int, hospital: str) -> Order:
+        """Train from the mean."""
+        return Order(round_number, start="global")
+
+    def aggregate(self, state: "ServerState", updates: "Sequence[Update]") -> "ServerState":
+        """The mean of each group of tensors; the server keeps nothing else.
+
+        Raises StudyError where an update stands for no sample.
+        """
+        from tasks.federate.means import weighted_mean
+        from tasks.federate.state import ServerState
+
+        samples = [update.samples for update in updates]
+        return ServerState(
+            {group: weighted_mean([update.parts[group] for update in updates], samples) for group in updates[0].parts}
+        )
+
+
+def strategy(settings: StrategySettings) -> FedAvg:
+    """It has no settings."""
+    return FedAvg()

@@ -1,0 +1,127 @@
+"""Strategies against independent computations; orders and state, pure and told by the same settings."""
+
+import math
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from engine_samples import same
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.engine.adapter import State
+from tasks.errors import StudyError
+from tasks.federate.local import correction, proximal
+from tasks.federate.state import ServerState, Update, read_state, write_state
+from tasks.federate.strategies.strategy import Strategy, choose
+from tasks.settings import LocalRule, StrategySettings
+from tasks.store import writing
+
+NAMES = get_args(StrategySettings.model_fields["aggregation"].annotation)
+SHAPES = {"a": (2, 3), "b": (4,)}
+
+
+def tensors(seed: int, scale: float = 1.0) -> State:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: scale * torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
+
+
+def updates(seed: int, count: int = 3, group: str = "adapter") -> list[Update]:
+    return [Update(f"h{n}", 0, 10 * n + 5, 0.5, {group: tensors(100 * seed + n)}) for n in range(count)]
+
+
+def strategy(name: str, **given: float) -> Strategy:
+    return choose(StrategySettings(aggregation=name, **given))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_of_the_settings_is_a_strategy(name: str) -> None:
+    chosen = strategy(name)
+    for number in (1, 2):
+        order = chosen.order(number, "north")
+        assert order.round == number
+        assert order.start == ("own" if name == "none" else "global")
+        assert order == chosen.order(number, "north")
+    start = ServerState({"adapter": tensors(0)})
+    first, again = (chosen.aggregate(start, updates(1)) for _ in range(2))
+    assert first.groups.keys() == again.groups.keys()
+    assert all(same(first.groups[group], again.groups[group]) for group in first.groups)
+    assert same(start.groups["adapter"], tensors(0))
+    assert ("adapter" in first.groups) == bool(chosen.needs)
+
+
+def mean(sent: list[Update]) -> dict[str, np.ndarray]:
+    weights = [update.samples for update in sent]
+    return {
+        name: np.average([update.parts["adapter"][name].double().numpy() for update in sent], axis=0, weights=weights)
+        for name in SHAPES
+    }
+
+
+@pytest.mark.parametrize("group", ["adapter", "fusion"])
+@pytest.mark.parametrize("name", ["fedavg", "fedprox"])
+def test_fedavg_and_fedprox_take_the_mean(name: str, group: str) -> None:
+    state = strategy(name).aggregate(ServerState({group: tensors(0)}), updates(1, group=group))
+    assert state.groups.keys() == {group}
+    for tensor, expected in zip(state.groups[group].values(), mean(updates(1)).values(), strict=True):
+        np.testing.assert_allclose(tensor.numpy(), expected, rtol=0, atol=1e-6)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.floats(0, 0.99), st.integers(1, 5))
+def test_fedavgm_is_gradient_descent_with_momentum(momentum: float, count: int) -> None:
+    """Against PyTorch's SGD, for which a round's step from the mean is the gradient."""
+    chosen, state = strategy("fedavgm", server_momentum=momentum), ServerState({"adapter": tensors(0)})
+    weights = {name: torch.nn.Parameter(tensor.double()) for name, tensor in tensors(0).items()}
+    optimiser = torch.optim.SGD(weights.values(), lr=1.0, momentum=momentum)
+    for number in range(count):
+        state = chosen.aggregate(state, updates(number))
+        for name, value in mean(updates(number)).items():
+            weights[name].grad = weights[name].detach() - torch.from_numpy(value)
+        optimiser.step()
+    for name, weight in weights.items():
+        torch.testing.assert_close(state.groups["adapter"][name].double(), weight.detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_resumed_server_goes_on_with_its_momentum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    chosen = strategy("fedavgm")
+    state = chosen.aggregate(ServerState({"adapter": tensors(0)}), updates(1))
+    with writing("shared", "adapter", "0") as folder:
+        write_state(folder, state)
+    read = read_state(folder.ref.folder)
+    assert read.groups.keys() == {"adapter", "adapter-momentum"}
+    straight, resumed = (chosen.aggregate(each, updates(2)) for each in (state, read))
+    assert all(same(straight.groups[group], resumed.groups[group]) for group in straight.groups)
+    forgetful = chosen.aggregate(ServerState({"adapter": read.groups["adapter"]}), updates(2))
+    assert not same(forgetful.groups["adapter"], straight.groups["adapter"])
+
+
+def test_alone_nothing_is_kept_and_a_loss_that_is_not_finite_is_told() -> None:
+    chosen = strategy("none")
+    sent = [Update("north", 2, 5, 0.5, {}), Update("south", 2, 5, math.nan, {})]
+    assert not chosen.aggregate(ServerState({}), sent[:1]).groups
+    with pytest.raises(StudyError, match=r"training loss of round 3 at every hospital, found none at south: lower"):
+        chosen.aggregate(ServerState({}), sent)
+
+
+def test_fedprox_alone_pulls_hospitals_back() -> None:
+    assert strategy("fedprox", proximal_mu=0.5).order(1, "north").local == LocalRule(proximal_mu=0.5)
+    for name in NAMES:
+        rule = strategy(name, proximal_mu=0.5).order(1, "north").local
+        assert (correction(rule, tensors(0)) is None) == (name != "fedprox")
+
+
+def test_the_proximal_correction_is_the_gradient_of_the_distance() -> None:
+    start = tensors(0)
+    parameters = {name: torch.nn.Parameter(tensor) for name, tensor in tensors(1).items()}
+    loss = sum((parameter.sin().sum() for parameter in parameters.values()), torch.tensor(0.0))
+    pulled = 0.7 / 2 * sum(((parameters[name] - start[name]) ** 2).sum() for name in start)
+    expected = torch.autograd.grad(loss + pulled, list(parameters.values()))
+    loss = sum((parameter.sin().sum() for parameter in parameters.values()), torch.tensor(0.0))
+    loss.backward()
+    proximal(0.7, start)(parameters)
+    for parameter, gradient in zip(parameters.values(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
