@@ -164,9 +164,9 @@ def _write_model(folder: Path, place: Place, base: Base, hub: Hub | None, merge:
     most = place.study.evaluation.max_new_tokens
     if merge:
         lora = place.study.lora
-        engine = Engine(base, lora.r, lora.alpha, lora.dropout, lora.targets)
+        engine = Engine(base, lora.r, lora.alpha, lora.dropout, lora.targets, lora.projector)
         engine.switch(load_state(place.adapter))
-        write_base(folder / "model", engine.peft.merge_and_unload(), base.tokenizer, base.image_processor, most)
+        write_base(folder / "model", engine.merge(), base.tokenizer, base.image_processor, most)
         return
     target = folder / "base"
     target.mkdir()

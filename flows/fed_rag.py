@@ -72,7 +72,7 @@ def fed_rag(study: Study = Study()) -> str:
     hospitals, cases, dealt = deal_out(study, dataset, questions, findings)
     steps.done(f"dealt the images to {counted(len(hospitals), 'hospitals')}")
 
-    seen = see_images(images=dataset.only("images.parquet"), model=model.seeing)
+    seen = see_images(images=dataset.only("images.parquet"), model=model.seeing, projected=not study.lora.projector)
     features, libraries, built = build_libraries(study, model, hospitals, cases, seen)
     steps.done("computed vision features and built the hospitals' libraries")
 

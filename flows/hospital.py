@@ -35,7 +35,11 @@ def build_libraries(
     The third list is all that was made on the way, these among it.
     """
     common: dict[str, Any] = {"model": unmapped(model.seeing)}
-    features = gather(take_features.map(hospital=hospitals, cases=cases, seen=unmapped(seen), **common), hospitals)
+    projected = unmapped(not study.lora.projector)
+    features = gather(
+        take_features.map(hospital=hospitals, cases=cases, seen=unmapped(seen), projected=projected, **common),
+        hospitals,
+    )
     settings = study.retrieval
     own: dict[str, Any] = {"hospital": hospitals, "cases": cases, "features": features}
     encoded: list[Ref] = []

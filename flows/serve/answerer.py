@@ -115,7 +115,8 @@ def put_question(place: Place, engine: Engine, picture: Image, question: str) ->
     """A question about an image, with the hospital's cases that are shown with it."""
     folders = place.folders
     cases = {case.id: case for case in read_table(ROOT / folders["cases"] / "cases.parquet", Case)}
-    seen, kept = encode_images(engine.base, [picture]), load_features(ROOT / folders["features"] / FEATURES)
+    kept = load_features(ROOT / folders["features"] / FEATURES)
+    seen = encode_images(engine.base, [picture], projected=kept.projected)
     case = Case(ASKED, ASKED, question, "", "open", "test", "asked", "en")
     shown = _retrieve(place, cases, picture, seen, kept, question)
     features = gather_features({ASKED: (seen, ASKED)} | {each.image_id: (kept, each.image_id) for _, each in shown})

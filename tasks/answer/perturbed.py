@@ -44,9 +44,8 @@ def answer_altered(
     seen = {case.image_id for rows in changed.values() for each in rows for case in (each.case, *each.shown)}
     with shared_engine(model, lora) as engine:
         engine.switch(load_state(adapter))
-        others = encode_images(
-            engine.base, stand_ins((image for image in read_images(images) if image.id in wanted), seed)
-        )
+        stood_in = stand_ins((image for image in read_images(images) if image.id in wanted), seed)
+        others = encode_images(engine.base, stood_in, projected=own.features.projected)
         places = {image_id: (own.features, image_id) for image_id in seen - others.starts.keys()}
         together = gather_features(places | {image_id: (others, image_id) for image_id in others.starts})
         answers = iter(

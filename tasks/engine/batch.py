@@ -136,8 +136,10 @@ def collate(base: Base, features: Features, examples: Sequence[Example]) -> Batc
         mask[row, : len(tokens)] = 1
         labels[row, len(example.prompt_ids) : len(tokens)] = torch.tensor(example.answer_ids)
     names = [name for example in examples for name in example.image_ids]
-    images = tuple(found.to(base.device) for found in features.all_of(names))
-    rows_told = Rows(ids, labels != IGNORED, images, tuple(features.grids[name] for name in names))
+    images = [found.to(base.device) for found in features.all_of(names)]
+    if not features.projected:
+        images = base.family.project(base.model, images)
+    rows_told = Rows(ids, labels != IGNORED, tuple(images), tuple(features.grids[name] for name in names))
     inputs = {"input_ids": ids, "attention_mask": mask, **base.family.inputs(base.config, rows_told)}
     inputs = {name: each.to(base.device) if isinstance(each, torch.Tensor) else each for name, each in inputs.items()}
     return Batch(inputs, labels.to(base.device))

@@ -59,3 +59,25 @@ def add_lora(base: Base, config: LoraConfig) -> Any:
         # PEFT asks for a property that Transformers has renamed; both are right about what it means.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         return get_peft_model(base.model, config, autocast_adapter_dtype=True)
+
+
+class Widened:
+    """A module that computes and learns in float32 within a model of another type: small steps would be lost there.
+
+    Args:
+        module: it is changed in place, until `undo`.
+        dtype: what the model around it computes in.
+    """
+
+    def __init__(self, module: torch.nn.Module, dtype: torch.dtype) -> None:
+        self.module, self.dtype = module.float().requires_grad_(True), dtype
+        self._hooks = [
+            module.register_forward_pre_hook(lambda _, given: tuple(each.float() for each in given)),
+            module.register_forward_hook(lambda _, __, made: made.to(dtype)),
+        ]
+
+    def undo(self) -> None:
+        """Compute in the model's type again."""
+        for hook in self._hooks:
+            hook.remove()
+        self.module.to(self.dtype)

@@ -59,7 +59,7 @@ def shared_engine(model: ModelChoice, lora: LoraSettings) -> Iterator[Engine]:
     with shared_base(model) as base:
         if lora not in _engine:
             for other in _engine.values():
-                other.peft.unload()
+                other.remove()
             _engine.clear()
-            _engine[lora] = Engine(base, lora.r, lora.alpha, lora.dropout, lora.targets)
+            _engine[lora] = Engine(base, lora.r, lora.alpha, lora.dropout, lora.targets, lora.projector)
         yield _engine[lora]

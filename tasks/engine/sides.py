@@ -1,14 +1,13 @@
 """Training sides of a base itself: LoRA on tower and text model, all of the projector; merged when it is done."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from peft import LoraConfig
 
 from tasks.engine.adapter import State, check_keys
 from tasks.engine.base import Base
-from tasks.engine.layers import add_lora, linear_layers
+from tasks.engine.layers import Widened, add_lora, linear_layers
 
 
 class Sides:
@@ -38,7 +37,6 @@ class Sides:
         seed: int,
     ) -> None:
         self.base = base
-        self._dtype = base.model.dtype
         names = [
             name
             for side, last in targets.items()
@@ -47,20 +45,11 @@ class Sides:
         torch.manual_seed(seed)
         config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=names)
         self._peft = add_lora(base, config) if names else None
-        self._projector = base.model.get_submodule(base.family.projector) if projector else None
-        self._hooks: list[Any] = []
-        if self._projector is not None:
-            self._widen(self._projector)
+        self._projector = (
+            Widened(base.model.get_submodule(base.family.projector), base.model.dtype) if projector else None
+        )
         self._own = {name: each for name, each in base.model.named_parameters() if each.requires_grad}
         base.model.eval()
-
-    def _widen(self, projector: torch.nn.Module) -> None:
-        """Let the projector learn in float32: small steps would be lost in bfloat16."""
-        projector.float().requires_grad_(True)
-        self._hooks = [
-            projector.register_forward_pre_hook(lambda _, given: tuple(each.float() for each in given)),
-            projector.register_forward_hook(lambda _, __, made: made.to(self._dtype)),
-        ]
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """All that learns, float32."""
@@ -79,10 +68,8 @@ class Sides:
 
     def merge(self) -> None:
         """Add LoRA to the weights that it stands beside, in the base's own dtype, and freeze everything again."""
-        for hook in self._hooks:
-            hook.remove()
         if self._projector is not None:
-            self._projector.to(self._dtype)
+            self._projector.undo()
         if self._peft is not None:
             self._peft.merge_and_unload()
         self.base.model.requires_grad_(False).eval()

@@ -1,8 +1,12 @@
-"""Vision features: what the frozen tower and its projector make of an image, computed once and reused exactly."""
+"""Vision features: what the frozen parts make of an image, computed once and reused exactly.
 
+These are the tower and its projector; the tower alone where the projector learns, which then runs anew at each step.
+"""
+
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,6 +40,8 @@ class Features:
     """Patches of each image: time, height, width, before the tower merges them."""
     merge: int
     """Patches of one token along each side."""
+    projected: bool = field(default=True, kw_only=True)
+    """Whether the rows come from the projector; from the tower before it, where the projector learns."""
 
     def of(self, image_id: str) -> torch.Tensor:
         """One image's features, `(tokens, d)`."""
@@ -62,13 +68,13 @@ class Features:
 
     def to_bytes(self) -> bytes:
         """As one safetensors file."""
-        return save({"rows": self.rows.cpu()}, _metadata(self.starts, self.grids, self.merge))
+        return save({"rows": self.rows.cpu()}, _metadata(self.starts, self.grids, self.merge, self.projected))
 
 
-def _metadata(starts: Mapping[str, int], grids: Mapping[str, Grid], merge: int) -> dict[str, str]:
+def _metadata(starts: Mapping[str, int], grids: Mapping[str, Grid], merge: int, projected: bool) -> dict[str, str]:
     images = {image_id: [start, *grids[image_id]] for image_id, start in starts.items()}
     # One entry only: safetensors writes several in an order that changes from call to call.
-    return {"index": json.dumps({"merge": merge, "images": images})}
+    return {"index": json.dumps({"merge": merge, "images": images} | ({} if projected else {"projected": False}))}
 
 
 def load_features(path: Path) -> Features:
@@ -78,11 +84,11 @@ def load_features(path: Path) -> Features:
         rows = file.get_tensor("rows")
     starts = {image_id: entry[0] for image_id, entry in index["images"].items()}
     grids = {image_id: (entry[1], entry[2], entry[3]) for image_id, entry in index["images"].items()}
-    return Features(rows, starts, grids, index["merge"])
+    return Features(rows, starts, grids, index["merge"], projected=index.get("projected", True))
 
 
 def gather_features(wanted: Mapping[str, tuple[Features, str]]) -> Features:
-    """A few images, each with where it lies and its id there, copied out under new ids; all are seen by one base."""
+    """A few images, each with where it lies and its id there, copied out under new ids; all are seen in one way."""
     starts: dict[str, int] = {}
     total = 0
     for name, (features, image_id) in wanted.items():
@@ -90,31 +96,36 @@ def gather_features(wanted: Mapping[str, tuple[Features, str]]) -> Features:
         total += features.tokens(image_id)
     rows = torch.cat([features.of(image_id) for features, image_id in wanted.values()])
     grids = {name: features.grids[image_id] for name, (features, image_id) in wanted.items()}
-    return Features(rows, starts, grids, next(iter(wanted.values()))[0].merge)
+    first, _ = next(iter(wanted.values()))
+    return Features(rows, starts, grids, first.merge, projected=first.projected)
 
 
-def encode_images(base: Base, images: Iterable[Image], batch_size: int = 32) -> Features:
+def encode_images(base: Base, images: Iterable[Image], batch_size: int = 32, projected: bool = True) -> Features:
     """Run the frozen tower over images, each once; all of their features are in memory."""
     starts: dict[str, int] = {}
     grids: dict[str, Grid] = {}
     pieces: list[torch.Tensor] = []
     total = 0
-    for image_id, piece, grid in see(base, images, batch_size):
+    for image_id, piece, grid in see(base, images, batch_size, projected=projected):
         starts[image_id], grids[image_id] = total, grid
         total += len(piece)
         pieces.append(piece)
-    return Features(torch.cat(pieces), starts, grids, base.family.merge(base.config))
+    return Features(torch.cat(pieces), starts, grids, base.family.merge(base.config), projected=projected)
 
 
 @torch.inference_mode()
-def see(base: Base, images: Iterable[Image], batch_size: int = 32, total: int | None = None) -> Iterator[Seen]:
+def see(
+    base: Base, images: Iterable[Image], batch_size: int = 32, total: int | None = None, projected: bool = True
+) -> Iterator[Seen]:
     """The same, a batch of images in memory; `total` is their number, for the progress bar."""
     for batch in batches(images, batch_size, total):
-        for image, (piece, grid) in zip(batch, base.family.see(base.model, process(base, batch)), strict=True):
+        with contextlib.nullcontext() if projected else base.family.unprojected(base.model):
+            found = base.family.see(base.model, process(base, batch))
+        for image, (piece, grid) in zip(batch, found, strict=True):
             yield image.id, piece.cpu(), grid
 
 
-def write_features(path: Path, seen: Iterable[Seen], merge: int) -> Features:
+def write_features(path: Path, seen: Iterable[Seen], merge: int, projected: bool = True) -> Features:
     """Write features as `to_bytes` gives them, one image in memory at a time; returns them, memory-mapped.
 
     `seen` tells each image's id, rows `(tokens, d)` and grid, one image at least.
@@ -130,7 +141,7 @@ def write_features(path: Path, seen: Iterable[Seen], merge: int) -> Features:
             sink.write(piece.contiguous().view(torch.uint8).numpy().tobytes())  # NumPy has no bfloat16
     width, dtype = piece.shape[1], piece.dtype
     rows = torch.from_file(str(beside), size=total * width, dtype=dtype).view(total, width)
-    save_file({"rows": rows}, path, _metadata(starts, grids, merge))
+    save_file({"rows": rows}, path, _metadata(starts, grids, merge, projected))
     beside.unlink()
     return load_features(path)
 

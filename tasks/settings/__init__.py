@@ -1,6 +1,6 @@
 """The settings of a study: what the flow takes, what the dashboard shows, what cache keys are made of."""
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from tasks.settings.base import Settings
 from tasks.settings.data import Dataset, DatasetSettings, PartitionSettings, SynthesisSettings
@@ -65,6 +65,14 @@ class Study(Settings):
     """How the test cases are answered."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Every random choice of the study follows from it."""
+
+    @field_validator("engine")
+    @classmethod
+    def _can_be_stacked(cls, engine: EngineSettings, info: ValidationInfo) -> EngineSettings:
+        lora = info.data.get("lora")
+        if engine.executor == "batched" and lora and lora.projector:
+            raise ValueError("expected executor mapped, since lora.projector learns, which is not done in one pass")
+        return engine
 
     @property
     def configuration(self) -> str:

@@ -42,7 +42,7 @@ class ModelChoice(ModelSettings):
 
 
 class LoraSettings(Settings):
-    """The adapter that is trained (PEFT LoRA)."""
+    """The adapter that is trained: PEFT LoRA, and the projector where it learns too."""
 
     r: int = Field(16, ge=1)
     """Rank."""
@@ -52,6 +52,8 @@ class LoraSettings(Settings):
     """Dropout on the adapter's input while training."""
     targets: tuple[str, ...] = Field(("q_proj", "v_proj"), min_length=1)
     """Names of the text model's linear layers that get an adapter."""
+    projector: bool = False
+    """Train all weights of the projector, which brings what the vision tower sees to the text model, with the LoRA."""
 
 
 class LocalRule(Settings):

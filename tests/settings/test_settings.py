@@ -389,3 +389,12 @@ def test_a_dotted_name_in_a_file_is_the_setting_of_that_place(tmp_path: Path) ->
 def test_a_list_that_holds_itself_is_no_settings_file(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"Expected YAML in .*study.yaml, found something else"):
         load_study(yaml_file(tmp_path, "lora: {targets: &a [*a]}\n"))
+
+
+def test_a_projector_that_learns_is_not_trained_in_one_pass() -> None:
+    with pytest.raises(
+        StudyError, match=r"^Setting engine does not fit: expected executor mapped, since lora.projector"
+    ):
+        load_study(None, ("lora.projector=true", "engine.executor=batched"))
+    assert load_study(None, ("lora.projector=true",)).lora.projector
+    assert load_study(None, ("engine.executor=batched",)).engine.executor == "batched"

@@ -108,7 +108,7 @@ def without(
     """
     image = images[example.image_ids[place]]
     changed = [cover(image, regions, f"{image.id} without {number}") for number, regions in enumerate(covered)]
-    together = _joined(features, example, encode_images(base, changed))
+    together = _joined(features, example, encode_images(base, changed, projected=features.projected))
     examples = [_with_image(example, [place], [each.id]) for each in changed]
     return np.stack(answer_log_probs(base, together, examples, tokens))
 
@@ -125,7 +125,10 @@ def occlude_parts(
     blanks = {
         name: cover(images[name], [(0, 0, images[name].width, images[name].height)], f"{name} blank") for name in ids
     }
-    together = _joined(features, example, encode_images(base, list(blanks.values()))) if blanks else features
+    together = features
+    if blanks:
+        seen = encode_images(base, list(blanks.values()), projected=features.projected)
+        together = _joined(features, example, seen)
     changed: dict[int, Example] = {}
     for part in (QUERY_IMAGE, RETRIEVED_IMAGES):
         chosen = [number for number, each in enumerate(told.places) if each.retrieved == (part == RETRIEVED_IMAGES)]

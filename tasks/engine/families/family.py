@@ -1,7 +1,8 @@
 """What differs between families of vision-language models: the one interface that the engine asks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -127,6 +128,38 @@ class Family(ABC):
         found = model.get_image_features(pixel_values=pixels["pixel_values"]).pooler_output
         edge = model.config.vision_config.image_size // model.config.vision_config.patch_size
         return [(piece, (1, edge, edge) if len(piece) == edge * edge else (1, 1, len(piece))) for piece in found]
+
+    def project(self, model: Any, pieces: "Sequence[torch.Tensor]") -> "list[torch.Tensor]":
+        """What the projector makes of each image's rows as `unprojected` has them, `(tokens, d)` each."""
+        import torch
+
+        if not pieces:
+            return []
+        made = model.get_submodule(self.projector)(self.laid_out(model.config, torch.cat(list(pieces))))
+        return list(made.split([len(piece) for piece in pieces]))
+
+    def laid_out(self, config: Any, rows: "torch.Tensor") -> "torch.Tensor":
+        """Rows of the tower, one a token, as the projector takes them."""
+        return rows
+
+    @contextmanager
+    def unprojected(self, model: Any) -> Iterator[None]:
+        """While open, `see` gives each token's row of the tower, before the projector.
+
+        The projector stands aside, so that what a model does behind it (Qwen2.5-VL puts its windows back in order) is
+        done all the same.
+        """
+        projector = model.get_submodule(self.projector)
+        forward = projector.forward
+        projector.forward = lambda rows: self.by_token(model.config, rows)
+        try:
+            yield
+        finally:
+            projector.forward = forward
+
+    def by_token(self, config: Any, rows: "torch.Tensor") -> "torch.Tensor":
+        """What the projector is given, one row a token: the reverse of `laid_out`."""
+        return rows
 
 
 def turns(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:

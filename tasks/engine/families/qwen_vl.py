@@ -49,6 +49,14 @@ class QwenVL(Family):
         """The tower joins neighbouring patches to one token."""
         return int(config.vision_config.spatial_merge_size)
 
+    def laid_out(self, config: Any, rows: "torch.Tensor") -> "torch.Tensor":
+        """A row for each patch of a token: the projector joins them."""
+        return rows.view(-1, rows.shape[1] // self.merge(config) ** 2)
+
+    def by_token(self, config: Any, rows: "torch.Tensor") -> "torch.Tensor":
+        """The patches of a token side by side."""
+        return rows.reshape(-1, rows.shape[-1] * self.merge(config) ** 2)
+
     def grids(self, model: Any, pixels: Mapping[str, Any]) -> list[Grid]:
         """As the image processor found them."""
         return [(time, height, width) for time, height, width in pixels["image_grid_thw"].tolist()]
