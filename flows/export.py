@@ -65,7 +65,8 @@ def export(run: Path, hospital: str, out: Path, merge: bool = False) -> Path:
         pattern = ending_marks(base)
         library, encoder, as_run = _library(place)
         _write_library(folder, place, library, encoder, pattern)
-        settings = _settings(place, hub, merge) | {"marks": pattern.pattern}
+        learned = base.family.projector if place.study.lora.projector else None
+        settings = _settings(place, hub, merge) | {"projector": learned, "marks": pattern.pattern}
         (folder / "export.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         _write_scripts(folder)
         _write_model(folder, place, base, hub, merge)

@@ -47,11 +47,22 @@ def nearest(model: Any, index: Any, entries: pd.DataFrame, image: PIL.Image.Imag
 
 def encode(model: Any, image: PIL.Image.Image, question: str) -> np.ndarray:
     """The unit row `(1, d)` that the index compares: the mean of the image's features beside the question's words."""
-    with torch.inference_mode():
-        seen = model.get_image_features(**image_processor(images=[image], return_tensors="pt")).pooler_output[0]
     weight, mean = ENCODER["image_weight"], np.asarray(ENCODER["image_mean"], np.float32)
-    sides = unit(seen.float().mean(0).numpy() - mean), unit(words(model, question))
+    sides = unit(features(model, image, len(mean)).mean(0) - mean), unit(words(model, question))
     return unit(np.concatenate([math.sqrt(weight) * sides[0], math.sqrt(1 - weight) * sides[1]]))[None]
+
+
+@torch.inference_mode()
+def features(model: Any, image: PIL.Image.Image, width: int) -> np.ndarray:
+    """The image's features `(tokens, width)`: behind the projector, or what the tower gives it where it was trained."""
+    pixels, given = image_processor(images=[image], return_tensors="pt"), []
+    if SETTINGS["projector"] is None:
+        return model.get_image_features(**pixels).pooler_output[0].float().numpy()
+    projector = next(each for name, each in model.named_modules() if name.endswith(SETTINGS["projector"]))
+    handle = projector.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    model.get_image_features(**pixels)
+    handle.remove()
+    return given[0].reshape(-1, width).float().numpy()
 
 
 def words(model: Any, question: str) -> np.ndarray:

@@ -36,12 +36,16 @@ for image, question in zip(asked[::2], asked[1::2]):
 def study(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which a small study of the embedded base was run."""
     folder = tmp_path_factory.mktemp("study")
-    settings = ("dataset.images=10", "federation.rounds=1", "partition.hospitals=2", "evaluation.reliance=0")
-    more = ("evaluation.saliency=0", "federation.learning_rate=0.01", f"model.name={_base(folder)}")
-    words = [word for each in (*settings, *more) for word in ("--set", each)]
-    done = run(server, folder, [str(COMMAND), "run", *words])
+    _base(folder)
+    done = run(server, folder, studied())
     assert done.returncode == 0, done.stderr
     return folder
+
+
+def studied(*more: str) -> list[str]:
+    settings = ("dataset.images=10", "federation.rounds=1", "partition.hospitals=2", "evaluation.reliance=0")
+    settings += ("evaluation.saliency=0", "federation.learning_rate=0.01", "model.name=base")
+    return [str(COMMAND), "run", *(word for each in (*settings, *more) for word in ("--set", each))]
 
 
 def _base(folder: Path) -> Path:
@@ -85,6 +89,22 @@ def asked(artifacts: Path, rows: Sequence[Prediction], work: Path) -> list[str]:
 def test_an_export_answers_as_the_study_did(
     server: Server, artifacts: Path, study: Path, tmp_path: Path, merge: bool
 ) -> None:
+    answers_as_the_study_did(server, artifacts, study, tmp_path, merge)
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_a_trained_projector_is_exported(
+    server: Server, study: Path, tmp_path: Path, merge: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its library compares what the tower sees, before that projector."""
+    own = Path(shutil.copytree(study, tmp_path / "study", symlinks=True))
+    monkeypatch.chdir(own)
+    done = run(server, own, studied("lora.projector=true"))
+    assert done.returncode == 0, done.stderr
+    answers_as_the_study_did(server, own / "artifacts", own, tmp_path, merge)
+
+
+def answers_as_the_study_did(server: Server, artifacts: Path, study: Path, tmp_path: Path, merge: bool) -> None:
     out = tmp_path / "taken"
     command = [str(COMMAND), "export", "artifacts/latest", "--hospital", HOSPITAL, str(out)]
     done = run(server, study, [*command, *(["--merge"] if merge else [])])
