@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.files import write_text
-from flows.withdrawn import Patient, is_whole, rewrite
+from flows.withdrawn import is_whole, rewrite
+from tasks.cases.erasure import Patient
 from tasks.cases.patients import bare, names_of
 from tasks.cases.withdrawn import FORGOTTEN, forgotten_at, name_digest
 from tasks.errors import StudyError
