@@ -25,6 +25,7 @@ FUSION = "fusion.safetensors"
     "update",
     area="shared",
     title="train {hospital.name} round {round_number}",
+    leaves=("tensors", "counts", "losses"),
 )
 def train_hospital(
     folder: Folder,
@@ -75,6 +76,7 @@ def _write_update(folder: Folder, place: str, files: Mapping[str, bytes], update
     "updates",
     area="shared",
     title="train all, round {round_number}",
+    leaves=("tensors", "counts", "losses"),
 )
 def train_together(
     folder: Folder,
@@ -119,14 +121,14 @@ def train_together(
             _write_update(folder, f"{name}/", files, Update(name, round_number, len(chosen), each.loss, each.steps))
 
 
-@stage("update", area="shared", title="update {hospital} round {round_number}")
+@stage("update", area="shared", title="update {hospital} round {round_number}", leaves=("tensors", "counts", "losses"))
 def take_update(folder: Folder, hospital: str, together: Ref, round_number: int) -> None:
     """One hospital's update out of those that were trained together, in the folder that it has when trained alone."""
     for path in sorted((together.folder / hospital).iterdir()):
         folder.write(path.name, path.read_bytes())
 
 
-@stage("adapter", area="shared", title="average round {round_number}")
+@stage("adapter", area="shared", title="average round {round_number}", leaves=("tensors", "counts", "losses"))
 def average(folder: Folder, updates: list[Ref], round_number: int) -> None:
     """The next global adapter: the sample-weighted mean of the finite updates."""
     from safetensors.torch import save
@@ -139,7 +141,7 @@ def average(folder: Folder, updates: list[Ref], round_number: int) -> None:
     folder.write_json("round.json", told)
 
 
-@stage("fusion", area="shared", title="average fusion round {round_number}")
+@stage("fusion", area="shared", title="average fusion round {round_number}", leaves=("tensors", "counts", "losses"))
 def average_fusion(folder: Folder, updates: list[Ref], round_number: int) -> None:
     """The next global gated fusion of images and questions: the sample-weighted mean of the finite updates."""
     from safetensors.torch import load_file, save
@@ -174,6 +176,7 @@ def _mean(
     "validation",
     area="shared",
     title="validate {hospital.name} round {round_number}",
+    leaves=("losses", "counts"),
 )
 def validate_hospital(
     folder: Folder,
@@ -216,6 +219,7 @@ def validate_hospital(
     "footprint",
     area="shared",
     title="memory {hospital.name}",
+    leaves=("memory",),
 )
 def measure_memory(
     folder: Folder,
@@ -245,7 +249,7 @@ def measure_memory(
     folder.write_json("footprint.json", {"hospital": hospital.name} | json.loads(told.stdout))
 
 
-@stage("adapter", area="shared", title="initial adapter")
+@stage("adapter", area="shared", title="initial adapter", leaves=())
 def initial_adapter(folder: Folder, model: ModelChoice, lora: LoraSettings, seed: int) -> None:
     """The adapter that every hospital starts from; it leaves the base's answers unchanged."""
     from tasks.engine.adapter import adapter_files

@@ -18,8 +18,12 @@ from tasks.errors import StudyError
 from tasks.settings import DatasetSettings, EncoderSettings, ModelChoice, ModelSettings, SynthesisSettings
 from tasks.store import ROOT, Folder, Ref, stage_key, writing
 from tasks.store.code import body_digest
+from tasks.store.provenance import name_inputs
 
 Body = Callable[..., None]
+Leaving = Literal["tensors", "counts", "losses", "scores", "memory"]
+"""What a stage may let leave a hospital: tensors learned from cases; numbers of cases, images or steps; mean losses;
+measures of answers (right ones, sums by image, mean shares of the prompt's parts); bytes that a process took."""
 NAMES_FILES = (DatasetSettings, EncoderSettings, SynthesisSettings)
 """Settings that name files outside the store: a stage that takes them takes their content beside them."""
 
@@ -42,7 +46,11 @@ class RefSerializer(Serializer):
 
 
 def stage(
-    name: str, area: str, title: str | None = None, reads: tuple[str, ...] = ()
+    name: str,
+    area: str,
+    title: str | None = None,
+    reads: tuple[str, ...] = (),
+    leaves: tuple[Leaving, ...] | None = None,
 ) -> Callable[[Body], Task[..., Ref]]:
     """A Prefect task that makes the folder `area/name/key` and returns its Ref.
 
@@ -55,22 +63,26 @@ def stage(
         area: `source`, `shared` or `hospitals/{hospital}`, filled in from the parameters.
         title: of one task run, filled in from the parameters; the name where not given.
         reads: files of the project that the body reads beside its references, as `data/glossary.txt`.
+        leaves: kinds of what leaves a hospital in this folder, for the manifest; `()` where nothing of a hospital's
+            cases is in it. Each stage in `shared` says it, and no other does. It is no part of the key.
 
-    Raises TypeError where the body takes settings that name files, and not the content of these: a model is taken as a
-    ModelChoice, of the settings in `NAMES_FILES` the parameter `content` tells the files.
+    Raises TypeError where a stage in `shared` does not say what leaves, or another one does; and where the body takes
+    settings that name files, and not the content of these: a model is taken as a ModelChoice, of the settings in
+    `NAMES_FILES` the parameter `content` tells the files.
     """
 
     def wrap(body: Body) -> Task[..., Ref]:
         signature = inspect.signature(body)
         folder_name = next(iter(signature.parameters))
         _refuse_unknown_content(name, signature)
+        _refuse_undeclared(name, area, leaves)
         code = functools.cache(functools.partial(body_digest, body, reads))
 
         @functools.wraps(body)
         def run(**parameters: Any) -> Ref:
             key = _key(name, parameters, code())
             with _told_as_running(TaskRunContext.get()), writing(area.format(**parameters), name, key) as folder:
-                folder.inputs = [ref.path for ref in _inputs(parameters)]
+                folder.inputs, folder.leaves = _paths(parameters), list(leaves or ())
                 body(folder, **parameters)
             return folder.ref
 
@@ -82,7 +94,9 @@ def stage(
 
         def cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
             _wait_if_halted(context)
-            return f"{area.format(**parameters)}/{name}/{_key(name, parameters, code())}".replace("/", "-")
+            path = f"{area.format(**parameters)}/{name}/{_key(name, parameters, code())}"
+            name_inputs(path, _paths(parameters))
+            return path.replace("/", "-")
 
         return task(  # type: ignore[call-overload]
             run,
@@ -142,6 +156,17 @@ def _refuse_unknown_content(name: str, signature: inspect.Signature) -> None:
         unknown = content is None or content.default is not inspect.Parameter.empty
         if unknown and any(issubclass(kind, NAMES_FILES) for kind in kinds):
             raise TypeError(f"Stage {name} takes {parameter.name} without its content: take `content: str` beside it.")
+
+
+def _refuse_undeclared(name: str, area: str, leaves: tuple[Leaving, ...] | None) -> None:
+    if (area == "shared") != (leaves is not None):
+        raise TypeError(f"Stage {name} in {area}: say what leaves a hospital (`leaves`) in `shared`, and nowhere else.")
+    if unknown := set(leaves or ()) - set(get_args(Leaving)):
+        raise TypeError(f"Stage {name} lets {sorted(unknown)} leave: expected some of {get_args(Leaving)}.")
+
+
+def _paths(parameters: Mapping[str, Any]) -> list[str]:
+    return [ref.path for ref in _inputs(parameters)]
 
 
 def _inputs(value: Any) -> list[Ref]:
