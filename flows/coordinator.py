@@ -23,12 +23,12 @@ def federate(
     """The rounds: every hospital trains from the adapter it was given, updates are averaged, every hospital validates.
 
     Returns the hospitals with their last adapter (one and the same, unless they train alone), a row for each round, and
-    the references of all that was made on the way.
+    what each hospital shared of its losses on held-out cases in each.
     """
     settings: dict[str, Any] = {"model": unmapped(model), "lora": unmapped(study.lora), "seed": unmapped(study.seed)}
     settings["federation"] = unmapped(study.federation.local)
     rows: list[dict[str, Any]] = []
-    made: list[Ref] = []
+    validated: list[Ref] = []
     shown = Shown()
     for number in range(1, study.federation.rounds + 1):
         common = settings | {"shown": unmapped(study.retrieval.shown), "round_number": unmapped(number)}
@@ -46,13 +46,13 @@ def federate(
         validating = validate_hospital.map(hospital=hospitals, **common, min_cell=least)
         held_out = gather(validating, [hospital.name for hospital in hospitals])
         rows.append(told | {"eval_loss": held_out_loss(held_out)} | row)
-        made += [*together, *updates, *given, *held_out]
+        validated += held_out
         shown.table("rounds", round_table(rows), "Losses of each round, and what it took")
         show_losses(shown, "losses", round_losses(rows))
         loss = rows[-1]["eval_loss"]
         held = "" if loss is None else f", held-out loss {loss:.4f}"
         steps.done(f"round {number}: training loss {rows[-1]['train_loss']:.4f}{held}")
-    return hospitals, rows, made
+    return hospitals, rows, validated
 
 
 def train_round(

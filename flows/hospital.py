@@ -26,21 +26,17 @@ DEPTH = 10
 
 def build_libraries(
     study: Study, model: ModelChoice, hospitals: Sequence[str], cases: Sequence[Ref], seen: Ref
-) -> tuple[list[Ref], list[Ref], list[Ref]]:
-    """Each hospital's features out of those `seen` by the model's tower, and the library of its training cases.
-
-    The third list is all that was made on the way, these among it.
-    """
+) -> tuple[list[Ref], list[Ref]]:
+    """Each hospital's features out of those `seen` by the model's tower, and the library of its training cases."""
     common: dict[str, Any] = {"model": unmapped(model.seeing)}
     features = gather(take_features.map(hospital=hospitals, cases=cases, seen=unmapped(seen), **common), hospitals)
     settings = study.retrieval
     own: dict[str, Any] = {"hospital": hospitals, "cases": cases, "features": features}
-    encoded: list[Ref] = []
+    own["encoded"] = unmapped(None)
     if settings.encoding.encodes:
         common |= {"encoding": unmapped(settings.encoding), "content": unmapped(content_of(settings.encoding, model))}
-        encoded = gather(encode_hospital.map(hospital=hospitals, cases=cases, **common), hospitals)
-    own["encoded"] = encoded or unmapped(None)
-    fusion, fused = train_gated_fusion(study, own) if settings.fusion == "gated" else (None, [])
+        own["encoded"] = gather(encode_hospital.map(hospital=hospitals, cases=cases, **common), hospitals)
+    fusion = train_gated_fusion(study, own) if settings.fusion == "gated" else None
     learns = settings.rerank == "learned"
     built = build_hospital_library.map(
         **own,
@@ -55,21 +51,16 @@ def build_libraries(
         holdout=unmapped(study.federation.holdout if learns else 0),
         seed=unmapped(study.seed if learns else 0),
     )
-    libraries = gather(built, hospitals)
-    return features, libraries, [*features, *encoded, *fused, *libraries]
+    return features, gather(built, hospitals)
 
 
-def train_gated_fusion(study: Study, own: dict[str, Any]) -> tuple[Ref, list[Ref]]:
-    """The rounds of the gated fusion: hospitals train on their own cases, their updates are averaged.
-
-    Returns the last fusion, and all that was made on the way.
-    """
+def train_gated_fusion(study: Study, own: dict[str, Any]) -> Ref:
+    """The rounds of the gated fusion: hospitals train on their own cases, their updates are averaged."""
     widths = {"image_width": own["features"][0].manifest()["summary"]["width"], "text_width": 0}
     if isinstance(own["encoded"], list):
         summary = own["encoded"][0].manifest()["summary"]
         widths = {name: summary[name] or width for name, width in widths.items()}
     fusion = initial_gated_fusion(**widths, seed=study.seed)
-    made = [fusion]
     settings: dict[str, Any] = {
         "fusing": unmapped(study.retrieval.fusing),
         "holdout": unmapped(study.federation.holdout),
@@ -79,8 +70,7 @@ def train_gated_fusion(study: Study, own: dict[str, Any]) -> tuple[Ref, list[Ref
         common = settings | {"fusion": unmapped(fusion), "round_number": unmapped(number)}
         updates = gather(train_hospital_fusion.map(**own, **common), own["hospital"])
         fusion = average_fusion(updates=updates, round_number=number)
-        made += [*updates, fusion]
-    return fusion, made
+    return fusion
 
 
 def find_and_count(
