@@ -74,7 +74,7 @@ def federate(
     """The rounds of the adapter: every hospital trains, the server aggregates, every hospital validates.
 
     Returns the hospitals with their last adapter (one and the same, unless they train alone), a row for each round, and
-    the references of all that was made on the way.
+    what each hospital shared of its losses on held-out cases in each.
     """
     strategy, runtime = choose(study.federation.strategy), RUNTIMES[study.engine.executor]
     settings: dict[str, Any] = {
@@ -93,7 +93,7 @@ def federate(
         return aggregate(strategy=study.federation.strategy, **taken)
 
     rows: list[dict[str, Any]] = []
-    made: list[Ref] = []
+    validated: list[Ref] = []
     shown = Shown()
     for each in rounds(strategy, study.federation.rounds, names, hospitals[0].adapter, train, put_together):
         hospitals = given(hospitals, each.following)
@@ -108,13 +108,13 @@ def federate(
         rows.append(
             told | {"eval_loss": held_out_loss(held_out), "seconds": each.trained.seconds} | wire(strategy, each)
         )
-        made += [*each.trained.updates, each.state, *held_out]
+        validated += held_out
         shown.table("rounds", round_table(rows), "Losses of each round, and what it took")
         show_losses(shown, "losses", round_losses(rows))
         loss = rows[-1]["eval_loss"]
         held = "" if loss is None else f", held-out loss {loss:.4f}"
         steps.done(f"round {each.number}: training loss {rows[-1]['train_loss']:.4f}{held}")
-    return hospitals, rows, made
+    return hospitals, rows, validated
 
 
 def given(hospitals: Sequence[HospitalRefs], adapters: Sequence[Ref]) -> list[HospitalRefs]:

@@ -14,7 +14,7 @@ from flows.hospital import build_libraries, find_and_count, show_where
 from flows.outside import dataset_content, writer_of
 from flows.progress import Steps, tell_unused_columns
 from flows.report import write_card, write_pages
-from flows.run_folder import told_of, write_run
+from flows.run_folder import Shared, told_of, write_run
 from flows.runtimes.local import gather
 from tasks.answer.step import (
     answer_baselines,
@@ -69,11 +69,11 @@ def fed_rag(study: Study = Study()) -> str:
     words = counted(shared, "test cases") if isinstance(shared, int) else f"{shared} number of test cases"
     steps.done(f"audited: {words} with an image of training")
 
-    hospitals, cases, dealt = deal_out(study, dataset, questions, findings)
+    hospitals, cases, between = deal_out(study, dataset, questions, findings)
     steps.done(f"dealt the images to {counted(len(hospitals), 'hospitals')}")
 
     seen = see_images(images=dataset.only("images.parquet"), model=model.seeing, projected=not study.lora.projector)
-    features, libraries, built = build_libraries(study, model, hospitals, cases, seen)
+    features, libraries = build_libraries(study, model, hospitals, cases, seen)
     steps.done("computed vision features and built the hospitals' libraries")
 
     start = initial_adapter(model=model, lora=study.lora, seed=study.seed)
@@ -81,7 +81,7 @@ def fed_rag(study: Study = Study()) -> str:
         HospitalRefs(name=name, cases=own, features=seen_by, library=library, adapter=start)
         for name, own, seen_by, library in zip(hospitals, cases, features, libraries, strict=True)
     ]
-    trained, rounds, updates = federate(study, model, untrained, steps)
+    trained, rounds, validated = federate(study, model, untrained, steps)
 
     answered = evaluate(study, model, {study.configuration: trained, "base": untrained})
     least = unmapped(study.evaluation.min_cell)
@@ -97,27 +97,20 @@ def fed_rag(study: Study = Study()) -> str:
     explained, shares = show_where(study, model, trained, answered)
     steps.done("explained some answers" if explained else "left out where answers come from")
 
-    made = [
-        dataset,
-        *([questions] if prepares(study) else []),
-        findings,
-        *dealt,
-        *cases,
-        seen,
-        *built,
-        *updates,
-        *(ref for refs in answered for ref in refs),
-        *relied,
-        *failures,
-        *explained,
-        *held_out,
-        *withheld,
-    ]
     optional = {"reliance": relied, "failures": failures, "saliency": explained, "calibration": held_out}
     kept: dict[str, Any] = {"predictions": answered, "scores": scored} | {
         name: refs for name, refs in optional.items() if refs
     }
-    run = write_run(study, model.content, trained, kept, rounds, scored, made, altered, withheld, failing, shares)
+    outcome = Shared(
+        copies=between,
+        losses=validated,
+        scores=scored,
+        reliance=altered,
+        abstention=withheld,
+        failures=failing,
+        shares=shares,
+    )
+    run = write_run(study, model.content, trained, kept, rounds, outcome)
     page, *_ = write_pages(run)
     write_card(run)
     create_markdown_artifact(
@@ -168,8 +161,8 @@ def prepares(study: Study) -> bool:
     return study.synthesis.generator != "none" or study.synthesis.choices != "closed"
 
 
-def deal_out(study: Study, dataset: Ref, questions: Ref, findings: Ref) -> tuple[list[str], list[Ref], list[Ref]]:
-    """Images to hospitals: the hospitals' names, what each of them takes, and the references of how it was decided."""
+def deal_out(study: Study, dataset: Ref, questions: Ref, findings: Ref) -> tuple[list[str], list[Ref], Ref]:
+    """Images to hospitals: the hospitals' names, what each of them takes, and what pairs of them share."""
     assignment = partition(cases=questions, settings=study.partition, seed=study.seed, findings=findings)
     table = assignment.manifest()["summary"]["hospitals"]
     least = study.evaluation.min_cell
@@ -186,7 +179,7 @@ def deal_out(study: Study, dataset: Ref, questions: Ref, findings: Ref) -> tuple
         "findings": unmapped(findings),
         "forgotten": unmapped(all_digests()),
     }
-    return hospitals, gather(take_cases.map(hospital=hospitals, **common), hospitals), [assignment, between]
+    return hospitals, gather(take_cases.map(hospital=hospitals, **common), hospitals), between
 
 
 def show_audit(findings: Ref, least: int) -> None:

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from flows.files import write_text
-from flows.withdrawn import Patient, is_whole, rewrite
+from flows.withdrawn import is_whole, rewrite
+from tasks.cases.erasure import Patient
 from tasks.cases.patients import bare, names_of
 from tasks.cases.withdrawn import FORGOTTEN, forgotten_at, name_digest
 from tasks.errors import StudyError
 from tasks.records import Case, read_table
-from tasks.store import MANIFEST, ROOT, discard, find, remove_abandoned
-
-TRAINED = ("update", "updates", "adapter", "fusion-update", "fusion")
-"""Stages in `shared/` that leave tensors which were learned from cases."""
+from tasks.store import ROOT, discard, find, remove_abandoned
+from tasks.store.provenance import inputs_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def forget(hospital: str, patient: str, dry: bool = False) -> Forgotten:
     if not gone.cases and before is None:
         raise StudyError(_unknown(hospital, patient, {_name(case) for cases in held.values() for case in cases}))
     sources = {path for path, cases in own.items() if any(case.split == "train" for case in cases)}
-    adapters = sorted({*(before or {}).get("adapters", ()), *trained_on(sources)})
+    adapters = sorted({*(before or {}).get("adapters", ()), *trained_on(place, sources)})
     if not dry:
         called = {_name(case) for cases in own.values() for case in cases}
         _write_down(place, names, called, gone.images, adapters)
@@ -68,13 +67,32 @@ def forget(hospital: str, patient: str, dry: bool = False) -> Forgotten:
     return Forgotten(tuple(removed), tuple(adapters), before is not None, tuple(others))
 
 
-def trained_on(sources: Collection[str]) -> set[str]:
-    """The folders in `shared/` whose tensors were learned from some of these folders, or go on from such tensors."""
-    inputs = {path: set(_inputs(path)) for stage in TRAINED for path in _folders(ROOT / "shared", stage)}
-    found: set[str] = set()
-    while more := {path for path, given in inputs.items() if given & found.union(sources)} - found:
+def trained_on(place: Path, sources: Collection[str]) -> set[str]:
+    """The folders in `shared/` with tensors that were learned from some of a hospital's folders, or go on from such.
+
+    What else the hospital made of these folders, as its library, leads on to tensors that were learned from that.
+    """
+    tensors = {path for path in _all_folders(ROOT / "shared") if _holds_tensors(path)}
+    inputs = {path: set(inputs_of(path, former=True)) for path in {*tensors, *_all_folders(place)}}
+    found = set(sources)
+    while more := {path for path, given in inputs.items() if given & found} - found:
         found |= more
-    return found
+    return found & tensors
+
+
+def _holds_tensors(path: str) -> bool:
+    """Whether a folder in `shared/` has tensors learned from cases: its stage declares it, and its manifest tells.
+
+    A manifest of an earlier version does not tell; then any tensors count.
+    """
+    try:
+        manifest = find(path).manifest()
+    except (OSError, ValueError, KeyError):
+        return False
+    declared = manifest.get("leaves")
+    if declared is None:
+        return any(name.endswith(".safetensors") for name in manifest["files"])
+    return "tensors" in declared
 
 
 def _remove(place: Path, gone: Patient, dry: bool) -> list[tuple[str, str]]:
@@ -90,7 +108,7 @@ def _remove(place: Path, gone: Patient, dry: bool) -> list[tuple[str, str]]:
     start = place.relative_to(ROOT).as_posix() + "/"
     for path in paths:
         lost = path in damaged or any(
-            each in damaged or each not in paths for each in _inputs(path) if each.startswith(start)
+            each in damaged or each not in paths for each in inputs_of(path) if each.startswith(start)
         )
         counts = None if lost else rewrite(path, gone, dry)
         if counts is None and not dry:  # a stage that is not known, or what cannot be told apart any more
@@ -157,6 +175,10 @@ def _cases(path: str) -> list[Case]:
         return []
 
 
+def _all_folders(area: Path) -> list[str]:
+    return [path for stage in area.glob("[!.]*") if stage.is_dir() for path in _folders(area, stage.name)]
+
+
 def _folders(area: Path, stage: str) -> list[str]:
     """A stage's folders in an area, relative to the artifacts."""
     return sorted(
@@ -164,8 +186,3 @@ def _folders(area: Path, stage: str) -> list[str]:
         for path in (area / stage).glob("*")
         if path.is_dir() and not path.name.startswith(".")
     )
-
-
-def _inputs(path: str) -> list[str]:
-    """What a folder was made from; nothing where its manifest is gone."""
-    return find(path).manifest().get("inputs", []) if (ROOT / path / MANIFEST).is_file() else []

@@ -29,11 +29,8 @@ DEPTH = 10
 
 def build_libraries(
     study: Study, model: ModelChoice, hospitals: Sequence[str], cases: Sequence[Ref], seen: Ref
-) -> tuple[list[Ref], list[Ref], list[Ref]]:
-    """Each hospital's features out of those `seen` by the model's tower, and the library of its training cases.
-
-    The third list is all that was made on the way, these among it.
-    """
+) -> tuple[list[Ref], list[Ref]]:
+    """Each hospital's features out of those `seen` by the model's tower, and the library of its training cases."""
     common: dict[str, Any] = {"model": unmapped(model.seeing)}
     projected = unmapped(not study.lora.projector)
     features = gather(
@@ -42,12 +39,11 @@ def build_libraries(
     )
     settings = study.retrieval
     own: dict[str, Any] = {"hospital": hospitals, "cases": cases, "features": features}
-    encoded: list[Ref] = []
+    own["encoded"] = unmapped(None)
     if settings.encoding.encodes:
         common |= {"encoding": unmapped(settings.encoding), "content": unmapped(content_of(settings.encoding, model))}
-        encoded = gather(encode_hospital.map(hospital=hospitals, cases=cases, **common), hospitals)
-    own["encoded"] = encoded or unmapped(None)
-    fusions, fused = train_gated_fusion(study, own) if settings.fusion == "gated" else (unmapped(None), [])
+        own["encoded"] = gather(encode_hospital.map(hospital=hospitals, cases=cases, **common), hospitals)
+    fusions = train_gated_fusion(study, own) if settings.fusion == "gated" else unmapped(None)
     learns = settings.rerank == "learned"
     built = build_hospital_library.map(
         **own,
@@ -62,14 +58,13 @@ def build_libraries(
         holdout=unmapped(study.federation.holdout if learns else 0),
         seed=unmapped(study.seed if learns else 0),
     )
-    libraries = gather(built, hospitals)
-    return features, libraries, [*features, *encoded, *fused, *libraries]
+    return features, gather(built, hospitals)
 
 
-def train_gated_fusion(study: Study, own: dict[str, Any]) -> tuple[list[Ref], list[Ref]]:
+def train_gated_fusion(study: Study, own: dict[str, Any]) -> list[Ref]:
     """The rounds of the gated fusion: hospitals train on their own cases, the server aggregates.
 
-    Returns each hospital's last fusion, and all that was made on the way.
+    Returns each hospital's last fusion.
     """
     widths = {"image_width": own["features"][0].manifest()["summary"]["width"], "text_width": 0}
     if isinstance(own["encoded"], list):
@@ -91,12 +86,10 @@ def train_gated_fusion(study: Study, own: dict[str, Any]) -> tuple[list[Ref], li
     def put_together(**taken: Any) -> Ref:
         return aggregate_fusion(strategy=study.federation.strategy, **taken)
 
-    strategy = choose(study.federation.strategy)
-    made, fusions = [start], [start] * len(own["hospital"])
+    strategy, fusions = choose(study.federation.strategy), [start] * len(own["hospital"])
     for each in rounds(strategy, study.retrieval.fusion_rounds, own["hospital"], start, train, put_together):
-        made += [*each.trained.updates, each.state]
         fusions = each.following
-    return fusions, made
+    return fusions
 
 
 def find_and_count(

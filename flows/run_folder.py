@@ -4,6 +4,7 @@ import json
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,47 @@ from tasks.report.perturbation import reliance_table
 from tasks.report.results import assemble, markdown
 from tasks.report.saliency import share_table
 from tasks.settings import Study
-from tasks.store import Ref, peak_memory, writing
+from tasks.store import Ref, find, peak_memory, writing
+from tasks.store.provenance import walk
 from tasks.text.vocabulary import MODALITIES, ORGANS, known
 
 MADE = "made into a test split"
 """The end of an ingested dataset's note on a split that it came without."""
-FAILED, SHARES, ABSTAINED = "failures.json", "shares.json", "abstention.json"
+DOCUMENTS = {
+    "scores": "scores.json",
+    "reliance": "scores.json",
+    "abstention": "abstention.json",
+    "failures": "failures.json",
+    "shares": "shares.json",
+}
+"""The file of each part of `Shared` that results are made of."""
 COUNTED = ("dataset", "split", "kind", "modality", "organ", "language", "captions_by_split")
 """Counts of the dataset by what its cases, or captions, are."""
 NOT_STATED = "not stated"
 """What the dataset's counts call a value that is absent."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What hospitals have shared of a study, in their order; nothing where the study does not ask for it."""
+
+    copies: Ref
+    """Of images between hospitals, as the audit of a simulation finds them."""
+    losses: Sequence[Ref]
+    """On held-out cases, by round."""
+    scores: Sequence[Ref]
+    reliance: Sequence[Ref] = ()
+    """Scores with altered prompts."""
+    abstention: Sequence[Ref] = ()
+    """Counts of answers that would be withheld."""
+    failures: Sequence[Ref] = ()
+    """Counts of the answers' failure modes."""
+    shares: Sequence[Ref] = ()
+    """Mean shares of the prompt's parts in the answers that were explained."""
+
+    def documents(self) -> dict[str, list[dict[str, Any]]]:
+        """The JSON documents of what results are made of, by name."""
+        return {name: [_read(ref, file) for ref in getattr(self, name)] for name, file in DOCUMENTS.items()}
 
 
 def write_run(
@@ -41,12 +73,7 @@ def write_run(
     hospitals: Sequence[HospitalRefs],
     kept: Mapping[str, Sequence[Ref | list[Ref]]],
     rounds: Sequence[Mapping[str, Any]],
-    scored: Sequence[Ref],
-    made: Sequence[Ref],
-    counted: Sequence[Ref] = (),
-    withheld: Sequence[Ref] = (),
-    failing: Sequence[Ref] = (),
-    shares: Sequence[Ref] = (),
+    shared: Shared,
 ) -> Path:
     """Write `runs/<run>/`, to which `point_latest` points once its pages are there too.
 
@@ -56,51 +83,21 @@ def write_run(
         hospitals: with their final adapters.
         kept: what else each hospital holds or has shared, by name, in their order.
         rounds: one row a round.
-        scored: what each hospital shared of its scores.
-        made: every folder that went into the run, for its times and memory.
-        counted: what each hospital shared of its scores with altered prompts.
-        withheld: what each hospital shared of answers that it would withhold; none where none are.
-        failing: what each hospital shared of its answers' failure modes.
-        shares: what each hospital shared of the answers that it explained.
+        shared: what leaves the hospitals at the study's end.
     """
     settings = study.model_dump(mode="json")
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"  # no other's, though it be the same study
-    manifests = {ref.path: ref.manifest() for ref in [*made, *scored, *counted]}
-    source = told_of(next(ref for ref in made if ref.path.startswith("source/ingest/")))
-    dealt = next(manifest for path, manifest in manifests.items() if path.startswith("source/partition"))
-    least = study.evaluation.min_cell
-    failures, explained = ([_read(ref, name) for ref in refs] for refs, name in ((failing, FAILED), (shares, SHARES)))
-    results = assemble(
-        [_scores(ref) for ref in scored],
-        rounds,
-        {
-            "run": run,
-            "trained": (study.configuration,),
-            "abstention": _abstention(withheld, study),
-            "details": details([(_scores(ref), _sums(ref)) for ref in scored], study.seed),
-            "saliency": share_table(study.configuration, explained),
-            "reliance": reliance_table(study.configuration, [_scores(ref) for ref in counted]),
-            "failures": failure_table(study.configuration, failures),
-            "withheld": held_back(
-                least,
-                [_scores(ref) for ref in scored],
-                [_scores(ref) for ref in counted],
-                failures,
-                explained,
-                [_read(ref, ABSTAINED) for ref in withheld],
-            ),
-            "model": {"name": study.model.name, "revision": study.model.revision, "content": model},
-            "settings": settings,
-            "dataset": dataset_counts(source, least),
-            "partition": {
-                "scheme": dealt["summary"]["scheme"],
-                "hospitals": tell_columns(dealt["summary"]["hospitals"], least),
-            },
-            "split": _split(study, dealt["summary"]["split"], source, made),
-            "timings_s": _timings(manifests),
-            "peak_memory_bytes": max(peak_memory(), *(each["peak_memory_bytes"] for each in manifests.values())),
-        },
-    )
+    made = walk(_results(hospitals, kept, shared))
+    about = {
+        "run": run,
+        "trained": (study.configuration,),
+        "model": {"name": study.model.name, "revision": study.model.revision, "content": model},
+        "settings": settings,
+        "timings_s": _timings(made),
+        "peak_memory_bytes": max(peak_memory(), *(each["peak_memory_bytes"] for each in made.values())),
+    }
+    told = shared.documents()
+    results = assemble(told["scores"], rounds, about | _measured(study, shared, told) | _source(study, made))
     with writing("", "runs", run) as folder:
         folder.write_json("settings.json", settings)
         folder.write_json("results.json", results)
@@ -110,21 +107,48 @@ def write_run(
     return folder.ref.folder
 
 
-def _scores(ref: Ref) -> dict[str, Any]:
-    return _read(ref, "scores.json")
+def _results(
+    hospitals: Sequence[HospitalRefs], kept: Mapping[str, Sequence[Ref | list[Ref]]], shared: Shared
+) -> list[Ref]:
+    """All that the run ends in; what this was made from is the rest of it."""
+    held = [ref for each in hospitals for ref in (each.cases, each.features, each.library, each.adapter)]
+    others = [ref for refs in kept.values() for each in refs for ref in (each if isinstance(each, list) else [each])]
+    told = [ref for name in DOCUMENTS for ref in getattr(shared, name)]
+    return [shared.copies, *held, *shared.losses, *others, *told]
+
+
+def _measured(study: Study, shared: Shared, told: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """The parts of `results.json` that are made of what hospitals shared."""
+    sums = [read_table(ref.folder / "sums.parquet", ImageSums) for ref in shared.scores]
+    withheld, chosen = told["abstention"], study.configuration
+    settings = study.evaluation
+    return {
+        "abstention": abstention(withheld, settings.coverage, study.seed, study.retrieval.k > 0) if withheld else None,
+        "details": details(list(zip(told["scores"], sums, strict=True)), study.seed),
+        "saliency": share_table(chosen, told["shares"]),
+        "reliance": reliance_table(chosen, told["reliance"]),
+        "failures": failure_table(chosen, told["failures"]),
+        "withheld": held_back(settings.min_cell, **told),
+    }
+
+
+def _source(study: Study, made: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The parts of `results.json` that tell what was asked: the dataset, how it was dealt out, and its split."""
+    least = study.evaluation.min_cell
+    dataset, findings, assignment = (
+        find(next(path for path in made if path.startswith(f"source/{stage}/")))
+        for stage in ("ingest", "audit", "partition")
+    )
+    source, dealt = told_of(dataset), assignment.manifest()["summary"]
+    return {
+        "dataset": dataset_counts(source, least),
+        "partition": {"scheme": dealt["scheme"], "hospitals": tell_columns(dealt["hospitals"], least)},
+        "split": _split(study, dealt["split"], source, findings),
+    }
 
 
 def _read(ref: Ref, name: str) -> dict[str, Any]:
     return json.loads((ref.folder / name).read_text(encoding="utf-8"))
-
-
-def _sums(ref: Ref) -> list[ImageSums]:
-    return read_table(ref.folder / "sums.parquet", ImageSums)
-
-
-def _abstention(withheld: Sequence[Ref], study: Study) -> dict[str, Any] | None:
-    shared = [_read(ref, ABSTAINED) for ref in withheld]
-    return abstention(shared, study.evaluation.coverage, study.seed, study.retrieval.k > 0) if shared else None
 
 
 def dataset_counts(summary: Mapping[str, Any], least: int) -> dict[str, Any]:
@@ -145,15 +169,14 @@ def told_of(dataset: Ref) -> dict[str, Any]:
     return summary | {"left_out": left_out(summary["notes"], [each["reason"] for each in rejected])}
 
 
-def _split(study: Study, split: Mapping[str, Any], source: Mapping[str, Any], made: Sequence[Ref]) -> dict[str, Any]:
+def _split(study: Study, split: Mapping[str, Any], source: Mapping[str, Any], findings: Ref) -> dict[str, Any]:
     """Which split the scores were measured on, where it is from, and what it shared before anything was moved."""
-    found = next(ref for ref in made if ref.path.startswith("source/audit/"))
     least = study.evaluation.min_cell
     return {
         **split,
         "origins": sorted({_origin(name, source["notes"]) for name, _ in study.dataset.sources}),
-        "audited_test_cases": read_audit(found)["train_test"]["test_cases"],
-        "published_split_shares": {name: tell(n, least) for name, n in found.manifest()["summary"].items()},
+        "audited_test_cases": read_audit(findings)["train_test"]["test_cases"],
+        "published_split_shares": {name: tell(n, least) for name, n in findings.manifest()["summary"].items()},
     }
 
 

@@ -133,6 +133,16 @@ def fed_rag(folder: Path, *arguments: str, server: Server | None = None) -> None
     assert done.returncode == 0, done.stderr
 
 
+def seconds_in(artifacts: Path) -> dict[str, float]:
+    """By stage, what the manifests of all folders in a store say of the time that they took."""
+    seconds: dict[str, float] = {}
+    for path in artifacts.glob("**/manifest.json"):
+        if path.relative_to(artifacts).parts[0] in ("source", "hospitals", "shared"):
+            stage = path.parent.parent.name
+            seconds[stage] = seconds.get(stage, 0.0) + json.loads(path.read_text())["seconds"]
+    return seconds
+
+
 def start(command: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """What a user's shell does: all of it, with seconds of imports."""
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)

@@ -104,6 +104,7 @@ def answer_baselines(folder: Folder, hospital: str, cases: Ref, library: Ref, se
     "scores",
     area="shared",
     title="score {hospital}",
+    leaves=("scores", "counts"),
 )
 def score_hospital(
     folder: Folder, hospital: str, cases: Ref, predictions: list[Ref], min_cell: int, by_image: bool = True
@@ -133,6 +134,7 @@ def score_hospital(
     "abstention",
     area="shared",
     title="abstention {hospital}",
+    leaves=("counts",),
 )
 def count_withheld(
     folder: Folder,

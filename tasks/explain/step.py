@@ -53,6 +53,7 @@ def find_failures(
     "failure-counts",
     area="shared",
     title="count failures {hospital}",
+    leaves=("counts",),
 )
 def count_failures(folder: Folder, hospital: str, failures: Ref, min_cell: int) -> None:
     """How many of a hospital's examined answers show each failure mode: all that it shares of them.
@@ -96,7 +97,7 @@ def explain_some(
         write_table(sink, Share, [row for each in found for row in each.shares])
 
 
-@stage("shares", area="shared", title="shares {hospital}")
+@stage("shares", area="shared", title="shares {hospital}", leaves=("scores", "counts"))
 def share_means(folder: Folder, hospital: str, saliency: Ref, min_cell: int) -> None:
     """The mean shares of the prompt's parts in a hospital's explained answers: all that it shares of them.
 

@@ -9,13 +9,17 @@ from tasks.records import UpdateCounts
 from tasks.records.federation import HospitalRefs, write_counts
 from tasks.settings import FederationSettings, LocalRule, LoraSettings, ModelChoice, ShownSettings, StrategySettings
 from tasks.store import Ref, derived_seed
-from tasks.store.stage import Folder, stage
+from tasks.store.stage import Folder, Leaving, stage
+
+SENT: tuple[Leaving, ...] = ("tensors", "counts", "losses")
+"""What an update tells, and what is made of updates."""
 
 
 @stage(
     "update",
     area="shared",
     title="train {hospital.name} round {round_number}",
+    leaves=SENT,
 )
 def train_hospital(
     folder: Folder,
@@ -68,6 +72,7 @@ def _write_update(folder: Folder, place: str, files: Mapping[str, bytes], counts
     "updates",
     area="shared",
     title="train all, round {round_number}",
+    leaves=SENT,
 )
 def train_together(
     folder: Folder,
@@ -118,7 +123,7 @@ def train_together(
             )
 
 
-@stage("update", area="shared", title="update {hospital} round {round_number}")
+@stage("update", area="shared", title="update {hospital} round {round_number}", leaves=SENT)
 def take_update(folder: Folder, hospital: str, together: Ref, round_number: int) -> None:
     """One hospital's update out of those that were trained together, in the folder that it has when trained alone."""
     for path in sorted((together.folder / hospital).iterdir()):
@@ -129,7 +134,7 @@ STRATEGY = "tasks.federate.strategies.{strategy.aggregation}"
 """The module that an aggregation runs, of all those that it could run."""
 
 
-@stage("adapter", area="shared", title="aggregate round {round_number}", chosen=(STRATEGY,))
+@stage("adapter", area="shared", title="aggregate round {round_number}", chosen=(STRATEGY,), leaves=SENT)
 def aggregate(folder: Folder, strategy: StrategySettings, state: Ref, updates: list[Ref], round_number: int) -> None:
     """The server's next state: the next global adapter, and what the strategy keeps beside it.
 
@@ -142,7 +147,7 @@ def aggregate(folder: Folder, strategy: StrategySettings, state: Ref, updates: l
         folder.write(CONFIG, (updates[0].folder / CONFIG).read_bytes())
 
 
-@stage("fusion", area="shared", title="aggregate fusion round {round_number}", chosen=(STRATEGY,))
+@stage("fusion", area="shared", title="aggregate fusion round {round_number}", chosen=(STRATEGY,), leaves=SENT)
 def aggregate_fusion(
     folder: Folder, strategy: StrategySettings, state: Ref, updates: list[Ref], round_number: int
 ) -> None:
@@ -178,6 +183,7 @@ def _aggregate(
     "validation",
     area="shared",
     title="validate {hospital.name} round {round_number}",
+    leaves=("losses", "counts"),
 )
 def validate_hospital(
     folder: Folder,
@@ -220,6 +226,7 @@ def validate_hospital(
     "footprint",
     area="shared",
     title="memory {hospital.name}",
+    leaves=("memory",),
 )
 def measure_memory(
     folder: Folder,
@@ -249,7 +256,7 @@ def measure_memory(
     folder.write_json("footprint.json", {"hospital": hospital.name} | json.loads(told.stdout))
 
 
-@stage("adapter", area="shared", title="initial adapter")
+@stage("adapter", area="shared", title="initial adapter", leaves=())
 def initial_adapter(folder: Folder, model: ModelChoice, lora: LoraSettings, seed: int) -> None:
     """The adapter that every hospital starts from; it leaves the base's answers unchanged."""
     from tasks.engine.adapter import adapter_files

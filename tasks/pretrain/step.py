@@ -23,7 +23,7 @@ VOCABULARY = 2048
 EDGE, WIDTH, DEPTH = 84, 128, 4
 
 
-@stage("tower", area="shared", reads=("data/glossary.txt",))
+@stage("tower", area="shared", reads=("data/glossary.txt",), leaves=())
 def pretrain_tower(folder: Folder, dataset: Ref, epochs: int, seed: int) -> None:
     """A base whose tower has learned from direct labels; its text model is still blank."""
     from tasks.pretrain.blank import blank_base, train_tokenizer
@@ -47,6 +47,7 @@ def pretrain_tower(folder: Folder, dataset: Ref, epochs: int, seed: int) -> None
     "base",
     area="shared",
     title="lesson: {lesson.title}",
+    leaves=(),
 )
 def pretrain_text(
     folder: Folder, dataset: Ref, base: Ref, features: Ref, library: Ref, lesson: Lesson, seed: int
@@ -85,6 +86,7 @@ def pretrain_text(
     "stage",
     area="shared",
     title="stage {number}: {settings.title}",
+    leaves=(),
 )
 def train_stage(
     folder: Folder,
@@ -156,6 +158,7 @@ def _save(base: "Base", folder: Folder) -> None:
     area="shared",
     reads=("data/glossary.txt",),
     title="twin of {of}",
+    leaves=(),
 )
 def make_twin(folder: Folder, of: str, seed: int) -> None:
     """A small model with random weights in place of the preset `of`, which is LLaVA-Med."""

@@ -30,7 +30,7 @@ def encode_hospital(
     folder.summary = {"images": len(made.image_places), "texts": len(made.text_places), "encoder": content} | widths
 
 
-@stage("fusion", area="shared", title="initial fusion")
+@stage("fusion", area="shared", title="initial fusion", leaves=())
 def initial_gated_fusion(folder: Folder, image_width: int, text_width: int, seed: int) -> None:
     """The fusion that every hospital starts from; a text width of 0 is that of hashed words."""
     from safetensors.torch import save
@@ -46,6 +46,7 @@ def initial_gated_fusion(folder: Folder, image_width: int, text_width: int, seed
     "fusion-update",
     area="shared",
     title="train fusion {hospital} round {round_number}",
+    leaves=("tensors", "counts", "losses"),
 )
 def train_hospital_fusion(
     folder: Folder,

@@ -52,7 +52,7 @@ class Ref(BaseModel):
         return Ref(path=self.path, digest=self.manifest()["files"][name]["sha256"])
 
     def manifest(self) -> dict[str, Any]:
-        """What the stage wrote of itself: `files`, `digest`, `summary`, `seconds`, `peak_memory_bytes`."""
+        """What the stage wrote of itself: `files`, `digest`, `inputs`, `leaves`, `summary`, `seconds` and more."""
         return json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
 
     def verified(self) -> "Ref":
@@ -74,6 +74,10 @@ class Folder:
         """Counts and notes for the manifest; not part of the digest."""
         self.inputs: list[str] = []
         """Paths of the folders that it is made from, for the manifest."""
+        self.former_inputs: list[str] = []
+        """Other paths at which the same content was when it was asked for before (`provenance.py`)."""
+        self.leaves: list[str] | None = None
+        """What of a hospital's cases it lets leave, as its stage declares; None where it is of no stage."""
         self.ref: Ref
         """Set once the folder is finished."""
 
@@ -158,6 +162,7 @@ def revising(path: str) -> Iterator[Folder]:
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(ref.folder / name, copy)
             folder.summary, folder.inputs = manifest["summary"], manifest.get("inputs", [])
+            folder.former_inputs, folder.leaves = manifest.get("former_inputs", []), manifest.get("leaves")
             yield folder
         _renew_records(ref.digest, folder.ref.digest)
 
@@ -207,6 +212,8 @@ def _finish(folder: Folder, target: Path, seconds: float) -> Ref:
             "files": files,
             "digest": digest,
             "inputs": folder.inputs,
+            "former_inputs": folder.former_inputs,
+            "leaves": folder.leaves,
             "summary": folder.summary,
             "seconds": round(seconds, 3),
             "peak_memory_bytes": peak_memory(),

@@ -18,8 +18,12 @@ from tasks.errors import StudyError
 from tasks.settings import DatasetSettings, EncoderSettings, ModelChoice, ModelSettings, SynthesisSettings
 from tasks.store import ROOT, Folder, Ref, stage_key, writing
 from tasks.store.code import body_digest
+from tasks.store.provenance import name_inputs
 
 Body = Callable[..., None]
+Leaving = Literal["tensors", "counts", "losses", "scores", "memory"]
+"""What a stage may let leave a hospital: tensors learned from cases; numbers of cases, images or steps; mean losses;
+measures of answers (right ones, sums by image, mean shares of the prompt's parts); bytes that a process took."""
 NAMES_FILES = (DatasetSettings, EncoderSettings, SynthesisSettings)
 """Settings that name files outside the store: a stage that takes them takes their content beside them."""
 
@@ -47,6 +51,7 @@ def stage(
     title: str | None = None,
     reads: tuple[str, ...] = (),
     chosen: tuple[str, ...] = (),
+    leaves: tuple[Leaving, ...] | None = None,
 ) -> Callable[[Body], Task[..., Ref]]:
     """A Prefect task that makes the folder `area/name/key` and returns its Ref.
 
@@ -61,15 +66,19 @@ def stage(
         reads: files of the project that the body reads beside its references, as `data/glossary.txt`.
         chosen: modules that the body imports by name, filled in from the parameters. Their code counts, that of the
             others that it could have imported does not.
+        leaves: kinds of what leaves a hospital in this folder, for the manifest; `()` where nothing of a hospital's
+            cases is in it. Each stage in `shared` says it, and no other does. It is no part of the key.
 
-    Raises TypeError where the body takes settings that name files, and not the content of these: a model is taken as a
-    ModelChoice, of the settings in `NAMES_FILES` the parameter `content` tells the files.
+    Raises TypeError where a stage in `shared` does not say what leaves, or another one does; and where the body takes
+    settings that name files, and not the content of these: a model is taken as a ModelChoice, of the settings in
+    `NAMES_FILES` the parameter `content` tells the files.
     """
 
     def wrap(body: Body) -> Task[..., Ref]:
         signature = inspect.signature(body)
         folder_name = next(iter(signature.parameters))
         _refuse_unknown_content(name, signature)
+        _refuse_undeclared(name, area, leaves)
         digest = functools.cache(functools.partial(body_digest, body, reads))
 
         def key_of(parameters: Mapping[str, Any]) -> str:
@@ -79,7 +88,7 @@ def stage(
         def run(**parameters: Any) -> Ref:
             key = key_of(parameters)
             with _told_as_running(TaskRunContext.get()), writing(area.format(**parameters), name, key) as folder:
-                folder.inputs = [ref.path for ref in _inputs(parameters)]
+                folder.inputs, folder.leaves = _paths(parameters), list(leaves or ())
                 body(folder, **parameters)
             return folder.ref
 
@@ -91,7 +100,9 @@ def stage(
 
         def cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
             _wait_if_halted(context)
-            return f"{area.format(**parameters)}/{name}/{key_of(parameters)}".replace("/", "-")
+            path = f"{area.format(**parameters)}/{name}/{key_of(parameters)}"
+            name_inputs(path, _paths(parameters))
+            return path.replace("/", "-")
 
         return task(  # type: ignore[call-overload]
             run,
@@ -151,6 +162,17 @@ def _refuse_unknown_content(name: str, signature: inspect.Signature) -> None:
         unknown = content is None or content.default is not inspect.Parameter.empty
         if unknown and any(issubclass(kind, NAMES_FILES) for kind in kinds):
             raise TypeError(f"Stage {name} takes {parameter.name} without its content: take `content: str` beside it.")
+
+
+def _refuse_undeclared(name: str, area: str, leaves: tuple[Leaving, ...] | None) -> None:
+    if (area == "shared") != (leaves is not None):
+        raise TypeError(f"Stage {name} in {area}: say what leaves a hospital (`leaves`) in `shared`, and nowhere else.")
+    if unknown := set(leaves or ()) - set(get_args(Leaving)):
+        raise TypeError(f"Stage {name} lets {sorted(unknown)} leave: expected some of {get_args(Leaving)}.")
+
+
+def _paths(parameters: Mapping[str, Any]) -> list[str]:
+    return [ref.path for ref in _inputs(parameters)]
 
 
 def _inputs(value: Any) -> list[Ref]:

@@ -15,7 +15,7 @@ import numpy as np
 import PIL.Image
 import pyarrow.parquet as pq
 import pytest
-from command import COMMAND, Server, hear_ctrl_c, run
+from command import COMMAND, Server, hear_ctrl_c, run, seconds_in
 from dicom_samples import CANARY, dicom
 from ingest_samples import picture, write_bytes
 from test_ingest_choices import omni_row, write_omni
@@ -33,6 +33,9 @@ def arguments(model: Path, *more: str) -> list[str]:
     settings = (f"model.name={model}", "dataset.images=10", "federation.rounds=2", "partition.hospitals=3")
     few = ("evaluation.max_new_tokens=4", "evaluation.min_cell=1", "evaluation.saliency=2", "evaluation.reliance=6")
     return [str(COMMAND), "run"] + [word for each in (*settings, *few, *more) for word in ("--set", each)]
+
+
+LOSSES = ("update.json", "round.json", "validation.json")
 
 
 def newest(folder: Path) -> Path:
@@ -80,6 +83,23 @@ def test_a_study_leaves_results_of_the_documented_shape(first_run: Path, finishe
     assert {"ingest", "audit", "partition", "update", "predictions"} <= set(results["timings_s"])
     for hospital in everything["hospitals"]:
         assert list((finished / "artifacts/hospitals" / hospital / "predictions").glob("*/predictions.parquet"))
+
+
+def test_times_are_of_all_that_a_run_was_made_from(first_run: Path, finished: Path) -> None:
+    """In a store where nothing was before, each folder is of this run: none of them is missed, none counted twice."""
+    timings = json.loads((first_run / "results.json").read_text())["timings_s"]
+    assert timings == pytest.approx(seconds_in(finished / "artifacts"))
+
+
+def test_what_leaves_a_hospital_is_what_its_stage_declares(finished: Path) -> None:
+    """By the files: tensors that were made of a hospital's folders, and documents with losses."""
+    for path in (finished / "artifacts/shared").glob("*/*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        learned = bool(manifest["inputs"]) and any(name.endswith(".safetensors") for name in manifest["files"])
+        assert ("tensors" in manifest["leaves"]) == learned, path
+        told = "".join(each.read_text() for each in path.parent.rglob("*.json") if each.name in LOSSES)
+        assert ("losses" in manifest["leaves"]) == ("loss" in told), path
+        assert bool(manifest["leaves"]) == bool(manifest["inputs"]), path
 
 
 def test_failure_modes_are_shared_as_counts_alone(first_run: Path, finished: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from command import COMMAND, Server, fed_rag
+from command import COMMAND, Server, fed_rag, seconds_in
 from safetensors import safe_open
 
 from flows.forget import forget
@@ -137,6 +137,14 @@ def test_nothing_of_a_forgotten_patient_is_left_and_others_stay(study: Path) -> 
     for row in read_table(one(place, "library") / "neighbours.parquet", Neighbour):
         ranks.setdefault(row.case_id, []).append(row.rank)
     assert all(found == list(range(len(found))) for found in ranks.values())
+
+
+@pytest.mark.slow
+def test_times_are_of_all_that_a_run_was_made_from(study: Path) -> None:
+    """Of abstention and calibration too; in a store where nothing was before."""
+    results = json.loads((study / "latest/results.json").read_text())
+    assert {"calibration", "abstention", "reliance"} <= results["timings_s"].keys()
+    assert results["timings_s"] == pytest.approx(seconds_in(study), abs=0.01)
 
 
 @pytest.mark.slow

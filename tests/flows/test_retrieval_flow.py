@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import Server, fed_rag
+from command import Server, fed_rag, seconds_in
 from test_encoders import make_clip
 from test_forget import HOSPITAL, one, traces, tree, verify_all
 
@@ -80,6 +80,7 @@ def test_a_study_with_an_encoder_and_a_gated_fusion(study: Path) -> None:
     ]
     assert len(seconds) == 2
     assert results["timings_s"]["encoded"] == pytest.approx(sum(seconds), abs=0.01)
+    assert results["timings_s"] == pytest.approx(seconds_in(study), abs=0.01)
 
     shared = {path.name for path in study.glob("shared/fusion*/*/*")} - {"manifest.json"}
     assert shared == {"fusion.safetensors", "update.json", "round.json"}

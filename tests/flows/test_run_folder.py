@@ -13,7 +13,7 @@ from ingest_samples import picture
 
 from flows import run_folder
 from flows.report import write_card, write_pages
-from flows.run_folder import COUNTED, write_run
+from flows.run_folder import COUNTED, Shared, write_run
 from tasks.answer.step import score_hospital
 from tasks.partition.counts import hospital_table, splits_of
 from tasks.records import Case, Image, Kind, Prediction, Split, write_table
@@ -52,8 +52,9 @@ def cases_of(asked: Asked) -> dict[str, list[Case]]:
     }
 
 
-def table(area: str, stage: str, name: str, record: type, rows: Sequence[Any], **more: Any) -> Ref:
+def table(area: str, stage: str, name: str, record: type, rows: Sequence[Any], inputs: list[str], **more: Any) -> Ref:
     with writing(area, stage, "0") as folder:
+        folder.inputs = inputs
         with folder.open(name) as sink:
             write_table(sink, record, rows)
         for other, value in more.items():
@@ -97,8 +98,9 @@ def run_of(asked: Asked, notes: dict[str, int] | None = None) -> Path:
             for case in tests
         ]
         pictures = [Image(case.image_id, picture(), 8, 8) for case in cases]
-        held_there = table(area, "cases", "cases.parquet", Case, cases, images=pictures)
-        told = table(area, "predictions", "predictions.parquet", Prediction, answers)
+        from_where = [ref.path for ref in made]
+        held_there = table(area, "cases", "cases.parquet", Case, cases, from_where, images=pictures)
+        told = table(area, "predictions", "predictions.parquet", Prediction, answers, [held_there.path])
         answered.append([told])
         scored.append(score_hospital.fn(hospital=hospital, cases=held_there, predictions=[told], min_cell=1))
         others = dict.fromkeys(("features", "library", "adapter"), made[0])
@@ -106,7 +108,8 @@ def run_of(asked: Asked, notes: dict[str, int] | None = None) -> Path:
     rounds = [{"round": 1, "train_loss": 1.0, "eval_loss": None, "samples": {}, "screened_out": []}]
     study = Study(evaluation=EvaluationSettings(min_cell=1))
     study = study.model_copy(update={"dataset": study.dataset.model_copy(update={"name": "table"})})
-    return write_run(study, "content", hospitals, {"predictions": answered, "scores": scored}, rounds, scored, made)
+    shared = Shared(copies=made[2], losses=(), scores=scored)
+    return write_run(study, "content", hospitals, {"predictions": answered, "scores": scored}, rounds, shared)
 
 
 @pytest.fixture(autouse=True)

@@ -204,7 +204,9 @@ def test_another_strategy_is_not_in_the_key(name: str, tmp_path: Path, monkeypat
 
     def keys() -> dict[str, str]:
         code.forget_code()
-        task = stage("adapter", area="shared", chosen=(step.STRATEGY,))(inspect.unwrap(getattr(step, name).fn))
+        task = stage("adapter", area="shared", chosen=(step.STRATEGY,), leaves=())(
+            inspect.unwrap(getattr(step, name).fn)
+        )
         given: dict[str, Any] = {"state": state, "updates": [update], "round_number": 1}
         return {
             each: str(task.cache_key_fn(None, given | {"strategy": StrategySettings(aggregation=each)}))  # type: ignore

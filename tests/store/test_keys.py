@@ -231,12 +231,34 @@ def test_a_stage_that_forgets_content_is_an_error_at_import() -> None:
     def of_a_writer(folder: Folder, settings: SynthesisSettings) -> None: ...
     def of_both(folder: Folder, settings: EncoderSettings, model: ModelChoice, content: str) -> None: ...
 
-    wrap = stage("test", area="shared")
+    wrap = stage("test", area="shared", leaves=())
     for body in (of_a_model, of_maybe_a_model, of_data, of_data_at_will, of_an_encoder, of_a_writer):
         with pytest.raises(TypeError, match="without its content"):
             wrap(body)
     for body in (of_a_choice, of_both):
         assert isinstance(wrap(body), Task)
+
+
+def test_a_stage_that_does_not_declare_what_leaves_is_an_error_at_import() -> None:
+    def body(folder: Folder, seed: int) -> None: ...
+
+    for area, leaves in (("shared", None), ("source", ()), ("hospitals/{hospital}", ("counts",))):
+        with pytest.raises(TypeError, match="say what leaves a hospital"):
+            stage("test", area=area, leaves=leaves)(body)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"lets \['names'\] leave: expected some of \('tensors', 'counts'"):
+        stage("test", area="shared", leaves=("names",))(body)  # type: ignore[arg-type]
+
+
+def test_what_leaves_is_in_the_manifest_and_in_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def body(folder: Folder, seed: int) -> None:
+        folder.write("seed", str(seed).encode())
+
+    one, other = (stage("test", area="shared", leaves=leaves)(body) for leaves in ((), ("tensors", "counts")))
+    assert key(one, {"seed": 0}) == key(other, {"seed": 0}) != key(one, {"seed": 1})
+    assert one.fn(seed=0).manifest()["leaves"] == []
+    assert other.fn(seed=0).manifest()["leaves"] == ["tensors", "counts"]
 
 
 FILES = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json")

@@ -1,0 +1,25 @@
+"""A hospital's answers without a patient."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from tasks.cases.erasure import Counts, Erasers, Patient, rewrite_table
+from tasks.records import Prediction, read_table
+from tasks.store import Folder
+
+
+def erase_predictions(old: Path, new: Folder, gone: Patient) -> Counts:
+    """Other patients' answers stay, unless the answer itself is one copied from the patient."""
+    rows = read_table(old / "predictions.parquet", Prediction)
+    kept = [row for row in rows if row.case_id not in gone.cases and not _is_copied(row, gone)]
+    rest = [replace(row, neighbours=tuple(each for each in row.neighbours if each not in gone.cases)) for row in kept]
+    mentions = sum(len(row.neighbours) for row in kept) - sum(len(row.neighbours) for row in rest)
+    answers = rewrite_table(old, new, "predictions.parquet", Prediction, rest)
+    return {"answers": answers, "mentions as a shown case": mentions}
+
+
+def _is_copied(row: Prediction, gone: Patient) -> bool:
+    return row.configuration == "copy_nearest" and bool(gone.cases.intersection(row.neighbours))
+
+
+ERASERS: Erasers = dict.fromkeys(("predictions", "baselines", "reliance", "calibration"), erase_predictions)
