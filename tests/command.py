@@ -17,8 +17,24 @@ from typing import Any
 
 COMMAND = Path(sys.executable).with_name("fed-rag")
 PREFECT = Path(sys.executable).with_name("prefect")
+TOP = Path(__file__).parents[1]
+SHELL = (
+    "CUDA_VISIBLE_DEVICES", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "PYTHONPATH", "SHELL",
+    "SSL_CERT_FILE", "TERM", "TMPDIR", "USER",
+)  # fmt: skip
+GIVEN = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+}
+"""What every command under test is given beside that: no network, and no threads, by which small models lose."""
 RECORDED_EVERY_S = 1
 """How often the server writes down what it has heard of task runs; 5 s by default. Prefect takes whole seconds."""
+
+
+def shell() -> dict[str, str]:
+    """The environment of a user's shell: without what this process, or the project in it, has set for itself."""
+    return {name: os.environ[name] for name in SHELL if name in os.environ} | GIVEN
 
 
 class Server:
@@ -29,19 +45,14 @@ class Server:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}/api"
-        self.environment = os.environ | {
-            "PREFECT_HOME": str(home),
-            "PREFECT_API_URL": self.url,
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "DO_NOT_TRACK": "1",
-            "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": "1",
-            "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": str(RECORDED_EVERY_S),
-        }
+        self.environment = shell() | {"PREFECT_HOME": str(home), "PREFECT_API_URL": self.url}
+        often = {"PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": str(RECORDED_EVERY_S)}
         self.home = home
         self.log = (home / "server.log").open("wb")
         command = [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-        self.process = subprocess.Popen(command, env=self.environment, stdout=self.log, stderr=self.log)
+        self.process = subprocess.Popen(
+            command, cwd=TOP, env=self.environment | often, stdout=self.log, stderr=self.log
+        )
 
     def wait(self, seconds: float = 120) -> None:
         end = time.monotonic() + seconds
@@ -99,7 +110,7 @@ class Launcher:
 
     def __init__(self) -> None:
         command = [sys.executable, "-P", Path(__file__).with_name("launcher.py")]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, env=shell(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def run(self, command: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         assert self.process.stdin and self.process.stdout
@@ -128,7 +139,7 @@ def fed_rag(folder: Path, *arguments: str, server: Server | None = None) -> None
     Without a server it starts Prefect's embedded one, as a user's does who has started none.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    environment = server.environment if server else os.environ | {"PREFECT_HOME": str(folder / "prefect")}
+    environment = server.environment if server else shell() | {"PREFECT_HOME": str(folder / "prefect")}
     done = launcher().run([str(COMMAND), *arguments], folder, environment)
     assert done.returncode == 0, done.stderr
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import psutil
 import pyarrow.parquet as pq
 import pytest
-from command import COMMAND, Server, hear_ctrl_c, run
+from command import COMMAND, GIVEN, SHELL, Server, hear_ctrl_c, launcher, run, shell
 from dicom_samples import CANARY, dicom
 from ingest_samples import picture, write_bytes
 from test_ingest_choices import omni_row, write_omni
@@ -80,6 +81,17 @@ def test_a_study_leaves_results_of_the_documented_shape(first_run: Path, finishe
     assert {"ingest", "audit", "partition", "update", "predictions"} <= set(results["timings_s"])
     for hospital in everything["hospitals"]:
         assert list((finished / "artifacts/hospitals" / hospital / "predictions").glob("*/predictions.parquet"))
+
+
+def test_commands_have_what_a_shell_has_and_nothing_of_this_process(
+    server: Server, first_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "error")
+    assert "TRANSFORMERS_VERBOSITY" not in shell()
+    told = {*SHELL, *GIVEN}
+    given = [psutil.Process(each.process.pid).environ() for each in (launcher(), server)]
+    assert [{name for name in each if not name.startswith("PREFECT_")} - told for each in given] == [set(), set()]
+    assert {name for name in server.environment if name.startswith("PREFECT_")} == {"PREFECT_API_URL", "PREFECT_HOME"}
 
 
 def test_failure_modes_are_shared_as_counts_alone(first_run: Path, finished: Path) -> None:

@@ -1,7 +1,6 @@
 """Forgetting a patient: what is removed where, what stays, and that nothing brings the patient back."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from command import COMMAND, Server, fed_rag
+from command import COMMAND, Server, fed_rag, shell
 from safetensors import safe_open
 
 from flows.forget import forget
@@ -332,7 +331,7 @@ def test_the_only_patient_of_a_hospital_can_be_forgotten(ward: Path) -> None:
 def test_the_command_tells_what_was_removed(ward: Path) -> None:
     command = [str(COMMAND), "forget", "--hospital", "a", "--patient", "patient 2", "--yes"]
     first, again = (
-        subprocess.run(command, cwd=ward.parent, env=os.environ | {"COLUMNS": "200"}, capture_output=True, text=True)
+        subprocess.run(command, cwd=ward.parent, env=shell() | {"COLUMNS": "200"}, capture_output=True, text=True)
         for _ in range(2)
     )
     assert first.returncode == again.returncode == 0, first.stderr + again.stderr
