@@ -77,9 +77,19 @@ class Server:
                     raise
                 time.sleep(1)  # its SQLite is busy, and it asks to be asked again
 
+    def newest_run(self) -> dict[str, Any]:
+        """The flow run that began last."""
+        return self.post("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
+
+    def shown_as_running(self, *flow_runs: str) -> list[str]:
+        """Names of the task runs of these flow runs that the dashboard shows as running, or as about to run."""
+        running = {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}
+        wanted = {"flow_runs": {"id": {"any_": flow_runs}}, "task_runs": running, "limit": 200}
+        return [row["name"] for row in self.post("task_runs/filter", wanted)]
+
     def task_states(self) -> dict[str, str]:
         """State of each task run of the newest flow run, by name."""
-        flow_run = self.post("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]["id"]
+        flow_run = self.newest_run()["id"]
         wanted = {"flow_runs": {"id": {"any_": [flow_run]}}, "limit": 200}
         end, before = time.monotonic() + 30, None
         while True:  # the server records task runs some moments after they ended
