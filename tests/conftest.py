@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest modules first: `make test` gives each worker a module at a time, in this order."""
-    long = ("test_study", "test_nightly", "test_flow")
+    long = ("test_study", "test_nightly", "test_flow", "test_compare_flow", "test_forget", "test_whole_runs")
     items.sort(key=lambda item: long.index(item.path.stem) if item.path.stem in long else len(long))
 
 

@@ -29,15 +29,15 @@ from tasks.store import find, writing
 
 HOSPITAL = "hospital-1"
 SETTINGS = ("dataset.images=12", "federation.rounds=2", "partition.hospitals=2", "evaluation.coverage=0.9")
-ARGUMENTS = [word for each in (*SETTINGS, "evaluation.max_new_tokens=4") for word in ("--set", each)]
+FEW = ("evaluation.max_new_tokens=4", "evaluation.reliance=16", "evaluation.examined=3", "evaluation.saliency=1")
+ARGUMENTS = [word for each in (*SETTINGS, *FEW) for word in ("--set", each)]
 
 
 @pytest.fixture(scope="module")
 def finished(server: Server, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished study; tests copy it."""
     folder = tmp_path_factory.mktemp("forget")
-    chosen = ("--set", f"model.name={tiny_folder}", "--set", "evaluation.reliance=16", *ARGUMENTS)
-    fed_rag(folder, "run", *chosen, server=server)
+    fed_rag(folder, "run", "--set", f"model.name={tiny_folder}", *ARGUMENTS, server=server)
     return folder
 
 

@@ -16,8 +16,13 @@ from command import PREFECT, Server, hear_ctrl_c, start
 from flows.automations import NAME
 
 TOP = Path(__file__).parents[2]
-SMALL = {"dataset": {"images": 10}, "federation": {"rounds": 1}, "partition": {"hospitals": 2}}
-LONGER = {"dataset": {"images": 100}, "federation": {"rounds": 20}, "partition": {"hospitals": 2}}
+SMALL = {
+    "dataset": {"images": 10},
+    "federation": {"rounds": 1},
+    "partition": {"hospitals": 2},
+    "evaluation": {"reliance": 0, "saliency": 0},
+}
+LONGER = {"dataset": {"images": 30}, "federation": {"rounds": 40}, "partition": {"hospitals": 2}}
 
 
 class Machine:
