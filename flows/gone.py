@@ -26,7 +26,7 @@ _locks: dict[UUID, FileLock] = {}
 """Held by this process for its flow runs. The system lets go of them when it ends, in whatever way."""
 
 
-def _begin(_: object, run: FlowRun, __: object) -> None:
+def mark_what_is_gone(_: object, run: FlowRun, __: object) -> None:
     """Mark what is left of earlier attempts of this run, and of runs in this folder whose process is gone."""
     with contextlib.suppress(PrefectException, httpx.HTTPError), get_client(sync_client=True) as client:
         crash_tasks(client, run.id, MESSAGE)  # this attempt has begun none yet
@@ -35,13 +35,14 @@ def _begin(_: object, run: FlowRun, __: object) -> None:
                 _crash(client, gone)
 
 
-def _end(_: object, run: FlowRun, __: object) -> None:
+def let_go(_: object, run: FlowRun, __: object) -> None:
+    """Remove the lock of a run that has ended."""
     if lock := _locks.pop(run.id, None):
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 
-HOOKS: dict[str, Any] = {"on_running": [_begin], "on_completion": [_end], "on_failure": [_end]}
+HOOKS: dict[str, Any] = {"on_running": [mark_what_is_gone], "on_completion": [let_go], "on_failure": [let_go]}
 """What every flow is made with."""
 
 
@@ -74,13 +75,15 @@ def _place() -> Path:
 def _hold(place: Path, run: UUID) -> list[UUID]:
     """Lock the file of a run, and give the runs whose file nobody has locked any more."""
     with FileLock(place / "lock"):  # else another process could find the file before it is locked
-        gone = list(_let_go(place, run))
-        _locks[run] = FileLock(place / str(run), thread_local=False)
-        _locks[run].acquire()
+        gone = list(_free(place, run))
+        lock = FileLock(place / str(run), thread_local=False)
+        with contextlib.suppress(Timeout):  # of a run that was given up, and whose process still lives
+            lock.acquire(blocking=False)
+            _locks[run] = lock
     return gone
 
 
-def _let_go(place: Path, run: UUID) -> Iterator[UUID]:
+def _free(place: Path, run: UUID) -> Iterator[UUID]:
     for path in place.iterdir():
         if path.name in ("lock", str(run)):
             continue
