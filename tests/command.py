@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,8 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 COMMAND = Path(sys.executable).with_name("fed-rag")
 PREFECT = Path(sys.executable).with_name("prefect")
@@ -37,10 +40,24 @@ def shell() -> dict[str, str]:
     return {name: os.environ[name] for name in SHELL if name in os.environ} | GIVEN
 
 
+def empty_database(shared: Path) -> Path:
+    """Prefect's database before the first run, made once in a folder that all test processes share.
+
+    To make its tables takes longer than to start a server.
+    """
+    home = shared / "prefect-home"
+    with FileLock(shared / "prefect-home.lock"):
+        if not home.exists():
+            command = [PREFECT, "server", "database", "upgrade", "--yes"]
+            subprocess.run(command, env=shell() | {"PREFECT_HOME": str(home)}, check=True, capture_output=True)
+    return home / "prefect.db"
+
+
 class Server:
     """A Prefect server on loopback. To start one takes longer than many a study here."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, database: Path) -> None:
+        shutil.copy(database, home)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
