@@ -4,7 +4,7 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export DO_NOT_TRACK ?= 1
 
-.PHONY: run test bench mutants format clean
+.PHONY: run test types tests bench mutants format clean
 
 run: .venv/installed  ## run the study of the default settings
 	$(BIN)/fed-rag run
@@ -12,7 +12,12 @@ run: .venv/installed  ## run the study of the default settings
 test: .venv/installed  ## lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) --no-print-directory --jobs 2 types tests  # tests often wait for a server, where mypy can go on
+
+types: .venv/installed
 	$(BIN)/mypy
+
+tests: .venv/installed
 	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 bench: .venv/installed  ## the figures of docs/benchmarks.md; 15 minutes or less on two free cores

@@ -7,6 +7,7 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.fed_rag import ingested, prepare_questions, prepares, show_audit
+from flows.gone import HOOKS
 from flows.outside import dataset_content
 from flows.progress import Steps, tell_unused_columns
 from tasks.audit.step import audit as audit_dataset
@@ -20,6 +21,7 @@ from tasks.store import tree_digest
     name="audit",
     flow_run_name="audit {study.dataset.label}",
     task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
+    **HOOKS,
 )
 def audit(study: Study = Study(), against: Path | None = None) -> dict[str, Any]:
     """Audit the dataset of a study, or the questions made of it; `against` is a folder with images of another dataset.

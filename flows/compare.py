@@ -12,6 +12,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.cells import run_cell, with_stand_ins
 from flows.compare_document import Runs, assemble
 from flows.fed_rag import prepare_questions, prepares
+from flows.gone import HOOKS
 from flows.outside import dataset_content
 from flows.progress import Steps
 from tasks.audit.step import audit
@@ -31,6 +32,7 @@ from tasks.text.wording import counted
     name="compare",
     flow_run_name="{comparison.name} of {comparison.study.dataset.label}",
     task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
+    **HOOKS,
 )
 def compare(comparison: Comparison = Comparison()) -> str:
     """Run every configuration on the same cases, seeds and budget, sweep what is to be swept, and test what differs.

@@ -10,6 +10,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.coordinator import federate
+from flows.gone import HOOKS
 from flows.hospital import build_libraries, find_and_count, show_where
 from flows.outside import dataset_content, writer_of
 from flows.progress import Steps, tell_unused_columns
@@ -49,6 +50,7 @@ from tasks.text.wording import counted
     name="fed-rag",
     flow_run_name="{study.dataset.label} {study.configuration} seed {study.seed}",
     task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
+    **HOOKS,
 )
 def fed_rag(study: Study = Study()) -> str:
     """Fine-tune one model across hospitals, let each retrieve from its own cases, and measure the result.

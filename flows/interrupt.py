@@ -62,23 +62,18 @@ def _mark_as_crashed() -> None:
     if "prefect.context" not in sys.modules:
         return  # nothing runs yet
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
     from prefect.context import FlowRunContext
     from prefect.states import Crashed
 
+    from flows.gone import crash_tasks
     from tasks.store.stage import halt
 
     halt()
     context = FlowRunContext.get()
-    running = {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}
     with contextlib.suppress(Exception), get_client(sync_client=True) as client:  # a record is not worth a traceback
         for run in _with_parents(client, context.flow_run if context else None):
             client.set_flow_run_state(run.id, Crashed(message=MESSAGE), force=True)
-            for task_run in client.read_task_runs(
-                flow_run_filter=FlowRunFilter.model_validate({"id": {"any_": [run.id]}}),
-                task_run_filter=TaskRunFilter.model_validate(running),
-            ):
-                client.set_task_run_state(task_run.id, Crashed(message=MESSAGE), force=True)
+            crash_tasks(client, run.id, MESSAGE)
         _tell_of_stages()
 
 

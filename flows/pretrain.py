@@ -8,6 +8,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.dashboard import Shown
 from flows.fed_rag import ingested, prepare_questions, prepares
+from flows.gone import HOOKS
 from flows.losses import TABLE, show_losses, write_losses
 from flows.outside import dataset_content
 from flows.progress import Steps, tell_unused_columns
@@ -41,7 +42,7 @@ LESSONS = (
 )
 
 
-@flow(name="pretrain", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
+@flow(name="pretrain", task_runner=ThreadPoolTaskRunner(max_workers=1), **HOOKS)  # type: ignore[arg-type]
 def pretrain(out: Path = Path("artifacts/base"), images: int = 8000, epochs: int = 9, seed: int = 0) -> str:
     """Train tower and text model one after the other; every stage is cached like a study's.
 
@@ -69,7 +70,7 @@ def pretrain(out: Path = Path("artifacts/base"), images: int = 8000, epochs: int
     return str(out)
 
 
-@flow(name="recipe", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
+@flow(name="recipe", task_runner=ThreadPoolTaskRunner(max_workers=1), **HOOKS)  # type: ignore[arg-type]
 def train_recipe(recipe: Recipe) -> str:
     """Train a base in the recipe's stages, each from what the one before it left; each is cached like a study's.
 

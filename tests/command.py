@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,33 +16,60 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 COMMAND = Path(sys.executable).with_name("fed-rag")
 PREFECT = Path(sys.executable).with_name("prefect")
+TOP = Path(__file__).parents[1]
+SHELL = (
+    "CUDA_VISIBLE_DEVICES", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "PYTHONPATH", "SHELL",
+    "SSL_CERT_FILE", "TERM", "TMPDIR", "USER",
+)  # fmt: skip
+GIVEN = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+}
+"""What every command under test is given beside that: no network, and no threads, by which small models lose."""
 RECORDED_EVERY_S = 1
 """How often the server writes down what it has heard of task runs; 5 s by default. Prefect takes whole seconds."""
+
+
+def shell() -> dict[str, str]:
+    """The environment of a user's shell: without what this process, or the project in it, has set for itself."""
+    return {name: os.environ[name] for name in SHELL if name in os.environ} | GIVEN
+
+
+def empty_database(shared: Path) -> Path:
+    """Prefect's database before the first run, made once in a folder that all test processes share.
+
+    To make its tables takes longer than to start a server.
+    """
+    home = shared / "prefect-home"
+    with FileLock(shared / "prefect-home.lock"):
+        if not home.exists():
+            command = [PREFECT, "server", "database", "upgrade", "--yes"]
+            subprocess.run(command, env=shell() | {"PREFECT_HOME": str(home)}, check=True, capture_output=True)
+    return home / "prefect.db"
 
 
 class Server:
     """A Prefect server on loopback. To start one takes longer than many a study here."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, database: Path) -> None:
+        shutil.copy(database, home)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}/api"
-        self.environment = os.environ | {
-            "PREFECT_HOME": str(home),
-            "PREFECT_API_URL": self.url,
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "DO_NOT_TRACK": "1",
-            "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": "1",
-            "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": str(RECORDED_EVERY_S),
-        }
+        self.environment = shell() | {"PREFECT_HOME": str(home), "PREFECT_API_URL": self.url}
+        often = {"PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": str(RECORDED_EVERY_S)}
         self.home = home
         self.log = (home / "server.log").open("wb")
         command = [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-        self.process = subprocess.Popen(command, env=self.environment, stdout=self.log, stderr=self.log)
+        self.process = subprocess.Popen(
+            command, cwd=TOP, env=self.environment | often, stdout=self.log, stderr=self.log
+        )
 
     def wait(self, seconds: float = 120) -> None:
         end = time.monotonic() + seconds
@@ -66,9 +94,19 @@ class Server:
                     raise
                 time.sleep(1)  # its SQLite is busy, and it asks to be asked again
 
+    def newest_run(self) -> dict[str, Any]:
+        """The flow run that began last."""
+        return self.post("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
+
+    def shown_as_running(self, *flow_runs: str) -> list[str]:
+        """Names of the task runs of these flow runs that the dashboard shows as running, or as about to run."""
+        running = {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}
+        wanted = {"flow_runs": {"id": {"any_": flow_runs}}, "task_runs": running, "limit": 200}
+        return [row["name"] for row in self.post("task_runs/filter", wanted)]
+
     def task_states(self) -> dict[str, str]:
         """State of each task run of the newest flow run, by name."""
-        flow_run = self.post("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]["id"]
+        flow_run = self.newest_run()["id"]
         wanted = {"flow_runs": {"id": {"any_": [flow_run]}}, "limit": 200}
         end, before = time.monotonic() + 30, None
         while True:  # the server records task runs some moments after they ended
@@ -99,7 +137,7 @@ class Launcher:
 
     def __init__(self) -> None:
         command = [sys.executable, "-P", Path(__file__).with_name("launcher.py")]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, env=shell(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def run(self, command: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         assert self.process.stdin and self.process.stdout
@@ -128,7 +166,7 @@ def fed_rag(folder: Path, *arguments: str, server: Server | None = None) -> None
     Without a server it starts Prefect's embedded one, as a user's does who has started none.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    environment = server.environment if server else os.environ | {"PREFECT_HOME": str(folder / "prefect")}
+    environment = server.environment if server else shell() | {"PREFECT_HOME": str(folder / "prefect")}
     done = launcher().run([str(COMMAND), *arguments], folder, environment)
     assert done.returncode == 0, done.stderr
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from command import Server
+from command import Server, empty_database
 
 import flows  # noqa: F401  (sets the libraries' reporting off before they are imported)
 
@@ -25,14 +25,21 @@ if TYPE_CHECKING:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest modules first: `make test` gives each worker a module at a time, in this order."""
-    long = ("test_study", "test_nightly", "test_flow")
+    long = ("test_study", "test_nightly", "test_flow", "test_compare_flow", "test_forget", "test_whole_runs")
     items.sort(key=lambda item: long.index(item.path.stem) if item.path.stem in long else len(long))
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prefect's database before the first run; copy it."""
+    own = tmp_path_factory.getbasetemp()
+    return empty_database(own.parent if hasattr(request.config, "workerinput") else own)
+
+
+@pytest.fixture(scope="session")
+def server(database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One Prefect server for all commands of this worker."""
-    server = Server(tmp_path_factory.mktemp("prefect"))
+    server = Server(tmp_path_factory.mktemp("prefect"), database)
     try:
         server.wait()
         yield server

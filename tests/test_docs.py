@@ -1,6 +1,5 @@
 """What the documents say is still so."""
 
-import os
 import re
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from typing import get_args
 
 import pytest
 import yaml
+from command import shell
 
 from benchmarks import walk
 from flows.cli.settings_file import describe, load_study
@@ -66,7 +66,7 @@ def test_the_lock_keeps_the_pins_and_names_no_address() -> None:
 
 def test_help_explains_every_setting() -> None:
     command = [str(Path(sys.executable).with_name("fed-rag")), "run", "--help"]
-    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
+    environment = shell() | {"COLUMNS": "200", "NO_COLOR": "1"}
     shown = " ".join(subprocess.run(command, env=environment, capture_output=True, text=True).stdout.split())
     for name, _, text in describe():
         assert name in shown
@@ -75,7 +75,7 @@ def test_help_explains_every_setting() -> None:
 
 def test_the_datasets_are_listed_with_what_they_need() -> None:
     command = [str(Path(sys.executable).with_name("fed-rag")), "datasets"]
-    environment = os.environ | {"COLUMNS": "400", "NO_COLOR": "1"}
+    environment = shell() | {"COLUMNS": "400", "NO_COLOR": "1"}
     shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     for name, each in DATASETS.items():
         assert name in shown

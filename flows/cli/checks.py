@@ -41,20 +41,23 @@ def refuse_absent_all(studies: Iterable[Study]) -> None:
         refuse_no_folder("model.name", study.model.name)
 
 
-def refuse_absent_data(dataset: DatasetSettings) -> None:
-    """Raise StudyError where a dataset has no folder: one that needs none, or is had from the hub, is none of these."""
+def refuse_absent_data(dataset: DatasetSettings, chosen: str = "dataset.name=", folder: str = "dataset.root") -> None:
+    """Raise StudyError where a dataset has no folder: one that needs none, or is had from the hub, is none of these.
+
+    It names the two as the command takes them: settings, or options.
+    """
     from tasks.ingest.datasets import DATASETS
 
     for name, root in dataset.sources:
         known = DATASETS[name]
         if root is None and not known.drawn and not known.hub:
             raise StudyError(
-                f"Expected dataset.root beside dataset.name={name}, found none: set it to the folder that holds "
+                f"Expected {folder} beside {chosen}{name}, found none: set it to the folder that holds "
                 "the dataset as published."
             )
         if root is not None and not root.is_dir():
             found = "is a file" if root.exists() else "is not there"
-            raise StudyError(f"Expected dataset.root to be a folder, found {root}, which {found}: name the folder.")
+            raise StudyError(f"Expected {folder} to be a folder, found {root}, which {found}: name the folder.")
 
 
 def refuse_absent_model(model: ModelSettings) -> None:

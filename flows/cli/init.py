@@ -33,7 +33,7 @@ def init(
         raise StudyError(f"Expected a new file, found {file} there: name another, or remove it.")
     given = {"dataset.name": dataset} | ({"dataset.root": str(root)} if root else {})
     study = load_study(None, tuple(f"{name}={value}" for name, value in given.items()))
-    refuse_absent_data(study.dataset)
+    refuse_absent_data(study.dataset, "--dataset ", "--root")
     write_text(file, commented(file, given))
     print_place("Settings", file, f": run `fed-rag audit --settings {shlex.quote(str(file))}` next")
 

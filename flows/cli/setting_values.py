@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from tasks.errors import StudyError
 from tasks.settings import Study
+from tasks.settings.dotted import assign
 
 NULL = "tag:yaml.org,2002:null"
 BOOLEANS = {"true": True, "false": False}
@@ -152,24 +153,3 @@ def _holds(place: Any, parts: list[str]) -> bool:
         else:
             return False
     return True
-
-
-def assign(values: dict[str, Any], name: str, value: Any) -> None:
-    """Put a value in the place of its dotted name; a number names an item of a list.
-
-    Raises StudyError where there is no such place.
-    """
-    place: Any = values
-    *parents, leaf = name.split(".")
-    for parent in parents:
-        inner = place[_index(place, parent, name)] if isinstance(place, list) else place.setdefault(parent, {})
-        if not isinstance(inner, dict | list):
-            raise StudyError(f"Expected a group of settings at {parent!r} in {name!r}, found {inner!r}.")
-        place = inner
-    place[_index(place, leaf, name) if isinstance(place, list) else leaf] = value
-
-
-def _index(items: list[Any], part: str, name: str) -> int:
-    if not part.isdigit() or int(part) >= len(items):
-        raise StudyError(f"Expected a number from 0 to {len(items) - 1} at {part!r} in {name!r}: name one of the list.")
-    return int(part)

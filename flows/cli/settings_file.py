@@ -13,10 +13,11 @@ from typing import Any, TypeVar, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from flows.cli.setting_values import YamlError, assign, field_type, read_value, read_values, read_yaml
+from flows.cli.setting_values import YamlError, field_type, read_value, read_values, read_yaml
 from tasks.errors import StudyError
 from tasks.settings import Study
 from tasks.settings.comparison import SWEEPS, Comparison
+from tasks.settings.dotted import assign
 from tasks.settings.recipe import Recipe
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from tasks.errors import StudyError
 from tasks.settings import Settings, Study
+from tasks.settings.dotted import assign
 
 Changes = dict[str, Any]
 """Settings by their dotted names, as `{"retrieval.k": 0}`."""
@@ -148,11 +150,8 @@ def changed(study: Study, changes: Changes) -> Study:
     """
     values = study.model_dump()
     for name, value in changes.items():
-        *parents, leaf = name.split(".")
-        group = values
-        for parent in parents:
-            group = group.setdefault(parent, {})
-            if not isinstance(group, dict):
-                raise ValueError(f"unknown setting {name}")
-        group[leaf] = value
+        try:
+            assign(values, name, value)
+        except StudyError:
+            raise ValueError(f"unknown setting {name}") from None
     return Study.model_validate(values)

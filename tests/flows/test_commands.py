@@ -1,7 +1,6 @@
 """The command as it speaks before anything starts: help, suggestions, paths that are not there, other encodings."""
 
 import inspect
-import os
 import re
 import subprocess
 import sys
@@ -9,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command import COMMAND
+from command import COMMAND, shell
 from ingest_samples import picture
 from rich.console import Console
 from typer.testing import CliRunner
@@ -67,7 +66,7 @@ def test_the_version_is_told_without_a_command() -> None:
 def test_a_shell_is_told_how_to_complete_commands() -> None:
     assert "--install-completion" in said("--help")
     asked = {"_FED_RAG_COMPLETE": "complete_bash", "COMP_WORDS": "fed-rag ex", "COMP_CWORD": "1"}
-    done = subprocess.run([COMMAND], env=os.environ | asked, capture_output=True, text=True)
+    done = subprocess.run([COMMAND], env=shell() | asked, capture_output=True, text=True)
     assert done.stdout.split() == ["explain", "export"]
 
 
@@ -161,7 +160,7 @@ def test_an_image_is_asked_about_by_itself(tmp_path: Path) -> None:
 def test_arguments_in_another_encoding_are_told_in_one_sentence(
     arguments: tuple[str | bytes, ...], tmp_path: Path
 ) -> None:
-    done = subprocess.run([COMMAND, *arguments], cwd=tmp_path, capture_output=True, env=os.environ, timeout=120)
+    done = subprocess.run([COMMAND, *arguments], cwd=tmp_path, capture_output=True, env=shell(), timeout=120)
     (line,) = done.stderr.decode("utf-8").splitlines()
     assert done.returncode == 1
     assert re.fullmatch(
@@ -185,7 +184,8 @@ def test_bad_paths_take_no_longer_than_to_start(tmp_path: Path) -> None:
     code = "import sys; from flows.cli import main as cli; sys.argv[1:] = ['run', '--set', 'dataset.root=/absent']\n"
     code += "try: cli.main()\nexcept SystemExit: pass\nprint({'prefect', 'torch'} & set(sys.modules))"
     begun = time.monotonic()
-    done = subprocess.run([COMMAND.with_name("python"), "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    command = [COMMAND.with_name("python"), "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=shell(), capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr
     assert done.stderr.count("error:") == 1
     assert time.monotonic() - begun < 60
@@ -195,7 +195,6 @@ def test_a_command_without_a_flow_says_its_lines_alone(tmp_path: Path) -> None:
     """Prefect's handler would warn at each of them that no flow is there to send it for."""
     code = "from flows.cli.terminal import log_to_console; log_to_console(); import prefect.main, logging\n"
     code += "logging.getLogger('fed_rag').info('told')"
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment = plain | {"PREFECT_HOME": str(tmp_path)}
+    environment = shell() | {"PREFECT_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("", "told\n")

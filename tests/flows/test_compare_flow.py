@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ SETTINGS = (
     "configurations={fed+rag: {}, local: {federation.aggregation: none, retrieval.k: 0}}",
     "name=small",
 )
+RUNNING = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
 
 
 def arguments(model: Path, *more: str) -> list[str]:
@@ -41,45 +44,77 @@ def told(log: str, what: str) -> int:
     return len(re.findall(rf": {what} \d{{8}}-", log))
 
 
-@pytest.mark.slow
-def test_an_interrupted_comparison_goes_on_where_it_stopped(server: Server, tiny_folder: Path, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Interrupted:
+    """A comparison that was killed half-way, and the same command again."""
+
+    folder: Path
+    kept: int
+    """Studies that were finished when it was killed."""
+    killed: list[str]
+    """The flow runs that were at work."""
+    gone_on: subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def interrupted(server: Server, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+    """Made once: what changes it copies the folder."""
+    folder = tmp_path_factory.mktemp("compared")
     command = arguments(tiny_folder)
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=server.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, cwd=folder, env=server.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     end = time.monotonic() + 240
-    while not list(tmp_path.glob("artifacts/source/cells/*/cell.json")):
+    while not list(folder.glob("artifacts/source/cells/*/cell.json")):
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.02)
     process.kill()
     process.communicate()
-    kept = len(list(tmp_path.glob("artifacts/source/cells/*/cell.json")))
-    assert not (tmp_path / "artifacts/comparisons").exists()
-    gone_on = run(server, tmp_path, command)
+    kept = len(list(folder.glob("artifacts/source/cells/*/cell.json")))
+    assert not (folder / "artifacts/comparisons").exists()
+    killed = [row["id"] for row in server.post("flow_runs/filter", RUNNING)]
+    assert killed
+    return Interrupted(folder, kept, killed, run(server, folder, command))
+
+
+@pytest.mark.slow
+def test_an_interrupted_comparison_goes_on_where_it_stopped(
+    server: Server, tiny_folder: Path, interrupted: Interrupted
+) -> None:
+    folder, gone_on = interrupted.folder, interrupted.gone_on
     assert gone_on.returncode == 0, gone_on.stderr
     # Four cells on the published split, the sweep's k=3 being the configuration itself.
     assert told(gone_on.stderr, "found") + told(gone_on.stderr, "ran") == 4
-    assert told(gone_on.stderr, "found") == kept + 1
+    assert told(gone_on.stderr, "found") == interrupted.kept + 1
     assert "the same cases as split none" in gone_on.stderr
     # Configurations differ in who holds and shows what, not in what the tower sees.
-    assert len(list(tmp_path.glob("artifacts/source/vision/*/manifest.json"))) == 1
-    document = read(tmp_path)
-    again = run(server, tmp_path, command)
+    assert len(list(folder.glob("artifacts/source/vision/*/manifest.json"))) == 1
+    document = read(folder)
+    again = run(server, folder, arguments(tiny_folder))
     assert (told(again.stderr, "found"), told(again.stderr, "ran")) == (4, 0)
-    assert read(tmp_path) == document
-    says_what_it_holds(document, tmp_path, again.stdout)
+    assert read(folder) == document
+    says_what_it_holds(document, folder, again.stdout)
     keys = {row["key"] for row in server.post("artifacts/latest/filter", {})}
     assert {"comparison", "comparison-tables", "comparison-progress"} <= keys
 
 
 @pytest.mark.slow
+def test_what_ran_when_its_process_was_killed_is_not_shown_as_running(server: Server, interrupted: Interrupted) -> None:
+    now = server.post("flow_runs/filter", {"flow_runs": {"id": {"any_": interrupted.killed}}})
+    assert {row["state_name"] for row in now} == {"Crashed"}
+    assert not server.shown_as_running(*interrupted.killed)
+
+
+@pytest.mark.slow
 def test_a_patient_who_withdrew_is_in_no_later_comparison(
-    server: Server, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, tiny_folder: Path, interrupted: Interrupted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shutil.copytree(interrupted.folder / "artifacts", tmp_path / "artifacts", symlinks=True)
     less = ("splits=[none]", "configurations={fed+rag: {}}", "study.partition.hospitals=2", "cost=false")
     command = [*arguments(tiny_folder)[:-2], *(word for each in less for word in ("--set", each))]
-    assert run(server, tmp_path, command).returncode == 0
+    first = run(server, tmp_path, command)
+    assert (first.returncode, told(first.stderr, "found"), told(first.stderr, "ran")) == (0, 1, 0)
     monkeypatch.chdir(tmp_path)
     before, document = Path("artifacts/latest").resolve(), read(tmp_path)
     (folder,) = Path("artifacts/hospitals/hospital-1/cases").glob("[!.]*")
@@ -171,7 +206,8 @@ def test_a_preset_without_weights_has_its_twin_and_any_other_is_refused(
     assert "paligemma-3b" in refused.stderr
     assert not list(tmp_path.glob("artifacts/runs/*"))
     twin = "configurations={fed+rag: {retrieval.k: 0}, med: {model.name: llava-med-7b, retrieval.k: 0}}"
-    done = run(server, tmp_path, [*arguments(tiny_folder, "--set", twin, "--set", "splits=[none]")[:-2]])
+    less = [word for each in (twin, "splits=[none]", "cost=false") for word in ("--set", each)]
+    done = run(server, tmp_path, [*arguments(tiny_folder)[:-2], *less])
     assert done.returncode == 0, done.stderr
     labels = {each["name"]: each["label"] for each in read(tmp_path)["configurations"]}
     assert labels["med"] == "med (twin of llava-med-7b: random weights)"

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import psutil
 import pyarrow.parquet as pq
 import pytest
-from command import COMMAND, Server, hear_ctrl_c, run, seconds_in
+from command import COMMAND, GIVEN, SHELL, Server, hear_ctrl_c, launcher, run, seconds_in, shell
 from dicom_samples import CANARY, dicom
 from ingest_samples import picture, write_bytes
 from test_ingest_choices import omni_row, write_omni
@@ -36,6 +37,9 @@ def arguments(model: Path, *more: str) -> list[str]:
 
 
 LOSSES = ("update.json", "round.json", "validation.json")
+"""What holds losses of a round."""
+UNEXPLAINED = ("evaluation.reliance=0", "evaluation.saliency=0")
+"""Where a test looks at adapters alone: to alter and explain answers takes half of such a study's time."""
 
 
 def newest(folder: Path) -> Path:
@@ -100,6 +104,17 @@ def test_what_leaves_a_hospital_is_what_its_stage_declares(finished: Path) -> No
         told = "".join(each.read_text() for each in path.parent.rglob("*.json") if each.name in LOSSES)
         assert ("losses" in manifest["leaves"]) == ("loss" in told), path
         assert bool(manifest["leaves"]) == bool(manifest["inputs"]), path
+
+
+def test_commands_have_what_a_shell_has_and_nothing_of_this_process(
+    server: Server, first_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "error")
+    assert "TRANSFORMERS_VERBOSITY" not in shell()
+    told = {*SHELL, *GIVEN}
+    given = [psutil.Process(each.process.pid).environ() for each in (launcher(), server)]
+    assert [{name for name in each if not name.startswith("PREFECT_")} - told for each in given] == [set(), set()]
+    assert {name for name in server.environment if name.startswith("PREFECT_")} == {"PREFECT_API_URL", "PREFECT_HOME"}
 
 
 def test_failure_modes_are_shared_as_counts_alone(first_run: Path, finished: Path) -> None:
@@ -180,8 +195,7 @@ def test_nothing_changed_means_nothing_done(server: Server, finished: Path, tiny
     assert newest(finished) != before
     assert json.loads(again.stdout) == json.loads((newest(finished) / "results.json").read_text())
     assert set(server.task_states().values()) == {"Cached"}
-    latest = server.post("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
-    assert latest["name"] == "phantom fed+rag seed 0"
+    assert server.newest_run()["name"] == "phantom fed+rag seed 0"
 
 
 def test_another_coverage_answers_held_out_cases_alone(server: Server, finished: Path, tiny_folder: Path) -> None:
@@ -232,7 +246,7 @@ def test_the_dashboard_shows_key_plots_and_the_way_to_the_page(server: Server, f
 def test_another_k_redoes_neither_ingestion_nor_partition_nor_libraries(
     server: Server, finished: Path, tiny_folder: Path
 ) -> None:
-    assert run(server, finished, arguments(tiny_folder, "retrieval.k=1")).returncode == 0
+    assert run(server, finished, arguments(tiny_folder, "retrieval.k=1", "evaluation.saliency=1")).returncode == 0
     states = server.task_states()
     redone = {name.split()[0] for name, state in states.items() if state != "Cached"}
     looked = {"reliance", "failures", "count", "saliency", "shares"}
@@ -241,7 +255,7 @@ def test_another_k_redoes_neither_ingestion_nor_partition_nor_libraries(
 
 
 def test_another_partition_runs_the_tower_on_no_image(server: Server, finished: Path, tiny_folder: Path) -> None:
-    changes = ("partition.hospitals=2", "model.gradient_checkpointing=true", "evaluation.reliance=0")
+    changes = ("partition.hospitals=2", "model.gradient_checkpointing=true", *UNEXPLAINED)
     assert run(server, finished, arguments(tiny_folder, *changes)).returncode == 0
     states = server.task_states()
     assert states["vision"] == "Cached"
@@ -252,7 +266,7 @@ def test_another_partition_runs_the_tower_on_no_image(server: Server, finished: 
 def test_hospitals_trained_together_have_folders_of_their_own(
     server: Server, finished: Path, tiny_folder: Path
 ) -> None:
-    together = arguments(tiny_folder, "engine.executor=batched")
+    together = arguments(tiny_folder, "engine.executor=batched", "evaluation.saliency=1")
     assert run(server, finished, together).returncode == 0
     states = server.task_states()
     redone = {name.split()[0] for name, state in states.items() if state != "Cached"}
@@ -268,9 +282,12 @@ def test_hospitals_trained_together_have_folders_of_their_own(
 def test_hospitals_alone_go_on_from_their_own_adapters_and_send_nothing(
     server: Server, finished: Path, first_run: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    assert run(server, finished, arguments(tiny_folder, "federation.aggregation=none")).returncode == 0
+    command = arguments(tiny_folder, "federation.aggregation=none", "evaluation.saliency=1")
+    assert run(server, finished, command).returncode == 0
     states = server.task_states()
-    assert not any(name.startswith("aggregate") for name in states)
+    rounds = finished.glob("artifacts/shared/adapter/*/round.json")
+    kept = [path for path in rounds if {each.name for each in path.parent.iterdir()} == {"round.json", "manifest.json"}]
+    assert len(kept) == 2  # of each round its counts and losses, and no tensors
     assert {state for name, state in states.items() if name.endswith("round 1") and "train" in name} == {"Cached"}
     assert {state for name, state in states.items() if name.endswith("round 2")} == {"Completed"}
     alone = newest(finished)
@@ -309,12 +326,13 @@ def test_a_failed_hospital_alone_runs_again(server: Server, tiny_folder: Path, t
     blocked = tmp_path / "artifacts/hospitals/hospital-2/library"
     blocked.parent.mkdir(parents=True)
     blocked.write_text("in the way")
-    failed = run(server, tmp_path, arguments(tiny_folder))
+    command = arguments(tiny_folder, *UNEXPLAINED)
+    failed = run(server, tmp_path, command)
     assert failed.returncode == 1
     assert "hospital-2" in failed.stderr
     assert not (tmp_path / "artifacts/latest").exists()
     blocked.unlink()
-    assert run(server, tmp_path, arguments(tiny_folder)).returncode == 0
+    assert run(server, tmp_path, command).returncode == 0
     states = server.task_states()
     assert {name: states[f"library {name}"] for name in ("hospital-1", "hospital-2", "hospital-3")} == {
         "hospital-1": "Cached",
@@ -328,8 +346,9 @@ def test_a_failed_hospital_alone_runs_again(server: Server, tiny_folder: Path, t
 def test_a_run_that_ends_in_a_round_goes_on_from_the_finished_hospitals(
     server: Server, tiny_folder: Path, tmp_path: Path, first_run: Path, how: signal.Signals
 ) -> None:
+    command = arguments(tiny_folder, *UNEXPLAINED)
     process = subprocess.Popen(
-        arguments(tiny_folder),
+        command,
         cwd=tmp_path,
         env=server.environment,
         stdout=subprocess.PIPE,
@@ -346,11 +365,11 @@ def test_a_run_that_ends_in_a_round_goes_on_from_the_finished_hospitals(
     if how == signal.SIGINT:
         assert process.returncode == 130
         assert told.endswith(f"{MESSAGE}\n") and "Traceback" not in told
-        assert server.post("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]["state_name"] == "Crashed"
+        assert server.newest_run()["state_name"] == "Crashed"
         assert "Running" not in server.task_states().values()
     kept = {path.parent.name for path in tmp_path.glob("artifacts/shared/update/*/manifest.json")}
     assert 1 <= len(kept) < 6
-    assert run(server, tmp_path, arguments(tiny_folder)).returncode == 0
+    assert run(server, tmp_path, command).returncode == 0
     assert final_adapter(newest(tmp_path)) == final_adapter(first_run)
     assert not list(tmp_path.glob("artifacts/**/.*.tmp"))
 
@@ -446,7 +465,8 @@ def test_the_audit_alone_writes_its_file_and_shows_a_table(server: Server, finis
 
 
 def small(model: Path, *more: str) -> list[str]:
-    return arguments(model, "federation.rounds=1", "partition.hospitals=2", "partition.scheme=iid", *more)
+    few = ("federation.rounds=1", "partition.hospitals=2", "partition.scheme=iid")
+    return arguments(model, *few, "evaluation.examined=1", "evaluation.saliency=1", *more)
 
 
 def test_multiple_choice_is_scored_by_option_beside_a_control_without_images(

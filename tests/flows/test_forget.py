@@ -1,7 +1,6 @@
 """Forgetting a patient: what is removed where, what stays, and that nothing brings the patient back."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from command import COMMAND, Server, fed_rag, seconds_in
+from command import COMMAND, Server, fed_rag, seconds_in, shell
 from safetensors import safe_open
 
 from flows.forget import forget
@@ -30,15 +29,15 @@ from tasks.store import find, writing
 
 HOSPITAL = "hospital-1"
 SETTINGS = ("dataset.images=12", "federation.rounds=2", "partition.hospitals=2", "evaluation.coverage=0.9")
-ARGUMENTS = [word for each in (*SETTINGS, "evaluation.max_new_tokens=4") for word in ("--set", each)]
+FEW = ("evaluation.max_new_tokens=4", "evaluation.reliance=16", "evaluation.examined=3", "evaluation.saliency=1")
+ARGUMENTS = [word for each in (*SETTINGS, *FEW) for word in ("--set", each)]
 
 
 @pytest.fixture(scope="module")
 def finished(server: Server, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished study; tests copy it."""
     folder = tmp_path_factory.mktemp("forget")
-    chosen = ("--set", f"model.name={tiny_folder}", "--set", "evaluation.reliance=16", *ARGUMENTS)
-    fed_rag(folder, "run", *chosen, server=server)
+    fed_rag(folder, "run", "--set", f"model.name={tiny_folder}", *ARGUMENTS, server=server)
     return folder
 
 
@@ -340,7 +339,7 @@ def test_the_only_patient_of_a_hospital_can_be_forgotten(ward: Path) -> None:
 def test_the_command_tells_what_was_removed(ward: Path) -> None:
     command = [str(COMMAND), "forget", "--hospital", "a", "--patient", "patient 2", "--yes"]
     first, again = (
-        subprocess.run(command, cwd=ward.parent, env=os.environ | {"COLUMNS": "200"}, capture_output=True, text=True)
+        subprocess.run(command, cwd=ward.parent, env=shell() | {"COLUMNS": "200"}, capture_output=True, text=True)
         for _ in range(2)
     )
     assert first.returncode == again.returncode == 0, first.stderr + again.stderr

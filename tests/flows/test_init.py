@@ -42,8 +42,8 @@ def test_each_default_can_be_switched_on(tmp_path: Path) -> None:
     ("words", "told"),
     [
         (["--dataset", "tabel"], "tabel"),
-        (["--dataset", "table"], "dataset.root beside dataset.name=table"),
-        (["--dataset", "table", "--root", "/nowhere"], "/nowhere"),
+        (["--dataset", "table"], "Expected --root beside --dataset table, found none: set it to the folder"),
+        (["--dataset", "table", "--root", "/nowhere"], "Expected --root to be a folder, found /nowhere, which"),
     ],
 )
 def test_what_cannot_be_read_is_refused_and_nothing_written(words: list[str], told: str, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command import COMMAND, hear_ctrl_c, start
+from command import COMMAND, hear_ctrl_c, shell, start
 
 from flows.interrupt import MESSAGE
 
@@ -17,8 +17,7 @@ from flows.interrupt import MESSAGE
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """As of a user who has started no server, with a record of its own."""
-    told = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-    return told | {"PREFECT_HOME": str(tmp_path / "prefect")}
+    return shell() | {"PREFECT_HOME": str(tmp_path / "prefect")}
 
 
 def test_ctrl_c_leaves_one_line_a_crashed_run_and_no_process(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -16,14 +16,19 @@ from command import PREFECT, Server, hear_ctrl_c, start
 from flows.automations import NAME
 
 TOP = Path(__file__).parents[2]
-SMALL = {"dataset": {"images": 10}, "federation": {"rounds": 1}, "partition": {"hospitals": 2}}
-LONGER = {"dataset": {"images": 100}, "federation": {"rounds": 20}, "partition": {"hospitals": 2}}
+SMALL = {
+    "dataset": {"images": 10},
+    "federation": {"rounds": 1},
+    "partition": {"hospitals": 2},
+    "evaluation": {"reliance": 0, "saliency": 0},
+}
+LONGER = {"dataset": {"images": 30}, "federation": {"rounds": 40}, "partition": {"hospitals": 2}}
 
 
 class Machine:
     """A server, a worker and the deployments of prefect.yaml, of which `nightly` runs every minute and is small."""
 
-    def __init__(self, folder: Path, model: Path) -> None:
+    def __init__(self, folder: Path, model: Path, database: Path) -> None:
         self.folder = folder
         for name in ("flows", "tasks", "data", "prefect.toml"):
             (folder / name).symlink_to(TOP / name)
@@ -33,7 +38,7 @@ class Machine:
         nightly["parameters"]["study"] = SMALL | {"model": {"name": str(model)}}
         (folder / "prefect.yaml").write_text(yaml.safe_dump(stated), encoding="utf-8")
         (folder / "prefect").mkdir()
-        self.server = Server(folder / "prefect")
+        self.server = Server(folder / "prefect", database)
         self.server.wait(300)
         self.start_worker()
         wait_for(lambda: self.server.post("work_pools/filter", {}), 120)  # the worker makes its pool
@@ -78,8 +83,8 @@ class Machine:
 
 
 @pytest.fixture(scope="module")
-def machine(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    machine = Machine(tmp_path_factory.mktemp("machine"), tiny_folder)
+def machine(tiny_folder: Path, database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    machine = Machine(tmp_path_factory.mktemp("machine"), tiny_folder, database)
     try:
         yield machine
     finally:

@@ -17,7 +17,7 @@ def study(folder: Path, *settings: str, server: Server | None = None) -> dict[st
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_hospitals(server: Server, tmp_path: Path) -> None:
-    common = ("dataset.images=16", "partition.scheme=iid", "federation.rounds=1")
+    common = ("dataset.images=12", "partition.scheme=iid", "federation.rounds=1")
     few = study(tmp_path / "few", *common, "partition.hospitals=2", server=server)
     many = study(tmp_path / "many", *common, "partition.hospitals=16", server=server)
     assert many["peak_memory_bytes"] <= 1.1 * few["peak_memory_bytes"]

@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from command import shell
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
@@ -44,7 +45,7 @@ def lines_of(folder: Path, *values: Any) -> Path:
 
 def run(path: Path) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).with_name("fed-rag")), "score", str(path)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(command, env=shell(), capture_output=True, text=True)
 
 
 def line(**changes: Any) -> dict[str, Any]:
