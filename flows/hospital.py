@@ -9,7 +9,7 @@ from flows.runtimes.local import gather
 from tasks.explain.step import count_failures, explain_some, find_failures, share_means
 from tasks.features.step import take_features
 from tasks.federate.step import average_fusion
-from tasks.records.federation import HospitalRefs
+from tasks.records.federation import HospitalRefs, LibrarySources
 from tasks.retrieve.encoders.open import content_of
 from tasks.retrieve.step import (
     build_hospital_library,
@@ -19,9 +19,6 @@ from tasks.retrieve.step import (
 )
 from tasks.settings import ModelChoice, Study
 from tasks.store import Ref
-
-DEPTH = 10
-"""Neighbours kept of each case, so that another `retrieval.k` finds them there."""
 
 
 def build_libraries(
@@ -33,40 +30,32 @@ def build_libraries(
     """
     common: dict[str, Any] = {"model": unmapped(model.seeing)}
     features = gather(take_features.map(hospital=hospitals, cases=cases, seen=unmapped(seen), **common), hospitals)
-    settings = study.retrieval
-    own: dict[str, Any] = {"hospital": hospitals, "cases": cases, "features": features}
-    encoded: list[Ref] = []
+    settings, encoded = study.retrieval, list[Ref]()
     if settings.encoding.encodes:
         common |= {"encoding": unmapped(settings.encoding), "content": unmapped(content_of(settings.encoding, model))}
         encoded = gather(encode_hospital.map(hospital=hospitals, cases=cases, **common), hospitals)
-    own["encoded"] = encoded or unmapped(None)
-    fusion, fused = train_gated_fusion(study, own) if settings.fusion == "gated" else (None, [])
-    learns = settings.rerank == "learned"
-    built = build_hospital_library.map(
-        **own,
-        fusion=unmapped(fusion),
-        image_weight=unmapped(settings.image_weight),
-        diversity=unmapped(settings.diversity),
-        depth=unmapped(max(DEPTH, settings.k)),
-        index=unmapped(settings.index),
-        hide_copies=unmapped(settings.hide_copies),
-        hide_patient=unmapped(settings.hide_patient),
-        rerank=unmapped(settings.rerank),
-        holdout=unmapped(study.federation.holdout if learns else 0),
-        seed=unmapped(study.seed if learns else 0),
-    )
+    sources = [
+        LibrarySources(name=name, cases=taken, features=taken_features, encoded=rows)
+        for name, taken, taken_features, rows in zip(
+            hospitals, cases, features, encoded or [None] * len(hospitals), strict=True
+        )
+    ]
+    fusion, fused = train_gated_fusion(study, sources) if settings.fusion == "gated" else (None, [])
+    library = settings.library(study.federation.holdout, study.seed)
+    built = build_hospital_library.map(hospital=sources, settings=unmapped(library), fusion=unmapped(fusion))
     libraries = gather(built, hospitals)
     return features, libraries, [*features, *encoded, *fused, *libraries]
 
 
-def train_gated_fusion(study: Study, own: dict[str, Any]) -> tuple[Ref, list[Ref]]:
+def train_gated_fusion(study: Study, hospitals: Sequence[LibrarySources]) -> tuple[Ref, list[Ref]]:
     """The rounds of the gated fusion: hospitals train on their own cases, their updates are averaged.
 
     Returns the last fusion, and all that was made on the way.
     """
-    widths = {"image_width": own["features"][0].manifest()["summary"]["width"], "text_width": 0}
-    if isinstance(own["encoded"], list):
-        summary = own["encoded"][0].manifest()["summary"]
+    first = hospitals[0]
+    widths = {"image_width": first.features.manifest()["summary"]["width"], "text_width": 0}
+    if first.encoded:
+        summary = first.encoded.manifest()["summary"]
         widths = {name: summary[name] or width for name, width in widths.items()}
     fusion = initial_gated_fusion(**widths, seed=study.seed)
     made = [fusion]
@@ -77,7 +66,8 @@ def train_gated_fusion(study: Study, own: dict[str, Any]) -> tuple[Ref, list[Ref
     }
     for number in range(1, study.retrieval.fusion_rounds + 1):
         common = settings | {"fusion": unmapped(fusion), "round_number": unmapped(number)}
-        updates = gather(train_hospital_fusion.map(**own, **common), own["hospital"])
+        training = train_hospital_fusion.map(hospital=hospitals, **common)
+        updates = gather(training, [hospital.name for hospital in hospitals])
         fusion = average_fusion(updates=updates, round_number=number)
         made += [*updates, fusion]
     return fusion, made
