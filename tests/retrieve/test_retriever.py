@@ -223,4 +223,4 @@ def test_where_nothing_may_be_shown_nothing_is_found(order: dict[str, str], sour
     empty = replace(retriever, library=library_in_memory.removed({case.id for case in data.training}))
     queries = Queries(data.cases[:2], *data.inputs.of(data.cases[:2]))
     assert empty.neighbours(queries) == [[], []]
-    assert retriever.neighbours(Queries([], *data.inputs.of([]))) == []
+    assert retriever.neighbours(Queries([], np.zeros((0, WIDTH), np.float32), [])) == []
