@@ -34,6 +34,7 @@ from tasks.federate.step import aggregate_fusion
 from tasks.ingest.step import ingest
 from tasks.partition.step import partition, take_cases
 from tasks.records import Case, Neighbour, read_table, write_table
+from tasks.records.federation import LibrarySources
 from tasks.retrieve.step import build_hospital_library, initial_gated_fusion, train_hospital_fusion
 from tasks.settings import DatasetSettings, ModelSettings, PartitionSettings, RetrievalSettings, StrategySettings
 from tasks.store import Ref, writing
@@ -79,15 +80,15 @@ def measure(dataset: DatasetSettings, disjoint: str, held_out: bool) -> dict[str
     findings = audit.fn(cases=data, dataset=data, seed=SEED)
     settings = PartitionSettings(disjoint=disjoint)  # type: ignore[arg-type]
     dealt = partition.fn(cases=data, settings=settings, seed=SEED, findings=findings)
-    own: list[dict[str, Any]] = []
+    hospitals: list[LibrarySources] = []
     for row in dealt.manifest()["summary"]["hospitals"]:
         common = {"dataset": data, "assignment": dealt, "findings": findings}
         cases = take_cases.fn(hospital=row["hospital"], cases=data, forgotten=[], **common)
         features = take_features.fn(hospital=row["hospital"], cases=cases, model=MODEL)
         cases = ask_training(row["hospital"], cases) if held_out else cases
-        own.append({"hospital": row["hospital"], "cases": cases, "features": features})
-    fusion = train(own)
-    return {way: search(own, RetrievalSettings(**changes), fusion) for way, changes in WAYS.items()}  # type: ignore[arg-type]
+        hospitals.append(LibrarySources(name=row["hospital"], cases=cases, features=features))
+    fusion = train(hospitals)
+    return {way: search(hospitals, RetrievalSettings(**changes), fusion) for way, changes in WAYS.items()}  # type: ignore[arg-type]
 
 
 def ask_training(hospital: str, cases: Ref) -> Ref:
@@ -100,33 +101,30 @@ def ask_training(hospital: str, cases: Ref) -> Ref:
     return folder.ref
 
 
-def train(own: Sequence[dict[str, Any]]) -> Ref:
+def train(hospitals: Sequence[LibrarySources]) -> Ref:
     """The gated fusion, trained across the hospitals as in a study."""
     fusing = RetrievalSettings().fusing
-    width = own[0]["features"].manifest()["summary"]["width"]
+    width = hospitals[0].features.manifest()["summary"]["width"]
     fusion = initial_gated_fusion.fn(image_width=width, text_width=0, seed=SEED)
     for number in range(1, fusing.fusion_rounds + 1):
-        given = {"encoded": None, "fusion": fusion, "fusing": fusing, "holdout": 0.1, "seed": SEED}
-        updates = [train_hospital_fusion.fn(**each, **given, round_number=number) for each in own]
+        given: dict[str, Any] = {"fusion": fusion, "fusing": fusing, "holdout": 0.1, "seed": SEED}
+        updates = [train_hospital_fusion.fn(hospital=each, **given, round_number=number) for each in hospitals]
         fusion = aggregate_fusion.fn(strategy=StrategySettings(), state=fusion, updates=updates, round_number=number)
     return fusion
 
 
-def search(own: Sequence[dict[str, Any]], settings: RetrievalSettings, fusion: Ref) -> list[tuple[Case, list[Case]]]:
+def search(
+    hospitals: Sequence[LibrarySources], settings: RetrievalSettings, fusion: Ref
+) -> list[tuple[Case, list[Case]]]:
     """Every hospital's test cases with what its library gives for them."""
     found: list[tuple[Case, list[Case]]] = []
-    for each in own:
+    for each in hospitals:
         library = build_hospital_library.fn(
-            **each,
-            image_weight=settings.image_weight,
-            diversity=0.0,
-            depth=max(DEPTHS),
-            rerank=settings.rerank,
+            hospital=each,
+            settings=settings.library(0.1, SEED),
             fusion=fusion if settings.fusion == "gated" else None,
-            holdout=0.1,
-            seed=SEED,
         )
-        cases = {case.id: case for case in read_table(each["cases"].folder / "cases.parquet", Case)}
+        cases = {case.id: case for case in read_table(each.cases.folder / "cases.parquet", Case)}
         near: dict[str, list[Case]] = defaultdict(list)
         for neighbour in read_table(library.folder / "neighbours.parquet", Neighbour):
             near[neighbour.case_id].append(cases[neighbour.neighbour_id])

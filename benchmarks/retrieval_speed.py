@@ -26,8 +26,8 @@ import numpy as np
 from tasks.records import Case
 from tasks.retrieve.index import build_index
 from tasks.retrieve.library import Library, build_library
+from tasks.retrieve.library_folder import open_library
 from tasks.retrieve.rows import Rows
-from tasks.retrieve.serve import open_library
 from tasks.store import peak_memory, writing
 
 SIZES = (1_000, 100_000, 1_000_000)

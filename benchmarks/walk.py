@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tasks.records.federation import HospitalRefs
+from tasks.records.federation import HospitalRefs, LibrarySources
 from tasks.store import Ref
 from tasks.store.code import stage_imports
 
@@ -51,7 +51,8 @@ def rows(stages: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
 def reads(body: object) -> list[str]:
     """The parameters that refer to folders."""
     given = inspect.signature(body).parameters  # type: ignore[arg-type]
-    return [name for name, each in given.items() if each.annotation in (Ref, Ref | None, list[Ref], HospitalRefs)]
+    kinds = (Ref, Ref | None, list[Ref], HospitalRefs, LibrarySources)
+    return [name for name, each in given.items() if each.annotation in kinds]
 
 
 def leaves(body: object) -> str:

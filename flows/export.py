@@ -26,8 +26,8 @@ from tasks.errors import OURS
 from tasks.records import Case, read_images, read_table
 from tasks.records.pixels import picture_digest, to_rgb
 from tasks.retrieve.encoded import Inputs
-from tasks.retrieve.hospital import ENCODER, open_library_encoder
 from tasks.retrieve.library import ENTRIES, Library, build_library, read_library
+from tasks.retrieve.retriever_files import ENCODER, open_library_encoder
 from tasks.retrieve.similarity import TOKENS, Encoder, encoder_to_json, fit_encoder
 from tasks.store import ROOT
 from tasks.text.options import lettered

@@ -12,7 +12,7 @@ from tasks.explain.step import count_failures, explain_some, find_failures, shar
 from tasks.features.step import take_features
 from tasks.federate.step import aggregate_fusion
 from tasks.federate.strategies.strategy import choose
-from tasks.records.federation import HospitalRefs, Order
+from tasks.records.federation import HospitalRefs, LibrarySources, Order
 from tasks.retrieve.encoders.open import content_of
 from tasks.retrieve.step import (
     build_hospital_library,
@@ -22,9 +22,6 @@ from tasks.retrieve.step import (
 )
 from tasks.settings import ModelChoice, Study
 from tasks.store import Ref
-
-DEPTH = 10
-"""Neighbours kept of each case, so that another `retrieval.k` finds them there."""
 
 
 def build_libraries(
@@ -37,38 +34,31 @@ def build_libraries(
         take_features.map(hospital=hospitals, cases=cases, seen=unmapped(seen), projected=projected, **common),
         hospitals,
     )
-    settings = study.retrieval
-    own: dict[str, Any] = {"hospital": hospitals, "cases": cases, "features": features}
-    own["encoded"] = unmapped(None)
+    settings, encoded = study.retrieval, list[Ref]()
     if settings.encoding.encodes:
         common |= {"encoding": unmapped(settings.encoding), "content": unmapped(content_of(settings.encoding, model))}
-        own["encoded"] = gather(encode_hospital.map(hospital=hospitals, cases=cases, **common), hospitals)
-    fusions = train_gated_fusion(study, own) if settings.fusion == "gated" else unmapped(None)
-    learns = settings.rerank == "learned"
-    built = build_hospital_library.map(
-        **own,
-        fusion=fusions,
-        image_weight=unmapped(settings.image_weight),
-        diversity=unmapped(settings.diversity),
-        depth=unmapped(max(DEPTH, settings.k)),
-        index=unmapped(settings.index),
-        hide_copies=unmapped(settings.hide_copies),
-        hide_patient=unmapped(settings.hide_patient),
-        rerank=unmapped(settings.rerank),
-        holdout=unmapped(study.federation.holdout if learns else 0),
-        seed=unmapped(study.seed if learns else 0),
-    )
+        encoded = gather(encode_hospital.map(hospital=hospitals, cases=cases, **common), hospitals)
+    sources = [
+        LibrarySources(name=name, cases=taken, features=taken_features, encoded=rows)
+        for name, taken, taken_features, rows in zip(
+            hospitals, cases, features, encoded or [None] * len(hospitals), strict=True
+        )
+    ]
+    fusions = train_gated_fusion(study, sources) if settings.fusion == "gated" else unmapped(None)
+    library = settings.library(study.federation.holdout, study.seed)
+    built = build_hospital_library.map(hospital=sources, settings=unmapped(library), fusion=fusions)
     return features, gather(built, hospitals)
 
 
-def train_gated_fusion(study: Study, own: dict[str, Any]) -> list[Ref]:
+def train_gated_fusion(study: Study, hospitals: Sequence[LibrarySources]) -> list[Ref]:
     """The rounds of the gated fusion: hospitals train on their own cases, the server aggregates.
 
     Returns each hospital's last fusion.
     """
-    widths = {"image_width": own["features"][0].manifest()["summary"]["width"], "text_width": 0}
-    if isinstance(own["encoded"], list):
-        summary = own["encoded"][0].manifest()["summary"]
+    first = hospitals[0]
+    widths = {"image_width": first.features.manifest()["summary"]["width"], "text_width": 0}
+    if first.encoded:
+        summary = first.encoded.manifest()["summary"]
         widths = {name: summary[name] or width for name, width in widths.items()}
     start = initial_gated_fusion(**widths, seed=study.seed)
     settings: dict[str, Any] = {
@@ -77,17 +67,19 @@ def train_gated_fusion(study: Study, own: dict[str, Any]) -> list[Ref]:
         "seed": unmapped(study.seed),
     }
 
+    names = [hospital.name for hospital in hospitals]
+
     def train(orders: list[Order], starts: list[Ref]) -> Trained:
         number = unmapped(orders[0].round)
-        training = train_hospital_fusion.map(**own, fusion=starts, round_number=number, **settings)
-        updates = gather(training, own["hospital"])
+        training = train_hospital_fusion.map(hospital=hospitals, fusion=starts, round_number=number, **settings)
+        updates = gather(training, names)
         return Trained(updates, seconds(updates))
 
     def put_together(**taken: Any) -> Ref:
         return aggregate_fusion(strategy=study.federation.strategy, **taken)
 
-    strategy, fusions = choose(study.federation.strategy), [start] * len(own["hospital"])
-    for each in rounds(strategy, study.retrieval.fusion_rounds, own["hospital"], start, train, put_together):
+    strategy, fusions = choose(study.federation.strategy), [start] * len(names)
+    for each in rounds(strategy, study.retrieval.fusion_rounds, names, start, train, put_together):
         fusions = each.following
     return fusions
 

@@ -18,8 +18,9 @@ from tasks.ingest.step import ingest
 from tasks.partition.step import partition, take_cases
 from tasks.pretrain.step import pretrain_text, pretrain_tower, train_stage
 from tasks.records import EpochLoss, read_table
+from tasks.records.federation import LibrarySources
 from tasks.retrieve.step import build_hospital_library
-from tasks.settings import DatasetSettings, Lesson, ModelSettings, PartitionSettings, Study
+from tasks.settings import DatasetSettings, Lesson, LibrarySettings, ModelSettings, PartitionSettings, Study
 from tasks.settings.recipe import Recipe
 from tasks.store import MANIFEST, Ref, writing
 from tasks.text.wording import counted
@@ -58,9 +59,8 @@ def pretrain(out: Path = Path("artifacts/base"), images: int = 8000, epochs: int
     model = choose_model(ModelSettings(name=str(tower.folder), device="cpu"))
     features = see_images(images=dataset.only("images.parquet"), model=model)
     steps.done("computed the tower's features")
-    library = build_hospital_library(
-        hospital="hospital-1", cases=cases, features=features, image_weight=0.5, diversity=0.0, depth=3
-    )
+    sources = LibrarySources(name="hospital-1", cases=cases, features=features)
+    library = build_hospital_library(hospital=sources, settings=LibrarySettings(depth=3))
     steps.done("found the neighbours of every case")
     base = tower
     for lesson in LESSONS:

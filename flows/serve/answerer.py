@@ -21,12 +21,10 @@ from tasks.engine.shown import choose
 from tasks.engine.vision import FEATURES, Features, encode_images, gather_features, load_features
 from tasks.errors import StudyError
 from tasks.records import Case, Image, Prediction, read_table
-from tasks.retrieve.diversity import CANDIDATES, diversify
 from tasks.retrieve.encoded import Inputs
 from tasks.retrieve.encoders.open import encode_all, opened
-from tasks.retrieve.hospital import encoded_of, open_inputs, open_library_encoder, open_scorer
-from tasks.retrieve.rerank import Side
-from tasks.retrieve.serve import open_library
+from tasks.retrieve.retriever import Queries
+from tasks.retrieve.retriever_files import encoded_of, open_retriever
 from tasks.settings import ModelChoice, Study
 from tasks.store import ROOT, find
 from tasks.store.runs import check_run, open_run, paths_of
@@ -154,25 +152,15 @@ def _retrieve(
     settings, folder = place.study.retrieval, ROOT / place.folders["library"]
     if not settings.k:
         return ()
-    library = open_library(folder)  # which verifies it
-    own = _asked_inputs(place, encoded_of(folder), picture, seen, question)
-    encoder, stored = open_library_encoder(folder), open_inputs(folder, kept)
+    retriever = open_retriever(folder, cases, kept, settings.depth, settings.diversity)
+    inputs = _query_inputs(place, encoded_of(folder), picture, seen, question)
     case = _known(cases.values(), seen, kept, question)
-    asked = [replace(case, image_id=ASKED)]
-    wanted = max(CANDIDATES, settings.k) if settings.diversity or settings.rerank != "off" else settings.k
-    (found,) = library.search(encoder.encode(*own.of(asked)), [case], wanted)
-    near = [cases[neighbour.neighbour_id] for neighbour in found]
-    scorer = open_scorer(folder)
-    if scorer and near:
-        query, candidates = Side(asked, *encoder.parts(*own.of(asked))), Side(near, *encoder.parts(*stored.of(near)))
-        found = scorer.rerank(found, query, 0, candidates)
-    if settings.diversity and near:
-        found = diversify(found, encoder.encode(*stored.of(near)), settings.diversity, settings.k)
+    (found,) = retriever.neighbours(Queries([case], *inputs.of([replace(case, image_id=ASKED)])))
     chosen = choose(found, settings.k, settings.floor)
     return tuple((neighbour.similarity, cases[neighbour.neighbour_id]) for neighbour in chosen)
 
 
-def _asked_inputs(place: Place, encoded: str | None, picture: Image, seen: Features, question: str) -> Inputs:
+def _query_inputs(place: Place, encoded: str | None, picture: Image, seen: Features, question: str) -> Inputs:
     """What the question is compared by, made as its hospital's cases' rows in the folder `encoded` were made.
 
     Raises StudyError where that folder is gone or changed, or the encoder is another by now.

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tasks.errors import StudyError
-from tasks.ingest.files import FindingError
+from tasks.ingest.finding import FindingError
 from tasks.ingest.pictures import read_image
 from tasks.records import Image
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from tasks.engine.base import Base
@@ -124,17 +125,12 @@ def expand(
 
 def collate(base: Base, features: Features, examples: Sequence[Example]) -> Batch:
     """Pad examples, each a prompt and its answer, on the right to one batch."""
-    rows = [[*example.prompt_ids, *example.answer_ids] for example in examples]
-    width = max(len(row) for row in rows)
+    tokens = [torch.tensor([*example.prompt_ids, *example.answer_ids]) for example in examples]
+    targets = [torch.tensor([*[IGNORED] * len(each.prompt_ids), *each.answer_ids]) for each in examples]
     # Any id will do where the mask is 0, but an image placeholder there would ask for features.
-    filler = base.tokenizer.pad_token_id
-    ids = torch.full((len(rows), width), filler)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    labels = torch.full((len(rows), width), IGNORED)
-    for row, (tokens, example) in enumerate(zip(rows, examples, strict=True)):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        mask[row, : len(tokens)] = 1
-        labels[row, len(example.prompt_ids) : len(tokens)] = torch.tensor(example.answer_ids)
+    ids = pad_sequence(tokens, batch_first=True, padding_value=base.tokenizer.pad_token_id)
+    mask = pad_sequence([torch.ones_like(row) for row in tokens], batch_first=True)
+    labels = pad_sequence(targets, batch_first=True, padding_value=IGNORED)
     names = [name for example in examples for name in example.image_ids]
     images = [found.to(base.device) for found in features.all_of(names)]
     if not features.projected:

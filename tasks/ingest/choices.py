@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from tasks.ingest.files import Row, problem
+from tasks.ingest.finding import problem
+from tasks.ingest.rows import Row
 from tasks.text.options import place_of, unlabelled
 
 

@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Mapping, Sequence
 
-from tasks.ingest.files import problem
+from tasks.ingest.finding import problem
 
 SYNONYMS = {
     "image": "images imagepath imagefile imagefilepath imagefilename imagename img imgpath imgfile imgfilename imgname "

@@ -1,183 +1,24 @@
-"""Guarded reading of published files: whatever is wrong with them becomes one sentence that says where.
-
-Published datasets are other people's files: downloads break off, archives unpack into another folder, rows lack
-fields or name files outside the dataset. Every such finding is a StudyError, made by `problem`.
-"""
+"""Readers of published files, JSON, Parquet, CSV and JSON lines, row by row; what cannot be read is a finding."""
 
 import csv
 import json
-import math
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.errors import StudyError
+from tasks.ingest.finding import problem
+from tasks.ingest.rows import Row
 from tasks.records import Split
 
-NULLS = ("", "NULL")
-"""Texts that stand for null; VQA-RAD writes both `"NULL"` and null."""
 BATCH_ROWS = 64
 """Parquet rows held at once: a row holds a whole image."""
 
-Value = TypeVar("Value")
 Naming = Callable[[Sequence[str], str], Mapping[str, str]]
 """Of a table's column names and where they stand, those that are called otherwise here, and what."""
-
-
-class FindingError(StudyError):
-    """One finding in a published file: `where: expected ..., found ...; remedy.`"""
-
-    def __init__(self, where: str, reason: str, remedy: str) -> None:
-        super().__init__(f"{where}: {reason}; {remedy}.")
-        self.reason = reason
-        """The finding alone. It names no path, since artifacts keep it."""
-
-
-def problem(where: str, expected: str, found: str, remedy: str) -> FindingError:
-    """The error for one finding; only `where` may hold a path."""
-    return FindingError(where, f"expected {expected}, found {found}", remedy)
-
-
-def find_root(root: Path | None, dataset: str, layouts: Sequence[str]) -> tuple[Path, str]:
-    """The folder that holds a published dataset, and which of its layouts that is.
-
-    Args:
-        root: the folder the user named.
-        dataset: its name, for the message.
-        layouts: for each layout the pattern, relative to root, of a file that only this layout has.
-
-    Returns the folder that holds the first file found, and the pattern that found it.
-    """
-    remedy = "set dataset.root to the folder that holds the dataset as published"
-    folder, expected = named_folder(root, dataset, layouts, remedy)
-    try:
-        for layout in layouts:
-            for path in folder.glob(layout):
-                return path.parent, layout
-    except OSError as error:
-        raise problem(str(root), expected, f"an unreadable folder ({error.strerror})", remedy) from None
-    raise problem(str(root), expected, "none of them", remedy)
-
-
-def named_folder(root: Path | None, dataset: str, layouts: Sequence[str], remedy: str) -> tuple[Path, str]:
-    """The folder that the user named, where it is one, and what is expected in it, for messages."""
-    expected = f"the {dataset} dataset with one of " + ", ".join(f"`{layout}`" for layout in layouts)
-    if root is None:
-        raise problem("dataset.root", expected, "no folder", remedy)
-    try:
-        if not root.is_dir():
-            raise problem(str(root), expected, "a file" if root.exists() else "no such folder", remedy)
-    except OSError as error:
-        raise problem(str(root), expected, f"an unreadable folder ({error.strerror})", remedy) from None
-    return root, expected
-
-
-def resolve(root: Path, *parts: str, where: str) -> Path:
-    """The file below root that a row names.
-
-    Refuses what leads out of root, be it an absolute path, `..` or a symbolic link.
-    """
-    base = root.resolve()
-    try:
-        path = base.joinpath(*parts).resolve()
-        inside = path.is_relative_to(base)
-    except (OSError, RuntimeError, ValueError):  # too long a name, a loop of links, a zero byte
-        inside = False
-    if not inside:
-        raise problem(where, "a file inside the dataset's folder", "a path that leaves it", "correct the row")
-    return path
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of a published file, whose fields are asked for by name."""
-
-    path: Path
-    number: int
-    """1 is the first row of the file."""
-    values: Mapping[str, Any]
-    split: Split = "train"
-    """That its file belongs to."""
-    index: int = 0
-    """Its place in the split: 0 is the first row of the split's first file."""
-    private: bool = False
-    """Its values may be about a patient: no message quotes them."""
-    fault: FindingError | None = None
-    """Why the row could not be taken apart."""
-    published: Mapping[str, str] = field(default_factory=dict)
-    """What the file calls a field, where that is another name."""
-
-    @property
-    def where(self) -> str:
-        """File and row, for messages."""
-        return f"{self.path}, row {self.number}"
-
-    @property
-    def place(self) -> str:
-        """The same without the folder, for what artifacts keep."""
-        return f"{self.path.name}, row {self.number}"
-
-    def shown(self, value: Any) -> str:
-        """A value as messages show it."""
-        return "another value" if self.private else reprlib.repr(value)
-
-    def value(self, field: str) -> Any:
-        """A field as published; refused where the row lacks it."""
-        if field not in self.values:
-            found = reprlib.repr(sorted(self.values))
-            raise problem(self.where, f"a field {field!r}", f"only {found}", "complete the row or remove it")
-        return self.values[field]
-
-    def text(self, field: str) -> str:
-        """A field as text: white space at its ends stripped, inner runs of it collapsed; numbers are written out.
-
-        A whole number is written without `.0`: pandas turns integers into floats where one of them is missing.
-        Null and empty fields are refused.
-        """
-        text = self.text_or_none(field)
-        if text is None:
-            raise problem(self.where, f"text in field {self._called(field)!r}", "none", "complete the row or remove it")
-        return text
-
-    def text_or_none(self, field: str) -> str | None:
-        """The same, with None for a null or empty field."""
-        value = self.value(field)
-        if value is None:
-            return None
-        if isinstance(value, float) and math.isnan(value):  # pandas writes it for a missing value
-            return None
-        if isinstance(value, bool) or not isinstance(value, str | int | float) or not _is_unicode(str(value)):
-            raise problem(self.where, f"text in field {self._called(field)!r}", self.shown(value), "correct the row")
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        text = " ".join(str(value).split())
-        return None if text in NULLS else text
-
-    def choice(self, field: str, choices: Mapping[str, Value], also: Mapping[str, Value] | None = None) -> Value:
-        """What a field's text, in lower case, stands for; refused where it is none of the choices.
-
-        `also` holds other forms, which are taken and not offered in the message.
-        """
-        text = self.text(field)
-        known = {**choices, **(also or {})}
-        if text.lower() not in known:
-            expected = f"one of {', '.join(choices)} in field {self._called(field)!r}"
-            raise problem(self.where, expected, self.shown(text), "correct the row")
-        return known[text.lower()]
-
-    def _called(self, field: str) -> str:
-        """A field's name in the file, for messages."""
-        return self.published.get(field, field)
-
-
-def _is_unicode(text: str) -> bool:
-    """False for half of a surrogate pair, which JSON can hold and UTF-8 cannot."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def read_rows(path: Path, split: Split = "train") -> list[Row]:

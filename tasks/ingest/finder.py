@@ -12,7 +12,8 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tasks.ingest.files import named_folder, problem
+from tasks.ingest.finding import problem
+from tasks.ingest.folder import named_folder
 
 REMEDY = "correct the row or remove it"
 FOREIGN = re.compile(r"[A-Za-z]:[\\/]|\\\\|//")

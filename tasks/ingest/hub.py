@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tasks.ingest.files import problem
+from tasks.ingest.finding import problem
 
 
 def fetch(name: str, repository: str, layout: str) -> Path:

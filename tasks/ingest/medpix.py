@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.ingest.files import Row, find_root, problem, read_jsonl, read_rows, resolve
+from tasks.ingest.files import read_jsonl, read_rows
+from tasks.ingest.finding import problem
+from tasks.ingest.folder import find_root, resolve
 from tasks.ingest.modalities import modality_of
 from tasks.ingest.pictures import Picture, read_image
+from tasks.ingest.rows import Row
 from tasks.ingest.source import Source, gather
 from tasks.records import Caption, Split
 

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from tasks.ingest.choices import choose
-from tasks.ingest.files import Row, find_root, read_rows, resolve
+from tasks.ingest.files import read_rows
+from tasks.ingest.folder import find_root, resolve
 from tasks.ingest.modalities import modality_of
 from tasks.ingest.pictures import Picture, read_image
+from tasks.ingest.rows import Row
 from tasks.ingest.source import Source, gather
 from tasks.records import Case
 

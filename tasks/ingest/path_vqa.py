@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tasks.ingest.files import find_root
+from tasks.ingest.folder import find_root
 from tasks.ingest.shards import LAYOUTS, read_shards
 from tasks.ingest.source import Source
 

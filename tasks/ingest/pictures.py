@@ -10,7 +10,7 @@ from typing import NamedTuple
 import PIL.Image
 
 from tasks.ingest.dicom import DicomError, is_dicom, to_png
-from tasks.ingest.files import FindingError, problem
+from tasks.ingest.finding import FindingError, problem
 from tasks.records.pixels import PictureError, opened, rgb_of
 
 MAX_PIXELS = 80_000_000

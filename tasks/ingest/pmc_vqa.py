@@ -3,8 +3,11 @@
 from pathlib import Path
 
 from tasks.ingest.choices import choose
-from tasks.ingest.files import Row, find_root, problem, read_csv, resolve
+from tasks.ingest.files import read_csv
+from tasks.ingest.finding import problem
+from tasks.ingest.folder import find_root, resolve
 from tasks.ingest.pictures import Picture, read_image
+from tasks.ingest.rows import Row
 from tasks.ingest.source import Source, gather, rows_of
 from tasks.records import Case, Split
 

@@ -4,8 +4,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.ingest.files import Row, find_root, problem, read_lines, resolve
+from tasks.ingest.files import read_lines
+from tasks.ingest.finding import problem
+from tasks.ingest.folder import find_root, resolve
 from tasks.ingest.pictures import Picture, read_image
+from tasks.ingest.rows import Row
 from tasks.ingest.source import Source, gather
 from tasks.records import Caption, Split
 

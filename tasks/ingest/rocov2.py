@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from tasks.ingest.files import Row, find_root, read_csv, resolve
+from tasks.ingest.files import read_csv
+from tasks.ingest.folder import find_root, resolve
 from tasks.ingest.pictures import Picture, read_image
+from tasks.ingest.rows import Row
 from tasks.ingest.shards import LAYOUTS, read_row_image, read_splits
 from tasks.ingest.source import Source, gather
 from tasks.records import Caption, Split

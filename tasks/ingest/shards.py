@@ -7,8 +7,10 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from tasks.ingest.files import Row, problem, read_parquet
+from tasks.ingest.files import read_parquet
+from tasks.ingest.finding import problem
 from tasks.ingest.pictures import Picture, read_image
+from tasks.ingest.rows import Row
 from tasks.ingest.source import Source, gather
 from tasks.records import Case, Kind, Split
 

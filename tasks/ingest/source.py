@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import StudyError
-from tasks.ingest.files import FindingError, Row, problem
+from tasks.ingest.finding import FindingError, problem
 from tasks.ingest.images import Images
 from tasks.ingest.pictures import Picture
+from tasks.ingest.rows import Row
 from tasks.records import Caption, Case, Finding, Image, Split
 
 

@@ -12,10 +12,12 @@ from typing import NamedTuple
 from tasks.cases.patients import as_integer, patient_digest
 from tasks.ingest.columns import Columns
 from tasks.ingest.dicom_patient import patient_of
-from tasks.ingest.files import FindingError, Row, problem, read_csv, read_jsonl, read_parquet
+from tasks.ingest.files import read_csv, read_jsonl, read_parquet
 from tasks.ingest.finder import Files, find_table
+from tasks.ingest.finding import FindingError, problem
 from tasks.ingest.modalities import modality_of
 from tasks.ingest.pictures import Picture, read_image
+from tasks.ingest.rows import Row
 from tasks.ingest.shards import digest_id, kind_of
 from tasks.ingest.source import Source, gather
 from tasks.records import Case, Kind, Split

@@ -4,8 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from tasks.cases.groups import image_groups
-from tasks.ingest.files import Row, find_root, read_rows, resolve
+from tasks.ingest.files import read_rows
+from tasks.ingest.folder import find_root, resolve
 from tasks.ingest.pictures import Picture, read_image
+from tasks.ingest.rows import Row
 from tasks.ingest.shards import LAYOUTS, read_shards
 from tasks.ingest.source import Source, gather, rows_of
 from tasks.records import Case, Kind, Split

@@ -34,6 +34,18 @@ class Order:
     """How the strategy changes local training."""
 
 
+class LibrarySources(BaseModel):
+    """A hospital by name, and its own folders that its library is built from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    cases: Ref
+    features: Ref
+    encoded: Ref | None = None
+    """Rows of an encoder; None where the base's features and the words of questions are compared."""
+
+
 class HospitalRefs(BaseModel):
     """A hospital by name, its own folders, and the adapter that it trains on or answers with."""
 

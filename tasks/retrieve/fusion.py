@@ -113,8 +113,8 @@ def train_fusion(
     """
     import torch
 
-    own = {name: tensor.clone().requires_grad_() for name, tensor in state.items()}
-    optimizer = torch.optim.AdamW(own.values(), lr=learning_rate)
+    trained = {name: tensor.clone().requires_grad_() for name, tensor in state.items()}
+    optimizer = torch.optim.AdamW(trained.values(), lr=learning_rate)
     images, texts, answers = (torch.from_numpy(each) for each in (lessons.images, lessons.texts, lessons.answers))
     answer_of, image_of = torch.tensor(lessons.answer_of), torch.tensor(lessons.image_of)
     losses: list[float] = []
@@ -122,8 +122,8 @@ def train_fusion(
         losses = []
         for start in range(0, len(order), BATCH):
             batch = torch.tensor(order[start : start + BATCH])
-            rows = _fused(own, images[batch], texts[batch])
-            loss = _answer_loss(own, rows, answers, answer_of[batch])
+            rows = _fused(trained, images[batch], texts[batch])
+            loss = _answer_loss(trained, rows, answers, answer_of[batch])
             loss = loss + _case_loss(rows, answer_of[batch], image_of[batch])
             optimizer.zero_grad()
             loss.backward()
@@ -131,7 +131,7 @@ def train_fusion(
             losses.append(float(loss.detach()) * len(batch))
     mean = sum(losses) / max(len(lessons.answer_of), 1)
     steps = sum(-(-len(order) // BATCH) for order in orders)
-    return {name: tensor.detach() for name, tensor in own.items()}, mean, steps
+    return {name: tensor.detach() for name, tensor in trained.items()}, mean, steps
 
 
 def _answer_loss(
@@ -140,9 +140,9 @@ def _answer_loss(
     """Each case against the distinct answers of the batch, its own among them."""
     import torch
 
-    present, own = torch.unique(answer_of, return_inverse=True)
+    present, right = torch.unique(answer_of, return_inverse=True)
     targets = torch.nn.functional.normalize(answers[present] @ state["answer.weight"].T, dim=1)
-    return torch.nn.functional.cross_entropy(rows @ targets.T / TEMPERATURE, own)
+    return torch.nn.functional.cross_entropy(rows @ targets.T / TEMPERATURE, right)
 
 
 def _case_loss(rows: "torch.Tensor", answer_of: "torch.Tensor", image_of: "torch.Tensor") -> "torch.Tensor":

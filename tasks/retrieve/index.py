@@ -8,7 +8,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from tasks.retrieve.kinds import (
+from tasks.retrieve.index_kinds import (
     INVERTED,
     choose_kind,
     flat,
@@ -135,7 +135,7 @@ def build_index(rows: Rows, numbers: Numbers, kind: str = "auto") -> Index:
     Args:
         rows: what is stored.
         numbers: what a search returns for them, distinct.
-        kind: `flat`, `ivf` or `hnsw`; `auto` is flat up to 50,000 rows, and ivf above. See `kinds` for what each is.
+        kind: `flat`, `ivf` or `hnsw`; `auto` is flat up to 50,000 rows, and ivf above; see `index_kinds`.
 
     How many cells or nodes a search looks at is found by asking stored rows, so that it finds what it would among all.
     """

@@ -1,6 +1,6 @@
-"""Re-ranking of the first cases found: a weighted sum of what is alike, its weights fixed or learned."""
+"""Re-ranking of the nearest cases: a weighted sum of what is alike, its weights fixed or learned."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,15 +8,14 @@ from sklearn.linear_model import LogisticRegression
 
 from tasks.records import Case, Neighbour
 from tasks.retrieve.rows import Rows
+from tasks.text.normalise import normalise
 
-FIRST = 50
-"""Cases that are ranked anew."""
 AGREEMENT = 0.25
 """Fixed weight of the same modality, and of the same organ; the two similarities have 1 together."""
 
 
 @dataclass(frozen=True)
-class Side:
+class CaseRows:
     """Cases with their unit rows: of images `(n, d)`, of questions `(n, t)`."""
 
     cases: Sequence[Case]
@@ -30,7 +29,7 @@ class Scorer:
 
     weights: tuple[float, float, float, float]
 
-    def rerank(self, found: Sequence[Neighbour], query: Side, place: int, library: Side) -> list[Neighbour]:
+    def rerank(self, found: Sequence[Neighbour], query: CaseRows, place: int, library: CaseRows) -> list[Neighbour]:
         """The neighbours of one query in their new order; each keeps the similarity that it was found by.
 
         Args:
@@ -47,6 +46,37 @@ class Scorer:
 def fixed_scorer(image_weight: float) -> Scorer:
     """Image and question weighed as in the search, and `AGREEMENT` for modality and organ."""
     return Scorer((image_weight, 1 - image_weight, AGREEMENT, AGREEMENT))
+
+
+def learned_scorer(
+    found: Sequence[Sequence[Neighbour]],
+    queries: CaseRows,
+    library: CaseRows,
+    image_weight: float,
+    left_out: Collection[str],
+) -> Scorer:
+    """What `learn_scorer` learns from the training cases among the queries.
+
+    Args:
+        found: neighbours of each query.
+        queries: cases of any split.
+        library: all cases found, and others if need be.
+        image_weight: of the fixed weights.
+        left_out: ids of cases that nothing is learned from, neither as queries nor as neighbours.
+    """
+    chosen = [place for place, case in enumerate(queries.cases) if case.split == "train" and case.id not in left_out]
+    training = CaseRows([queries.cases[place] for place in chosen], queries.images[chosen], queries.texts[chosen])
+    known = [[each for each in found[place] if each.neighbour_id not in left_out] for place in chosen]
+    answers = {case.id: normalise(case.answer) for case in (*library.cases, *training.cases)}
+    places = {case.id: place for place, case in enumerate(library.cases)}
+    examples = [
+        (
+            evidence(training, place, _chosen(each, library, places)),
+            [answers[neighbour.neighbour_id] == answers[training.cases[place].id] for neighbour in each],
+        )
+        for place, each in enumerate(known)
+    ]
+    return learn_scorer(examples, image_weight)
 
 
 def learn_scorer(examples: Sequence[tuple[Rows, Sequence[bool]]], image_weight: float) -> Scorer:
@@ -66,7 +96,7 @@ def learn_scorer(examples: Sequence[tuple[Rows, Sequence[bool]]], image_weight: 
     return Scorer((first, second, third, fourth))
 
 
-def evidence(query: Side, place: int, library: Side) -> Rows:
+def evidence(query: CaseRows, place: int, library: CaseRows) -> Rows:
     """`(n, 4)`: the cosines of images and of questions, and whether modality and organ agree.
 
     Agreement is 1, disagreement -1; where either case does not state it, it is 0.
@@ -81,7 +111,7 @@ def evidence(query: Side, place: int, library: Side) -> Rows:
 
 
 def rerank_all(
-    found: Sequence[Sequence[Neighbour]], query: Side, library: Side, scorer: Scorer, depth: int
+    found: Sequence[Sequence[Neighbour]], query: CaseRows, library: CaseRows, scorer: Scorer, depth: int
 ) -> list[list[Neighbour]]:
     """Every query's neighbours ranked anew, the first `depth` of them; `library` holds all cases."""
     places = {case.id: place for place, case in enumerate(library.cases)}
@@ -90,26 +120,9 @@ def rerank_all(
     ]
 
 
-def lessons(
-    found: Sequence[Sequence[Neighbour]], query: Side, library: Side, answers: Mapping[str, str]
-) -> list[tuple[Rows, list[bool]]]:
-    """What `learn_scorer` takes: evidence of each query's neighbours, and whether they have its answer.
-
-    `answers` gives every case's normalised answer by its id.
-    """
-    places = {case.id: place for place, case in enumerate(library.cases)}
-    return [
-        (
-            evidence(query, place, _chosen(each, library, places)),
-            [answers[neighbour.neighbour_id] == answers[query.cases[place].id] for neighbour in each],
-        )
-        for place, each in enumerate(found)
-    ]
-
-
-def _chosen(found: Sequence[Neighbour], library: Side, places: Mapping[str, int]) -> Side:
+def _chosen(found: Sequence[Neighbour], library: CaseRows, places: Mapping[str, int]) -> CaseRows:
     chosen = [places[neighbour.neighbour_id] for neighbour in found]
-    return Side([library.cases[place] for place in chosen], library.images[chosen], library.texts[chosen])
+    return CaseRows([library.cases[place] for place in chosen], library.images[chosen], library.texts[chosen])
 
 
 def _agreement(one: str | None, other: str | None) -> int:

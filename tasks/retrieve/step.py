@@ -1,10 +1,8 @@
 """The retrieve steps: rows of images and texts, the fusion's training, the library and each case's neighbours."""
 
-from dataclasses import asdict
-
 from tasks.records import Case, ImagePair, Neighbour, UpdateCounts, read_images, read_table, write_table
-from tasks.records.federation import write_counts
-from tasks.settings import EncoderSettings, FusionSettings, ModelChoice
+from tasks.records.federation import LibrarySources, write_counts
+from tasks.settings import EncoderSettings, FusionSettings, LibrarySettings, ModelChoice
 from tasks.store import Ref
 from tasks.store.stage import Folder, stage
 
@@ -45,15 +43,12 @@ def initial_gated_fusion(folder: Folder, image_width: int, text_width: int, seed
 @stage(
     "fusion-update",
     area="shared",
-    title="train fusion {hospital} round {round_number}",
+    title="train fusion {hospital.name} round {round_number}",
     leaves=("tensors", "counts", "losses"),
 )
 def train_hospital_fusion(
     folder: Folder,
-    hospital: str,
-    cases: Ref,
-    features: Ref,
-    encoded: Ref | None,
+    hospital: LibrarySources,
     fusion: Ref,
     fusing: FusionSettings,
     holdout: float,
@@ -64,83 +59,45 @@ def train_hospital_fusion(
     from safetensors.torch import load_file, save
 
     from tasks.retrieve.fusion import FUSION, train_fusion
-    from tasks.retrieve.hospital import epoch_orders, fusion_lessons, open_holding
+    from tasks.retrieve.fusion_lessons import epoch_orders, fusion_lessons
+    from tasks.retrieve.hospital_data import open_hospital_data
 
-    own = open_holding(cases.folder, features.folder, encoded.folder if encoded else None)
-    chosen, lessons = fusion_lessons(own, holdout, seed)
+    chosen, lessons = fusion_lessons(open_hospital_data(hospital), holdout, seed)
     orders = epoch_orders(chosen, fusing.fusion_epochs, seed, round_number)
     state, loss, steps = train_fusion(load_file(fusion.folder / FUSION), lessons, orders, fusing.fusion_learning_rate)
     folder.write(FUSION, save(state))
-    write_counts(folder, "", UpdateCounts(hospital, round_number, len(chosen), loss, steps))
+    write_counts(folder, "", UpdateCounts(hospital.name, round_number, len(chosen), loss, steps))
 
 
-@stage(
-    "library",
-    area="hospitals/{hospital}",
-    title="library {hospital}",
-)
+@stage("library", area="hospitals/{hospital.name}", title="library {hospital.name}")
 def build_hospital_library(
-    folder: Folder,
-    hospital: str,
-    cases: Ref,
-    features: Ref,
-    image_weight: float,
-    diversity: float,
-    depth: int,
-    index: str = "auto",
-    hide_copies: str = "near_duplicate",
-    hide_patient: bool = True,
-    rerank: str = "off",
-    encoded: Ref | None = None,
-    fusion: Ref | None = None,
-    holdout: float = 0,
-    seed: int = 0,
+    folder: Folder, hospital: LibrarySources, settings: LibrarySettings, fusion: Ref | None = None
 ) -> None:
-    """Index the training cases; write the `depth` nearest of them for each train and test case of the hospital.
-
-    With `diversity` these are not the nearest, but chosen among the nearest so that they are not all alike. A
-    `rerank` that is learned learns nothing from the cases of the `holdout` (`split_holdout`).
-    """
-    from safetensors.torch import load_file
-
+    """Index the training cases; write the neighbours of each train and test case of the hospital."""
     from tasks.cases.holdout import split_holdout
-    from tasks.retrieve.diversity import CANDIDATES, diversify
-    from tasks.retrieve.fusion import FUSION, Fused
-    from tasks.retrieve.hospital import ENCODER, SCORER, make_scorer, open_holding
+    from tasks.retrieve.hospital_data import open_hospital_data
     from tasks.retrieve.library import build_library, copies_by_image
-    from tasks.retrieve.rerank import FIRST, rerank_all
-    from tasks.retrieve.similarity import Encoder, encoder_to_json
+    from tasks.retrieve.rerank import fixed_scorer
+    from tasks.retrieve.retriever import Queries, Retriever
+    from tasks.retrieve.retriever_files import fused_encoder, write_retriever
 
-    holding = open_holding(cases.folder, features.folder, encoded.folder if encoded else None)
-    training = holding.training
-    fitted = holding.fit(image_weight)
-    encoder: Encoder | Fused = Fused(fitted, load_file(fusion.folder / FUSION)) if fusion else fitted
-    own = encoder.encode(*holding.inputs.of(training))
-    library = build_library(
-        own,
-        training,
-        index,
-        hide_patient,
-        copies_by_image(read_table(cases.folder / "copies.parquet", ImagePair), hide_copies),
-    )
-    asked = [case for case in holding.cases if case.split != "validation"]
-    queries = encoder.encode(*holding.inputs.of(asked))
-    wanted = max(depth, CANDIDATES if diversity else 0, FIRST if rerank != "off" else 0)
-    found = library.search(queries, asked, wanted)
-    if rerank != "off":
-        sides = holding.side(encoder, asked), holding.side(encoder, training)
-        left_out = {case.id for case in split_holdout(holding.cases, holdout, seed)[1]}
-        scorer = make_scorer(rerank, found, *sides, image_weight, left_out)
-        found = rerank_all(found, *sides, scorer, depth)
-        folder.write_json(SCORER, asdict(scorer))
-    if diversity:
-        places = {case.id: place for place, case in enumerate(training)}
-        found = [diversify(each, own[[places[n.neighbour_id] for n in each]], diversity, depth) for each in found]
-    library.write(folder.path)
-    folder.write_json(ENCODER, encoder_to_json(fitted))
-    folder.write_json("inputs.json", {"encoded": encoded.path if encoded else None})
-    if fusion:
-        folder.write(FUSION, (fusion.folder / FUSION).read_bytes())
+    data = open_hospital_data(hospital)
+    training = data.training
+    encoder = fused_encoder(data.fit(settings.image_weight), fusion.folder if fusion else None)
+    copies = copies_by_image(read_table(hospital.cases.folder / "copies.parquet", ImagePair), settings.hide_copies)
+    rows = encoder.encode(*data.inputs.of(training))
+    library = build_library(rows, training, settings.index, settings.hide_patient, copies)
+    known = {case.id: case for case in training}
+    scorer = fixed_scorer(settings.image_weight) if settings.rerank != "off" else None
+    retriever = Retriever(library, encoder, known, data.inputs, settings.depth, scorer, settings.diversity)
+
+    asked = [case for case in data.cases if case.split != "validation"]
+    queries = Queries(asked, *data.inputs.of(asked))
+    found = retriever.search(queries)
+    if settings.rerank == "learned":
+        held_out = {case.id for case in split_holdout(data.cases, settings.holdout, settings.seed)[1]}
+        retriever = retriever.learning(queries, found, settings.image_weight, held_out)
+    write_retriever(folder, retriever, hospital.encoded)
     with folder.open("neighbours.parquet") as sink:
-        write_table(sink, Neighbour, (neighbour for each in found for neighbour in each))
-    folder.summary = {"cases": len(training), "dimensions": int(queries.shape[1]), "index": library.kind}
+        write_table(sink, Neighbour, (each for near in retriever.rank(queries, found) for each in near))
+    folder.summary = {"cases": len(training), "dimensions": int(rows.shape[1]), "index": library.kind}

@@ -5,7 +5,14 @@ from pydantic import Field, ValidationInfo, field_validator
 from tasks.settings.base import Settings
 from tasks.settings.data import Dataset, DatasetSettings, PartitionSettings, SynthesisSettings
 from tasks.settings.evaluation import AnsweringSettings, EvaluationSettings
-from tasks.settings.retrieval import EncoderSettings, FusionSettings, Order, RetrievalSettings, ShownSettings
+from tasks.settings.retrieval import (
+    EncoderSettings,
+    FusionSettings,
+    LibrarySettings,
+    Order,
+    RetrievalSettings,
+    ShownSettings,
+)
 from tasks.settings.training import (
     EngineSettings,
     FederationSettings,
@@ -27,6 +34,7 @@ __all__ = [
     "FederationSettings",
     "FusionSettings",
     "Lesson",
+    "LibrarySettings",
     "LocalRule",
     "LoraSettings",
     "ModelChoice",

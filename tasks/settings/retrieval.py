@@ -1,12 +1,14 @@
 """Settings of retrieval: what cases are compared by, which are found, and how they are shown."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tasks.settings.base import Settings
 
 Order = Literal["nearest last", "nearest first", "random"]
+DEPTH = 10
+"""Neighbours kept of each case, so that another `retrieval.k` finds them there."""
 
 
 class ShownSettings(Settings):
@@ -63,8 +65,8 @@ class FusionSettings(Settings):
     """AdamW learning rate of the fusion; LightFED used 2e-4, for three epochs."""
 
 
-class RetrievalSettings(ShownSettings, EncoderSettings, FusionSettings):
-    """The similar past cases that a hospital shows the model."""
+class SearchSettings(Settings):
+    """Which of a hospital's cases are found for a question, and in which order."""
 
     image_weight: float = Field(0.5, ge=0, le=1)
     """Weight of image similarity against question similarity."""
@@ -81,23 +83,52 @@ class RetrievalSettings(ShownSettings, EncoderSettings, FusionSettings):
     diversity: float = Field(0, ge=0, lt=1)
     """How much a case's likeness to nearer ones counts against it (maximal marginal relevance, 1 - lambda)."""
 
-    @property
-    def shown(self) -> ShownSettings:
-        """The part that prompts follow from: what is retrieved does not depend on it."""
-        return ShownSettings(**{name: getattr(self, name) for name in ShownSettings.model_fields})
-
     @model_validator(mode="after")
     def _orders_once(self) -> Self:
         if self.rerank != "off" and self.diversity:
             raise ValueError("rerank and diversity both order the cases: set one of them")
         return self
 
+
+class LibrarySettings(SearchSettings):
+    """What a hospital's library, and the neighbours of its cases, follow from."""
+
+    depth: int = Field(DEPTH, ge=1)
+    """Neighbours kept of each case."""
+    holdout: float = Field(0, ge=0, lt=1)
+    """Share of the training images from whose cases a learned re-ranking learns nothing."""
+    seed: int = 0
+    """Which images these are follows from it."""
+
+
+class RetrievalSettings(SearchSettings, ShownSettings, EncoderSettings, FusionSettings):
+    """The similar past cases that a hospital shows the model."""
+
+    @property
+    def depth(self) -> int:
+        """Neighbours kept of each case."""
+        return max(DEPTH, self.k)
+
+    @property
+    def shown(self) -> ShownSettings:
+        """The part that prompts follow from: what is retrieved does not depend on it."""
+        return ShownSettings(**_part(self, ShownSettings))
+
     @property
     def encoding(self) -> EncoderSettings:
         """The part that an image's and a text's row follow from."""
-        return EncoderSettings(**{name: getattr(self, name) for name in EncoderSettings.model_fields})
+        return EncoderSettings(**_part(self, EncoderSettings))
 
     @property
     def fusing(self) -> FusionSettings:
         """The part that the training of the fusion follows from."""
-        return FusionSettings(**{name: getattr(self, name) for name in FusionSettings.model_fields})
+        return FusionSettings(**_part(self, FusionSettings))
+
+    def library(self, holdout: float, seed: int) -> LibrarySettings:
+        """The part that a library follows from; the study's `holdout` and `seed` count only where it learns."""
+        learned = {"holdout": holdout, "seed": seed} if self.rerank == "learned" else {}
+        return LibrarySettings(**_part(self, SearchSettings), depth=self.depth, **learned)
+
+
+def _part(settings: Settings, kind: type[Settings]) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in kind.model_fields}

@@ -13,12 +13,15 @@ from test_forget import HOSPITAL, one, traces, tree, verify_all
 
 from flows.forget import forget
 from tasks.records import Case, Neighbour, read_table
+from tasks.records.federation import LibrarySources
 from tasks.retrieve.fusion import Fused
-from tasks.retrieve.hospital import open_holding, open_library_encoder
+from tasks.retrieve.hospital_data import open_hospital_data
 from tasks.retrieve.index import FINE, INDEX
 from tasks.retrieve.library import read_library
+from tasks.retrieve.retriever_files import open_library_encoder
 from tasks.retrieve.rows import Rows
 from tasks.retrieve.step import build_hospital_library
+from tasks.settings import LibrarySettings
 from tasks.store import find
 
 SETTINGS = (
@@ -34,6 +37,7 @@ SETTINGS = (
     "retrieval.fusion_rounds=2",
     "retrieval.index=ivf",
 )
+SOURCES = ("cases", "features", "encoded")
 
 
 def run(server: Server, folder: Path, model: Path, encoder: Path) -> None:
@@ -65,10 +69,11 @@ def study(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 def rows_of(place: Path, cases: list[Case]) -> Rows:
     """The rows of some cases of a hospital, by its library's own encoder."""
-    holding = open_holding(*(one(place, stage) for stage in ("cases", "features", "encoded")))
+    made = {stage: find(f"hospitals/{place.name}/{stage}/{one(place, stage).name}") for stage in SOURCES}
+    data = open_hospital_data(LibrarySources(name=place.name, **made))
     fused = open_library_encoder(one(place, "library"))
     assert isinstance(fused, Fused)
-    return fused.encode(*holding.inputs.of(cases))
+    return fused.encode(*data.inputs.of(cases))
 
 
 @pytest.mark.slow
@@ -131,13 +136,13 @@ def test_a_patient_is_forgotten_by_indexes_of_every_kind(study: Path, monkeypatc
     rows = rows_of(place, training)
     made = find(one(place, "library").relative_to(study).as_posix())
     inputs = {path.split("/")[-2]: find(path) for path in made.manifest()["inputs"]}
-    common = {name: inputs[name] for name in ("cases", "features", "encoded", "fusion")} | {"hospital": HOSPITAL}
+    sources = LibrarySources(name=HOSPITAL, **{stage: inputs[stage] for stage in SOURCES})
+    common = {"hospital": sources, "fusion": inputs["fusion"]}
     libraries = [
-        build_hospital_library.fn(**common, image_weight=0.5, diversity=0, depth=5, index=kind)
-        for kind in ("flat", "hnsw")
+        build_hospital_library.fn(**common, settings=LibrarySettings(depth=5, index=kind)) for kind in ("flat", "hnsw")
     ]
-    monkeypatch.setattr("tasks.retrieve.kinds.ROOM", 0)
-    libraries.append(build_hospital_library.fn(**common, image_weight=0.5, diversity=0, depth=6, index="ivf"))
+    monkeypatch.setattr("tasks.retrieve.index_kinds.ROOM", 0)
+    libraries.append(build_hospital_library.fn(**common, settings=LibrarySettings(depth=6, index="ivf")))
     assert (libraries[-1].folder / FINE).is_file()
     folders = [made.folder, *(each.folder for each in libraries)]
     assert len(set(folders)) == 4

@@ -10,7 +10,7 @@ from ingest_samples import picture, write_bytes, write_json
 from tasks.errors import StudyError
 from tasks.ingest import omnimedvqa, pmc_vqa
 from tasks.ingest.choices import choose
-from tasks.ingest.files import Row
+from tasks.ingest.rows import Row
 
 
 def omni_row(number: int, **fields: Any) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from ingest_samples import (
 
 from tasks.errors import StudyError
 from tasks.ingest.datasets import DATASETS, Options, ingest, state
-from tasks.ingest.files import Row
 from tasks.ingest.images import Images
 from tasks.ingest.pictures import Picture, read_image
+from tasks.ingest.rows import Row
 from tasks.ingest.source import Source, check, gather, summarise
 from tasks.records import Case, Image
 

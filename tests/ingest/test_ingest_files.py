@@ -8,7 +8,9 @@ import pytest
 from ingest_samples import write_bytes
 
 from tasks.errors import StudyError
-from tasks.ingest.files import Row, find_root, read_parquet, read_rows, resolve
+from tasks.ingest.files import read_parquet, read_rows
+from tasks.ingest.folder import find_root, resolve
+from tasks.ingest.rows import Row
 
 LAYOUTS = ("data/train-*.json", "train.json")
 

@@ -10,7 +10,8 @@ from tasks.federate.means import weighted_mean
 from tasks.records import Case
 from tasks.retrieve.encoded import Encoded, Inputs
 from tasks.retrieve.fusion import BATCH, WIDTH, Fused, Lessons, _case_loss, fuse, initial_fusion, train_fusion
-from tasks.retrieve.hospital import Holding, epoch_orders, fusion_lessons
+from tasks.retrieve.fusion_lessons import epoch_orders, fusion_lessons
+from tasks.retrieve.hospital_data import HospitalData
 from tasks.retrieve.rows import Rows
 from tasks.retrieve.similarity import Encoder, fit_encoder, hash_words
 
@@ -27,13 +28,13 @@ def cases(images: int, seed: int = 0) -> list[Case]:
     ]  # fmt: skip
 
 
-def holding(rows: list[Case], width: int = 12) -> Holding:
+def hospital_data(rows: list[Case], width: int = 12) -> HospitalData:
     """Images of the same parity have a direction in common, among noise."""
     names = sorted({case.image_id for case in rows})
     noise = np.random.default_rng(1).normal(size=(len(names), width)).astype(np.float32)
     for place, name in enumerate(names):
         noise[place, 0] += 2 * (-1) ** int(name[1:])
-    return Holding(rows, Inputs(Encoded(noise, image_places={name: place for place, name in enumerate(names)})))
+    return HospitalData(rows, Inputs(Encoded(noise, image_places={name: place for place, name in enumerate(names)})))
 
 
 def random_unit(n: int, width: int, seed: int) -> Rows:
@@ -41,11 +42,11 @@ def random_unit(n: int, width: int, seed: int) -> Rows:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def train_together(holdings: list[Holding], rounds: int, seed: int = 0) -> dict[str, torch.Tensor]:
+def train_together(hospitals: list[HospitalData], rounds: int, seed: int = 0) -> dict[str, torch.Tensor]:
     state = initial_fusion(12, 1024, seed)
     for number in range(1, rounds + 1):
         sent = []
-        for own in holdings:
+        for own in hospitals:
             chosen, lessons = fusion_lessons(own, 0.0, seed)
             sent.append((train_fusion(state, lessons, epoch_orders(chosen, 2, seed, number), 1e-3)[0], len(chosen)))
         state = weighted_mean([each for each, _ in sent], [samples for _, samples in sent])
@@ -55,12 +56,13 @@ def train_together(holdings: list[Holding], rounds: int, seed: int = 0) -> dict[
 def test_four_hospitals_with_the_same_cases_train_the_centralised_fusion() -> None:
     rows = cases(22)
     assert len(rows) > BATCH  # several steps an epoch, so that an order matters
-    alone = train_together([holding(rows)], rounds=2)
-    four = train_together([holding(rows) for _ in range(4)], rounds=2)
+    alone = train_together([hospital_data(rows)], rounds=2)
+    four = train_together([hospital_data(rows) for _ in range(4)], rounds=2)
     assert alone.keys() == four.keys()
     assert all(torch.equal(alone[name], four[name]) for name in alone)
     one, other = (
-        train_together(each, rounds=1) for each in ([holding(rows)], [holding(rows), holding(cases(22, seed=5))])
+        train_together(each, rounds=1)
+        for each in ([hospital_data(rows)], [hospital_data(rows), hospital_data(cases(22, seed=5))])
     )
     assert not all(torch.equal(one[name], other[name]) for name in one)
 
@@ -107,9 +109,9 @@ def test_cases_of_the_own_image_are_neither_for_nor_against() -> None:
 
 
 def test_training_brings_held_out_cases_to_their_answers() -> None:
-    own = holding(cases(60))
+    own = hospital_data(cases(60))
     held = [case for case in own.cases if int(case.image_id[1:]) >= 45]
-    known = Holding([case for case in own.cases if int(case.image_id[1:]) < 45], own.inputs)
+    known = HospitalData([case for case in own.cases if int(case.image_id[1:]) < 45], own.inputs)
     encoder = known.fit(0.5)
     recalls = []
     for state in (initial_fusion(12, 1024, 0), train_together([known], rounds=3)):
@@ -123,7 +125,7 @@ def test_training_brings_held_out_cases_to_their_answers() -> None:
 
 def test_what_the_fusion_learns_from() -> None:
     rows = cases(10)
-    chosen, lessons = fusion_lessons(holding(rows), 0.3, 0)
+    chosen, lessons = fusion_lessons(hospital_data(rows), 0.3, 0)
     assert len({case.image_id for case in chosen}) == 7
     assert lessons.texts.shape == (len(chosen), 1024)
     for place, case in enumerate(chosen):
@@ -132,9 +134,9 @@ def test_what_the_fusion_learns_from() -> None:
         assert [p for p, i in enumerate(lessons.image_of) if i == lessons.image_of[place]] == same
     encoded = random_unit(40, 9, 0)
     texts = sorted({case.question for case in rows} | set(ANSWERS))
-    seen = holding(rows).inputs.features
+    seen = hospital_data(rows).inputs.features
     read = Encoded(texts=encoded[: len(texts)], text_places={text: place for place, text in enumerate(texts)})
-    _, lessons = fusion_lessons(Holding(rows, Inputs(seen, read)), 0.0, 0)
+    _, lessons = fusion_lessons(HospitalData(rows, Inputs(seen, read)), 0.0, 0)
     assert lessons.texts.shape[1] == lessons.answers.shape[1] == 9
 
 
@@ -161,7 +163,7 @@ def test_a_library_keeps_its_encoder_and_fusion(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     from tasks.retrieve.fusion import FUSION
-    from tasks.retrieve.hospital import ENCODER, open_library_encoder
+    from tasks.retrieve.retriever_files import ENCODER, open_library_encoder
     from tasks.retrieve.similarity import encoder_to_json
 
     images, questions = random_unit(5, 6, 0), ["mass", "cyst left", "mass right", "cyst", "organ"]
@@ -178,7 +180,7 @@ def test_a_library_keeps_its_encoder_and_fusion(tmp_path: Path) -> None:
 
 
 def test_lessons_keep_the_global_state() -> None:
-    own = holding(cases(6))
+    own = hospital_data(cases(6))
     chosen, lessons = fusion_lessons(own, 0.0, 0)
     assert isinstance(lessons, Lessons)
     state = initial_fusion(12, 1024, 0)

@@ -20,8 +20,8 @@ from tasks.records import Case, ImagePair
 from tasks.retrieve.entries import Entries
 from tasks.retrieve.index import FINE, INDEX, Index, build_index
 from tasks.retrieve.library import build_library, copies_by_image
+from tasks.retrieve.library_folder import change_library, open_library
 from tasks.retrieve.rows import Rows
-from tasks.retrieve.serve import change_library, open_library
 from tasks.store import find, writing
 
 HERE = Path(__file__).parents[2]
@@ -36,7 +36,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """A kind of `KINDS` as `build_index` takes it; small inverted files get 8 bits where that is asked."""
     name: str = request.param
     if name.endswith("8 bits"):
-        monkeypatch.setattr("tasks.retrieve.kinds.ROOM", 0)
+        monkeypatch.setattr("tasks.retrieve.index_kinds.ROOM", 0)
     return name.split()[0]
 
 
@@ -150,7 +150,7 @@ def test_recall_at_10_and_the_same_bytes(kind: str, centres: int, tmp_path: Path
 
 @pytest.mark.parametrize("centres", [0, 40])
 def test_twelve_bits_a_number_where_float16_takes_too_much(centres: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.retrieve.kinds.ROOM", 1000)
+    monkeypatch.setattr("tasks.retrieve.index_kinds.ROOM", 1000)
     rows, queries = unit_rows(6000, 64, 1, centres), unit_rows(100, 64, 2, centres)
     index = build_index(rows, np.arange(6000), "ivf")
     assert len(bytes_of(index)) < 6000 * (64 + 32 + 16 + 6)  # codes, finer codes, two numbers; the cells' centres
@@ -181,7 +181,7 @@ def write_each_kind(place: Path) -> None:
     for name in KINDS:
         (place / name).mkdir(parents=True)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("tasks.retrieve.kinds.ROOM", 0 if name.endswith("8 bits") else 1e9)
+            patch.setattr("tasks.retrieve.index_kinds.ROOM", 0 if name.endswith("8 bits") else 1e9)
             build_index(unit_rows(2000, 32), np.arange(2000), name.split()[0]).write(place / name)
 
 

@@ -11,9 +11,19 @@ import torch
 from tasks.cases.holdout import split_holdout
 from tasks.engine.vision import FEATURES, Features
 from tasks.records import Case, ImagePair, Neighbour, write_table
-from tasks.retrieve.hospital import make_scorer
-from tasks.retrieve.rerank import AGREEMENT, Scorer, Side, evidence, fixed_scorer, learn_scorer, rerank_all
+from tasks.records.federation import LibrarySources
+from tasks.retrieve.rerank import (
+    AGREEMENT,
+    CaseRows,
+    Scorer,
+    evidence,
+    fixed_scorer,
+    learn_scorer,
+    learned_scorer,
+    rerank_all,
+)
 from tasks.retrieve.step import build_hospital_library
+from tasks.settings import LibrarySettings
 from tasks.store import writing
 
 EAST, NORTH = np.float32([1, 0]), np.float32([0, 1])
@@ -24,8 +34,8 @@ def case(name: str, modality: str | None = None, organ: str | None = None, answe
 
 
 def test_scores_by_hand() -> None:
-    query = Side([case("q", "CT", "lung")], EAST[None], NORTH[None])
-    library = Side(
+    query = CaseRows([case("q", "CT", "lung")], EAST[None], NORTH[None])
+    library = CaseRows(
         [case("x", "ct ", "Lung"), case("y", "MRI", None), case("z")],
         np.stack([EAST, NORTH, EAST]),
         np.stack([EAST, NORTH, (EAST + NORTH) / np.float32(2**0.5)]),
@@ -42,19 +52,21 @@ def test_scores_by_hand() -> None:
 
 
 def test_unknown_modality_and_organ_leave_the_similarities_to_decide() -> None:
-    unknown = Side([case("q")], EAST[None], NORTH[None])
-    library = Side([case("x", "ct", "lung"), case("y", "mri", "brain")], np.stack([EAST, EAST]), np.stack([NORTH] * 2))
+    unknown = CaseRows([case("q")], EAST[None], NORTH[None])
+    library = CaseRows(
+        [case("x", "ct", "lung"), case("y", "mri", "brain")], np.stack([EAST, EAST]), np.stack([NORTH] * 2)
+    )
     found = [Neighbour("q", 0, "x", 0.5), Neighbour("q", 1, "y", 0.5)]
     assert fixed_scorer(0.5).rerank(found, unknown, 0, library) == found
 
 
-def organs(count: int) -> tuple[Side, list[list[Neighbour]]]:
+def organs(count: int) -> tuple[CaseRows, list[list[Neighbour]]]:
     """Cases whose answer is their organ; the modality and both similarities tell nothing."""
     draw = np.random.default_rng(0)
     names = ("lung", "brain", "liver")
     cases = [case(str(n), str(draw.integers(3)), names[n % 3], names[n % 3]) for n in range(count)]
     rows = [draw.normal(size=(count, 4)).astype(np.float32) for _ in range(2)]
-    side = Side(cases, *(each / np.linalg.norm(each, axis=1, keepdims=True) for each in rows))
+    side = CaseRows(cases, *(each / np.linalg.norm(each, axis=1, keepdims=True) for each in rows))
     others = [[other for other in range(count) if other != n][:20] for n in range(count)]
     return side, [
         [Neighbour(str(n), rank, str(other), 0.5) for rank, other in enumerate(each)] for n, each in enumerate(others)
@@ -63,7 +75,7 @@ def organs(count: int) -> tuple[Side, list[list[Neighbour]]]:
 
 def test_what_helps_is_learned() -> None:
     side, found = organs(60)
-    scorer = make_scorer("learned", found, side, side, 0.5, set())
+    scorer = learned_scorer(found, side, side, 0.5, set())
     assert scorer.weights[3] > 5 * max(abs(weight) for weight in scorer.weights[:3])
     ranked = rerank_all(found, side, side, scorer, 5)
     assert all(len(each) == 5 for each in ranked)
@@ -72,18 +84,18 @@ def test_what_helps_is_learned() -> None:
         for n, own in enumerate(ranked)
         for each in own
     )
-    assert scorer == make_scorer("learned", found, side, side, 0.5, set())
+    assert scorer == learned_scorer(found, side, side, 0.5, set())
 
 
 def test_nothing_is_learned_from_cases_left_out() -> None:
     """Neither from what they ask nor from what is found: the weights are those of a hospital without them."""
     side, found = organs(60)
     left_out = {str(n) for n in range(0, 40, 2)}
-    own = make_scorer("learned", found, side, side, 0.5, left_out)
+    own = learned_scorer(found, side, side, 0.5, left_out)
     kept = [[each for each in near if each.neighbour_id not in left_out] for near in found]
     without = [[] if str(n) in left_out else each for n, each in enumerate(kept)]
-    assert make_scorer("learned", without, side, side, 0.5, set()) == own
-    assert own not in (make_scorer("learned", each, side, side, 0.5, set()) for each in (found, kept))
+    assert learned_scorer(without, side, side, 0.5, set()) == own
+    assert own not in (learned_scorer(each, side, side, 0.5, set()) for each in (found, kept))
 
 
 def scorer_of(folder: str, cases: list[Case], share: float) -> Scorer:
@@ -98,9 +110,9 @@ def scorer_of(folder: str, cases: list[Case], share: float) -> Scorer:
     with writing("hospitals/north", "features", folder) as seen:
         seen.write(FEATURES, Features(rows, starts, dict.fromkeys(starts, (1, 2, 2)), 2).to_bytes())
     made = build_hospital_library.fn(
-        hospital="north", cases=own.ref, features=seen.ref, image_weight=0.5, diversity=0.0, depth=5,
-        rerank="learned", holdout=share, seed=3,
-    )  # fmt: skip
+        hospital=LibrarySources(name="north", cases=own.ref, features=seen.ref),
+        settings=LibrarySettings(depth=5, rerank="learned", holdout=share, seed=3),
+    )
     return Scorer(tuple(json.loads((made.folder / "scorer.json").read_text())["weights"]))
 
 

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from tasks.errors import StudyError
 from tasks.records import Case, ImagePair, Neighbour, read_table, write_table
+from tasks.records.federation import LibrarySources
 from tasks.retrieve.index import INDEX
 from tasks.retrieve.library import ENTRIES, RULES, Library, build_library, read_library
 from tasks.retrieve.rows import Rows
 from tasks.retrieve.similarity import Encoder, fit_encoder
+from tasks.settings import LibrarySettings
 
 QUESTIONS = ("Where is the mass?", "Is there a mass?", "What modality is this?", "图中有哪个器官？", "???", "")
 
@@ -322,7 +324,8 @@ def build(
         starts = {image: place * 2 for place, image in enumerate(features)}
         seen.write(FEATURES, Features(rows, starts, dict.fromkeys(features, (1, 2, 4)), 2).to_bytes())
     made = build_hospital_library.fn(
-        hospital="h", cases=own.ref, features=seen.ref, image_weight=0.5, diversity=diversity, depth=2
+        hospital=LibrarySources(name="h", cases=own.ref, features=seen.ref),
+        settings=LibrarySettings(diversity=diversity, depth=2),
     )
     assert made.manifest()["summary"]["cases"] == 4
     files = {path.name: path.read_bytes() for path in (folder / "artifacts" / made.path).iterdir()}

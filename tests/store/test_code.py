@@ -13,8 +13,8 @@ import pytest
 from test_layers import HERE
 
 from tasks.federate.step import aggregate, train_hospital, validate_hospital
-from tasks.records.federation import HospitalRefs
-from tasks.settings import DatasetSettings, LocalRule, ModelSettings, StrategySettings, Study
+from tasks.records.federation import HospitalRefs, LibrarySources
+from tasks.settings import DatasetSettings, LibrarySettings, LocalRule, ModelSettings, StrategySettings, Study
 from tasks.store import Ref, code
 from tasks.store.stage import stage
 
@@ -267,7 +267,9 @@ def test_whatever_runs_in_a_stage_is_in_its_digest(
         made, modules = ran(lambda: task.fn(**given))
         body = inspect.unwrap(task.fn)
         known = {*code.reached([*code._own_code(body)[1], *CHOSEN.get(body.__name__, [])]), body.__module__, *MACHINERY}
-        unknown[body.__name__] = {each for each in modules - known if not each.startswith(code.LEFT_OUT)}
+        unknown.setdefault(body.__name__, set()).update(
+            each for each in modules - known if not each.startswith(code.LEFT_OUT)
+        )
         assert body.__module__ in modules
         return made
 
@@ -278,9 +280,9 @@ def test_whatever_runs_in_a_stage_is_in_its_digest(
     seen = run(see_images, images=dataset.only("images.parquet"), model=model.seeing)
     features = run(take_features, hospital=names[0], cases=cases, model=model.seeing, seen=seen)
     own: dict[str, Any] = {"cases": cases, "features": features}
-    library = run(
-        build_hospital_library, hospital=names[0], **own, image_weight=0.5, diversity=0.5, depth=2, rerank="learned"
-    )
+    sources = LibrarySources(name=names[0], **own)
+    run(build_hospital_library, hospital=sources, settings=LibrarySettings(depth=2, diversity=0.5))
+    library = run(build_hospital_library, hospital=sources, settings=LibrarySettings(depth=2, rerank="learned"))
     start = run(initial_adapter, model=model, lora=study.lora, seed=0)
     common: dict[str, Any] = {"model": model, "lora": study.lora, "shown": study.retrieval.shown}
     training = {"federation": study.federation.local, "round_number": 1, "seed": 0}

@@ -1,4 +1,4 @@
-"""A library in service: many processes read it while one changes it, and each finds it whole."""
+"""The folder of a library that is in use: many processes read it while one changes it, and each finds it whole."""
 
 import time
 from collections.abc import Callable
