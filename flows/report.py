@@ -14,13 +14,13 @@ from tasks.report.abstention import abstention_note, abstention_rows
 from tasks.report.data import audited_tests, left_out_sentence, split_sentence
 from tasks.report.failures import failure_rows
 from tasks.report.held_back import held_back_rows, held_back_sentence
-from tasks.report.intervals import HEADLINE, PUBLISHED, group_rows, interval_rows
+from tasks.report.intervals import group_rows, interval_rows
 from tasks.report.page.maps import maps_of
 from tasks.report.page.pictures import pictures
 from tasks.report.page.render import Answered, Section, Told, detail_plots, hospital_page, model_card, study_page
 from tasks.report.results import MEANS, hospital_rows, reliance_rows, score_rows
 from tasks.report.saliency import share_rows
-from tasks.score.score import ClosedRow, score_row
+from tasks.score.outcomes import judge
 from tasks.settings import Study
 from tasks.store import ROOT
 from tasks.store.runs import check_run, open_run, paths_of
@@ -97,8 +97,10 @@ def _sections(results: Mapping[str, Any]) -> Iterator[Section]:
         "95 % intervals by bootstrap over images, each with all its questions; one seed, so the chance of training is "
         "not in them.",
         {
-            "Our scores": interval_rows(results, HEADLINE),
-            "By the rules of published systems, for comparison with their figures": interval_rows(results, PUBLISHED),
+            "Our scores": interval_rows(results),
+            "By the rules of published systems, for comparison with their figures": interval_rows(
+                results, published=True
+            ),
         },
     )
     if found := results.get("abstention"):
@@ -142,7 +144,7 @@ def _hospital_page(study: Study, run: str, hospital: str, places: Mapping[str, A
     answers = [
         Answered(
             row,
-            _is_right(row),
+            judge(row).correct,
             cases[row.case_id],
             _shown(row, cases),
             tuple(maps_of(maps.get(row.case_id, []))),
@@ -179,8 +181,3 @@ def _failures(places: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 
 def _shown(row: Prediction, cases: Mapping[str, Case]) -> tuple[Case, ...]:
     return tuple(cases[neighbour] for neighbour in row.neighbours)
-
-
-def _is_right(row: Prediction) -> bool:
-    judged = score_row(row.prediction, row.reference, row.kind, row.options)
-    return judged.correct if isinstance(judged, ClosedRow) else judged.exact_match == 1

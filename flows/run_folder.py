@@ -12,7 +12,6 @@ from flows.losses import round_losses, write_losses
 from tasks.audit.step import read_audit
 from tasks.cases.small_groups import tell, tell_columns, tell_counts
 from tasks.ingest.datasets import DATASETS
-from tasks.records import ImageSums, read_table
 from tasks.records.federation import HospitalRefs
 from tasks.report.abstention import abstention
 from tasks.report.data import left_out
@@ -22,6 +21,7 @@ from tasks.report.intervals import details
 from tasks.report.perturbation import reliance_table
 from tasks.report.results import assemble, markdown
 from tasks.report.saliency import share_table
+from tasks.score.image_sums import read_sums
 from tasks.settings import Study
 from tasks.store import Ref, peak_memory, writing
 from tasks.text.vocabulary import MODALITIES, ORGANS, known
@@ -77,7 +77,7 @@ def write_run(
             "run": run,
             "trained": (study.configuration,),
             "abstention": _abstention(withheld, study),
-            "details": details([(_scores(ref), _sums(ref)) for ref in scored], study.seed),
+            "details": details([(_scores(ref), read_sums(ref.folder / "sums.parquet")) for ref in scored], study.seed),
             "saliency": share_table(study.configuration, explained),
             "reliance": reliance_table(study.configuration, [_scores(ref) for ref in counted]),
             "failures": failure_table(study.configuration, failures),
@@ -116,10 +116,6 @@ def _scores(ref: Ref) -> dict[str, Any]:
 
 def _read(ref: Ref, name: str) -> dict[str, Any]:
     return json.loads((ref.folder / name).read_text(encoding="utf-8"))
-
-
-def _sums(ref: Ref) -> list[ImageSums]:
-    return read_table(ref.folder / "sums.parquet", ImageSums)
 
 
 def _abstention(withheld: Sequence[Ref], study: Study) -> dict[str, Any] | None:

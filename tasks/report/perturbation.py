@@ -54,19 +54,6 @@ def summarise_reliance(configuration: str, tallies: Mapping[str, Tally]) -> dict
     }
 
 
-def over_seeds(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The mean of several seeds' summaries: `kept` by alteration, of the mean score; alterations that all have.
-
-    `n` is the number of questions of all seeds.
-    """
-    names = [name for name in MEANINGS if all(name in each["alterations"] for each in summaries)]
-    n = sum(each["n"] for each in summaries)
-    score = {name: sum(each["n"] * each["alterations"][name]["score"] for each in summaries) / n for name in names}
-    kept = {name: score[name] / score[AS_IS] if score[AS_IS] else None for name in names if name != AS_IS}
-    blank = kept[BLANK]
-    return {"n": n, "score": score[AS_IS], "kept": kept, "ignores_images": None if blank is None else blank >= IGNORES}
-
-
 def _score(tally: Tally) -> float:
     return (tally.correct + tally.sums["exact_match"]) / max(tally.closed + tally.open, 1)
 

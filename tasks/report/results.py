@@ -1,7 +1,7 @@
 """The results of a study: one JSON document, and the Markdown that the dashboard shows."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from tasks.cases.small_groups import WITHHELD
 from tasks.records.text_table import markdown_table
@@ -9,8 +9,9 @@ from tasks.report.abstention import abstention_note, abstention_rows
 from tasks.report.data import left_out_sentence, split_sentence
 from tasks.report.failures import failure_rows
 from tasks.report.held_back import held_back_rows, held_back_sentence
-from tasks.report.intervals import HEADLINE, PUBLISHED, group_rows, interval_rows
+from tasks.report.intervals import group_rows, interval_rows
 from tasks.report.saliency import share_rows
+from tasks.score.metrics import pooled_metrics
 from tasks.score.overlap import bleu_signatures
 from tasks.score.score import Tally, pool, scores, summarise
 from tasks.text.wording import counted
@@ -80,11 +81,31 @@ def assemble(
 MEANS = "Mean shares of the prompt's parts in a few answers of each hospital, drawn at random; by method."
 """What the shares are of."""
 
-COLUMNS = {
-    "closed": {"closed n": "n", "accuracy": "accuracy", "F1": "f1_macro"},
-    "choice": {"choice n": "n", "by option": "accuracy"},
-    "open": {"open n": "n", "exact": "exact_match", "BLEU": "bleu", "ROUGE-L": "rouge_l", "recall": "token_recall"},
-}
+
+class Column(NamedTuple):
+    """A column of the headline table: where its figures stand in `results.json`, and how they are written."""
+
+    kind: str
+    field: str
+    heading: str
+    text: Callable[[float], str] = "{:.3f}".format
+
+
+def _columns() -> list[Column]:
+    """Those of closed questions, made of labels; of multiple choice among them; and the metrics of open questions."""
+    return [
+        Column("closed", "n", "closed n"),
+        Column("closed", "accuracy", "accuracy"),
+        Column("closed", "f1_macro", "F1"),
+        Column("choice", "n", "choice n"),
+        Column("choice", "accuracy", "by option"),
+        Column("open", "n", "open n"),
+        *(
+            Column("open", metric.field, metric.short_heading, metric.text)
+            for metric in pooled_metrics()
+            if metric.in_headline
+        ),
+    ]
 
 
 def score_rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -112,22 +133,21 @@ def reliance_rows(told: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def _rows(named: Iterable[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, ...]]:
     named = list(named)
-    kinds = [kind for kind in COLUMNS if any(row[kind]["n"] for _, row in named)]
-    columns = [(kind, heading, field) for kind in kinds for heading, field in COLUMNS[kind].items()]
-    rows = [
-        (
-            name.replace("_", " "),
-            *(WITHHELD if kind in row.get("withheld", ()) else _cell(row[kind][field]) for kind, _, field in columns),
-        )
-        for name, row in named
-    ]
-    return [("", *(heading for _, heading, _ in columns)), *rows]
+    columns = [column for column in _columns() if any(row[column.kind]["n"] for _, row in named)]
+    rows = [(name.replace("_", " "), *(_score(row, column) for column in columns)) for name, row in named]
+    return [("", *(column.heading for column in columns)), *rows]
 
 
-def _cell(value: float | None) -> str:
+def _score(row: Mapping[str, Any], column: Column) -> str:
+    if column.kind in row.get("withheld", ()):
+        return WITHHELD
+    return _cell(row[column.kind].get(column.field), column.text)  # a run from before a metric was added has none
+
+
+def _cell(value: float | None, text: Callable[[float], str] = "{:.3f}".format) -> str:
     if value is None:
         return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return text(value) if isinstance(value, float) else str(value)
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -139,9 +159,9 @@ def markdown(results: Mapping[str, Any]) -> str:
         markdown_table(score_rows(results)),
         "## With 95 % intervals",
         "By bootstrap over images, each with all its questions; one seed, so the chance of training is not in them.",
-        markdown_table(interval_rows(results, HEADLINE)),
+        markdown_table(interval_rows(results)),
         "## By the rules of published systems",
-        markdown_table(interval_rows(results, PUBLISHED)),
+        markdown_table(interval_rows(results, published=True)),
     ]
     for name in results["configurations"]:
         parts += [f"## {name} by hospital", markdown_table(hospital_rows(results, name))]

@@ -18,11 +18,12 @@ from tasks.engine.adapter import WEIGHTS, load_state
 from tasks.engine.identity import choose_model
 from tasks.engine.vision import FEATURES, Features
 from tasks.federate.step import initial_adapter
-from tasks.records import Case, ImageSums, Neighbour, Prediction, read_table, write_table
+from tasks.records import Case, Neighbour, Prediction, read_table, write_table
 from tasks.records.federation import HospitalRefs
 from tasks.report.abstention import abstention
 from tasks.report.intervals import details
 from tasks.report.results import assemble, markdown
+from tasks.score.image_sums import read_sums
 from tasks.settings import AnsweringSettings, LoraSettings, ModelSettings, ShownSettings
 from tasks.store import Ref, writing
 
@@ -114,11 +115,11 @@ def test_results_hold_both_by_option(settings: dict[str, Any], features: Feature
     assert {row.confidence for row in read_table(refs[-1].folder / "predictions.parquet", Prediction)} == {None}
     scored = score_hospital.fn(hospital="north", cases=own["cases"], predictions=refs, min_cell=1)
     told = json.loads((scored.folder / "scores.json").read_text())
-    shared = read_table(scored.folder / "sums.parquet", ImageSums)
+    shared = read_sums(scored.folder / "sums.parquet")
     assert not Traces(own_texts()).found([scored.folder])
     mine = [row for row in shared if (row.configuration, row.group) == ("fed", "all")]
-    assert sum(row.closed_accuracy or 0 for row in mine) == told["tallies"]["fed"]["closed"]["correct"]
-    assert (sum(row.closed or 0 for row in mine), sum(row.open or 0 for row in mine)) == (3, 1)
+    assert sum(row.sums["closed_accuracy"] or 0 for row in mine) == told["tallies"]["fed"]["closed"]["correct"]
+    assert [sum(row.sums[kind] or 0 for row in mine) for kind in ("closed", "open")] == [3, 1]
     assert set(told["calibration"]) == {"fed", "text_only"}
     assert sum(n for n, *_ in told["calibration"]["fed"]) == 4
     about: dict[str, Any] = dict.fromkeys(
