@@ -14,7 +14,7 @@ from flows.hospital import build_libraries, find_and_count, show_where
 from flows.outside import dataset_content, writer_of
 from flows.progress import Steps, tell_unused_columns
 from flows.report import write_card, write_pages
-from flows.run_folder import told_of, write_run
+from flows.run_folder import SharedRefs, told_of, write_run
 from flows.runtimes.local import gather
 from tasks.answer.step import (
     answer_baselines,
@@ -117,7 +117,8 @@ def fed_rag(study: Study = Study()) -> str:
     kept: dict[str, Any] = {"predictions": answered, "scores": scored} | {
         name: refs for name, refs in optional.items() if refs
     }
-    run = write_run(study, model.content, trained, kept, rounds, scored, made, altered, withheld, failing, shares)
+    told = SharedRefs(scores=scored, reliance=altered, failures=failing, shares=shares, abstention=withheld)
+    run = write_run(study, model.content, trained, kept, rounds, told, made)
     page, *_ = write_pages(run)
     write_card(run)
     create_markdown_artifact(

@@ -4,6 +4,7 @@ import json
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from tasks.audit.step import read_audit
 from tasks.cases.small_groups import tell, tell_columns, tell_counts
 from tasks.ingest.datasets import DATASETS
 from tasks.records.federation import HospitalRefs
+from tasks.records.shared_documents import SharedDocuments
 from tasks.report.abstention import abstention
 from tasks.report.data import left_out
 from tasks.report.failures import failure_table
 from tasks.report.held_back import held_back
 from tasks.report.intervals import details
 from tasks.report.perturbation import reliance_table
-from tasks.report.results import assemble, markdown
+from tasks.report.results import About, Measured, assemble, markdown
 from tasks.report.saliency import share_table
 from tasks.score.image_sums import read_sums
 from tasks.settings import Study
@@ -28,11 +30,38 @@ from tasks.text.vocabulary import MODALITIES, ORGANS, known
 
 MADE = "made into a test split"
 """The end of an ingested dataset's note on a split that it came without."""
-FAILED, SHARES, ABSTAINED = "failures.json", "shares.json", "abstention.json"
 COUNTED = ("dataset", "split", "kind", "modality", "organ", "language", "captions_by_split")
 """Counts of the dataset by what its cases, or captions, are."""
 NOT_STATED = "not stated"
 """What the dataset's counts call a value that is absent."""
+
+
+@dataclass(frozen=True)
+class SharedRefs:
+    """What each hospital shared of its answers: folders, in the hospitals' order."""
+
+    scores: Sequence[Ref]
+    reliance: Sequence[Ref] = ()
+    """Of its answers to altered prompts; none, as below, where that was not measured."""
+    failures: Sequence[Ref] = ()
+    shares: Sequence[Ref] = ()
+    """Of the answers that were explained."""
+    abstention: Sequence[Ref] = ()
+    """Of answers that would be withheld."""
+
+    def read(self) -> SharedDocuments:
+        """The documents in these folders."""
+        return SharedDocuments(
+            scores=_documents(self.scores, "scores.json"),
+            reliance=_documents(self.reliance, "scores.json"),
+            failures=_documents(self.failures, "failures.json"),
+            shares=_documents(self.shares, "shares.json"),
+            abstention=_documents(self.abstention, "abstention.json"),
+        )
+
+
+def _documents(refs: Sequence[Ref], name: str) -> list[Any]:
+    return [json.loads((ref.folder / name).read_text(encoding="utf-8")) for ref in refs]
 
 
 def write_run(
@@ -41,12 +70,8 @@ def write_run(
     hospitals: Sequence[HospitalRefs],
     kept: Mapping[str, Sequence[Ref | list[Ref]]],
     rounds: Sequence[Mapping[str, Any]],
-    scored: Sequence[Ref],
+    shared: SharedRefs,
     made: Sequence[Ref],
-    counted: Sequence[Ref] = (),
-    withheld: Sequence[Ref] = (),
-    failing: Sequence[Ref] = (),
-    shares: Sequence[Ref] = (),
 ) -> Path:
     """Write `runs/<run>/`, to which `point_latest` points once its pages are there too.
 
@@ -56,53 +81,15 @@ def write_run(
         hospitals: with their final adapters.
         kept: what else each hospital holds or has shared, by name, in their order.
         rounds: one row a round.
-        scored: what each hospital shared of its scores.
-        made: every folder that went into the run, for its times and memory.
-        counted: what each hospital shared of its scores with altered prompts.
-        withheld: what each hospital shared of answers that it would withhold; none where none are.
-        failing: what each hospital shared of its answers' failure modes.
-        shares: what each hospital shared of the answers that it explained.
+        shared: what each hospital shared of its answers.
+        made: every other folder that went into the run, for its times and memory.
     """
-    settings = study.model_dump(mode="json")
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"  # no other's, though it be the same study
-    manifests = {ref.path: ref.manifest() for ref in [*made, *scored, *counted]}
-    source = told_of(next(ref for ref in made if ref.path.startswith("source/ingest/")))
-    dealt = next(manifest for path, manifest in manifests.items() if path.startswith("source/partition"))
-    least = study.evaluation.min_cell
-    failures, explained = ([_read(ref, name) for ref in refs] for refs, name in ((failing, FAILED), (shares, SHARES)))
-    results = assemble(
-        [_scores(ref) for ref in scored],
-        rounds,
-        {
-            "run": run,
-            "trained": (study.configuration,),
-            "abstention": _abstention(withheld, study),
-            "details": details([(_scores(ref), read_sums(ref.folder / "sums.parquet")) for ref in scored], study.seed),
-            "saliency": share_table(study.configuration, explained),
-            "reliance": reliance_table(study.configuration, [_scores(ref) for ref in counted]),
-            "failures": failure_table(study.configuration, failures),
-            "withheld": held_back(
-                least,
-                [_scores(ref) for ref in scored],
-                [_scores(ref) for ref in counted],
-                failures,
-                explained,
-                [_read(ref, ABSTAINED) for ref in withheld],
-            ),
-            "model": {"name": study.model.name, "revision": study.model.revision, "content": model},
-            "settings": settings,
-            "dataset": dataset_counts(source, least),
-            "partition": {
-                "scheme": dealt["summary"]["scheme"],
-                "hospitals": tell_columns(dealt["summary"]["hospitals"], least),
-            },
-            "split": _split(study, dealt["summary"]["split"], source, made),
-            "timings_s": _timings(manifests),
-            "peak_memory_bytes": max(peak_memory(), *(each["peak_memory_bytes"] for each in manifests.values())),
-        },
-    )
+    documents = shared.read()
+    about = _about(study, run, model, [*made, *shared.scores, *shared.reliance])
+    results = assemble(documents.scores, rounds, _measured(study, documents, shared.scores), about)
     with writing("", "runs", run) as folder:
-        folder.write_json("settings.json", settings)
+        folder.write_json("settings.json", about.settings)
         folder.write_json("results.json", results)
         folder.write("results.md", markdown(results).encode())
         folder.write_json("references.json", _references(hospitals, kept))
@@ -110,17 +97,37 @@ def write_run(
     return folder.ref.folder
 
 
-def _scores(ref: Ref) -> dict[str, Any]:
-    return _read(ref, "scores.json")
+def _measured(study: Study, shared: SharedDocuments, scored: Sequence[Ref]) -> Measured:
+    """What the hospitals' documents, and the sums beside their scores, say together."""
+    sums = [read_sums(ref.folder / "sums.parquet") for ref in scored]
+    asked, name = study.evaluation.coverage, study.configuration
+    return Measured(
+        details=details(list(zip(shared.scores, sums, strict=True)), study.seed),
+        abstention=abstention(shared.abstention, asked, study.seed, study.retrieval.k > 0),
+        reliance=reliance_table(name, shared.reliance),
+        failures=failure_table(name, shared.failures),
+        saliency=share_table(name, shared.shares),
+        withheld=held_back(study.evaluation.min_cell, shared),
+    )
 
 
-def _read(ref: Ref, name: str) -> dict[str, Any]:
-    return json.loads((ref.folder / name).read_text(encoding="utf-8"))
-
-
-def _abstention(withheld: Sequence[Ref], study: Study) -> dict[str, Any] | None:
-    shared = [_read(ref, ABSTAINED) for ref in withheld]
-    return abstention(shared, study.evaluation.coverage, study.seed, study.retrieval.k > 0) if shared else None
+def _about(study: Study, run: str, model: str, made: Sequence[Ref]) -> About:
+    """What the folders' manifests and the settings say of the run itself."""
+    manifests = {ref.path: ref.manifest() for ref in made}
+    source = told_of(next(ref for ref in made if ref.path.startswith("source/ingest/")))
+    dealt = next(manifest for path, manifest in manifests.items() if path.startswith("source/partition"))["summary"]
+    least = study.evaluation.min_cell
+    return About(
+        run=run,
+        trained=(study.configuration,),
+        dataset=dataset_counts(source, least),
+        partition={"scheme": dealt["scheme"], "hospitals": tell_columns(dealt["hospitals"], least)},
+        split=_split(study, dealt["split"], source, made),
+        model={"name": study.model.name, "revision": study.model.revision, "content": model},
+        settings=study.model_dump(mode="json"),
+        timings_s=_timings(manifests),
+        peak_memory_bytes=max(peak_memory(), *(each["peak_memory_bytes"] for each in manifests.values())),
+    )
 
 
 def dataset_counts(summary: Mapping[str, Any], least: int) -> dict[str, Any]:

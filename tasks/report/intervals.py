@@ -1,12 +1,12 @@
 """A run's scores in detail: with intervals, by group, and how well confidence tells what is right."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from tasks.records.comparison import ScoreEntry
+from tasks.records.run_document import Calibration, Details, RunDocument
+from tasks.records.shared_documents import ScoresDocument
 from tasks.score.calibration import Bin, expected_calibration_error, pool_bins
 from tasks.score.groups import GROUPS, HOLDS
 from tasks.score.image_sums import LABELLED, ImageSums, counted
@@ -17,7 +17,7 @@ FEWEST = 10
 """Fewest questions of a group that is shown: of fewer, an interval says next to nothing."""
 
 
-def details(shared: Sequence[tuple[Mapping[str, Any], Sequence[ImageSums]]], seed: int) -> dict[str, Any]:
+def details(shared: Sequence[tuple[ScoresDocument, Sequence[ImageSums]]], seed: int) -> Details:
     """What `results.json` holds beside the pooled scores.
 
     Args:
@@ -36,19 +36,19 @@ def details(shared: Sequence[tuple[Mapping[str, Any], Sequence[ImageSums]]], see
     return {
         "scores": [entry for name in names for entry in _score_entries(name, own[name], seed)],
         "calibration": {
-            name: _calibration([told["calibration"][name] for told, _ in shared if name in told["calibration"]])
+            name: _calibration(bins)
             for name in names
-            if any(name in told["calibration"] for told, _ in shared)
+            if (bins := [told["calibration"][name] for told, _ in shared if name in told["calibration"]])
         },
     }
 
 
-def _calibration(shared: Sequence[Sequence[Sequence[float]]]) -> dict[str, Any]:
+def _calibration(shared: Sequence[Sequence[Sequence[float]]]) -> Calibration:
     bins = pool_bins([[Bin(int(n), *sums) for n, *sums in each] for each in shared])
     return {
         "n": sum(each.n for each in bins),
         "ece": expected_calibration_error(bins),
-        "bins": [asdict(each) for each in bins],
+        "bins": [{"n": each.n, "confidence": each.confidence, "correct": each.correct} for each in bins],
     }
 
 
@@ -110,7 +110,7 @@ def _entry(name: str, metric: Metric, group: str, value: str | None, rows: Seque
     }
 
 
-def interval_rows(results: Mapping[str, Any], *, published: bool = False) -> list[tuple[str, ...]]:
+def interval_rows(results: RunDocument, *, published: bool = False) -> list[tuple[str, ...]]:
     """Our metrics, or those of `published` systems, of what a run compares: headings, then the rows with intervals.
 
     They are over all questions. Metrics of kinds that were not asked have no column.

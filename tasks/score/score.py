@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
-from typing import Any
 
 from sklearn.metrics import f1_score
 
 from tasks.records import Kind
+from tasks.records.run_document import Scores
+from tasks.records.shared_documents import TallyDocument
 from tasks.score.metrics import pooled_metrics, pooled_scores
 from tasks.text.meaning import CHINESE, meaning, polarity, same
 from tasks.text.options import distinct, option_of, place_of, tidy, unlabelled
@@ -87,7 +88,7 @@ class Tally:
         """Whether every closed question is told with its label."""
         return all(gold != UNTOLD for gold, _ in self.confusion)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> TallyDocument:
         """The tally as JSON's own types; equal tallies give equal text."""
         pairs = [[gold, predicted, count] for (gold, predicted), count in sorted(self.confusion.items())]
         return {
@@ -97,7 +98,7 @@ class Tally:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Tally":
+    def from_json(cls, value: TallyDocument) -> "Tally":
         """What `to_json` gave; raises KeyError where a part of it is missing."""
         confusion = {(gold, predicted): count for gold, predicted, count in value["closed"]["confusion"]}
         sums = {field: value["open"]["sums"][field] for field in _pooled()}
@@ -175,7 +176,7 @@ def pool(tallies: Iterable[Tally]) -> Tally:
     )
 
 
-def scores(tally: Tally) -> dict[str, dict[str, int | float | None]]:
+def scores(tally: Tally) -> Scores:
     """The figures to report, each from 0 to 1 beside its denominator `n`; None where there was no such question.
 
     `f1_macro` is the mean F1 over the labels that occur as references, None where one of the hospitals withholds them;

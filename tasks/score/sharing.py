@@ -8,12 +8,12 @@ cases together, so are the smallest of the others (`tasks.cases.small_groups`).
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
 from tasks.cases.small_groups import is_small, tellable
 from tasks.records import Kind, Outcome
+from tasks.records.shared_documents import TallyDocument, WithheldScores
 from tasks.score.calibration import Bin, merge_small, reliability_bins
 from tasks.score.groups import SHARED_GROUPS
 from tasks.score.image_sums import ALWAYS, LABELLED, ImageSums, columns, counted, counts, summed
@@ -30,14 +30,13 @@ COUNTS = ("n", "correct", "closed", "open")
 class Shared:
     """What leaves a hospital of its answers."""
 
-    tallies: Mapping[str, Any]
+    tallies: dict[str, TallyDocument]
     """By configuration, as `Tally.to_json` gives them."""
     calibration: Mapping[str, list[Bin]]
     """By configuration that is a model."""
     sums: Sequence[ImageSums]
-    withheld: Mapping[str, Any]
-    """What is not told: `questions` (of `closed`, `open`, `choice`), `labels` (whether), `groups` and `by_kind` (values
-    by group)."""
+    withheld: WithheldScores
+    """What is not told."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def _tellable(cases: Sequence[Outcome], least: int) -> _Told:
     return _Told(kinds, choices, not any(is_small(count, least) for count in labels.values()), groups, by_kind)
 
 
-def _withheld(cases: Sequence[Outcome], told: _Told) -> dict[str, Any]:
+def _withheld(cases: Sequence[Outcome], told: _Told) -> WithheldScores:
     """What of the cases is not told, by name alone."""
     kept = [row for row in cases if row.kind in told.kinds]
     values = {group: {value for row in kept if (value := getattr(row, group))} for group in SHARED_GROUPS}

@@ -13,7 +13,7 @@ from ingest_samples import picture
 
 from flows import run_folder
 from flows.report import write_card, write_pages
-from flows.run_folder import COUNTED, write_run
+from flows.run_folder import COUNTED, SharedRefs, write_run
 from tasks.answer.step import score_hospital
 from tasks.partition.counts import hospital_table, splits_of
 from tasks.records import Case, Image, Kind, Prediction, Split, write_table
@@ -106,7 +106,9 @@ def run_of(asked: Asked, notes: dict[str, int] | None = None) -> Path:
     rounds = [{"round": 1, "train_loss": 1.0, "eval_loss": None, "samples": {}, "screened_out": []}]
     study = Study(evaluation=EvaluationSettings(min_cell=1))
     study = study.model_copy(update={"dataset": study.dataset.model_copy(update={"name": "table"})})
-    return write_run(study, "content", hospitals, {"predictions": answered, "scores": scored}, rounds, scored, made)
+    return write_run(
+        study, "content", hospitals, {"predictions": answered, "scores": scored}, rounds, SharedRefs(scored), made
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -92,19 +92,20 @@ def document(judged: list[Outcome]) -> dict[str, Any]:
     """`results.json` of that hospital."""
     told = share(judged, 1)
     shared = {"hospital": "north", "tallies": told.tallies, "withheld": told.withheld, "calibration": {}}
-    about = {
-        "run": "r",
-        "model": {"name": "embedded", "revision": None, "content": "0a"},
-        "settings": Study().model_dump(mode="json"),
-        "dataset": {"dataset": {"d": 12}, "images": 12, "rejected": 0},
-        "partition": {"scheme": "site", "hospitals": [{"hospital": "north", "images": 12} | HOLDS]},
-        "split": {"disjoint": "none", "moved_cases": 0, "test": 12, "train": 2, "published_split_shares": {}},
-        "timings_s": {},
-        "peak_memory_bytes": 1,
-        "details": details([(shared, told.sums)], 0),
-    }
+    about = study_results.About(
+        run="r",
+        trained=(),
+        model={"name": "embedded", "revision": None, "content": "0a"},
+        settings=Study().model_dump(mode="json"),
+        dataset={"dataset": {"d": 12}, "images": 12, "rejected": 0},
+        partition={"scheme": "site", "hospitals": [{"hospital": "north", "images": 12} | HOLDS]},
+        split={"disjoint": "none", "moved_cases": 0, "test": 12, "train": 2, "published_split_shares": {}},
+        timings_s={},
+        peak_memory_bytes=1,
+    )
     rounds = [{"round": 1, "train_loss": 1.0, "eval_loss": None}]
-    return study_results.assemble([shared], rounds, about)
+    measured = study_results.Measured(details([(shared, told.sums)], 0))
+    return study_results.assemble([shared], rounds, measured, about)
 
 
 HOLDS = {"test_closed": 4, "test_open": 8, "train_closed": 1, "train_open": 1}

@@ -15,6 +15,7 @@ from flows.run_folder import dataset_counts
 from tasks.compare.aligned import align
 from tasks.compare.scores import score_entries
 from tasks.records import Case, Outcome, Prediction
+from tasks.records.shared_documents import SharedDocuments
 from tasks.report.held_back import held_back, held_back_rows, held_back_sentence
 from tasks.report.intervals import details
 from tasks.report.results import score_table
@@ -153,12 +154,12 @@ def test_what_is_withheld_is_named_without_a_count() -> None:
     table = score_table([{"hospital": "north", "tallies": told.tallies, "withheld": told.withheld}])["x"]
     assert table["closed"]["f1_macro"] is None
     assert table["hospitals"]["north"]["withheld"] == ["open"]
-    found = held_back(LEAST, [{"hospital": "north", "withheld": told.withheld}])
+    found = held_back(LEAST, SharedDocuments([{"hospital": "north", "tallies": {}, "withheld": told.withheld}]))
     assert held_back_rows(found)[1] == (
         "north", "open questions; labels of closed questions; modality: ct; modality: mri"
     )  # fmt: skip
     assert "fewer than 5" in held_back_sentence(found)
-    assert "nothing had to be" in held_back_sentence(held_back(LEAST, []))
+    assert "nothing had to be" in held_back_sentence(held_back(LEAST, SharedDocuments([])))
     assert not any(character.isdigit() for row in held_back_rows(found)[1:] for character in row[1])
 
 
@@ -167,8 +168,9 @@ def test_others_that_tell_nothing_are_named_too() -> None:
     few = {"hospital": "b", "n": 9, "modes": {"m": {"cases": None, "of": 9}, "k": {"cases": 0, "of": 9}}}
     nothing = {"questions": ["choice"], "labels": False, "groups": {}, "by_kind": {"topic": ["size"]}}
     relied = {"hospital": "b", "withheld": {"questions": ["closed"]}}
-    found = held_back(5, [{"hospital": "c", "withheld": nothing}], [relied], [silent, few], [silent],
-                      [{"hospital": "c", "withheld": ["open"]}])  # fmt: skip
+    shared = SharedDocuments([{"hospital": "c", "withheld": nothing}], [relied], [silent, few], [silent],
+                             [{"hospital": "c", "withheld": ["open"]}])  # fmt: skip
+    found = held_back(5, shared)
     assert found["hospitals"] == {
         "c": ["which are multiple choice", "topic by kind: size", "open questions answered and withheld"],
         "b": ["closed questions with altered prompts", "failure mode: m"],

@@ -1,6 +1,7 @@
 """The page of a comparison: its tables, the configurations with their intervals, and the sweeps as curves."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import yaml
 from markupsafe import Markup
@@ -14,6 +15,10 @@ from tasks.report.page.render import fill
 
 MEASURES = {"closed_accuracy": METRICS[0][2], "open_exact_match": METRICS[1][2]}
 COLOURS = ("#0b6e8f", "#d1495b")
+LOSSES: dict[Literal["train_loss", "eval_loss"], str] = {
+    "train_loss": "training loss",
+    "eval_loss": "held-out loss",
+}
 
 
 def comparison_page(document: ComparisonDocument, tables: Sequence[Table]) -> str:
@@ -92,9 +97,7 @@ def curve_plot(sweep: Sweep) -> str:
 def loss_curves(sweep: Sweep) -> str:
     """Loss per answer token over passes through the training cases, one curve for each point of a sweep."""
     figure = Figure(figsize=(8, 2.8))
-    for axes, (loss, title) in zip(
-        figure.subplots(1, 2), {"train_loss": "training loss", "eval_loss": "held-out loss"}.items(), strict=True
-    ):
+    for axes, (loss, title) in zip(figure.subplots(1, 2), LOSSES.items(), strict=True):
         for point in sweep["points"]:
             found = [
                 (row["round"] * point["local_epochs"], row[loss]) for row in point["rounds"] if row[loss] is not None
