@@ -5,7 +5,7 @@
 Two configurations answer simulated questions about images. An image is easier or harder for both, and to the taste of
 one of them; each training moves all answers of its configuration by chance. Without an effect, neither is better on
 average over trainings and images. Seeds share one test set, or have images of their own, or draw these from twice as
-many, so that they share some. A line for each design: how often the test of `tasks.score.trainings` rejects at 5 %
+many, so that they share some. A line for each design: how often the test of `tasks.compare.trainings` rejects at 5 %
 without an effect, and so do two tests that take the rows of all seeds together (bootstrap over images, McNemar); then
 how often the first finds an effect of 2, 3 and 5 points.
 """
@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tasks.compare.trainings import over_trainings
 from tasks.score.statistics import bootstrap_interval, mcnemar, mean
-from tasks.score.trainings import over_trainings
 
 EFFECTS = (0.02, 0.03, 0.05)
 LEVEL = 0.05

@@ -15,7 +15,7 @@ from pathlib import Path
 from flows.cli.settings_file import load_study
 from flows.fed_rag import fed_rag
 from tasks.records import Case, Prediction, read_table
-from tasks.score.score import ClosedRow, score_row
+from tasks.score.score import score_row
 from tasks.score.statistics import Estimate, bootstrap_interval
 from tasks.store import ROOT
 
@@ -51,7 +51,7 @@ def judge(run: Path, configuration: str) -> Judged:
             for row in read_table(ROOT / place / "predictions.parquet", Prediction):
                 if row.configuration == configuration:
                     score = score_row(row.prediction, row.reference, row.kind, row.options)
-                    right = float(score.correct if isinstance(score, ClosedRow) else score.exact_match)
+                    right = float(score.correct)
                     judged[row.case_id] = (row.kind, images[row.case_id], right)
     return judged
 

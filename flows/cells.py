@@ -18,7 +18,6 @@ from tasks.store.runs import check_run, open_run, paths_of
 
 TWINS = ("llava-med-7b",)
 """Presets that have a twin, for where their weights are absent."""
-BASELINES = ("base", "majority", "question_only", "copy_nearest")
 
 
 def run_cell(cell: Cell) -> tuple[Path, bool]:

@@ -10,16 +10,18 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.cells import run_cell, with_stand_ins
-from flows.compare_document import Runs, assemble
+from flows.compare_runs import Runs, read_cost, read_split, read_sweeps, read_title
 from flows.fed_rag import prepare_questions, prepares
 from flows.gone import HOOKS
 from flows.outside import dataset_content
 from flows.progress import Steps
 from tasks.audit.step import audit
+from tasks.compare.document import assemble, configuration_rows
 from tasks.compare.tables import side_by_side, tables
 from tasks.errors import StudyError
 from tasks.ingest.step import ingest
 from tasks.partition.step import partition
+from tasks.records.comparison import ComparisonDocument
 from tasks.records.text_table import latex, markdown
 from tasks.report.page.comparison import comparison_page
 from tasks.settings.comparison import Cell, Comparison, cells
@@ -58,7 +60,7 @@ def compare(comparison: Comparison = Comparison()) -> str:
             failed.append({"cell": cell.title, "reason": str(error)})
             steps.done(f"{cell.title}: failed, {error}")
     refuse_gaps(comparison, runs, same, failed)
-    document = assemble(comparison, planned, runs, same, twins) | {"failed": failed}
+    document = read_document(comparison, planned, runs, same, twins, failed)
     folder = write(comparison.name, document)
     # What `fed-rag ask` and the like take up by default should be the reference, not the last point of a sweep.
     point_latest(runs["configurations", comparison.reference, comparison.splits[0], comparison.seeds[0]])
@@ -100,7 +102,34 @@ def refuse_gaps(
         )
 
 
-def write(name: str, document: Mapping[str, Any]) -> Path:
+def read_document(
+    comparison: Comparison,
+    planned: Sequence[Cell],
+    runs: Runs,
+    same: Mapping[str, str],
+    twins: Mapping[str, str],
+    failed: Sequence[Mapping[str, str]],
+) -> ComparisonDocument:
+    """The document of all runs: splits, sweeps, cost."""
+    different = [split for split in comparison.splits if split not in same]
+    rows = configuration_rows(comparison, twins)
+    return assemble(
+        comparison,
+        configurations=rows,
+        parts={split: read_split(comparison, split, runs) for split in different},
+        titles={split: read_title(comparison, split, runs) for split in different},
+        same=same,
+        sweeps=read_sweeps(comparison, runs),
+        cost=read_cost(comparison, rows, planned, runs) if comparison.cost else [],
+        runs=[
+            {"part": part, "name": name, "split": split, "seed": seed, "run": run.name}
+            for (part, name, split, seed), run in runs.items()
+        ],
+        failed=failed,
+    )
+
+
+def write(name: str, document: ComparisonDocument) -> Path:
     """The folder of a comparison: its document, its tables as Markdown and LaTeX, its page."""
     found = [side_by_side(document), *tables(document)]
     with writing("", "comparisons", name) as folder:
@@ -111,7 +140,7 @@ def write(name: str, document: Mapping[str, Any]) -> Path:
     return ROOT / "comparisons" / name
 
 
-def show(document: Mapping[str, Any]) -> None:
+def show(document: ComparisonDocument) -> None:
     """The comparison in the dashboard: the headline as a table, all tables as Markdown."""
     headline = side_by_side(document)
     rows = [dict(zip(headline.headings, row, strict=True)) for row in headline.rows]

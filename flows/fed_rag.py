@@ -15,7 +15,7 @@ from flows.hospital import build_libraries, find_and_count, show_where
 from flows.outside import dataset_content, writer_of
 from flows.progress import Steps, tell_unused_columns
 from flows.report import write_card, write_pages
-from flows.run_folder import Shared, told_of, write_run
+from flows.run_folder import SharedRefs, told_of, write_run
 from flows.runtimes.local import gather
 from tasks.answer.step import (
     answer_baselines,
@@ -103,16 +103,16 @@ def fed_rag(study: Study = Study()) -> str:
     kept: dict[str, Any] = {"predictions": answered, "scores": scored} | {
         name: refs for name, refs in optional.items() if refs
     }
-    outcome = Shared(
+    told = SharedRefs(
         copies=between,
         losses=validated,
         scores=scored,
         reliance=altered,
-        abstention=withheld,
         failures=failing,
         shares=shares,
+        abstention=withheld,
     )
-    run = write_run(study, model.content, trained, kept, rounds, outcome)
+    run = write_run(study, model.content, trained, kept, rounds, told)
     page, *_ = write_pages(run)
     write_card(run)
     create_markdown_artifact(

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,18 @@ from flows.files import write_text
 from tasks.errors import StudyError
 from tasks.explain.shares import mean_shares
 from tasks.records import Case, FailureModes, Prediction, Saliency, Share, read_table
+from tasks.records.run_document import RunDocument
 from tasks.report.abstention import abstention_note, abstention_rows
 from tasks.report.data import audited_tests, left_out_sentence, split_sentence
 from tasks.report.failures import failure_rows
 from tasks.report.held_back import held_back_rows, held_back_sentence
-from tasks.report.intervals import HEADLINE, PUBLISHED, group_rows, interval_rows
+from tasks.report.intervals import group_rows, interval_rows
 from tasks.report.page.maps import maps_of
 from tasks.report.page.pictures import pictures
-from tasks.report.page.render import Answered, Section, Told, detail_plots, hospital_page, model_card, study_page
+from tasks.report.page.render import Answered, Rows, Section, Told, detail_plots, hospital_page, model_card, study_page
 from tasks.report.results import MEANS, hospital_rows, reliance_rows, score_rows
 from tasks.report.saliency import share_rows
-from tasks.score.score import ClosedRow, score_row
+from tasks.score.outcomes import judge
 from tasks.settings import Study
 from tasks.store import ROOT
 from tasks.store.runs import check_run, open_run, paths_of
@@ -58,7 +59,7 @@ def write_card(run: Path) -> Path:
     return run / "card.md"
 
 
-def _results(run: Path) -> dict[str, Any]:
+def _results(run: Path) -> RunDocument:
     try:
         return _filled(json.loads((run / "results.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
@@ -68,37 +69,39 @@ def _results(run: Path) -> dict[str, Any]:
         ) from None
 
 
-def _filled(results: dict[str, Any]) -> dict[str, Any]:
+def _filled(results: RunDocument) -> RunDocument:
     """The document with zeros where a run of an earlier version says nothing: of what a hospital or a split lacks."""
     counts = ("test_closed", "test_open", "train_closed", "train_open")
     rows = results["partition"]["hospitals"]
     columns = dict.fromkeys((*rows[0], *counts, *(name for row in rows for name in row)), 0)
-    partition = results["partition"] | {"hospitals": [columns | row for row in rows]}
-    return results | {"partition": partition, "split": {"train": 0, "test": 0} | results["split"]}
+    partition = {**results["partition"], "hospitals": [columns | row for row in rows]}
+    return {**results, "partition": partition, "split": {"train": 0, "test": 0, **results["split"]}}
 
 
-def _told(results: Mapping[str, Any]) -> Told:
+def _told(results: RunDocument) -> Told:
     """What pages and card say of the data."""
     split = results["split"]
     return Told(split_sentence([split]), left_out_sentence(results["dataset"]), audited_tests(split))
 
 
-def _rows(results: Mapping[str, Any]) -> dict[str, Sequence[Sequence[str]]]:
+def _rows(results: RunDocument) -> Rows:
     """The score tables: the headline, each configuration by hospital, and what would be withheld."""
     tables = {"": score_rows(results)} | {name: hospital_rows(results, name) for name in results["configurations"]}
     found = results.get("abstention")  # a run of before schema 3 has none
     return tables | ({"answers withheld": abstention_rows(found)} if found else {})
 
 
-def _sections(results: Mapping[str, Any]) -> Iterator[Section]:
+def _sections(results: RunDocument) -> Iterator[Section]:
     """What the study's page shows beside the headline: how sure the scores are, and what they depend on."""
     yield Section(
         "How sure the scores are",
         "95 % intervals by bootstrap over images, each with all its questions; one seed, so the chance of training is "
         "not in them.",
         {
-            "Our scores": interval_rows(results, HEADLINE),
-            "By the rules of published systems, for comparison with their figures": interval_rows(results, PUBLISHED),
+            "Our scores": interval_rows(results),
+            "By the rules of published systems, for comparison with their figures": interval_rows(
+                results, published=True
+            ),
         },
     )
     if found := results.get("abstention"):
@@ -113,14 +116,14 @@ def _sections(results: Mapping[str, Any]) -> Iterator[Section]:
             error = results["calibration"][name]["ece"]
             sentence = f"Expected calibration error {error:.3f}; dashed: a model as often right as it is sure."
             yield Section("Whether confidence can be trusted", sentence, plots=drawn["calibration"])
-        if told := results["reliance"].get(name):
-            table = {"The same questions, asked again with something taken away": reliance_rows(told)}
-            yield Section("Does it look?", told["sentence"], table, drawn["reliance"])
-        if told := results.get("failures", {}).get(name):  # a run of an earlier version has none
+        if relies := results["reliance"].get(name):
+            table = {"The same questions, asked again with something taken away": reliance_rows(relies)}
+            yield Section("Does it look?", relies["sentence"], table, drawn["reliance"])
+        if failing := results.get("failures", {}).get(name):  # a run of an earlier version has none
             sentence = "Failure modes by rule (docs/saliency.md); which cases they are is on the hospitals' own pages."
-            yield Section(f"How {name} fails", sentence, {"Answers that show each": failure_rows(told)})
-        if told := results.get("saliency", {}).get(name):  # a run of an earlier version has none
-            yield Section("Where answers come from", MEANS, {"By method": share_rows(told)}, drawn["saliency"])
+            yield Section(f"How {name} fails", sentence, {"Answers that show each": failure_rows(failing)})
+        if shares := results.get("saliency", {}).get(name):  # a run of an earlier version has none
+            yield Section("Where answers come from", MEANS, {"By method": share_rows(shares)}, drawn["saliency"])
     if told := results.get("withheld"):  # a run of an earlier version has none
         rows = held_back_rows(told)
         yield Section("What hospitals withhold", held_back_sentence(told), {"By hospital": rows} if rows[1:] else {})
@@ -142,7 +145,7 @@ def _hospital_page(study: Study, run: str, hospital: str, places: Mapping[str, A
     answers = [
         Answered(
             row,
-            _is_right(row),
+            judge(row).correct,
             cases[row.case_id],
             _shown(row, cases),
             tuple(maps_of(maps.get(row.case_id, []))),
@@ -179,8 +182,3 @@ def _failures(places: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 
 def _shown(row: Prediction, cases: Mapping[str, Case]) -> tuple[Case, ...]:
     return tuple(cases[neighbour] for neighbour in row.neighbours)
-
-
-def _is_right(row: Prediction) -> bool:
-    judged = score_row(row.prediction, row.reference, row.kind, row.options)
-    return judged.correct if isinstance(judged, ClosedRow) else judged.exact_match == 1

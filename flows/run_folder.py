@@ -13,16 +13,17 @@ from flows.losses import round_losses, write_losses
 from tasks.audit.step import read_audit
 from tasks.cases.small_groups import tell, tell_columns, tell_counts
 from tasks.ingest.datasets import DATASETS
-from tasks.records import ImageSums, read_table
 from tasks.records.federation import HospitalRefs
+from tasks.records.shared_documents import SharedDocuments
 from tasks.report.abstention import abstention
 from tasks.report.data import left_out
 from tasks.report.failures import failure_table
 from tasks.report.held_back import held_back
 from tasks.report.intervals import details
 from tasks.report.perturbation import reliance_table
-from tasks.report.results import assemble, markdown
+from tasks.report.results import About, Measured, assemble, markdown
 from tasks.report.saliency import share_table
+from tasks.score.image_sums import read_sums
 from tasks.settings import Study
 from tasks.store import Ref, find, peak_memory, writing
 from tasks.store.provenance import walk
@@ -30,14 +31,6 @@ from tasks.text.vocabulary import MODALITIES, ORGANS, known
 
 MADE = "made into a test split"
 """The end of an ingested dataset's note on a split that it came without."""
-DOCUMENTS = {
-    "scores": "scores.json",
-    "reliance": "scores.json",
-    "abstention": "abstention.json",
-    "failures": "failures.json",
-    "shares": "shares.json",
-}
-"""The file of each part of `Shared` that results are made of."""
 COUNTED = ("dataset", "split", "kind", "modality", "organ", "language", "captions_by_split")
 """Counts of the dataset by what its cases, or captions, are."""
 NOT_STATED = "not stated"
@@ -45,8 +38,8 @@ NOT_STATED = "not stated"
 
 
 @dataclass(frozen=True)
-class Shared:
-    """What hospitals have shared of a study, in their order; nothing where the study does not ask for it."""
+class SharedRefs:
+    """What the hospitals of a study have shared: folders, in the hospitals' order."""
 
     copies: Ref
     """Of images between hospitals, as the audit of a simulation finds them."""
@@ -54,17 +47,27 @@ class Shared:
     """On held-out cases, by round."""
     scores: Sequence[Ref]
     reliance: Sequence[Ref] = ()
-    """Scores with altered prompts."""
-    abstention: Sequence[Ref] = ()
-    """Counts of answers that would be withheld."""
+    """Scores with altered prompts; none, as below, where that was not measured."""
     failures: Sequence[Ref] = ()
     """Counts of the answers' failure modes."""
     shares: Sequence[Ref] = ()
     """Mean shares of the prompt's parts in the answers that were explained."""
+    abstention: Sequence[Ref] = ()
+    """Counts of answers that would be withheld."""
 
-    def documents(self) -> dict[str, list[dict[str, Any]]]:
-        """The JSON documents of what results are made of, by name."""
-        return {name: [_read(ref, file) for ref in getattr(self, name)] for name, file in DOCUMENTS.items()}
+    def read(self) -> SharedDocuments:
+        """The documents that results are made of."""
+        return SharedDocuments(
+            scores=_documents(self.scores, "scores.json"),
+            reliance=_documents(self.reliance, "scores.json"),
+            failures=_documents(self.failures, "failures.json"),
+            shares=_documents(self.shares, "shares.json"),
+            abstention=_documents(self.abstention, "abstention.json"),
+        )
+
+
+def _documents(refs: Sequence[Ref], name: str) -> list[Any]:
+    return [json.loads((ref.folder / name).read_text(encoding="utf-8")) for ref in refs]
 
 
 def write_run(
@@ -73,7 +76,7 @@ def write_run(
     hospitals: Sequence[HospitalRefs],
     kept: Mapping[str, Sequence[Ref | list[Ref]]],
     rounds: Sequence[Mapping[str, Any]],
-    shared: Shared,
+    shared: SharedRefs,
 ) -> Path:
     """Write `runs/<run>/`, to which `point_latest` points once its pages are there too.
 
@@ -85,21 +88,12 @@ def write_run(
         rounds: one row a round.
         shared: what leaves the hospitals at the study's end.
     """
-    settings = study.model_dump(mode="json")
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"  # no other's, though it be the same study
-    made = walk(_results(hospitals, kept, shared))
-    about = {
-        "run": run,
-        "trained": (study.configuration,),
-        "model": {"name": study.model.name, "revision": study.model.revision, "content": model},
-        "settings": settings,
-        "timings_s": _timings(made),
-        "peak_memory_bytes": max(peak_memory(), *(each["peak_memory_bytes"] for each in made.values())),
-    }
-    told = shared.documents()
-    results = assemble(told["scores"], rounds, about | _measured(study, shared, told) | _source(study, made))
+    documents = shared.read()
+    about = _about(study, run, model, walk(_ends(hospitals, kept, shared)))
+    results = assemble(documents.scores, rounds, _measured(study, documents, shared.scores), about)
     with writing("", "runs", run) as folder:
-        folder.write_json("settings.json", settings)
+        folder.write_json("settings.json", about.settings)
         folder.write_json("results.json", results)
         folder.write("results.md", markdown(results).encode())
         folder.write_json("references.json", _references(hospitals, kept))
@@ -107,48 +101,48 @@ def write_run(
     return folder.ref.folder
 
 
-def _results(
-    hospitals: Sequence[HospitalRefs], kept: Mapping[str, Sequence[Ref | list[Ref]]], shared: Shared
+def _ends(
+    hospitals: Sequence[HospitalRefs], kept: Mapping[str, Sequence[Ref | list[Ref]]], shared: SharedRefs
 ) -> list[Ref]:
     """All that the run ends in; what this was made from is the rest of it."""
     held = [ref for each in hospitals for ref in (each.cases, each.features, each.library, each.adapter)]
     others = [ref for refs in kept.values() for each in refs for ref in (each if isinstance(each, list) else [each])]
-    told = [ref for name in DOCUMENTS for ref in getattr(shared, name)]
+    told = [*shared.scores, *shared.reliance, *shared.abstention, *shared.failures, *shared.shares]
     return [shared.copies, *held, *shared.losses, *others, *told]
 
 
-def _measured(study: Study, shared: Shared, told: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """The parts of `results.json` that are made of what hospitals shared."""
-    sums = [read_table(ref.folder / "sums.parquet", ImageSums) for ref in shared.scores]
-    withheld, chosen = told["abstention"], study.configuration
-    settings = study.evaluation
-    return {
-        "abstention": abstention(withheld, settings.coverage, study.seed, study.retrieval.k > 0) if withheld else None,
-        "details": details(list(zip(told["scores"], sums, strict=True)), study.seed),
-        "saliency": share_table(chosen, told["shares"]),
-        "reliance": reliance_table(chosen, told["reliance"]),
-        "failures": failure_table(chosen, told["failures"]),
-        "withheld": held_back(settings.min_cell, **told),
-    }
+def _measured(study: Study, shared: SharedDocuments, scored: Sequence[Ref]) -> Measured:
+    """What the hospitals' documents, and the sums beside their scores, say together."""
+    sums = [read_sums(ref.folder / "sums.parquet") for ref in scored]
+    asked, name = study.evaluation.coverage, study.configuration
+    return Measured(
+        details=details(list(zip(shared.scores, sums, strict=True)), study.seed),
+        abstention=abstention(shared.abstention, asked, study.seed, study.retrieval.k > 0),
+        reliance=reliance_table(name, shared.reliance),
+        failures=failure_table(name, shared.failures),
+        saliency=share_table(name, shared.shares),
+        withheld=held_back(study.evaluation.min_cell, shared),
+    )
 
 
-def _source(study: Study, made: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The parts of `results.json` that tell what was asked: the dataset, how it was dealt out, and its split."""
-    least = study.evaluation.min_cell
+def _about(study: Study, run: str, model: str, made: Mapping[str, Mapping[str, Any]]) -> About:
+    """What the settings, and the manifests of all that went into the run, say of it."""
     dataset, findings, assignment = (
         find(next(path for path in made if path.startswith(f"source/{stage}/")))
         for stage in ("ingest", "audit", "partition")
     )
-    source, dealt = told_of(dataset), assignment.manifest()["summary"]
-    return {
-        "dataset": dataset_counts(source, least),
-        "partition": {"scheme": dealt["scheme"], "hospitals": tell_columns(dealt["hospitals"], least)},
-        "split": _split(study, dealt["split"], source, findings),
-    }
-
-
-def _read(ref: Ref, name: str) -> dict[str, Any]:
-    return json.loads((ref.folder / name).read_text(encoding="utf-8"))
+    source, dealt, least = told_of(dataset), assignment.manifest()["summary"], study.evaluation.min_cell
+    return About(
+        run=run,
+        trained=(study.configuration,),
+        dataset=dataset_counts(source, least),
+        partition={"scheme": dealt["scheme"], "hospitals": tell_columns(dealt["hospitals"], least)},
+        split=_split(study, dealt["split"], source, findings),
+        model={"name": study.model.name, "revision": study.model.revision, "content": model},
+        settings=study.model_dump(mode="json"),
+        timings_s=_timings(made),
+        peak_memory_bytes=max(peak_memory(), *(each["peak_memory_bytes"] for each in made.values())),
+    )
 
 
 def dataset_counts(summary: Mapping[str, Any], least: int) -> dict[str, Any]:

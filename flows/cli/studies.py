@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -21,6 +21,9 @@ from flows.cli.terminal import AsJson, Assignments, Quiet, SettingsFile, console
 from tasks.errors import StudyError
 from tasks.settings.comparison import SWEEPS, cells
 from tasks.text.wording import counted
+
+if TYPE_CHECKING:
+    from tasks.records.comparison import ComparisonDocument
 
 
 def run(
@@ -107,7 +110,7 @@ def compare(
         raise StudyError(f"{count} failed, first {first['cell']}: {first['reason']}")
 
 
-def _print_comparison(folder: Path, document: dict[str, Any]) -> None:
+def _print_comparison(folder: Path, document: "ComparisonDocument") -> None:
     from tasks.compare.tables import side_by_side
 
     headline = side_by_side(document)

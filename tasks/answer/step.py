@@ -1,7 +1,7 @@
 """The steps that answer: a hospital answers its test cases, and shares what its answers score."""
 
 from tasks.answer.predictions import answered, predictions
-from tasks.records import Case, ImageSums, Neighbour, Prediction, read_table, write_table
+from tasks.records import Case, Neighbour, Prediction, read_table, write_table
 from tasks.records.federation import HospitalRefs
 from tasks.settings import AnsweringSettings, LoraSettings, ModelChoice, ShownSettings
 from tasks.store import Ref
@@ -113,6 +113,7 @@ def score_hospital(
 
     Nothing is told of fewer than `min_cell` cases. docs/privacy.md lists the fields.
     """
+    from tasks.score.image_sums import write_sums
     from tasks.score.outcomes import judge, outcomes
     from tasks.score.sharing import share
 
@@ -126,7 +127,7 @@ def score_hospital(
             for name, bins in shared.calibration.items()
         }
         with folder.open("sums.parquet") as sink:
-            write_table(sink, ImageSums, shared.sums)
+            write_sums(sink, shared.sums)
     folder.write_json("scores.json", told)
 
 

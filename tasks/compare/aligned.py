@@ -1,14 +1,64 @@
-"""Configurations that answered the same cases: their answers in one order, and what is told of them together."""
+"""Configurations that answered the same cases: their answers in one order."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 
+from tasks.cases.small_groups import tellable
 from tasks.errors import StudyError
 from tasks.records import Outcome
-from tasks.score.measures import GROUPS, Answers
+from tasks.records.comparison import Images
+from tasks.score.metrics import Metric
+
+Outcomes = Mapping[str, Mapping[int, Sequence[Outcome]]]
+"""By configuration and seed."""
 
 
-def align(outcomes: Mapping[str, Mapping[int, Sequence[Outcome]]], reference: str) -> dict[str, Answers]:
+@dataclass(frozen=True)
+class Answers:
+    """One configuration's outcomes on one split, in one order for all configurations."""
+
+    rows: tuple[Outcome, ...]
+    seeds: tuple[int, ...]
+    """The seed of each row."""
+    images: tuple[Hashable, ...]
+    """What is not independent: two seeds that ask about one image have the same here."""
+    hospitals: tuple[str, ...]
+    """Who holds the case where hospitals are federated: a centralised study's cases have theirs too."""
+
+    def chosen(self, metric: Metric, group: str = "all", value: str | None = None) -> list[int]:
+        """Places of the rows that a metric is of, within a group."""
+        return [
+            place
+            for place, row in enumerate(self.rows)
+            if metric.kind in (None, row.kind) and (group == "all" or self.of(group, place) == value)
+        ]
+
+    def tellable(self, group: str, least: int) -> tuple[set[str | None], set[str | None]]:
+        """The values of a group that may be told of, and those whose closed and open questions may be told apart.
+
+        A case counts once, however many seeds ask it.
+        """
+        cases: dict[str | None, tuple[set[int], set[int]]] = {}
+        for place, row in enumerate(self.rows):
+            cases.setdefault(self.of(group, place), (set(), set()))[row.kind == "open"].add(row.case)
+        counts = {value: [len(each) for each in both] for value, both in cases.items()}
+        told = tellable({value: (sum(both),) for value, both in counts.items()}, least)
+        return told - {None}, tellable(counts, least, among=told)
+
+    def of(self, group: str, place: int) -> str | None:
+        """The group's value of one row."""
+        return self.hospitals[place] if group == "hospital" else getattr(self.rows[place], group)
+
+    def images_asked(self) -> Images:
+        """How many images are asked about, each seed's and all seeds' together, an image of several seeds once."""
+        own: dict[int, set[Hashable]] = {}
+        for image, seed in zip(self.images, self.seeds, strict=True):
+            own.setdefault(seed, set()).add(image)
+        by_seed = {str(seed): len(images) for seed, images in own.items()}
+        return {"images": len(set(self.images)), "images_by_seed": by_seed}
+
+
+def align(outcomes: Outcomes, reference: str) -> dict[str, Answers]:
     """Every configuration's answers, in the order of the reference's.
 
     Args:
@@ -36,32 +86,3 @@ def align(outcomes: Mapping[str, Mapping[int, Sequence[Outcome]]], reference: st
 
 def _case(row: Outcome) -> int:
     return row.case
-
-
-def withheld_values(answers: Answers, least: int) -> dict[str, list[str]]:
-    """By group, the values of which `score_entries` tells nothing."""
-    found = {}
-    for group in GROUPS:
-        values = {value for place in range(len(answers.rows)) if (value := answers.of(group, place))}
-        if rest := sorted(values - answers.tellable(group, least)[0]):
-            found[group] = rest
-    return found
-
-
-def worst_hospitals(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Of each configuration, the hospital with the fewest right answers, and how far it lies below all together.
-
-    Hospitals that are not told of are left out.
-    """
-    found = []
-    for name in dict.fromkeys(entry["configuration"] for entry in entries):
-        own = [entry for entry in entries if entry["configuration"] == name and entry["measure"] == "correct"]
-        everywhere = next(entry for entry in own if entry["group"] == "all")
-        hospitals = [entry for entry in own if entry["group"] == "hospital"]
-        if not hospitals:
-            continue
-        worst = min(hospitals, key=lambda entry: (entry["score"], entry["value"]))
-        below = everywhere["score"] - worst["score"]
-        kept = {field: worst[field] for field in ("n", "images", "score", "interval", "interval_holds")}
-        found.append({"configuration": name, "hospital": worst["value"], **kept, "below_all": below})
-    return found

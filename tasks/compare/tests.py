@@ -2,54 +2,56 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
-from tasks.score.measures import HOLDS, MEASURES, Answers, Measure
+from tasks.compare.aligned import Answers
+from tasks.compare.trainings import over_trainings
+from tasks.records.comparison import McNemarTest, PairedTest
+from tasks.score.groups import HOLDS
+from tasks.score.metrics import METRICS, Metric, compared_metrics
 from tasks.score.statistics import mcnemar
-from tasks.score.trainings import over_trainings
-
-TESTED = ("closed_accuracy", "open_exact_match")
-"""Measures of the tables of tests, whose p values are corrected together; those of all other measures are, too."""
 
 
-def paired_tests(answers: Mapping[str, Answers], trained: Sequence[str], reference: str) -> list[dict[str, Any]]:
+def paired_tests(answers: Mapping[str, Answers], trained: Sequence[str], reference: str) -> list[PairedTest]:
     """The reference against every other row, and the trained configurations among each other.
 
     `difference` is a minus b, the mean over the seeds, and its interval and p value hold the chance of training where
-    there are several (`tasks.score.trainings`). Where a measure is right or wrong, McNemar's exact test of each seed
+    there are several (`tasks.compare.trainings`). Where a metric is right or wrong, McNemar's exact test of each seed
     stands beside it: it tells two trained adapters apart, not two ways of training.
 
     `p_holm` are p values corrected for all that one table shows (Holm, Scandinavian Journal of Statistics 6, 1979): the
-    differences in TESTED over all pairs, and McNemar's tests of these over all pairs and seeds.
+    differences in the metrics of its tables over all pairs, and McNemar's tests of these over all pairs and seeds.
+    Those of all other metrics are corrected together too.
     """
     pairs = [(reference, other) for other in answers if other != reference]
     pairs += [pair for pair in combinations(trained, 2) if reference not in pair]
-    found = []
-    for name, measure in MEASURES.items():
-        places = next(iter(answers.values())).chosen(measure)
+    found: list[PairedTest] = []
+    for metric in METRICS.values():
+        places = next(iter(answers.values())).chosen(metric)
         if places:
-            found += [
-                {"measure": name, "a": a, "b": b, **_test(answers[a], answers[b], measure, places)} for a, b in pairs
-            ]
+            found += [_test((a, b), (answers[a], answers[b]), metric, places) for a, b in pairs]
+    tested = {metric.name for metric in compared_metrics()}
     for shown in (True, False):
-        own = [test for test in found if (test["measure"] in TESTED) == shown]
+        own = [test for test in found if (test["measure"] in tested) == shown]
         _correct(own)
         _correct([each for test in own for each in (test["mcnemar"] or {}).values()])
     return found
 
 
-def _test(a: Answers, b: Answers, measure: Measure, places: Sequence[int]) -> dict[str, Any]:
-    rows_a, rows_b = ([each.rows[place] for place in places] for each in (a, b))
-    columns = np.hstack([measure.columns(rows_a), measure.columns(rows_b)])
+def _test(pair: tuple[str, str], answers: tuple[Answers, Answers], metric: Metric, places: Sequence[int]) -> PairedTest:
+    rows_a, rows_b = ([each.rows[place] for place in places] for each in answers)
+    columns = np.hstack([metric.columns(rows_a), metric.columns(rows_b)])
     half = columns.shape[1] // 2  # the same cases have the same labels, so both have as many columns
-    seeds, images = [a.seeds[place] for place in places], [a.images[place] for place in places]
+    seeds, images = [answers[0].seeds[place] for place in places], [answers[0].images[place] for place in places]
     found = over_trainings(
-        columns, seeds, images, lambda sums: measure.statistic(sums[:, :half]) - measure.statistic(sums[:, half:])
+        columns, seeds, images, lambda sums: metric.statistic(sums[:, :half]) - metric.statistic(sums[:, half:])
     )
     names = list(dict.fromkeys(seeds))
     return {
+        "measure": metric.name,
+        "a": pair[0],
+        "b": pair[1],
         "n": len(places),
         "images": len(set(images)),
         "difference": found.value,
@@ -57,28 +59,26 @@ def _test(a: Answers, b: Answers, measure: Measure, places: Sequence[int]) -> di
         "interval_holds": HOLDS[len(names) > 1],
         "p": found.p,
         "by_seed": dict(zip(map(str, names), found.by_seed, strict=True)),
-        "mcnemar": _mcnemar(measure.values(rows_a), measure.values(rows_b), seeds) if measure.binary else None,
+        "mcnemar": _mcnemar(metric.values(rows_a), metric.values(rows_b), seeds) if metric.binary else None,
+        "p_holm": None,
     }
 
 
-def _mcnemar(a: Sequence[float], b: Sequence[float], seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
+def _mcnemar(a: Sequence[float], b: Sequence[float], seeds: Sequence[int]) -> dict[str, McNemarTest]:
     """McNemar's test of each seed's answers. Seeds that ask the same questions are never pooled: these count once."""
-    found = {}
+    found: dict[str, McNemarTest] = {}
     for seed in dict.fromkeys(seeds):
         own = [place for place, each in enumerate(seeds) if each == seed]
         exact = mcnemar(*([of[place] == 1 for place in own] for of in (a, b)))
-        found[str(seed)] = {"only_a": exact.only_a, "only_b": exact.only_b, "p": exact.p}
+        found[str(seed)] = {"only_a": exact.only_a, "only_b": exact.only_b, "p": exact.p, "p_holm": None}
     return found
 
 
-def _correct(tests: Sequence[dict[str, Any]]) -> None:
-    """Give each its `p_holm`; None where there is no p."""
-    tested = [test for test in tests if test["p"] is not None]
-    corrected = holm([test["p"] for test in tested])
-    for test in tests:
-        test["p_holm"] = None
-    for test, p in zip(tested, corrected, strict=True):
-        test["p_holm"] = p
+def _correct(tests: Sequence[PairedTest] | Sequence[McNemarTest]) -> None:
+    """Give each its `p_holm`, where there is a p."""
+    tested = [(test, p) for test in tests if (p := test["p"]) is not None]
+    for (test, _), corrected in zip(tested, holm([p for _, p in tested]), strict=True):
+        test["p_holm"] = corrected
 
 
 def holm(p: Sequence[float]) -> list[float]:

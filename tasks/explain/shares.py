@@ -1,15 +1,15 @@
 """What a hospital shares of the answers that it explained: mean shares of the prompt's parts."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from tasks.records import Share
 from tasks.records.explanations import Means
+from tasks.records.run_document import HospitalShares
 
 
-def mean_shares(rows: Sequence[Share]) -> dict[str, Any]:
+def mean_shares(rows: Sequence[Share]) -> HospitalShares:
     """Of some explained answers: their number `n`, and `methods`, by method the mean share of each part."""
     by_place: dict[tuple[str, str], list[float]] = {}
     for row in rows:

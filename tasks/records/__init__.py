@@ -4,7 +4,6 @@ from tasks.records.data import Caption, Case, Finding, Image, ImagePair, Kind, S
 from tasks.records.results import (
     EpochLoss,
     FailureModes,
-    ImageSums,
     Neighbour,
     Outcome,
     Prediction,
@@ -23,7 +22,6 @@ __all__ = [
     "Finding",
     "Image",
     "ImagePair",
-    "ImageSums",
     "Kind",
     "Neighbour",
     "Outcome",

@@ -1,5 +1,6 @@
 """What stages make of cases: neighbours, updates, answers and how they were judged, where they come from, losses."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tasks.records.data import Kind
@@ -76,71 +77,10 @@ class Outcome:
     one."""
     predicted: int | None
     """The label that was given; equals `gold` where the answer is right."""
-    exact_match: float
-    """As the scores below of open and closed questions alike, from 0 to 1."""
-    bleu: float
-    rouge_l: float
-    token_recall: float
-    f1: float
-    lightfed: float
-    lightfed_bleu: float
-    lightfed_rouge_l: float
-    llava_med: float
-    llava_med_released: float
+    scores: Mapping[str, float]
+    """By field of a metric (`tasks.score.metrics`), of open and closed questions alike, from 0 to 1."""
     confidence: float | None
     """Mean probability of the answer's tokens; None for what is not a model."""
-    lightfed_differs: bool = False
-    """Whether that published rule's verdict is another than `correct`, and so of the two below."""
-    llava_med_differs: bool = False
-    llava_med_released_differs: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ImageSums:
-    """Sums over the questions of one image that one configuration answered: what a hospital shares, without any id.
-
-    Rows are sorted by their figures, so that their order tells nothing either. Rows of `all` are of every question, the
-    others of the questions of one value of a group; nothing tells which rows of two groups are about one image.
-    """
-
-    configuration: str
-    group: str
-    """`all`, `dataset`, `modality`, `organ` or `topic`."""
-    value: str | None
-    """Of the group, in the words of `tasks.text.vocabulary`; None of `all`."""
-    n: int
-    """Number of questions."""
-    correct: float
-    """Those answered rightly, by our own rule."""
-    closed: int | None
-    """Number of closed questions; None, as all below that is of one kind, where it is withheld."""
-    closed_accuracy: float | None
-    """As all that follows the sum, over the questions that it is of, of the measure of this name (docs/scoring.md)."""
-    open: int | None
-    open_exact_match: float | None
-    open_f1: float | None
-    """None, as all below, but for `all`."""
-    open_bleu: float | None
-    open_rouge_l: float | None
-    open_token_recall: float | None
-    lightfed_accuracy: float | None
-    lightfed_bleu: float | None
-    lightfed_rouge_l: float | None
-    llava_med_closed: float | None
-    llava_med_open: float | None
-    right_yes: int | None
-    """Closed questions whose right label is `yes` (and so on) that were answered rightly; None, as the rest, where
-    labels are withheld."""
-    right_no: int | None
-    right_another: int | None
-    gold_yes: int | None
-    """Closed questions whose right label is `yes`."""
-    gold_no: int | None
-    gold_another: int | None
-    said_yes: int | None
-    """Closed questions to which the answer is `yes`."""
-    said_no: int | None
-    said_another: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from tasks.records.data import Caption, Case, Finding, Image, ImagePair, Synthet
 from tasks.records.results import (
     EpochLoss,
     FailureModes,
-    ImageSums,
     Neighbour,
     Prediction,
     Saliency,
@@ -32,7 +31,6 @@ Record = TypeVar(
     Neighbour,
     UpdateCounts,
     Prediction,
-    ImageSums,
     Saliency,
     Share,
     FailureModes,

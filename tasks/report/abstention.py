@@ -1,23 +1,26 @@
 """What a study says of withheld answers, at a coverage that the user sets."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from tasks.records.abstention import COLUMNS, KINDS
+from tasks.records.run_document import Abstention, AbstentionFigures, AbstentionOfKind, Figure
+from tasks.records.shared_documents import AbstentionDocument
 from tasks.score.statistics import Estimate, Statistic, estimate, mean
 
 
-def abstention(shared: Sequence[Mapping[str, Any]], coverage: float, seed: int, retrieves: bool) -> dict[str, Any]:
+def abstention(shared: Sequence[AbstentionDocument], coverage: float, seed: int, retrieves: bool) -> Abstention | None:
     """What `results.json` says of withheld answers.
 
     Args:
-        shared: each hospital's `abstention.json`.
+        shared: each hospital's `abstention.json`; nothing is said where there is none.
         coverage: as asked.
         seed: of the intervals, 95 % bootstrap over images.
         retrieves: whether cases are shown with questions; those held out were then shown in training.
     """
+    if not shared:
+        return None
     hospitals = {each["hospital"]: np.array(each["images"], float).reshape(-1, 8) for each in shared}
     return {
         "coverage_asked": coverage,
@@ -29,7 +32,7 @@ def abstention(shared: Sequence[Mapping[str, Any]], coverage: float, seed: int, 
     }
 
 
-def _figures(sums: np.ndarray, seed: int) -> dict[str, Any]:
+def _figures(sums: np.ndarray, seed: int) -> AbstentionFigures:
     """Of sums over images, `(C, 8)`: coverage and abstention rate, and the accuracy of each kind of question.
 
     `image_coverage`, the mean over images of the share of their questions that is answered, is what is promised.
@@ -40,21 +43,25 @@ def _figures(sums: np.ndarray, seed: int) -> dict[str, Any]:
     asked, given_of = sums[:, everything].sum(axis=1), sums[:, [at[kind, "answered"] for kind in KINDS]].sum(axis=1)
     shares = np.column_stack([given_of / np.maximum(asked, 1), asked > 0])
     by_image = _told(shares, mean, [1], seed)
-    kinds = {}
-    for kind in KINDS:
-        n, answered = (int(sums[:, at[kind, column]].sum()) for column in ("n", "answered"))
-        given, all_of_it = [at[kind, "answered"]], [at[kind, "n"]]
-        kinds[kind] = {
-            "n": n,
-            "answered": answered,
-            "accuracy": _told(sums, _share([at[kind, "right"]], given), given, seed),
-            "accuracy_if_all_were_answered": _told(
-                sums, _share([at[kind, "right_if_all_were_answered"]], all_of_it), all_of_it, seed
-            ),
-        }
-    rate = None if covered is None else 1 - covered["value"]
-    got = {"image_coverage": by_image, "coverage": covered, "abstention_rate": rate}
-    return {"n": int(sums[:, everything].sum()), **got, **kinds}
+    return {
+        "n": int(sums[:, everything].sum()),
+        "image_coverage": by_image,
+        "coverage": covered,
+        "abstention_rate": None if covered is None else 1 - covered["value"],
+        "closed": _of_kind(sums[:, :4], seed),
+        "open": _of_kind(sums[:, 4:], seed),
+    }
+
+
+def _of_kind(sums: np.ndarray, seed: int) -> AbstentionOfKind:
+    """Of sums over images of one kind of question, `(C, 4)`, as COLUMNS: how many are answered, and rightly."""
+    n, answered, right, right_of_all = range(len(COLUMNS))
+    return {
+        "n": int(sums[:, n].sum()),
+        "answered": int(sums[:, answered].sum()),
+        "accuracy": _told(sums, _share([right], [answered]), [answered], seed),
+        "accuracy_if_all_were_answered": _told(sums, _share([right_of_all], [n]), [n], seed),
+    }
 
 
 def _share(part: list[int], whole: list[int]) -> Statistic:
@@ -62,14 +69,14 @@ def _share(part: list[int], whole: list[int]) -> Statistic:
     return lambda sums: sums[:, part].sum(axis=1) / np.maximum(sums[:, whole].sum(axis=1), 1)
 
 
-def _told(sums: np.ndarray, statistic: Statistic, whole: list[int], seed: int) -> dict[str, Any] | None:
+def _told(sums: np.ndarray, statistic: Statistic, whole: list[int], seed: int) -> Figure | None:
     if not sums[:, whole].sum():
         return None
     found: Estimate = estimate(sums, statistic, seed)
     return {"value": found.value, "interval": found.interval}
 
 
-def abstention_rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def abstention_rows(found: Abstention) -> list[tuple[str, ...]]:
     """The `abstention` of `results.json` as text: headings, then the hospitals together and one by one."""
     got = ("coverage asked", "got, of an image", "of all", "withheld")
     headings = ("", "n", *got, "closed, answered", "all", "open exact, answered", "all")
@@ -77,7 +84,7 @@ def abstention_rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [headings, *((name, *_cells(row, found["coverage_asked"])) for name, row in rows)]
 
 
-def abstention_note(found: Mapping[str, Any]) -> str:
+def abstention_note(found: Abstention) -> str:
     """What the `abstention` of `results.json` promises, and what stands against it."""
     note = (
         "Where a new image is like the held-out ones, its questions are answered with at least the probability asked, "
@@ -91,14 +98,15 @@ def abstention_note(found: Mapping[str, Any]) -> str:
     return note
 
 
-def _cells(row: Mapping[str, Any], asked: float) -> tuple[str, ...]:
+def _cells(row: AbstentionFigures, asked: float) -> tuple[str, ...]:
     rate = row["abstention_rate"]
-    scores = [_cell(row[kind][name]) for kind in KINDS for name in ("accuracy", "accuracy_if_all_were_answered")]
+    kinds = (row["closed"], row["open"])
+    scores = [_cell(figure) for of in kinds for figure in (of["accuracy"], of["accuracy_if_all_were_answered"])]
     got = (_cell(row.get("image_coverage")), _cell(row["coverage"]))
     return (str(row["n"]), f"{asked:g}", *got, "-" if rate is None else f"{rate:.3f}", *scores)
 
 
-def _cell(figure: Mapping[str, Any] | None) -> str:
+def _cell(figure: Figure | None) -> str:
     if figure is None:
         return "-"
     interval = figure["interval"]

@@ -1,29 +1,33 @@
 """Ways in which answers fail, counted over hospitals."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from tasks.cases.small_groups import WITHHELD
 from tasks.records.explanations import MEANINGS
+from tasks.records.run_document import Failures, HospitalFailures, Mode
+from tasks.records.shared_documents import FailuresDocument
 
 
-def failure_table(configuration: str, shared: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def failure_table(configuration: str, shared: Sequence[FailuresDocument]) -> dict[str, Failures]:
     """By configuration: the counts over all hospitals with each mode's `meaning`, and those of each under `hospitals`.
 
     `shared` is each hospital's `failures.json`; hospitals of which no answer was examined, or that withhold how many
     were, are left out, and nothing is told where all are. A sum of which a hospital withholds its part is None.
     """
-    of = {each["hospital"]: {"n": each["n"], "modes": each["modes"]} for each in shared if each["n"]}
+    of: dict[str, HospitalFailures] = {
+        each["hospital"]: {"n": each["n"], "modes": each["modes"]} for each in shared if each["n"]
+    }
     if not of:
         return {}
-    modes = {
-        mode: {"meaning": meaning, **{name: _sum(each["modes"][mode][name] for each in of.values()) for name in COUNTS}}
+    modes: dict[str, Mode] = {
+        mode: {
+            "meaning": meaning,
+            "cases": _sum(each["modes"][mode]["cases"] for each in of.values()),
+            "of": _sum(each["modes"][mode]["of"] for each in of.values()),
+        }
         for mode, meaning in MEANINGS.items()
     }
     return {configuration: {"n": sum(each["n"] for each in of.values()), "modes": modes, "hospitals": of}}
-
-
-COUNTS = ("cases", "of")
 
 
 def _sum(counts: Iterable[int | None]) -> int | None:
@@ -31,12 +35,12 @@ def _sum(counts: Iterable[int | None]) -> int | None:
     return None if None in counts else sum(count or 0 for count in counts)
 
 
-def failure_rows(told: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def failure_rows(told: Failures) -> list[tuple[str, ...]]:
     """A configuration's entry of `results["failures"]` as text: headings, then a row a mode."""
     rows = [
         (
             mode.replace("_", " "),
-            *(WITHHELD if row[name] is None else str(row[name]) for name in COUNTS),
+            *(WITHHELD if count is None else str(count) for count in (row["cases"], row["of"])),
             row["meaning"],
         )
         for mode, row in told["modes"].items()

@@ -1,38 +1,23 @@
 """A run's scores in detail: with intervals, by group, and how well confidence tells what is right."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tasks.records import ImageSums
+from tasks.records.comparison import ScoreEntry
+from tasks.records.run_document import Calibration, Details, RunDocument
+from tasks.records.shared_documents import ScoresDocument
 from tasks.score.calibration import Bin, expected_calibration_error, pool_bins
-from tasks.score.measures import GROUPED, GROUPS, HOLDS, MEASURES, SEED
-from tasks.score.sharing import LABELLED
-from tasks.score.statistics import estimate, sums_by_cluster
+from tasks.score.groups import GROUPS, HOLDS
+from tasks.score.image_sums import LABELLED, ImageSums, counted
+from tasks.score.metrics import METRICS, Metric, main_metrics, titled
+from tasks.score.statistics import SEED, estimate, sums_by_cluster
 
-HEADLINE = {
-    "closed_accuracy": "closed accuracy",
-    "closed_f1": "closed F1",
-    "open_exact_match": "open exact match",
-    "open_bleu": "BLEU",
-    "open_rouge_l": "ROUGE-L",
-}
-"""Measures of the table with intervals."""
-PUBLISHED = {
-    "lightfed_accuracy": "LightFED closed",
-    "lightfed_bleu": "LightFED BLEU",
-    "lightfed_rouge_l": "LightFED ROUGE-L",
-    "llava_med_closed": "LLaVA-Med closed",
-    "llava_med_open": "LLaVA-Med open",
-}
-"""Measures by the rules of published systems."""
 FEWEST = 10
 """Fewest questions of a group that is shown: of fewer, an interval says next to nothing."""
 
 
-def details(shared: Sequence[tuple[Mapping[str, Any], Sequence[ImageSums]]], seed: int) -> dict[str, Any]:
+def details(shared: Sequence[tuple[ScoresDocument, Sequence[ImageSums]]], seed: int) -> Details:
     """What `results.json` holds beside the pooled scores.
 
     Args:
@@ -51,31 +36,29 @@ def details(shared: Sequence[tuple[Mapping[str, Any], Sequence[ImageSums]]], see
     return {
         "scores": [entry for name in names for entry in _score_entries(name, own[name], seed)],
         "calibration": {
-            name: _calibration([told["calibration"][name] for told, _ in shared if name in told["calibration"]])
+            name: _calibration(bins)
             for name in names
-            if any(name in told["calibration"] for told, _ in shared)
+            if (bins := [told["calibration"][name] for told, _ in shared if name in told["calibration"]])
         },
     }
 
 
-def _calibration(shared: Sequence[Sequence[Sequence[float]]]) -> dict[str, Any]:
+def _calibration(shared: Sequence[Sequence[Sequence[float]]]) -> Calibration:
     bins = pool_bins([[Bin(int(n), *sums) for n, *sums in each] for each in shared])
     return {
         "n": sum(each.n for each in bins),
         "ece": expected_calibration_error(bins),
-        "bins": [asdict(each) for each in bins],
+        "bins": [{"n": each.n, "confidence": each.confidence, "correct": each.correct} for each in bins],
     }
 
 
-def _score_entries(
-    name: str, hospitals: Sequence[tuple[str, Sequence[ImageSums]]], seed: int
-) -> Iterator[dict[str, Any]]:
-    """A configuration's scores: each measure over all questions, then those of GROUPED for each group."""
+def _score_entries(name: str, hospitals: Sequence[tuple[str, Sequence[ImageSums]]], seed: int) -> Iterator[ScoreEntry]:
+    """A configuration's scores: each metric over all questions, then the main ones for each group."""
     rows = [row for _, each in hospitals for row in each]
     everything = [row for row in rows if row.group == "all"]
-    for measure in MEASURES:
-        for entry in _entry(name, measure, "all", None, everything):
-            yield entry | {"by_seed": {str(seed): entry["score"]}}
+    for metric in METRICS.values():
+        for entry in _entry(name, metric, "all", None, everything):
+            yield {**entry, "by_seed": {str(seed): entry["score"]}}
     for group in GROUPS:
         if group == "kind":
             yield from _kind_entries(name, everything)
@@ -87,36 +70,39 @@ def _score_entries(
             if row.group == group and row.value:
                 parts.setdefault(row.value, []).append(row)
         for value, part in sorted(parts.items()):
-            for measure in GROUPED:
-                yield from _entry(name, measure, group, value, part)
+            for metric in main_metrics():
+                yield from _entry(name, metric, group, value, part)
 
 
-def _kind_entries(name: str, rows: Sequence[ImageSums]) -> Iterator[dict[str, Any]]:
-    """The share of right answers to closed questions, and to open ones, which is what GROUPED has for their kind."""
-    for kind, of_kind in (("closed", "closed_accuracy"), ("open", "open_exact_match")):
-        for entry in _entry(name, of_kind, "kind", kind, rows):
-            yield entry | {"measure": "correct"}
+def _kind_entries(name: str, rows: Sequence[ImageSums]) -> Iterator[ScoreEntry]:
+    """The main metrics of closed questions, and of open ones; before them the share of right answers.
+
+    That is the first main metric of a kind: what is right of all questions cannot be told by kind from an image's sums.
+    """
+    for kind in ("closed", "open"):
+        first, *others = [metric for metric in main_metrics() if metric.kind == kind]
+        for entry in _entry(name, first, "kind", kind, rows):
+            yield {**entry, "measure": "correct"}
             yield entry
+        for metric in others:
+            yield from _entry(name, metric, "kind", kind, rows)
 
 
-def _entry(
-    name: str, measure: str, group: str, value: str | None, rows: Sequence[ImageSums]
-) -> Iterator[dict[str, Any]]:
-    """The score of one measure; nothing where it holds no such question, or a hospital withholds what it is made of."""
-    how = MEASURES[measure]
-    number = how.kind or "n"
-    parts = LABELLED if how.field == "gold" else (measure, number)
-    asked = [row for row in rows if getattr(row, number)]
-    if not asked or any(getattr(row, part) is None for row in asked for part in parts):
+def _entry(name: str, metric: Metric, group: str, value: str | None, rows: Sequence[ImageSums]) -> Iterator[ScoreEntry]:
+    """The score of one metric; nothing where it holds no such question, or a hospital withholds what it is made of."""
+    number = counted(metric)
+    parts = LABELLED if metric.of_labels else (metric.name, number)
+    asked = [row.sums for row in rows if row.sums[number]]
+    if not asked or any(sums[part] is None for sums in asked for part in parts):
         return
-    columns = np.array([[getattr(row, part) for part in parts] for row in asked], float)
-    found = estimate(sums_by_cluster(columns, range(len(asked))), how.statistic, SEED)
+    columns = np.array([[sums[part] for part in parts] for sums in asked], float)
+    found = estimate(sums_by_cluster(columns, range(len(asked))), metric.statistic, SEED)
     yield {
         "configuration": name,
-        "measure": measure,
+        "measure": metric.name,
         "group": group,
         "value": value,
-        "n": sum(getattr(row, number) for row in asked),
+        "n": sum(int(sums[number] or 0) for sums in asked),
         "images": len(asked),
         "score": found.value,
         "interval": found.interval,
@@ -124,35 +110,35 @@ def _entry(
     }
 
 
-def interval_rows(results: Mapping[str, Any], measures: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """Some measures of what a run compares, over all questions, as text with intervals: headings, then the rows.
+def interval_rows(results: RunDocument, *, published: bool = False) -> list[tuple[str, ...]]:
+    """Our metrics, or those of `published` systems, of what a run compares: headings, then the rows with intervals.
 
-    Measures of kinds that were not asked have no column.
+    They are over all questions. Metrics of kinds that were not asked have no column.
     """
     scores, names = results["scores"], [*results["configurations"], *results["baselines"]]
     found = {(each["configuration"], each["measure"]): each for each in scores if each["group"] == "all"}
-    asked = {measure: title for measure, title in measures.items() if any(each[1] == measure for each in found)}
-    rows = [(name.replace("_", " "), *(told(found.get((name, measure))) for measure in asked)) for name in names]
-    return [("", *asked.values()), *rows]
+    told = {name for _, name in found}
+    asked = [metric for metric in titled(published=published) if metric.with_interval and metric.name in told]
+    rows = [
+        (name.replace("_", " "), *(_cell(metric, found.get((name, metric.name))) for metric in asked)) for name in names
+    ]
+    return [("", *(metric.heading for metric in asked)), *rows]
 
 
-def group_rows(scores: Sequence[Mapping[str, Any]], configuration: str) -> list[tuple[str, ...]]:
+def group_rows(scores: Sequence[ScoreEntry], configuration: str) -> list[tuple[str, ...]]:
     """One configuration's scores by modality, organ and so on as text: headings, then a row for each group."""
-    found: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    metrics = main_metrics()
+    found: dict[tuple[str, str | None], dict[str, ScoreEntry]] = {}
     for each in scores:
         if each["configuration"] == configuration and each["group"] != "all":
             found.setdefault((each["group"], each["value"]), {})[each["measure"]] = each
     rows = [
-        (f"{group}: {value}", str(of["correct"]["n"]), *(told(of.get(measure)) for measure in GROUPED))
+        (f"{group}: {value}", str(of["correct"]["n"]), *(_cell(metric, of.get(metric.name)) for metric in metrics))
         for (group, value), of in found.items()
         if of["correct"]["n"] >= FEWEST
     ]
-    return [("", "n", "all right", "closed accuracy", "open exact match"), *rows]
+    return [("", "n", *(metric.heading for metric in metrics)), *rows]
 
 
-def told(entry: Mapping[str, Any] | None) -> str:
-    """A score with its interval as text, as `0.838 [0.799, 0.872]`."""
-    if entry is None:
-        return "-"
-    ends = "" if entry["interval"] is None else " [{:.3f}, {:.3f}]".format(*entry["interval"])
-    return f"{entry['score']:.3f}{ends}"
+def _cell(metric: Metric, entry: ScoreEntry | None) -> str:
+    return "-" if entry is None else metric.text_with_interval(entry["score"], entry["interval"])

@@ -1,14 +1,15 @@
 """What a configuration's score depends on, from its answers to altered prompts."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from tasks.records.alterations import AS_IS, BLANK, MEANINGS
 from tasks.records.explanations import IGNORES
+from tasks.records.run_document import Reliance, RelianceSummary
+from tasks.records.shared_documents import ScoresDocument
 from tasks.score.score import Tally, pool
 
 
-def reliance_table(configuration: str, shared: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def reliance_table(configuration: str, shared: Sequence[ScoresDocument]) -> dict[str, Reliance]:
     """By configuration: the summary over all hospitals, and that of each under `hospitals`.
 
     `shared` is each hospital's `scores.json` of its answers with altered prompts; hospitals without test cases, or
@@ -24,10 +25,10 @@ def reliance_table(configuration: str, shared: Sequence[Mapping[str, Any]]) -> d
     names = {name for tallies in of.values() for name in tallies}
     pooled = {name: pool(tallies[name] for tallies in of.values() if name in tallies) for name in names}
     hospitals = {hospital: summarise_reliance(hospital, tallies) for hospital, tallies in of.items()}
-    return {configuration: summarise_reliance(configuration, pooled) | {"hospitals": hospitals}}
+    return {configuration: {**summarise_reliance(configuration, pooled), "hospitals": hospitals}}
 
 
-def summarise_reliance(configuration: str, tallies: Mapping[str, Tally]) -> dict[str, Any]:
+def summarise_reliance(configuration: str, tallies: Mapping[str, Tally]) -> RelianceSummary:
     """What a configuration's score depends on, from the tallies of each alteration, over all hospitals or of one.
 
     `score` is the share of all questions answered rightly: closed accuracy and open exact match together. `kept` is the
@@ -52,19 +53,6 @@ def summarise_reliance(configuration: str, tallies: Mapping[str, Tally]) -> dict
         "ignores_images": None if blank is None else blank >= IGNORES,
         "sentence": _sentence(configuration, blank),
     }
-
-
-def over_seeds(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The mean of several seeds' summaries: `kept` by alteration, of the mean score; alterations that all have.
-
-    `n` is the number of questions of all seeds.
-    """
-    names = [name for name in MEANINGS if all(name in each["alterations"] for each in summaries)]
-    n = sum(each["n"] for each in summaries)
-    score = {name: sum(each["n"] * each["alterations"][name]["score"] for each in summaries) / n for name in names}
-    kept = {name: score[name] / score[AS_IS] if score[AS_IS] else None for name in names if name != AS_IS}
-    blank = kept[BLANK]
-    return {"n": n, "score": score[AS_IS], "kept": kept, "ignores_images": None if blank is None else blank >= IGNORES}
 
 
 def _score(tally: Tally) -> float:

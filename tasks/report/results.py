@@ -1,16 +1,31 @@
 """The results of a study: one JSON document, and the Markdown that the dashboard shows."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from tasks.cases.small_groups import WITHHELD
+from tasks.records.run_document import (
+    Abstention,
+    ConfigurationScores,
+    Details,
+    Failures,
+    QuestionKind,
+    Reliance,
+    RunDocument,
+    Scores,
+    SharesOfParts,
+    WithheldOfRun,
+)
+from tasks.records.shared_documents import ScoresDocument
 from tasks.records.text_table import markdown_table
 from tasks.report.abstention import abstention_note, abstention_rows
 from tasks.report.data import left_out_sentence, split_sentence
 from tasks.report.failures import failure_rows
 from tasks.report.held_back import held_back_rows, held_back_sentence
-from tasks.report.intervals import HEADLINE, PUBLISHED, group_rows, interval_rows
+from tasks.report.intervals import group_rows, interval_rows
 from tasks.report.saliency import share_rows
+from tasks.score.metrics import pooled_metrics
 from tasks.score.overlap import bleu_signatures
 from tasks.score.score import Tally, pool, scores, summarise
 from tasks.text.wording import counted
@@ -22,7 +37,7 @@ BASELINES = ("base", BLIND, "majority", "question_only", "copy_nearest")
 """What a configuration stands beside: the untrained base on the same prompts, the control, three that need no model."""
 
 
-def score_table(shared: Sequence[Mapping[str, Any]], known: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+def score_table(shared: Sequence[ScoresDocument], known: Sequence[str] = ()) -> dict[str, ConfigurationScores]:
     """Scores by configuration, pooled and for each hospital, from what the hospitals shared (`scores.json`).
 
     A hospital that was asked nothing is among them, with no question and no score; so are the `known` configurations.
@@ -30,64 +45,113 @@ def score_table(shared: Sequence[Mapping[str, Any]], known: Sequence[str] = ()) 
     """
     configurations = sorted({*known, *(name for each in shared for name in each["tallies"])})
     nothing = summarise([]).to_json()
-    few = {each["hospital"]: each.get("withheld", {}).get("questions", []) for each in shared}
-    table = {}
+    few = {each["hospital"]: each["withheld"]["questions"] for each in shared}
+    table: dict[str, ConfigurationScores] = {}
     for name in configurations:
         tallies = {each["hospital"]: Tally.from_json(each["tallies"].get(name, nothing)) for each in shared}
-        hospitals = {hospital: scores(tally) | {"withheld": few[hospital]} for hospital, tally in tallies.items()}
-        table[name] = scores(pool(tallies.values())) | {"hospitals": hospitals}
+        hospitals: dict[str, Scores] = {
+            hospital: {**scores(tally), "withheld": few[hospital]} for hospital, tally in tallies.items()
+        }
+        table[name] = {**scores(pool(tallies.values())), "hospitals": hospitals}
     return table
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What a run found beside its scores; the fields are those of `results.json`."""
+
+    details: Details
+    abstention: Abstention | None = None
+    """Where answers are withheld."""
+    reliance: Mapping[str, Reliance] = field(default_factory=dict)
+    """Where it was measured, as the two below."""
+    failures: Mapping[str, Failures] = field(default_factory=dict)
+    saliency: Mapping[str, SharesOfParts] = field(default_factory=dict)
+    withheld: WithheldOfRun | None = None
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a run itself; the fields but the second are those of `results.json`."""
+
+    run: str
+    trained: Sequence[str]
+    """Names of the configurations that were."""
+    dataset: Mapping[str, Any]
+    partition: Mapping[str, Any]
+    split: Mapping[str, Any]
+    model: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    timings_s: Mapping[str, float]
+    peak_memory_bytes: int
+
+
 def assemble(
-    shared: Sequence[Mapping[str, Any]],
-    rounds: Sequence[Mapping[str, Any]],
-    about: Mapping[str, Any],
-) -> dict[str, Any]:
+    shared: Sequence[ScoresDocument], rounds: Sequence[Mapping[str, Any]], measured: Measured, about: About
+) -> RunDocument:
     """The document `results.json`, as docs/pipeline.md lays it out.
 
     Args:
         shared: each hospital's `scores.json`.
         rounds: one row a round, in order.
-        about: what is known of the run itself: `run`, `trained` (the names of what was), `model`, `settings`,
-            `dataset`, `partition`, `split`, `timings_s`, `peak_memory_bytes`, `details`, `withheld`; `reliance`,
-            `failures` and `saliency` where they were measured, `abstention` where answers are withheld.
+        measured: what was found beside the scores.
+        about: what is known of the run itself.
     """
-    table = score_table(shared, about.get("trained", ()))
+    table = score_table(shared, about.trained)
     return {
         "schema_version": SCHEMA_VERSION,
-        "run": about["run"],
+        "run": about.run,
         "configurations": {name: row for name, row in table.items() if name not in BASELINES},
         "baselines": {name: table[name] for name in BASELINES if name in table},
-        **about["details"],
-        "abstention": about.get("abstention"),
+        **measured.details,
+        "abstention": measured.abstention,
         "rounds": list(rounds),
-        "reliance": about.get("reliance", {}),
-        "failures": about.get("failures", {}),
-        "saliency": about.get("saliency", {}),
-        "withheld": about.get("withheld"),
-        "dataset": about["dataset"],
-        "partition": about["partition"],
-        "split": about["split"],
+        "reliance": measured.reliance,
+        "failures": measured.failures,
+        "saliency": measured.saliency,
+        "withheld": measured.withheld,
+        "dataset": about.dataset,
+        "partition": about.partition,
+        "split": about.split,
         "definitions": {"bleu": bleu_signatures(), "test_cases": "every test case once, at its own hospital"},
-        "model": about["model"],
-        "settings": about["settings"],
-        "timings_s": about["timings_s"],
-        "peak_memory_bytes": about["peak_memory_bytes"],
+        "model": about.model,
+        "settings": about.settings,
+        "timings_s": about.timings_s,
+        "peak_memory_bytes": about.peak_memory_bytes,
     }
 
 
 MEANS = "Mean shares of the prompt's parts in a few answers of each hospital, drawn at random; by method."
 """What the shares are of."""
 
-COLUMNS = {
-    "closed": {"closed n": "n", "accuracy": "accuracy", "F1": "f1_macro"},
-    "choice": {"choice n": "n", "by option": "accuracy"},
-    "open": {"open n": "n", "exact": "exact_match", "BLEU": "bleu", "ROUGE-L": "rouge_l", "recall": "token_recall"},
-}
+
+class Column(NamedTuple):
+    """A column of the headline table: where its figures stand in `results.json`, and how they are written."""
+
+    kind: QuestionKind
+    field: str
+    heading: str
+    text: Callable[[float], str] = "{:.3f}".format
 
 
-def score_rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def _columns() -> list[Column]:
+    """Those of closed questions, made of labels; of multiple choice among them; and the metrics of open questions."""
+    return [
+        Column("closed", "n", "closed n"),
+        Column("closed", "accuracy", "accuracy"),
+        Column("closed", "f1_macro", "F1"),
+        Column("choice", "n", "choice n"),
+        Column("choice", "accuracy", "by option"),
+        Column("open", "n", "open n"),
+        *(
+            Column("open", metric.field, metric.short_heading, metric.text)
+            for metric in pooled_metrics()
+            if metric.in_headline
+        ),
+    ]
+
+
+def score_rows(results: RunDocument) -> list[tuple[str, ...]]:
     """The headline table as text: its headings, then one row a configuration or baseline.
 
     Kinds of question that were not asked have no columns.
@@ -95,42 +159,45 @@ def score_rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return _rows([*results["configurations"].items(), *results["baselines"].items()])
 
 
-def hospital_rows(results: Mapping[str, Any], configuration: str) -> list[tuple[str, ...]]:
+def hospital_rows(results: RunDocument, configuration: str) -> list[tuple[str, ...]]:
     """A configuration's scores by hospital, as `score_rows` gives them."""
     return _rows(results["configurations"][configuration]["hospitals"].items())
 
 
-def reliance_rows(told: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def reliance_rows(told: Reliance) -> list[tuple[str, ...]]:
     """A configuration's entry of `results["reliance"]` as text: headings, then a row an alteration of the prompt."""
     rows = [
-        (name.replace("_", " "), *(_cell(row[field]) for field in ("closed", "open", "score", "kept")), row["meaning"])
+        (
+            name.replace("_", " "),
+            *map(_cell, (row["closed"], row["open"], row["score"], row["kept"])),
+            row["meaning"],
+        )
         for name, row in told["alterations"].items()
     ]
     asked = f"of {counted(told['n'], 'test cases')}"
     return [(asked, "closed accuracy", "open exact", "all", "kept", "what is changed"), *rows]
 
 
-def _rows(named: Iterable[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, ...]]:
+def _rows(named: Iterable[tuple[str, Scores]]) -> list[tuple[str, ...]]:
     named = list(named)
-    kinds = [kind for kind in COLUMNS if any(row[kind]["n"] for _, row in named)]
-    columns = [(kind, heading, field) for kind in kinds for heading, field in COLUMNS[kind].items()]
-    rows = [
-        (
-            name.replace("_", " "),
-            *(WITHHELD if kind in row.get("withheld", ()) else _cell(row[kind][field]) for kind, _, field in columns),
-        )
-        for name, row in named
-    ]
-    return [("", *(heading for _, heading, _ in columns)), *rows]
+    columns = [column for column in _columns() if any(row[column.kind]["n"] for _, row in named)]
+    rows = [(name.replace("_", " "), *(_score(row, column) for column in columns)) for name, row in named]
+    return [("", *(column.heading for column in columns)), *rows]
 
 
-def _cell(value: float | None) -> str:
+def _score(row: Scores, column: Column) -> str:
+    if column.kind in row.get("withheld", ()):
+        return WITHHELD
+    return _cell(row[column.kind].get(column.field), column.text)  # a run from before a metric was added has none
+
+
+def _cell(value: float | None, text: Callable[[float], str] = "{:.3f}".format) -> str:
     if value is None:
         return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return text(value) if isinstance(value, float) else str(value)
 
 
-def markdown(results: Mapping[str, Any]) -> str:
+def markdown(results: RunDocument) -> str:
     """The results as Markdown: headline scores, hospitals, rounds."""
     parts = [
         f"# Results of {results['run']}",
@@ -139,9 +206,9 @@ def markdown(results: Mapping[str, Any]) -> str:
         markdown_table(score_rows(results)),
         "## With 95 % intervals",
         "By bootstrap over images, each with all its questions; one seed, so the chance of training is not in them.",
-        markdown_table(interval_rows(results, HEADLINE)),
+        markdown_table(interval_rows(results)),
         "## By the rules of published systems",
-        markdown_table(interval_rows(results, PUBLISHED)),
+        markdown_table(interval_rows(results, published=True)),
     ]
     for name in results["configurations"]:
         parts += [f"## {name} by hospital", markdown_table(hospital_rows(results, name))]
@@ -155,13 +222,13 @@ def markdown(results: Mapping[str, Any]) -> str:
         ]
     for name, told in results["reliance"].items():
         parts += [f"## What {name} relies on", told["sentence"], markdown_table(reliance_rows(told))]
-    for name, told in results["failures"].items():
-        parts += [f"## How {name} fails", markdown_table(failure_rows(told))]
-    for name, told in results["saliency"].items():
-        parts += [f"## Where answers of {name} come from", MEANS, markdown_table(share_rows(told))]
-    if told := results["withheld"]:
-        parts += ["## Withheld", held_back_sentence(told)]
-        parts += [markdown_table(held_back_rows(told))] if told["hospitals"] else []
+    for name, failing in results["failures"].items():
+        parts += [f"## How {name} fails", markdown_table(failure_rows(failing))]
+    for name, shares in results["saliency"].items():
+        parts += [f"## Where answers of {name} come from", MEANS, markdown_table(share_rows(shares))]
+    if held_back := results["withheld"]:
+        parts += ["## Withheld", held_back_sentence(held_back)]
+        parts += [markdown_table(held_back_rows(held_back))] if held_back["hospitals"] else []
     losses = [
         (str(row["round"]), f"{row['train_loss']:.4f}", "-" if row["eval_loss"] is None else f"{row['eval_loss']:.4f}")
         for row in results["rounds"]

@@ -2,11 +2,10 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 
 from tasks.records import Case, Outcome, Prediction
 from tasks.score.labels import places
-from tasks.score.published import disagreeing, published
+from tasks.score.metrics import answer_scores
 from tasks.score.score import ClosedRow, Row, score_row
 from tasks.text.vocabulary import MODALITIES, ORGANS, TOPICS, known
 
@@ -39,8 +38,6 @@ def number(name: str) -> int:
 
 
 def _outcome(row: Prediction, judged: Row, case: Case) -> Outcome:
-    text = score_row(row.prediction, row.reference, "open")
-    theirs = published(row.prediction, row.reference, row.kind)
     gold, predicted = places(judged) if isinstance(judged, ClosedRow) else (None, None)
     return Outcome(
         configuration=row.configuration,
@@ -56,8 +53,6 @@ def _outcome(row: Prediction, judged: Row, case: Case) -> Outcome:
         correct=float(judged.correct),
         gold=gold,
         predicted=predicted,
-        **asdict(text),
-        **asdict(theirs),
+        scores=answer_scores(row.prediction, row.reference, row.kind),
         confidence=row.confidence,
-        **disagreeing(theirs, correct=judged.correct),
     )

@@ -1,4 +1,7 @@
-"""How much an answer and its reference share: BLEU, ROUGE-L, token recall and F1, in English and Chinese."""
+"""How much an answer and its reference share: exact match, BLEU, ROUGE-L, token recall and F1, English and Chinese.
+
+Each takes any two strings as they were written, and is from 0 to 1: 0 where either is blank, 1 for a perfect answer.
+"""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -8,18 +11,11 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer
 from sacrebleu.metrics.bleu import BLEU
 
-from tasks.text.meaning import meaning
+from tasks.text.meaning import meaning, same
 from tasks.text.normalise import HAN
 
-
-@dataclass(frozen=True, slots=True)
-class Overlap:
-    """What an answer shares with its reference, each from 0 to 1."""
-
-    bleu: float = 0.0
-    rouge_l: float = 0.0
-    token_recall: float = 0.0
-    f1: float = 0.0
+REMEMBERED = 2**16
+"""Pairs of answer and reference whose scores are kept: the same few answers are given to many questions."""
 
 
 class _Spaces(Tokenizer):
@@ -43,28 +39,66 @@ def bleu_signatures() -> list[str]:
     return [str(metric.get_signature()) for metric in (WESTERN, CHINESE)]
 
 
-@lru_cache(maxsize=2**16)  # the same few answers are given to many questions
-def overlap(prediction: str, reference: str) -> Overlap:
-    """What an answer shares with its reference, of any two strings as they were written; nothing where one is blank."""
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """An answer and its reference, normalised and as tokens; neither is blank."""
+
+    answer: str
+    gold: str
+    bleu: BLEU
+    """BLEU with the reference's tokens."""
+
+    @property
+    def answer_tokens(self) -> str:
+        """The answer's tokens, parted by spaces; as the reference's below."""
+        return self.bleu.tokenizer(self.answer)
+
+    @property
+    def gold_tokens(self) -> str:
+        return self.bleu.tokenizer(self.gold)
+
+
+def _pair(prediction: str, reference: str) -> _Pair | None:
     answer, gold = meaning(prediction), meaning(reference)
-    if not answer or not gold:
-        return Overlap()
-    metric = CHINESE if HAN.search(gold) else WESTERN
-    answer_tokens, gold_tokens = metric.tokenizer(answer), metric.tokenizer(gold)
-    said, asked = answer_tokens.split(), gold_tokens.split()
-    shared = (Counter(said) & Counter(asked)).total()
-    return Overlap(
-        bleu=exact(metric.sentence_score(answer, [gold]).score / 100),
-        rouge_l=exact(ROUGE.score(gold_tokens, answer_tokens)["rougeL"].fmeasure),
-        token_recall=exact(shared / len(asked)),
-        f1=exact(2 * shared / (len(said) + len(asked))),
-    )
+    return _Pair(answer, gold, CHINESE if HAN.search(gold) else WESTERN) if answer and gold else None
 
 
-def exact(score: float) -> float:
-    """The nearest multiple of 2**-32.
+def exact_match(prediction: str, reference: str) -> float:
+    """1 where the answer says the same as the reference."""
+    return float(bool(meaning(reference)) and same(prediction, reference))
 
-    Floating-point sums of such numbers are exact up to two million rows, so a pooled score is the same bits however
-    the rows were shared out. It also takes away what makes sacrebleu's best score 100.00000000000004.
-    """
-    return round(score * 2**32) / 2**32
+
+@lru_cache(maxsize=REMEMBERED)
+def bleu(prediction: str, reference: str) -> float:
+    """BLEU of the one sentence (Papineni et al., ACL 2002), by sacrebleu."""
+    pair = _pair(prediction, reference)
+    return pair.bleu.sentence_score(pair.answer, [pair.gold]).score / 100 if pair else 0.0
+
+
+@lru_cache(maxsize=REMEMBERED)
+def rouge_l(prediction: str, reference: str) -> float:
+    """ROUGE-L (Lin, ACL workshop 2004), the F-measure, by rouge-score."""
+    pair = _pair(prediction, reference)
+    return ROUGE.score(pair.gold_tokens, pair.answer_tokens)["rougeL"].fmeasure if pair else 0.0
+
+
+def token_recall(prediction: str, reference: str) -> float:
+    """The share of the reference's tokens that the answer has."""
+    shared, _, asked = _counts(prediction, reference)
+    return shared / asked if shared else 0.0
+
+
+def token_f1(prediction: str, reference: str) -> float:
+    """The harmonic mean of token recall and token precision."""
+    shared, said, asked = _counts(prediction, reference)
+    return 2 * shared / (said + asked) if shared else 0.0
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _counts(prediction: str, reference: str) -> tuple[int, int, int]:
+    """Numbers of tokens: shared, of the answer, of the reference."""
+    pair = _pair(prediction, reference)
+    if pair is None:
+        return 0, 0, 0
+    said, asked = pair.answer_tokens.split(), pair.gold_tokens.split()
+    return (Counter(said) & Counter(asked)).total(), len(said), len(asked)

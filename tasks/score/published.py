@@ -1,64 +1,75 @@
 """The scoring rules of LightFED and LLaVA-Med, so that their published figures can be met on their own terms.
 
-They are for comparison alone: both credit answers that are wrong (docs/scoring.md says which).
+They are for comparison alone: both credit answers that are wrong (docs/scoring.md says which). Each takes any two
+strings as they were written, and is from 0 to 1; nothing where one is blank.
+
+LightFED: `src/evaluation/metrics.py`. LLaVA-Med: `llava/eval/run_eval.py`, its texts normalised as everywhere here.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from math import exp
 
 from sklearn.metrics import f1_score
 
 from tasks.records import Kind
-from tasks.score.overlap import exact
+from tasks.score.exact import exact
 from tasks.text.normalise import normalise
 
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """One answer under the published rules, each from 0 to 1."""
-
-    lightfed: float = 0.0
-    """Whether one of prediction and reference stands in the other: LightFED's rule of closed questions."""
-    lightfed_bleu: float = 0.0
-    """What LightFED calls BLEU."""
-    lightfed_rouge_l: float = 0.0
-    """What LightFED calls ROUGE-L."""
-    llava_med: float = 0.0
-    """LLaVA-Med's: of closed questions whether it is right, of open ones token recall."""
-    llava_med_released: float = 0.0
-    """The same as its released script has it: closed questions not of yes and no are never answered rightly."""
+LIGHTFED = ("Accuracy", "F1-Score", "BLEU", "ROUGE-L")
+"""LightFED's four metrics, as it calls them."""
 
 
-def published(prediction: str, reference: str, kind: Kind) -> Published:
-    """An answer under the published rules, of any two strings as they were written; nothing where one is blank.
+def lightfed(prediction: str, reference: str) -> float:
+    """LightFED's rule of closed questions: whether one of prediction and reference stands in the other.
 
-    LightFED: `src/evaluation/metrics.py`; an empty prediction, which stands in every reference, scores 0 here.
-    LLaVA-Med: `llava/eval/run_eval.py`, its texts normalised as everywhere here.
+    An empty prediction, which stands in every reference, scores 0 here.
     """
-    said, asked = prediction.lower().strip(), reference.lower().strip()
+    said, asked = _lowered(prediction, reference)
+    return float(bool(said and asked) and (asked in said or said in asked))
+
+
+def lightfed_bleu(prediction: str, reference: str) -> float:
+    """What LightFED calls BLEU: precision of the sets of words, with a brevity penalty."""
+    said, asked = (text.split() for text in _lowered(prediction, reference))
     if not said or not asked:
-        return Published()
-    released = (
-        _recall(normalise(said), normalise(asked)) if kind == "open" else _says(normalise(said), normalise(asked))
-    )
-    verbatim = normalise(said) == normalise(asked)
-    return Published(
-        float(asked in said or said in asked),
-        *_sets(said.split(), asked.split()),
-        llava_med=max(released, float(verbatim)),
-        llava_med_released=released,
-    )
+        return 0.0
+    brevity = 1.0 if len(said) > len(asked) else exp(1 - len(asked) / len(said))
+    return brevity * len(set(said) & set(asked)) / len(said)
+
+
+def lightfed_rouge_l(prediction: str, reference: str) -> float:
+    """What LightFED calls ROUGE-L: recall of the sets of words."""
+    said, asked = (text.split() for text in _lowered(prediction, reference))
+    return len(set(said) & set(asked)) / len(asked) if said and asked else 0.0
+
+
+def llava_med_closed(prediction: str, reference: str) -> float:
+    """LLaVA-Med's rule of closed questions: as its released script has it, or the reference word for word."""
+    return max(llava_med_released(prediction, reference, "closed"), _verbatim(prediction, reference))
+
+
+def llava_med_open(prediction: str, reference: str) -> float:
+    """LLaVA-Med's token recall of open questions: 1 for the reference word for word."""
+    return max(llava_med_released(prediction, reference, "open"), _verbatim(prediction, reference))
+
+
+def llava_med_released(prediction: str, reference: str, kind: Kind) -> float:
+    """LLaVA-Med's rule as its released script has it: closed questions not of yes and no are never answered rightly."""
+    said, asked = _lowered(prediction, reference)
+    if not said or not asked:
+        return 0.0
+    rule = _recall if kind == "open" else _says
+    return rule(normalise(said), normalise(asked))
 
 
 RULES = ("lightfed", "llava_med", "llava_med_released")
 """The published rules that judge an answer; 1 is right, and less is not."""
 
 
-def disagreeing(scored: Published, *, correct: bool) -> dict[str, bool]:
+def disagreeing(scores: Mapping[str, float], *, correct: bool) -> dict[str, bool]:
     """By rule, as `lightfed_differs`, whether its verdict on an answer is another than ours."""
-    return {f"{rule}_differs": (getattr(scored, rule) == 1) != correct for rule in RULES}
+    return {f"{rule}_differs": (scores[rule] == 1) != correct for rule in RULES}
 
 
 def lightfed_summary(rows: Sequence[tuple[str, str, Kind]]) -> dict[str, float | None]:
@@ -67,24 +78,27 @@ def lightfed_summary(rows: Sequence[tuple[str, str, Kind]]) -> dict[str, float |
     `F1-Score` is the macro mean over all wordings that occur, each wrong one being a class of its own.
     """
     closed = [row for row in rows if row[2] == "closed"]
-    right = [published(*row).lightfed for row in closed]
-    opened = [published(*row) for row in rows if row[2] == "open"]
+    opened = [row[:2] for row in rows if row[2] == "open"]
+    right = [lightfed(prediction, reference) for prediction, reference, _ in closed]
     asked = [reference.lower().strip() for _, reference, _ in closed]
     said = [prediction.lower().strip() for prediction, _, _ in closed]
     mapped = [gold if hit else answer for gold, hit, answer in zip(asked, right, said, strict=True)]
-    return {
-        "Accuracy": _mean(right),
-        "F1-Score": float(f1_score(asked, mapped, average="macro", zero_division=0)) if closed else None,
-        "BLEU": _mean([score.lightfed_bleu for score in opened]),
-        "ROUGE-L": _mean([score.lightfed_rouge_l for score in opened]),
-    }
+    figures = (
+        _mean(right),
+        float(f1_score(asked, mapped, average="macro", zero_division=0)) if closed else None,
+        _mean([exact(lightfed_bleu(*pair)) for pair in opened]),
+        _mean([exact(lightfed_rouge_l(*pair)) for pair in opened]),
+    )
+    return dict(zip(LIGHTFED, figures, strict=True))
 
 
-def _sets(said: list[str], asked: list[str]) -> tuple[float, float]:
-    """LightFED's BLEU and ROUGE-L: precision and recall of the sets of words, the first with a brevity penalty."""
-    common = len(set(said) & set(asked))
-    brevity = 1.0 if len(said) > len(asked) else exp(1 - len(asked) / len(said))
-    return exact(brevity * common / len(said)), exact(common / len(asked))
+def _lowered(prediction: str, reference: str) -> tuple[str, str]:
+    return prediction.lower().strip(), reference.lower().strip()
+
+
+def _verbatim(prediction: str, reference: str) -> float:
+    said, asked = _lowered(prediction, reference)
+    return float(bool(said and asked) and normalise(said) == normalise(asked))
 
 
 def _recall(said: str, asked: str) -> float:
@@ -92,7 +106,7 @@ def _recall(said: str, asked: str) -> float:
     answer, gold = Counter(said.split()), Counter(asked.split())
     hit = sum(count for word, count in answer.items() if word in gold)
     missed = sum(count for word, count in gold.items() if word not in answer)
-    return exact(hit / (hit + missed))
+    return hit / (hit + missed)
 
 
 def _says(said: str, asked: str) -> float:

@@ -1,20 +1,21 @@
 """Scores of answers: a row for each question, a tally that a hospital may share, and the figures made of tallies.
 
 Closed questions are judged by whether the answer says the same, yes/no ones by which of the two the answer says, and
-multiple choice by the option that it names. Open questions get exact match, BLEU, ROUGE-L, token recall and F1.
+multiple choice by the option that it names. Open questions get the scores of `tasks.score.metrics`.
 A perfect answer scores 1 by every definition and a blank one 0. A case without a reference cannot be answered rightly.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from string import ascii_uppercase
-from typing import Any
 
 from sklearn.metrics import f1_score
 
 from tasks.records import Kind
-from tasks.score.overlap import overlap
+from tasks.records.run_document import Scores
+from tasks.records.shared_documents import TallyDocument
+from tasks.score.metrics import pooled_metrics, pooled_scores
 from tasks.text.meaning import CHINESE, meaning, polarity, same
 from tasks.text.options import distinct, option_of, place_of, tidy, unlabelled
 
@@ -43,24 +44,20 @@ class ClosedRow:
 
 @dataclass(frozen=True, slots=True)
 class OpenRow:
-    """The judgement on one open question, each score from 0 to 1."""
+    """The judgement on one open question."""
 
-    exact_match: float = 0.0
-    bleu: float = 0.0
-    rouge_l: float = 0.0
-    token_recall: float = 0.0
-    f1: float = 0.0
+    scores: Mapping[str, float]
+    """By field of a metric, each from 0 to 1 (`tasks.score.metrics.pooled_scores`)."""
 
     @property
     def correct(self) -> bool:
         """Whether the answer is right: an exact match."""
-        return self.exact_match == 1
+        return self.scores["exact_match"] == 1
 
 
 Row = ClosedRow | OpenRow
 UNTOLD = "(untold)"
 """Label of every reference where a hospital withholds which labels its cases have."""
-METRICS = tuple(field.name for field in fields(OpenRow))
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ class Tally:
     open: int
     """Number of open questions."""
     sums: Mapping[str, float]
-    """Sum of each metric over the open questions."""
+    """Sum of each score over the open questions, by its field."""
     choices: tuple[int, int] = (0, 0)
     """Multiple-choice questions among the closed ones, and those of them answered rightly."""
 
@@ -91,7 +88,7 @@ class Tally:
         """Whether every closed question is told with its label."""
         return all(gold != UNTOLD for gold, _ in self.confusion)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> TallyDocument:
         """The tally as JSON's own types; equal tallies give equal text."""
         pairs = [[gold, predicted, count] for (gold, predicted), count in sorted(self.confusion.items())]
         return {
@@ -101,10 +98,10 @@ class Tally:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Tally":
+    def from_json(cls, value: TallyDocument) -> "Tally":
         """What `to_json` gave; raises KeyError where a part of it is missing."""
         confusion = {(gold, predicted): count for gold, predicted, count in value["closed"]["confusion"]}
-        sums = {metric: value["open"]["sums"][metric] for metric in METRICS}
+        sums = {field: value["open"]["sums"][field] for field in _pooled()}
         choices = value["choice"]["n"], value["choice"]["correct"]
         return cls(confusion, value["open"]["n"], sums, choices)
 
@@ -120,7 +117,7 @@ def score_row(prediction: str, reference: str, kind: Kind, options: Sequence[str
         return ClosedRow(*_choice_labels(prediction, reference, options), choice=True)
     if kind == "closed":
         return ClosedRow(*_closed_labels(prediction, reference))
-    return _open_row(prediction, reference)
+    return OpenRow(pooled_scores(prediction, reference))
 
 
 def _closed_labels(prediction: str, reference: str) -> tuple[str, str]:
@@ -152,12 +149,6 @@ def _choice_labels(prediction: str, reference: str, options: Sequence[str] | Map
     return gold, OTHER if label == gold else label
 
 
-def _open_row(prediction: str, reference: str) -> OpenRow:
-    shared = overlap(prediction, reference)
-    right = bool(meaning(reference)) and same(prediction, reference)
-    return OpenRow(float(right), shared.bleu, shared.rouge_l, shared.token_recall, shared.f1)
-
-
 def summarise(rows: Iterable[Row]) -> Tally:
     """The tally of some rows, in any order."""
     rows = list(rows)
@@ -166,7 +157,7 @@ def summarise(rows: Iterable[Row]) -> Tally:
     return Tally(
         confusion=dict(Counter((row.gold, row.predicted) for row in rows if isinstance(row, ClosedRow))),
         open=len(answered),
-        sums={metric: sum((getattr(row, metric) for row in answered), 0.0) for metric in METRICS},
+        sums={field: sum((row.scores[field] for row in answered), 0.0) for field in _pooled()},
         choices=(len(chosen), sum(row.correct for row in chosen)),
     )
 
@@ -180,12 +171,12 @@ def pool(tallies: Iterable[Tally]) -> Tally:
     return Tally(
         confusion=dict(confusion),
         open=sum(tally.open for tally in tallies),
-        sums={metric: sum((tally.sums[metric] for tally in tallies), 0.0) for metric in METRICS},
+        sums={field: sum((tally.sums[field] for tally in tallies), 0.0) for field in _pooled()},
         choices=(sum(tally.choices[0] for tally in tallies), sum(tally.choices[1] for tally in tallies)),
     )
 
 
-def scores(tally: Tally) -> dict[str, dict[str, int | float | None]]:
+def scores(tally: Tally) -> Scores:
     """The figures to report, each from 0 to 1 beside its denominator `n`; None where there was no such question.
 
     `f1_macro` is the mean F1 over the labels that occur as references, None where one of the hospitals withholds them;
@@ -193,7 +184,7 @@ def scores(tally: Tally) -> dict[str, dict[str, int | float | None]]:
     """
     closed, opened = tally.closed, tally.open
     chosen, right = tally.choices
-    means = {metric: tally.sums[metric] / opened if opened else None for metric in METRICS}
+    means = {field: tally.sums[field] / opened if opened else None for field in _pooled()}
     return {
         "closed": {
             "n": closed,
@@ -203,6 +194,10 @@ def scores(tally: Tally) -> dict[str, dict[str, int | float | None]]:
         "open": {"n": opened, **means},
         "choice": {"n": chosen, "accuracy": right / chosen if chosen else None},
     }
+
+
+def _pooled() -> list[str]:
+    return [metric.field for metric in pooled_metrics()]
 
 
 def _f1_macro(confusion: Mapping[tuple[str, str], int]) -> float:

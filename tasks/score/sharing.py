@@ -8,53 +8,35 @@ cases together, so are the smallest of the others (`tasks.cases.small_groups`).
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
 from tasks.cases.small_groups import is_small, tellable
-from tasks.records import ImageSums, Kind, Outcome
+from tasks.records import Kind, Outcome
+from tasks.records.shared_documents import TallyDocument, WithheldScores
 from tasks.score.calibration import Bin, merge_small, reliability_bins
+from tasks.score.groups import SHARED_GROUPS
+from tasks.score.image_sums import ALWAYS, LABELLED, ImageSums, columns, counted, counts, summed
 from tasks.score.labels import LABELS, row_of
+from tasks.score.metrics import main_metrics, pooled_metrics
 from tasks.score.score import OTHER, UNTOLD, ClosedRow, OpenRow, Row, summarise
 from tasks.score.statistics import sums_by_cluster
 
-GROUPS = ("dataset", "modality", "organ", "topic")
-"""Fields of `Outcome` whose values are told apart."""
-SUMS = {
-    "closed_accuracy": ("closed", "correct"),
-    "open_exact_match": ("open", "exact_match"),
-    "open_f1": ("open", "f1"),
-    "open_bleu": ("open", "bleu"),
-    "open_rouge_l": ("open", "rouge_l"),
-    "open_token_recall": ("open", "token_recall"),
-    "lightfed_accuracy": ("closed", "lightfed"),
-    "lightfed_bleu": ("open", "lightfed_bleu"),
-    "lightfed_rouge_l": ("open", "lightfed_rouge_l"),
-    "llava_med_closed": ("closed", "llava_med"),
-    "llava_med_open": ("open", "llava_med"),
-}
-"""Sums of scores in `ImageSums`, each with the kind of question and the field of `Outcome` that it sums."""
 COUNTS = ("n", "correct", "closed", "open")
-BY_KIND = ("closed", "closed_accuracy", "open", "open_exact_match")
-LABELLED = tuple(f"{what}_{label}" for what in ("right", "gold", "said") for label in LABELS)
-COLUMNS = (*COUNTS, *SUMS, *LABELLED)
-WHOLE = ("n", "closed", "open", *LABELLED)
-"""Columns of counts."""
+"""Columns by which, as the last ones, rows of equal figures are ordered."""
 
 
 @dataclass(frozen=True)
 class Shared:
     """What leaves a hospital of its answers."""
 
-    tallies: Mapping[str, Any]
+    tallies: dict[str, TallyDocument]
     """By configuration, as `Tally.to_json` gives them."""
     calibration: Mapping[str, list[Bin]]
     """By configuration that is a model."""
     sums: Sequence[ImageSums]
-    withheld: Mapping[str, Any]
-    """What is not told: `questions` (of `closed`, `open`, `choice`), `labels` (whether), `groups` and `by_kind` (values
-    by group)."""
+    withheld: WithheldScores
+    """What is not told."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +87,7 @@ def _tellable(cases: Sequence[Outcome], least: int) -> _Told:
     choices = not any(is_small(count, least) for count in of_choice.values())
     labels = Counter((row.gold, row.choice and choices) for row in kept if row.gold is not None)
     groups, by_kind = {}, {}
-    for group in GROUPS:
+    for group in SHARED_GROUPS:
         values: dict[str | None, list[int]] = {}
         for row in kept:
             values.setdefault(getattr(row, group), [0, 0])[row.kind == "open"] += 1
@@ -114,18 +96,18 @@ def _tellable(cases: Sequence[Outcome], least: int) -> _Told:
     return _Told(kinds, choices, not any(is_small(count, least) for count in labels.values()), groups, by_kind)
 
 
-def _withheld(cases: Sequence[Outcome], told: _Told) -> dict[str, Any]:
+def _withheld(cases: Sequence[Outcome], told: _Told) -> WithheldScores:
     """What of the cases is not told, by name alone."""
     kept = [row for row in cases if row.kind in told.kinds]
-    values = {group: {value for row in kept if (value := getattr(row, group))} for group in GROUPS}
+    values = {group: {value for row in kept if (value := getattr(row, group))} for group in SHARED_GROUPS}
     questions = sorted({row.kind for row in cases} - set(told.kinds))
     return {
         "questions": [*questions, *([] if told.choices else ["choice"])],
         "labels": not told.labels,
-        "groups": {group: rest for group in GROUPS if (rest := sorted(values[group] - set(told.groups[group])))},
+        "groups": {group: rest for group in SHARED_GROUPS if (rest := sorted(values[group] - set(told.groups[group])))},
         "by_kind": {
             group: rest
-            for group in GROUPS
+            for group in SHARED_GROUPS
             if (rest := sorted(values[group] & set(told.groups[group]) - set(told.by_kind[group])))
         },
     }
@@ -134,7 +116,7 @@ def _withheld(cases: Sequence[Outcome], told: _Told) -> dict[str, Any]:
 def _row(row: Outcome, labelled: bool) -> Row:
     """The judgement in words that may be told."""
     if row.gold is None or row.predicted is None:
-        return OpenRow(row.exact_match, row.bleu, row.rouge_l, row.token_recall, row.f1)
+        return OpenRow({metric.field: row.scores[metric.field] for metric in pooled_metrics()})
     if not labelled:
         return ClosedRow(UNTOLD, UNTOLD if row.correct else OTHER, bool(row.choice))
     return row_of(row.gold, row.predicted, bool(row.choice))
@@ -150,41 +132,49 @@ def _image_sums(name: str, rows: Sequence[Outcome], told: _Told, whole: bool) ->
     """Of all rows, and of those of each group where these are the `whole` of the hospital's cases."""
     if not rows:
         return []
-    columns, images = _columns(rows), np.array([row.image for row in rows])
+    figures, images = _figures(rows), np.array([row.image for row in rows])
     labels = () if told.labels else LABELLED
-    found = _sums(name, "all", None, columns, images, hidden=labels)
-    for group in GROUPS if whole else ():
+    found = _sums(name, "all", None, figures, images, hidden=labels)
+    by_kind = {column for metric in main_metrics() if metric.kind for column in (counted(metric), metric.name)}
+    for group in SHARED_GROUPS if whole else ():
         own = np.array([getattr(row, group) for row in rows], object)
         for value in sorted(value for value in told.groups[group] if value):
-            hidden = {*SUMS, *LABELLED} - set(BY_KIND)
-            hidden |= set() if value in told.by_kind[group] else set(BY_KIND)
-            found += _sums(name, group, value, columns[own == value], images[own == value], hidden=hidden)
+            hidden = set(columns()) - {*ALWAYS, *(by_kind if value in told.by_kind[group] else ())}
+            found += _sums(name, group, value, figures[own == value], images[own == value], hidden=hidden)
     return found
 
 
-def _columns(rows: Sequence[Outcome]) -> np.ndarray:
-    """(N, M): of each of N answers what it adds to each of M COLUMNS."""
-    kinds = {kind: np.array([row.kind == kind for row in rows], float) for kind in ("closed", "open")}
-    correct = np.array([row.correct for row in rows], float)
-    found = [np.ones(len(rows)), correct, kinds["closed"], kinds["open"]]
-    for kind, of in SUMS.values():
-        found.append(kinds[kind] * np.array([getattr(row, of) for row in rows], float))
+def _ordered() -> list[str]:
+    """The columns of figures in the order by which rows are sorted, the last one first."""
+    return list(dict.fromkeys((*COUNTS, *columns())))
+
+
+def _figures(rows: Sequence[Outcome]) -> np.ndarray:
+    """(N, M): of each of N answers what it adds to each of M columns, as `_ordered` has them."""
+    found = {kind: np.array([row.kind == kind for row in rows], float) for kind in ("closed", "open")}
+    found["n"] = np.ones(len(rows))
+    for metric in summed():
+        found[metric.name] = found[counted(metric)] * np.array(metric.values(rows), float)
     gold, said = (np.array([getattr(row, of) for row in rows], float) for of in ("gold", "predicted"))
     right = np.where(gold == said, gold, np.nan)
-    found += [np.equal(each, place) for each in (right, gold, said) for place in range(len(LABELS))]
-    return np.stack(found, axis=1).astype(float)
+    labels = [np.equal(each, place) for each in (right, gold, said) for place in range(len(LABELS))]
+    found |= dict(zip(LABELLED, labels, strict=True))
+    return np.stack([found[column] for column in _ordered()], axis=1).astype(float)
 
 
 def _sums(
-    name: str, group: str, value: str | None, columns: np.ndarray, images: np.ndarray, hidden: Collection[str]
+    name: str, group: str, value: str | None, figures: np.ndarray, images: np.ndarray, hidden: Collection[str]
 ) -> list[ImageSums]:
-    """By image the sums of columns, in an order that follows from what is shown of these alone."""
-    shown = [column for column in COLUMNS if column not in hidden]
-    sums = sums_by_cluster(columns[:, [COLUMNS.index(column) for column in shown]], images.tolist())
-    untold = dict.fromkeys(hidden)
-    rows: list[dict[str, Any]] = [dict(zip(shown, map(_number, shown, row), strict=True)) for row in sums.tolist()]
-    return [ImageSums(name, group, value, **row, **untold) for row in rows]  # type: ignore[arg-type]
-
-
-def _number(column: str, total: float) -> int | float:
-    return int(total) if column in WHOLE else total
+    """By image the sums of figures, in an order that follows from what is shown of these alone."""
+    shown = {column: place for place, column in enumerate(_ordered()) if column not in hidden}
+    whole = counts()
+    return [
+        ImageSums(
+            name,
+            group,
+            value,
+            dict.fromkeys(hidden)
+            | {column: int(total) if column in whole else total for column, total in zip(shown, row, strict=True)},
+        )
+        for row in sums_by_cluster(figures[:, list(shown.values())], images.tolist()).tolist()
+    ]

@@ -15,6 +15,8 @@ from typing import TypeVar
 import numpy as np
 from scipy import stats
 
+SEED = 0
+"""Of every resampling whose caller has no other: the same rows give the same intervals."""
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 BATCH = 2**22
@@ -79,7 +81,7 @@ def mcnemar(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> McNemar:
     """McNemar's exact test (Psychometrika 12, 1947): of the questions where one alone is right, are half each one's?
 
     It takes questions for independent, and is of two trained models, not of two ways of training: over images and
-    seeds, `tasks.score.trainings` is the safer judge.
+    seeds, `tasks.compare.trainings` is the safer judge.
     Raises ValueError where the lengths differ.
     """
     pairs = list(zip(map(bool, correct_a), map(bool, correct_b), strict=True))

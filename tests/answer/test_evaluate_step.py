@@ -18,11 +18,12 @@ from tasks.engine.adapter import WEIGHTS, load_state
 from tasks.engine.identity import choose_model
 from tasks.engine.vision import FEATURES, Features
 from tasks.federate.step import initial_adapter
-from tasks.records import Case, ImageSums, Neighbour, Prediction, read_table, write_table
+from tasks.records import Case, Neighbour, Prediction, read_table, write_table
 from tasks.records.federation import HospitalRefs
 from tasks.report.abstention import abstention
 from tasks.report.intervals import details
-from tasks.report.results import assemble, markdown
+from tasks.report.results import About, Measured, assemble, markdown
+from tasks.score.image_sums import read_sums
 from tasks.settings import AnsweringSettings, LoraSettings, ModelSettings, ShownSettings
 from tasks.store import Ref, writing
 
@@ -75,6 +76,11 @@ def asking(own: dict[str, Ref], settings: dict[str, Any]) -> dict[str, Any]:
     return others | {"hospital": HospitalRefs(name="north", adapter=settings["adapter"], **own)}
 
 
+def about() -> About:
+    """A run of which next to nothing is known."""
+    return About("r", (), {}, {}, {"disjoint": "none"}, {}, {}, {}, 0)
+
+
 def answers(ref: Ref) -> dict[str, Prediction]:
     return {row.case_id: row for row in read_table(ref.folder / "predictions.parquet", Prediction)}
 
@@ -114,18 +120,14 @@ def test_results_hold_both_by_option(settings: dict[str, Any], features: Feature
     assert {row.confidence for row in read_table(refs[-1].folder / "predictions.parquet", Prediction)} == {None}
     scored = score_hospital.fn(hospital="north", cases=own["cases"], predictions=refs, min_cell=1)
     told = json.loads((scored.folder / "scores.json").read_text())
-    shared = read_table(scored.folder / "sums.parquet", ImageSums)
+    shared = read_sums(scored.folder / "sums.parquet")
     assert not Traces(own_texts()).found([scored.folder])
     mine = [row for row in shared if (row.configuration, row.group) == ("fed", "all")]
-    assert sum(row.closed_accuracy or 0 for row in mine) == told["tallies"]["fed"]["closed"]["correct"]
-    assert (sum(row.closed or 0 for row in mine), sum(row.open or 0 for row in mine)) == (3, 1)
+    assert sum(row.sums["closed_accuracy"] or 0 for row in mine) == told["tallies"]["fed"]["closed"]["correct"]
+    assert [sum(row.sums[kind] or 0 for row in mine) for kind in ("closed", "open")] == [3, 1]
     assert set(told["calibration"]) == {"fed", "text_only"}
     assert sum(n for n, *_ in told["calibration"]["fed"]) == 4
-    about: dict[str, Any] = dict.fromkeys(
-        ("model", "settings", "dataset", "partition", "timings_s", "peak_memory_bytes")
-    )
-    about["details"] = details([(told, shared)], 0)
-    results = assemble([told], [], about | {"run": "r", "split": {"disjoint": "none"}, "dataset": {}})
+    results = assemble([told], [], Measured(details([(told, shared)], 0)), about())
     everything = results["configurations"]["fed"]
     assert (everything["choice"]["n"], everything["closed"]["n"], everything["open"]["n"]) == (3, 3, 1)
     assert list(results["baselines"]) == ["text_only", "majority", "question_only", "copy_nearest"]
@@ -144,11 +146,7 @@ def test_without_options_nothing_is_said_of_them(settings: dict[str, Any], featu
     scored = score_hospital.fn(hospital="north", cases=own["cases"], predictions=refs, min_cell=1)
     told = json.loads((scored.folder / "scores.json").read_text())
     assert set(told["tallies"]) == {"fed"}
-    about: dict[str, Any] = dict.fromkeys(
-        ("model", "settings", "dataset", "partition", "timings_s", "peak_memory_bytes")
-    )
-    about["details"] = details([], 0)
-    results = assemble([told], [], about | {"run": "r", "split": {"disjoint": "none"}, "dataset": {}})
+    results = assemble([told], [], Measured(details([], 0)), about())
     assert results["configurations"]["fed"]["choice"] == {"n": 0, "accuracy": None}
     assert "by option" not in markdown(results)
 
@@ -179,9 +177,4 @@ def test_held_out_cases_calibrate_what_is_withheld(settings: dict[str, Any], fea
         given = sum((row.confidence or 0) >= threshold for row in answers(told).values())
         assert found["n"] == 4
         assert found["coverage"]["value"] == pytest.approx(given / 4)
-    about: dict[str, Any] = dict.fromkeys(
-        ("model", "settings", "dataset", "partition", "timings_s", "peak_memory_bytes")
-    )
-    about["details"] = details([], 0)
-    about |= {"abstention": found, "run": "r", "split": {"disjoint": "none"}, "dataset": {}}
-    assert "Answers withheld" in markdown(assemble([], [], about))
+    assert "Answers withheld" in markdown(assemble([], [], Measured(details([], 0), abstention=found), about()))

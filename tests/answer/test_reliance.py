@@ -11,7 +11,7 @@ import pytest
 from engine_samples import CASES, IMAGES
 from hypothesis import given
 from hypothesis import strategies as st
-from test_evaluate_step import TRAIN, asking, hospital, settings  # noqa: F401  (the fixture)
+from test_evaluate_step import TRAIN, about, asking, hospital, settings  # noqa: F401  (the fixture)
 
 from tasks.answer.perturb import alter, mix, stand_ins
 from tasks.answer.step import measure_reliance, score_hospital
@@ -22,7 +22,7 @@ from tasks.records import Image, Prediction, read_table, write_table
 from tasks.records.alterations import AS_IS, BLANK, FLIPPED, MEANINGS, NOISE, OTHERS, REMOVED, SWAPPED, WORDS
 from tasks.report.intervals import details
 from tasks.report.perturbation import reliance_table, summarise_reliance
-from tasks.report.results import assemble, markdown
+from tasks.report.results import Measured, assemble, markdown
 from tasks.score.score import Tally, score_row, summarise
 from tasks.settings import ShownSettings
 from tasks.store import writing
@@ -160,12 +160,6 @@ def test_the_stage_answers_every_alteration(settings: dict[str, Any], features: 
     shared = json.loads((scored.folder / "scores.json").read_text())
     told = reliance_table("fed+rag", [shared])
     assert told["fed+rag"]["n"] == 3
-    about: dict[str, Any] = dict.fromkeys(
-        ("model", "settings", "dataset", "partition", "timings_s", "peak_memory_bytes")
-    )
-    about["details"] = details([], 0)
-    results = assemble(
-        [shared], [], about | {"run": "r", "split": {"disjoint": "none"}, "dataset": {}, "reliance": told}
-    )
+    results = assemble([shared], [], Measured(details([], 0), reliance=told), about())
     assert "relies on" in markdown(results)
     assert told["fed+rag"]["sentence"] in markdown(results)

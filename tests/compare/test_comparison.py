@@ -14,26 +14,26 @@ from scipy import stats
 from sklearn.metrics import f1_score
 
 from flows.cli.settings_file import load_comparison
-from tasks.compare.aligned import align, withheld_values, worst_hospitals
+from tasks.compare.aligned import align
+from tasks.compare.reliance import reliance_row
+from tasks.compare.scores import score_entries, withheld_values, worst_hospitals
 from tasks.compare.tables import side_by_side, tables
-from tasks.compare.tests import TESTED, holm, paired_tests
+from tasks.compare.tests import holm, paired_tests
 from tasks.errors import StudyError
 from tasks.records import Outcome
 from tasks.records.text_table import latex, markdown
 from tasks.report.page.comparison import comparison_page
-from tasks.report.perturbation import over_seeds
-from tasks.score.measures import MEASURES, score_entries
+from tasks.score.metrics import METRICS, compared_metrics
 from tasks.settings import Study
 from tasks.settings.comparison import CONFIGURATIONS, SWEEPS, Comparison, cells
 
 
 def outcome(case: int, correct: float, hospital: str = "hospital-1", kind: Any = "closed", **more: Any) -> Outcome:
-    scores = dict.fromkeys(("exact_match", "bleu", "rouge_l", "token_recall", "f1", "lightfed"), correct)
-    scores |= dict.fromkeys(("lightfed_bleu", "lightfed_rouge_l", "llava_med", "llava_med_released"), correct)
+    scores = dict.fromkeys((metric.field for metric in METRICS.values() if metric.score), correct)
     about = {"choice": 0, "dataset": "d", "modality": None, "organ": None, "topic": None, "confidence": None}
     labels = {"gold": case % 2, "predicted": case % 2 if correct else 2} if kind == "closed" else {}
     about |= {"gold": None, "predicted": None} | labels | more
-    return Outcome("x", hospital, case, case // 2, kind, correct=correct, **scores, **about)
+    return Outcome("x", hospital, case, case // 2, kind, correct=correct, scores=scores, **about)
 
 
 def test_the_defaults_are_the_configurations_that_are_asked_for() -> None:
@@ -121,7 +121,7 @@ def test_scores_are_plain_means_of_their_group() -> None:
     ]
     perfect = [replace(row, correct=1.0, predicted=row.gold) for row in rows]
     answers = align({"a": {0: rows, 1: perfect}}, "a")["a"]
-    entries = list(score_entries("a", answers))
+    entries = list(score_entries("a", answers, 1))
     found = {(each["measure"], each["group"], each["value"]): each for each in entries}
     first = f1_score([0, 1, 0], [0, 2, 0], labels=[0, 1], average="macro")  # the second seed's is 1
     f1 = found["closed_f1", "all", None]
@@ -136,7 +136,7 @@ def test_scores_are_plain_means_of_their_group() -> None:
     assert ("open_exact_match", "modality", "mri") not in found
     assert found["closed_accuracy", "modality", "ct"]["interval"] is None  # one image says nothing of others
     assert {each["interval_holds"] for each in entries} == {"training and test images"}
-    once = score_entries("a", align({"a": {0: rows}}, "a")["a"])
+    once = score_entries("a", align({"a": {0: rows}}, "a")["a"], 1)
     assert {each["interval_holds"] for each in once} == {"test images"}
     (worst,) = worst_hospitals(entries)
     assert (worst["hospital"], worst["below_all"]) == ("hospital-1", 0.0)
@@ -188,7 +188,7 @@ def test_pairs_are_tested_as_by_hand() -> None:
     assert exact["p"] == pytest.approx(20 / 512)
     assert exact["p_holm"] == pytest.approx(60 / 512)
     assert tests["a", "c"]["mcnemar"]["0"]["p"] == tests["a", "c"]["p"] == 1
-    assert {each["measure"] for each in found} == {name for name, each in MEASURES.items() if each.kind != "open"}
+    assert {each["measure"] for each in found} == {name for name, each in METRICS.items() if each.kind != "open"}
     assert {each["measure"] for each in found if each["mcnemar"] is None} == {"closed_f1", "llava_med_closed"}
 
 
@@ -210,7 +210,7 @@ def test_more_questions_alike_of_an_image_make_nothing_surer() -> None:
         (test,) = [each for each in paired_tests(answers, ["a", "b"], "a") if each["measure"] == "closed_accuracy"]
         (score,) = [
             each
-            for each in score_entries("a", answers["a"])
+            for each in score_entries("a", answers["a"], 1)
             if (each["measure"], each["group"]) == ("closed_accuracy", "all")
         ]
         assert (test["n"], score["n"]) == (16 * questions, 16 * questions)
@@ -235,16 +235,17 @@ def test_seeds_are_compared_by_their_means_and_mcnemar_never_pools_them() -> Non
 
 def test_p_values_are_corrected_for_all_that_a_table_shows(document: dict[str, Any]) -> None:
     """Two pairs in two measures are four tests of one family, and so are all pairs in all other measures."""
-    for wanted in (set(TESTED), set(MEASURES) - set(TESTED)):
+    shown = {metric.name for metric in compared_metrics()}
+    for wanted in (shown, set(METRICS) - shown):
         own = [each for each in document["tests"] if each["measure"] in wanted]
         tested = sorted((each["p"], each["p_holm"]) for each in own if each["p"] is not None)
         largest = 0.0
         for place, (p, corrected) in enumerate(tested):
             largest = max(largest, min(1, p * (len(tested) - place)))
             assert corrected == pytest.approx(largest)
-        if wanted == set(TESTED):
-            (shown,) = [table for table in tables(document) if table.title.startswith("Paired tests")]
-            assert len(shown.rows) == len(own) == 4
+        if wanted == shown:
+            (table,) = [table for table in tables(document) if table.title.startswith("Paired tests")]
+            assert len(table.rows) == len(own) == 4
 
 
 def test_holm_by_hand() -> None:
@@ -267,12 +268,12 @@ def altered(as_is: float, blank: float) -> dict[str, Any]:
 
 
 def test_what_is_kept_is_of_all_seeds_questions() -> None:
-    found = over_seeds([altered(0.5, 0.45), altered(0.3, 0.2)])
+    found = reliance_row("none", "fed", [altered(0.5, 0.45), altered(0.3, 0.2)])
     assert found["n"] == 110
     assert found["kept"] == {"image_blank": pytest.approx((4.5 + 20) / (5 + 30))}
     assert not found["ignores_images"]
-    assert over_seeds([altered(0.5, 0.4)])["ignores_images"]
-    assert over_seeds([altered(0.0, 0.0)])["ignores_images"] is None
+    assert reliance_row("none", "fed", [altered(0.5, 0.4)])["ignores_images"]
+    assert reliance_row("none", "fed", [altered(0.0, 0.0)])["ignores_images"] is None
 
 
 @pytest.fixture
@@ -290,7 +291,7 @@ def document() -> dict[str, Any]:
         for name, of in right.items()
     }
     answers = align(named, "fed+rag")
-    scores = [{"split": "none", **entry} for name, each in answers.items() for entry in score_entries(name, each)]
+    scores = [{"split": "none", **entry} for name, each in answers.items() for entry in score_entries(name, each, 1)]
     swept = [entry for entry in scores if entry["configuration"] == "fed+rag" and entry["group"] == "all"]
     rounds = [{"round": each, "train_loss": 1 / each, "eval_loss": None} for each in (1, 2)]
     point = {"changes": {"retrieval.k": 1}, "seeds": [0], "local_epochs": 1, "scores": swept, "rounds": rounds}
@@ -319,10 +320,7 @@ def document() -> dict[str, Any]:
             {"split": "none", "configuration": each, "Accuracy": 0.5, "F1-Score": None, "BLEU": 0.25, "ROUGE-L": 1.0}
             for each in right
         ],
-        "reliance": [
-            {"split": "none", "configuration": each, **over_seeds([altered(0.5, 0.45), altered(0.3, 0.2)])}
-            for each in labels
-        ],
+        "reliance": [reliance_row("none", each, [altered(0.5, 0.45), altered(0.3, 0.2)]) for each in labels],
         "sweeps": [{"name": "retrieval.k", "configuration": "fed+rag", "points": [{"label": "1"} | point]}],
         "cost": [],
         "failed": [],

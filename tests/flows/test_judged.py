@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from flows.compare_document import images_asked
 from flows.judged import outcomes
 from tasks.compare.aligned import align
 from tasks.compare.tests import paired_tests
@@ -79,7 +78,7 @@ def test_an_image_that_several_seeds_test_is_one_image() -> None:
     for drawn, images in ((False, 12), (True, 24)):
         rows = {seed: outcomes(run(seed, own, 2, right=True, drawn=drawn))["trained"] for seed, own in tested.items()}
         answers = align({"fed": rows}, "fed")["fed"]
-        assert images_asked(answers) == {"images": images, "images_by_seed": {"0": 8, "1": 8, "2": 8}}
+        assert answers.images_asked() == {"images": images, "images_by_seed": {"0": 8, "1": 8, "2": 8}}
         assert len(answers.rows) == 3 * 8 * 2
 
 

@@ -13,7 +13,7 @@ from ingest_samples import picture
 
 from flows import run_folder
 from flows.report import write_card, write_pages
-from flows.run_folder import COUNTED, Shared, write_run
+from flows.run_folder import COUNTED, SharedRefs, write_run
 from tasks.answer.step import score_hospital
 from tasks.partition.counts import hospital_table, splits_of
 from tasks.records import Case, Image, Kind, Prediction, Split, write_table
@@ -108,7 +108,7 @@ def run_of(asked: Asked, notes: dict[str, int] | None = None) -> Path:
     rounds = [{"round": 1, "train_loss": 1.0, "eval_loss": None, "samples": {}, "screened_out": []}]
     study = Study(evaluation=EvaluationSettings(min_cell=1))
     study = study.model_copy(update={"dataset": study.dataset.model_copy(update={"name": "table"})})
-    shared = Shared(copies=made[2], losses=(), scores=scored)
+    shared = SharedRefs(copies=made[2], losses=(), scores=scored)
     return write_run(study, "content", hospitals, {"predictions": answered, "scores": scored}, rounds, shared)
 
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from tasks.records import ImageSums, Outcome
-from tasks.report.intervals import FEWEST, HEADLINE, details, group_rows, interval_rows
+from tasks.records import Outcome
+from tasks.report.intervals import FEWEST, details, group_rows, interval_rows
 from tasks.report.page.plots import group_plot, reliability_plot
 from tasks.report.page.render import detail_plots
+from tasks.score.image_sums import ImageSums
+from tasks.score.metrics import METRICS
 from tasks.score.sharing import share
 
-ZERO = dict.fromkeys(
-    ("bleu", "rouge_l", "token_recall", "f1", "lightfed", "lightfed_bleu", "lightfed_rouge_l", "llava_med"), 0.0
-)
+ZERO = dict.fromkeys((metric.field for metric in METRICS.values() if metric.score), 0.0)
 
 
 def outcome(number: int, right: bool, modality: str, confidence: float | None, configuration: str = "fed") -> Outcome:
@@ -33,9 +33,7 @@ def outcome(number: int, right: bool, modality: str, confidence: float | None, c
         correct=float(right),
         gold=None,
         predicted=None,
-        exact_match=float(right),
-        **ZERO,
-        llava_med_released=0.0,
+        scores=ZERO | {"exact_match": float(right)},
         confidence=confidence,
     )
 
@@ -75,7 +73,7 @@ def test_a_model_as_right_as_it_is_sure_is_calibrated_and_what_is_no_model_has_n
 
 
 def test_tables_put_what_was_trained_first_and_leave_out_what_was_not_asked(results: dict[str, Any]) -> None:
-    headings, *rows = interval_rows(results, HEADLINE)
+    headings, *rows = interval_rows(results)
     assert headings == ("", "open exact match", "BLEU", "ROUGE-L")
     assert [row[0] for row in rows] == ["fed", "majority"]
     assert rows[0][1].startswith("0.750 [0.")

@@ -22,7 +22,7 @@ from tasks.report.page.maps import OPACITY, maps_of
 from tasks.report.page.pictures import LONGEST, Picture, pictures
 from tasks.report.page.plots import loss_plot, partition_plot, score_plot
 from tasks.report.page.render import Answered, Told, hospital_page, model_card, study_page
-from tasks.report.results import assemble, hospital_rows, score_rows
+from tasks.report.results import About, Measured, assemble, hospital_rows, score_rows
 from tasks.score.score import score_row, summarise
 from tasks.settings import Study
 
@@ -44,27 +44,28 @@ def results() -> dict[str, Any]:
     """A document of two hospitals and two rounds, made of judged answers."""
     rows = [score_row("yes", "yes", "closed"), score_row("no", "yes", "closed"), score_row("cyst", "cyst", "open")]
     tallies = {name: summarise(rows).to_json() for name in ("fed+rag", "base", "majority")}
-    shared = [{"hospital": f"hospital-{number}", "tallies": tallies} for number in (1, 2)]
+    nothing = {"questions": [], "labels": False, "groups": {}, "by_kind": {}}
+    shared = [{"hospital": f"hospital-{number}", "tallies": tallies, "withheld": nothing} for number in (1, 2)]
     rounds = [{"round": number, "train_loss": 1 / number, "eval_loss": None} for number in (1, 2)]
     holds = {"images": 2, "test_closed": 2, "test_open": 1, "train_closed": 5, "train_open": 4}
-    about = {
-        "run": "20260101-000000-00000001",
-        "model": {"name": "embedded", "revision": None, "content": "0a1b2c"},
-        "settings": Study().model_dump(mode="json"),
-        "dataset": {"dataset": {"phantom": 24}, "images": 4, "rejected": 0},
-        "partition": {"scheme": "site", "hospitals": [{"hospital": each["hospital"], **holds} for each in shared]},
-        "split": {
+    about = About(
+        run="20260101-000000-00000001",
+        trained=(),
+        model={"name": "embedded", "revision": None, "content": "0a1b2c"},
+        settings=Study().model_dump(mode="json"),
+        dataset={"dataset": {"phantom": 24}, "images": 4, "rejected": 0},
+        partition={"scheme": "site", "hospitals": [{"hospital": each["hospital"], **holds} for each in shared]},
+        split={
             "disjoint": "none",
             "moved_cases": 0,
             "test": 6,
             "train": 18,
             "published_split_shares": {"same_image": 3, "same_patient": None},
         },
-        "timings_s": {"ingest": 1.25},
-        "peak_memory_bytes": 2_000_000_000,
-        "details": details([], 0),
-    }
-    return assemble(shared, rounds, about)
+        timings_s={"ingest": 1.25},
+        peak_memory_bytes=2_000_000_000,
+    )
+    return assemble(shared, rounds, Measured(details([], 0)), about)
 
 
 def tables(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from tasks.answer.step import score_as_lightfed
 from tasks.records import Case, Kind, Outcome, Prediction, write_table
+from tasks.score.file import score_document
 from tasks.score.labels import LABELS
+from tasks.score.lines import Line
 from tasks.score.outcomes import judge, outcomes
 from tasks.score.score import ClosedRow
 from tasks.score.statistics import label_counts, macro_f1
@@ -53,10 +55,16 @@ def test_macro_f1_of_what_is_shared_is_that_of_the_answers() -> None:
 def test_every_rule_takes_the_answer_for_the_answer() -> None:
     """By hand, of four words that hold both that were asked for; turned round, each score would be another."""
     (told,) = shared([answer(0, "the left lung is", "left lung", "open")])
-    assert (told.token_recall, told.llava_med, told.llava_med_released, told.lightfed_rouge_l) == (1, 1, 1, 1)
-    assert told.lightfed_bleu == 0.5
-    closed = shared([answer(0, "yes it is", "yes", "closed"), answer(1, "yes", "yes it is", "closed")])
-    assert [row.llava_med_released for row in closed] == [1, 0]
+    assert [told.scores[field] for field in ("token_recall", "llava_med", "lightfed_rouge_l")] == [1, 1, 1]
+    assert told.scores["lightfed_bleu"] == 0.5
+    lines = [
+        Line(0, "the left lung is", "left lung", "open"),
+        Line(1, "yes it is", "yes", "closed"),
+        Line(2, "yes", "yes it is", "closed"),
+    ]
+    rows = score_document(lines)["rows"]
+    assert [row["llava_med_released"] for row in rows] == [1, 1, 0]
+    assert rows[0].items() >= told.scores.items()
     assert judge(answer(0, "no", "yes", "closed")) == ClosedRow("yes", "no")
 
 

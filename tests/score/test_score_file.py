@@ -18,7 +18,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from tasks.errors import StudyError
 from tasks.score.file import score_document
 from tasks.score.lines import Line, read_lines
-from tasks.score.published import RULES, Published, published
+from tasks.score.metrics import answer_scores
+from tasks.score.published import RULES, lightfed, lightfed_bleu, lightfed_rouge_l, llava_med_released
 from tasks.text.normalise import normalise
 
 SLAKE = Path("../shared/datasets/slake/train.json")
@@ -225,17 +226,18 @@ def test_lists_are_in_order() -> None:
 
 
 def test_published_rules_by_hand() -> None:
-    assert published("It is on the left", "left", "closed").lightfed == 1
-    assert published("a", "left lateral", "closed").lightfed == 1  # as published
-    assert published("", "left", "closed") == Published()
-    sets = published("lung left left", "left lung", "open")
-    assert (sets.lightfed_bleu, sets.lightfed_rouge_l) == (pytest.approx(2 / 3), 1)
-    assert published("left", "left lung", "open").lightfed_bleu == pytest.approx(1 / 2.718281828)
+    assert lightfed("It is on the left", "left") == 1
+    assert lightfed("a", "left lateral") == 1  # as published
+    for kind in ("closed", "open"):
+        assert not any(answer_scores("", "left", kind).values()) and not llava_med_released("", "left", kind)
+    assert lightfed_bleu("lung left left", "left lung") == pytest.approx(2 / 3)
+    assert lightfed_rouge_l("lung left left", "left lung") == 1
+    assert lightfed_bleu("left", "left lung") == pytest.approx(1 / 2.718281828)
     # LLaVA-Med counts what the answer repeats: three lefts found, one lung missed.
-    assert published("left left left", "left lung", "open").llava_med == pytest.approx(3 / 4)
-    assert published("yes and no", "no", "closed").llava_med == 1  # as published
-    both = published("left", "left", "closed")
-    assert (both.llava_med, both.llava_med_released) == (1, 0)
+    assert answer_scores("left left left", "left lung", "open")["llava_med"] == pytest.approx(3 / 4)
+    assert answer_scores("yes and no", "no", "closed")["llava_med"] == 1  # as published
+    assert answer_scores("left", "left", "closed")["llava_med"] == 1
+    assert llava_med_released("left", "left", "closed") == 0
 
 
 def test_every_published_answer_in_both_languages_is_right_for_itself() -> None:

@@ -3,7 +3,7 @@
 import json
 import random
 from collections import Counter
-from dataclasses import asdict, astuple, fields, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -13,16 +13,25 @@ from test_details import shared
 
 from flows.run_folder import dataset_counts
 from tasks.compare.aligned import align
-from tasks.records import Case, ImageSums, Outcome, Prediction
+from tasks.compare.scores import score_entries
+from tasks.records import Case, Outcome, Prediction
+from tasks.records.shared_documents import SharedDocuments
 from tasks.report.held_back import held_back, held_back_rows, held_back_sentence
 from tasks.report.intervals import details
 from tasks.report.results import score_table
-from tasks.score.measures import score_entries
+from tasks.score.groups import SHARED_GROUPS
 from tasks.score.outcomes import judge, outcomes
 from tasks.score.score import OpenRow, summarise
-from tasks.score.sharing import COLUMNS, GROUPS, share
+from tasks.score.sharing import share
 
 LEAST = 5
+ORDER = (
+    *("n", "correct", "closed", "open", "closed_accuracy"),
+    *("open_exact_match", "open_f1", "open_bleu", "open_rouge_l", "open_token_recall"),
+    *("lightfed_accuracy", "lightfed_bleu", "lightfed_rouge_l", "llava_med_closed", "llava_med_open"),
+    *(f"{what}_{label}" for what in ("right", "gold", "said") for label in ("yes", "no", "another")),
+)
+"""Rows are sorted by the last column, then by the one before."""
 
 
 @st.composite
@@ -55,7 +64,7 @@ def everything(rows: list[Outcome]) -> list[Outcome]:
 def test_without_a_least_the_scores_are_those_of_the_answers_themselves(rows: list[Outcome]) -> None:
     told, sums = shared(rows)
     found = details([(told, sums)], 0)["scores"]
-    expected = list(score_entries("x", align({"x": {0: rows}}, "x")["x"]))
+    expected = list(score_entries("x", align({"x": {0: rows}}, "x")["x"], 1))
     assert [{name: each[name] for name in found[0] if name in each} for each in expected] == found
 
 
@@ -75,7 +84,7 @@ def test_nothing_is_told_of_few_cases_nor_follows_by_subtraction(rows: list[Outc
         assert not any(0 < count < LEAST for count in (*counts, *gold.values(), rest))
     of = {(each["configuration"], each["measure"], each["group"], each["value"]): each["n"] for each in found["scores"]}
     for measure in ("correct", "closed_accuracy", "open_exact_match"):
-        for group in GROUPS:
+        for group in SHARED_GROUPS:
             values = sum(n for (name, what, where, _), n in of.items() if (name, what, where) == ("x", measure, group))
             assert not 0 < of.get(("x", measure, "all", None), 0) - values < LEAST
 
@@ -92,7 +101,7 @@ def test_neither_order_nor_names_of_the_cases_can_be_told(rows: list[Outcome], r
     one, two = share(rows, LEAST), share(other, LEAST)
     assert one.sums == two.sums
     assert one.withheld == two.withheld
-    assert {"case", "image"}.isdisjoint(asdict(one.sums[0]) if one.sums else {})
+    assert all({"case", "image"}.isdisjoint({*asdict(row), *row.sums}) for row in one.sums)
 
 
 @settings(max_examples=30, deadline=None)
@@ -101,16 +110,12 @@ def test_rows_are_in_the_order_of_what_they_show(rows: list[Outcome]) -> None:
     """Sorted by what they hide, they would tell something of it."""
     places: dict[tuple[Any, ...], list[list[float]]] = {}
     for row in share(rows, LEAST).sums:
-        name, group, value, *figures = astuple(row)
-        places.setdefault((name, group, value), []).append([each for each in figures[::-1] if each is not None])
-    assert all(len({len(each) for each in found}) == 1 for found in places.values())
-    order = [COLUMNS.index(field.name) for field in fields(ImageSums)[3:]]
+        figures = [figure for column in reversed(ORDER) if (figure := row.sums[column]) is not None]
+        assert set(row.sums) == set(ORDER)
+        places.setdefault((row.configuration, row.group, row.value), []).append(figures)
     for found in places.values():
-        if len(found[0]) == len(order):
-            shown = [[each for _, each in sorted(zip(order[::-1], row, strict=True), reverse=True)] for row in found]
-            assert shown == sorted(shown)
-        elif len(found[0]) == 2:  # correct, n
-            assert found == sorted(found)
+        assert len({len(each) for each in found}) == 1
+        assert found == sorted(found)
 
 
 def test_a_tables_own_words_do_not_leave() -> None:
@@ -149,12 +154,12 @@ def test_what_is_withheld_is_named_without_a_count() -> None:
     table = score_table([{"hospital": "north", "tallies": told.tallies, "withheld": told.withheld}])["x"]
     assert table["closed"]["f1_macro"] is None
     assert table["hospitals"]["north"]["withheld"] == ["open"]
-    found = held_back(LEAST, [{"hospital": "north", "withheld": told.withheld}])
+    found = held_back(LEAST, SharedDocuments([{"hospital": "north", "tallies": {}, "withheld": told.withheld}]))
     assert held_back_rows(found)[1] == (
         "north", "open questions; labels of closed questions; modality: ct; modality: mri"
     )  # fmt: skip
     assert "fewer than 5" in held_back_sentence(found)
-    assert "nothing had to be" in held_back_sentence(held_back(LEAST, []))
+    assert "nothing had to be" in held_back_sentence(held_back(LEAST, SharedDocuments([])))
     assert not any(character.isdigit() for row in held_back_rows(found)[1:] for character in row[1])
 
 
@@ -163,8 +168,9 @@ def test_others_that_tell_nothing_are_named_too() -> None:
     few = {"hospital": "b", "n": 9, "modes": {"m": {"cases": None, "of": 9}, "k": {"cases": 0, "of": 9}}}
     nothing = {"questions": ["choice"], "labels": False, "groups": {}, "by_kind": {"topic": ["size"]}}
     relied = {"hospital": "b", "withheld": {"questions": ["closed"]}}
-    found = held_back(5, [{"hospital": "c", "withheld": nothing}], [relied], [silent, few], [silent],
-                      [{"hospital": "c", "withheld": ["open"]}])  # fmt: skip
+    shared = SharedDocuments([{"hospital": "c", "withheld": nothing}], [relied], [silent, few], [silent],
+                             [{"hospital": "c", "withheld": ["open"]}])  # fmt: skip
+    found = held_back(5, shared)
     assert found["hospitals"] == {
         "c": ["which are multiple choice", "topic by kind: size", "open questions answered and withheld"],
         "b": ["closed questions with altered prompts", "failure mode: m"],
@@ -177,4 +183,4 @@ def test_a_hospital_with_too_few_cases_of_any_kind_tells_nothing() -> None:
     assert not told.sums and not told.calibration
     assert told.tallies == {"x": summarise([]).to_json()}
     assert "4" not in json.dumps(told.withheld)
-    assert summarise([OpenRow()]).labelled
+    assert summarise([OpenRow(outcome(0, 0, kind="open").scores)]).labelled

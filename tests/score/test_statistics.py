@@ -11,6 +11,7 @@ from scipy.stats import binom, ttest_1samp
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import f1_score
 
+from tasks.compare.trainings import over_trainings
 from tasks.score.calibration import BINS, expected_calibration_error, pool_bins, reliability_bins
 from tasks.score.statistics import (
     bootstrap_interval,
@@ -21,7 +22,6 @@ from tasks.score.statistics import (
     mean,
     sums_by_cluster,
 )
-from tasks.score.trainings import over_trainings
 
 TRIALS = 300
 IMAGES = 40

@@ -1,41 +1,27 @@
 """The page of a comparison: its tables, the configurations with their intervals, and the sweeps as curves."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Literal
 
 import yaml
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tasks.records.comparison import ComparisonDocument, Sweep
+from tasks.records.text_table import Table
 from tasks.report.page.plots import METRICS, REFERENCE, TRAINED, svg
 from tasks.report.page.render import fill
 
 MEASURES = {"closed_accuracy": METRICS[0][2], "open_exact_match": METRICS[1][2]}
 COLOURS = ("#0b6e8f", "#d1495b")
+LOSSES: dict[Literal["train_loss", "eval_loss"], str] = {
+    "train_loss": "training loss",
+    "eval_loss": "held-out loss",
+}
 
 
-class Shown(Protocol):
-    """A table as text."""
-
-    @property
-    def title(self) -> str:
-        """Above it."""
-
-    @property
-    def headings(self) -> tuple[str, ...]:
-        """Of its columns."""
-
-    @property
-    def rows(self) -> tuple[tuple[str, ...], ...]:
-        """Its cells."""
-
-    @property
-    def note(self) -> str:
-        """Below it."""
-
-
-def comparison_page(document: Mapping[str, Any], tables: Sequence[Shown]) -> str:
+def comparison_page(document: ComparisonDocument, tables: Sequence[Table]) -> str:
     """The page of a comparison, one HTML file.
 
     Args:
@@ -55,7 +41,7 @@ def comparison_page(document: Mapping[str, Any], tables: Sequence[Shown]) -> str
     )
 
 
-def interval_plot(document: Mapping[str, Any], split: str) -> str:
+def interval_plot(document: ComparisonDocument, split: str) -> str:
     """Closed accuracy and open exact match of each configuration on a split, with 95 % intervals."""
     rows = document["configurations"]
     figure = Figure(figsize=(8, 0.9 + 0.32 * len(rows)))
@@ -81,7 +67,7 @@ def interval_plot(document: Mapping[str, Any], split: str) -> str:
     return svg(figure, f"Scores with 95 % intervals, split {split}: {'; '.join(told)}")
 
 
-def curve_plot(sweep: Mapping[str, Any]) -> str:
+def curve_plot(sweep: Sweep) -> str:
     """Closed accuracy and open exact match over the points of a sweep, with 95 % intervals."""
     figure = Figure(figsize=(8, 2.8))
     axes = figure.subplots()
@@ -108,12 +94,10 @@ def curve_plot(sweep: Mapping[str, Any]) -> str:
     return svg(figure, f"Sweep of {sweep['name']}. {'; '.join(told)}")
 
 
-def loss_curves(sweep: Mapping[str, Any]) -> str:
+def loss_curves(sweep: Sweep) -> str:
     """Loss per answer token over passes through the training cases, one curve for each point of a sweep."""
     figure = Figure(figsize=(8, 2.8))
-    for axes, (loss, title) in zip(
-        figure.subplots(1, 2), {"train_loss": "training loss", "eval_loss": "held-out loss"}.items(), strict=True
-    ):
+    for axes, (loss, title) in zip(figure.subplots(1, 2), LOSSES.items(), strict=True):
         for point in sweep["points"]:
             found = [
                 (row["round"] * point["local_epochs"], row[loss]) for row in point["rounds"] if row[loss] is not None

@@ -1,13 +1,12 @@
 """The plots of a run as Markdown that shows them by itself, for the dashboard: pictures stand in the text."""
 
 import base64
-from collections.abc import Mapping
-from typing import Any
 
+from tasks.records.run_document import RunDocument
 from tasks.report.page.plots import png, score_figure, share_figure
 
 
-def inline_plots(results: Mapping[str, Any], losses: bytes) -> str:
+def inline_plots(results: RunDocument, losses: bytes) -> str:
     """Scores, losses and where answers come from, as Markdown images whose addresses hold them.
 
     They are PNG: the dashboard shows no address of SVG. `losses` is the run's `losses.png`.

@@ -13,6 +13,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tasks.records import EpochLoss
+from tasks.records.comparison import ScoreEntry
+from tasks.records.run_document import (
+    Calibration,
+    ConfigurationScores,
+    HospitalShares,
+    QuestionKind,
+    RelianceSummary,
+    RunDocument,
+)
 
 TRAINED, REFERENCE = "#0b6e8f", "#9aa5ad"
 """Colours of what was trained, and of what it stands beside: apart in grey print too."""
@@ -25,7 +34,11 @@ PARTS = {
     "format": ("format", "#B4B4B4"),
 }
 """What a share is of, in words, and its colour (after Okabe and Ito, told apart by the colour-blind)."""
-METRICS = (("closed", "accuracy", "Closed questions, accuracy"), ("open", "exact_match", "Open questions, exact match"))
+METRICS: tuple[tuple[QuestionKind, str, str], ...] = (
+    ("closed", "accuracy", "Closed questions, accuracy"),
+    ("open", "exact_match", "Open questions, exact match"),
+)
+"""What charts show: kind and field in the pooled scores of `results.json`, and a title."""
 
 
 def loss_plot(rounds: Sequence[Mapping[str, Any]]) -> str:
@@ -78,7 +91,7 @@ def losses_png(rows: Sequence[EpochLoss]) -> bytes:
     return drawn.getvalue()
 
 
-def score_plot(results: Mapping[str, Any]) -> str:
+def score_plot(results: RunDocument) -> str:
     """Closed accuracy and open exact match (0 to 1) of each configuration and baseline; a dot is one hospital."""
     told = "; ".join(
         f"{_name(name)} closed {_number(row['closed']['accuracy'])}, open {_number(row['open']['exact_match'])}"
@@ -87,7 +100,7 @@ def score_plot(results: Mapping[str, Any]) -> str:
     return svg(score_figure(results), f"Scores from 0 to 1: {told}")
 
 
-def score_figure(results: Mapping[str, Any]) -> Figure:
+def score_figure(results: RunDocument) -> Figure:
     """What `score_plot` draws."""
     trained = list(results["configurations"].items())
     rows = [*trained, *results["baselines"].items()]
@@ -98,7 +111,7 @@ def score_figure(results: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def group_plot(scores: Sequence[Mapping[str, Any]], configuration: str, group: str) -> str | None:
+def group_plot(scores: Sequence[ScoreEntry], configuration: str, group: str) -> str | None:
     """Share of right answers (0 to 1) within each value of a group, as `modality`, with 95 % intervals.
 
     None where the dataset tells fewer than two values.
@@ -124,7 +137,7 @@ def group_plot(scores: Sequence[Mapping[str, Any]], configuration: str, group: s
     return svg(figure, f"Right answers of {configuration} by {group}: {told}")
 
 
-def reliability_plot(name: str, calibration: Mapping[str, Any]) -> str:
+def reliability_plot(name: str, calibration: Calibration) -> str:
     """Share of right answers over confidence in ten bins, beside the diagonal of a calibrated model."""
     bins = [each for each in calibration["bins"] if each["n"]]
     figure = Figure(figsize=(8, 3))
@@ -139,7 +152,7 @@ def reliability_plot(name: str, calibration: Mapping[str, Any]) -> str:
     return svg(figure, f"Reliability of {name}, expected calibration error {calibration['ece']:.3f}: {told}")
 
 
-def reliance_plot(name: str, reliance: Mapping[str, Any]) -> str:
+def reliance_plot(name: str, reliance: RelianceSummary) -> str:
     """Share of right answers (0 to 1) as asked, and with each alteration of the prompt."""
     rows = list(reliance["alterations"].items())
     figure = Figure(figsize=(8, 0.8 + 0.3 * len(rows)))
@@ -154,7 +167,7 @@ def reliance_plot(name: str, reliance: Mapping[str, Any]) -> str:
     return svg(figure, f"What {name} relies on: {told}")
 
 
-def share_plot(name: str, saliency: Mapping[str, Any]) -> str:
+def share_plot(name: str, saliency: HospitalShares) -> str:
     """Mean shares (0 to 1) of the prompt's parts in the explained answers, a bar for each method."""
     told = "; ".join(
         f"{method} {', '.join(f'{PARTS[part][0]} {share:.3f}' for part, share in shares.items())}"
@@ -163,7 +176,7 @@ def share_plot(name: str, saliency: Mapping[str, Any]) -> str:
     return svg(share_figure(saliency), f"Where answers of {name} come from: {told}")
 
 
-def share_figure(saliency: Mapping[str, Any]) -> Figure:
+def share_figure(saliency: HospitalShares) -> Figure:
     """What `share_plot` draws."""
     rows = list(saliency["methods"].items())
     figure = Figure(figsize=(8, 1.2 + 0.36 * len(rows)))
@@ -193,14 +206,17 @@ def share_bar(axes: Axes, place: int, shares: Mapping[str, float]) -> None:
         start += share
 
 
-def _bars(axes: Axes, rows: Sequence[tuple[str, Any]], trained: int, kind: str, field: str) -> None:
+def _bars(
+    axes: Axes, rows: Sequence[tuple[str, ConfigurationScores]], trained: int, kind: QuestionKind, field: str
+) -> None:
     values = [row[kind][field] or 0 for _, row in rows]
     colours = [TRAINED if place < trained else REFERENCE for place in range(len(rows))]
     axes.barh(range(len(rows)), values, color=colours, height=0.65)
     for place, (_, row) in enumerate(rows):
         if row[kind][field] is None:
             axes.text(0.02, place, "not asked", va="center", fontsize=8, color="#5a6870")
-        of_hospitals = [each[kind][field] for each in row["hospitals"].values() if each[kind][field] is not None]
+        told = (each[kind][field] for each in row["hospitals"].values())
+        of_hospitals = [score for score in told if score is not None]
         axes.plot(of_hospitals, [place] * len(of_hospitals), "o", color="black", markersize=2.5, alpha=0.7)
     axes.set_yticks(range(len(rows)), [_name(name) for name, _ in rows])
     axes.set_xlim(0, 1)

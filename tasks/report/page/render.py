@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tasks.records import Case, Prediction
+from tasks.records.run_document import RunDocument
 from tasks.report.page.maps import Map
 from tasks.report.page.pictures import Picture
 from tasks.report.page.plots import (
@@ -69,7 +70,7 @@ class Told:
     """Test cases that the audit counted among: before any was moved or left out."""
 
 
-def detail_plots(results: Mapping[str, Any], configuration: str) -> dict[str, list[str]]:
+def detail_plots(results: RunDocument, configuration: str) -> dict[str, list[str]]:
     """The plots of a configuration's `groups`, `calibration`, `reliance` and `saliency`, as far as the run has them."""
     groups = [group_plot(results["scores"], configuration, group) for group in ("modality", "organ", "topic")]
     sure, relies = results["calibration"].get(configuration), results["reliance"].get(configuration)
@@ -82,7 +83,7 @@ def detail_plots(results: Mapping[str, Any], configuration: str) -> dict[str, li
     }
 
 
-def study_page(results: Mapping[str, Any], rows: Rows, told: Told, sections: Sequence[Section] = ()) -> str:
+def study_page(results: RunDocument, rows: Rows, told: Told, sections: Sequence[Section] = ()) -> str:
     """The page of a study.
 
     Args:
@@ -134,7 +135,7 @@ def _share(count: int | str | None, of: int) -> tuple[str, str]:
     return str(count), f"{count / of:.3f}" if of else "-"
 
 
-def model_card(results: Mapping[str, Any], rows: Rows, told: Told) -> str:
+def model_card(results: RunDocument, rows: Rows, told: Told) -> str:
     """A model card in Markdown, after Mitchell et al., "Model Cards for Model Reporting" (2019).
 
     The arguments are those of `study_page`.

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from benchmarks.level import Design, draw, over_seeds_and_images, pooled_bootstrap, pooled_mcnemar, rejections
+from tasks.compare.trainings import OverTrainings, over_trainings
 from tasks.score.statistics import bootstrap_interval, label_counts, macro_f1, mean
-from tasks.score.trainings import OverTrainings, over_trainings
 
 TRIALS = 400
 LIMIT = 0.07

@@ -1,0 +1,115 @@
+"""What a comparison reads of its finished runs, and the parts of its document that are made of that."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.cells import references, results
+from flows.judged import outcomes
+from tasks.answer.step import score_as_lightfed
+from tasks.compare.document import BASELINES, SplitPart, compare_split, cost_row, sweep_point
+from tasks.engine.identity import choose_model
+from tasks.federate.step import measure_memory
+from tasks.records import Outcome
+from tasks.records.comparison import ConfigurationRow, CostRow, Sweep
+from tasks.records.federation import HospitalRefs
+from tasks.report.data import split_sentence
+from tasks.settings import Study
+from tasks.settings.comparison import Cell, Comparison, labelled
+from tasks.store import Ref
+
+Runs = Mapping[tuple[str, str, str, int], Path]
+"""Folder of each cell's run, by part, name, split and seed."""
+
+
+def read_split(comparison: Comparison, split: str, runs: Runs) -> SplitPart:
+    """What the runs of one split say together."""
+    own = {
+        (name, seed): run
+        for (part, name, where, seed), run in runs.items()
+        if where == split and part == "configurations"
+    }
+    reliance = {
+        name: [each for seed in comparison.seeds for each in results(own[name, seed])["reliance"].values()]
+        for name in comparison.configurations
+    }
+    return compare_split(comparison, split, _outcomes(comparison, own), _lightfed(comparison, own), reliance)
+
+
+def _outcomes(comparison: Comparison, runs: Mapping[tuple[str, int], Path]) -> dict[str, dict[int, list[Outcome]]]:
+    """Outcomes by row of the tables and seed: the configurations, then the reference's baselines."""
+    found = {
+        name: {seed: outcomes(runs[name, seed])["trained"] for seed in comparison.seeds}
+        for name in comparison.configurations
+    }
+    for seed in comparison.seeds:
+        shared = outcomes(runs[comparison.reference, seed])
+        for name in BASELINES:
+            found.setdefault(name, {})[seed] = shared[name]
+    return found
+
+
+def _lightfed(comparison: Comparison, runs: Mapping[tuple[str, int], Path]) -> dict[str, dict[int, Any]]:
+    """LightFED's four metrics by row and seed."""
+    found: dict[str, dict[int, Any]] = {}
+    for (name, seed), run in runs.items():
+        scored = score_as_lightfed(predictions=references(run, "predictions"))
+        told = json.loads((scored.folder / "lightfed.json").read_text(encoding="utf-8"))
+        (trained,) = results(run)["configurations"]
+        found.setdefault(name, {})[seed] = told[trained]
+        if name == comparison.reference:
+            for each in BASELINES:
+                found.setdefault(each, {})[seed] = told[each]
+    return found
+
+
+def read_title(comparison: Comparison, split: str, runs: Runs) -> str:
+    """What a split's test cases share with training, by the audits of all seeds."""
+    own = [runs["configurations", comparison.reference, split, seed] for seed in comparison.seeds]
+    return split_sentence([results(run)["split"] for run in own])
+
+
+def read_sweeps(comparison: Comparison, runs: Runs) -> list[Sweep]:
+    """Each sweep's points: their scores over all seeds, and losses by round. Points without a run are left out."""
+    found: list[Sweep] = []
+    least = comparison.study.evaluation.min_cell
+    for sweep, values in comparison.sweeps.items():
+        points = []
+        for label, changes in labelled(sweep, values):
+            own = {seed: run for (part, name, _, seed), run in runs.items() if (part, name) == (sweep, label)}
+            if own:
+                answers = {seed: outcomes(run)["trained"] for seed, run in own.items()}
+                documents = {seed: results(run) for seed, run in own.items()}
+                points.append(sweep_point(label, changes, answers, documents, least))
+        if points:
+            found.append({"name": sweep, "configuration": comparison.swept, "points": points})
+    return found
+
+
+def read_cost(
+    comparison: Comparison, rows: Sequence[ConfigurationRow], planned: Sequence[Cell], runs: Runs
+) -> list[CostRow]:
+    """What training each of the comparison's configurations took, `rows` being those of the tables."""
+    found = []
+    split = comparison.splits[0]
+    for row in rows:
+        if row["trained"]:
+            own = [runs["configurations", row["name"], split, seed] for seed in comparison.seeds]
+            study = next(cell.study for cell in planned if (cell.name, cell.split) == (row["name"], split))
+            memory = json.loads((_memory(study, own[0]).folder / "footprint.json").read_text(encoding="utf-8"))
+            found.append(cost_row(row, study.model.name, [results(run) for run in own], memory))
+    return found
+
+
+def _memory(study: Study, run: Path) -> Ref:
+    """The memory of training the run's first hospital, in a process of its own."""
+    parts = {name: references(run, name)[0] for name in ("cases", "features", "library", "adapter")}
+    return measure_memory(
+        hospital=HospitalRefs(name="hospital-1", **parts),
+        model=choose_model(study.model),
+        lora=study.lora,
+        federation=study.federation.local,
+        shown=study.retrieval.shown,
+        seed=study.seed,
+    )

@@ -1,0 +1,42 @@
+"""Figures of a comparison's document as text: scores with their intervals, and whose chance these hold."""
+
+from tasks.records.comparison import ComparisonDocument, ScoreEntry, SplitScore
+from tasks.score.groups import HOLDS
+from tasks.score.metrics import METRICS
+
+SPLITS = {
+    "none": "original",
+    "image": "image-disjoint",
+    "near_duplicate": "copy-disjoint",
+    "patient": "patient-disjoint",
+}
+"""What values of partition.disjoint are called in tables."""
+
+
+def score_cell(entry: ScoreEntry | None) -> str:
+    """A score with its interval; nothing where there is none."""
+    return "" if entry is None else METRICS[entry["measure"]].text_with_interval(entry["score"], entry["interval"])
+
+
+def holds(document: ComparisonDocument) -> str:
+    """Whose chance the intervals hold, as a sentence."""
+    several = len(document["seeds"]) > 1
+    left_out = "" if several else ", for the one training as it is: what another training would give is not in them"
+    return f"Intervals of 95 % hold the chance of {HOLDS[several]}{left_out}."
+
+
+def labels(document: ComparisonDocument) -> dict[str, str]:
+    """What each configuration is called in tables, by name."""
+    return {each["name"]: each["label"] for each in document["configurations"]}
+
+
+def find_score(
+    document: ComparisonDocument, split: str, name: str, metric: str, group: str = "all", value: str | None = None
+) -> ScoreEntry | None:
+    """A configuration's score on a split, over all questions or those of one value of a group."""
+    wanted = (split, name, metric, group, value)
+    return next((entry for entry in document["scores"] if _place(entry) == wanted), None)
+
+
+def _place(entry: SplitScore) -> tuple[str, str, str, str, str | None]:
+    return entry["split"], entry["configuration"], entry["measure"], entry["group"], entry["value"]

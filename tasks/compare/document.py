@@ -1,0 +1,220 @@
+"""The document `comparison.json`, as docs/comparison.md lays it out, made of what its finished studies found."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.compare.aligned import Outcomes, align
+from tasks.compare.reliance import reliance_row
+from tasks.compare.scores import score_entries, withheld_values, worst_hospitals
+from tasks.compare.tests import paired_tests
+from tasks.records import Outcome
+from tasks.records.comparison import (
+    ComparisonDocument,
+    ConfigurationRow,
+    CostRow,
+    Images,
+    RelianceRow,
+    RoundLoss,
+    RunRow,
+    SplitRow,
+    SplitScore,
+    SplitTest,
+    SplitWorst,
+    Sweep,
+    SweepPoint,
+)
+from tasks.score.published import LIGHTFED
+from tasks.settings.comparison import Changes, Comparison
+
+SCHEMA_VERSION = 2
+BASELINES = ("base", "majority", "question_only", "copy_nearest")
+"""Rows of the tables that are not trained: of the reference's runs."""
+
+
+@dataclass(frozen=True)
+class SplitPart:
+    """What a comparison says of one split that differs from the others."""
+
+    images: Images
+    scores: list[SplitScore]
+    tests: list[SplitTest]
+    worst: list[SplitWorst]
+    withheld: dict[str, list[str]]
+    """Values of groups that are not told of, by group."""
+    lightfed: list[dict[str, Any]]
+    reliance: list[RelianceRow]
+
+
+def compare_split(
+    comparison: Comparison,
+    split: str,
+    outcomes: Outcomes,
+    lightfed: Mapping[str, Mapping[int, Mapping[str, float | None]]],
+    reliance: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> SplitPart:
+    """One split: scores of all rows, tests of their differences, and what they depend on.
+
+    Args:
+        comparison: its settings.
+        split: which one.
+        outcomes: of the configurations and BASELINES, by seed.
+        lightfed: LightFED's four metrics of the same, by seed.
+        reliance: of each configuration the summaries of its seeds, none where no prompts were altered.
+
+    Raises StudyError where the configurations did not answer the same cases.
+    """
+    least = comparison.study.evaluation.min_cell
+    answers = align(outcomes, comparison.reference)
+    found = [entry for name, each in answers.items() for entry in score_entries(name, each, least)]
+    told = {entry["measure"] for entry in found if entry["group"] == "all"}
+    tested = paired_tests(answers, list(comparison.configurations), comparison.reference)
+    return SplitPart(
+        images=answers[comparison.reference].images_asked(),
+        scores=[{"split": split, **entry} for entry in found],
+        tests=[{"split": split, **test} for test in tested if test["measure"] in told],
+        worst=[{"split": split, **row} for row in worst_hospitals(found)],
+        withheld=withheld_values(answers[comparison.reference], least),
+        lightfed=[_lightfed_row(split, name, by_seed) for name, by_seed in lightfed.items()],
+        reliance=[reliance_row(split, name, seeds) for name, seeds in reliance.items() if seeds],
+    )
+
+
+def _lightfed_row(split: str, name: str, by_seed: Mapping[int, Mapping[str, float | None]]) -> dict[str, Any]:
+    """The mean over the seeds, None where a seed has none, and each seed's."""
+    means = {metric: _mean([each[metric] for each in by_seed.values()]) for metric in LIGHTFED}
+    seeds = {str(seed): each for seed, each in by_seed.items()}
+    return {"split": split, "configuration": name, **means, "by_seed": seeds}
+
+
+def configuration_rows(comparison: Comparison, twins: Mapping[str, str]) -> list[ConfigurationRow]:
+    """The rows of every table, in their order. `twins` are folders of twins, by preset."""
+    rows: list[ConfigurationRow] = []
+    for name, changes in comparison.configurations.items():
+        preset = str(changes.get("model.name", comparison.study.model.name))
+        label = f"{name} (twin of {preset}: random weights)" if preset in twins else name
+        rows.append({"name": name, "label": label, "trained": True, "changes": changes, "twin": preset in twins})
+    for name in BASELINES:
+        label = "untrained base" if name == "base" else name.replace("_", " ")
+        rows.append({"name": name, "label": label, "trained": False, "changes": {}, "twin": False})
+    return rows
+
+
+def sweep_point(
+    label: str,
+    changes: Changes,
+    outcomes: Mapping[int, Sequence[Outcome]],
+    results: Mapping[int, Mapping[str, Any]],
+    least: int,
+) -> SweepPoint:
+    """A point of a sweep, from the outcomes and the `results.json` of its seeds; `least` as `score_entries` has it."""
+    entries = score_entries(label, align({label: outcomes}, label)[label], least)
+    return {
+        "label": label,
+        "changes": changes,
+        "local_epochs": next(iter(results.values()))["settings"]["federation"]["local_epochs"],
+        "seeds": list(results),
+        "scores": [entry for entry in entries if entry["group"] == "all"],
+        "rounds": _mean_rounds([each["rounds"] for each in results.values()]),
+    }
+
+
+def _mean_rounds(rounds: Sequence[Sequence[Mapping[str, Any]]]) -> list[RoundLoss]:
+    """Losses of each round, the mean over the seeds."""
+    return [
+        {
+            "round": same[0]["round"],
+            "train_loss": sum(each["train_loss"] for each in same) / len(same),
+            "eval_loss": _mean([each["eval_loss"] for each in same]),
+        }
+        for same in zip(*rounds, strict=True)
+    ]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None where one of them is."""
+    told = [value for value in values if value is not None]
+    return sum(told) / len(told) if len(told) == len(values) else None
+
+
+def cost_row(
+    configuration: ConfigurationRow,
+    model: str,
+    results: Sequence[Mapping[str, Any]],
+    memory: Mapping[str, int | None],
+) -> CostRow:
+    """What training a configuration took: seconds and bytes are the mean over the rounds of all seeds.
+
+    Args:
+        configuration: its row.
+        model: name of its base.
+        results: `results.json` of each seed.
+        memory: of training the first hospital, by `peak_memory_bytes` and `device_memory_bytes`.
+    """
+    rounds = [row for each in results for row in each["rounds"]]
+    return {
+        "configuration": configuration["name"],
+        "label": configuration["label"],
+        "model": model,
+        "hospitals": len(results[0]["partition"]["hospitals"]),
+        "seconds_per_round": sum(row["seconds"] for row in rounds) / len(rounds),
+        "bytes_down": sum(row["bytes_down"] for row in rounds) / len(rounds),
+        "bytes_up": sum(row["bytes_up"] for row in rounds) / len(rounds),
+        "peak_memory_bytes": memory["peak_memory_bytes"],
+        "device_memory_bytes": memory["device_memory_bytes"],
+    }
+
+
+def assemble(
+    comparison: Comparison,
+    configurations: list[ConfigurationRow],
+    parts: Mapping[str, SplitPart],
+    titles: Mapping[str, str],
+    same: Mapping[str, str],
+    sweeps: list[Sweep],
+    cost: list[CostRow],
+    runs: list[RunRow],
+    failed: Sequence[Mapping[str, str]],
+) -> ComparisonDocument:
+    """The whole document.
+
+    Args:
+        comparison: its settings.
+        configurations: as `configuration_rows` gives them.
+        parts: by split, those that differ.
+        titles: of these splits.
+        same: the other splits, each with the one that puts every case where it does.
+        sweeps: their points.
+        cost: what training took; empty where that was not measured.
+        runs: every study's run.
+        failed: points of sweeps that failed, as `cell` and `reason`.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": comparison.name,
+        "reference": comparison.reference,
+        "seeds": list(comparison.seeds),
+        "splits": [_split_row(split, parts, titles, same) for split in comparison.splits],
+        "configurations": configurations,
+        "scores": [entry for part in parts.values() for entry in part.scores],
+        "withheld": {
+            "min_cell": comparison.study.evaluation.min_cell,
+            "groups": {split: part.withheld for split, part in parts.items()},
+        },
+        "worst_hospitals": [row for part in parts.values() for row in part.worst],
+        "tests": [test for part in parts.values() for test in part.tests],
+        "lightfed": [row for part in parts.values() for row in part.lightfed],
+        "reliance": [row for part in parts.values() for row in part.reliance],
+        "sweeps": sweeps,
+        "cost": cost,
+        "runs": runs,
+        "settings": comparison.model_dump(mode="json"),
+        "failed": failed,
+    }
+
+
+def _split_row(
+    split: str, parts: Mapping[str, SplitPart], titles: Mapping[str, str], same: Mapping[str, str]
+) -> SplitRow:
+    at = same.get(split, split)
+    return {"name": split, "title": titles[at], "same_as": same.get(split), **parts[at].images}
