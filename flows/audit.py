@@ -6,9 +6,9 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.fed_rag import ingested, prepare_questions, prepares, show_audit
 from flows.gone import HOOKS
 from flows.outside import dataset_content
+from flows.prepare import ingested, prepare_questions, prepares, show_audit
 from flows.progress import Steps, tell_unused_columns
 from tasks.audit.step import audit as audit_dataset
 from tasks.audit.step import read_audit

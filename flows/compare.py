@@ -11,9 +11,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.cells import run_cell, with_stand_ins
 from flows.compare_runs import Runs, read_cost, read_split, read_sweeps, read_title
-from flows.fed_rag import prepare_questions, prepares
 from flows.gone import HOOKS
 from flows.outside import dataset_content
+from flows.prepare import prepare_questions, prepares
 from flows.progress import Steps
 from tasks.audit.step import audit
 from tasks.compare.document import assemble, configuration_rows

@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prefect import unmapped
-
 from flows.dashboard import Shown
 from flows.losses import round_losses, round_table, show_losses
+from flows.parts import within_part
 from flows.progress import Steps
-from flows.runtimes.local import Local, gather
+from flows.runtimes.local import Local, all_alike, gather
 from flows.runtimes.runtime import Runtime, Trained
 from flows.runtimes.stacked import Stacked
 from tasks.federate.step import aggregate, validate_hospital
@@ -84,7 +83,6 @@ def federate(
         "shown": study.retrieval.shown,
         "seed": study.seed,
     }
-    names = [hospital.name for hospital in hospitals]
 
     def train(orders: list[Order], starts: list[Ref]) -> Trained:
         return runtime.train(given(hospitals, starts), orders, settings)
@@ -92,29 +90,39 @@ def federate(
     def put_together(**taken: Any) -> Ref:
         return aggregate(strategy=study.federation.strategy, **taken)
 
+    names = [hospital.name for hospital in hospitals]
+    coming = rounds(strategy, study.federation.rounds, names, hospitals[0].adapter, train, put_together)
+
+    def one_round() -> tuple[Round, list[Ref]]:
+        this = next(coming)
+        return this, validate(given(hospitals, this.following), this.number, settings, study.evaluation.min_cell)
+
     rows: list[dict[str, Any]] = []
     validated: list[Ref] = []
     shown = Shown()
-    for each in rounds(strategy, study.federation.rounds, names, hospitals[0].adapter, train, put_together):
-        hospitals = given(hospitals, each.following)
-        validating = validate_hospital.map(
-            hospital=hospitals,
-            round_number=unmapped(each.number),
-            min_cell=unmapped(study.evaluation.min_cell),
-            **{name: unmapped(value) for name, value in settings.items()},
-        )
-        held_out = gather(validating, names)
-        told = json.loads((each.state.folder / "round.json").read_text(encoding="utf-8"))
-        rows.append(
-            told | {"eval_loss": held_out_loss(held_out), "seconds": each.trained.seconds} | wire(strategy, each)
-        )
+    for number in range(1, study.federation.rounds + 1):
+        this, held_out = within_part("round", one_round, f"round {number}")
+        rows.append(round_row(strategy, this, held_out))
         validated += held_out
         shown.table("rounds", round_table(rows), "Losses of each round, and what it took")
         show_losses(shown, "losses", round_losses(rows))
         loss = rows[-1]["eval_loss"]
         held = "" if loss is None else f", held-out loss {loss:.4f}"
-        steps.done(f"round {each.number}: training loss {rows[-1]['train_loss']:.4f}{held}")
-    return hospitals, rows, validated
+        steps.done(f"round {number}: training loss {rows[-1]['train_loss']:.4f}{held}")
+    return given(hospitals, this.following), rows, validated
+
+
+def validate(hospitals: Sequence[HospitalRefs], number: int, settings: dict[str, Any], min_cell: int) -> list[Ref]:
+    """Every hospital's loss on its held-out cases with the adapter that it goes on from."""
+    common = settings | {"round_number": number, "min_cell": min_cell}
+    validating = validate_hospital.map(hospital=list(hospitals), **all_alike(common))
+    return gather(validating, [hospital.name for hospital in hospitals])
+
+
+def round_row(strategy: Strategy, of: Round, held_out: Sequence[Ref]) -> dict[str, Any]:
+    """What is told of a round: its `round.json`, the loss on held-out cases, seconds of training and bytes sent."""
+    told = json.loads((of.state.folder / "round.json").read_text(encoding="utf-8"))
+    return told | {"eval_loss": held_out_loss(held_out), "seconds": of.trained.seconds} | wire(strategy, of)
 
 
 def given(hospitals: Sequence[HospitalRefs], adapters: Sequence[Ref]) -> list[HospitalRefs]:

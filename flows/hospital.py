@@ -34,15 +34,13 @@ def build_libraries(
         take_features.map(hospital=hospitals, cases=cases, seen=unmapped(seen), projected=projected, **common),
         hospitals,
     )
-    settings, encoded = study.retrieval, list[Ref]()
+    settings, encoded = study.retrieval, list[Ref | None]([None] * len(hospitals))
     if settings.encoding.encodes:
         common |= {"encoding": unmapped(settings.encoding), "content": unmapped(content_of(settings.encoding, model))}
-        encoded = gather(encode_hospital.map(hospital=hospitals, cases=cases, **common), hospitals)
+        encoded[:] = gather(encode_hospital.map(hospital=hospitals, cases=cases, **common), hospitals)
     sources = [
         LibrarySources(name=name, cases=taken, features=taken_features, encoded=rows)
-        for name, taken, taken_features, rows in zip(
-            hospitals, cases, features, encoded or [None] * len(hospitals), strict=True
-        )
+        for name, taken, taken_features, rows in zip(hospitals, cases, features, encoded, strict=True)
     ]
     fusions = train_gated_fusion(study, sources) if settings.fusion == "gated" else unmapped(None)
     library = settings.library(study.federation.holdout, study.seed)

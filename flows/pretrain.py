@@ -7,10 +7,10 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.dashboard import Shown
-from flows.fed_rag import ingested, prepare_questions, prepares
 from flows.gone import HOOKS
 from flows.losses import TABLE, show_losses, write_losses
 from flows.outside import dataset_content
+from flows.prepare import ingested, prepare_questions, prepares
 from flows.progress import Steps, tell_unused_columns
 from tasks.engine.identity import choose_model
 from tasks.features.step import see_images

@@ -95,8 +95,14 @@ class Server:
                 time.sleep(1)  # its SQLite is busy, and it asks to be asked again
 
     def newest_run(self) -> dict[str, Any]:
-        """The flow run that began last."""
-        return self.post("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
+        """The flow run that began last, and is no part of another."""
+        whole = {"parent_task_run_id": {"is_null_": True}}
+        return self.post("flow_runs/filter", {"flow_runs": whole, "sort": "START_TIME_DESC", "limit": 1})[0]
+
+    def parts_of(self, flow_run: str) -> list[dict[str, Any]]:
+        """The flow runs that are part of one, in the order of their beginning."""
+        wanted = {"flow_runs": {"parent_flow_run_id": {"any_": [flow_run]}}, "sort": "START_TIME_ASC"}
+        return self.post("flow_runs/filter", wanted)
 
     def shown_as_running(self, *flow_runs: str) -> list[str]:
         """Names of the task runs of these flow runs that the dashboard shows as running, or as about to run."""
@@ -105,9 +111,11 @@ class Server:
         return [row["name"] for row in self.post("task_runs/filter", wanted)]
 
     def task_states(self) -> dict[str, str]:
-        """State of each task run of the newest flow run, by name."""
+        """State of each task run of the newest flow run and its parts, by name."""
         flow_run = self.newest_run()["id"]
-        wanted = {"flow_runs": {"id": {"any_": [flow_run]}}, "limit": 200}
+        runs = [flow_run, *(part["id"] for part in self.parts_of(flow_run))]
+        # A part is a task run as well, of the part's name and the state that it has.
+        wanted = {"flow_runs": {"id": {"any_": runs}}, "task_runs": {"subflow_runs": {"exists_": False}}, "limit": 200}
         end, before = time.monotonic() + 30, None
         while True:  # the server records task runs some moments after they ended
             states = {row["name"]: row["state_name"] for row in self.post("task_runs/filter", wanted)}

@@ -23,10 +23,15 @@ class Local:
             hospital=list(hospitals),
             local=[order.local for order in orders],
             round_number=[order.round for order in orders],
-            **{name: unmapped(value) for name, value in settings.items()},
+            **all_alike(settings),
         )
         updates = gather(training, [hospital.name for hospital in hospitals])
         return Trained(updates, seconds(updates))
+
+
+def all_alike(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters that are the same for each task of a `map`."""
+    return {name: unmapped(value) for name, value in parameters.items()}
 
 
 def gather(futures: PrefectFutureList[Ref], hospitals: Sequence[str]) -> list[Ref]:

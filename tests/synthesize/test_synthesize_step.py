@@ -61,7 +61,7 @@ def test_rewording_alone_makes_no_questions(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_captions_alone_ask_for_a_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows.fed_rag import prepare_questions
+    from flows.prepare import prepare_questions
     from flows.progress import Steps
 
     monkeypatch.chdir(tmp_path)

@@ -1,0 +1,147 @@
+"""What a study does after training: answers, scores, and what answers depend on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import unmapped
+
+from flows.hospital import find_and_count, show_where
+from flows.progress import Steps
+from flows.runtimes.local import gather
+from tasks.answer.step import (
+    answer_baselines,
+    answer_held_out,
+    count_withheld,
+    measure_reliance,
+    predict,
+    score_hospital,
+)
+from tasks.records.federation import HospitalRefs
+from tasks.report.results import BLIND
+from tasks.settings import ModelChoice, Study
+from tasks.store import Ref
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What evaluation leaves: folders, each list in the hospitals' order."""
+
+    kept: dict[str, Sequence[Ref | list[Ref]]]
+    """What hospitals hold, by the name under which a run refers to it."""
+    scores: list[Ref]
+    reliance: list[Ref]
+    """Scores with altered prompts, shared; empty, as below, where that was not asked for."""
+    failures: list[Ref]
+    """Counts of failure modes, shared."""
+    shares: list[Ref]
+    """Mean shares of the prompt's parts in the answers explained, shared."""
+    abstention: list[Ref]
+    """Counts of answers that would be withheld, shared."""
+
+
+def evaluate(
+    study: Study, model: ModelChoice, trained: list[HospitalRefs], untrained: list[HospitalRefs], steps: Steps
+) -> Evaluated:
+    """Answer and score every hospital's test cases, then look at what the answers depend on."""
+    answered = answer_all(study, model, {study.configuration: trained, "base": untrained})
+    scoring = score_hospital.map(
+        hospital=[hospital.name for hospital in trained],
+        cases=[hospital.cases for hospital in trained],
+        predictions=answered,
+        min_cell=unmapped(study.evaluation.min_cell),
+    )
+    scored = gather(scoring, [hospital.name for hospital in trained])
+    steps.done("answered and scored the test cases")
+
+    held_out, withheld = calibrate(study, model, trained, answered)
+    relied, altered = rely(study, model, trained)
+    failures, failing = find_and_count(study, model, trained, relied)
+    steps.done("asked again with altered prompts" if relied else "left out what answers rely on")
+
+    explained, shares = show_where(study, model, trained, answered)
+    steps.done("explained some answers" if explained else "left out where answers come from")
+
+    optional = {"reliance": relied, "failures": failures, "saliency": explained, "calibration": held_out}
+    kept: dict[str, Any] = {"predictions": answered, "scores": scored}
+    kept |= {name: refs for name, refs in optional.items() if refs}
+    return Evaluated(kept, scored, altered, failing, shares, withheld)
+
+
+def answer_all(study: Study, model: ModelChoice, configurations: Mapping[str, list[HospitalRefs]]) -> list[list[Ref]]:
+    """Every hospital answers its test cases with each adapter, and by what needs no model: references by hospital.
+
+    `configurations` gives by name the hospitals with their adapters.
+    Where some are multiple choice, the trained adapter answers these without the image as well.
+    """
+    settings = _answering(study, model)
+    trained = configurations[study.configuration]
+    names = [hospital.name for hospital in trained]
+    asked = [(configuration, given, False) for configuration, given in configurations.items()]
+    if any(hospital.cases.manifest()["summary"]["test_choices"] for hospital in trained):
+        asked.append((BLIND, trained, True))
+    answered = [
+        gather(
+            predict.map(hospital=given, **settings, configuration=unmapped(configuration), blind=unmapped(blind)),
+            names,
+        )
+        for configuration, given, blind in asked
+    ]
+    known: dict[str, Any] = {"cases": [each.cases for each in trained], "library": [each.library for each in trained]}
+    answered.append(gather(answer_baselines.map(hospital=names, **known, seed=unmapped(study.seed)), names))
+    return [list(refs) for refs in zip(*answered, strict=True)]
+
+
+def rely(study: Study, model: ModelChoice, hospitals: list[HospitalRefs]) -> tuple[list[Ref], list[Ref]]:
+    """Every hospital answers some test cases with altered prompts: its answers, and the counts that it shares of them.
+
+    Nothing where `evaluation.reliance` is 0.
+    """
+    if not study.evaluation.reliance:
+        return [], []
+    drawn: dict[str, Any] = {"count": unmapped(study.evaluation.reliance), "seed": unmapped(study.seed)}
+    names = [hospital.name for hospital in hospitals]
+    relied = gather(measure_reliance.map(hospital=hospitals, **_answering(study, model), **drawn), names)
+    counted = score_hospital.map(
+        hospital=names,
+        cases=[hospital.cases for hospital in hospitals],
+        predictions=[[ref] for ref in relied],
+        min_cell=unmapped(study.evaluation.min_cell),
+        by_image=unmapped(False),
+    )
+    return relied, gather(counted, names)
+
+
+def calibrate(
+    study: Study, model: ModelChoice, hospitals: list[HospitalRefs], answered: Sequence[list[Ref]]
+) -> tuple[list[Ref], list[Ref]]:
+    """Each hospital's answers to its held-out cases, and what it shares of those to test cases that it would withhold.
+
+    Nothing where `evaluation.coverage` is 1.
+    """
+    if study.evaluation.coverage == 1:
+        return [], []
+    chosen: dict[str, Any] = {"configuration": unmapped(study.configuration)}
+    holdout: dict[str, Any] = {"holdout": unmapped(study.federation.holdout), "seed": unmapped(study.seed)}
+    names = [hospital.name for hospital in hospitals]
+    held_out = gather(answer_held_out.map(hospital=hospitals, **chosen, **_answering(study, model), **holdout), names)
+    counted = count_withheld.map(
+        hospital=names,
+        **chosen,
+        cases=[hospital.cases for hospital in hospitals],
+        predictions=answered,
+        calibration=held_out,
+        coverage=unmapped(study.evaluation.coverage),
+        min_cell=unmapped(study.evaluation.min_cell),
+    )
+    return held_out, gather(counted, names)
+
+
+def _answering(study: Study, model: ModelChoice) -> dict[str, Any]:
+    """What the answers of all hospitals follow from, beside the adapter."""
+    return {
+        "model": unmapped(model),
+        "lora": unmapped(study.lora),
+        "answering": unmapped(study.evaluation.answering),
+        "shown": unmapped(study.retrieval.shown),
+    }

@@ -1,0 +1,135 @@
+"""What a study does before training: questions, their audit, and each hospital's cases, features and library."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import unmapped
+from prefect.artifacts import create_table_artifact
+
+from flows.hospital import build_libraries
+from flows.outside import dataset_content, writer_of
+from flows.progress import Steps, tell_unused_columns
+from flows.run_folder import told_of
+from flows.runtimes.local import gather
+from tasks.audit.document import score_table, shared_table, table
+from tasks.audit.step import audit, audit_hospitals, read_audit
+from tasks.cases.small_groups import tell, tell_columns
+from tasks.cases.withdrawn import all_digests
+from tasks.errors import StudyError
+from tasks.features.step import see_images
+from tasks.federate.step import initial_adapter
+from tasks.ingest.step import ingest
+from tasks.partition.step import partition, take_cases
+from tasks.records.federation import HospitalRefs
+from tasks.report.data import left_out_sentence
+from tasks.settings import ModelChoice, Study
+from tasks.store import Ref
+from tasks.synthesize.step import synthesize_questions
+from tasks.text.wording import counted
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a study's rounds begin with."""
+
+    hospitals: list[HospitalRefs]
+    """Each with the initial adapter."""
+    copies: Ref
+    """Images that pairs of hospitals share, as the audit finds them."""
+
+
+def prepare(study: Study, model: ModelChoice, steps: Steps) -> Prepared:
+    """Read the dataset, audit it, deal its images to hospitals, and build what each of them retrieves from."""
+    dataset = ingest(settings=study.dataset, content=dataset_content(study), seed=study.seed)
+    steps.done(ingested(dataset))
+    tell_unused_columns(dataset)
+
+    questions = prepare_questions(study, dataset, steps)
+    findings = audit(cases=questions, dataset=dataset, seed=study.seed)
+    show_audit(findings, study.evaluation.min_cell)
+    shared = tell(findings.manifest()["summary"]["same_image"], study.evaluation.min_cell)
+    words = counted(shared, "test cases") if isinstance(shared, int) else f"{shared} number of test cases"
+    steps.done(f"audited: {words} with an image of training")
+
+    hospitals, cases, between = deal_out(study, dataset, questions, findings)
+    steps.done(f"dealt the images to {counted(len(hospitals), 'hospitals')}")
+
+    seen = see_images(images=dataset.only("images.parquet"), model=model.seeing, projected=not study.lora.projector)
+    features, libraries = build_libraries(study, model, hospitals, cases, seen)
+    steps.done("computed vision features and built the hospitals' libraries")
+
+    start = initial_adapter(model=model, lora=study.lora, seed=study.seed)
+    parts = zip(hospitals, cases, features, libraries, strict=True)
+    untrained = [
+        HospitalRefs(name=name, cases=taken, features=seen_by, library=library, adapter=start)
+        for name, taken, seen_by, library in parts
+    ]
+    return Prepared(untrained, between)
+
+
+def preparing_steps(study: Study) -> int:
+    """How many steps `prepare` counts."""
+    return 4 + prepares(study)
+
+
+def ingested(dataset: Ref) -> str:
+    """What there is of an ingested dataset, and what is not: how many rows of how many were left out, and why."""
+    counts = told_of(dataset)
+    what = "cases" if counts["cases"] or not counts["captions"] else "captions"
+    found = f"ingested {counted(counts[what], what)} of {counted(counts['images'], 'images')}"
+    return f"{found}; {left_out_sentence(counts)}" if counts["left_out"] else found
+
+
+def prepare_questions(study: Study, dataset: Ref, steps: Steps) -> Ref:
+    """The folder whose cases are dealt out: the dataset itself, unless questions are made or reworded.
+
+    Raises StudyError for a dataset of captions alone where nothing makes questions of them.
+    """
+    if not prepares(study):
+        counts = dataset.manifest()["summary"]
+        if counts["captions"] and not counts["cases"]:
+            raise StudyError(
+                f"Expected questions in {study.dataset.label}, found {counted(counts['captions'], 'captions')} alone: "
+                "set synthesis.generator=rules to make questions of them."
+            )
+        return dataset
+    questions = synthesize_questions(dataset=dataset, settings=study.synthesis, **writer_of(study), seed=study.seed)
+    counts = questions.manifest()["summary"]
+    steps.done(f"made {counted(counts['synthetic'], 'questions')} beside {counts['published']} published")
+    return questions
+
+
+def prepares(study: Study) -> bool:
+    """Whether questions are made or reworded."""
+    return study.synthesis.generator != "none" or study.synthesis.choices != "closed"
+
+
+def deal_out(study: Study, dataset: Ref, questions: Ref, findings: Ref) -> tuple[list[str], list[Ref], Ref]:
+    """Images to hospitals: the hospitals' names, what each of them takes, and what pairs of them share."""
+    assignment = partition(cases=questions, settings=study.partition, seed=study.seed, findings=findings)
+    table = assignment.manifest()["summary"]["hospitals"]
+    least = study.evaluation.min_cell
+    told = tell_columns(table, least)
+    create_table_artifact(table=told, key="partition", description="Cases and images of each hospital")
+    between = audit_hospitals(cases=questions, findings=findings, assignment=assignment)
+    shared = shared_table(json.loads((between.folder / "hospitals.json").read_text(encoding="utf-8")), least)
+    create_table_artifact(table=shared, key="audit-hospitals", description="Images that pairs of hospitals share")
+    hospitals = [row["hospital"] for row in table]
+    common: dict[str, Any] = {
+        "cases": unmapped(questions),
+        "dataset": unmapped(dataset),
+        "assignment": unmapped(assignment),
+        "findings": unmapped(findings),
+        "forgotten": unmapped(all_digests()),
+    }
+    return hospitals, gather(take_cases.map(hospital=hospitals, **common), hospitals), between
+
+
+def show_audit(findings: Ref, least: int) -> None:
+    """The audit in the dashboard: its counts, those of fewer than `least` cases withheld, and no id."""
+    document = read_audit(findings)
+    leaks = table(document, least)
+    create_table_artifact(table=leaks, key="audit", description="What test cases share with training")
+    if scores := score_table(document):
+        create_table_artifact(table=scores, key="audit-scores", description="Shares of right answers without a model")
