@@ -1,7 +1,7 @@
 """Parts of a flow: subflows, so that the dashboard groups what belongs together."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -20,10 +20,6 @@ def within_part(name: str, work: Callable[[], Made], title: str = "") -> Made:
         work: what is done in it.
         title: of this run of it; the name where not given.
     """
-    part = flow(
-        work,
-        name=name,
-        flow_run_name=title or name,
-        task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
-    )
+    runner: Any = ThreadPoolTaskRunner(max_workers=1)  # Prefect's own types do not take it
+    part = flow(name=name, flow_run_name=title or name, task_runner=runner)(work)
     return part()
