@@ -19,7 +19,7 @@ from tasks.ingest import phantom
 from tasks.records import Case, Neighbour
 from tasks.retrieve.library import build_library
 from tasks.retrieve.similarity import fit_encoder
-from tasks.settings import ShownSettings
+from tasks.settings import ContextSettings
 
 SEED = 99
 """Of images that no training drew: `fed-rag pretrain` uses another."""
@@ -39,7 +39,7 @@ def main(name: str) -> None:
     engine.switch(engine.initial_state(0))
     right: dict[tuple[str, str], dict[int, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for k in (0, 3):
-        examples = encode(base, features, build_prompts(asked, source.cases, neighbours, ShownSettings(k=k)))
+        examples = encode(base, features, build_prompts(asked, source.cases, neighbours, ContextSettings(k=k)))
         answers = generate(engine, features, examples, tokens=8192, max_new_tokens=16, title=f"k={k}")
         for case, answer in zip(asked, answers, strict=True):
             for topic in ("all", str(case.topic)):

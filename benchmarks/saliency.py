@@ -26,8 +26,8 @@ from tasks.engine.hospital import Hospital, open_hospital
 from tasks.engine.identity import choose_model
 from tasks.engine.prompt import Asked, as_asked, build_prompt
 from tasks.engine.shared import shared_engine
-from tasks.explain.evidence import Seen, covered_cells, open_seen
-from tasks.explain.explain import METHODS, Explanation, explain
+from tasks.explain.attribution import METHODS, Explanation, explain
+from tasks.explain.examination import Seen, covered_cells, open_examined
 from tasks.explain.faithfulness import deletion_insertion, randomised
 from tasks.explain.maps import as_map
 from tasks.explain.quality import Cells, overlap, pointing, rank_correlation, ranked
@@ -72,8 +72,8 @@ def questions(
     }
     engine.switch(load_state(hospital.adapter.folder))
     chosen = draw(own, list(read_findings(cases / "findings.parquet")), answers, most)
-    asked = as_asked(chosen, own.prompts(chosen, study.retrieval.shown), own.cases, own.neighbours)
-    seen = open_seen(engine.base, own, cases, asked, study.retrieval.shown, study.evaluation.tokens_per_pass)
+    asked = as_asked(chosen, own.prompts(chosen, study.retrieval.context), own.cases, own.neighbours)
+    seen = open_examined(engine.base, own, cases, asked, study.retrieval.context, study.evaluation.tokens_per_pass)
     for each in tqdm(asked, desc="images", leave=False, disable=None):
         yield seen, each, answers[each.case.id]
 

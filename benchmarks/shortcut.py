@@ -25,13 +25,13 @@ from tasks.engine.generate import generate
 from tasks.engine.prompt import Asked, build_prompt
 from tasks.engine.train import train
 from tasks.engine.vision import Features, encode_images
-from tasks.explain.explain import METHODS, explain
+from tasks.explain.attribution import METHODS, explain
 from tasks.explain.maps import coverage
 from tasks.explain.quality import pointing
 from tasks.ingest import phantom
 from tasks.records import Case, Image
 from tasks.records.pixels import to_rgb
-from tasks.settings import ShownSettings
+from tasks.settings import ContextSettings
 
 SEED, SEEDS = 11, (0, 1, 2)
 """Of the images and marks, and of the adapters."""
@@ -115,7 +115,7 @@ def hits(
     for case in planted.test:
         if case.image_id in planted.masks:
             asked, answer = Asked(case, ()), case.answer
-            told = explain(engine.base, features, planted.images, asked, ShownSettings(k=0), answer, methods)
+            told = explain(engine.base, features, planted.images, asked, ContextSettings(k=0), answer, methods)
             for method in methods:
                 each = told.map(method)
                 weights = np.reshape(each.weights, (each.rows, each.columns))

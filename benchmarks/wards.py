@@ -14,7 +14,7 @@ from tasks.engine.vision import Features, gather_features
 from tasks.records import Case
 from tasks.records.federation import HospitalRefs
 from tasks.score.score import score_row
-from tasks.settings import ModelChoice, ShownSettings, Study
+from tasks.settings import ContextSettings, ModelChoice, Study
 from tasks.store import ROOT
 from tasks.store.runs import open_run
 
@@ -50,7 +50,7 @@ class Trained:
 
     def answers(self, wards: Sequence[Ward], **shown: object) -> list[tuple[Case, str]]:
         """What its adapter answers, with these changes to how cases are shown."""
-        how = ShownSettings.model_validate(self.study.retrieval.shown.model_dump() | shown)
+        how = ContextSettings.model_validate(self.study.retrieval.context.model_dump() | shown)
         given: list[tuple[Case, str]] = []
         for ward in wards:
             prompts = ward.own.prompts(ward.asked, how)

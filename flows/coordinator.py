@@ -80,7 +80,7 @@ def federate(
         "model": model,
         "lora": study.lora,
         "federation": study.federation.local,
-        "shown": study.retrieval.shown,
+        "shown": study.retrieval.context,
         "seed": study.seed,
     }
 

@@ -18,7 +18,7 @@ from tasks.answer.step import (
     score_hospital,
 )
 from tasks.records.federation import HospitalRefs
-from tasks.report.results import BLIND
+from tasks.report.results import TEXT_ONLY
 from tasks.settings import ModelChoice, Study
 from tasks.store import Ref
 
@@ -79,13 +79,15 @@ def answer_all(study: Study, model: ModelChoice, configurations: Mapping[str, li
     names = [hospital.name for hospital in trained]
     asked = [(configuration, given, False) for configuration, given in configurations.items()]
     if any(hospital.cases.manifest()["summary"]["test_choices"] for hospital in trained):
-        asked.append((BLIND, trained, True))
+        asked.append((TEXT_ONLY, trained, True))
     answered = [
         gather(
-            predict.map(hospital=given, **settings, configuration=unmapped(configuration), blind=unmapped(blind)),
+            predict.map(
+                hospital=given, **settings, configuration=unmapped(configuration), without_image=unmapped(without_image)
+            ),
             names,
         )
-        for configuration, given, blind in asked
+        for configuration, given, without_image in asked
     ]
     known: dict[str, Any] = {"cases": [each.cases for each in trained], "library": [each.library for each in trained]}
     answered.append(gather(answer_baselines.map(hospital=names, **known, seed=unmapped(study.seed)), names))
@@ -143,5 +145,5 @@ def _answering(study: Study, model: ModelChoice) -> dict[str, Any]:
         "model": unmapped(model),
         "lora": unmapped(study.lora),
         "answering": unmapped(study.evaluation.answering),
-        "shown": unmapped(study.retrieval.shown),
+        "shown": unmapped(study.retrieval.context),
     }

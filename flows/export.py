@@ -16,10 +16,10 @@ from flows.serve.answerer import Place, open_place
 from tasks.engine.adapter import CONFIG, WEIGHTS, load_state
 from tasks.engine.base import Base
 from tasks.engine.batch import broken, ending_marks
+from tasks.engine.context import readable
 from tasks.engine.engine import Engine
 from tasks.engine.identity import resolve
 from tasks.engine.shared import own_base
-from tasks.engine.shown import readable
 from tasks.engine.vision import FEATURES, load_features
 from tasks.engine.written import write_base, write_companions
 from tasks.errors import OURS
@@ -84,7 +84,7 @@ def _hub(place: Place) -> Hub | None:
 
 def _settings(place: Place, hub: Hub | None, merge: bool) -> dict[str, Any]:
     """What the scripts follow."""
-    shown = place.study.retrieval.shown
+    shown = place.study.retrieval.context
     return {
         "run": place.run.resolve().name,
         "folder": "model" if merge else "base",

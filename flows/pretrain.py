@@ -29,7 +29,7 @@ NAMED = ("left", "small", "x-ray")
 
 # Yes and no alone teach a blank model nothing for thousands of steps, so open questions come first. A comparison is
 # the exclusive or of what is shown and what is named, which has no slope to start on: so one value alone is named of
-# each pair, and "yes" means the left side, the small size or the x-ray. Sides need this twice, and a mixture that
+# each pair, and "yes" means the left side, the small size or the x-ray. Trainable need this twice, and a mixture that
 # still favours that value before an even one, or they are lost again. Both sweep open answers away: the last lesson
 # brings them back, and with them evidence, where findings under other names must be read from the retrieved cases.
 LESSONS = (

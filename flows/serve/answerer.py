@@ -12,12 +12,12 @@ from flows.serve.asked import ASKED, read_question
 from tasks.answer.abstain import held_out_threshold
 from tasks.engine.adapter import load_state
 from tasks.engine.batch import encode
+from tasks.engine.context import choose
 from tasks.engine.engine import Engine
 from tasks.engine.generate import Answer, generate
 from tasks.engine.identity import choose_model
 from tasks.engine.prompt import Prompt, build_prompt
 from tasks.engine.shared import shared_engine
-from tasks.engine.shown import choose
 from tasks.engine.vision import FEATURES, Features, encode_images, gather_features, load_features
 from tasks.errors import StudyError
 from tasks.records import Case, Image, Prediction, read_table
@@ -77,7 +77,7 @@ def answer(run: Path, hospital: str, image: Path, question: str) -> Reply:
     with shared_engine(place.model, place.study.lora) as engine:
         put = put_question(place, engine, picture, question)
         cases, similarities = [each for _, each in put.shown], [near for near, _ in put.shown]
-        prompt = build_prompt(put.case, cases, similarities, place.study.retrieval.shown)
+        prompt = build_prompt(put.case, cases, similarities, place.study.retrieval.context)
         given = give(place, engine, put.features, prompt)
     return Reply(given.text, given.confidence, threshold(place), put.shown)
 

@@ -15,7 +15,7 @@ from tasks.engine.prompt import Asked, as_asked, build_prompt
 from tasks.engine.shared import shared_engine
 from tasks.engine.vision import Features
 from tasks.errors import StudyError
-from tasks.explain.explain import METHODS, Explanation, explain
+from tasks.explain.attribution import METHODS, Explanation, explain
 from tasks.records import Image, Record, Saliency, Share, read_images, write_table
 from tasks.records.federation import HospitalRefs
 from tasks.report.page.overlay import sheet
@@ -79,7 +79,7 @@ def explain_case(run: Path, hospital: str, case_id: str, wanted: Wanted) -> Expl
             f"Expected --case to be one of {hospital}'s {counted(len(own.cases), 'cases')}, as {', '.join(tests[:3])}, "
             f"found {case_id!r}."
         )
-    (asked,) = as_asked(chosen, own.prompts(chosen, place.study.retrieval.shown), own.cases, own.neighbours)
+    (asked,) = as_asked(chosen, own.prompts(chosen, place.study.retrieval.context), own.cases, own.neighbours)
     ids = {case.image_id for case in (asked.case, *asked.shown)}
     images = {image.id: image for image in read_images(refs.cases.folder / "images.parquet") if image.id in ids}
     with shared_engine(place.model, place.study.lora) as engine:
@@ -110,7 +110,7 @@ def _explain(
     images: Mapping[str, Image],
     wanted: Wanted,
 ) -> Explained:
-    how = place.study.retrieval.shown
+    how = place.study.retrieval.context
     logger.info("answering, shown %s", counted(len(asked.shown), "retrieved cases"))
     given = give(place, engine, features, build_prompt(asked.case, asked.shown, asked.similarities, how))
     logger.info("explaining by %s", ", ".join(wanted.methods))

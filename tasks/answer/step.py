@@ -3,7 +3,7 @@
 from tasks.answer.predictions import answered, predictions
 from tasks.records import Case, Neighbour, Prediction, read_table, write_table
 from tasks.records.federation import HospitalRefs
-from tasks.settings import AnsweringSettings, LoraSettings, ModelChoice, ShownSettings
+from tasks.settings import AnsweringSettings, ContextSettings, LoraSettings, ModelChoice
 from tasks.store import Ref
 from tasks.store.stage import Folder, stage
 
@@ -20,20 +20,20 @@ def predict(
     model: ModelChoice,
     lora: LoraSettings,
     answering: AnsweringSettings,
-    shown: ShownSettings,
-    blind: bool = False,
+    shown: ContextSettings,
+    without_image: bool = False,
 ) -> None:
     """The adapter's answers to a hospital's test cases, with that hospital's own neighbours.
 
-    `blind` is the text-only control of multiple choice: the test cases with options alone, without image or neighbours.
+    `without_image` is the text-only control of multiple choice: test cases with options alone, no image, no neighbours.
     """
     from tasks.answer.predict import answer_prompts
     from tasks.engine.hospital import open_hospital
-    from tasks.engine.prompt import build_blind_prompt
+    from tasks.engine.prompt import build_prompt_without_image
 
     own = open_hospital(hospital)
-    test = [case for case in own.cases if case.split == "test" and (case.options or not blind)]
-    prompts = [build_blind_prompt(case) for case in test] if blind else own.prompts(test, shown)
+    test = [case for case in own.cases if case.split == "test" and (case.options or not without_image)]
+    prompts = [build_prompt_without_image(case) for case in test] if without_image else own.prompts(test, shown)
     answers = answer_prompts(
         own, prompts, hospital.adapter.folder, model, lora, answering, f"{configuration} {hospital.name}"
     )
@@ -53,7 +53,7 @@ def answer_held_out(
     model: ModelChoice,
     lora: LoraSettings,
     answering: AnsweringSettings,
-    shown: ShownSettings,
+    shown: ContextSettings,
     holdout: float,
     seed: int,
 ) -> None:
@@ -201,7 +201,7 @@ def measure_reliance(
     model: ModelChoice,
     lora: LoraSettings,
     answering: AnsweringSettings,
-    shown: ShownSettings,
+    shown: ContextSettings,
     count: int,
     seed: int,
 ) -> None:
@@ -209,7 +209,7 @@ def measure_reliance(
 
     `predictions.parquet` holds them under the alteration's name as configuration.
     """
-    from tasks.answer.perturbed import answer_altered
+    from tasks.answer.perturbed_answers import answer_altered
     from tasks.cases.sample import sample
     from tasks.engine.hospital import open_hospital
 

@@ -9,7 +9,7 @@ from tasks.engine.prompt import Prompt, build_prompts
 from tasks.engine.vision import FEATURES, Features, load_features
 from tasks.records import Case, Neighbour, read_table
 from tasks.records.federation import HospitalRefs
-from tasks.settings import ShownSettings
+from tasks.settings import ContextSettings
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class Hospital:
     neighbours: list[Neighbour]
     features: Features
 
-    def prompts(self, asked: Sequence[Case], how: ShownSettings) -> list[Prompt]:
+    def prompts(self, asked: Sequence[Case], how: ContextSettings) -> list[Prompt]:
         """The conversations about some of its cases, each shown some of its neighbours."""
         return build_prompts(asked, self.cases, self.neighbours, how)
 
-    def examples(self, base: Base, asked: Sequence[Case], how: ShownSettings) -> list[Example]:
+    def examples(self, base: Base, asked: Sequence[Case], how: ContextSettings) -> list[Example]:
         """The same, tokenised for a base."""
         return encode(base, self.features, self.prompts(asked, how))
 

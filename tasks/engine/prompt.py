@@ -4,13 +4,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.engine.shown import Shown, choose, ordered, quoted, readable
+from tasks.engine.context import Shown, choose, ordered, quoted, readable
 from tasks.records import Case, Neighbour
-from tasks.settings import ShownSettings
+from tasks.settings import ContextSettings
 from tasks.text.options import lettered
 
 Part = dict[str, Any]
-PLAIN = ShownSettings()
+PLAIN = ContextSettings()
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,14 @@ class Prompt:
     messages: tuple[dict[str, Any], ...]
     """In the chat format of `transformers`, ending with the user's question."""
     image_ids: tuple[str, ...]
-    """The images in the order of their placeholders; the question's own is the last. None in a blind prompt."""
+    """The images in the order of their placeholders; the question's own is the last. There may be none."""
     shown_ids: tuple[str, ...]
     """The retrieved cases, nearest first."""
     answer: str
 
 
 def build_prompt(
-    case: Case, shown: Sequence[Case], similarities: Sequence[float] = (), how: ShownSettings = PLAIN
+    case: Case, shown: Sequence[Case], similarities: Sequence[float] = (), how: ContextSettings = PLAIN
 ) -> Prompt:
     """The conversation about one case.
 
@@ -49,7 +49,7 @@ def build_prompt(
     return Prompt(messages, (*seen, case.image_id), tuple(earlier.id for earlier in shown), case.answer)
 
 
-def build_blind_prompt(case: Case) -> Prompt:
+def build_prompt_without_image(case: Case) -> Prompt:
     """The question alone, without the image: what is answered to it owes nothing to the image.
 
     It shows no retrieved case either, since these were chosen by the image.
@@ -58,7 +58,7 @@ def build_blind_prompt(case: Case) -> Prompt:
 
 
 def build_prompts(
-    asked: Sequence[Case], cases: Sequence[Case], neighbours: Sequence[Neighbour], how: ShownSettings
+    asked: Sequence[Case], cases: Sequence[Case], neighbours: Sequence[Neighbour], how: ContextSettings
 ) -> list[Prompt]:
     """The conversations about some cases, each shown its nearest neighbours, or as many as there are.
 

@@ -9,7 +9,7 @@ from tasks.engine.base import Base
 from tasks.engine.batch import Example, collate, shuffled, within
 from tasks.engine.engine import Engine
 from tasks.engine.loss import answer_loss
-from tasks.engine.sides import Sides
+from tasks.engine.trainable import Trainable
 from tasks.engine.vision import Features
 
 Correction = Callable[[Mapping[str, torch.nn.Parameter]], None]
@@ -82,7 +82,7 @@ def add_gradients(base: Base, features: Features, chosen: Sequence[Example], mos
 
 @torch.inference_mode()
 def mean_loss(
-    engine: Engine | Sides, features: Features, examples: Sequence[Example], tokens: int
+    engine: Engine | Trainable, features: Features, examples: Sequence[Example], tokens: int
 ) -> tuple[float, int]:
     """Mean loss per answer token of the weights that are switched on, and the number of those tokens.
 

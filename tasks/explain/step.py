@@ -4,7 +4,7 @@ from typing import Any
 
 from tasks.records import FailureModes, Prediction, Saliency, Share, read_table, write_table
 from tasks.records.federation import HospitalRefs
-from tasks.settings import AnsweringSettings, LoraSettings, ModelChoice, ShownSettings
+from tasks.settings import AnsweringSettings, ContextSettings, LoraSettings, ModelChoice
 from tasks.store import Ref
 from tasks.store.stage import Folder, stage
 
@@ -20,7 +20,7 @@ def find_failures(
     reliance: Ref,
     model: ModelChoice,
     lora: LoraSettings,
-    shown: ShownSettings,
+    shown: ContextSettings,
     tokens: int,
     count: int,
     seed: int,
@@ -34,7 +34,7 @@ def find_failures(
     from tasks.engine.hospital import open_hospital
     from tasks.engine.prompt import as_asked
     from tasks.engine.shared import shared_engine
-    from tasks.explain.evidence import answers_by_case, examine, open_seen
+    from tasks.explain.examination import answers_by_case, examine, open_examined
     from tasks.explain.failures import judge_all, records
 
     own = open_hospital(hospital)
@@ -43,7 +43,7 @@ def find_failures(
     asked = as_asked(test, own.prompts(test, shown), own.cases, own.neighbours)
     with shared_engine(model, lora) as engine:
         engine.switch(load_state(hospital.adapter.folder))
-        seen = open_seen(engine.base, own, hospital.cases.folder, asked, shown, tokens)
+        seen = open_examined(engine.base, own, hospital.cases.folder, asked, shown, tokens)
         found = [examine(seen, each, answers[each.case.id]) for each in asked]
     with folder.open("failures.parquet") as sink:
         write_table(sink, FailureModes, records(found, judge_all(found)))
@@ -78,13 +78,13 @@ def explain_some(
     model: ModelChoice,
     lora: LoraSettings,
     answering: AnsweringSettings,
-    shown: ShownSettings,
+    shown: ContextSettings,
     counts: list[int],
     seed: int,
 ) -> None:
     """Where some of the adapter's answers come from: maps in `saliency.parquet`, and `shares.parquet`."""
     from tasks.engine.hospital import open_hospital
-    from tasks.explain.explained import draw, explain_answers
+    from tasks.explain.hospital_attributions import draw, explain_answers
 
     own = open_hospital(hospital)
     answers = read_table(predictions.folder / "predictions.parquet", Prediction)

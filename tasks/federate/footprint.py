@@ -13,7 +13,7 @@ from tasks.engine.hospital import open_hospital
 from tasks.engine.shared import shared_engine
 from tasks.engine.train import train
 from tasks.records.federation import HospitalRefs
-from tasks.settings import FederationSettings, LoraSettings, ModelChoice, ShownSettings
+from tasks.settings import ContextSettings, FederationSettings, LoraSettings, ModelChoice
 from tasks.store import peak_memory
 
 
@@ -34,7 +34,7 @@ def footprint(asked: dict[str, Any]) -> dict[str, int | None]:
         train(
             engine,
             own.features,
-            own.examples(engine.base, training, ShownSettings(**asked["shown"])),
+            own.examples(engine.base, training, ContextSettings(**asked["shown"])),
             epochs=1,
             batch_size=federation.batch_size,
             tokens=federation.tokens_per_pass,

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from tasks.errors import StudyError
 from tasks.records import UpdateCounts
 from tasks.records.federation import HospitalRefs, write_counts
-from tasks.settings import FederationSettings, LocalRule, LoraSettings, ModelChoice, ShownSettings, StrategySettings
+from tasks.settings import ContextSettings, FederationSettings, LocalRule, LoraSettings, ModelChoice, StrategySettings
 from tasks.store import Ref, derived_seed
 from tasks.store.stage import Folder, Leaving, stage
 
@@ -27,7 +27,7 @@ def train_hospital(
     model: ModelChoice,
     lora: LoraSettings,
     federation: FederationSettings,
-    shown: ShownSettings,
+    shown: ContextSettings,
     local: LocalRule,
     round_number: int,
     seed: int,
@@ -80,7 +80,7 @@ def train_together(
     model: ModelChoice,
     lora: LoraSettings,
     federation: FederationSettings,
-    shown: ShownSettings,
+    shown: ContextSettings,
     local: LocalRule,
     round_number: int,
     seed: int,
@@ -91,7 +91,7 @@ def train_together(
     """
     from tasks.cases.holdout import split_holdout
     from tasks.engine.adapter import adapter_files, load_state
-    from tasks.engine.fast.stacked import Client, train_stacked
+    from tasks.engine.fast.stacked import TrainingHospital, train_stacked
     from tasks.engine.hospital import open_hospital
     from tasks.engine.shared import shared_engine
     from tasks.federate.local import correction
@@ -104,7 +104,7 @@ def train_together(
         trained = train_stacked(
             engine,
             [
-                Client(
+                TrainingHospital(
                     own.features, own.examples(engine.base, chosen, shown), derived_seed(seed, round_number, each.name)
                 )
                 for each, own, chosen in zip(hospitals, owned, training, strict=True)
@@ -191,7 +191,7 @@ def validate_hospital(
     model: ModelChoice,
     lora: LoraSettings,
     federation: FederationSettings,
-    shown: ShownSettings,
+    shown: ContextSettings,
     round_number: int,
     seed: int,
     min_cell: int,
@@ -234,7 +234,7 @@ def measure_memory(
     model: ModelChoice,
     lora: LoraSettings,
     federation: FederationSettings,
-    shown: ShownSettings,
+    shown: ContextSettings,
     seed: int,
 ) -> None:
     """The largest memory of a process that trains one hospital for one pass, in bytes: `footprint.json`."""

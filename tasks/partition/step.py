@@ -19,9 +19,9 @@ def partition(folder: Folder, cases: Ref, settings: PartitionSettings, seed: int
     audit that found the copies; without it no image is known to be a copy.
     """
     from tasks.partition.counts import hospital_table, splits_of
-    from tasks.partition.deal import deal, refuse_idle
     from tasks.partition.disjoint import disjoint
     from tasks.partition.keep import keep
+    from tasks.partition.partitioners import deal, refuse_idle
 
     published = read_table(cases.folder / "cases.parquet", Case)
     pairs = read_table(findings.folder / "image_pairs.parquet", ImagePair) if findings else []

@@ -8,15 +8,15 @@ import torch
 from tqdm import tqdm
 
 from tasks.engine.batch import Example, shuffled
-from tasks.engine.sides import Sides
 from tasks.engine.train import add_gradients, mean_loss
+from tasks.engine.trainable import Trainable
 from tasks.engine.vision import Features
 from tasks.errors import StudyError
 from tasks.records import EpochLoss
 
 
 def fit(
-    sides: Sides,
+    trainable: Trainable,
     features: Features,
     training: Sequence[Example],
     held_out: Sequence[Example],
@@ -44,13 +44,13 @@ def fit(
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(sides.parameters(), lr=learning_rate, weight_decay=0.0, fused=True)
+    optimiser = torch.optim.AdamW(trainable.parameters(), lr=learning_rate, weight_decay=0.0, fused=True)
     rows: list[EpochLoss] = []
-    best, best_epoch, kept = math.inf, 0, sides.read()
+    best, best_epoch, kept = math.inf, 0, trainable.read()
     for epoch in range(1, epochs + 1):
         batches = shuffled(training, batch_size, generator)
-        trained = _epoch(sides, features, batches, optimiser, tokens, f"{title} {epoch}")
-        held, _ = mean_loss(sides, features, held_out, tokens)
+        trained = _epoch(trainable, features, batches, optimiser, tokens, f"{title} {epoch}")
+        held, _ = mean_loss(trainable, features, held_out, tokens)
         if not (math.isfinite(trained) and math.isfinite(held)):
             raise StudyError(
                 f"Expected finite losses in stage {title!r}, found {trained} in training and {held} held out after "
@@ -58,15 +58,15 @@ def fit(
             )
         rows.append(EpochLoss(title, epoch, trained, held, kept=False))
         if held < best:
-            best, best_epoch, kept = held, epoch, sides.read()
+            best, best_epoch, kept = held, epoch, trainable.read()
         if epoch - best_epoch >= patience:
             break
-    sides.switch(kept)
+    trainable.switch(kept)
     return [replace(row, kept=row.epoch == best_epoch) for row in rows]
 
 
 def _epoch(
-    sides: Sides,
+    trainable: Trainable,
     features: Features,
     batches: Sequence[Sequence[Example]],
     optimiser: torch.optim.Optimizer,
@@ -75,14 +75,14 @@ def _epoch(
 ) -> float:
     """One pass over the batches; the mean loss per answer token on the way."""
     total, answered = 0.0, 0
-    sides.base.model.train()
+    trainable.base.model.train()
     try:
         for chosen in tqdm(batches, desc=title, unit="step", leave=False, disable=None):
-            loss, count = add_gradients(sides.base, features, chosen, tokens)
-            torch.nn.utils.clip_grad_norm_(sides.parameters(), 1.0)
+            loss, count = add_gradients(trainable.base, features, chosen, tokens)
+            torch.nn.utils.clip_grad_norm_(trainable.parameters(), 1.0)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             total, answered = total + loss, answered + count
     finally:
-        sides.base.model.eval()
+        trainable.base.model.eval()
     return total / answered

@@ -8,8 +8,8 @@ from tasks.engine.base import Base
 from tasks.engine.batch import encode
 from tasks.engine.pixels import keep_images
 from tasks.engine.prompt import build_prompt
-from tasks.engine.sides import Sides
 from tasks.engine.train import mean_loss
+from tasks.engine.trainable import Trainable
 from tasks.engine.vision import FEATURES, Features, load_features
 from tasks.errors import StudyError
 from tasks.pretrain.fit import fit
@@ -51,7 +51,7 @@ def train_sides(
     examples, held = (
         encode(base, features, [build_prompt(case, []) for case in cases]) for cases in (training, held_out)
     )
-    sides = Sides(
+    trainable = Trainable(
         base,
         stage.targets,
         projector="projector" in stage.sides,
@@ -60,9 +60,9 @@ def train_sides(
         dropout=stage.dropout,
         seed=seed,
     )
-    before, _ = mean_loss(sides, features, held, stage.tokens_per_pass)
+    before, _ = mean_loss(trainable, features, held, stage.tokens_per_pass)
     rows = fit(
-        sides,
+        trainable,
         features,
         examples,
         held,
@@ -74,8 +74,8 @@ def train_sides(
         seed=seed,
         title=stage.title,
     )
-    sides.merge()
-    merged, _ = mean_loss(sides, features, held, stage.tokens_per_pass)
+    trainable.merge()
+    merged, _ = mean_loss(trainable, features, held, stage.tokens_per_pass)
     best = next(row for row in rows if row.kept)
     return rows, {"before": before, "best": best.held_out_loss, "merged": merged}
 

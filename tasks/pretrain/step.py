@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tasks.pretrain.rename import rename_findings
 from tasks.records import Caption, Case, EpochLoss, Finding, Image, Neighbour, read_table, write_table
-from tasks.settings import Lesson, ModelChoice, ShownSettings
+from tasks.settings import ContextSettings, Lesson, ModelChoice
 from tasks.settings.recipe import Stage as RecipeStage
 from tasks.store import Ref, derived_seed
 from tasks.store.stage import Folder, stage
@@ -65,7 +65,7 @@ def pretrain_text(
     vision = load_features(features.folder / FEATURES)
     learner = load_base(str(base.folder), device="cpu")
     dealt = _deal(choose(cases, lesson, seed), lesson.shown + 1, seed)
-    prompts = [prompt for k, part in dealt for prompt in build_prompts(part, cases, neighbours, ShownSettings(k=k))]
+    prompts = [prompt for k, part in dealt for prompt in build_prompts(part, cases, neighbours, ContextSettings(k=k))]
     prompts = _rename_some(prompts, findings, lesson, seed)
     examples = encode(learner, vision, prompts)
     learner.model.train()

@@ -31,9 +31,9 @@ from tasks.score.score import Tally, pool, scores, summarise
 from tasks.text.wording import counted
 
 SCHEMA_VERSION = 5
-BLIND = "text_only"
+TEXT_ONLY = "text_only"
 """The control of multiple choice: the trained adapter, asked without image and retrieved cases."""
-BASELINES = ("base", BLIND, "majority", "question_only", "copy_nearest")
+BASELINES = ("base", TEXT_ONLY, "majority", "question_only", "copy_nearest")
 """What a configuration stands beside: the untrained base on the same prompts, the control, three that need no model."""
 
 

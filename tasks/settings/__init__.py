@@ -6,12 +6,12 @@ from tasks.settings.base import Settings
 from tasks.settings.data import Dataset, DatasetSettings, PartitionSettings, SynthesisSettings
 from tasks.settings.evaluation import AnsweringSettings, EvaluationSettings
 from tasks.settings.retrieval import (
+    ContextSettings,
     EncoderSettings,
     FusionSettings,
     LibrarySettings,
     Order,
     RetrievalSettings,
-    ShownSettings,
 )
 from tasks.settings.training import (
     EngineSettings,
@@ -26,6 +26,7 @@ from tasks.settings.training import (
 
 __all__ = [
     "AnsweringSettings",
+    "ContextSettings",
     "Dataset",
     "DatasetSettings",
     "EncoderSettings",
@@ -43,7 +44,6 @@ __all__ = [
     "PartitionSettings",
     "RetrievalSettings",
     "Settings",
-    "ShownSettings",
     "StrategySettings",
     "Study",
     "SynthesisSettings",

@@ -11,7 +11,7 @@ DEPTH = 10
 """Neighbours kept of each case, so that another `retrieval.k` finds them there."""
 
 
-class ShownSettings(Settings):
+class ContextSettings(Settings):
     """Which of the retrieved cases the model is shown, and how."""
 
     k: int = Field(3, ge=0, le=50)
@@ -101,7 +101,7 @@ class LibrarySettings(SearchSettings):
     """Which images these are follows from it."""
 
 
-class RetrievalSettings(SearchSettings, ShownSettings, EncoderSettings, FusionSettings):
+class RetrievalSettings(SearchSettings, ContextSettings, EncoderSettings, FusionSettings):
     """The similar past cases that a hospital shows the model."""
 
     @property
@@ -110,9 +110,9 @@ class RetrievalSettings(SearchSettings, ShownSettings, EncoderSettings, FusionSe
         return max(DEPTH, self.k)
 
     @property
-    def shown(self) -> ShownSettings:
+    def context(self) -> ContextSettings:
         """The part that prompts follow from: what is retrieved does not depend on it."""
-        return ShownSettings(**_part(self, ShownSettings))
+        return ContextSettings(**_part(self, ContextSettings))
 
     @property
     def encoding(self) -> EncoderSettings:

@@ -24,11 +24,11 @@ from tasks.report.abstention import abstention
 from tasks.report.intervals import details
 from tasks.report.results import About, Measured, assemble, markdown
 from tasks.score.image_sums import read_sums
-from tasks.settings import AnsweringSettings, LoraSettings, ModelSettings, ShownSettings
+from tasks.settings import AnsweringSettings, ContextSettings, LoraSettings, ModelSettings
 from tasks.store import Ref, writing
 
 LORA = LoraSettings(r=4, alpha=8)
-NONE, ONE = ShownSettings(k=0), ShownSettings(k=1)
+NONE, ONE = ContextSettings(k=0), ContextSettings(k=1)
 OPTIONS = ("x-ray", "ultrasound", "a large effusion")
 TRAIN = [replace(case, split="train") for case in CASES[:4]]
 PLAIN = replace(CASES[4], split="test")
@@ -92,7 +92,9 @@ def test_the_control_sees_neither_image_nor_neighbours(settings: dict[str, Any],
     for each in (features, other):
         own = hospital(each, cases)
         seeing.append(answers(predict.fn(**asking(own, settings), configuration="fed+rag", shown=ONE)))
-        blind.append(answers(predict.fn(**asking(own, settings), configuration="text_only", shown=ONE, blind=True)))
+        blind.append(
+            answers(predict.fn(**asking(own, settings), configuration="text_only", shown=ONE, without_image=True))
+        )
     assert seeing[0].keys() == {case.id for case in (PLAIN, *CHOICES)}
     assert blind[0].keys() == {case.id for case in CHOICES}
     assert {row.neighbours for row in blind[0].values()} == {()}
@@ -114,7 +116,7 @@ def test_results_hold_both_by_option(settings: dict[str, Any], features: Feature
     own = hospital(features, [*TRAIN, PLAIN, *CHOICES])
     refs = [
         predict.fn(**asking(own, settings), configuration="fed", shown=NONE),
-        predict.fn(**asking(own, settings), configuration="text_only", shown=NONE, blind=True),
+        predict.fn(**asking(own, settings), configuration="text_only", shown=NONE, without_image=True),
         answer_baselines.fn(hospital="north", cases=own["cases"], library=own["library"], seed=0),
     ]
     assert {row.confidence for row in read_table(refs[-1].folder / "predictions.parquet", Prediction)} == {None}
@@ -140,7 +142,7 @@ def test_results_hold_both_by_option(settings: dict[str, Any], features: Feature
 def test_without_options_nothing_is_said_of_them(settings: dict[str, Any], features: Features) -> None:
     own = hospital(features, [*TRAIN, PLAIN])
     refs = [
-        predict.fn(**asking(own, settings), configuration=name, shown=NONE, blind=name != "fed")
+        predict.fn(**asking(own, settings), configuration=name, shown=NONE, without_image=name != "fed")
         for name in ("fed", "text_only")
     ]
     scored = score_hospital.fn(hospital="north", cases=own["cases"], predictions=refs, min_cell=1)

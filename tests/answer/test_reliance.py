@@ -24,7 +24,7 @@ from tasks.report.intervals import details
 from tasks.report.perturbation import reliance_table, summarise_reliance
 from tasks.report.results import Measured, assemble, markdown
 from tasks.score.score import Tally, score_row, summarise
-from tasks.settings import ShownSettings
+from tasks.settings import ContextSettings
 from tasks.store import writing
 from tasks.text.normalise import normalise
 
@@ -147,7 +147,7 @@ def test_the_stage_answers_every_alteration(settings: dict[str, Any], features: 
             with folder.open(f"{name}.parquet") as sink:
                 write_table(sink, record, rows)
     ref = measure_reliance.fn(
-        **asking(own | {"cases": folder.ref}, settings), shown=ShownSettings(k=1), count=3, seed=0
+        **asking(own | {"cases": folder.ref}, settings), shown=ContextSettings(k=1), count=3, seed=0
     )
     assert ref.path.startswith("hospitals/north/reliance/")
     rows = read_table(ref.folder / "predictions.parquet", Prediction)

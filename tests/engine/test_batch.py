@@ -20,7 +20,7 @@ from tasks.engine.batch import IGNORED, Example, collate, encode, shuffled, with
 from tasks.engine.prompt import Prompt, build_prompt, build_prompts
 from tasks.engine.vision import Features
 from tasks.records import Neighbour
-from tasks.settings import ShownSettings
+from tasks.settings import ContextSettings
 
 
 def turns(prompt: Prompt) -> list[tuple[str, str | None]]:
@@ -51,7 +51,7 @@ def test_the_nearest_case_stands_next_to_the_question() -> None:
 
 def test_neighbours_are_shown_by_rank_up_to_k() -> None:
     neighbours = [Neighbour("toy:0", rank, f"toy:{other}", 0.5) for rank, other in ((2, 3), (0, 1), (3, 4), (1, 2))]
-    shown = {k: build_prompts(CASES[:2], CASES, neighbours, ShownSettings(k=k)) for k in (0, 2, 9)}
+    shown = {k: build_prompts(CASES[:2], CASES, neighbours, ContextSettings(k=k)) for k in (0, 2, 9)}
     assert [prompt.shown_ids for prompt in shown[0]] == [(), ()]
     assert [prompt.shown_ids for prompt in shown[2]] == [("toy:1", "toy:2"), ()]
     assert [prompt.shown_ids for prompt in shown[9]] == [("toy:1", "toy:2", "toy:3", "toy:4"), ()]

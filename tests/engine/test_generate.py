@@ -13,7 +13,7 @@ from tasks.engine.base import Base, load_base
 from tasks.engine.batch import encode
 from tasks.engine.engine import Engine
 from tasks.engine.generate import Answer, generate
-from tasks.engine.prompt import build_blind_prompt, build_prompt
+from tasks.engine.prompt import build_prompt, build_prompt_without_image
 from tasks.engine.vision import Features
 
 LENGTH = 12
@@ -129,7 +129,7 @@ def test_a_folders_sampling_habits_are_left_aside(
 
 @every_family
 def test_without_an_image_the_answers_are_those_of_one_by_one(engine: Engine, features: Features) -> None:
-    prompts = [build_blind_prompt(case) for case in CASES]
+    prompts = [build_prompt_without_image(case) for case in CASES]
     examples = encode(engine.base, features, prompts)
     assert all(engine.base.image_token_id not in example.prompt_ids for example in examples)
     engine.switch(randomised(engine.read(), 1))

@@ -16,7 +16,7 @@ from tasks.engine.fast import prefix
 from tasks.engine.fast.prefill import read_prompts
 from tasks.engine.fast.prefix import Split, by_image, split
 from tasks.engine.generate import generate
-from tasks.engine.prompt import Prompt, build_blind_prompt, build_prompt
+from tasks.engine.prompt import Prompt, build_prompt, build_prompt_without_image
 from tasks.engine.vision import Features
 
 WORDS = ("Is there a mass?", "Where is it?", "What imaging modality is this, and what is wrong with it?", "What?")
@@ -34,7 +34,7 @@ MIXTURES: dict[str, Callable[[], list[Prompt]]] = {
     "other cases for each": lambda: prompts_with_neighbours()[:4],
     "the same prompt twice": lambda: [*about("image-1", WORDS[:1]), *about("image-1", WORDS[:1])],
     "an image's copy under another name": lambda: [*about("image-0"), *about("image-3")],
-    "no image": lambda: [build_blind_prompt(each) for each in CASES],
+    "no image": lambda: [build_prompt_without_image(each) for each in CASES],
 }
 
 

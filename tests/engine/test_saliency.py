@@ -27,12 +27,12 @@ from tasks.engine.attribution.occlusion import answer_log_probs, boxes, cover, o
 from tasks.engine.base import Base
 from tasks.engine.batch import encode
 from tasks.engine.engine import Engine
-from tasks.engine.prompt import Prompt, build_blind_prompt, build_prompt
+from tasks.engine.prompt import Prompt, build_prompt, build_prompt_without_image
 from tasks.engine.vision import Features, encode_images
 from tasks.explain.maps import as_map, attention_row, coverage, entropy, relevance_row, rollout_row, share_by_part
 from tasks.records import Image
 from tasks.records.pixels import to_rgb
-from tasks.settings import ShownSettings
+from tasks.settings import ContextSettings
 
 PICTURES = {image.id: image for image in IMAGES}
 SHOWN = [CASES[4], CASES[2]]
@@ -125,7 +125,7 @@ def test_every_token_of_a_prompt_is_told_what_it_is(tiny_base: Base, features: F
 @every_family
 @pytest.mark.parametrize("show", ["images+text", "text"])
 def test_quoted_cases_are_told_from_the_question(tiny_base: Base, features: Features, show: Any) -> None:
-    how = ShownSettings(quote=True, show=show, order="nearest first", say_similarity=True)
+    how = ContextSettings(quote=True, show=show, order="nearest first", say_similarity=True)
     quoting = build_prompt(ASKED, SHOWN, [0.9, 0.5], how)
     (example,) = encode(tiny_base, features, [quoting])
     told = layout(tiny_base, features, quoting)
@@ -139,7 +139,7 @@ def test_quoted_cases_are_told_from_the_question(tiny_base: Base, features: Feat
 
 @every_family
 def test_blanks_and_marks_in_a_question_do_not_mislead(tiny_base: Base, features: Features) -> None:
-    odd = build_blind_prompt(replace(ASKED, question="  \ue000 assistant a <image> ?\n "))
+    odd = build_prompt_without_image(replace(ASKED, question="  \ue000 assistant a <image> ?\n "))
     (example,) = encode(tiny_base, features, [odd])
     told = layout(tiny_base, features, odd)
     assert len(told.parts) == len(example.prompt_ids)

@@ -8,7 +8,7 @@ from family_samples import every_family
 from tasks.engine.base import Base, load_base
 from tasks.engine.batch import encode
 from tasks.engine.engine import Engine
-from tasks.engine.fast.stacked import Client, Stack, Trained, train_stacked
+from tasks.engine.fast.stacked import Stack, Trained, TrainingHospital, train_stacked
 from tasks.engine.train import train
 from tasks.engine.vision import Features
 
@@ -17,15 +17,16 @@ EVERY = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_p
 COMMON = {"epochs": 2, "batch_size": 3, "learning_rate": 1e-3}
 
 
-def clients(base: Base, features: Features) -> list[Client]:
+def hospitals(base: Base, features: Features) -> list[TrainingHospital]:
     """Of 8, 2, 5 and 0 examples: they run out of batches at different steps."""
     examples = encode(base, features, prompts_with_neighbours())
     return [
-        Client(features, part, seed) for seed, part in enumerate([examples, examples[3:5], examples[:5], examples[:0]])
+        TrainingHospital(features, part, seed)
+        for seed, part in enumerate([examples, examples[3:5], examples[:5], examples[:0]])
     ]
 
 
-def one_by_one(engine: Engine, parts: list[Client]) -> list[Trained]:
+def one_by_one(engine: Engine, parts: list[TrainingHospital]) -> list[Trained]:
     start, found = engine.read(), []
     for part in parts:
         engine.switch(start)
@@ -47,7 +48,7 @@ def assert_like(found: list[Trained], expected: list[Trained]) -> None:
 def test_it_is_training_one_by_one(tiny_base: Base, features: Features, targets: list[str]) -> None:
     engine = Engine(tiny_base, r=4, alpha=8, dropout=0.0, targets=targets)
     engine.switch(randomised(engine.read(), 1, scale=0.1))
-    start, parts = engine.read(), clients(tiny_base, features)
+    start, parts = engine.read(), hospitals(tiny_base, features)
     expected = one_by_one(engine, parts)
     assert [each.steps for each in expected] == [6, 2, 4, 0]
     for tokens in (8192, 700):  # all at once, and in parts that hold rows of several hospitals
@@ -68,7 +69,7 @@ def test_layers_computed_again_see_the_same_adapters(tiny_folder: object, featur
         base = load_base(str(tiny_folder), device="cpu", gradient_checkpointing=checkpointing)
         engine = Engine(base, r=4, alpha=8, dropout=0.1, targets=EVERY)
         engine.switch(randomised(engine.read(), 1, scale=0.1))
-        found.append(train_stacked(engine, clients(base, features), **COMMON, tokens=8192))
+        found.append(train_stacked(engine, hospitals(base, features), **COMMON, tokens=8192))
     assert_like(found[1], found[0])
 
 
@@ -96,7 +97,7 @@ def test_dropout_leaves_out_that_share_and_keeps_the_mean(tiny_base: Base, dropo
 
 
 def test_the_same_seeds_give_the_same_bytes(engine: Engine, features: Features) -> None:
-    parts = clients(engine.base, features)
+    parts = hospitals(engine.base, features)
     found = []
     for before in (1, 2):
         torch.manual_seed(before)
@@ -106,9 +107,9 @@ def test_the_same_seeds_give_the_same_bytes(engine: Engine, features: Features) 
 
 def test_a_hospital_that_diverges_spoils_no_other(tiny_base: Base, features: Features) -> None:
     engine = Engine(tiny_base, r=4, alpha=8, dropout=0.0, targets=TARGETS)
-    parts = clients(tiny_base, features)
+    parts = hospitals(tiny_base, features)
     spoilt = Features(features.rows * float("nan"), features.starts, features.grids, features.merge)
     expected = one_by_one(engine, parts[:3])
-    found = train_stacked(engine, [*parts[:3], Client(spoilt, parts[0].examples, 9)], **COMMON, tokens=8192)
+    found = train_stacked(engine, [*parts[:3], TrainingHospital(spoilt, parts[0].examples, 9)], **COMMON, tokens=8192)
     assert not any(tensor.isfinite().all() for name, tensor in found[3].state.items())
     assert_like(found[:3], expected)

@@ -12,7 +12,7 @@ from tasks.engine.adapter import State, adapter_files
 from tasks.engine.base import Base, load_base
 from tasks.engine.batch import Batch, Example, collate, encode
 from tasks.engine.engine import Engine
-from tasks.engine.fast.stacked import Client, train_stacked
+from tasks.engine.fast.stacked import TrainingHospital, train_stacked
 from tasks.engine.loss import answer_loss
 from tasks.engine.prompt import build_prompt
 from tasks.engine.train import mean_loss, train
@@ -255,6 +255,6 @@ def test_every_step_of_every_hospital_is_corrected(
     _, steps = train(engine, features, examples, **common, seed=0)  # type: ignore[arg-type]
     assert same(engine.read(), start)
     assert seen == [set(start)] * steps
-    (alone,) = train_stacked(engine, [Client(features, examples, 0)], **common)  # type: ignore[arg-type]
+    (alone,) = train_stacked(engine, [TrainingHospital(features, examples, 0)], **common)  # type: ignore[arg-type]
     assert same(alone.state, start)
     assert seen == [set(start)] * 2 * steps

@@ -18,14 +18,14 @@ from tasks.engine.engine import Engine
 from tasks.engine.prompt import PLAIN, Asked, build_prompt
 from tasks.engine.vision import Features
 from tasks.errors import StudyError
-from tasks.explain.explain import METHODS, Explanation, explain
-from tasks.explain.explained import draw
+from tasks.explain.attribution import METHODS, Explanation, explain
+from tasks.explain.hospital_attributions import draw
 from tasks.explain.maps import relevance_row
 from tasks.explain.shares import mean_shares
 from tasks.records import Image, Saliency, Share
 from tasks.report.page.overlay import sheet
 from tasks.report.saliency import share_rows, share_table
-from tasks.settings import ShownSettings
+from tasks.settings import ContextSettings
 
 PICTURES = {image.id: image for image in IMAGES}
 ASKED = Asked(CASES[1], (CASES[4], CASES[2]), (0.9, 0.8))
@@ -36,7 +36,7 @@ def grid(each: Saliency) -> np.ndarray[Any, Any]:
     return np.reshape(each.weights, (each.rows, each.columns))
 
 
-def told(engine: Engine, features: Features, how: ShownSettings = PLAIN, **rest: Any) -> Explanation:
+def told(engine: Engine, features: Features, how: ContextSettings = PLAIN, **rest: Any) -> Explanation:
     engine.switch(randomised(engine.read(), 1))
     return explain(engine.base, features, PICTURES, ASKED, how, SAID, **rest)
 
@@ -109,13 +109,13 @@ def test_one_token_is_what_the_method_says(engine: Engine, features: Features) -
 @pytest.mark.parametrize("order", ["nearest first", "nearest last", "random"])
 @pytest.mark.parametrize("quote", [False, True])
 def test_a_map_knows_which_case_brought_its_image(engine: Engine, features: Features, order: Any, quote: bool) -> None:
-    found = told(engine, features, ShownSettings(order=order, quote=quote), methods=["attention"])
+    found = told(engine, features, ContextSettings(order=order, quote=quote), methods=["attention"])
     brought = {each.rank: each.image_id for each in found.maps}
     assert brought == {None: "image-1", 0: "image-4", 1: "image-2"}
 
 
 def test_words_alone_bring_no_image(engine: Engine, features: Features) -> None:
-    found = told(engine, features, ShownSettings(show="text"), methods=["attention", "occlusion"])
+    found = told(engine, features, ContextSettings(show="text"), methods=["attention", "occlusion"])
     assert [(each.image_id, each.rank) for each in found.maps] == 2 * [("image-1", None)]
     assert found.share("attention")["retrieved_text"] > 0
 

@@ -23,7 +23,7 @@ from tasks.engine.engine import Engine
 from tasks.engine.prompt import Asked, build_prompt
 from tasks.engine.vision import Features, encode_images
 from tasks.explain.burned_in import text_boxes
-from tasks.explain.evidence import Seen, covered_cells, examine
+from tasks.explain.examination import Seen, covered_cells, examine
 from tasks.explain.failures import Evidence, count_modes, judge_all, records
 from tasks.explain.step import count_failures, find_failures
 from tasks.ingest import phantom
@@ -41,7 +41,7 @@ from tasks.records.explanations import (
 )
 from tasks.records.pixels import to_rgb
 from tasks.report.failures import failure_rows, failure_table
-from tasks.settings import ShownSettings
+from tasks.settings import ContextSettings
 from tasks.store import Ref, writing
 
 PEAK = np.array([[0, 0, 0], [0, 9.0, 1], [0, 1, 0]])
@@ -234,7 +234,7 @@ def test_evidence_is_of_images_painted_by_hand(engine: Engine) -> None:
     findings = [Finding("asked", "nodule", "", "", to_png(lower_half))]
     given = Prediction("", asked.case.id, "north", "open", "", "upper left", "upper left", ())
     answers = {name: replace(given, prediction=name) for name in (BLANK, REMOVED, FLIPPED)} | {AS_IS: given}
-    seen = Seen(base, encode_images(base, list(pictures.values())), pictures, findings, ShownSettings(), 8192)
+    seen = Seen(base, encode_images(base, list(pictures.values())), pictures, findings, ContextSettings(), 8192)
     found = examine(seen, asked, answers)
 
     def log_prob(other: Any) -> float:
@@ -284,14 +284,14 @@ def study(settings: dict[str, Any], features: Features) -> tuple[dict[str, Any],
             with folder.open(f"{name}.parquet") as sink:
                 write_table(sink, record, each)
     places = own | {"cases": folder.ref}
-    shown = ShownSettings(k=1)
+    shown = ContextSettings(k=1)
     return places, measure_reliance.fn(**asking(places, settings), shown=shown, count=4, seed=0)
 
 
 def test_the_stages_keep_cases_and_share_counts(settings: dict[str, Any], features: Features) -> None:  # noqa: F811
     places, relied = study(settings, features)
     given = {name: value for name, value in settings.items() if name != "answering"}
-    shown = ShownSettings(k=1)
+    shown = ContextSettings(k=1)
     found = find_failures.fn(**asking(places, given), reliance=relied, shown=shown, tokens=8192, count=3, seed=0)
     assert found.path.startswith("hospitals/north/failures/")
     rows = read_table(found.folder / "failures.parquet", FailureModes)
@@ -314,7 +314,7 @@ def test_nothing_asked_is_nothing_found(settings: dict[str, Any], features: Feat
     with writing("hospitals/north", "reliance", "none") as folder, folder.open("predictions.parquet") as sink:
         write_table(sink, Prediction, [])
     given = {name: value for name, value in settings.items() if name != "answering"}
-    shown = ShownSettings(k=1)
+    shown = ContextSettings(k=1)
     found = find_failures.fn(**asking(places, given), reliance=folder.ref, shown=shown, tokens=8192, count=3, seed=0)
     assert read_table(found.folder / "failures.parquet", FailureModes) == []
     assert failure_table("fed", [{"hospital": "north", **count_modes([], 1)}]) == {}

@@ -32,7 +32,7 @@ from tasks.federate.step import (
 )
 from tasks.records import Case, Neighbour, write_table
 from tasks.records.federation import HospitalRefs
-from tasks.settings import FederationSettings, LocalRule, LoraSettings, ModelSettings, ShownSettings
+from tasks.settings import ContextSettings, FederationSettings, LocalRule, LoraSettings, ModelSettings
 from tasks.store import Ref, tree_digest, writing
 
 LORA = LoraSettings(r=4, alpha=8)
@@ -65,7 +65,13 @@ class Round:
         return HospitalRefs(name=name, **refs)
 
     def given(self, hospital: str, adapter: Ref, federation: FederationSettings, number: int = 1) -> dict[str, Any]:
-        settings = {"model": self.model, "lora": LORA, "federation": federation, "shown": ShownSettings(k=1), "seed": 0}
+        settings = {
+            "model": self.model,
+            "lora": LORA,
+            "federation": federation,
+            "shown": ContextSettings(k=1),
+            "seed": 0,
+        }
         return {"hospital": self.hospitals[hospital].given(adapter), "round_number": number} | settings
 
     def train(
@@ -173,7 +179,7 @@ def test_training_and_validation_share_no_case(one_round: Round) -> None:
             others = [replace(row, answer=f"{row.answer} and fracture") if row in chosen else row for row in rows]
             with writing(f"hospitals/{name}", "cases", f"{changed}") as own, own.open("cases.parquet") as sink:
                 write_table(sink, Case, others)
-            given = one_round.given(name, one_round.start, FEDERATION) | {"shown": ShownSettings(k=0)}
+            given = one_round.given(name, one_round.start, FEDERATION) | {"shown": ContextSettings(k=0)}
             each.append(given | {"hospital": given["hospital"].model_copy(update={"cases": own.ref})})
         made = [*(train_hospital.fn(**one, local=PLAIN) for one in each), train_together.fn(**all_of(each))]
         told = [
@@ -197,7 +203,7 @@ def test_validation_is_the_mean_loss_of_what_is_held_out(one_round: Round) -> No
     own = open_hospital(one_round.hospitals["south"])
     _, held_out = split_holdout(own.cases, FEDERATION.holdout, 0)
     total, tokens = 0.0, 0
-    for example in own.examples(base, held_out, ShownSettings(k=1)):
+    for example in own.examples(base, held_out, ContextSettings(k=1)):
         batch = collate(base, own.features, [example])
         with torch.inference_mode():
             total += float(base.model(**batch.inputs, labels=batch.labels).loss) * len(example.answer_ids)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tasks.cases.groups import image_groups
 from tasks.errors import StudyError
 from tasks.ingest import phantom
-from tasks.partition.deal import MOST_LABELS, OTHER, _labels, deal
+from tasks.partition.partitioners import MOST_LABELS, OTHER, _labels, deal
 from tasks.records import Case, Finding, Image, read_table, write_table
 
 HERE = Path(__file__).parents[2]
@@ -316,7 +316,7 @@ def test_the_deal_is_the_same_in_every_process(drawn: list[Case], tmp_path: Path
     with (tmp_path / "cases.parquet").open("wb") as sink:
         write_table(sink, Case, drawn)
     program = (
-        "import json, sys; from pathlib import Path; from tasks.partition.deal import deal\n"
+        "import json, sys; from pathlib import Path; from tasks.partition.partitioners import deal\n"
         "from tasks.records import Case, read_table\n"
         "cases = read_table(Path(sys.argv[1]), Case)\n"
         f"print(json.dumps([deal(cases, 3, scheme, 5.0, 'answer', 7)[0] for scheme in {SCHEMES}]))"

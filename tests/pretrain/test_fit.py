@@ -13,8 +13,8 @@ from tasks.engine.base import Base, load_base
 from tasks.engine.batch import encode
 from tasks.engine.pixels import keep_images
 from tasks.engine.prompt import build_prompt
-from tasks.engine.sides import Sides
 from tasks.engine.train import mean_loss
+from tasks.engine.trainable import Trainable
 from tasks.engine.vision import encode_images
 from tasks.errors import StudyError
 from tasks.pretrain.fit import fit
@@ -29,24 +29,26 @@ SEEN = [case(n, f"image-{n}", "What?", answer) for n, answer in enumerate(("yes"
 CONTRARY = [replace(each, answer=f"{CASES[(n + 3) % 8].answer}") for n, each in enumerate(CASES)]
 
 
-def learner(base: Base, dropout: float = 0.1) -> Sides:
+def learner(base: Base, dropout: float = 0.1) -> Trainable:
     attention = ("qkv",) if base.config.model_type.startswith("qwen") else ("q_proj", "v_proj")
-    return Sides(base, {"tower": attention, "text": ("q_proj", "v_proj")}, True, r=4, alpha=8, dropout=dropout, seed=1)
+    return Trainable(
+        base, {"tower": attention, "text": ("q_proj", "v_proj")}, True, r=4, alpha=8, dropout=dropout, seed=1
+    )
 
 
 def fitted(
-    sides: Sides, training: list[Case], held_out: list[Case], epochs: int, patience: int, **settings: Any
+    trainable: Trainable, training: list[Case], held_out: list[Case], epochs: int, patience: int, **settings: Any
 ) -> list[EpochLoss]:
-    pixels = keep_images(sides.base, IMAGES)
+    pixels = keep_images(trainable.base, IMAGES)
     prompts = [[build_prompt(each, []) for each in cases] for cases in (training, held_out)]
-    examples, held = (encode(sides.base, pixels, each) for each in prompts)
-    return fit(sides, pixels, examples, held, epochs=epochs, patience=patience, **SETTINGS | settings)
+    examples, held = (encode(trainable.base, pixels, each) for each in prompts)
+    return fit(trainable, pixels, examples, held, epochs=epochs, patience=patience, **SETTINGS | settings)
 
 
 @pytest.mark.parametrize("twin", ["llama-clip"], indirect=True)
 def test_losses_fall_to_nothing_where_the_picture_tells_the_answer(tiny_base: Base) -> None:
-    sides = learner(tiny_base, dropout=0)
-    rows = fitted(sides, SEEN, SEEN, epochs=30, patience=30, learning_rate=3e-2, batch_size=2)
+    trainable = learner(tiny_base, dropout=0)
+    rows = fitted(trainable, SEEN, SEEN, epochs=30, patience=30, learning_rate=3e-2, batch_size=2)
     assert [row.epoch for row in rows] == list(range(1, 31))
     assert rows[-1].train_loss < 0.1 * rows[0].train_loss
     (best,) = [row for row in rows if row.kept]
@@ -66,10 +68,10 @@ def test_losses_fall(tiny_base: Base) -> None:
 @pytest.fixture(scope="module")
 def overfit(tiny_folder: Path) -> tuple[list[EpochLoss], dict[str, torch.Tensor]]:
     """A training that soon learns by heart what is wrong of the held-out cases; its rows, and its merged weights."""
-    sides = learner(load_base(str(tiny_folder), device="cpu"))
-    rows = fitted(sides, CASES, CONTRARY, epochs=40, patience=3)
-    sides.merge()
-    return rows, dict(sides.base.model.state_dict())
+    trainable = learner(load_base(str(tiny_folder), device="cpu"))
+    rows = fitted(trainable, CASES, CONTRARY, epochs=40, patience=3)
+    trainable.merge()
+    return rows, dict(trainable.base.model.state_dict())
 
 
 def test_a_planted_overfit_stops(overfit: tuple[list[EpochLoss], Any]) -> None:
@@ -89,19 +91,19 @@ def test_the_best_epochs_weights_are_kept_bit_for_bit(
     """Against a training that ends with that epoch of itself."""
     rows, weights = overfit
     (best,) = [row.epoch for row in rows if row.kept]
-    sides = learner(tiny_base)
-    short = fitted(sides, CASES, CONTRARY, epochs=best, patience=best)
+    trainable = learner(tiny_base)
+    short = fitted(trainable, CASES, CONTRARY, epochs=best, patience=best)
     assert [row.held_out_loss for row in short] == [row.held_out_loss for row in rows[:best]]
-    sides.merge()
+    trainable.merge()
     assert same(dict(tiny_base.model.state_dict()), weights)
 
 
 def test_the_kept_weights_have_the_loss_that_their_row_tells(tiny_base: Base) -> None:
-    sides = learner(tiny_base)
-    rows = fitted(sides, CASES, CONTRARY, epochs=40, patience=2)
+    trainable = learner(tiny_base)
+    rows = fitted(trainable, CASES, CONTRARY, epochs=40, patience=2)
     pixels = keep_images(tiny_base, IMAGES)
     held = encode(tiny_base, pixels, [build_prompt(each, []) for each in CONTRARY])
-    assert mean_loss(sides, pixels, held, 8192)[0] == next(row.held_out_loss for row in rows if row.kept)
+    assert mean_loss(trainable, pixels, held, 8192)[0] == next(row.held_out_loss for row in rows if row.kept)
 
 
 def test_cached_features_serve_where_the_text_model_alone_learns(tiny_folder: Path) -> None:
@@ -110,9 +112,9 @@ def test_cached_features_serve_where_the_text_model_alone_learns(tiny_folder: Pa
     for see in (encode_images, keep_images):
         base = load_base(str(tiny_folder), device="cpu")
         features = see(base, IMAGES)
-        sides = Sides(base, {"text": ("q_proj",)}, False, r=4, alpha=8, dropout=0, seed=1)
+        trainable = Trainable(base, {"text": ("q_proj",)}, False, r=4, alpha=8, dropout=0, seed=1)
         examples = encode(base, features, [build_prompt(each, []) for each in CASES])
-        rows = fit(sides, features, examples, examples, epochs=2, patience=2, **SETTINGS)
+        rows = fit(trainable, features, examples, examples, epochs=2, patience=2, **SETTINGS)
         losses += [[row.train_loss for row in rows]]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 

@@ -284,7 +284,7 @@ def test_whatever_runs_in_a_stage_is_in_its_digest(
     run(build_hospital_library, hospital=sources, settings=LibrarySettings(depth=2, diversity=0.5))
     library = run(build_hospital_library, hospital=sources, settings=LibrarySettings(depth=2, rerank="learned"))
     start = run(initial_adapter, model=model, lora=study.lora, seed=0)
-    common: dict[str, Any] = {"model": model, "lora": study.lora, "shown": study.retrieval.shown}
+    common: dict[str, Any] = {"model": model, "lora": study.lora, "shown": study.retrieval.context}
     training = {"federation": study.federation.local, "round_number": 1, "seed": 0}
     hospital = HospitalRefs(name=names[0], **own, library=library, adapter=start)
     update = run(train_hospital, hospital=hospital, **common, **training, local=LocalRule())

@@ -47,7 +47,7 @@ class Rows:
     answered: "torch.Tensor"
     """`(B, T)`, True at the tokens of answers."""
     images: tuple["torch.Tensor", ...]
-    """Each image's features, `(tokens, d)`, in the order of their placeholders, row by row; none in a blind batch."""
+    """Each image's features, `(tokens, d)`, in the order of their placeholders, row by row; there may be none."""
     grids: tuple[Grid, ...]
     """Each image's patches."""
 

@@ -21,7 +21,7 @@ from tasks.engine.vision import Features, gather_features
 
 
 @dataclass(frozen=True)
-class Client:
+class TrainingHospital:
     """What one hospital trains on."""
 
     features: Features
@@ -41,7 +41,7 @@ class Trained:
 
 
 class Stack:
-    """One LoRA for each of `count` clients, stacked: A `(count, r, in)` and B `(count, out, r)` of every adapted layer.
+    """One LoRA for each of `count` hospitals, stacked: A `(count, r, in)`, B `(count, out, r)` of every adapted layer.
 
     All start from the adapter that is switched on, which itself is left as it is.
     """
@@ -53,17 +53,17 @@ class Stack:
             for name, tensor in engine.read().items()
         }
 
-    def read(self, client: int) -> State:
-        """A copy of one client's adapter."""
-        return {name: weight[client].detach().cpu().clone() for name, weight in self.weights.items()}
+    def read(self, hospital: int) -> State:
+        """A copy of one hospital's adapter."""
+        return {name: weight[hospital].detach().cpu().clone() for name, weight in self.weights.items()}
 
     @contextmanager
     def switched_on(self, rows: torch.Tensor, tokens: torch.Tensor) -> Iterator[None]:
-        """While open, the base computes with the clients' adapters, and the engine's own is off.
+        """While open, the base computes with the hospitals' adapters, and the engine's own is off.
 
         Args:
-            rows: `(B,)`, the client of each row.
-            tokens: `(n,)`, the client of each answer token, for layers that see those alone.
+            rows: `(B,)`, the hospital of each row.
+            tokens: `(n,)`, the hospital of each answer token, for layers that see those alone.
         """
         modules = dict(self.engine.peft.named_modules())
         names = [name.removesuffix(".lora_A.weight") for name in self.weights if name.endswith(".lora_A.weight")]
@@ -81,7 +81,7 @@ class Stack:
     def _adds(
         self, name: str, scaling: dict[str, float], rows: torch.Tensor, tokens: torch.Tensor
     ) -> Callable[..., torch.Tensor]:
-        """The hook that adds to a layer's output what the clients' adapters make of its input."""
+        """The hook that adds to a layer's output what the hospitals' adapters make of its input."""
         a, b = (self.weights[f"{name}.lora_{part}.weight"] for part in "AB")
         (scale,) = scaling.values()
 
@@ -98,7 +98,7 @@ class Stack:
 
 def train_stacked(
     engine: Engine,
-    clients: Sequence[Client],
+    hospitals: Sequence[TrainingHospital],
     *,
     epochs: int,
     batch_size: int,
@@ -107,23 +107,23 @@ def train_stacked(
     correct: Correction | None = None,
     title: str = "training",
 ) -> list[Trained]:
-    """Train every client from the adapter that is switched on, as `train` does one; results in their order.
+    """Train every hospital from the adapter that is switched on, as `train` does one; results in their order.
 
-    Without dropout they are those of `train` up to rounding; with it, dropout has other draws. A client that has run
+    Without dropout they are those of `train` up to rounding; with it, dropout has other draws. A hospital that has run
     out of batches has its adapter kept from its last step on. Arguments as of `train`.
     """
-    plans = [_plan(client, epochs, batch_size) for client in clients]
-    torch.manual_seed(clients[0].seed)
-    stack = Stack(engine, len(clients))
-    states = [stack.read(number) for number in range(len(clients))]
+    plans = [_plan(hospital, epochs, batch_size) for hospital in hospitals]
+    torch.manual_seed(hospitals[0].seed)
+    stack = Stack(engine, len(hospitals))
+    states = [stack.read(number) for number in range(len(hospitals))]
     optimiser = torch.optim.AdamW(stack.weights.values(), lr=learning_rate, weight_decay=0.0, fused=True)
-    total, answered = torch.zeros(len(clients)), torch.zeros(len(clients))
+    total, answered = torch.zeros(len(hospitals)), torch.zeros(len(hospitals))
     engine.peft.train()
     try:
         for step in tqdm(range(max(map(len, plans))), desc=title, unit="step", leave=False, disable=None):
             chosen = [(number, example) for number, plan in enumerate(plans) for example in plan[step : step + 1]]
             batch = [(number, example) for number, examples in chosen for example in examples]
-            loss, count = _add_gradients(stack, clients, batch, tokens)
+            loss, count = _add_gradients(stack, hospitals, batch, tokens)
             if correct:
                 correct(stack.weights)
             _clip(list(stack.weights.values()))
@@ -139,26 +139,26 @@ def train_stacked(
     return [Trained(state, loss, len(plan)) for state, loss, plan in zip(states, losses, plans, strict=True)]
 
 
-def _plan(client: Client, epochs: int, batch_size: int) -> list[list[Example]]:
-    """A client's batches of all epochs."""
-    generator = torch.Generator().manual_seed(client.seed)
-    return [batch for _ in range(epochs) for batch in shuffled(client.examples, batch_size, generator)]
+def _plan(hospital: TrainingHospital, epochs: int, batch_size: int) -> list[list[Example]]:
+    """A hospital's batches of all epochs."""
+    generator = torch.Generator().manual_seed(hospital.seed)
+    return [batch for _ in range(epochs) for batch in shuffled(hospital.examples, batch_size, generator)]
 
 
 def _add_gradients(
-    stack: Stack, clients: Sequence[Client], batch: Sequence[tuple[int, Example]], most: int
+    stack: Stack, hospitals: Sequence[TrainingHospital], batch: Sequence[tuple[int, Example]], most: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The gradients of each client's mean loss per answer token.
+    """The gradients of each hospital's mean loss per answer token.
 
-    Returns, for each client, the loss summed over its answer tokens, and their number.
+    Returns, for each hospital, the loss summed over its answer tokens, and their number.
     """
     base = stack.engine.base
-    total, count = torch.zeros(len(clients)), torch.zeros(len(clients))
+    total, count = torch.zeros(len(hospitals)), torch.zeros(len(hospitals))
     for number, example in batch:
         count[number] += len(example.answer_ids)
     for places in within([len(example) for _, example in batch], most):
         part = [batch[place] for place in places]
-        examples, features = _together(clients, part)
+        examples, features = _together(hospitals, part)
         rows = torch.tensor([number for number, _ in part])
         owners = rows.repeat_interleave(torch.tensor([len(example.answer_ids) for example in examples]))
         # Gradients are computed with the adapters on: a layer that is checkpointed runs once more then.
@@ -170,10 +170,12 @@ def _add_gradients(
     return total, count
 
 
-def _together(clients: Sequence[Client], part: Sequence[tuple[int, Example]]) -> tuple[list[Example], Features]:
-    """Examples of several clients with the features they need, each client's images under names of their own."""
+def _together(
+    hospitals: Sequence[TrainingHospital], part: Sequence[tuple[int, Example]]
+) -> tuple[list[Example], Features]:
+    """Examples of several hospitals with the features they need, each hospital's images under names of their own."""
     images = {
-        f"{number}/{image_id}": (clients[number].features, image_id)
+        f"{number}/{image_id}": (hospitals[number].features, image_id)
         for number, example in part
         for image_id in example.image_ids
     }
@@ -185,7 +187,7 @@ def _together(clients: Sequence[Client], part: Sequence[tuple[int, Example]]) ->
 
 
 def _clip(weights: Sequence[torch.Tensor]) -> None:
-    """Each client's gradients, over all layers, to a norm of at most 1, as `clip_grad_norm_` does for one."""
+    """Each hospital's gradients, over all layers, to a norm of at most 1, as `clip_grad_norm_` does for one."""
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
     scales = (1 / (norms + 1e-6)).clamp(max=1).view(-1, 1, 1)

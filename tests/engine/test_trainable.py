@@ -1,4 +1,4 @@
-"""Sides of a base that learn from pixels: only they change, and merging them gives an ordinary base."""
+"""Trainable of a base that learn from pixels: only they change, and merging them gives an ordinary base."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from tasks.engine.batch import encode
 from tasks.engine.layers import check_layers
 from tasks.engine.pixels import Pixels, keep_images
 from tasks.engine.prompt import Prompt, build_prompt
-from tasks.engine.sides import Sides
 from tasks.engine.train import add_gradients, mean_loss
+from tasks.engine.trainable import Trainable
 from tasks.engine.vision import encode_images
 from tasks.errors import StudyError
 
@@ -23,11 +23,11 @@ def prompts() -> list[Prompt]:
     return [build_prompt(case, CASES[n : n + n % 2]) for n, case in enumerate(CASES)]
 
 
-def sides(base: Base, tower: bool = True, projector: bool = True, text: bool = True) -> Sides:
+def sides(base: Base, tower: bool = True, projector: bool = True, text: bool = True) -> Trainable:
     attention = ("qkv",) if base.config.model_type.startswith("qwen") else ("q_proj", "v_proj")
     targets = {"tower": attention} if tower else {}
     targets |= {"text": ("q_proj", "up_proj")} if text else {}
-    return Sides(base, targets, projector, r=4, alpha=8, dropout=0.0, seed=3)
+    return Trainable(base, targets, projector, r=4, alpha=8, dropout=0.0, seed=3)
 
 
 def weights(base: Base) -> dict[str, torch.Tensor]:
@@ -42,7 +42,7 @@ def side_of(base: Base, name: str) -> str:
     return "head"
 
 
-def learn(learner: Sides, pixels: Pixels, steps: int = 2) -> None:
+def learn(learner: Trainable, pixels: Pixels, steps: int = 2) -> None:
     optimiser = torch.optim.AdamW(learner.parameters(), lr=1e-2, weight_decay=0.0)
     examples = encode(learner.base, pixels, prompts())
     for _ in range(steps):
@@ -95,7 +95,7 @@ def test_what_was_merged_is_an_ordinary_folder_that_answers_the_same(tiny_base: 
         part.save_pretrained(tmp_path / "merged")
     again = load_base(str(tmp_path / "merged"), device="cpu")
     assert same(weights(again), weights(tiny_base))
-    found = Sides(again, {}, True, r=1, alpha=1, dropout=0, seed=0)
+    found = Trainable(again, {}, True, r=1, alpha=1, dropout=0, seed=0)
     loss, _ = mean_loss(found, keep_images(again, IMAGES), encode(again, pixels, prompts()), 8192)
     assert loss == pytest.approx(learned, abs=1e-5)
 

@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 
 from tasks.engine.base import Base
 from tasks.engine.batch import encode
+from tasks.engine.context import choose, ordered, readable
 from tasks.engine.prompt import Prompt, build_prompt, build_prompts
-from tasks.engine.shown import choose, ordered, readable
 from tasks.engine.vision import Features
 from tasks.records import Neighbour
-from tasks.settings import RetrievalSettings, ShownSettings
+from tasks.settings import ContextSettings, RetrievalSettings
 
 SHOWN, SIMILARITIES = CASES[1:4], (0.9, 0.5, -0.25)
 
 
 def prompt(**how: Any) -> Prompt:
-    return build_prompt(CASES[0], SHOWN, SIMILARITIES, ShownSettings(**how))
+    return build_prompt(CASES[0], SHOWN, SIMILARITIES, ContextSettings(**how))
 
 
 def texts(built: Prompt) -> list[str]:
@@ -38,7 +38,7 @@ def test_defaults_are_turns_with_images_nearest_last() -> None:
     assert prompt() == build_prompt(CASES[0], SHOWN)
     earlier = [text for each in reversed(SHOWN) for text in (each.question, each.answer)]
     assert texts(prompt()) == [*earlier, CASES[0].question]
-    assert RetrievalSettings().shown == ShownSettings()
+    assert RetrievalSettings().context == ContextSettings()
 
 
 @pytest.mark.parametrize("quote", [False, True])
@@ -71,7 +71,7 @@ def test_similarities_are_said() -> None:
     assert "similarity -0.25: question" in texts(prompt(say_similarity=True, quote=True))[1]
     assert not any("similarity" in text for text in texts(prompt(quote=True)))
     with pytest.raises(ValueError, match="zip"):
-        build_prompt(CASES[0], SHOWN, (), ShownSettings(say_similarity=True))
+        build_prompt(CASES[0], SHOWN, (), ContextSettings(say_similarity=True))
 
 
 @given(
@@ -91,7 +91,7 @@ def test_only_the_first_k_above_the_floor_are_shown(found: list[float], k: int, 
 def test_the_floor_reaches_the_prompt() -> None:
     neighbours = [Neighbour("toy:0", n, f"toy:{n + 1}", s) for n, s in enumerate((0.9, 0.5, -0.2))]
     for floor, count in ((-1, 3), (0.5, 2), (0.95, 0)):
-        (built,) = build_prompts(CASES[:1], CASES, neighbours, ShownSettings(floor=floor))
+        (built,) = build_prompts(CASES[:1], CASES, neighbours, ContextSettings(floor=floor))
         assert len(built.shown_ids) == count
 
 
@@ -117,7 +117,7 @@ def test_hidden_letters_are_left_out() -> None:
 def test_quoted_text_cannot_leave_its_quotes(question: str, answer: str) -> None:
     """The line reads back as what was stored, whatever was stored: no text can pass for another case."""
     shown = case(9, "image-1", question, answer)
-    built = build_prompt(CASES[0], [shown], (), ShownSettings(quote=True))
+    built = build_prompt(CASES[0], [shown], (), ContextSettings(quote=True))
     assert len(built.messages) == 1
     line = texts(built)[1]
     assert line.count("\n") == 1

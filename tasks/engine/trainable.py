@@ -10,7 +10,7 @@ from tasks.engine.base import Base
 from tasks.engine.layers import Widened, add_lora, linear_layers
 
 
-class Sides:
+class Trainable:
     """A base of which some sides learn, until `merge` makes an ordinary base of it again.
 
     Args:

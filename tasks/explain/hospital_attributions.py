@@ -8,9 +8,9 @@ from tasks.engine.adapter import load_state
 from tasks.engine.hospital import Hospital
 from tasks.engine.prompt import as_asked
 from tasks.engine.shared import shared_engine
-from tasks.explain.explain import METHODS, Explanation, explain
+from tasks.explain.attribution import METHODS, Explanation, explain
 from tasks.records import Case, Prediction, read_images
-from tasks.settings import LoraSettings, ModelChoice, ShownSettings
+from tasks.settings import ContextSettings, LoraSettings, ModelChoice
 
 
 def draw(cases: Sequence[Case], counts: Sequence[int], seed: int) -> list[Case]:
@@ -32,7 +32,7 @@ def explain_answers(
     adapter: Path,
     model: ModelChoice,
     lora: LoraSettings,
-    shown: ShownSettings,
+    shown: ContextSettings,
     tokens: int,
 ) -> list[Explanation]:
     """Each chosen case's answer explained by every method, by the adapter in a PEFT folder.

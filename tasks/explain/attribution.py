@@ -12,13 +12,13 @@ from tasks.engine.attribution.layout import PARTS, Layout, layout
 from tasks.engine.attribution.occlusion import occlude_parts, occlude_regions, region_shape
 from tasks.engine.base import Base
 from tasks.engine.batch import Example, encode
+from tasks.engine.context import ordered
 from tasks.engine.prompt import Asked, build_prompt
-from tasks.engine.shown import ordered
 from tasks.engine.vision import Features
 from tasks.errors import StudyError
 from tasks.explain.maps import Row, attention_row, relevance_row, rollout_row, share_by_part
 from tasks.records import Image, Saliency, Share
-from tasks.settings import ShownSettings
+from tasks.settings import ContextSettings
 
 METHODS = ("attention", "rollout", "relevance", "occlusion")
 REGIONS = 8
@@ -60,7 +60,7 @@ def explain(
     features: Features,
     images: Mapping[str, Image],
     asked: Asked,
-    how: ShownSettings,
+    how: ContextSettings,
     answer: str,
     methods: Sequence[str] = METHODS,
     token: int | None = None,

@@ -13,7 +13,7 @@ from tasks.engine.prompt import as_asked, build_prompt
 from tasks.engine.shared import shared_engine
 from tasks.engine.vision import encode_images, gather_features
 from tasks.records import Case, Prediction, read_images
-from tasks.settings import AnsweringSettings, LoraSettings, ModelChoice, ShownSettings
+from tasks.settings import AnsweringSettings, ContextSettings, LoraSettings, ModelChoice
 
 
 def answer_altered(
@@ -25,7 +25,7 @@ def answer_altered(
     model: ModelChoice,
     lora: LoraSettings,
     answering: AnsweringSettings,
-    shown: ShownSettings,
+    shown: ContextSettings,
     seed: int,
 ) -> list[Prediction]:
     """The answers to some test cases with each alteration, whose name is the prediction's configuration.

@@ -15,15 +15,15 @@ from tasks.engine.batch import Example, encode
 from tasks.engine.hospital import Hospital
 from tasks.engine.prompt import Asked, build_prompt
 from tasks.engine.vision import Features
+from tasks.explain.attribution import explain
 from tasks.explain.burned_in import text_boxes
-from tasks.explain.explain import explain
 from tasks.explain.failures import Evidence
 from tasks.explain.maps import coverage
 from tasks.records import Case, Finding, Image, Prediction, Saliency, read_findings, read_images
 from tasks.records.alterations import AS_IS, BLANK, FLIPPED, REMOVED
 from tasks.records.pixels import to_rgb
 from tasks.score.outcomes import judge
-from tasks.settings import ShownSettings
+from tasks.settings import ContextSettings
 from tasks.text.normalise import normalise
 
 TENTHS = 10
@@ -38,12 +38,14 @@ class Seen:
     features: Features
     images: Mapping[str, Image]
     findings: Sequence[Finding]
-    how: ShownSettings
+    how: ContextSettings
     tokens: int
     """Most tokens that pass the model at once."""
 
 
-def open_seen(base: Base, own: Hospital, cases: Path, asked: Sequence[Asked], how: ShownSettings, tokens: int) -> Seen:
+def open_examined(
+    base: Base, own: Hospital, cases: Path, asked: Sequence[Asked], how: ContextSettings, tokens: int
+) -> Seen:
     """Open a hospital's images and masks, of the cases asked and of those shown with them.
 
     Args:
