@@ -34,11 +34,10 @@ def build_libraries(
     if settings.encoding.encodes:
         common |= {"encoding": unmapped(settings.encoding), "content": unmapped(content_of(settings.encoding, model))}
         encoded = gather(encode_hospital.map(hospital=hospitals, cases=cases, **common), hospitals)
+    rows: list[Ref | None] = [*encoded] or [None] * len(hospitals)
     sources = [
-        LibrarySources(name=name, cases=taken, features=taken_features, encoded=rows)
-        for name, taken, taken_features, rows in zip(
-            hospitals, cases, features, encoded or [None] * len(hospitals), strict=True
-        )
+        LibrarySources(name=name, cases=its_cases, features=its_features, encoded=its_rows)
+        for name, its_cases, its_features, its_rows in zip(hospitals, cases, features, rows, strict=True)
     ]
     fusion, fused = train_gated_fusion(study, sources) if settings.fusion == "gated" else (None, [])
     library = settings.library(study.federation.holdout, study.seed)
