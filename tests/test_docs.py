@@ -55,7 +55,7 @@ def test_the_lock_keeps_the_pins_and_names_no_address() -> None:
     lock = (TOP / "requirements.lock").read_text(encoding="utf-8")
     project = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     locked = dict(re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)$", lock, flags=re.MULTILINE))
-    for pin in ("torch==2.13.0", "prefect==3.8.8", "flwr==1.32.1"):
+    for pin in ("torch==2.13.0", "prefect==3.9.1", "flwr==1.32.1"):
         name, version = pin.split("==")
         assert locked[name] == version
     assert "://" not in lock
