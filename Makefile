@@ -20,7 +20,7 @@ types: .venv/installed
 tests: .venv/installed
 	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
-bench: .venv/installed  ## the figures of docs/benchmarks.md; 15 minutes or less on two free cores
+bench: .venv/installed  ## the figures of docs/benchmarks.md; 5 to 7 minutes on two free cores
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.gpu
 

@@ -31,10 +31,11 @@ def nearest(model: Any, index: Any, entries: pd.DataFrame, image: PIL.Image.Imag
     images = pd.read_parquet(HERE / "images.parquet").set_index("image_id")
     # Never the image itself, nor copies of it, nor what else there is of its patient.
     own = set(images.index[images["picture"] == picture_digest(image)])
-    own |= {copy for each in own for copy in RULES["copies"].get(each, ())}
-    hidden = entries["image_id"].isin(own)
+    copies = {copy for each in own for copy in RULES["copies"].get(each, ())}
+    hidden = entries["image_id"].isin(own | copies)
     if RULES["hide_patient"]:
-        hidden |= entries["group"].isin(entries["group"][hidden].dropna())
+        patients = entries["group"][entries["image_id"].isin(own)]
+        hidden |= entries["group"].isin(patients.dropna())
     wanted = min(SETTINGS["k"] + int(hidden.sum()), len(entries))
     if not SETTINGS["k"] or not wanted:
         return entries[:0].assign(similarity=0.0, png=b"")

@@ -124,8 +124,8 @@ def _refuse_wrong_names(names: Sequence[str], fields: Sequence[str], where: str,
         raise problem(where, expected, found, "correct the names of its columns, or restore the file as published")
 
 
-def read_jsonl(path: Path, split: Split = "train") -> Iterator[Row]:
-    """The rows of a file with one JSON object a line; a line that is none is a row at fault."""
+def read_jsonl(path: Path) -> Iterator[Row]:
+    """The rows of a file with one JSON object a line, as training rows; a line that is none is a row at fault."""
     for number, line in read_lines(path):
         try:
             values = parse_json(line.decode("utf-8-sig"))
@@ -135,7 +135,7 @@ def read_jsonl(path: Path, split: Split = "train") -> Iterator[Row]:
         if not isinstance(values, dict):
             fault = problem(f"{path}, row {number}", "a JSON object", "something else", "correct the row")
             values = {}
-        yield Row(path, number, values, split, number - 1, fault=fault)
+        yield Row(path, number, values, "train", number - 1, fault=fault)
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:

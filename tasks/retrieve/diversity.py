@@ -8,9 +8,6 @@ import numpy as np
 from tasks.records import Neighbour
 from tasks.retrieve.rows import Rows
 
-CANDIDATES = 50
-"""Nearest cases among which diverse ones are looked for."""
-
 
 def diversify(found: Sequence[Neighbour], rows: Rows, diversity: float, depth: int) -> list[Neighbour]:
     """At most `depth` of one query's neighbours, ranked by maximal marginal relevance (Carbonell & Goldstein 1998).

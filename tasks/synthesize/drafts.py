@@ -41,9 +41,7 @@ def from_caption(
     return Draft(caption, topic, question, answer, "caption", start, end, span, asked, about)
 
 
-def from_metadata(
-    caption: Caption, field: str, topic: str, question: str, answer: str, *, asked: str = "", about: str = ""
-) -> Draft:
+def from_metadata(caption: Caption, field: str, topic: str, question: str, answer: str, *, asked: str = "") -> Draft:
     """A pair that rests on a metadata field."""
     span = f"{field}={getattr(caption, field)}"
-    return Draft(caption, topic, question, answer, "metadata", 0, 0, span, asked, about)
+    return Draft(caption, topic, question, answer, "metadata", 0, 0, span, asked)

@@ -149,6 +149,27 @@ def test_the_image_itself_is_never_shown(artifacts: Path, tmp_path: Path) -> Non
     assert not set(shown) & set(entries["case_id"][entries["image_id"] == entries["image_id"][0]])
 
 
+def test_a_copy_is_hidden_and_its_patient_is_not(artifacts: Path, tmp_path: Path) -> None:
+    """As in the study: of the asked image its copies and its own patient, whoever else a copy is said to be of."""
+    out = export(artifacts / "latest", HOSPITAL, tmp_path / "taken")
+    entries = pd.read_parquet(out / "entries.parquet")
+    asked, copy, *_ = entries["image_id"].unique()
+    images = pd.read_parquet(out / "images.parquet").set_index("image_id")
+    (tmp_path / "own.png").write_bytes(images["png"][asked])
+    rules = json.loads((out / "library.json").read_text())
+    (out / "library.json").write_text(json.dumps(rules | {"copies": {asked: [copy]}, "hide_patient": True}))
+
+    def shown() -> list[str]:
+        told = plainly(tmp_path, out / "ask.py", str(tmp_path / "own.png"), entries["question"][0])
+        assert told.returncode == 0, told.stderr
+        return [entries.set_index("case_id")["image_id"][case] for case in re.findall(r"phantom:\S+", told.stderr)]
+
+    entries.assign(group=entries["image_id"].map({asked: "one"}).fillna("other")).to_parquet(out / "entries.parquet")
+    assert len(shown()) == 3 and not {asked, copy} & set(shown())
+    entries.assign(group="one").to_parquet(out / "entries.parquet")
+    assert not shown()
+
+
 def test_a_folder_with_something_in_it_is_left_as_it_is(server: Server, artifacts: Path, study: Path) -> None:
     (study / "filled").mkdir()
     for path in (study / "filled/mine.txt", study / "file"):
