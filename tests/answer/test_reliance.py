@@ -73,6 +73,61 @@ def test_a_wrong_answer_is_another_option_or_of_the_same_topic() -> None:
     assert changed.shown[0].answer == "right"
 
 
+@pytest.mark.parametrize("answer", ["yes", "no", "Yes.", "NO"])
+def test_yes_and_no_are_turned_whatever_else_was_answered(answer: str) -> None:
+    others = [replace(KNOWN[n], id=f"o{n}", kind="closed", answer=f"maybe {n}") for n in range(4)]
+    shown = replace(KNOWN[1], kind="closed", answer=answer, options=("yes", "no", "perhaps"))
+    (changed,) = alter([Asked(KNOWN[0], (shown,))], [*KNOWN, *others], seed=0)[FLIPPED]
+    assert changed.shown[0].answer == ("no" if normalise(answer) == "yes" else "yes")
+
+
+def test_a_wrong_answer_is_of_the_questions_kind_where_its_topic_knows_no_other() -> None:
+    """Of training cases alone; and with nothing else to say, it is no."""
+    asked, about = (
+        Asked(KNOWN[0], (replace(KNOWN[1], topic="where", answer="left"),)),
+        {"topic": "size", "kind": "open"},
+    )
+    own = replace(KNOWN[1], id="w", topic="where", answer="Left.", kind="open")
+    known = [own, *(replace(KNOWN[2], id=f"s{n}", answer=each, **about) for n, each in enumerate(("big", "small")))]
+    unseen = replace(KNOWN[2], id="t", split="test", answer="never said", topic="where", kind="open")
+    said = {alter([asked], [*known, unseen], seed)[FLIPPED][0].shown[0].answer for seed in range(12)}
+    assert said == {"big", "small"}
+    assert alter([asked], [own, unseen], 0)[FLIPPED][0].shown[0].answer == "no"
+
+
+def test_whatever_is_chosen_follows_from_the_seed_and_may_be_any() -> None:
+    """Over seeds: every other image of the modality, every other answer, and many orders of words and cases."""
+    images = [replace(KNOWN[0], id=f"i{n}", image_id=f"i{n}", answer=f"answer {n}") for n in range(5)]
+    question = "one two three four five"
+    asked = [Asked(replace(each, question=question), (images[place - 1],)) for place, each in enumerate(images)]
+    found = [alter(asked, images, seed) for seed in range(40)]
+    assert {each[SWAPPED][0].case.image_id for each in found} == {"i1", "i2", "i3", "i4"}
+    assert len({tuple(row.case.image_id for row in each[SWAPPED]) for each in found}) > 30
+    assert {each[FLIPPED][0].shown[0].answer for each in found} == {f"answer {n}" for n in range(4)}
+    assert len({each[WORDS][0].case.question for each in found}) > 20
+    partners = [tuple(row.shown[0].id if row.shown else "" for row in each[OTHERS]) for each in found]
+    assert len(set(partners)) > 10
+    assert all(sorted(each) == sorted(f"i{n}" for n in range(5)) or "" in each for each in partners)
+    one, other = (alter([asked[0]], images, seed)[SWAPPED][0].case.image_id for seed in (3, 3))
+    assert one == other == found[3][SWAPPED][0].case.image_id  # whatever is asked beside it
+
+
+def test_another_image_is_of_another_group_where_there_is_one() -> None:
+    """And of the modality before that; a group that is not stated ties nothing."""
+    first = replace(KNOWN[0], id="a", image_id="a", modality="ct", group="p")
+    kin = replace(first, id="b", image_id="b")
+    strange = replace(first, id="c", image_id="c", group="q")
+    unstated = replace(first, id="d", image_id="d", group=None)
+    mri = replace(strange, id="e", image_id="e", modality="mri")
+
+    def seen(*known: Any) -> set[str]:
+        return {alter([Asked(first, ())], [first, *known], seed)[SWAPPED][0].case.image_id for seed in range(20)}
+
+    assert seen(kin, strange, unstated, mri) == {"c", "d"}
+    assert seen(kin, mri) == {"b"}
+    assert seen(mri) == {"e"}
+
+
 def test_without_neighbours_nothing_is_said_of_them() -> None:
     found = alter([replace(each, shown=()) for each in ASKED], KNOWN, seed=0)
     assert found.keys() == {AS_IS, BLANK, NOISE, SWAPPED, WORDS}

@@ -16,7 +16,7 @@ from tasks.engine.base import Base, load_base
 from tasks.engine.batch import encode
 from tasks.engine.engine import Engine
 from tasks.engine.fast import quantise
-from tasks.engine.fast.stacked import Client, train_stacked
+from tasks.engine.fast.stacked import TrainingHospital, train_stacked
 from tasks.engine.generate import generate
 from tasks.engine.train import train
 from tasks.engine.vision import encode_images
@@ -98,7 +98,7 @@ def test_a_four_bit_base_goes_the_whole_way(tiny_base: Base, tiny_folder: Path) 
     assert loss < first
     alone = engine.read()
     engine.switch(start)
-    (together,) = train_stacked(engine, [Client(features, examples, 0)], **settings)
+    (together,) = train_stacked(engine, [TrainingHospital(features, examples, 0)], **settings)
     for name, tensor in alone.items():
         torch.testing.assert_close(together.state[name], tensor, rtol=0, atol=1e-4)
     assert len(generate(engine, features, examples, tokens=8192, max_new_tokens=3)) == len(examples)

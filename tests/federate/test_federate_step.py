@@ -120,6 +120,8 @@ def test_the_next_adapter_is_the_mean_of_the_updates(one_round: Round) -> None:
     assert updates[0]["samples"] != updates[1]["samples"]
     assert all(not same(state, load_state(one_round.start.folder)) for state in states)
     told = json.loads((adapter.folder / "round.json").read_text())
+    assert told.keys() == {"round", "train_loss", "samples", "screened_out"}
+    assert told["round"] == 1
     assert told["samples"] == {update["hospital"]: update["samples"] for update in updates}
     assert all(0 < update["samples"] < len(HOSPITALS[update["hospital"]]) for update in updates)
     weighted = sum(update["samples"] * update["loss"] for update in updates)

@@ -77,6 +77,15 @@ def test_copies_share_a_group_for_hospitals_too() -> None:
     assert moved[0].group == moved[1].group != moved[2].group
 
 
+def test_where_no_group_fits_the_smallest_is_tested() -> None:
+    """Three published test cases, each on an image of more; of two that are as small, the first by name."""
+    rows = [(image, n) for image, size in {"z": 4, "a": 5, "m": 4}.items() for n in range(size)]
+    cases = [case(place, image, "train" if n else "test") for place, (image, n) in enumerate(rows)]
+    for seed in range(5):
+        moved = disjoint(cases, [], "image", seed)
+        assert {each.image_id for each in moved if each.split == "test"} == {"m"}
+
+
 def test_one_group_alone_cannot_be_split() -> None:
     cases = [case(1, "a", "train"), case(2, "a", "test")]
     with pytest.raises(StudyError, match=r"partition\.disjoint=image"):
