@@ -1,7 +1,7 @@
-"""How much memory training takes: one local pass of one hospital in a process of its own.
+"""Measures the memory of training: one hospital trains for one epoch in a separate process.
 
 `python -m tasks.federate.footprint` reads one JSON document from standard input and writes another to standard output.
-A process that has trained other models would tell the largest memory of all of them.
+The process is separate because peak memory is per process: one that had trained other models would report theirs too.
 """
 
 import json
@@ -18,7 +18,7 @@ from tasks.store import peak_memory
 
 
 def footprint(asked: dict[str, Any]) -> dict[str, int | None]:
-    """The largest memory of this process, in bytes, once it has trained one hospital for one pass over its cases.
+    """Train one hospital for one epoch, and return the peak memory of this process and of its GPU, in bytes.
 
     Args:
         asked: references of the `hospital`, settings `model`, `lora`, `federation` and `shown`, and `seed`.

@@ -1,4 +1,4 @@
-"""What strategies change in local training: corrections of gradients."""
+"""Gradient corrections that strategies apply in local training."""
 
 from collections.abc import Mapping
 
@@ -9,11 +9,11 @@ from tasks.settings import LocalRule
 
 
 def correction(rule: LocalRule, start: Mapping[str, torch.Tensor]) -> Correction | None:
-    """The correction that a rule asks for; None where it asks for none.
+    """The gradient correction of a rule, or None if the rule has none.
 
     Args:
         rule: how the strategy changes local training.
-        start: the tensors that the round begins with, by name.
+        start: the tensors at the start of the round, by name.
     """
     return proximal(rule.proximal_mu, start) if rule.proximal_mu else None
 

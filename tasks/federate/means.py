@@ -1,4 +1,4 @@
-"""Means of named tensors: pure functions of states and weights, summed in float64."""
+"""Means of named tensors, as pure functions of states and weights. Sums are in float64."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,9 +9,9 @@ from tasks.errors import StudyError
 
 
 def weighted_mean(states: Sequence[Mapping[str, torch.Tensor]], samples: Sequence[int]) -> dict[str, torch.Tensor]:
-    """The sample-weighted mean of states with the same names and shapes, summed in float64, given in float32.
+    """The sample-weighted mean of states with the same names and shapes, summed in float64, returned in float32.
 
-    Raises StudyError where a state stands for no sample.
+    Raises StudyError if a state has no samples.
     """
     if min(samples) <= 0:
         raise StudyError(f"Expected every update to stand for at least one sample, found {min(samples)}.")

@@ -1,4 +1,4 @@
-"""What the coordinator lets into a round."""
+"""Excludes updates with NaN or infinite values before aggregation."""
 
 import logging
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ logger = logging.getLogger("fed_rag.federate")
 
 
 def screen(updates: Sequence[Update]) -> list[Update]:
-    """The updates that are finite throughout; each other hospital is warned about by name.
+    """Return the updates whose tensors are all finite, and log a warning that names each other hospital.
 
-    One NaN would poison the mean for everyone. Raises StudyError where no update is finite.
+    One NaN would make the mean NaN for every hospital. Raises StudyError if no update is finite.
     """
     finite = []
     for update in updates:

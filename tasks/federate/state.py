@@ -1,7 +1,7 @@
-"""What a strategy computes with: hospitals' updates, and the server's state between rounds, tensors by group.
+"""The input and output of a strategy: hospitals' updates, and the server's state between rounds.
 
-A group is a set of tensors that belong together: `adapter`, `fusion`, or what a strategy keeps for itself. Each is a
-file of its own in the folder of a round.
+Tensors come in groups: `adapter`, `fusion`, or a group that only the strategy uses, such as a momentum. Each group is
+one file in the folder of a round.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ServerState:
-    """All that a strategy carries from one round into the next."""
+    """Everything that a strategy carries from one round to the next."""
 
     groups: Mapping[str, "State"]
     """Named float32 tensors, by group."""
@@ -28,21 +28,21 @@ class ServerState:
 
 @dataclass(frozen=True)
 class Update:
-    """What one hospital sends back after a round."""
+    """What one hospital returns after a round."""
 
     hospital: str
     base_round: int
-    """The round whose state the hospital started from; 0 is the initial one."""
+    """The round whose state the hospital started from; 0 is the initial state."""
     samples: int
-    """Training cases seen in one epoch."""
+    """Training cases in one epoch."""
     loss: float
-    """Mean training loss per answer token; NaN where training diverged."""
+    """Mean training loss per answer token; NaN if training diverged."""
     parts: Mapping[str, "State"]
-    """The trained tensors, by group; empty where the strategy needs none of them."""
+    """The trained tensors, by group; empty if the strategy needs none."""
 
 
 def read_update(folder: Path, groups: Iterable[str]) -> Update:
-    """An update's counts, and its tensors of these groups."""
+    """Read an update's counts, and its tensors of the given groups."""
     from safetensors.torch import load_file
 
     told = read_counts(folder)
@@ -51,7 +51,7 @@ def read_update(folder: Path, groups: Iterable[str]) -> Update:
 
 
 def read_state(folder: Path) -> ServerState:
-    """The groups in the folder of a round, or of the initial tensors."""
+    """Read all groups from the folder of a round, or of the initial tensors."""
     from safetensors.torch import load_file
 
     paths = sorted(folder.glob("*.safetensors"))
@@ -59,7 +59,7 @@ def read_state(folder: Path) -> ServerState:
 
 
 def write_state(folder: Folder, state: ServerState) -> None:
-    """One file for each group."""
+    """Write one file for each group."""
     from safetensors.torch import save
 
     for group, tensors in sorted(state.groups.items()):

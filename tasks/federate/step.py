@@ -1,4 +1,4 @@
-"""The federate steps: hospitals train, the server aggregates what they trained, hospitals validate."""
+"""The federate stages: hospitals train, the server aggregates their updates, hospitals validate the result."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from tasks.store import Ref, derived_seed
 from tasks.store.stage import Folder, Leaving, stage
 
 SENT: tuple[Leaving, ...] = ("tensors", "counts", "losses")
-"""What an update tells, and what is made of updates."""
+"""What an update reveals about a hospital, and so what anything aggregated from updates reveals."""
 
 
 @stage(
@@ -32,7 +32,7 @@ def train_hospital(
     round_number: int,
     seed: int,
 ) -> None:
-    """One hospital's round: from the adapter that it was given to its update, tensors and counts."""
+    """Train one hospital for one round, from its adapter; write its update: tensors and counts."""
     from tasks.cases.holdout import split_holdout
     from tasks.engine.adapter import adapter_files, load_state
     from tasks.engine.hospital import open_hospital
@@ -62,7 +62,7 @@ def train_hospital(
 
 
 def _write_update(folder: Folder, place: str, files: Mapping[str, bytes], counts: UpdateCounts) -> None:
-    """The files of an adapter and the counts beside it, in the place within the folder (`""` or `name/`)."""
+    """Write the files of an adapter and its counts, under the prefix `place` of the folder (`""` or `name/`)."""
     for name, data in files.items():
         folder.write(f"{place}{name}", data)
     write_counts(folder, place, counts)
@@ -85,9 +85,9 @@ def train_together(
     round_number: int,
     seed: int,
 ) -> None:
-    """All hospitals' rounds in one pass over the base, each hospital's update in a folder of its name.
+    """Train all hospitals for one round, batched over one base; each hospital's update is in a folder of its name.
 
-    They start from one and the same adapter, that of the first.
+    All hospitals start from the same adapter, that of the first hospital.
     """
     from tasks.cases.holdout import split_holdout
     from tasks.engine.adapter import adapter_files, load_state
@@ -125,20 +125,20 @@ def train_together(
 
 @stage("update", area="shared", title="update {hospital} round {round_number}", leaves=SENT)
 def take_update(folder: Folder, hospital: str, together: Ref, round_number: int) -> None:
-    """One hospital's update out of those that were trained together, in the folder that it has when trained alone."""
+    """Copy one hospital's update out of the batched ones, into the same folder as if it had trained alone."""
     for path in sorted((together.folder / hospital).iterdir()):
         folder.write(path.name, path.read_bytes())
 
 
 STRATEGY = "tasks.federate.strategies.{strategy.aggregation}"
-"""The module that an aggregation runs, of all those that it could run."""
+"""The strategy module that an aggregation runs. Only this one counts in its cache key."""
 
 
 @stage("adapter", area="shared", title="aggregate round {round_number}", chosen=(STRATEGY,), leaves=SENT)
 def aggregate(folder: Folder, strategy: StrategySettings, state: Ref, updates: list[Ref], round_number: int) -> None:
-    """The server's next state: the next global adapter, and what the strategy keeps beside it.
+    """Compute the server's next state: the next global adapter, and any other tensors that the strategy keeps.
 
-    `state` is that of the round before, or the initial adapter.
+    `state` is the state of the previous round, or the initial adapter.
     """
     from tasks.engine.adapter import CONFIG
 
@@ -151,14 +151,14 @@ def aggregate(folder: Folder, strategy: StrategySettings, state: Ref, updates: l
 def aggregate_fusion(
     folder: Folder, strategy: StrategySettings, state: Ref, updates: list[Ref], round_number: int
 ) -> None:
-    """The server's next state of the gated fusion of images and questions."""
+    """Compute the server's next state of the gated fusion of images and questions."""
     _aggregate(folder, "fusion", strategy, state, updates, round_number)
 
 
 def _aggregate(
     folder: Folder, group: str, settings: StrategySettings, state: Ref, updates: Sequence[Ref], round_number: int
 ) -> Collection[str]:
-    """Write what the strategy makes of the updates' tensors of a group; the names of the groups that it keeps."""
+    """Aggregate one group of the updates' tensors and write the result; return the names of the groups written."""
     from tasks.federate.screen import screen
     from tasks.federate.state import read_state, read_update, write_state
     from tasks.federate.strategies.strategy import choose
@@ -196,7 +196,7 @@ def validate_hospital(
     seed: int,
     min_cell: int,
 ) -> None:
-    """The global adapter's loss on a hospital's held-out training cases; no loss of fewer than `min_cell` is told."""
+    """The loss of a hospital's adapter on its held-out cases; none is computed on fewer than `min_cell` cases."""
     from tasks.cases.holdout import split_holdout
     from tasks.cases.small_groups import is_small
     from tasks.engine.adapter import load_state
@@ -237,7 +237,7 @@ def measure_memory(
     shown: ContextSettings,
     seed: int,
 ) -> None:
-    """The largest memory of a process that trains one hospital for one pass, in bytes: `footprint.json`."""
+    """Measure the peak memory of a process that trains one hospital for one epoch, in bytes: `footprint.json`."""
     import subprocess
     import sys
 
@@ -258,7 +258,7 @@ def measure_memory(
 
 @stage("adapter", area="shared", title="initial adapter", leaves=())
 def initial_adapter(folder: Folder, model: ModelChoice, lora: LoraSettings, seed: int) -> None:
-    """The adapter that every hospital starts from; it leaves the base's answers unchanged."""
+    """Make the adapter that every hospital starts from; it leaves the base's answers unchanged."""
     from tasks.engine.adapter import adapter_files
     from tasks.engine.shared import shared_engine
     from tasks.store import derived_seed

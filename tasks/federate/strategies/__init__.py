@@ -1,1 +1,1 @@
-"""How hospitals' updates become the next round's start: a file for each strategy, called what settings call it."""
+"""Federated strategies, one module each; a module's name is the value of `federation.aggregation`."""

@@ -1,4 +1,4 @@
-"""Federated averaging (McMahan et al., arXiv 1602.05629): the sample-weighted mean of what hospitals trained."""
+"""Federated averaging (McMahan et al., arXiv 1602.05629): the sample-weighted mean of hospitals' tensors."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class FedAvg:
-    """Every hospital starts from the mean of the round before."""
+    """Every hospital starts from the mean of the previous round."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"sum"})
 
@@ -20,9 +20,9 @@ class FedAvg:
         return Order(round_number, start="global")
 
     def aggregate(self, state: "ServerState", updates: "Sequence[Update]") -> "ServerState":
-        """The mean of each group of tensors; the server keeps nothing else.
+        """The weighted mean of each group of tensors; the server keeps nothing else.
 
-        Raises StudyError where an update stands for no sample.
+        Raises StudyError if an update has no samples.
         """
         from tasks.federate.means import weighted_mean
         from tasks.federate.state import ServerState

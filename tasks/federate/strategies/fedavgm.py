@@ -1,4 +1,4 @@
-"""FedAvgM (Hsu et al., arXiv 1909.06335): the server's steps have momentum."""
+"""FedAvgM (Hsu et al., arXiv 1909.06335): federated averaging with momentum on the server."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from tasks.federate.state import ServerState, Update
 
 MOMENTUM = "-momentum"
-"""Behind the name of a group: the group with its momentum."""
+"""Suffix of the group that holds the momentum of another group."""
 
 
 @dataclass(frozen=True)
 class FedAvgM(FedAvg):
-    """The step from one round's tensors to the mean of the next, with a share of the step before added to it."""
+    """Each round moves from the previous tensors towards the new mean, plus a share of the previous step."""
 
     momentum: float
 

@@ -1,4 +1,4 @@
-"""FedProx (Li et al., arXiv 1812.06127): local training is pulled towards the adapter that a round begins with."""
+"""FedProx (Li et al., arXiv 1812.06127): a proximal term keeps local training near the round's start."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from tasks.settings import LocalRule, StrategySettings
 
 @dataclass(frozen=True)
 class FedProx(FedAvg):
-    """Federated averaging of hospitals that add `mu / 2 * |w - w_start|^2` to their loss."""
+    """Federated averaging in which hospitals add `mu / 2 * |w - w_start|^2` to their loss."""
 
     mu: float
 

@@ -1,4 +1,4 @@
-"""No federation: each hospital trains alone, and its tensors stay with it."""
+"""No federation: each hospital trains alone, and its tensors stay at the hospital."""
 
 import math
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 
 class Alone:
-    """Every hospital goes on from what it trained itself."""
+    """Every hospital continues from its own last adapter."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def order(self, round_number: int, hospital: str) -> Order:
-        """Go on."""
+        """Continue from the hospital's last tensors."""
         return Order(round_number, start="own")
 
     def aggregate(self, state: "ServerState", updates: "Sequence[Update]") -> "ServerState":
-        """Nothing is kept.
+        """Returns an empty state: the server keeps nothing.
 
-        Raises StudyError where a hospital's training diverged, as no other hospital's can take its place.
+        Raises StudyError if a hospital's training diverged, since no other hospital's update can replace it.
         """
         from tasks.federate.state import ServerState
 

@@ -1,4 +1,4 @@
-"""What a strategy is, and how it is found by its name."""
+"""The interface of a strategy, and its lookup by name."""
 
 import importlib
 from collections.abc import Sequence
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
 
 
 class Strategy(Protocol):
-    """Orders and aggregation of a federation, both pure: the same bytes for the same inputs.
+    """A federation's orders to hospitals and its aggregation, both pure: the same inputs give the same bytes.
 
-    Each is in a module of its own, whose function `strategy` makes it from the settings. Orders are given without
-    torch, so it is imported where one computes.
+    Each strategy is one module, whose function `strategy` creates it from the settings. Giving orders needs no torch,
+    so a strategy imports torch only where it aggregates.
     """
 
     needs: ClassVar[frozenset[str]]
-    """What the server has to learn of the hospitals' tensors: their weighted `sum`, or nothing."""
+    """What the server needs of the hospitals' tensors: their weighted `sum`, or nothing."""
 
     def order(self, round_number: int, hospital: str) -> Order:
-        """What a hospital is to do in a round."""
+        """The order to one hospital for one round."""
 
     def aggregate(self, state: "ServerState", updates: "Sequence[Update]") -> "ServerState":
-        """The server's next state, from its present one and the updates of a round.
+        """The server's next state, from its current state and the updates of a round.
 
-        Raises StudyError where the updates allow none.
+        Raises StudyError if the updates cannot be aggregated.
         """
 
 
