@@ -37,5 +37,7 @@ format: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
-clean:
-	rm -rf .venv artifacts/* mutants .mypy_cache .ruff_cache .pytest_cache
+clean:  ## keeps the lists of patients who withdrew, else a later run would take them back
+	rm -rf .venv mutants .mypy_cache .ruff_cache .pytest_cache
+	find artifacts -mindepth 1 -not -type d -not -name forgotten.json -not -path artifacts/README.md -delete
+	find artifacts -mindepth 1 -type d -empty -delete

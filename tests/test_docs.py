@@ -1,6 +1,7 @@
 """What the documents say is still so."""
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -23,8 +24,31 @@ PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md")), TOP / "data/RE
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
-        assert target.startswith("http") or (page.parent / target).exists(), target
+    """To a file that is there, and to a heading of it."""
+    for target, heading in re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", page.read_text(encoding="utf-8")):
+        place = page.parent / target if target else page
+        assert target.startswith("http") or place.exists(), target
+        assert not heading or heading in anchors(place), f"{target}#{heading}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as links name them."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    headings = (line.lstrip("#").strip().lower() for line in lines if line.startswith("#"))
+    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in headings}
+
+
+def test_cleaning_keeps_withdrawals(tmp_path: Path) -> None:
+    shutil.copy(TOP / "Makefile", tmp_path)
+    kept = ["artifacts/README.md", "artifacts/hospitals/north/forgotten.json"]
+    gone = ["artifacts/hospitals/north/cases/0/cases.parquet", "artifacts/runs/one/README.md", "artifacts/.records/a"]
+    for name in (*kept, *gone):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "artifacts/latest").symlink_to("runs/one", target_is_directory=True)
+    subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    left = [path for path in tmp_path.rglob("*") if not path.is_dir() or path.is_symlink()]
+    assert {path.relative_to(tmp_path).as_posix() for path in left} == {"Makefile", *kept}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -55,7 +79,7 @@ def test_the_lock_keeps_the_pins_and_names_no_address() -> None:
     lock = (TOP / "requirements.lock").read_text(encoding="utf-8")
     project = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     locked = dict(re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)$", lock, flags=re.MULTILINE))
-    for pin in ("torch==2.13.0", "prefect==3.8.8", "flwr==1.32.1"):
+    for pin in ("torch==2.13.0", "prefect==3.9.1", "flwr==1.32.1"):
         name, version = pin.split("==")
         assert locked[name] == version
     assert "://" not in lock

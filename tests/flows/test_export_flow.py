@@ -96,10 +96,10 @@ def test_an_export_answers_as_the_study_did(
 def test_a_trained_projector_is_exported(
     server: Server, study: Path, tmp_path: Path, merge: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its library compares what the tower sees, before that projector."""
+    """Its library compares what the tower sees, before that projector. It knows no near-duplicates of a new image."""
     own = Path(shutil.copytree(study, tmp_path / "study", symlinks=True))
     monkeypatch.chdir(own)
-    done = run(server, own, studied("lora.projector=true"))
+    done = run(server, own, studied("lora.projector=true", "retrieval.hide_copies=identical"))
     assert done.returncode == 0, done.stderr
     answers_as_the_study_did(server, own / "artifacts", own, tmp_path, merge)
 
