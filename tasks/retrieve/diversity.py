@@ -1,4 +1,4 @@
-"""Neighbours that are near the question and not all alike."""
+"""Diversifies neighbours: near the query, but not all alike."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,11 +12,11 @@ from tasks.retrieve.rows import Rows
 def diversify(found: Sequence[Neighbour], rows: Rows, diversity: float, depth: int) -> list[Neighbour]:
     """At most `depth` of one query's neighbours, ranked by maximal marginal relevance (Carbonell & Goldstein 1998).
 
-    Each next one has the highest `(1 - diversity) * similarity - diversity * s`, where `s` is its similarity to the
-    likest of those before it. So the first is the nearest, and 0 leaves the order as it is.
+    Each next neighbour has the highest `(1 - diversity) * similarity - diversity * s`, where `s` is its similarity to
+    the most similar neighbour chosen before it. So the nearest comes first, and 0 keeps the order.
 
     Args:
-        found: by rank.
+        found: the query's neighbours, by rank.
         rows: unit rows of the same cases, `(n, d)`.
         diversity: 1 - lambda, from 0 up to but not including 1.
         depth: neighbours wanted.

@@ -1,4 +1,4 @@
-"""Rows that an encoder made of a hospital's images and texts, each once, and what a case is compared by."""
+"""Encoded rows of a hospital's distinct images and texts, and their lookup by case."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ ENCODED = "encoded.safetensors"
 
 
 class Pooled(Protocol):
-    """Where an image's row is looked up: the base's features, or an encoder's rows."""
+    """A source of image rows: the base's features, or an encoder's rows."""
 
     def pooled(self, image_ids: Sequence[str]) -> Rows:
         """The row of each image, `(n, d)` float32."""
@@ -25,7 +25,7 @@ class Pooled(Protocol):
 
 @dataclass(frozen=True)
 class Encoded:
-    """Rows by image and by text; empty where the base's features, or words, serve."""
+    """Rows by image and by text; empty if the base's features, or words, are used instead."""
 
     images: Rows = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     """`(n, d)`."""
@@ -43,16 +43,16 @@ class Encoded:
         return self.texts[[self.text_places[each] for each in texts]]
 
     def to_bytes(self) -> bytes:
-        """As one safetensors file."""
+        """The content as one safetensors file."""
         from safetensors.numpy import save
 
-        # One entry of metadata only: safetensors writes several in an order that changes from call to call.
+        # A single metadata entry: safetensors writes several entries in an order that changes from call to call.
         index = json.dumps({"images": list(self.image_places), "texts": list(self.text_places)})
         return save({"images": self.images, "texts": self.texts}, {"index": index})
 
 
 def load_encoded(path: Path) -> Encoded:
-    """Rows that `to_bytes` wrote."""
+    """Load rows from a file that holds the output of `to_bytes`."""
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
@@ -64,17 +64,17 @@ def load_encoded(path: Path) -> Encoded:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a hospital's cases are compared by: its images' rows, its questions as words or as rows."""
+    """The inputs of a case's comparison: its image's row, and its question as words or as a row."""
 
     features: Pooled
-    """Of the base."""
+    """The base's features."""
     encoded: Encoded = Encoded()
 
     def of(self, cases: Sequence[Case]) -> tuple[Rows, Texts]:
-        """Image rows `(n, d)`, and questions: texts, or rows `(n, t)`."""
+        """Image rows `(n, d)` of cases, and their questions as texts or as rows `(n, t)`."""
         source = self.encoded if self.encoded.image_places else self.features
         return source.pooled([case.image_id for case in cases]), self.texts([case.question for case in cases])
 
     def texts(self, texts: Sequence[str]) -> Texts:
-        """The texts themselves, or their rows where a text encoder reads them."""
+        """The texts themselves, or their rows if a text encoder is used."""
         return self.encoded.read(texts) if self.encoded.text_places else list(texts)

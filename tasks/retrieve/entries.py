@@ -1,4 +1,4 @@
-"""What a library knows of its cases beside their rows: number, case, image and patient, a few bytes of each."""
+"""The table of a library's cases: number, case, image and patient of each, in a few bytes per case."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,17 +17,17 @@ from tasks.retrieve.rows import Numbers
 
 @dataclass(frozen=True)
 class Entries:
-    """The cases of a library; columns of equal length, as Arrow keeps them: a million of them fit in 100 MB."""
+    """The cases of a library, as an Arrow table; a million cases fit in 100 MB."""
 
     table: pa.Table
-    """`number`, by which the index knows the case; `case_id`, `image_id`; `group`, the patient where one is stated."""
+    """Columns `number` (the case's id in the index), `case_id`, `image_id`, and `group` (the patient, or null)."""
 
     def __len__(self) -> int:
         return self.table.num_rows
 
     @cached_property
     def numbers(self) -> Numbers:
-        """`(n,)`, rising."""
+        """`(n,)`, ascending."""
         return _numbers(self.table["number"])
 
     @cached_property
@@ -41,31 +41,31 @@ class Entries:
         return Named(self.table["group"], self.table["number"])
 
     def case_ids(self, numbers: Sequence[int] | Numbers) -> list[str]:
-        """The cases of these numbers, in their order."""
+        """The case ids of these numbers, in the same order."""
         places = np.searchsorted(self.numbers, numbers).astype(np.int64)
         arrow = pa.Array.from_buffers(pa.int64(), len(places), [None, pa.py_buffer(places)])
         return self.table["case_id"].take(arrow).to_pylist()
 
     def numbers_of(self, case_ids: Iterable[str]) -> Numbers:
-        """The numbers of those of the cases that are in the library."""
+        """The numbers of the given cases that are in the library."""
         return self.numbers[pc.is_in(self.table["case_id"], pa.array(case_ids, pa.string())).to_numpy()]
 
     def without(self, numbers: Numbers) -> "Entries":
-        """All but these; the others keep their numbers."""
+        """The entries without these numbers; the others keep their numbers."""
         return Entries(self.table.filter(pa.array(~np.isin(self.numbers, numbers))))
 
     def and_cases(self, cases: Sequence[Case]) -> "Entries":
-        """These and more cases, under new numbers."""
+        """The entries plus these cases, under new numbers."""
         start = int(self.numbers[-1]) + 1 if len(self) else 0
         return Entries(pa.concat_tables([self.table, _table(cases, start)]))
 
     def write(self, path: Path) -> None:
-        """As one Parquet table."""
+        """Write the entries as one Parquet table."""
         pq.write_table(self.table, path, compression="zstd")
 
 
 class Named:
-    """Which numbers bear a name, found by bisection of the names' 64-bit hashes: 16 bytes an entry."""
+    """Finds the numbers of a name by bisection over the names' 64-bit hashes, in 16 bytes per entry."""
 
     def __init__(self, names: pa.ChunkedArray, numbers: pa.ChunkedArray) -> None:
         if names.null_count:
@@ -76,23 +76,23 @@ class Named:
             keys[start : start + len(part)] = [hash(name) for name in part.to_pylist()]
             start += len(part)
         order = np.argsort(keys, kind="stable")
-        # Single numbers are read from these in a tenth of the time that an array takes.
+        # A memoryview reads single numbers in a tenth of the time of an array.
         self.keys, self.numbers = keys[order].data, numbered[order].data
 
     def of(self, name: str) -> list[int]:
-        """The numbers that bear the name."""
+        """The numbers of the entries with this name."""
         key = hash(name)
         first = bisect_left(self.keys, key)
         return self.numbers[first : bisect_right(self.keys, key, first)].tolist()
 
 
 def make_entries(cases: Sequence[Case]) -> Entries:
-    """Entries of some cases, numbered from 0 in their order."""
+    """Make entries of cases, numbered from 0 in their order."""
     return Entries(_table(cases, 0))
 
 
 def read_entries(path: Path) -> Entries:
-    """Entries that `write` wrote."""
+    """Read entries that `write` wrote."""
     with pq.ParquetFile(path) as file:  # not `read_table`, whose datasets take 50 MB to load
         table = file.read(use_threads=False)
     pa.default_memory_pool().release_unused()  # what Arrow decoded with: 30 bytes a case
@@ -100,7 +100,7 @@ def read_entries(path: Path) -> Entries:
 
 
 def _numbers(column: pa.ChunkedArray) -> Numbers:
-    """As NumPy sees the same memory; not by `to_numpy`, which loads pandas: 35 MB."""
+    """The column as a NumPy array on the same memory, without `to_numpy`, which would load pandas: 35 MB."""
     return np.asarray(np.from_dlpack(column.combine_chunks()) if len(column) else (), np.int64)
 
 

@@ -1,4 +1,4 @@
-"""A hospital's encoded rows and its library without a patient."""
+"""Erases a patient from a hospital's encoded rows and library."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ from tasks.store import ROOT, Folder
 
 
 def erase_encoded(old: Path, new: Folder, gone: Patient) -> Counts:
-    """Without the rows of images, and of texts that no other case has."""
+    """Remove the rows of the patient's images, and of texts that no other case has."""
     from tasks.retrieve.encoded import ENCODED, Encoded, load_encoded
     from tasks.text.normalise import normalise
 
@@ -36,7 +36,7 @@ def erase_encoded(old: Path, new: Folder, gone: Patient) -> Counts:
 
 
 def erase_library(old: Path, new: Folder, gone: Patient) -> Counts:
-    """Without the cases of the index, neighbours of and by the patient's cases, and copies of the patient's images."""
+    """Remove the patient's cases from the index and the neighbours, and the patient's images from the copies."""
     from tasks.retrieve.library import read_library
 
     whole = read_library(old, mapped=False)
@@ -58,7 +58,7 @@ def erase_library(old: Path, new: Folder, gone: Patient) -> Counts:
 
 
 def _without(neighbours: Iterable[Neighbour], gone: Patient) -> Iterator[Neighbour]:
-    """Those that do not name the patient, nearest first as they were: who stood behind moves up."""
+    """The neighbours that do not involve the patient, in the same order; those further away move up in rank."""
     ranks: Counter[str] = Counter()
     for neighbour in neighbours:
         if neighbour.case_id not in gone.cases and neighbour.neighbour_id not in gone.cases:

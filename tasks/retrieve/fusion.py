@@ -1,9 +1,9 @@
-"""Gated fusion of image and question, after LightFED: trained so that cases with the same answer come together.
+"""Gated fusion of image and question, after LightFED, trained to bring cases with the same answer together.
 
-A gate weighs the projected image against the projected question, value by value; a fusion layer follows. Training is
-contrastive (InfoNCE, arXiv 1807.03748, temperature 0.07): against the answers' own rows, and against other cases with
-the same answer (SupCon, arXiv 2004.11362). Cases of one image are neither for nor against each other, so nothing is
-learned of finding the own image.
+A gate weighs the projected image against the projected question, value by value. A fusion layer follows. Training is
+contrastive (InfoNCE, arXiv 1807.03748, temperature 0.07) with two losses: a case against the rows of all answers, and
+a case against other cases, where those with the same answer are positives (SupCon, arXiv 2004.11362). Cases of the same
+image are neither positives nor negatives, so the fusion does not learn to find a case's image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ FUSION = "fusion.safetensors"
 
 @dataclass(frozen=True)
 class Fused:
-    """A library's encoder whose two parts go through a trained fusion."""
+    """A library's encoder, followed by a trained fusion of its two parts."""
 
     encoder: Encoder
     state: "State"
@@ -38,11 +38,11 @@ class Fused:
         return fuse(self.state, *self.fused_parts(images, questions))
 
     def parts(self, images: Rows, questions: Texts) -> tuple[Rows, Rows]:
-        """Unit rows of the images alone and of the questions alone, as without fusion."""
+        """Unit rows of the images alone and of the questions alone, before fusion."""
         return self.encoder.parts(images, questions)
 
     def fused_parts(self, images: Rows, questions: Texts) -> tuple[Rows, Rows]:
-        """What the fusion is given: questions by their words' hashes, which are the same at every hospital, or rows."""
+        """The fusion's inputs: image rows, and questions as encoded rows or as hashed words (same at all hospitals)."""
         if self.encoder.text_mean is not None:
             return self.encoder.parts(images, questions)
         return self.encoder.parts(images, questions)[0], hash_words([str(each) for each in questions])
@@ -50,7 +50,7 @@ class Fused:
 
 @dataclass(frozen=True)
 class Lessons:
-    """A hospital's training cases, as the fusion sees them."""
+    """A hospital's training cases, as input to the fusion's training."""
 
     images: Rows
     """Unit rows `(n, d)`."""
@@ -59,13 +59,13 @@ class Lessons:
     answers: Rows
     """Unit rows of the distinct answers, `(m, t)`."""
     answer_of: Sequence[int]
-    """Each case's answer, by its place among these."""
+    """Index of each case's answer in `answers`."""
     image_of: Sequence[int]
-    """Each case's image, as a number."""
+    """Number of each case's image."""
 
 
 def initial_fusion(image_width: int, text_width: int, seed: int) -> dict[str, "torch.Tensor"]:
-    """A fusion that keeps similarities about as they are: random projections, an even gate, no fusion layer yet."""
+    """An initial fusion that about keeps similarities: random projections, an even gate, a zero fusion layer."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -83,7 +83,7 @@ def initial_fusion(image_width: int, text_width: int, seed: int) -> dict[str, "t
 
 
 def fuse(state: "State", images: Rows, texts: Rows) -> Rows:
-    """Unit rows `(n, WIDTH)` of unit rows of images `(n, d)` and of questions `(n, t)`."""
+    """Fuse unit rows of images `(n, d)` and of questions `(n, t)` into unit rows `(n, WIDTH)`."""
     import torch
 
     with torch.inference_mode():
@@ -103,12 +103,12 @@ def _fused(state: "State", images: "torch.Tensor", texts: "torch.Tensor") -> "to
 def train_fusion(
     state: "State", lessons: Lessons, orders: Sequence[Sequence[int]], learning_rate: float
 ) -> tuple[dict[str, "torch.Tensor"], float, int]:
-    """Train from a global state on one hospital's cases: the new state, the last epoch's mean loss, and the steps.
+    """Train the fusion on one hospital's cases; return the new state, the last epoch's mean loss, and the steps.
 
     Args:
-        state: what training starts from; it is left as it is.
+        state: the global state to start from; not modified.
         lessons: the hospital's cases.
-        orders: one order of the cases an epoch, so that the caller decides what chance there is.
+        orders: an order of the cases for each epoch; all randomness is the caller's.
         learning_rate: of AdamW.
     """
     import torch
@@ -137,7 +137,7 @@ def train_fusion(
 def _answer_loss(
     state: "State", rows: "torch.Tensor", answers: "torch.Tensor", answer_of: "torch.Tensor"
 ) -> "torch.Tensor":
-    """Each case against the distinct answers of the batch, its own among them."""
+    """InfoNCE of each case against the distinct answers in the batch, which include the case's answer."""
     import torch
 
     present, right = torch.unique(answer_of, return_inverse=True)
@@ -146,7 +146,7 @@ def _answer_loss(
 
 
 def _case_loss(rows: "torch.Tensor", answer_of: "torch.Tensor", image_of: "torch.Tensor") -> "torch.Tensor":
-    """Each case against the batch's cases of other images; those with the same answer are the ones to find."""
+    """SupCon of each case against the batch's cases of other images; those with the same answer are positives."""
     others = image_of[:, None] != image_of[None]
     alike = others & (answer_of[:, None] == answer_of[None])
     found = alike.any(1)

@@ -1,4 +1,4 @@
-"""What one hospital trains the gated fusion on: its training cases without those held out, and their order."""
+"""One hospital's training data for the gated fusion: training cases without the held-out set, and their order."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from tasks.text.normalise import normalise
 
 
 def fusion_lessons(data: HospitalData, share: float, seed: int) -> tuple[list[Case], Lessons]:
-    """The training cases without those held out (as `split_holdout` does), and what the fusion learns from them."""
+    """The training cases without the held-out set (`split_holdout`), and the fusion's inputs for them."""
     chosen, _ = split_holdout(data.cases, share, seed)
     encoder = Fused(data.fit(0.5), {})
     images, texts = encoder.fused_parts(*data.inputs.of(chosen))
@@ -34,9 +34,9 @@ def fusion_lessons(data: HospitalData, share: float, seed: int) -> tuple[list[Ca
 
 
 def epoch_orders(cases: Sequence[Case], epochs: int, seed: int, round_number: int) -> list[list[int]]:
-    """An order of the cases for each epoch, which follows from the seed, the round and the cases' ids alone.
+    """An order of the cases for each epoch, derived only from the seed, the round and the case ids.
 
-    So hospitals that hold the same cases send the same update, and no hospital's name is needed.
+    So hospitals with the same cases send the same update, whatever their names.
     """
     return [
         sorted(range(len(cases)), key=lambda place: derived_seed(seed, round_number, epoch, cases[place].id))

@@ -1,4 +1,4 @@
-"""A hospital's cases, and what they are compared by, as earlier stages left them."""
+"""Loads a hospital's cases, and the inputs of their comparison, from the folders of earlier stages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from tasks.retrieve.similarity import Encoder, fit_encoder
 
 @dataclass(frozen=True)
 class HospitalData:
-    """A hospital's cases, and what they are compared by."""
+    """A hospital's cases, and their image and question rows for comparison."""
 
     cases: Sequence[Case]
     inputs: Inputs
 
     @property
     def training(self) -> list[Case]:
-        """Those that make the library."""
+        """The training cases, which make up the library."""
         return [case for case in self.cases if case.split == "train"]
 
     def fit(self, image_weight: float) -> Encoder:
-        """The encoder whose statistics are of the training cases."""
+        """An encoder fitted to the training cases."""
         return fit_encoder(*self.inputs.of(self.training), image_weight)
 
 
 def open_hospital_data(hospital: LibrarySources) -> HospitalData:
-    """Read what the stages `cases`, `features` and, where there is one, `encoded` left in their folders."""
+    """Read the folders of the stages `cases`, `features` and, if there is one, `encoded`."""
     from tasks.engine.vision import FEATURES, load_features
 
     features = load_features(hospital.features.folder / FEATURES)

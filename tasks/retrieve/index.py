@@ -1,4 +1,4 @@
-"""A library's index of unit rows: searched, changed row by row, the same bytes at every build, ordinary FAISS files."""
+"""A library's index of unit rows, in ordinary FAISS files. Rows can be added and removed; builds are deterministic."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -23,25 +23,25 @@ from tasks.retrieve.index_kinds import (
 from tasks.retrieve.rows import Numbers, Rows
 
 Found = tuple[Rows, Numbers]
-"""Inner products and numbers of each query's nearest, `(n, count)`, nearest first; -1 is the number of none."""
+"""Inner products and numbers of each query's nearest rows, `(n, count)`, nearest first; -1 where there is none."""
 
 INDEX, FINE = "index.faiss", "fine.faiss"
 PLAIN: Any = faiss.SearchParameters
 AGAIN, MORE = 2, 8
-"""Of so many times the rows wanted, and so many more, the finer codes are compared too."""
+"""For `count` rows wanted, the finer codes of `AGAIN * count + MORE` rows are compared."""
 BLOCK, SAMPLE = 65_536, 65_536
-"""Rows that are coded at a time, and rows that finer codes are trained on."""
+"""Rows encoded at a time, and rows that train the finer codes."""
 
 
 @dataclass(frozen=True)
 class Index:
-    """An inner-product index of unit rows under their numbers."""
+    """An inner-product index of unit rows, each stored under a number."""
 
     main: Any
-    """What a search goes through: `IndexIDMap` of `IndexFlatIP` or of `IndexHNSWSQ`, or `IndexIVFScalarQuantizer`."""
+    """The index that is searched: `IndexIDMap` of `IndexFlatIP` or `IndexHNSWSQ`, or `IndexIVFScalarQuantizer`."""
     fine: Any = None
-    """Where the inverted file has 8 bits a number: 4 more of what these leave, `IndexIDMap` of `IndexScalarQuantizer`.
-    FAISS's own `IndexRefine` does the like, but cannot take single rows out."""
+    """For an inverted file with 8 bits per value: 4 more bits for the residual, `IndexIDMap` of `IndexScalarQuantizer`.
+    FAISS's `IndexRefine` does the same, but cannot remove single rows."""
 
     @property
     def kind(self) -> str:
@@ -54,13 +54,13 @@ class Index:
         return int(self.main.ntotal)
 
     def search(self, rows: Rows, count: int) -> Found:
-        """The `count` nearest of each of the rows `(n, d)`."""
+        """The `count` nearest stored rows of each query row, `(n, d)`."""
         return self._finely(rows, count, self.main.search(rows, self._looked_for(count)))
 
     def search_all(self, row: Rows, count: int, hidden: Collection[int]) -> Found:
-        """The `count` nearest of one row `(1, d)` among all numbers but the hidden ones.
+        """The `count` nearest of one row `(1, d)`, without the hidden numbers.
 
-        Every stored code is compared, however far a search looks otherwise. Fewer than `count` where no more are left.
+        Compares every stored code, unlike `search`. Returns fewer than `count` only if no more are left.
         """
         barred = np.fromiter(hidden, np.int64, len(hidden))
         cells, nodes = faiss.try_extract_index_ivf(self.main), graph_of(self.main)
@@ -83,7 +83,7 @@ class Index:
         return count if self.fine is None else AGAIN * count + MORE
 
     def _finely(self, rows: Rows, count: int, found: Found) -> Found:
-        """The nearest of what a search found, compared again by the finer codes where there are any."""
+        """The `count` nearest of what a search found, re-ranked by the finer codes if there are any."""
         if self.fine is None:
             return found
         near, numbers = found
@@ -95,7 +95,7 @@ class Index:
         return np.take_along_axis(near, order, 1), np.take_along_axis(numbers, order, 1)
 
     def add(self, rows: Rows, numbers: Numbers) -> None:
-        """Add unit rows `(n, d)`, under numbers greater than all that it holds; it must be in memory."""
+        """Add unit rows `(n, d)` under numbers greater than all stored ones. The index must be in memory."""
         rows, numbers = np.ascontiguousarray(rows), np.asarray(numbers, np.int64)
         with one_thread():
             if self.fine is None:
@@ -108,9 +108,9 @@ class Index:
                 self.fine.add_with_ids(rows[part] - self.main.sa_decode(codes), numbers[part])
 
     def without(self, numbers: Numbers) -> "Index":
-        """Less some numbers: nothing of their rows is left. It must be in memory, and is changed.
+        """The index without some numbers; nothing of their rows remains. The index must be in memory.
 
-        Flat indexes and inverted files drop them in place. The graph of HNSW cannot, and is built anew from its codes.
+        Flat indexes and inverted files are changed in place. An HNSW graph cannot be: it is rebuilt from its codes.
         """
         nodes = graph_of(self.main)
         if nodes is None:
@@ -123,21 +123,22 @@ class Index:
         return build_index(nodes.storage.reconstruct_n(0, nodes.ntotal)[places], kept[places], "hnsw")
 
     def write(self, folder: Path) -> None:
-        """Write ordinary FAISS files into a folder: `index.faiss`, and `fine.faiss` where there are finer codes."""
+        """Write ordinary FAISS files into a folder: `index.faiss`, and `fine.faiss` if there are finer codes."""
         faiss.write_index(self.main, str(folder / INDEX))
         if self.fine is not None:
             faiss.write_index(self.fine, str(folder / FINE))
 
 
 def build_index(rows: Rows, numbers: Numbers, kind: str = "auto") -> Index:
-    """An index of unit rows `(n, d)` under their rising numbers `(n,)`; on one thread, so always the same.
+    """Build an index of unit rows, on one thread so that the result is deterministic.
 
     Args:
-        rows: what is stored.
-        numbers: what a search returns for them, distinct.
+        rows: rows to store, `(n, d)`.
+        numbers: their numbers, `(n,)`, distinct and ascending, which a search returns.
         kind: `flat`, `ivf` or `hnsw`; `auto` is flat up to 50,000 rows, and ivf above; see `index_kinds`.
 
-    How many cells or nodes a search looks at is found by asking stored rows, so that it finds what it would among all.
+    The number of cells or nodes that a search visits is tuned on stored rows, so that it finds almost all that an
+    exhaustive search finds (`look_far_enough`).
     """
     kind = choose_kind(kind, len(rows))
     if kind == "ivf":
@@ -151,7 +152,7 @@ def build_index(rows: Rows, numbers: Numbers, kind: str = "auto") -> Index:
 
 
 def read_index(folder: Path, mapped: bool = True) -> Index:
-    """An index that `write` wrote; `mapped` leaves its codes on disk until they are looked at."""
+    """Read an index that `write` wrote; with `mapped`, its codes stay on disk until they are accessed."""
     fine = folder / FINE
     return Index(_read(folder / INDEX, mapped), _read(fine, mapped) if fine.is_file() else None)
 
@@ -165,7 +166,7 @@ def _read(path: Path, mapped: bool) -> faiss.Index:
 
 
 def _finer_codes(main: Any, rows: Rows) -> faiss.Index:
-    """Codes of what the 8-bit codes of `main` leave of rows, trained on some of them, empty."""
+    """An empty index for the residuals of `main`'s 8-bit codes, trained on some of the rows."""
     codes = faiss.IndexScalarQuantizer(rows.shape[1], faiss.ScalarQuantizer.QT_4bit, faiss.METRIC_INNER_PRODUCT)
     some = rows[spread(len(rows), SAMPLE)]
     with one_thread():
@@ -174,5 +175,5 @@ def _finer_codes(main: Any, rows: Rows) -> faiss.Index:
 
 
 def _names(index: Any) -> Numbers:
-    """The numbers of an index that keeps them apart, by place."""
+    """The numbers of an `IndexIDMap`, by position."""
     return faiss.vector_to_array(index.id_map)

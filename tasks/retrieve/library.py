@@ -1,4 +1,4 @@
-"""A hospital's private library: its training cases in a FAISS index, and which of them a question may not be shown."""
+"""A hospital's private library: its training cases in a FAISS index, and the rules of which cases a query may see."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -14,19 +14,19 @@ from tasks.retrieve.rows import Rows
 
 ENTRIES, RULES = "entries.parquet", "library.json"
 BEYOND = 256
-"""Most neighbours that all queries are searched for beyond what is wanted; those that need more are searched alone."""
+"""Most extra neighbours searched for all queries at once to allow for hidden ones; queries that need more run alone."""
 
 
 @dataclass(frozen=True)
 class Library:
-    """An index, its cases, and what is never returned: cases of the query's image, its copies and its patient."""
+    """An index and its cases. It never returns cases of the query's image, of the image's copies, or of the patient."""
 
     index: Index
     entries: Entries
     hide_patient: bool = True
-    """Whether cases of the query's own patient are left out."""
+    """Whether cases of the query's patient are hidden."""
     copies: Mapping[str, Collection[str]] = field(default_factory=dict)
-    """Of each image, those that are taken for copies of it, where there are any."""
+    """The copies of each image that has any, by image id."""
 
     @property
     def kind(self) -> str:
@@ -34,7 +34,7 @@ class Library:
         return self.index.kind
 
     def hidden(self, case: Case) -> set[int]:
-        """The numbers that this case may not be shown."""
+        """The numbers of the library's cases that are hidden from this query."""
         found = set(self.entries.by_image.of(case.image_id))
         for copy in self.copies.get(case.image_id, ()):
             found.update(self.entries.by_image.of(copy))
@@ -43,14 +43,16 @@ class Library:
         return found
 
     def nearest(self, rows: Rows, cases: Sequence[Case], depth: int) -> list[tuple[list[float], list[int]]]:
-        """Inner products and numbers of the nearest cases that may be shown, nearest first.
+        """Inner products and numbers of each query's nearest cases that are not hidden, nearest first.
 
-        At most `depth` of each query, fewer only where the library holds no more that may be shown.
+        Returns `depth` per query, and fewer only if the library has no more that may be shown.
 
         Args:
             rows: unit rows of the queries, `(n, d)`.
             cases: the queries.
             depth: neighbours wanted.
+
+        Raises ValueError if the numbers of rows and cases differ.
         """
         if len(rows) != len(cases):
             raise ValueError(f"Expected a row for each of {len(cases)} queries, found {len(rows)}.")
@@ -72,7 +74,7 @@ class Library:
     def _shown(
         self, row: Rows, near: list[float], those: list[int], hidden: set[int], depth: int
     ) -> tuple[list[float], list[int]]:
-        """What was found of one row `(1, d)` less what is hidden; all is compared where that leaves too few."""
+        """Drop the hidden cases from what was found for one row `(1, d)`; search all cases if too few are left."""
         kept = [place for place, number in enumerate(those) if number >= 0 and number not in hidden]
         if len(kept) < min(depth, len(self.entries) - len(hidden)):
             every, numbers = self.index.search_all(row, depth, hidden)
@@ -80,7 +82,7 @@ class Library:
         return [near[place] for place in kept], [those[place] for place in kept]
 
     def search(self, rows: Rows, cases: Sequence[Case], depth: int) -> list[list[Neighbour]]:
-        """The same as neighbours of each query, with ranks and the ids of the cases."""
+        """As `nearest`, but returns `Neighbour` records with ranks and case ids."""
         found = self.nearest(rows, cases, depth)
         names = iter(self.entries.case_ids([number for _, numbers in found for number in numbers]))
         return [
@@ -92,9 +94,9 @@ class Library:
         ]
 
     def added(self, rows: Rows, cases: Sequence[Case]) -> "Library":
-        """With more training cases and their unit rows `(n, d)`; the index, which must be in memory, is changed.
+        """The library plus training cases with unit rows `(n, d)`; changes the index, which must be in memory.
 
-        Raises ValueError for a case that is not of the training split, or is in the library.
+        Raises ValueError for a case that is not in the training split, or is already in the library.
         """
         _refuse_others(rows, cases)
         if len(self.entries.numbers_of([case.id for case in cases])):
@@ -104,7 +106,7 @@ class Library:
         return Library(self.index, entries, self.hide_patient, self.copies)
 
     def removed(self, case_ids: Collection[str]) -> "Library":
-        """Without some cases, as far as it holds them; the index, which must be in memory, is changed."""
+        """The library without some cases; changes the index, which must be in memory. Ignores unknown cases."""
         numbers = self.entries.numbers_of(case_ids)
         index = self.index.without(numbers) if len(numbers) else self.index
         return Library(index, self.entries.without(numbers), self.hide_patient, self.copies)
@@ -125,9 +127,9 @@ def build_library(
     hide_patient: bool = True,
     copies: Mapping[str, Collection[str]] | None = None,
 ) -> Library:
-    """A library of training cases and their unit rows `(n, d)`, in the order given; see `build_index` for the kinds.
+    """Build a library of training cases and their unit rows `(n, d)`, in the order given; `kind` as in `build_index`.
 
-    Raises ValueError for a case that is not of the training split.
+    Raises ValueError for a case that is not in the training split.
     """
     _refuse_others(rows, cases)
     entries = make_entries(cases)
@@ -135,13 +137,13 @@ def build_library(
 
 
 def read_library(folder: Path, mapped: bool = True) -> Library:
-    """A library that `write` wrote; not `mapped`, it may be changed."""
+    """Read a library that `write` wrote; it can be changed only if it is not `mapped`."""
     rules = json.loads((folder / RULES).read_text(encoding="utf-8"))
     return Library(read_index(folder, mapped), read_entries(folder / ENTRIES), rules["hide_patient"], rules["copies"])
 
 
 def copies_by_image(pairs: Iterable[ImagePair], hide: str) -> dict[str, set[str]]:
-    """The copies of each image that has any: all of them, or with `hide` at `identical` no mere near-duplicates."""
+    """The copies of each image that has any; near-duplicates count only if `hide` is `near_duplicate`."""
     copies: dict[str, set[str]] = {}
     for pair in pairs:
         if hide == "near_duplicate" or pair.relation in ("identical_bytes", "identical_pixels"):

@@ -1,4 +1,4 @@
-"""The folder of a library that is in use: many processes read it while one changes it, and each finds it whole."""
+"""Opens and changes a library's folder; a reader always gets a whole library, even while another process changes it."""
 
 import time
 from collections.abc import Callable
@@ -9,14 +9,14 @@ from tasks.retrieve.library import Library, read_library
 from tasks.store import ROOT, find, revising
 
 TRIES, PAUSE = 50, 0.02
-"""Openings that are tried, and the seconds between, where another process puts a new library in place meanwhile."""
+"""Attempts to open a library that another process is replacing, and the seconds between them."""
 
 
 def open_library(folder: Path) -> Library:
-    """The library of a finished folder, memory-mapped, its files verified by their digests.
+    """Open the library of a finished folder, memory-mapped, after verifying its files by their digests.
 
-    What is opened is one state of the folder: where another process changes the library meanwhile, it is opened again.
-    Raises StudyError where a file is missing or changed.
+    If another process changes the library meanwhile, it is opened again, so the result is one state of the folder.
+    Raises StudyError if a file is missing or damaged.
     """
     path = folder.relative_to(ROOT).as_posix()
     for _ in range(TRIES):
@@ -45,10 +45,10 @@ def _digest(path: str) -> str | None:
 
 
 def change_library(folder: Path, change: Callable[[Library], Library]) -> None:
-    """Put a changed library in the place of a finished folder's, in one step.
+    """Replace the library of a finished folder by a changed one, atomically.
 
-    Those who have the old one open keep it; who opens it later gets the new one; a process that ends half-way leaves
-    the old one. `change` gets the library in memory. It may raise, and then nothing changes.
+    Readers that have the old library open keep it, and later readers get the new one. If this process ends half-way, or
+    `change` raises, the old library stays. `change` gets the library in memory.
     """
     with revising(folder.relative_to(ROOT).as_posix()) as revised:
         library = change(read_library(revised.path, mapped=False))

@@ -1,4 +1,4 @@
-"""Re-ranking of the nearest cases: a weighted sum of what is alike, its weights fixed or learned."""
+"""Re-ranks the nearest cases by a weighted sum of four similarities, with fixed or learned weights."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,12 +11,12 @@ from tasks.retrieve.rows import Rows
 from tasks.text.normalise import normalise
 
 AGREEMENT = 0.25
-"""Fixed weight of the same modality, and of the same organ; the two similarities have 1 together."""
+"""Fixed weight of the same modality, and of the same organ; the image and question weights sum to 1."""
 
 
 @dataclass(frozen=True)
 class CaseRows:
-    """Cases with their unit rows: of images `(n, d)`, of questions `(n, t)`."""
+    """Cases with the unit rows of their images `(n, d)` and questions `(n, t)`."""
 
     cases: Sequence[Case]
     images: Rows
@@ -30,12 +30,12 @@ class Scorer:
     weights: tuple[float, float, float, float]
 
     def rerank(self, found: Sequence[Neighbour], query: CaseRows, place: int, library: CaseRows) -> list[Neighbour]:
-        """The neighbours of one query in their new order; each keeps the similarity that it was found by.
+        """One query's neighbours in their new order; each keeps the similarity from the search.
 
         Args:
             found: the query's neighbours.
-            query: cases asked, among them this one.
-            place: of this one.
+            query: the queries, including this one.
+            place: index of this query.
             library: the cases found, in the order of `found`.
         """
         scores = evidence(query, place, library) @ np.asarray(self.weights)
@@ -44,7 +44,7 @@ class Scorer:
 
 
 def fixed_scorer(image_weight: float) -> Scorer:
-    """Image and question weighed as in the search, and `AGREEMENT` for modality and organ."""
+    """A scorer with the image and question weights of the search, and `AGREEMENT` for modality and organ."""
     return Scorer((image_weight, 1 - image_weight, AGREEMENT, AGREEMENT))
 
 
@@ -55,14 +55,14 @@ def learned_scorer(
     image_weight: float,
     left_out: Collection[str],
 ) -> Scorer:
-    """What `learn_scorer` learns from the training cases among the queries.
+    """Learn a scorer (`learn_scorer`) from the training cases among the queries.
 
     Args:
         found: neighbours of each query.
         queries: cases of any split.
-        library: all cases found, and others if need be.
-        image_weight: of the fixed weights.
-        left_out: ids of cases that nothing is learned from, neither as queries nor as neighbours.
+        library: all cases found; may hold other cases too.
+        image_weight: image weight of the fixed scorer, the fallback.
+        left_out: ids of cases to leave out, both as queries and as neighbours.
     """
     chosen = [place for place, case in enumerate(queries.cases) if case.split == "train" and case.id not in left_out]
     training = CaseRows([queries.cases[place] for place in chosen], queries.images[chosen], queries.texts[chosen])
@@ -80,12 +80,14 @@ def learned_scorer(
 
 
 def learn_scorer(examples: Sequence[tuple[Rows, Sequence[bool]]], image_weight: float) -> Scorer:
-    """A logistic regression on whether a case found has the right answer; fixed weights where there is nothing to tell.
+    """Fit a logistic regression that predicts whether a neighbour has the query's answer.
+
+    Returns the fixed scorer if all neighbours have the answer, or none has.
 
     Args:
-        examples: for each of a hospital's training cases, the evidence `(n, 4)` of its neighbours (of other images) and
-            whether they have its answer.
-        image_weight: of the fixed weights.
+        examples: for each training case of a hospital, the evidence `(n, 4)` of its neighbours (of other images), and
+            whether each has the same answer.
+        image_weight: image weight of the fixed scorer.
     """
     rows = np.concatenate([each for each, _ in examples] or [np.zeros((0, 4), np.float32)])
     right = np.concatenate([np.asarray(each, bool) for _, each in examples] or [np.zeros(0, bool)])
@@ -97,9 +99,9 @@ def learn_scorer(examples: Sequence[tuple[Rows, Sequence[bool]]], image_weight: 
 
 
 def evidence(query: CaseRows, place: int, library: CaseRows) -> Rows:
-    """`(n, 4)`: the cosines of images and of questions, and whether modality and organ agree.
+    """Features `(n, 4)` of one query and n cases: image cosine, question cosine, modality and organ agreement.
 
-    Agreement is 1, disagreement -1; where either case does not state it, it is 0.
+    Agreement is 1, disagreement -1, and 0 if either case does not state the value.
     """
     case = query.cases[place]
     rows = np.zeros((len(library.cases), 4), np.float32)
@@ -113,7 +115,7 @@ def evidence(query: CaseRows, place: int, library: CaseRows) -> Rows:
 def rerank_all(
     found: Sequence[Sequence[Neighbour]], query: CaseRows, library: CaseRows, scorer: Scorer, depth: int
 ) -> list[list[Neighbour]]:
-    """Every query's neighbours ranked anew, the first `depth` of them; `library` holds all cases."""
+    """Re-rank every query's neighbours, and keep the first `depth`; `library` holds all cases found."""
     places = {case.id: place for place, case in enumerate(library.cases)}
     return [
         scorer.rerank(each, query, place, _chosen(each, library, places))[:depth] for place, each in enumerate(found)

@@ -1,6 +1,6 @@
 """Retrieval from one hospital's library: search, then re-rank, then diversify.
 
-A library is built and served by the same `Retriever`, so that a question put to it later finds what it would have found
+The same `Retriever` builds and serves a library, so a later question finds the same neighbours as it would have found
 when the library was built.
 """
 
@@ -17,15 +17,15 @@ from tasks.retrieve.rows import Rows
 from tasks.retrieve.similarity import Encoder, Texts
 
 CANDIDATES = 50
-"""Nearest cases that are re-ranked, or among which diverse ones are looked for."""
+"""Nearest cases that re-ranking and diversity choose from, at least."""
 
 
 @dataclass(frozen=True)
 class Queries:
-    """Cases whose neighbours are wanted."""
+    """Cases to find neighbours for."""
 
     cases: Sequence[Case]
-    """Their images and patients decide what each may not be shown."""
+    """Their images and patients decide which library cases each query must not retrieve."""
     images: Rows
     """Image features, `(n, d)`."""
     questions: Texts
@@ -34,37 +34,37 @@ class Queries:
 
 @dataclass(frozen=True)
 class Retriever:
-    """A library, and all that decides which of its cases are a query's neighbours."""
+    """A library, and everything else that decides which of its cases are a query's neighbours."""
 
     library: Library
     encoder: Encoder | Fused
     cases: Mapping[str, Case]
-    """The library's cases by id; others may be among them."""
+    """The library's cases by id; may hold other cases too."""
     inputs: Inputs
-    """What the library's cases are compared by."""
+    """The image and question rows of the library's cases."""
     depth: int
-    """Neighbours of each query; fewer only where the library holds no more that may be shown."""
+    """Neighbours per query; fewer only if the library has no more that may be shown."""
     scorer: Scorer | None = None
-    """Re-ranks the candidates; None leaves them as the search found them."""
+    """Re-ranks the candidates; None keeps the order of the search."""
     diversity: float = 0
-    """As `diversify` takes it; 0 leaves the order as it is."""
+    """Passed to `diversify`; 0 keeps the order."""
 
     @property
     def candidates(self) -> int:
-        """How many of a query's nearest cases are looked at."""
+        """How many of a query's nearest cases the search returns."""
         return max(self.depth, CANDIDATES) if self.scorer or self.diversity else self.depth
 
     def neighbours(self, queries: Queries) -> list[list[Neighbour]]:
-        """At most `depth` neighbours of each query, by rank."""
+        """Search and rank: at most `depth` neighbours of each query, by rank."""
         return self.rank(queries, self.search(queries))
 
     def search(self, queries: Queries) -> list[list[Neighbour]]:
-        """The `candidates` of each query, nearest first."""
+        """At most `candidates` nearest cases of each query, nearest first."""
         rows = self.encoder.encode(queries.images, queries.questions)
         return self.library.search(rows, queries.cases, self.candidates)
 
     def rank(self, queries: Queries, found: Sequence[Sequence[Neighbour]]) -> list[list[Neighbour]]:
-        """Each query's candidates re-ranked and diversified, the first `depth` of them."""
+        """Re-rank and diversify each query's candidates, and keep the first `depth`."""
         cases = self._cases_of(found)
         if not cases:
             return [[] for _ in found]
@@ -82,13 +82,13 @@ class Retriever:
     def learning(
         self, queries: Queries, found: Sequence[Sequence[Neighbour]], image_weight: float, left_out: Collection[str]
     ) -> "Retriever":
-        """The same with a scorer learned from the training cases among the queries; see `learned_scorer`.
+        """The same retriever with a scorer learned from the training cases among the queries (`learned_scorer`).
 
         Args:
-            queries: cases whose candidates were found.
+            queries: the queries.
             found: what `search` found for them.
-            image_weight: of the fixed weights, where nothing can be learned.
-            left_out: ids of cases from which nothing may be learned.
+            image_weight: image weight of the fixed scorer, the fallback if nothing can be learned.
+            left_out: ids of cases that the scorer must not learn from.
         """
         stored = self._stored_rows(self._cases_of(found))
         return replace(self, scorer=learned_scorer(found, self._query_rows(queries), stored, image_weight, left_out))
@@ -100,6 +100,6 @@ class Retriever:
         return CaseRows(cases, *self.encoder.parts(*self.inputs.of(cases)))
 
     def _cases_of(self, found: Sequence[Sequence[Neighbour]]) -> list[Case]:
-        """Each case found, once."""
+        """The distinct cases found."""
         names = dict.fromkeys(neighbour.neighbour_id for each in found for neighbour in each)
         return [self.cases[name] for name in names]

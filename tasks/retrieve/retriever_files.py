@@ -1,4 +1,4 @@
-"""A retriever as files: beside its library its encoder, its scorer and where the rows of its cases are."""
+"""Saves and loads a retriever: its library, its encoder, its scorer, and the path of its cases' encoded rows."""
 
 import json
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ ENCODER, SCORER, INPUTS = "encoder.json", "scorer.json", "inputs.json"
 def write_retriever(folder: Folder, retriever: Retriever, encoded: Ref | None) -> None:
     """Write a retriever into a stage's folder.
 
-    `encoded` holds the rows that its cases are compared by; None where these are the base's features.
+    `encoded` is the folder with the encoded rows of its cases; None if they are compared by the base's features.
     """
     from safetensors.torch import save
 
@@ -37,16 +37,16 @@ def write_retriever(folder: Folder, retriever: Retriever, encoded: Ref | None) -
 def open_retriever(
     folder: Path, cases: Mapping[str, Case], features: Pooled, depth: int, diversity: float
 ) -> Retriever:
-    """The retriever of a library's folder, whose files are verified first.
+    """Load the retriever from a library's folder, after verifying its files.
 
     Args:
-        folder: that `write_retriever` wrote.
+        folder: a folder written by `write_retriever`.
         cases: the hospital's cases by id.
-        features: the base's, of the hospital's images.
-        depth: neighbours of each query.
-        diversity: as the library was built with.
+        features: the base's features of the hospital's images.
+        depth: neighbours per query.
+        diversity: the value that the library was built with.
 
-    Raises StudyError where a file is missing or changed.
+    Raises StudyError if a file is missing or changed.
     """
     library = open_library(folder)
     encoder, inputs = open_library_encoder(folder), _open_inputs(folder, features)
@@ -54,7 +54,7 @@ def open_retriever(
 
 
 def encoded_of(folder: Path) -> str | None:
-    """The folder, relative to the artifacts, with the rows that a library was built from; None where features are."""
+    """The folder (relative to the artifacts) of the rows that a library was built from; None if built from features."""
     path: str | None = json.loads((folder / INPUTS).read_text(encoding="utf-8"))["encoded"]
     return path
 
@@ -66,7 +66,7 @@ def open_library_encoder(folder: Path) -> Encoder | Fused:
 
 
 def fused_encoder(encoder: Encoder, folder: Path | None) -> Encoder | Fused:
-    """The encoder with the fusion that a folder holds; the encoder itself where there is no such folder."""
+    """The encoder with the fusion of a folder; the encoder unchanged if `folder` is None."""
     from safetensors.torch import load_file
 
     return Fused(encoder, load_file(folder / FUSION)) if folder else encoder
@@ -78,7 +78,7 @@ def _open_inputs(folder: Path, features: Pooled) -> Inputs:
 
 
 def _open_scorer(folder: Path) -> Scorer | None:
-    """None where nothing is re-ranked."""
+    """The saved scorer; None if the library does not re-rank."""
     if not (folder / SCORER).is_file():
         return None
     first, second, third, fourth = json.loads((folder / SCORER).read_text(encoding="utf-8"))["weights"]

@@ -1,4 +1,4 @@
-"""What rows and their numbers are; apart from what makes rows, so that a library is served without it."""
+"""Types of rows and their numbers, in their own module so that serving a library does not import the encoders."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,4 +6,4 @@ from numpy.typing import NDArray
 Rows = NDArray[np.float32]
 """`(n, d)`."""
 Numbers = NDArray[np.int64]
-"""`(n,)`: what rows are stored under."""
+"""`(n,)`: the numbers that rows are stored under."""

@@ -1,4 +1,4 @@
-"""Images and questions in, unit rows out: what similarity is measured on."""
+"""Turns images and questions into unit rows, whose inner product is the similarity."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,17 @@ from tasks.retrieve.rows import Rows
 
 WORDS = 1024
 TOKENS = r"(?u)[a-z0-9]+|[^\W\d_a-z]"
-"""Single letters stay: "t" of T2 and Chinese characters are words too."""
+"""Single letters count as words: the "t" of T2, and each Chinese character."""
 
 
 Texts = Sequence[str] | Rows
-"""Texts, or rows that a text encoder made of them."""
+"""Texts, or their rows from a text encoder."""
 
 
 def hash_words(texts: Sequence[str]) -> Rows:
-    """Unit rows `(n, WORDS)` of words by their hash (arXiv 0902.2206): the same at every hospital, with no vocabulary.
+    """Unit rows `(n, WORDS)` of hashed words (arXiv 0902.2206): no vocabulary, so the same at every hospital.
 
-    A text without a word is a zero row.
+    A text without words gives a zero row.
     """
     vectorizer = HashingVectorizer(n_features=WORDS, token_pattern=TOKENS, norm="l2")
     return np.asarray(vectorizer.transform(texts).toarray(), np.float32) if texts else np.zeros((0, WORDS), np.float32)
@@ -31,32 +31,35 @@ def hash_words(texts: Sequence[str]) -> Rows:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Weighted concatenation of an image's features and its question's TF-IDF, or its question's encoded row.
+    """Concatenates an image's features and its question's TF-IDF (or encoded row), weighted.
 
-    The inner product of two rows is `w * cosine(images) + (1 - w) * cosine(questions)`. A question without a word of
-    the library, and an image that is the library's mean, have no direction: the other part alone makes the row. Where
-    neither has one, or its weight is 0, the row is zero and equally unlike every case.
+    The inner product of two rows is `w * cosine(images) + (1 - w) * cosine(questions)`. A question without any word of
+    the library's vocabulary, or an image equal to the library's mean, gives a zero part: the other part alone makes the
+    row. If both parts are zero, or the other part has weight 0, the row is zero and equally unlike every case.
     """
 
     image_mean: Rows
-    """`(d,)`: what all images of the library share is taken off, or every pair looks alike."""
+    """`(d,)`, subtracted from every image: without this, what all images share would make every pair look alike."""
     vocabulary: tuple[str, ...]
     idf: tuple[float, ...]
     image_weight: float
     text_mean: Rows | None = None
-    """`(t,)`: of the library's questions, where questions are rows of a text encoder and not words."""
+    """`(t,)`, mean of the library's questions if a text encoder made their rows; None if questions are words."""
 
     def encode(self, images: Rows, questions: Texts) -> Rows:
-        """Unit rows `(n, d + words)` of image features `(n, d)` and their questions.
+        """Unit rows `(n, d + t)` of image features `(n, d)` and their questions; `t` is the width of a question's part.
 
-        Raises StudyError where a feature is not a finite number.
+        Raises StudyError if a feature is not finite.
         """
         pictures, texts = self.parts(images, questions)
         rows = [math.sqrt(self.image_weight) * pictures, math.sqrt(1 - self.image_weight) * texts]
         return np.ascontiguousarray(_unit(np.hstack(rows)))
 
     def parts(self, images: Rows, questions: Texts) -> tuple[Rows, Rows]:
-        """Unit rows of the images alone, `(n, d)`, and of the questions alone, `(n, words)`."""
+        """Unit rows of the images alone, `(n, d)`, and of the questions alone, `(n, t)`.
+
+        Raises StudyError if a feature is not finite.
+        """
         _refuse_broken(images)
         pictures = _unit(images - self.image_mean)
         if self.text_mean is not None:
@@ -70,14 +73,14 @@ class Encoder:
 
 
 def fit_encoder(images: Rows, questions: Texts, image_weight: float) -> Encoder:
-    """An encoder whose statistics come from one library alone: features `(n, d)` and `n` questions, n > 0.
+    """Fit an encoder to one library alone: image features `(n, d)` and `n` questions, n > 0.
 
-    Questions are texts, or rows `(n, t)` of a text encoder.
+    Questions are texts, or rows `(n, t)` from a text encoder.
 
-    Raises StudyError where a feature is not a finite number.
+    Raises StudyError if a feature is not finite.
     """
     _refuse_broken(images)
-    # In float64 the mean of equal rows is that row: rounding must not give a library of one image a direction.
+    # In float64 the mean of equal rows is that row. Rounding must not leave a library of one image a nonzero part.
     mean = images.mean(0, dtype=np.float64).astype(np.float32)
     if isinstance(questions, np.ndarray):
         return Encoder(mean, (), (), image_weight, questions.mean(0, dtype=np.float64).astype(np.float32))
@@ -91,13 +94,13 @@ def fit_encoder(images: Rows, questions: Texts, image_weight: float) -> Encoder:
 
 
 def encoder_to_json(encoder: Encoder) -> dict[str, Any]:
-    """What `encoder_from_json` reads back."""
+    """An encoder as JSON, for `encoder_from_json`."""
     means = {"image_mean": encoder.image_mean, "text_mean": encoder.text_mean}
     return asdict(encoder) | {name: mean if mean is None else mean.tolist() for name, mean in means.items()}
 
 
 def encoder_from_json(values: Mapping[str, Any]) -> Encoder:
-    """The encoder of a library's `encoder.json`."""
+    """The encoder from the content of a library's `encoder.json`."""
     mean = values["text_mean"]
     return Encoder(
         np.asarray(values["image_mean"], np.float32),

@@ -1,4 +1,4 @@
-"""The retrieve steps: rows of images and texts, the fusion's training, the library and each case's neighbours."""
+"""The retrieve stages: encode images and texts, train the gated fusion, build the library, find neighbours."""
 
 from tasks.records import Case, ImagePair, Neighbour, UpdateCounts, read_images, read_table, write_table
 from tasks.records.federation import LibrarySources, write_counts
@@ -11,7 +11,7 @@ from tasks.store.stage import Folder, stage
 def encode_hospital(
     folder: Folder, hospital: str, cases: Ref, encoding: EncoderSettings, model: ModelChoice, content: str
 ) -> None:
-    """Rows of each image and text of a hospital, each once; `content` tells the encoder's files."""
+    """Encode each distinct image and text of a hospital once; `content` identifies the encoder's files."""
     from tasks.retrieve.encoded import ENCODED
     from tasks.retrieve.encoders.open import encode_all, opened
     from tasks.text.normalise import normalise
@@ -30,7 +30,7 @@ def encode_hospital(
 
 @stage("fusion", area="shared", title="initial fusion", leaves=())
 def initial_gated_fusion(folder: Folder, image_width: int, text_width: int, seed: int) -> None:
-    """The fusion that every hospital starts from; a text width of 0 is that of hashed words."""
+    """Make the fusion that every hospital starts from; a text width of 0 means the width of hashed words."""
     from safetensors.torch import save
 
     from tasks.retrieve.fusion import FUSION, initial_fusion
@@ -55,7 +55,7 @@ def train_hospital_fusion(
     round_number: int,
     seed: int,
 ) -> None:
-    """One hospital's round of the fusion: from the global one to its update, tensors and counts."""
+    """Train the fusion at one hospital for one round; write its update: tensors and counts."""
     from safetensors.torch import load_file, save
 
     from tasks.retrieve.fusion import FUSION, train_fusion

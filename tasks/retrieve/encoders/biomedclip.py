@@ -1,4 +1,4 @@
-"""BiomedCLIP (arXiv 2303.00915) as open_clip publishes it, both towers as transformers classes."""
+"""Loads BiomedCLIP (arXiv 2303.00915) from its open_clip checkpoint, with both towers as transformers classes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 TEXT = "text.transformer."
 HEAD_WIDTH = 64
-"""Of BERT's attention heads, in every size; the tensors do not tell."""
+"""Width of an attention head in BERT of every size; the tensors do not show it."""
 PROJECTIONS = ("visual.head.proj.weight", "text.proj.0.weight", "text.proj.2.weight")
 
 
 def read_biomedclip(folder: Path, device: str = "cpu") -> DualEncoder:
-    """Both towers with their projections, converted tensor by tensor.
+    """Load both towers with their projections, converted tensor by tensor.
 
-    An image is the projected class token of the ViT; a text the class token of the BERT through a projection of two
-    layers with a GELU between.
+    An image's row is the projected class token of the ViT. A text's row is the class token of the BERT, projected by
+    two layers with a GELU between them.
 
-    Raises StudyError where a file is missing, or a tensor is missing, left over or misshapen.
+    Raises StudyError if a file is missing, or a tensor is missing, unexpected or has the wrong shape.
     """
     import torch
     from transformers import BertModel, ViTModel
@@ -62,10 +62,10 @@ def read_biomedclip(folder: Path, device: str = "cpu") -> DualEncoder:
 def preprocess(
     picture: "PIL.Image.Image", edge: int, mean: Sequence[float], std: Sequence[float]
 ) -> "np.ndarray[Any, np.dtype[np.float32]]":
-    """An RGB picture as open_clip prepares it for evaluation: `(3, edge, edge)` float32.
+    """Preprocess an RGB picture as open_clip does for evaluation: `(3, edge, edge)` float32.
 
-    The shorter side is scaled to `edge` (bicubic, the longer rounded down), the middle is cut out (its offset rounded
-    half to even), and colours from 0 to 1 are standardised.
+    Scales the shorter side to `edge` (bicubic, the longer side rounded down), crops the centre (its offset rounded half
+    to even), scales colours to 0 to 1, and standardises them by `mean` and `std`.
     """
     import PIL.Image
 
@@ -80,9 +80,9 @@ def preprocess(
 
 
 def convert_text(state: Mapping[str, "torch.Tensor"]) -> tuple[Any, dict[str, "torch.Tensor"]]:
-    """Configuration and tensors of the text tower of an open_clip checkpoint, as a BertModel without its pooler.
+    """Convert the text tower of an open_clip checkpoint: config and tensors of a BertModel without its pooler.
 
-    Raises StudyError where a tensor of it, or of the projections, is missing, left over or misshapen.
+    Raises StudyError if a tensor of the tower or of the projections is missing, unexpected or has the wrong shape.
     """
     import torch
     from transformers import BertConfig, BertModel
@@ -113,7 +113,7 @@ def convert_text(state: Mapping[str, "torch.Tensor"]) -> tuple[Any, dict[str, "t
 
 
 def _check_projections(state: Mapping[str, "torch.Tensor"], width: int) -> None:
-    """One linear layer after the image tower, two after the text tower, none with a bias."""
+    """Check the projections: one linear layer after the image tower, two after the text tower, all without bias."""
     found = {
         name: tensor
         for name, tensor in state.items()
@@ -130,7 +130,7 @@ def _tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer, BertConfig
 
     try:
-        # The folder's own config.json, where there is one, need not be a model of transformers.
+        # A config.json in the folder need not describe a model of transformers.
         return AutoTokenizer.from_pretrained(folder, config=BertConfig(), trust_remote_code=False)
     except OURS:
         raise

@@ -1,4 +1,4 @@
-"""CLIP and SigLIP, as transformers has them."""
+"""Loads CLIP and SigLIP by transformers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 def read_clip(folder: Path, device: str = "cpu") -> DualEncoder:
-    """A CLIP (arXiv 2103.00020) or SigLIP (arXiv 2303.15343) of transformers.
+    """Load a CLIP (arXiv 2103.00020) or SigLIP (arXiv 2303.15343) from a folder.
 
-    Raises StudyError where the folder holds another model, or an incomplete one.
+    Raises StudyError if the folder holds another model, or an incomplete one.
     """
     try:
         kind, model, tokenizer, image_processor = _read_parts(folder)
     except (StudyError, *OURS):
         raise
-    except Exception as error:  # every library below has its own kinds
+    except Exception as error:  # each library raises its own exceptions
         first = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise StudyError(
             f"Expected a whole CLIP or SigLIP in {folder}, found one that does not load ({first}): download it again."
@@ -46,7 +46,7 @@ def read_clip(folder: Path, device: str = "cpu") -> DualEncoder:
 
 
 def _read_parts(folder: Path) -> tuple[str, Any, Any, Any]:
-    """Model type, model, tokenizer and image processor; raises whatever the libraries raise."""
+    """Load model type, model, tokenizer and image processor; raises whatever the libraries raise."""
     from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
     kind = str(AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type)

@@ -1,4 +1,4 @@
-"""An image-text encoder: an image tower and a text tower with one space between them."""
+"""An image-text encoder: an image tower and a text tower that share one embedding space."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DualEncoder:
-    """What makes rows of pictures, and what makes rows of texts in the same space."""
+    """A function that embeds pictures, and one that embeds texts, usually in the same space."""
 
     see: Callable[[Sequence["PIL.Image.Image"]], "torch.Tensor"]
-    """`n` RGB pictures to `(n, d)`."""
+    """Embeds `n` RGB pictures as `(n, d)`."""
     read: Callable[[Sequence[str]], "torch.Tensor"]
-    """`n` texts to `(n, d)`; those of more tokens than the tower takes are cut off."""
+    """Embeds `n` texts as `(n, d)`; texts longer than the tower takes are truncated."""
 
 
 def encode(encoder: DualEncoder, items: Sequence[Image | str], batch_size: int = 32) -> NDArray[np.float32]:
-    """Images and texts in, unit rows `(n, d)` float32 out, in the order given."""
+    """Encode images and texts as unit rows `(n, d)` float32, in the order given."""
     import torch
     from tqdm import tqdm
 

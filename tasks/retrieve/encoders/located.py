@@ -1,4 +1,4 @@
-"""Where an encoder's files are: a local folder, or a download from the hub."""
+"""Finds an encoder's files: a local folder, or a download from the hub."""
 
 import os
 from pathlib import Path
@@ -11,16 +11,16 @@ BIOMEDCLIP = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 
 
 CONFIGS = {"clip": "config.json", "biomedclip": OPEN_CLIP}
-"""What tells a folder of each kind."""
+"""The file that a folder of each kind must contain."""
 
 
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
 def locate(kind: str, name: str | None) -> Path:
-    """The folder of an encoder: a local one, or its download from the hub.
+    """The folder of an encoder: a local folder, or its download from the hub.
 
-    Raises StudyError where there is no such folder, and no hub that has it.
+    Raises StudyError if there is neither, or if the local folder lacks the kind's config file.
     """
     place = name or BIOMEDCLIP
     folder = Path(place)
@@ -43,6 +43,9 @@ def locate(kind: str, name: str | None) -> Path:
 
 
 def identify_encoder(kind: str, name: str | None) -> str:
-    """What tells an encoder's content: the digest of a local folder, or the commit of a hub model."""
+    """Identify an encoder's content: the digest of a local folder, or the name and commit of a hub model.
+
+    Raises StudyError as `locate`.
+    """
     folder = locate(kind, name)
     return tree_digest(folder) if folder == Path(name or "") else f"{name or BIOMEDCLIP}@{folder.name}"

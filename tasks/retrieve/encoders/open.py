@@ -1,4 +1,4 @@
-"""The encoder that the settings name: the study's own base, or an image-text model."""
+"""Opens the encoder that the settings name: the study's base, or an image-text model."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def opened(encoding: EncoderSettings, model: ModelChoice, content: str) -> Iterator[DualEncoder]:
-    """The encoder, for the caller alone; `model` is the study's base, and `content` what `content_of` told.
+    """Open the encoder for exclusive use; `model` is the study's base, `content` an earlier result of `content_of`.
 
-    Raises StudyError where the model is missing, of another kind, or changed since.
+    Raises StudyError if the model is missing, of another kind, or has changed since.
     """
     from tasks.engine.shared import shared_base
 
@@ -44,7 +44,7 @@ def opened(encoding: EncoderSettings, model: ModelChoice, content: str) -> Itera
 def encode_all(
     encoder: DualEncoder, encoding: EncoderSettings, images: Sequence[Image], texts: Sequence[str]
 ) -> Encoded:
-    """Rows of the images and texts, as far as the settings ask for any: `base` has its features, words need none."""
+    """Encode the images unless the base's features are used, and the texts if the settings ask for encoded texts."""
     seen = images if encoding.encoder != "base" else []
     read = texts if encoding.text == "encoder" else []
     return Encoded(
@@ -56,17 +56,17 @@ def encode_all(
 
 
 def content_of(encoding: EncoderSettings, model: ModelChoice) -> str:
-    """What tells the encoder's files."""
+    """Identify the content of the encoder's files."""
     if encoding.encoder == "base":
         return model.content
     return identify_encoder(encoding.encoder, encoding.encoder_model)
 
 
 def base_encoder(base: "Base") -> DualEncoder:
-    """The study's own base: an image is the mean of its features, a text the mean of its tokens' embeddings.
+    """The study's base as an encoder: an image is the mean of its features, a text the mean of its token embeddings.
 
-    Its layers read nothing: they may carry an adapter, and a library's rows must not follow from one. The two sides
-    are not of one space.
+    The language model's layers are not used: they may carry an adapter, and a library's rows must not depend on one.
+    Images and texts do not share one space here.
     """
     import torch
 
@@ -83,9 +83,9 @@ def base_encoder(base: "Base") -> DualEncoder:
 
 
 def open_encoder(kind: str, name: str | None, device: str) -> DualEncoder:
-    """The encoder of this kind (`clip` or `biomedclip`), on the device `cpu` or `cuda`.
+    """Open the encoder of a kind (`clip` or `biomedclip`) on the device `cpu` or `cuda`.
 
-    Raises StudyError where the folder is missing, damaged, or holds a model of another kind.
+    Raises StudyError if the folder is missing, damaged, or holds a model of another kind.
     """
     folder = locate(kind, name)
     return read_biomedclip(folder, device) if kind == "biomedclip" else read_clip(folder, device)
