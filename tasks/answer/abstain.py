@@ -1,12 +1,14 @@
-"""Answers withheld where the model is unsure, at a coverage that the user sets.
+"""Withholds answers when the model is unsure, at a coverage that the user sets.
 
-The threshold on the model's confidence is a conformal quantile over a hospital's own held-out images, which training
-never answered questions about. Questions about one image are alike, so images are what is exchangeable: each has the
-same weight, shared by its questions, and so has the new image, of which nothing is known (Lee, Barber and Willett,
-"Distribution-free inference with hierarchical data", 2023; with one question an image it is split conformal
-calibration). Where a new image is exchangeable with the held-out ones, any of its questions, drawn at random, is
-answered with a probability of at least the coverage asked. It follows that of all questions about new images that
-share is answered where their number says nothing of how sure the model is of them.
+The threshold on the model's confidence is a conformal quantile over a hospital's held-out images, whose questions the
+model was never trained to answer. Questions about one image are alike, so images are the exchangeable units. Each
+image has the same weight, divided among its questions. The new image has the same weight, and nothing is known of it
+(Lee, Barber and Willett, "Distribution-free inference with hierarchical data", 2023; with one question per image this
+is split conformal calibration).
+
+If a new image is exchangeable with the held-out ones, a question drawn at random from its questions is answered with a
+probability of at least the requested coverage. The same then holds for the share of all questions about new images, if
+an image's number of questions is independent of the model's confidence.
 """
 
 import math
@@ -24,17 +26,17 @@ from tasks.score.statistics import sums_by_cluster
 
 
 def conformal_threshold(confidences: Sequence[float], images: Sequence[Hashable], coverage: float) -> float:
-    """The confidence from which on an answer is given; 0 where the held-out images are too few to withhold any.
+    """The least confidence at which an answer is given; 0 if there are too few held-out images to withhold any.
 
     Args:
         confidences: of the answers to held-out cases.
-        images: of the held-out cases.
-        coverage: the share of a new image's answers wanted, above 0, at most 1.
+        images: the image of each held-out case.
+        coverage: the share of a new image's questions to answer, above 0, at most 1.
 
-    Raises ValueError where the lengths differ.
+    Raises ValueError if the lengths differ.
     """
     questions = Counter(images)
-    # Whole numbers and one fraction: a sum of floats may miss what it just reaches.
+    # Integers and one fraction: a sum of floats may fall just short of the target.
     weight = math.lcm(*questions.values())  # of each image
     wanted = math.ceil(weight * (len(questions) + 1) * Fraction(coverage).limit_denominator(10**9))
     reached = 0
@@ -46,7 +48,7 @@ def conformal_threshold(confidences: Sequence[float], images: Sequence[Hashable]
 
 
 def held_out_threshold(held_out: Sequence[Prediction], cases: Iterable[Case], coverage: float) -> float:
-    """As `conformal_threshold`, of a hospital's answers to its held-out cases, which are among `cases`."""
+    """`conformal_threshold` of a hospital's answers to its held-out cases; `cases` must include these."""
     images = {case.id: case.image_id for case in cases}
     return conformal_threshold(
         [row.confidence or 0.0 for row in held_out], [images[row.case_id] for row in held_out], coverage
@@ -54,11 +56,11 @@ def held_out_threshold(held_out: Sequence[Prediction], cases: Iterable[Case], co
 
 
 def count_answers(predictions: Sequence[Prediction], images: Sequence[str], threshold: float) -> list[list[float]]:
-    """Sums over each image of each kind's COLUMNS, in no order that tells which image it was: `(C, 8)`.
+    """Sums per image of the COLUMNS of each kind, `(images, 8)`, in an order that does not identify the images.
 
     Args:
-        predictions: of a model, so that each has a confidence.
-        images: of the predictions.
+        predictions: answers of a model, so that each has a confidence.
+        images: the image of each prediction.
         threshold: confidence below which an answer is withheld.
     """
     if not predictions:
@@ -73,9 +75,9 @@ def count_answers(predictions: Sequence[Prediction], images: Sequence[str], thre
 
 
 def hide_few(images: Sequence[Sequence[float]], least: int) -> tuple[list[list[float]], list[str]]:
-    """The sums over images without the kinds of which few cases are asked, answered or withheld; and these kinds.
+    """Hide the kinds of which too few cases were asked, answered or withheld; return the sums, and the hidden kinds.
 
-    Such a kind's sums are 0, as if the hospital had no case of it; what is 0 throughout has no row.
+    A hidden kind's sums are 0, as if the hospital had no case of it. Rows that are all 0 are dropped.
     """
     rows = np.array(images, float).reshape(-1, len(KINDS), len(COLUMNS))
     asked, answered, *_ = rows.sum(axis=0).T.astype(int)

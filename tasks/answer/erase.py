@@ -1,4 +1,4 @@
-"""A hospital's answers without a patient."""
+"""Erases a patient from a hospital's answers."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ from tasks.store import Folder
 
 
 def erase_predictions(old: Path, new: Folder, gone: Patient) -> Counts:
-    """Other patients' answers stay, unless the answer itself is one copied from the patient."""
+    """Remove answers to the patient's questions, answers copied from the patient, and mentions in other answers."""
     rows = read_table(old / "predictions.parquet", Prediction)
     kept = [row for row in rows if row.case_id not in gone.cases and not _is_copied(row, gone)]
     rest = [replace(row, neighbours=tuple(each for each in row.neighbours if each not in gone.cases)) for row in kept]

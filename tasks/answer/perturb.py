@@ -1,4 +1,4 @@
-"""Does it look? The same questions again, with one thing of the prompt changed that an honest answer depends on."""
+"""Perturbs prompts: each question again, with one part changed that a correct answer should depend on."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -16,15 +16,15 @@ from tasks.text.normalise import HAN
 
 
 def alter(asked: Sequence[Asked], cases: Sequence[Case], seed: int) -> dict[str, list[Asked]]:
-    """All alterations of some questions, each with its questions in their order.
+    """Apply every perturbation to some questions; returns the changed questions, in order, by perturbation.
 
-    Blank and noise images are named by `blank_id` and `noise_id`. Those of the neighbours are left out where no
+    `blank_id` and `noise_id` name the blank and noise images. Perturbations of the retrieved cases are left out if no
     question has any.
 
     Args:
-        asked: the questions as they are.
-        cases: all of the hospital's, from which other images and wrong answers are taken.
-        seed: every random choice follows from it.
+        asked: the unchanged questions.
+        cases: all cases of the hospital, the source of other images and wrong answers.
+        seed: determines every random choice.
     """
     swaps = _swaps([each.case for each in asked], cases, seed)
     answers = _Answers(cases)
@@ -51,18 +51,18 @@ def _with_image(asked: Asked, image_id: str) -> Asked:
 
 
 def blank_id(image_id: str) -> str:
-    """Id of an image's blank form."""
+    """Id of the blank version of an image."""
     return f"{image_id} blank"
 
 
 def noise_id(image_id: str) -> str:
-    """Id of the noise in an image's place."""
+    """Id of the noise that replaces an image."""
     return f"{image_id} noise"
 
 
 def stand_ins(images: Iterable[Image], seed: int) -> list[Image]:
-    """For each image, one of its size in its mean colour, and one of uniform noise that follows from the seed."""
-    from tasks.engine.attribution.occlusion import cover  # torch is imported where something is computed
+    """For each image, two of the same size: one in its mean colour, one of uniform noise derived from the seed."""
+    from tasks.engine.attribution.occlusion import cover  # imported late because it imports torch
 
     made = []
     for image in images:
@@ -75,7 +75,7 @@ def stand_ins(images: Iterable[Image], seed: int) -> list[Image]:
 
 
 def _swaps(asked: Sequence[Case], cases: Sequence[Case], seed: int) -> dict[str, str]:
-    """Another image for each: of the same modality and another group where there is one; itself if it is alone."""
+    """Another image for each, if possible of the same modality and another group; itself if there is no other."""
     known = {case.image_id: case for case in cases}
     swaps = {}
     for image_id, case in {case.image_id: case for case in asked}.items():
@@ -88,7 +88,7 @@ def _swaps(asked: Sequence[Case], cases: Sequence[Case], seed: int) -> dict[str,
 
 
 def _others(asked: Sequence[Asked], rng: np.random.Generator) -> list[Asked]:
-    """Each question with another one's retrieved cases, never with one of its own image."""
+    """Each question with another question's retrieved cases, without cases of its image."""
     order = rng.permutation(len(asked))
     turned = np.roll(order, 1)
     partner = dict(zip(order.tolist(), turned.tolist(), strict=True))
@@ -102,7 +102,7 @@ def _with_shown(asked: Asked, other: Asked) -> Asked:
 
 
 class _Answers:
-    """The answers that a hospital's training cases give, to take wrong ones from."""
+    """The answers of a hospital's training cases, the source of wrong answers."""
 
     def __init__(self, cases: Iterable[Case]) -> None:
         self._by_topic: dict[tuple[str, str | None], dict[str, None]] = {}
@@ -112,7 +112,7 @@ class _Answers:
                     self._by_topic.setdefault((case.kind, topic), {})[case.answer] = None
 
     def wrong(self, case: Case, rng: np.random.Generator) -> str:
-        """No for yes and yes for no, another option, or another answer to questions of its topic, else of its kind."""
+        """A wrong answer: yes and no swapped, or another option, or another answer of the topic, else of the kind."""
         right = meaning(case.answer)
         if right in ("yes", "no"):
             return "no" if right == "yes" else "yes"
@@ -127,7 +127,7 @@ class _Answers:
 
 
 def mix(question: str, rng: np.random.Generator) -> str:
-    """The question's words, or its characters where it is Chinese, in another order if there is one."""
+    """Shuffle the question's words (characters if it is Chinese) into a different order, if there is one."""
     words, between = (list(question), "") if HAN.search(question) else (question.split(), " ")
     if len(set(words)) < 2:
         return question

@@ -1,4 +1,4 @@
-"""A hospital's questions asked again with each alteration of their prompts."""
+"""Asks a hospital's questions again with each perturbation of their prompts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,9 +28,9 @@ def answer_altered(
     shown: ContextSettings,
     seed: int,
 ) -> list[Prediction]:
-    """The answers to some test cases with each alteration, whose name is the prediction's configuration.
+    """Answer some test cases with each perturbation; its name is the prediction's `configuration`.
 
-    `images` is the hospital's table of images, which blank ones and noise are made after; `adapter` is a PEFT folder.
+    `images` is the hospital's table of images, from which blank and noise images are made. `adapter` is a PEFT folder.
     """
     if not test:
         return []

@@ -1,4 +1,4 @@
-"""A hospital's prompts, answered with an adapter."""
+"""Answers a hospital's prompts with an adapter."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,9 +21,9 @@ def answer_prompts(
     answering: AnsweringSettings,
     title: str,
 ) -> list[Answer]:
-    """The answers to some of a hospital's prompts in their order, by the adapter in a PEFT folder.
+    """Answer some of a hospital's prompts, in order, with the adapter in a PEFT folder.
 
-    Raises StudyError where the adapter does not fit the base.
+    Raises StudyError if the adapter does not fit the base.
     """
     with shared_engine(model, lora) as engine:
         engine.switch(load_state(adapter))

@@ -1,4 +1,4 @@
-"""Answers as predictions: what was asked, what was answered, what was shown."""
+"""Turns answers into `Prediction` records: the question, the answer, and the retrieved cases in the prompt."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,9 +10,9 @@ from tasks.records import Case, Prediction
 def answered(
     configuration: str, hospital: str, cases: Sequence[Case], prompts: Sequence[Any], answers: Sequence[Any]
 ) -> list[Prediction]:
-    """What a model answered, with the cases that its prompts showed and how sure it was.
+    """Predictions of a model, with its confidence and the ids of the cases shown in its prompts.
 
-    `prompts` and `answers` are the engine's `Prompt` and `Answer`, whose module brings torch.
+    `prompts` and `answers` are the engine's `Prompt` and `Answer`; they are typed as Any to avoid importing torch.
     """
     texts, shown = [answer.text for answer in answers], [prompt.shown_ids for prompt in prompts]
     rows = predictions(configuration, hospital, cases, texts, shown)
@@ -22,7 +22,7 @@ def answered(
 def predictions(
     configuration: str, hospital: str, cases: Sequence[Case], answers: Sequence[str], shown: Sequence[tuple[str, ...]]
 ) -> list[Prediction]:
-    """Answers as text, each with the ids of the cases that it was given with."""
+    """Predictions from answers as text; `shown` holds the ids of the retrieved cases behind each answer."""
     return [
         Prediction(configuration, case.id, hospital, case.kind, case.question, case.answer, answer, ids, case.options)
         for case, answer, ids in zip(cases, answers, shown, strict=True)

@@ -1,4 +1,4 @@
-"""The steps that answer: a hospital answers its test cases, and shares what its answers score."""
+"""The answer stages: a hospital answers its test cases, and shares the scores of its answers."""
 
 from tasks.answer.predictions import answered, predictions
 from tasks.records import Case, Neighbour, Prediction, read_table, write_table
@@ -23,9 +23,9 @@ def predict(
     shown: ContextSettings,
     without_image: bool = False,
 ) -> None:
-    """The adapter's answers to a hospital's test cases, with that hospital's own neighbours.
+    """Answer a hospital's test cases with its adapter and the neighbours from its library.
 
-    `without_image` is the text-only control of multiple choice: test cases with options alone, no image, no neighbours.
+    `without_image` is the text-only control: only test cases with options, without image and without neighbours.
     """
     from tasks.answer.predict import answer_prompts
     from tasks.engine.hospital import open_hospital
@@ -57,7 +57,7 @@ def answer_held_out(
     holdout: float,
     seed: int,
 ) -> None:
-    """The adapter's answers to the cases that training left out: what its confidence is calibrated on."""
+    """Answer a hospital's held-out cases with its adapter, to calibrate its confidence."""
     from tasks.answer.predict import answer_prompts
     from tasks.cases.holdout import split_holdout
     from tasks.engine.hospital import open_hospital
@@ -78,7 +78,7 @@ def answer_held_out(
     title="baselines {hospital}",
 )
 def answer_baselines(folder: Folder, hospital: str, cases: Ref, library: Ref, seed: int) -> None:
-    """What needs no model, answered from the hospital's own training cases."""
+    """Answer the test cases by the three baselines that need no model, from the hospital's training cases."""
     from tasks.score.baselines import copy_nearest, majority, question_only
 
     rows = read_table(cases.folder / "cases.parquet", Case)
@@ -109,9 +109,9 @@ def answer_baselines(folder: Folder, hospital: str, cases: Ref, library: Ref, se
 def score_hospital(
     folder: Folder, hospital: str, cases: Ref, predictions: list[Ref], min_cell: int, by_image: bool = True
 ) -> None:
-    """All that leaves a hospital of its answers: `scores.json`, and, with `by_image`, `sums.parquet` and calibration.
+    """Write what a hospital shares of its answers: `scores.json`, and with `by_image` calibration and `sums.parquet`.
 
-    Nothing is told of fewer than `min_cell` cases. docs/privacy.md lists the fields.
+    Figures of fewer than `min_cell` cases are withheld. docs/privacy.md lists the fields.
     """
     from tasks.score.image_sums import write_sums
     from tasks.score.outcomes import judge, outcomes
@@ -147,9 +147,9 @@ def count_withheld(
     coverage: float,
     min_cell: int,
 ) -> None:
-    """What a hospital would answer and withhold at a coverage: sums over its images, all that is shared of it.
+    """Count what a hospital would answer and withhold at a coverage, in sums per image; it shares only these.
 
-    Nothing is told of fewer than `min_cell` cases.
+    Figures of fewer than `min_cell` cases are withheld.
     """
     from tasks.answer.abstain import count_answers, held_out_threshold, hide_few
     from tasks.cases.small_groups import tell
@@ -170,9 +170,9 @@ def count_withheld(
 
 @stage("lightfed", area="source")
 def score_as_lightfed(folder: Folder, predictions: list[Ref]) -> None:
-    """LightFED's four metrics of each configuration, over all hospitals' answers: `lightfed.json`.
+    """Compute LightFED's four metrics of each configuration over all hospitals' answers: `lightfed.json`.
 
-    Its F1 tells every wording apart, so that answers themselves are needed: a simulation has them in one place, and a
+    Its F1 treats every wording as a label, so it needs the answers themselves. A simulation has them in one place; a
     real federation does not.
     """
     from tasks.score.published import lightfed_summary
@@ -205,9 +205,9 @@ def measure_reliance(
     count: int,
     seed: int,
 ) -> None:
-    """The adapter's answers to some of a hospital's test cases, as they are and with each alteration of the prompt.
+    """Answer some of a hospital's test cases with its adapter, unchanged and with each perturbation of the prompt.
 
-    `predictions.parquet` holds them under the alteration's name as configuration.
+    In `predictions.parquet`, `configuration` is the perturbation's name.
     """
     from tasks.answer.perturbed_answers import answer_altered
     from tasks.cases.sample import sample
