@@ -1,4 +1,4 @@
-"""One answer explained: by each method, maps over the prompt's images, and each part's share."""
+"""Attributes one answer to its prompt: by each method, maps over the images, and each part's share."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,36 +22,36 @@ from tasks.settings import ContextSettings
 
 METHODS = ("attention", "rollout", "relevance", "occlusion")
 REGIONS = 8
-"""Most regions along each side of an image that are covered one after the other."""
+"""Most regions along each side of an image that occlusion covers, one at a time."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one answer came from."""
+    """The attribution of one answer to the parts of its prompt."""
 
     tokens: tuple[str, ...]
-    """Of the answer; the one that ends it is left out unless it is all there is."""
+    """The answer's tokens, without the end token unless it is the only one."""
     probabilities: tuple[float, ...]
-    """The model's, of each of these tokens."""
+    """The model's probability of each token."""
     maps: tuple[Saliency, ...]
-    """By method, one for each image in the order of the prompt: the question's own is the last."""
+    """By method, one map per image, in the order of the prompt: the question's image is the last."""
     shares: tuple[Share, ...]
 
     def seen(
         self, method: str, layer: int | None = None, head: int | None = None
     ) -> tuple[list[Saliency], dict[str, float]]:
-        """A method's maps, the question's own image first and then the nearest case's, and each part's share."""
+        """A method's maps, the question's image first and then the retrieved cases by rank, and each part's share."""
         place = (method, layer, head)
         maps = [each for each in self.maps if (each.method, each.layer, each.head) == place]
         shares = {each.part: each.share for each in self.shares if (each.method, each.layer, each.head) == place}
         return sorted(maps, key=lambda each: -1 if each.rank is None else each.rank), shares
 
     def map(self, method: str, rank: int | None = None) -> Saliency:
-        """A method's map of the question's own image, or of the image that the retrieved case of that rank brought."""
+        """A method's map of the question's image, or of the image of the retrieved case with this rank."""
         return next(each for each in self.seen(method)[0] if each.rank == rank)
 
     def share(self, method: str) -> dict[str, float]:
-        """Each part's share by a method."""
+        """Each part's share, by one method."""
         return self.seen(method)[1]
 
 
@@ -67,21 +67,23 @@ def explain(
     heads: bool = False,
     tokens: int = 8192,
 ) -> Explanation:
-    """Explain an answer by the model as it is, adapter included: `Engine.switch` the hospital's own before.
+    """Attribute an answer to its prompt, with the model's current adapter: call `Engine.switch` first.
 
     Args:
-        features: of the prompt's images.
-        images: the same images by id; others may be among them.
-        asked: the case, and what is retrieved for it, nearest first.
-        how: what of the retrieved cases is shown, and in which order.
-        answer: what is explained: as a rule what the model answered, not the reference.
+        base: the model.
+        features: features of the prompt's images.
+        images: the same images by id; may hold other images too.
+        asked: the case and its retrieved cases, nearest first.
+        how: what the prompt shows of the retrieved cases, and in which order.
+        answer: the answer to explain: usually the model's answer, not the reference.
         methods: some of METHODS.
-        token: of the answer, 0 the first; the whole answer where not given. The whole answer's weights are the mean of
-            its tokens', each of whose prompts weighs 1 in all; for occlusion, the falls of its tokens are summed.
-        heads: whether attention is told of each layer and head besides.
-        tokens: most tokens that occlusion lets pass the model at once.
+        token: index of an answer token, from 0; None explains the whole answer. The weights of the whole answer are the
+            mean over its tokens, after each token's weights are scaled to sum to 1. For occlusion, the falls in
+            log-probability of its tokens are summed.
+        heads: whether to add attention maps of each layer and head.
+        tokens: most tokens, padding included, in one forward pass of occlusion.
 
-    Raises StudyError where the answer has no such token.
+    Raises StudyError if the answer has no such token.
     """
     prompt = replace(build_prompt(asked.case, asked.shown, asked.similarities, how), answer=answer)
     (example,) = encode(base, features, [prompt])
@@ -110,7 +112,7 @@ def explain(
 
 @dataclass(frozen=True)
 class _View:
-    """A way to look at one answer: a method, of attention perhaps one layer's head alone."""
+    """One attribution of an answer: a method, and for attention possibly a single layer or head."""
 
     method: str
     layers: Layers | None = None
@@ -118,7 +120,7 @@ class _View:
     head: int | None = None
 
     def row(self, traced: Trace, tokens: Sequence[int]) -> Row:
-        """The weights of the prompt's tokens, `(T of the prompt,)`: they sum to 1, or are all 0."""
+        """The weights of the prompt's tokens, `(tokens of the prompt,)`: they sum to 1, or are all 0."""
         rows = []
         for token in tokens:
             row = ROWS[self.method](traced, self.layers or [], token)[: traced.asked]
@@ -145,7 +147,7 @@ def _views(traced: Trace, methods: Sequence[str], heads: bool) -> Iterator[_View
 
 @dataclass(frozen=True)
 class _Told:
-    """What all records of one answer have in common."""
+    """The fields that all records of one answer share, and the making of those records."""
 
     case_id: str
     token: int | None
@@ -155,12 +157,12 @@ class _Told:
     base: Base
 
     def shares(self, view: _View, shares: Mapping[str, float]) -> list[Share]:
-        """One record for each part."""
+        """One `Share` per part."""
         place = (self.case_id, view.method, self.token, view.layer, view.head)
         return [Share(*place, part, share) for part, share in shares.items()]
 
     def maps(self, view: _View, pieces: Sequence[NDArray[np.float64]]) -> Iterator[Saliency]:
-        """One record for each image of the prompt; `pieces` are their weights, `(rows, columns)`."""
+        """One `Saliency` per image of the prompt; `pieces` are the images' weights, `(rows, columns)` each."""
         place = (self.case_id, view.method, self.token, view.layer, view.head)
         for each, rank, weights in zip(self.layout.places, self.ranks, pieces, strict=True):
             image = self.images[each.image_id]
@@ -179,9 +181,9 @@ def _occluded(
     chosen: Sequence[int],
     tokens: int,
 ) -> tuple[dict[str, float], list[NDArray[np.float64]]]:
-    """Each part's share, and the falls of the regions of each image, `(rows, columns)`.
+    """Occlusion: each part's share, and for each image the fall in log-probability per region, `(rows, columns)`.
 
-    Shares are of the falls as parts are covered wholly, of which the positive ones count.
+    Shares are proportional to the fall when the whole part is covered; negative falls count as 0.
     """
     falls = np.clip(occlude_parts(base, features, images, example, told, tokens)[:, chosen].sum(1), 0, None)
     parts = [*(falls / falls.sum() if falls.any() else falls), 0.0]

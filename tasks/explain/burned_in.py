@@ -1,4 +1,4 @@
-"""Text that is burned into an image's pixels, as scanners write it: names, sides, settings."""
+"""Finds text that scanners burn into an image's pixels: names, sides, settings."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 BRIGHT = 0.7
-"""Of the full range: scanners write in white, or in one plain colour."""
+"""Least brightness of a letter, as a share of the full range: scanners write in white, or in one plain colour."""
 SMALLEST, TALLEST = 5, 0.08
-"""Height of a letter: pixels at least, and the share of the image's height at most."""
+"""Height of a letter: at least this many pixels, at most this share of the image's height."""
 LETTERS = 3
-"""Fewest letters of a line."""
+"""Fewest letters in a line."""
 
 Box = tuple[int, int, int, int]
-"""Left, upper, right and lower edge in pixels, the last two outside."""
+"""Left, upper, right and lower edge in pixels; the right and lower edges are exclusive."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,17 @@ class _Shape:
         return self.lower - self.upper
 
     def follows(self, other: "_Shape") -> bool:
-        """Whether it may be the next letter of the other's line: of its height, on its base line, and close by."""
+        """Whether this may be the next letter after the other: of similar height, on the same base line, and close."""
         tall = max(self.height, other.height)
         near = -0.5 * tall <= self.left - other.right <= 1.2 * tall
         return near and abs(self.lower - other.lower) <= 0.2 * tall and min(self.height, other.height) >= 0.65 * tall
 
 
 def text_boxes(pixels: NDArray[np.uint8]) -> list[Box]:
-    """The lines of text that are seen in an image: rows of at least three bright shapes of one size on a base line.
+    """Find lines of text in an image: at least three bright shapes of similar size on one base line.
 
-    It finds print of at least some seven pixels, not all of it, and may take a row of small bright spots for it. Dark
-    print is not looked for.
+    It finds most, not all, print of about seven pixels or more. It may mistake a row of small bright spots for text. It
+    does not look for dark print.
 
     Args:
         pixels: `(height, width, 3)`.

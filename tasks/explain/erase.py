@@ -1,4 +1,4 @@
-"""A hospital's failure modes and maps without a patient."""
+"""Erases a patient from a hospital's failure modes, maps and shares."""
 
 from pathlib import Path
 
@@ -8,13 +8,16 @@ from tasks.store import Folder
 
 
 def erase_failures(old: Path, new: Folder, gone: Patient) -> Counts:
-    """Without the failure modes of answers to the patient's questions."""
+    """Remove the failure modes of answers to the patient's questions."""
     kept = [row for row in read_table(old / "failures.parquet", FailureModes) if row.case_id not in gone.cases]
     return {"failure modes of answers": rewrite_table(old, new, "failures.parquet", FailureModes, kept)}
 
 
 def erase_saliency(old: Path, new: Folder, gone: Patient) -> Counts:
-    """Shares hold numbers of whole prompts: another's answer keeps them though the patient's case was shown with it."""
+    """Remove the patient's maps, and the shares of answers to the patient's questions.
+
+    Other answers keep their shares, even if the patient's case was in the prompt: shares are sums over whole prompts.
+    """
     maps = [
         row
         for row in read_table(old / "saliency.parquet", Saliency)

@@ -1,4 +1,4 @@
-"""What is known of an answer beside its score: what it becomes with altered prompts, and where it comes from."""
+"""Collects the evidence on an answer that failure modes are judged by: perturbed answers, occlusion and relevance."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -27,12 +27,12 @@ from tasks.settings import ContextSettings
 from tasks.text.normalise import normalise
 
 TENTHS = 10
-"""Rows and columns of the grid whose outermost ring is an image's border."""
+"""Rows and columns of the grid whose outermost ring counts as an image's border."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What answers are examined with: the base as it is, adapter included, and a hospital's own pictures."""
+    """The inputs of an examination: the base with its current adapter, and a hospital's images and findings."""
 
     base: Base
     features: Features
@@ -40,21 +40,21 @@ class Seen:
     findings: Sequence[Finding]
     how: ContextSettings
     tokens: int
-    """Most tokens that pass the model at once."""
+    """Most tokens, padding included, in one forward pass."""
 
 
 def open_examined(
     base: Base, own: Hospital, cases: Path, asked: Sequence[Asked], how: ContextSettings, tokens: int
 ) -> Seen:
-    """Open a hospital's images and masks, of the cases asked and of those shown with them.
+    """Open a hospital's images and masks of the cases asked and of their retrieved cases.
 
     Args:
-        base: with the hospital's adapter switched on.
+        base: the base with the hospital's adapter switched on.
         own: the hospital.
         cases: the folder of the stage `cases`.
-        asked: what is to be examined.
-        how: what of the retrieved cases is shown.
-        tokens: most tokens that pass the model at once.
+        asked: the questions to examine.
+        how: what the prompt shows of the retrieved cases.
+        tokens: most tokens, padding included, in one forward pass.
     """
     wanted = {case.image_id for each in asked for case in (each.case, *each.shown)}
     images = {image.id: image for image in read_images(cases / "images.parquet") if image.id in wanted}
@@ -63,7 +63,7 @@ def open_examined(
 
 
 def answers_by_case(rows: Sequence[Prediction]) -> dict[str, dict[str, Prediction]]:
-    """By case, its answers by alteration of the prompt."""
+    """Answers by case, then by perturbation of the prompt."""
     found: dict[str, dict[str, Prediction]] = {}
     for row in rows:
         found.setdefault(row.case_id, {})[row.configuration] = row
@@ -71,12 +71,12 @@ def answers_by_case(rows: Sequence[Prediction]) -> dict[str, dict[str, Predictio
 
 
 def examine(seen: Seen, asked: Asked, answers: Mapping[str, Prediction]) -> Evidence:
-    """What is known of one answer.
+    """Collect the evidence on one answer.
 
     Args:
-        seen: with the features and images of the case and of all that is shown with it.
-        asked: the case, and what was retrieved for it.
-        answers: by alteration of the prompt (`reliance.MEANINGS`), as it is and with a blank image among them.
+        seen: includes the features and images of the case and of its retrieved cases.
+        asked: the case and its retrieved cases.
+        answers: answers by perturbation of the prompt (`tasks.records.alterations`); must include `AS_IS` and `BLANK`.
     """
     given = answers[AS_IS]
     prompt = replace(build_prompt(asked.case, asked.shown, asked.similarities, seen.how), answer=given.prediction)
@@ -103,7 +103,10 @@ def examine(seen: Seen, asked: Asked, answers: Mapping[str, Prediction]) -> Evid
 
 
 def _falls(seen: Seen, case: Case, example: Example) -> tuple[float, float, float | None]:
-    """What covering the image, its border, and the text seen in it take from the answer's log-probability."""
+    """Falls of the answer's log-probability when the image, its border, and the text found in it are covered.
+
+    The last is None if no text is found.
+    """
     image = seen.images[case.image_id]
     text = text_boxes(np.asarray(to_rgb(image.data)))
     whole: list[Box] = [(0, 0, image.width, image.height)]
@@ -120,9 +123,9 @@ def _border(base: Base, image: Image) -> list[Box]:
 
 
 def covered_cells(case: Case, findings: Sequence[Finding], found: Saliency) -> NDArray[np.float64] | None:
-    """The share of each cell of a map that the findings in question cover, `(rows, columns)`.
+    """The share of each cell of a map that the relevant findings cover, `(rows, columns)`.
 
-    A finding is in question where question or answer name it. None where no mask of such is known.
+    A finding is relevant if the question or the answer names it. None if there is no mask of such a finding.
     """
     words = f" {normalise(f'{case.question} {case.answer}')} "
     masks = [

@@ -1,6 +1,6 @@
-"""Ways in which an answer fails that its score does not show, each by a rule that is written down here.
+"""Failure modes of an answer that its score does not show, each decided by a rule in this file.
 
-A rule says yes, no, or nothing where it does not apply; a mode's share is of the cases to which its rule applied.
+A rule says yes, no, or None if it does not apply. A mode's share is taken over the cases to which its rule applies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,33 +34,34 @@ from tasks.text.meaning import polarity, same
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of one answer."""
+    """What the rules of the failure modes need to know about one answer."""
 
     case_id: str
     reference: str
     prediction: str
     correct: bool
     blank: str
-    """The answer with the image blank."""
+    """The model's answer with a blank image."""
     shown: tuple[str, ...]
     """The answers of the retrieved cases in the prompt."""
     unaided: tuple[str, ...]
-    """The answers without the retrieved cases, and with wrong answers in these; none where none is shown."""
+    """The model's answers without the retrieved cases, and with wrong answers in them; empty if none is retrieved."""
     blank_fall: float
-    """Fall of the answer's log-probability with the image blank, in nats; so are the two below."""
+    """Fall of the answer's log-probability with a blank image, in nats."""
     border_fall: float
+    """The same with the image's border covered."""
     text_fall: float | None
-    """None where no text is seen in the image."""
+    """The same with the text in the image covered; None if no text is found."""
     weights: NDArray[np.float64]
     """`(rows, columns)`: relevance of the query image's cells."""
     covered: NDArray[np.float64] | None
-    """`(rows, columns)`: the share of each cell that the findings in question cover; None where none is known."""
+    """`(rows, columns)`: the share of each cell that the relevant findings cover; None if no mask is known."""
 
 
 def judge_all(answers: Sequence[Evidence]) -> list[dict[str, bool | None]]:
-    """By answer, each mode: whether it holds, None where its rule does not apply.
+    """For each answer and each mode: whether the mode holds, or None if its rule does not apply.
 
-    The answers are one hospital's by one configuration: whether all are yes is a matter of all of them.
+    Pass all of one hospital's answers by one configuration: `ALWAYS_YES` is judged over all of them.
     """
     asked = [each for each in answers if polarity(each.reference)]
     said, due = ([polarity(getattr(each, name)) == "yes" for each in asked] for name in ("prediction", "reference"))
@@ -88,13 +89,13 @@ def _copies(one: Evidence) -> bool:
 
 
 def _misses(weights: NDArray[np.float64], covered: NDArray[np.float64]) -> bool:
-    """Whether the heaviest cell is off the finding, and its cells weigh less than as many of an even map."""
+    """Whether the map peaks off the finding, and gives the finding's cells less weight than an even map would."""
     touched = covered > 0
     return pointing(weights, covered) < HALF and bool(as_map(weights)[touched].sum() < touched.mean())
 
 
 def records(answers: Sequence[Evidence], judged: Sequence[Mapping[str, bool | None]]) -> list[FailureModes]:
-    """The same as a hospital keeps it."""
+    """The judgements as records that a hospital stores."""
     return [
         FailureModes(
             answer.case_id,
@@ -106,9 +107,9 @@ def records(answers: Sequence[Evidence], judged: Sequence[Mapping[str, bool | No
 
 
 def count_modes(rows: Sequence[FailureModes], least: int) -> dict[str, Any]:
-    """Of some answers: their number `n`, and by mode its `cases` `of` those to which its rule applied.
+    """Count answers (`n`), and by mode the `cases` that show it `of` those to which its rule applies.
 
-    A count of fewer than `least` cases is None, and no mode is told of where all answers are so few.
+    A count from 1 to `least - 1` is withheld as None. If `n` is withheld, `modes` is empty.
     """
     if is_small(len(rows), least):
         return {"n": None, "modes": {}}

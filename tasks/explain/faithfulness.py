@@ -1,4 +1,4 @@
-"""Whether an answer depends on what a map says, and whether the map depends on what the model has learned."""
+"""Tests of maps: deletion and insertion curves, and sensitivity to randomised model weights."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from tasks.explain.quality import area_under, milestones
 from tasks.records import Image
 
 STEPS = 16
-"""Most points of a curve beside its first."""
+"""Most points of a curve, not counting its first."""
 
 
 def deletion_insertion(
@@ -26,17 +26,20 @@ def deletion_insertion(
     orders: Sequence[Sequence[int]],
     tokens: int,
 ) -> list[tuple[float, float]]:
-    """The area under the deletion and under the insertion curve of each order of an image's cells (RISE, 1806.07421).
+    """Areas under the deletion and the insertion curve of each order of an image's cells (RISE, arXiv 1806.07421).
 
-    The image is the question's own. Deletion covers its cells in their order, insertion covers all and uncovers them;
-    what is covered has the image's mean colour. A curve's height is the probability of the example's whole answer. A
-    good order has a small area under deletion and a large one under insertion; a random order is what to compare with.
+    The image is the question's. Deletion covers its cells in order. Insertion starts with all cells covered and
+    uncovers them. Covered cells have the image's mean colour. A curve's height is the probability of the example's
+    whole answer. A good order has a small deletion area and a large insertion area; compare with a random order.
 
     Args:
-        images: the prompt's images by id, at least the question's own.
-        shape: rows and columns of the grid whose cells the orders name, row by row.
-        orders: each holds every cell once (`judge.ranked`).
-        tokens: as in `mean_loss`.
+        base: the model with its current adapter.
+        features: features of the prompt's images.
+        images: the prompt's images by id, at least the question's image.
+        example: the prompt with the answer.
+        shape: rows and columns of the grid. The orders number its cells row by row.
+        orders: each holds every cell once (`quality.ranked`).
+        tokens: most tokens, padding included, in one forward pass.
     """
     place = len(example.image_ids) - 1
     cells = boxes(base, images[example.image_ids[place]], *shape)
@@ -56,10 +59,10 @@ def deletion_insertion(
 
 @contextmanager
 def randomised(base: Base, layers: int, seed: int) -> Iterator[None]:
-    """While open, the last layers of the text model have their weights in random places, their own adapters' too.
+    """Within this context, the weights of the text model's last layers are shuffled, adapters included.
 
-    After the cascading randomisation of Adebayo et al. (arXiv 1810.03292), from the answer's end; each weight matrix
-    keeps its values and so its scale. A map that stays the same tells nothing of what the model has learned.
+    After the cascading randomisation of Adebayo et al. (arXiv 1810.03292), starting from the output. Each weight matrix
+    keeps its values, and so its scale. A map that stays the same does not depend on what the model has learned.
     """
     chosen = base.model.model.language_model.layers[-layers:]
     weights = [each for each in chosen.parameters() if each.dim() > 1]

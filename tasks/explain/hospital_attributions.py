@@ -1,4 +1,4 @@
-"""Some of a hospital's answers explained."""
+"""Explains a sample of a hospital's answers."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,9 +14,9 @@ from tasks.settings import ContextSettings, LoraSettings, ModelChoice
 
 
 def draw(cases: Sequence[Case], counts: Sequence[int], seed: int) -> list[Case]:
-    """Some test cases at random: so many of them, so many of these, and so on.
+    """Sample test cases repeatedly: `counts[0]` of all, then `counts[1]` of those, and so on.
 
-    So what is explained is among what is asked with altered prompts, as far as both are drawn by the same counts.
+    Stages that begin with the same counts draw nested samples, so the explained cases are among the perturbed ones.
     """
     test = [case for case in cases if case.split == "test"]
     for count in counts:
@@ -35,17 +35,17 @@ def explain_answers(
     shown: ContextSettings,
     tokens: int,
 ) -> list[Explanation]:
-    """Each chosen case's answer explained by every method, by the adapter in a PEFT folder.
+    """Explain the answer to each chosen case by every method, with the adapter in a PEFT folder.
 
     Args:
         own: the hospital.
         images: its `images.parquet`.
         chosen: some of its cases.
-        answers: what was answered, to these among others.
+        answers: answers to at least the chosen cases.
         adapter: a PEFT folder.
         model: the base.
         lora: the adapter's shape.
-        shown: what of the retrieved cases is shown.
+        shown: what the prompt shows of the retrieved cases.
         tokens: as in `explain`.
     """
     said = {row.case_id: row.prediction for row in answers}

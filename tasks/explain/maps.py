@@ -1,7 +1,7 @@
-"""Where an answer comes from, as arithmetic on attention: a weight for every token of the prompt, and maps of these.
+"""Attribution by attention, as array arithmetic: a weight for every token of the prompt, and maps of these weights.
 
-All of it works on plain arrays: `layers` is one array `(heads, T, T)` for each layer, the first layer first, whose row
-`i` is what position `i` takes from the others.
+`layers` is one array `(heads, T, T)` per layer, first layer first. Row `i` is the attention of position `i` to the
+other positions.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ Row = NDArray[np.float64]
 
 
 def attention_row(layers: Sequence[NDArray[np.float32]], position: int) -> Row:
-    """What one position attends to, the mean over layers and heads."""
+    """The attention of one position, averaged over layers and heads."""
     return np.mean([layer[:, position].mean(0, dtype=np.float64) for layer in layers], axis=0)
 
 
 def rollout_row(layers: Sequence[NDArray[np.float32]], position: int) -> Row:
     """Attention rollout (Abnar and Zuidema, arXiv 2005.00928): one position's row of the product over layers.
 
-    Heads are averaged, the residual stream is half of each layer. What stays at the position itself is left out.
+    Heads are averaged, and the residual stream is half of each layer. The position's weight on itself is set to 0.
     """
     row = np.zeros(layers[0].shape[-1])
     row[position] = 1.0
@@ -37,8 +37,8 @@ def relevance_row(
 ) -> Row:
     """Gradient-weighted attention relevance (Chefer, Gur and Wolf, arXiv 2103.15679) of the prediction at one position.
 
-    Attention is weighted by its gradient, only what speaks for the prediction counts, heads are averaged, and the
-    layers are gone through with the residual stream. What stays at the position itself is left out.
+    Attention is multiplied by its gradient, negative products are set to 0, heads are averaged, and layers are combined
+    with the residual stream. The position's weight on itself is set to 0.
     """
     row = np.zeros(layers[0].shape[-1])
     row[position] = 1.0
@@ -50,12 +50,12 @@ def relevance_row(
 
 
 def share_by_part(row: Row, parts: NDArray[np.int8], names: Sequence[str]) -> dict[str, float]:
-    """The share of each part of the prompt in a row's weight; they sum to 1, or are all 0 where there is no weight.
+    """The share of each part of the prompt in a row's weight; shares sum to 1, or are all 0 if there is no weight.
 
     Args:
-        row: of all positions; those after the prompt are left out.
-        parts: `(T of the prompt,)`, indices into names.
-        names: of the parts.
+        row: weights of all positions; those after the prompt are ignored, and negative weights count as 0.
+        parts: `(tokens of the prompt,)`, each token's part as an index into `names`.
+        names: the parts' names.
     """
     weight = np.clip(row[: len(parts)], 0, None)
     total = weight.sum()
@@ -63,21 +63,21 @@ def share_by_part(row: Row, parts: NDArray[np.int8], names: Sequence[str]) -> di
 
 
 def as_map(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weights `(rows, columns)` as shares that sum to 1; negative ones count as 0, and no weight at all is even."""
+    """Weights `(rows, columns)` as shares that sum to 1; negative ones count as 0. If all are 0, shares are equal."""
     positive = np.clip(weights, 0, None)
     total = positive.sum()
     return positive / total if total > 0 else np.full(weights.shape, 1 / weights.size)
 
 
 def entropy(weights: NDArray[np.float64]) -> float:
-    """How evenly a map is spread: its entropy over that of an even one, from 0 (one cell) to 1 (all the same)."""
+    """How evenly a map is spread: its entropy divided by that of an even map, from 0 (one cell) to 1 (even)."""
     shares = as_map(weights).ravel()
     shares = shares[shares > 0]
     return float(-(shares * np.log(shares)).sum() / np.log(weights.size)) if weights.size > 1 else 1.0
 
 
 def coverage(mask: NDArray[np.bool_], rows: int, columns: int) -> NDArray[np.float64]:
-    """The share of each grid cell that a mask `(height, width)` covers, `(rows, columns)`, by the cells' own edges."""
+    """The share of each grid cell that a mask `(height, width)` covers, `(rows, columns)`; edges are whole pixels."""
     down = np.linspace(0, mask.shape[0], rows + 1).round().astype(int)
     across = np.linspace(0, mask.shape[1], columns + 1).round().astype(int)
     return np.array(

@@ -1,9 +1,8 @@
-"""Whether a saliency map deserves its name: against where the finding is, what the answer depends on, and other maps.
+"""Measures of a saliency map's quality: against the finding's mask, against the answer's probability, and other maps.
 
-A map is `(rows, columns)`, weights of the cells of a grid over an image; `covered`, of the same shape, is the share of
-each cell that the finding's mask covers (`saliency.coverage`). Cells of the same weight are never told apart by their
-place: each counts as likely as the others. So an even map scores what a blind guess would, and that is the level of
-chance.
+A map is `(rows, columns)`, the weights of the cells of a grid over an image. `covered`, of the same shape, is the share
+of each cell that the finding's mask covers (`maps.coverage`). Ties never depend on the cells' positions: tied cells
+count equally, or are ordered at random. So an even map scores what random guessing scores: the level of chance.
 """
 
 from collections.abc import Sequence
@@ -17,19 +16,19 @@ Cells = NDArray[np.float64]
 
 
 def pointing(weights: Cells, covered: Cells) -> float:
-    """The pointing game (Zhang et al., arXiv 1608.00507): 1 where the heaviest cell touches the finding, else 0.
+    """The pointing game (Zhang et al., arXiv 1608.00507): 1 if the heaviest cell touches the finding, else 0.
 
-    Of several heaviest cells it is the share that touches it. Raises ValueError where the shapes differ.
+    If several cells are heaviest, the share of them that touches it. Raises ValueError if the shapes differ.
     """
     _check(weights, covered)
     return float((covered[weights == weights.max()] > 0).mean())
 
 
 def overlap(weights: Cells, covered: Cells) -> float:
-    """Intersection over union of the map's top cells and the mask, in areas; coarse cells keep it below 1.
+    """Intersection over union of the map's top cells and the mask, by area; coarse cells keep it below 1.
 
-    The threshold follows from the mask alone: as many top cells as the mask has area, rounded, at least one. Where
-    the last of them weigh the same, each counts in part. Raises ValueError where the shapes differ.
+    The number of top cells is the mask's area in cells, rounded, at least one. Cells tied for the last places count in
+    part. Raises ValueError if the shapes differ.
     """
     _check(weights, covered)
     area = covered.sum()
@@ -39,25 +38,25 @@ def overlap(weights: Cells, covered: Cells) -> float:
 
 
 def _top(weights: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """By cell, how far it belongs to that many heaviest: 1, 0, or a part where more weigh the same than are wanted."""
+    """For each cell, 1 if it is among the `count` heaviest, else 0; cells tied for the last places get a fraction."""
     least = np.sort(weights)[-count]
     above, level = weights > least, weights == least
     return above + level * (count - above.sum()) / level.sum()
 
 
 def ranked(weights: Cells, rng: np.random.Generator) -> list[int]:
-    """The cells, row by row, the heaviest first; those that weigh the same in random order."""
+    """Indices of the cells (numbered row by row), heaviest first, ties in random order."""
     mixed = rng.permutation(weights.size)
     return mixed[np.argsort(-weights.ravel()[mixed], kind="stable")].tolist()
 
 
 def milestones(cells: int, steps: int) -> list[int]:
-    """How many cells are covered at each point of a curve, from none to all, in at most so many even steps."""
+    """How many cells are covered at each point of a curve, from none to all, in at most `steps` even steps."""
     return np.linspace(0, cells, min(cells, steps) + 1).round().astype(int).tolist()
 
 
 def area_under(curve: Sequence[float], counts: Sequence[int]) -> float:
-    """The mean height of a curve over the share of cells, by the trapezoidal rule (RISE, Petsiuk et al., 1806.07421).
+    """The area under a curve over the share of cells, by the trapezoidal rule (RISE, arXiv 1806.07421).
 
     Args:
         curve: the answer's probability at each point.
@@ -67,9 +66,9 @@ def area_under(curve: Sequence[float], counts: Sequence[int]) -> float:
 
 
 def rank_correlation(one: Cells, other: Cells) -> float | None:
-    """Spearman's correlation of two maps' weights, from -1 to 1; None where one of them is even, which has no ranks.
+    """Spearman's correlation of two maps' weights, from -1 to 1; None if one of them is even, so has no ranks.
 
-    Raises ValueError where the shapes differ.
+    Raises ValueError if the shapes differ.
     """
     _check(one, other)
     if np.ptp(one) == 0 or np.ptp(other) == 0:

@@ -1,4 +1,4 @@
-"""What a hospital shares of the answers that it explained: mean shares of the prompt's parts."""
+"""Mean shares of the prompt's parts, which a hospital shares of its explained answers."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from tasks.records.run_document import HospitalShares
 
 
 def mean_shares(rows: Sequence[Share]) -> HospitalShares:
-    """Of some explained answers: their number `n`, and `methods`, by method the mean share of each part."""
+    """The number `n` of explained answers, and in `methods`, by method, the mean share of each part."""
     by_place: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         by_place.setdefault((row.method, row.part), []).append(row.share)

@@ -1,4 +1,4 @@
-"""The steps that ask why: answers to altered prompts, failure modes, and where some answers come from."""
+"""The explain stages: failure modes and attributions of some answers, and the counts and means that are shared."""
 
 from typing import Any
 
@@ -25,9 +25,9 @@ def find_failures(
     count: int,
     seed: int,
 ) -> None:
-    """Failure modes of some of the answers that `reliance` holds, with altered prompts and without: `failures.parquet`.
+    """Find failure modes in some of the answers of the stage `reliance`: `failures.parquet`.
 
-    Examples stay here: case ids with their modes are for the hospital's own page.
+    The file stays at the hospital: its case ids and modes are for the hospital's page.
     """
     from tasks.cases.sample import sample
     from tasks.engine.adapter import load_state
@@ -56,9 +56,9 @@ def find_failures(
     leaves=("counts",),
 )
 def count_failures(folder: Folder, hospital: str, failures: Ref, min_cell: int) -> None:
-    """How many of a hospital's examined answers show each failure mode: all that it shares of them.
+    """Count a hospital's examined answers by failure mode; it shares only these counts.
 
-    Counts of fewer than `min_cell` are withheld.
+    Counts below `min_cell` are withheld.
     """
     from tasks.explain.failures import count_modes
 
@@ -82,7 +82,7 @@ def explain_some(
     counts: list[int],
     seed: int,
 ) -> None:
-    """Where some of the adapter's answers come from: maps in `saliency.parquet`, and `shares.parquet`."""
+    """Explain some of the adapter's answers: maps in `saliency.parquet`, parts' shares in `shares.parquet`."""
     from tasks.engine.hospital import open_hospital
     from tasks.explain.hospital_attributions import draw, explain_answers
 
@@ -99,9 +99,9 @@ def explain_some(
 
 @stage("shares", area="shared", title="shares {hospital}", leaves=("scores", "counts"))
 def share_means(folder: Folder, hospital: str, saliency: Ref, min_cell: int) -> None:
-    """The mean shares of the prompt's parts in a hospital's explained answers: all that it shares of them.
+    """Average the shares of the prompt's parts over a hospital's explained answers; it shares only these means.
 
-    Nothing where fewer than `min_cell` were explained.
+    With fewer than `min_cell` explained answers, all is withheld.
     """
     from tasks.cases.small_groups import is_small
     from tasks.explain.shares import mean_shares
