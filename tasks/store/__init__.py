@@ -1,4 +1,4 @@
-"""What a run leaves on disk: folders that appear whole, the keys by which they are found again, and their digests."""
+"""The artifact store: folders written atomically, their cache keys, and their digests."""
 
 from tasks.store.digests import file_digest, files_below, tree_digest
 from tasks.store.folders import (

@@ -1,6 +1,6 @@
-"""The code that a stage runs: the modules that its body imports, found by reading imports, and their digest.
+"""The digest of the code that a stage runs: its body, and the modules that it imports, found by parsing imports.
 
-A stage's key holds this digest. A change of one module makes again what that module has a part in, and nothing else.
+The digest is part of a stage's key. So a change of a module reruns the stages that use this module, and no others.
 """
 
 import ast
@@ -20,28 +20,28 @@ ROOT = Path(__file__).parents[2]
 """The folder that holds `tasks` and `flows`."""
 PACKAGES = ("tasks", "flows")
 LEFT_OUT = ("tasks.settings", "tasks.errors")
-"""Settings are in a key by their values, and errors end in no result."""
+"""Not digested: a key holds the settings by value, and an error leaves no result."""
 
 
 def body_digest(body: Callable[..., None], reads: Iterable[str] = (), chosen: Iterable[str] = ()) -> str:
-    """The digest of what a stage runs: its body, what this uses of its own module, and all that these import.
+    """The digest of a stage's code: its body, the definitions of its module that it uses, and all that these import.
 
     Args:
-        body: the stage's function. Decorators, annotations and what else stands in its module do not count.
-        reads: files that the code reads, relative to the project, as `data/glossary.txt`.
-        chosen: full names of modules that it imports by name, where reading its imports does not tell.
+        body: the stage's function. Its decorators and annotations do not count, nor does the rest of its module.
+        reads: files that the code reads, relative to the project, such as `data/glossary.txt`.
+        chosen: full names of modules that it imports dynamically, which parsing cannot find.
     """
     source, imports = _own_code(body)
     return code_digest([*imports, *chosen], source, reads)
 
 
 def stage_imports(body: Callable[..., None]) -> list[str]:
-    """The modules of the project whose names a stage's body uses itself, sorted."""
+    """The project's modules that a stage's body uses directly, sorted."""
     return sorted({module for name in _own_code(body)[1] for module in defined_in(name)})
 
 
 def code_digest(imports: Iterable[str], source: str = "", reads: Iterable[str] = ()) -> str:
-    """The digest of the modules that full names lead to, of further source, of files, and of library versions."""
+    """The digest of the modules reached from full names, of extra source, of files, and of library versions."""
     imports = list(imports)
     modules = reached(imports)
     libraries = _libraries(imports).union(*(module_libraries(module) for module in modules))
@@ -55,10 +55,10 @@ def code_digest(imports: Iterable[str], source: str = "", reads: Iterable[str] =
 
 
 def reached(names: Iterable[str]) -> list[str]:
-    """The project's modules that define these full names (`tasks.store.Ref`), and all that those import, sorted.
+    """The project's modules that define these full names (such as `tasks.store.Ref`), and all their imports, sorted.
 
-    A name that a package hands on is looked for where it is defined, so that a package's other modules do not count.
-    Imports within functions count, those for type checkers alone do not.
+    A name that a package re-exports is followed to its definition, so the package's other modules do not count. Imports
+    inside functions count; imports under `TYPE_CHECKING` do not.
     """
     waiting, seen = list(names), set[str]()
     while waiting:
@@ -71,7 +71,7 @@ def reached(names: Iterable[str]) -> list[str]:
 
 @cache
 def defined_in(name: str) -> tuple[str, ...]:
-    """The module of the project that defines a full name; none where it is of a library."""
+    """The project's module that defines a full name, as a tuple of one; empty if a library defines it."""
     parts = name.split(".")
     if parts[0] not in PACKAGES:
         return ()
@@ -84,7 +84,7 @@ def defined_in(name: str) -> tuple[str, ...]:
 
 @cache
 def module_imports(module: str) -> tuple[str, ...]:
-    """The full names that a module of the project imports, at its head or within a function."""
+    """The full names that a module of the project imports, at module level or inside a function."""
     return tuple(_bound(_tree(module), within=True).values())
 
 
@@ -95,7 +95,7 @@ def module_libraries(module: str) -> frozenset[str]:
 
 
 def forget_code() -> None:
-    """Read all code anew, where it may have changed since this process first did."""
+    """Clear the caches, so that code that has changed since this process read it is read again."""
     for known in (_parsed, defined_in, module_imports, module_libraries):
         known.cache_clear()
 
@@ -105,9 +105,9 @@ def _libraries(names: Iterable[str]) -> frozenset[str]:
 
 
 def _own_code(body: Callable[..., None]) -> tuple[str, list[str]]:
-    """A function and each definition of its module that it uses, and the full names that these import.
+    """The source of a function and of the definitions of its module that it uses, and the full names that they import.
 
-    Without decorators and annotations.
+    The source is without decorators and annotations.
     """
     source = inspect.getsourcefile(body)
     assert source
@@ -148,7 +148,7 @@ def _defines(node: ast.stmt) -> Iterator[str]:
 
 
 def _bound(tree: ast.AST, within: bool = False) -> dict[str, str]:
-    """The full names that are imported, by the name they have then; `within` functions too, by place."""
+    """The imported full names, by local name; `within` adds imports inside functions, and line numbers to the keys."""
     found: dict[str, str] = {}
     waiting = [tree]
     while waiting:
@@ -181,6 +181,6 @@ def _exists(module: str) -> bool:
 
 
 def _file(module: str) -> Path:
-    """Of a module or a package."""
+    """The source file of a module or a package."""
     place = ROOT.joinpath(*module.split("."))
     return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")

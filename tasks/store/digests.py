@@ -10,9 +10,9 @@ from tasks.errors import StudyError
 
 
 def tree_digest(folder: Path, without: Collection[str] = ()) -> str:
-    """The digest of all files of a folder outside the store, as a model's: names and contents.
+    """The digest of the names and contents of all files in a folder outside the store, such as a model's folder.
 
-    `without` names files, relative to the folder, that do not count. Raises StudyError where one cannot be read.
+    `without` lists files to ignore, relative to the folder. Raises StudyError if a file cannot be read.
     """
     digest = hashlib.sha256()
     with _told_where_unreadable():
@@ -24,10 +24,10 @@ def tree_digest(folder: Path, without: Collection[str] = ()) -> str:
 
 
 def files_below(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
-    """The files of a folder and of all folders in it, links to folders among them, in the order of their paths.
+    """The files in a folder and its subfolders, sorted by path; links to folders are followed.
 
-    `above` are the folders on the way, so that a link that leads round is not followed. Raises StudyError where a
-    folder cannot be read.
+    `above` holds the parent folders, so that a circular link is not followed. Raises StudyError if a folder cannot be
+    read.
     """
     here, found = folder.resolve(), list[Path]()
     if here in above:

@@ -1,8 +1,8 @@
-"""Artifacts on disk: content digests, folders that appear whole or not at all, the manifest that is written last.
+"""Artifacts on disk: folders that appear whole or not at all, content digests, and manifests written last.
 
-A stage's folder is `artifacts/<area>/<stage>/<key>/`. The key digests the stage's settings, its inputs and its
-code, so the same work always lands in the same place. Files are written into a hidden sibling that is renamed once
-its manifest is on disk: a reader sees a whole folder or none.
+A stage's folder is `artifacts/<area>/<stage>/<key>/`. The key is a digest of the stage's settings, inputs and code, so
+the same work always has the same path. Files are written into a hidden sibling folder, which is renamed once its
+manifest is written. So a reader sees a whole folder or none.
 """
 
 import contextlib
@@ -33,32 +33,32 @@ MANIFEST = "manifest.json"
 
 
 class Ref(BaseModel):
-    """A finished folder: all that stages pass to each other."""
+    """A reference to a finished folder, which is all that stages pass to each other."""
 
     model_config = ConfigDict(frozen=True)
 
     path: str
     """Relative to the artifacts folder, with forward slashes."""
     digest: str
-    """Of the names and contents of its files."""
+    """The digest of the names and contents of its files."""
 
     @property
     def folder(self) -> Path:
-        """Where the files are."""
+        """The path of the folder."""
         return ROOT / self.path
 
     def only(self, name: str) -> "Ref":
-        """The same folder, referred to for one of its files: where others change, what was made of this one stays."""
+        """A reference to one file of the folder: stages that take it do not rerun when other files change."""
         return Ref(path=self.path, digest=self.manifest()["files"][name]["sha256"])
 
     def manifest(self) -> dict[str, Any]:
-        """What the stage wrote of itself: `files`, `digest`, `inputs`, `leaves`, `summary`, `seconds` and more."""
+        """The folder's manifest: `files`, `digest`, `inputs`, `leaves`, `summary`, `seconds` and more."""
         return json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
 
     def verified(self) -> "Ref":
-        """The same reference, once every file was found to be what the manifest says.
+        """Check every file against the manifest, and return this reference.
 
-        Raises FileNotFoundError or ValueError where a file is gone or changed.
+        Raises FileNotFoundError if a file is missing, ValueError if one or the manifest has changed.
         """
         if check_files(self.folder) != self.digest:
             raise ValueError(f"{self.path}: the manifest is not the one that was referred to")
@@ -66,7 +66,7 @@ class Ref(BaseModel):
 
 
 class Folder:
-    """A folder in the making."""
+    """A folder that is being written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -75,22 +75,22 @@ class Folder:
         self.inputs: list[str] = []
         """Paths of the folders that it is made from, for the manifest."""
         self.former_inputs: list[str] = []
-        """Other paths at which the same content was when it was asked for before (`provenance.py`)."""
+        """Other paths that held the same input content in earlier requests (`provenance.py`)."""
         self.leaves: list[str] | None = None
-        """What of a hospital's cases it lets leave, as its stage declares; None where it is of no stage."""
+        """Kinds of data that leave a hospital in this folder, as its stage declares; None if no stage makes it."""
         self.ref: Ref
         """Set once the folder is finished."""
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        """A new binary file in the folder."""
+        """Open a new binary file in the folder."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as sink:
             yield sink
 
     def write(self, name: str, data: bytes) -> None:
-        """Write one file whole."""
+        """Write one file."""
         with self.open(name) as sink:
             sink.write(data)
 
@@ -100,9 +100,9 @@ class Folder:
 
 
 def check_files(folder: Path) -> str:
-    """The digest of a finished folder, once every file was found to be what its manifest says.
+    """Check every file of a finished folder against its manifest, and return the folder's digest.
 
-    Raises OSError where a file is gone, ValueError where one is changed or the manifest is none.
+    Raises OSError if a file is missing, ValueError if one has changed or the manifest is invalid.
     """
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     files = manifest.get("files") if isinstance(manifest, dict) else None
@@ -116,9 +116,9 @@ def check_files(folder: Path) -> str:
 
 @contextlib.contextmanager
 def writing(area: str, stage: str, key: str) -> Iterator[Folder]:
-    """Make `area/stage/key`: on leaving, its manifest is written, it appears, and `folder.ref` refers to it.
+    """Make the folder `area/stage/key`. On exit it gets its manifest and its name, and `folder.ref` is set.
 
-    On any error nothing is left behind. Raises StudyError where the disk is full or not writable.
+    On any error nothing is left behind. Raises StudyError if the disk is full or a file cannot be read or written.
     """
     target = ROOT / area / stage / key
     hidden = _hidden_beside(target)
@@ -146,11 +146,11 @@ def writing(area: str, stage: str, key: str) -> Iterator[Folder]:
 
 @contextlib.contextmanager
 def revising(path: str) -> Iterator[Folder]:
-    """Change a finished folder (its path relative to the artifacts), in which files may be written or removed.
+    """Change a finished folder, by writing or removing files in a copy; `path` is relative to the artifacts.
 
-    Until it is left, readers find the old folder; then the new one stands in its place, and the records of finished
-    stages tell its new digest. One process at a time revises the folders beside each other. On any error the old one
-    stays. Raises FileNotFoundError where there is no such folder, StudyError as `writing` does.
+    Until exit, readers find the old folder. Then the new one replaces it, and the cache records of finished stages get
+    its new digest. Only one process at a time revises folders of the same stage. On any error the old folder stays.
+    Raises FileNotFoundError if there is no such folder, StudyError as `writing` does.
     """
     area, stage, key = path.rsplit("/", 2)
     with alone(ROOT / area / stage):
@@ -168,7 +168,7 @@ def revising(path: str) -> Iterator[Folder]:
 
 
 def _renew_records(old: str, new: str) -> None:
-    """What is recorded of a finished stage names its folder's digest."""
+    """Replace a folder's old digest by the new one in Prefect's records of finished stages."""
     for path in (ROOT / ".records").glob("*"):
         text = path.read_text(encoding="utf-8")
         if old != new and old in text:
@@ -179,23 +179,23 @@ def _renew_records(old: str, new: str) -> None:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process is within this for the same folder."""
+    """Lock a folder: only one process at a time is in this context for it; the others wait."""
     with FileLock(folder / ".lock"):
         yield
 
 
 def find(path: str) -> Ref:
-    """The finished folder at a path relative to the artifacts, as it is now."""
+    """The current reference to the finished folder at a path relative to the artifacts."""
     manifest = json.loads((ROOT / path / MANIFEST).read_text(encoding="utf-8"))
     return Ref(path=path, digest=manifest["digest"])
 
 
 _writing: set[Path] = set()
-"""The hidden folders that threads of this process are writing."""
+"""Hidden folders that threads of this process are writing now."""
 
 
 def _hidden_beside(target: Path) -> Path:
-    """A name for this process alone: no other writer has it, and its owner can be told when it is found later."""
+    """A unique hidden name that includes the process id, so that the folder's owner can be identified later."""
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}.{os.getpid()}.tmp")
 
 
@@ -224,9 +224,9 @@ def _finish(folder: Folder, target: Path, seconds: float) -> Ref:
 
 
 def _put(made: Path, target: Path) -> None:
-    """Give a whole folder its place; what was there (damaged, revised, or of another process) is removed."""
+    """Move a finished folder to its path; a folder already there (damaged, old, or another process's) is removed."""
     if target.exists() and _swap(made, target):
-        return  # the writer removes what now has the hidden name
+        return  # the writer removes the old folder, which now has the hidden name
     discarded = _hidden_beside(target)
     try:
         with contextlib.suppress(FileNotFoundError):
@@ -237,16 +237,17 @@ def _put(made: Path, target: Path) -> None:
 
 
 def _swap(one: Path, other: Path) -> bool:
-    """Exchange two folders in one step, where the system can: a reader, or a kill, finds the old one or the new one."""
+    """Exchange two folders atomically, and return whether the system can: a reader or a kill never sees neither."""
     swap = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
     return swap is not None and swap(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
 def remove_abandoned(parent: Path) -> None:
-    """Remove what a killed process of this machine left half-written.
+    """Remove unfinished folders that killed processes of this machine left.
 
-    In a container the process id comes back with the next run: what this process does not write was left by another.
+    In a container, the next run can get the same process id. So folders with this process's id that it is not writing
+    were left by another process.
     """
     for path in parent.glob(".*.tmp"):
         match = re.search(r"\.(\d+)\.tmp$", path.name)
@@ -255,13 +256,13 @@ def remove_abandoned(parent: Path) -> None:
 
 
 def remove_unfinished() -> None:
-    """Remove what threads of this process are writing, for a process that is about to end."""
+    """Remove the unfinished folders of this process, before it exits."""
     for path in list(_writing):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder, finished or damaged; what a kill leaves of it, `remove_abandoned` removes."""
+    """Remove a folder, finished or damaged; if this process is killed, `remove_abandoned` removes the rest."""
     hidden = _hidden_beside(folder)
     folder.rename(hidden)
     shutil.rmtree(hidden)

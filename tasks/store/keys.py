@@ -1,4 +1,4 @@
-"""The key of a stage, by which its folder is found again."""
+"""The cache key of a stage, which names its folder."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from tasks.store.folders import Ref
 
 
 def stage_key(stage: str, settings: Mapping[str, Any], inputs: Iterable[Ref], code: str) -> str:
-    """The key of a stage: a digest of its own settings, its inputs' contents, and the digest of the code it runs."""
+    """The key of a stage: a digest of its settings, its inputs' content, its code's digest and the Python version."""
     content = {
         "stage": stage,
         "settings": settings,

@@ -1,4 +1,4 @@
-"""Libraries that results are computed with: their versions, told without importing any of them."""
+"""Versions of the libraries that compute results, read without importing them."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -21,15 +21,15 @@ COMPUTING: dict[str, tuple[str, ...]] = {
     "torch": ("torch",),
     "transformers": ("transformers", "tokenizers", "bitsandbytes"),
 }
-"""By the name that code imports: the distributions whose version may change what comes out of it.
+"""Distributions whose version may change results, by import name.
 
-Libraries that only carry results (files, settings, progress, pages) are left out: with another version of these, what
-was computed before is still right.
+Libraries that only transport results (files, settings, progress, pages) are left out: with another version of these,
+earlier results are still right.
 """
 
 
 def versions(names: Iterable[str]) -> dict[str, str | None]:
-    """The version of each distribution that stands behind these names of `COMPUTING`; None where it is absent."""
+    """The version of each distribution behind these import names of `COMPUTING`; None if it is not installed."""
     return {each: _version(each) for name in sorted(names) for each in COMPUTING[name]}
 
 

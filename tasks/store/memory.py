@@ -1,4 +1,4 @@
-"""How much memory a process has taken."""
+"""Peak memory of this process."""
 
 import re
 import resource
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def peak_memory() -> int:
-    """The largest resident memory of this process since it began its program, in bytes.
+    """The peak resident memory of this process since it started its program, in bytes.
 
-    Where there is no /proc, getrusage tells; on Linux that would begin with the memory of the process that started
-    this one.
+    Read from /proc, or from getrusage if there is no /proc. On Linux, getrusage would start from the memory of the
+    parent process.
     """
     status = Path("/proc/self/status")
     if status.exists() and (told := re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), flags=re.MULTILINE)):

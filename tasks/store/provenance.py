@@ -1,4 +1,4 @@
-"""What finished folders were made from: named in their manifests, and walked from results back to their sources."""
+"""Provenance of finished folders: manifests list their inputs, and a walk leads from results back to sources."""
 
 import json
 import os
@@ -10,16 +10,16 @@ from tasks.store.folders import MANIFEST, ROOT, Ref, alone, find
 
 
 def name_inputs(path: str, inputs: Sequence[str]) -> None:
-    """Write into a finished folder's manifest which folders it was asked for with; nothing where none can be read.
+    """Update the inputs in a finished folder's manifest; does nothing if there is no readable manifest.
 
-    A stage's key tells its inputs by their content. So a stage that is asked for with the same content at other paths
-    finds the folder that it has, and the paths recorded there may be gone by now. The manifest then names the new ones
-    as `inputs`, and keeps the others as `former_inputs`. All paths are relative to the artifacts.
+    A stage's key identifies its inputs by content. So a request with the same content at other paths finds the same
+    folder, and the input paths recorded there may no longer exist. The manifest then gets the new paths as `inputs`,
+    and keeps the others as `former_inputs`. All paths are relative to the artifacts.
     """
     place = ROOT / path
     try:
         recorded = find(path).manifest().get("inputs")
-    except (OSError, ValueError, KeyError, TypeError):  # not made yet, or damaged: it is made with these
+    except (OSError, ValueError, KeyError, TypeError):  # missing or damaged: the stage will make it with these inputs
         return
     if recorded == list(inputs):
         return
@@ -33,9 +33,9 @@ def name_inputs(path: str, inputs: Sequence[str]) -> None:
 
 
 def inputs_of(path: str, former: bool = False) -> list[str]:
-    """The folders that a folder was made from, and those of the same content that it was made from before (`former`).
+    """The inputs of a folder; with `former`, also its former inputs, which had the same content.
 
-    Nothing where its manifest is gone.
+    Empty if the manifest is missing.
     """
     if not (ROOT / path / MANIFEST).is_file():
         return []
@@ -44,9 +44,9 @@ def inputs_of(path: str, former: bool = False) -> list[str]:
 
 
 def walk(results: Iterable[Ref]) -> dict[str, dict[str, Any]]:
-    """The manifests of folders and of all that these were made from, by path, each after those of its inputs.
+    """The manifests of folders and of all their direct and indirect inputs, by path, inputs first.
 
-    Raises StudyError where a folder on the way is gone.
+    Raises StudyError if one of these folders is missing.
     """
     found: dict[str, dict[str, Any]] = {}
     opened: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""A finished run: opened and verified, and `latest` pointing there."""
+"""Opens and verifies finished runs, and sets the link `latest`."""
 
 import json
 import os
@@ -12,9 +12,9 @@ from tasks.store.folders import ROOT, check_files
 
 
 def open_run(run: Path) -> tuple[Study, dict[str, Any]]:
-    """A finished run's settings, and where everything of it is: `references.json`.
+    """Open a finished run: its settings, and the paths of all its folders (`references.json`).
 
-    Raises StudyError where there is none, or a file of it was changed.
+    Raises StudyError if there is no such run, or one of its files has changed.
     """
     try:
         settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
@@ -29,9 +29,9 @@ def open_run(run: Path) -> tuple[Study, dict[str, Any]]:
 
 
 def check_run(run: Path, paths: Iterable[str] = ()) -> None:
-    """Raise StudyError unless a run's own files, and these folders that it refers to, are whole.
+    """Raise StudyError if a file of a run, or of these folders that it refers to, is missing or has changed.
 
-    `paths` are relative to the artifacts. Folders that `fed-rag forget` has rewritten are whole.
+    `paths` are relative to the artifacts. A rewrite by `fed-rag forget` does not count as a change.
     """
     for folder in (run, *(ROOT / path for path in paths)):
         try:
@@ -45,13 +45,13 @@ def check_run(run: Path, paths: Iterable[str] = ()) -> None:
 
 
 def paths_of(places: Mapping[str, Any], names: Iterable[str]) -> list[str]:
-    """The folders of a hospital (as in `references.json`) that stand under some of these names."""
+    """The folders of a hospital (an entry of `references.json`) under these names; missing names are skipped."""
     found = [places[name] for name in names if name in places]
     return [path for each in found for path in (each if isinstance(each, list) else [each])]
 
 
 def point_latest(run: Path) -> None:
-    """Replace the link in one step, so that a reader finds the old run or the new one."""
+    """Point the link `latest` to a run, atomically: a reader finds the old run or the new one."""
     link = ROOT / f".latest.{os.getpid()}"
     link.unlink(missing_ok=True)
     link.symlink_to(run.relative_to(ROOT), target_is_directory=True)

@@ -1,4 +1,4 @@
-"""What every step shares: a Prefect task that makes one folder of the store and is cached by content."""
+"""The decorator `stage`: makes a Prefect task that writes one folder of the store and is cached by content."""
 
 import contextlib
 import functools
@@ -22,16 +22,16 @@ from tasks.store.provenance import name_inputs
 
 Body = Callable[..., None]
 Leaving = Literal["tensors", "counts", "losses", "scores", "memory"]
-"""What a stage may let leave a hospital: tensors learned from cases; numbers of cases, images or steps; mean losses;
-measures of answers (right ones, sums by image, mean shares of the prompt's parts); bytes that a process took."""
+"""What may leave a hospital: tensors learned from cases; numbers of cases, images or steps; mean losses; scores of
+answers (correct ones, sums by image, mean shares of the prompt's parts); the memory of a process in bytes."""
 NAMES_FILES = (DatasetSettings, EncoderSettings, SynthesisSettings)
-"""Settings that name files outside the store: a stage that takes them takes their content beside them."""
+"""Settings that name files outside the store. A stage that takes them must also take the files' content."""
 
 
 class RefSerializer(Serializer):
-    """Keeps references as JSON, and finds a record unreadable once its files are gone or changed.
+    """Stores references as JSON. Reading one fails if its files are missing or have changed.
 
-    Prefect takes an unreadable record for a cache miss: the stage runs again and writes the record anew.
+    Prefect treats an unreadable record as a cache miss, so the stage runs again and rewrites the record.
     """
 
     type: Literal["fed-rag-ref"] = "fed-rag-ref"
@@ -41,7 +41,7 @@ class RefSerializer(Serializer):
         return obj.model_dump_json().encode() if isinstance(obj, Ref) else str(obj).encode()
 
     def loads(self, blob: bytes) -> Ref:
-        """The Ref, its files verified."""
+        """The Ref, after verifying its files."""
         return Ref.model_validate_json(blob).verified()
 
 
@@ -53,25 +53,25 @@ def stage(
     chosen: tuple[str, ...] = (),
     leaves: tuple[Leaving, ...] | None = None,
 ) -> Callable[[Body], Task[..., Ref]]:
-    """A Prefect task that makes the folder `area/name/key` and returns its Ref.
+    """Turn a function into a Prefect task that writes the folder `area/name/key` and returns its Ref.
 
-    The body gets the folder to fill, then the task's parameters. The key digests all of those parameters (references
-    by their content), the code that the body runs (`code.py`), and the versions of the libraries that this code
-    computes with: equal work is never done twice, in whichever run.
+    The function gets the folder to fill, then the task's parameters. The key is a digest of all these parameters
+    (references by content), the code that the function runs (`code.py`), and the versions of the libraries that this
+    code uses. So the same work is never done twice, in any run.
 
     Args:
-        name: of the stage, as its folder and its task are called.
-        area: `source`, `shared` or `hospitals/{hospital}`, filled in from the parameters.
-        title: of one task run, filled in from the parameters; the name where not given.
-        reads: files of the project that the body reads beside its references, as `data/glossary.txt`.
-        chosen: modules that the body imports by name, filled in from the parameters. Their code counts, that of the
-            others that it could have imported does not.
-        leaves: kinds of what leaves a hospital in this folder, for the manifest; `()` where nothing of a hospital's
-            cases is in it. Each stage in `shared` says it, and no other does. It is no part of the key.
+        name: name of the stage, of its folder and of its task.
+        area: `source`, `shared` or `hospitals/{hospital}`, formatted with the parameters.
+        title: name of one task run, formatted with the parameters; default `name`.
+        reads: files of the project that the function reads besides its references, such as `data/glossary.txt`.
+        chosen: modules that the function imports dynamically, formatted with the parameters. Only these count in the
+            key, not the alternatives.
+        leaves: kinds of data that leave a hospital in this folder, for the manifest; `()` if it holds nothing of a
+            hospital's cases. Required for stages in `shared`, forbidden for others. Not part of the key.
 
-    Raises TypeError where a stage in `shared` does not say what leaves, or another one does; and where the body takes
-    settings that name files, and not the content of these: a model is taken as a ModelChoice, of the settings in
-    `NAMES_FILES` the parameter `content` tells the files.
+    Raises TypeError if `leaves` is missing in `shared`, given elsewhere, or has unknown kinds. Raises TypeError also if
+    the function takes settings that name files but not the files' content: it must take a model as a ModelChoice, and a
+    required parameter `content` beside settings in `NAMES_FILES`.
     """
 
     def wrap(body: Body) -> Task[..., Ref]:
@@ -123,7 +123,7 @@ _halted = threading.Event()
 
 @contextlib.contextmanager
 def _told_as_running(context: TaskRunContext | None) -> Iterator[None]:
-    """Around a stage's work; without a context where it runs as a plain function, outside of a flow."""
+    """List a stage as running while it works; `context` is None if it runs as a plain function, outside a flow."""
     if context is None:
         yield
         return
@@ -136,7 +136,7 @@ def _told_as_running(context: TaskRunContext | None) -> Iterator[None]:
 
 
 def _wait_if_halted(beginning: TaskRunContext | None = None) -> None:
-    """Go no further once the process is about to end; a stage that was to begin is told among those at work."""
+    """Block forever once the process is about to exit; a stage that was about to begin is listed as running first."""
     if _halted.is_set():
         if beginning:
             _running.append(beginning.task_run)
@@ -144,12 +144,12 @@ def _wait_if_halted(beginning: TaskRunContext | None = None) -> None:
 
 
 def halt() -> None:
-    """Let no other thread begin or end a stage: the process ends soon, and its record is being written."""
+    """Stop all threads from beginning or ending stages, while the run's end is recorded before the process exits."""
     _halted.set()
 
 
 def running_stages() -> list[TaskRun]:
-    """The task runs at work in this process: what a server knows of them is seconds behind."""
+    """The task runs that are running in this process; a server learns of them seconds later."""
     return list(_running)
 
 
@@ -176,7 +176,7 @@ def _paths(parameters: Mapping[str, Any]) -> list[str]:
 
 
 def _inputs(value: Any) -> list[Ref]:
-    """The references in a value, in its lists, and in the fields of its records, these in the order of their names."""
+    """The references in a value, including its lists and the fields of its records, fields sorted by name."""
     if isinstance(value, Ref):
         return [value]
     parts = value if isinstance(value, list) else [each for _, each in _fields(value)]
@@ -184,7 +184,7 @@ def _inputs(value: Any) -> list[Ref]:
 
 
 def _settings(value: Any) -> Any:
-    """A value as JSON, each reference in it a place: what this refers to is told apart by its content."""
+    """A value as JSON, with a placeholder for each reference: the key holds references by content, separately."""
     if isinstance(value, Ref):
         return "input"
     if isinstance(value, list):
@@ -203,7 +203,7 @@ def _key(name: str, parameters: Mapping[str, Any], code: str) -> str:
 
 
 class PlainErrors(logging.Filter):
-    """Keeps tracebacks out of the log where the message is meant for the user."""
+    """Keeps tracebacks of errors that are meant for the user out of the log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Drop the traceback of a StudyError; keep the record."""
