@@ -1,4 +1,4 @@
-"""The vocabulary that passes between stages: frozen dataclasses, each with the Parquet schema of its table."""
+"""The records that pass between stages: frozen dataclasses, whose fields define the Parquet schema of their tables."""
 
 from tasks.records.data import Caption, Case, Finding, Image, ImagePair, Kind, Split, Synthetic
 from tasks.records.results import (

@@ -1,7 +1,7 @@
-"""What is counted of answers withheld where a model is unsure."""
+"""The columns in which withheld answers are counted."""
 
 KINDS = ("closed", "open")
 
 
 COLUMNS = ("n", "answered", "right", "right_if_all_were_answered")
-"""Counted of each kind of question, over each image."""
+"""Counted for each image and each kind of question."""

@@ -1,4 +1,4 @@
-"""Ways in which a question's prompt is altered, to see what its answer depends on."""
+"""Perturbations of a question's prompt, which show what its answer depends on."""
 
 AS_IS = "as_is"
 
@@ -22,4 +22,4 @@ MEANINGS = {
     FLIPPED: "the retrieved cases with wrong answers",
     WORDS: "the question's words in random order",
 }
-"""What each alteration changes; the retrieved cases keep their images in all of them."""
+"""What each perturbation changes. The images of retrieved cases are never changed."""

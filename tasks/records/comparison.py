@@ -1,29 +1,29 @@
-"""`comparison.json` as it is written (docs/comparison.md), and the score entries that `results.json` shares with it."""
+"""Types of `comparison.json` (docs/comparison.md), and of the score entries that `results.json` also has."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
 Interval = list[float]
-"""Both ends."""
+"""Lower and upper end."""
 
 
 class ScoreEntry(TypedDict):
-    """A metric of one configuration, over all questions or those of one value of a group."""
+    """A metric of one configuration, over all questions or over those with one value of a group."""
 
     configuration: str
     measure: str
     """Name of the metric (`tasks.score.metrics`)."""
     group: str
-    """`all`, or what the questions have in common."""
+    """`all`, or the property by which questions are grouped."""
     value: str | None
     n: int
     images: int
     score: float
     interval: Interval | None
     interval_holds: str
-    """Whose chance the interval holds."""
+    """The sources of chance that the interval covers."""
     by_seed: NotRequired[dict[str, float]]
-    """Of `all` alone."""
+    """Only for the group `all`."""
 
 
 class SplitScore(ScoreEntry):
@@ -33,7 +33,7 @@ class SplitScore(ScoreEntry):
 
 
 class McNemarTest(TypedDict):
-    """McNemar's test of one seed: questions that one alone answers rightly."""
+    """McNemar's test for one seed: counts of the questions that only one configuration answers correctly."""
 
     only_a: int
     only_b: int
@@ -55,7 +55,7 @@ class PairedTest(TypedDict):
     p: float | None
     by_seed: dict[str, float]
     mcnemar: dict[str, McNemarTest] | None
-    """By seed; None where answers are not right or wrong."""
+    """By seed; None if the metric does not judge answers as right or wrong."""
     p_holm: float | None
 
 
@@ -66,7 +66,7 @@ class SplitTest(PairedTest):
 
 
 class WorstHospital(TypedDict):
-    """Of one configuration, the hospital with the fewest right answers."""
+    """The hospital with the lowest share of correct answers, for one configuration."""
 
     configuration: str
     hospital: str | None
@@ -76,7 +76,7 @@ class WorstHospital(TypedDict):
     interval: Interval | None
     interval_holds: str
     below_all: float
-    """How far its score lies below that of all hospitals together."""
+    """How far its score is below the score of all hospitals together."""
 
 
 class SplitWorst(WorstHospital):
@@ -86,14 +86,14 @@ class SplitWorst(WorstHospital):
 
 
 class Images(TypedDict):
-    """How many images are asked about; one of several seeds counts once in `images`."""
+    """How many images the test questions are about; an image in several seeds counts once in `images`."""
 
     images: int
     images_by_seed: dict[str, int]
 
 
 class SplitRow(Images):
-    """A split: its title, and the one that puts every case where it does."""
+    """A split: its title, and the split that assigns every case in the same way, if there is one."""
 
     name: str
     title: str
@@ -101,7 +101,7 @@ class SplitRow(Images):
 
 
 class ConfigurationRow(TypedDict):
-    """A row of every table: what it is called, whether it was trained, what it changes in the base study."""
+    """A configuration, one row of every table: its name, whether it is trained, its changes to the base study."""
 
     name: str
     label: str
@@ -111,19 +111,19 @@ class ConfigurationRow(TypedDict):
 
 
 class RelianceRow(TypedDict):
-    """What a configuration keeps of its score with altered prompts, on one split."""
+    """The share of its score that a configuration keeps with perturbed prompts, on one split."""
 
     split: str
     configuration: str
     n: int
     score: float
     kept: dict[str, float | None]
-    """By alteration."""
+    """By perturbation."""
     ignores_images: bool | None
 
 
 class RoundLoss(TypedDict):
-    """Losses of one round, the mean over seeds."""
+    """Losses of one round, averaged over seeds."""
 
     round: int
     train_loss: float
@@ -131,7 +131,7 @@ class RoundLoss(TypedDict):
 
 
 class SweepPoint(TypedDict):
-    """A point of a sweep: its settings, scores over all seeds, and losses by round."""
+    """A point of a sweep: its settings, its scores over all seeds, and its losses by round."""
 
     label: str
     changes: Mapping[str, Any]
@@ -150,7 +150,7 @@ class Sweep(TypedDict):
 
 
 class CostRow(TypedDict):
-    """What training a configuration took: seconds and bytes of a round, memory of one hospital's process."""
+    """The cost of training a configuration: seconds and bytes per round, and memory of one hospital's process."""
 
     configuration: str
     label: str
@@ -164,7 +164,7 @@ class CostRow(TypedDict):
 
 
 class RunRow(TypedDict):
-    """Which run a study of the comparison is."""
+    """The run of one study of the comparison."""
 
     part: str
     name: str
@@ -174,14 +174,14 @@ class RunRow(TypedDict):
 
 
 class Withheld(TypedDict):
-    """Values of groups that are not told of, by split and group."""
+    """Group values whose scores are withheld, by split and group."""
 
     min_cell: int
     groups: dict[str, dict[str, list[str]]]
 
 
 class ComparisonDocument(TypedDict):
-    """The whole file, in its order."""
+    """The whole file, in the order of its fields."""
 
     schema_version: int
     name: str
@@ -194,7 +194,7 @@ class ComparisonDocument(TypedDict):
     worst_hospitals: list[SplitWorst]
     tests: list[SplitTest]
     lightfed: list[dict[str, Any]]
-    """`split`, `configuration`, LightFED's four metrics under their names (`F1-Score`), `by_seed`."""
+    """Rows of `split`, `configuration`, LightFED's four metrics by name (such as `F1-Score`), and `by_seed`."""
     reliance: list[RelianceRow]
     sweeps: list[Sweep]
     cost: list[CostRow]

@@ -1,4 +1,4 @@
-"""What a dataset holds: cases, images, captions, findings; and pairs of images that are copies."""
+"""Records of a dataset: cases, images, captions, findings, and pairs of images that are copies."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,44 +12,44 @@ class Case:
     """One question about one image, with its reference answer."""
 
     id: str
-    """Unique in its dataset; holds the dataset's own row id, as `vqa-rad:417`."""
+    """Unique id, which includes the dataset's row id, such as `vqa-rad:417`."""
     image_id: str
     question: str
     answer: str
     kind: Kind
-    """`closed` for a choice among stated answers (nearly always yes or no), else `open`."""
+    """`closed` if the answer is chosen from stated answers (nearly always yes or no), else `open`."""
     split: Split
     dataset: str
     language: str
     modality: str | None = None
     organ: str | None = None
     topic: str | None = None
-    """The dataset's own question type, as `PRES` or `Modality`."""
+    """The dataset's question type, such as `PRES` or `Modality`."""
     group: str | None = None
-    """Images that must not be parted by a split (a patient or a published case), where the dataset says so."""
+    """The patient or published case, if the dataset states it: a split must not separate images of one group."""
     site: str | None = None
-    """The hospital that made the image, where the dataset says so."""
+    """The hospital that made the image, if the dataset states it."""
     options: tuple[str, ...] = ()
-    """The answers to choose from, as published and in their order, where the question is multiple choice."""
+    """The answers to choose from, as published and in order, if the question is multiple choice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image file, its bytes as published; a DICOM file as the PNG of its pixels.
+    """One image file with its bytes as published; for a DICOM file, a PNG of its pixels.
 
-    What picture the bytes show, `tasks.records.pixels` decides for all.
+    `tasks.records.pixels` decodes the bytes into a picture, for all code that looks at images.
     """
 
     id: str
     data: bytes
     width: int
-    """In pixels of the picture as it is seen, upright; so is the height."""
+    """In pixels of the upright picture; so is `height`."""
     height: int
 
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """What the dataset says about an image in free text, and what it states of it beside."""
+    """The dataset's free text about an image, and the properties that it states."""
 
     image_id: str
     text: str
@@ -63,24 +63,24 @@ class Caption:
     age: str | None = None
     """In years, as published."""
     group: str | None = None
-    """As a case's: images that must not be parted by a split."""
+    """As `Case.group`."""
     site: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Synthetic:
-    """Where a synthetic case came from."""
+    """The source of a synthetic case."""
 
     case_id: str
     source: Literal["caption", "metadata"]
     start: int
     """First character of the span in the caption; 0 for metadata."""
     end: int
-    """One past its last character; 0 for metadata."""
+    """One past the span's last character; 0 for metadata."""
     span: str
-    """The caption's own words, or the field and its value, as `modality=ct`."""
+    """The caption's words, or the field and its value, such as `modality=ct`."""
     generator: str
-    """`rules`, or the model that wrote it."""
+    """`rules`, or the model that wrote the question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Finding:
     image_id: str
     name: str
     position: str
-    """Height and side in the image, as `upper left`."""
+    """Vertical and horizontal position in the image, such as `upper left`."""
     size: str
     mask: bytes
     """PNG, 8-bit grayscale, same size as the image: 255 on the finding."""
@@ -103,6 +103,6 @@ class ImagePair:
     image_a: str
     image_b: str
     relation: Literal["identical_bytes", "identical_pixels", "near_duplicate", "flipped"]
-    """The strongest that holds, in that order; `flipped` is a near-duplicate once mirrored or turned upside down."""
+    """The strongest relation that holds, in this order; `flipped` is a near-duplicate after mirroring or flipping."""
     correlation: float
-    """Of their detail once laid over each other, up to 1; 1 for identical pixels."""
+    """Correlation of the images' detail after alignment, at most 1; 1 for identical pixels."""

@@ -1,4 +1,4 @@
-"""What is said of an answer beside its score: where it comes from, and ways in which it fails."""
+"""Names, thresholds and meanings of failure modes, and types of an answer's attribution."""
 
 IGNORES_IMAGE, COPIES_NEIGHBOUR = "ignores_image", "copies_neighbour"
 
@@ -10,19 +10,19 @@ DIFFUSE, WRONG_REGION, ALWAYS_YES = "diffuse_attention", "right_for_wrong_region
 
 
 LEAST_FALL = 0.1
-"""Nats: where a blank image takes less of the answer's log-probability (a tenth of the probability), it is ignored."""
+"""In nats: the image is ignored if blanking it lowers the answer's log-probability by less (probability by a tenth)."""
 
 
 HALF = 0.5
-"""Of what a blank image takes, from which on a region is said to decide the answer."""
+"""A region decides the answer if covering it takes at least this share of what blanking the image takes."""
 
 
 SPREAD = 0.75
-"""Share of an image's cells over which a map is spread, by its entropy, from which on it is said to be diffuse."""
+"""A map is diffuse if, by its entropy, it is spread over at least this share of the image's cells."""
 
 
 YES, FEWEST = 0.9, 10
-"""Share of yes among a hospital's answers that is everything, and the fewest yes/no questions that can show it."""
+"""Share of yes among a hospital's yes/no answers that counts as always yes, and the fewest questions to judge it."""
 
 
 MEANINGS = {
@@ -34,12 +34,12 @@ MEANINGS = {
     WRONG_REGION: "the answer is right, but relevance peaks off the finding and is less on it than an even map's",
     ALWAYS_YES: f"yes, wrongly, where {YES:.0%} or more of the yes/no answers are yes and fewer should be",
 }
-"""The values of `FailureModes.modes`, each with its rule."""
+"""The names of the failure modes, each with its rule."""
 
 
 Means = dict[str, dict[str, float]]
-"""By method, the mean share of each part."""
+"""By method and part of the prompt, the mean share."""
 
 
 IGNORES = 0.8
-"""A model that keeps this share of its score with a blank image is said to ignore images."""
+"""A model ignores images if it keeps at least this share of its score with blank images."""

@@ -1,4 +1,4 @@
-"""What travels between the stages of a federation: references to what each hospital has, and orders to train."""
+"""Records that the stages of a federation exchange: references to a hospital's folders, and orders to train."""
 
 import json
 import math
@@ -14,28 +14,28 @@ from tasks.settings import LocalRule
 from tasks.store import Folder, Ref, find
 
 ADAPTER_FILE = "adapter_model.safetensors"
-"""The adapter's tensors, as PEFT names their file."""
+"""PEFT's name of the file with the adapter's tensors."""
 
 
 def group_file(group: str) -> str:
-    """The file that holds a group of tensors in a folder: `adapter`, `fusion`, or what a strategy keeps for itself."""
+    """The file name of a group of tensors: `adapter`, `fusion`, or a group that only a strategy uses."""
     return ADAPTER_FILE if group == "adapter" else f"{group}.safetensors"
 
 
 @dataclass(frozen=True)
 class Order:
-    """What the coordinator asks of one hospital in a round."""
+    """The coordinator's order to one hospital for one round."""
 
     round: int
-    """Rounds are counted from 1."""
+    """Counted from 1."""
     start: Literal["global", "own"]
-    """Train from the server's tensors, or go on from what this hospital trained last."""
+    """Start from the server's tensors, or from this hospital's last trained ones."""
     local: LocalRule = field(default_factory=LocalRule)
     """How the strategy changes local training."""
 
 
 class LibrarySources(BaseModel):
-    """A hospital by name, and its own folders that its library is built from."""
+    """A hospital's name, and the folders that its library is built from."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,11 +43,11 @@ class LibrarySources(BaseModel):
     cases: Ref
     features: Ref
     encoded: Ref | None = None
-    """Rows of an encoder; None where the base's features and the words of questions are compared."""
+    """Rows of an encoder; None if cases are compared by the base's features and the questions' words."""
 
 
 class HospitalRefs(BaseModel):
-    """A hospital by name, its own folders, and the adapter that it trains on or answers with."""
+    """A hospital's name, its folders, and the adapter that it trains from or answers with."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -59,7 +59,7 @@ class HospitalRefs(BaseModel):
 
     @classmethod
     def at(cls, name: str, places: Mapping[str, Any]) -> Self:
-        """A hospital of a finished run, from where its `references.json` says that everything of it is."""
+        """A hospital of a finished run; `places` is its entry in `references.json`."""
         return cls(name=name, **{part: find(places[part]) for part in ("cases", "features", "library", "adapter")})
 
     def given(self, adapter: Ref) -> Self:
@@ -68,12 +68,12 @@ class HospitalRefs(BaseModel):
 
 
 def read_counts(folder: Path) -> UpdateCounts:
-    """What the update in a folder tells beside its tensors; a loss that was not finite is NaN."""
+    """Read the counts and the loss of the update in a folder; a loss that was not finite is NaN."""
     told = json.loads((folder / "update.json").read_text(encoding="utf-8"))
     return UpdateCounts(**told | {"loss": math.nan if told["loss"] is None else told["loss"]})
 
 
 def write_counts(folder: Folder, place: str, counts: UpdateCounts) -> None:
-    """Write what an update tells into a place within the folder (`""` or `name/`); JSON has no NaN."""
+    """Write an update's counts under a prefix of the folder (`""` or `name/`); a loss that is not finite is null."""
     loss = counts.loss if math.isfinite(counts.loss) else None
     folder.write_json(f"{place}update.json", asdict(counts) | {"loss": loss})

@@ -1,14 +1,14 @@
-"""What picture an image file shows: the one place that decides it, for all who look at images.
+"""Decodes image files into pictures, in one place for all code that looks at images.
 
-Engine, encoders, audit, maps and pages all see what `to_rgb` gives: 8-bit RGB, as a viewer shows the file.
+Engine, encoders, audit, maps and pages all use the result of `to_rgb`: 8-bit RGB, as a viewer shows the file.
 
-- Of several frames or pages, it is the first.
-- It stands upright: the orientation that EXIF states is applied.
-- What is transparent shows white behind it, as a page does.
-- Gray of more than 8 bits (16-bit, 32-bit, float) is scaled from its own range to 0 to 255. Values that are not finite
-  do not count in that range: NaN is black, as is minus infinity, and infinity is white.
-- Colours of 16 bits keep their upper 8. Colour profiles (ICC) are not applied.
-- 1-bit, palette, CMYK and YCbCr images become RGB as Pillow converts them. LAB and HSV are refused.
+- If there are several frames or pages, the first is used.
+- The picture is upright: the EXIF orientation is applied.
+- Transparent areas show a white background, as on a page.
+- Gray of more than 8 bits (16-bit, 32-bit, float) is scaled from its range to 0 to 255. Values that are not finite do
+  not count in that range: NaN and minus infinity are black, infinity is white.
+- 16-bit colours keep their upper 8 bits. Colour profiles (ICC) are not applied.
+- 1-bit, palette, CMYK and YCbCr images are converted to RGB by Pillow. LAB and HSV are refused.
 """
 
 import hashlib
@@ -26,20 +26,20 @@ from numpy.typing import NDArray
 from tasks.errors import OURS
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "JPEG2000")
-"""Formats that Pillow decodes itself; others start outside programs, as EPS does."""
+"""Formats that Pillow decodes itself; others, such as EPS, would start external programs."""
 DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", *DEEP)
-"""Pillow's modes whose way to RGB is known."""
+"""Pillow's modes that can be converted to RGB."""
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
-"""A TIFF's tag that says what its levels mean, and the value by which small ones are bright."""
+"""The TIFF tag of the photometric interpretation, and its value if low levels are bright."""
 BITS, SAMPLE_FORMAT, UNSIGNED = 258, 339, (1,)
-"""A TIFF's tags that say of which numbers its levels are, and the value of whole numbers without a sign."""
+"""The TIFF tags of bits per sample and of the sample format, and the format's value for unsigned integers."""
 
 _one_at_a_time = threading.Lock()
 
 
 class PictureError(ValueError):
-    """Why bytes show no picture: what was found, for a message, and what to do about it."""
+    """Bytes that are no readable picture: what was found, for a message, and a remedy."""
 
     def __init__(self, found: str, remedy: str = "restore the file as published") -> None:
         super().__init__(found)
@@ -47,18 +47,18 @@ class PictureError(ValueError):
 
 
 def to_rgb(data: bytes) -> PIL.Image.Image:
-    """The picture that an image file shows, of mode RGB, by the rules at the top.
+    """Decode an image file into a picture of mode RGB, by the rules at the top of this module.
 
-    Raises PictureError where the bytes are no image, a damaged one, or in colours that cannot be converted.
+    Raises what `opened` raises, and PictureError if the image is damaged.
     """
     return rgb_of(opened(data))
 
 
 def opened(data: bytes) -> PIL.Image.Image:
-    """An image file of which only the header was read; its size is that of the stored rows, before any turning.
+    """Open an image file and read only its header; the size is as stored, before the EXIF orientation is applied.
 
-    Raises PictureError where the bytes are no image or in colours that cannot be converted, and Pillow's
-    DecompressionBombError where the header tells of more pixels than any image has.
+    Raises PictureError if the bytes are no image, or in colours that cannot be converted. Raises Pillow's
+    DecompressionBombError if the header states too many pixels.
     """
     try:
         with _quietly():
@@ -73,7 +73,7 @@ def opened(data: bytes) -> PIL.Image.Image:
 
 
 def rgb_of(image: PIL.Image.Image) -> PIL.Image.Image:
-    """`to_rgb` of an image that `opened` gave."""
+    """As `to_rgb`, for an image returned by `opened`."""
     _decode(image)
     try:
         shown = PIL.Image.fromarray(scaled(_levels(image))) if image.mode in DEEP else _flat(image)
@@ -82,12 +82,12 @@ def rgb_of(image: PIL.Image.Image) -> PIL.Image.Image:
         raise
     except Exception as error:
         raise _damaged(error) from None
-    plain.info = {}  # what is saved of it, as in a page, holds its pixels alone and none of the file's comments
+    plain.info = {}  # so that saved copies, as in a page, hold only pixels and none of the file's comments
     return plain
 
 
 def to_gray(data: bytes, near: int) -> PIL.Image.Image:
-    """The same picture in gray, of mode L; a JPEG is decoded at a smaller size, its longest side at least `near`.
+    """The same picture in gray, of mode L; a JPEG may be decoded at a smaller size, its longest side at least `near`.
 
     Raises what `to_rgb` raises.
     """
@@ -100,7 +100,7 @@ def to_gray(data: bytes, near: int) -> PIL.Image.Image:
 
 
 def pixel_levels(data: bytes) -> NDArray[np.float64] | NDArray[np.uint8]:
-    """The pixels by which two files show the very same: `to_rgb`'s, `(h, w, 3)`, or deep gray unscaled, `(h, w)`.
+    """Pixels to compare two files for identity: those of `to_rgb`, `(h, w, 3)`, or unscaled deep gray, `(h, w)`.
 
     Raises what `to_rgb` raises.
     """
@@ -112,12 +112,12 @@ def pixel_levels(data: bytes) -> NDArray[np.float64] | NDArray[np.uint8]:
 
 
 def picture_digest(image: PIL.Image.Image) -> str:
-    """What tells pictures apart that `to_rgb` gave: equal where size and pixels are."""
+    """A digest of a picture's size and pixels; expects a picture from `to_rgb`."""
     return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
 
 
 def scaled(values: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Levels `(h, w)` from 0 for the least to 255 for the largest; all 0 where these are one."""
+    """Scale levels `(h, w)` to 0 (the least) to 255 (the largest); all 0 if all levels are equal."""
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
@@ -138,24 +138,24 @@ def _decode(image: PIL.Image.Image) -> None:
     except OURS:
         raise
     except Exception:
-        return  # of EXIF that cannot be read, nothing is known; every viewer shows such an image as it is stored
+        return  # the EXIF data cannot be read; every viewer shows such an image as it is stored
 
 
 def _levels(image: PIL.Image.Image) -> NDArray[np.float64]:
-    """Deep gray `(h, w)` in the file's own unit, small values dark."""
+    """Deep gray `(h, w)` in the file's unit, with low values dark."""
     values = np.asarray(image, dtype=np.float64)
     transparent = image.info.get("transparency")
     if transparent is not None:
-        values = np.where(values == transparent, np.inf, values)  # which is white
+        values = np.where(values == transparent, np.inf, values)  # shown white
     tags = getattr(image, "tag_v2", {})
     if tags.get(BITS) == (32,) and tags.get(SAMPLE_FORMAT, UNSIGNED) == UNSIGNED:
-        values = values % 2**32  # Pillow has no such mode, and reads the upper half as negative
-    # Pillow turns the levels of 8 bits itself, but not the deeper ones.
+        values = values % 2**32  # Pillow lacks unsigned 32-bit, and reads the upper half as negative
+    # Pillow inverts 8-bit levels itself, but not deeper ones.
     return -values if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else values
 
 
 def _flat(image: PIL.Image.Image) -> PIL.Image.Image:
-    """The image with white behind what is transparent."""
+    """The image on a white background."""
     if not image.has_transparency_data:
         return image
     if image.mode == "La":
@@ -170,9 +170,9 @@ def _damaged(error: Exception) -> PictureError:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without Pillow's warnings about metadata, which say nothing of the picture.
+    """Silence Pillow's warnings about metadata, which do not concern the picture.
 
-    Python keeps one list of filters for all threads, so that only one of them may change it at a time.
+    Python has one list of warning filters for all threads, so only one thread at a time may change it.
     """
     with _one_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore")

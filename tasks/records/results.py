@@ -1,4 +1,4 @@
-"""What stages make of cases: neighbours, updates, answers and how they were judged, where they come from, losses."""
+"""Records that stages make from cases: neighbours, updates, answers, judgements, attributions, losses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class UpdateCounts:
-    """What a hospital sends to the coordinator after one round, beside its adapter tensors."""
+    """What a hospital sends to the coordinator after one round, besides its adapter tensors."""
 
     hospital: str
     round: int
     samples: int
-    """Training cases seen in one epoch: the weight in FedAvg."""
+    """Training cases in one epoch: the weight in FedAvg."""
     loss: float
     """Mean training loss per answer token."""
     steps: int
@@ -33,10 +33,10 @@ class UpdateCounts:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What one configuration or baseline answered to one test case."""
+    """The answer of one configuration or baseline to one test case."""
 
     configuration: str
-    """As `fed+rag`, `base` or `majority`."""
+    """Such as `fed+rag`, `base` or `majority`."""
     case_id: str
     hospital: str
     kind: Kind
@@ -46,17 +46,17 @@ class Prediction:
     neighbours: tuple[str, ...]
     """Ids of the cases shown in the prompt, nearest first."""
     options: tuple[str, ...] = ()
-    """As the case's: what the answer was to be chosen from."""
+    """The case's options, to choose the answer from."""
     confidence: float | None = None
-    """Mean probability of the answer's tokens, as the model chose them; None where no model answered."""
+    """Mean probability of the generated tokens; None if no model answered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one configuration's or baseline's answer to one test case was judged: a hospital's own, never shared.
+    """The judgement of one configuration's or baseline's answer to one test case; stays at the hospital.
 
-    Case and image have numbers that follow from their ids alone, and so are the same in every configuration and however
-    images are dealt to hospitals. Ids can be guessed from such numbers, which is why they stay.
+    Case and image numbers are derived only from their ids, so they are the same in every configuration and for every
+    partition of images to hospitals. Ids can be guessed from such numbers, so outcomes are never shared.
     """
 
     configuration: str
@@ -71,84 +71,85 @@ class Outcome:
     organ: str | None
     topic: str | None
     correct: float
-    """1 or 0, by our own rule; of an open question its exact match."""
+    """1 or 0, by our rule; for an open question, the exact match."""
     gold: int | None
-    """The label that was right, of a closed question, by its place in `tasks.score.labels.LABELS`; None for an open
-    one."""
+    """The correct label of a closed question, as an index into `tasks.score.labels.LABELS`; None for an open
+    question."""
     predicted: int | None
-    """The label that was given; equals `gold` where the answer is right."""
+    """The label of the answer; equals `gold` if the answer is correct."""
     scores: Mapping[str, float]
-    """By field of a metric (`tasks.score.metrics`), of open and closed questions alike, from 0 to 1."""
+    """By field of a metric (`tasks.score.metrics`), for open and closed questions, from 0 to 1."""
     confidence: float | None
-    """Mean probability of the answer's tokens; None for what is not a model."""
+    """Mean probability of the answer's tokens; None for baselines without a model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Saliency:
-    """A map: how much each region of one image in a case's prompt has to do with the answer, by one method."""
+    """An attribution map: how much each region of one image in a case's prompt contributes to the answer."""
 
     case_id: str
     method: str
     """`attention`, `rollout`, `relevance` or `occlusion`."""
     token: int | None
-    """Which token of the answer, 0 the first; None for the whole answer."""
+    """Index of the answer's token, from 0; None for the whole answer."""
     layer: int | None
-    """Of the text model, 0 the first, and its head: attention alone; None for all of them together."""
+    """Layer of the text model, from 0, for `attention` only; None for all layers together."""
     head: int | None
+    """Head of that layer, from 0; None for all heads together."""
     image_id: str
     rank: int | None
-    """Of the retrieved case that brought the image, 0 the nearest; None for the question's own image."""
+    """Rank of the retrieved case with this image, 0 the nearest; None for the question's image."""
     rows: int
     columns: int
     weights: tuple[float, ...]
-    """Of the regions, row by row: shares of the whole prompt's weight; of occlusion the fall of the answer's
-    log-probability in nats as the region is covered, which is negative where that makes the answer likelier."""
+    """Weights of the regions, row by row, as shares of the whole prompt's weight. For `occlusion`, the fall of the
+    answer's log-probability in nats when the region is covered; negative if that makes the answer likelier."""
     window: tuple[float, ...]
-    """What the grid lies over: left, upper, right and lower edge, in pixels of the image."""
+    """The area that the grid covers: left, upper, right and lower edge, in pixels of the image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The share of one part of a case's prompt in all that has to do with the answer, by one method."""
+    """The share of one part of a case's prompt in the answer's whole attribution, by one method."""
 
     case_id: str
     method: str
     token: int | None
-    """As `Saliency`'s, and the two below."""
+    """As in `Saliency`; so are `layer` and `head`."""
     layer: int | None
     head: int | None
     part: str
-    """`query_image`, `retrieved_images`, `retrieved_text`, `question` or `format` (what nobody wrote)."""
+    """`query_image`, `retrieved_images`, `retrieved_text`, `question` or `format` (the prompt's fixed tokens)."""
     share: float
-    """From 0 to 1; over the parts they sum to 1, or are all 0 where nothing had any weight."""
+    """From 0 to 1; the shares of all parts sum to 1, or are all 0 if nothing had any weight."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailureModes:
-    """In which ways the answer to one test case fails, by rules: a hospital's own, never shared.
+    """The failure modes of the answer to one test case, decided by rules; stays at the hospital.
 
     The names are `ignores_image`, `copies_neighbour`, `attends_to_border`, `attends_to_burned_in_text`,
-    `diffuse_attention`, `right_for_wrong_region` and `says_yes_to_everything` (`tasks.explain.failures.MEANINGS`).
+    `diffuse_attention`, `right_for_wrong_region` and `says_yes_to_everything` (`tasks.records.explanations.MEANINGS`).
     """
 
     case_id: str
     modes: tuple[str, ...]
-    """Those that were found; none where the answer was examined and shows no failure."""
+    """The modes found; empty if the answer was examined and shows no failure."""
     inapplicable: tuple[str, ...]
-    """Those whose rule says nothing of this answer."""
+    """The modes whose rule does not apply to this answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class EpochLoss:
-    """How far training had come after one epoch of a stage, or after one round of a federation."""
+    """The losses of one epoch of a training stage, or of one round of a federation."""
 
     stage: str
-    """The stage's title; `federation` where the rows are rounds."""
+    """The stage's title; `federation` for rounds."""
     epoch: int
-    """1 is the first."""
+    """The epoch or round, from 1."""
     train_loss: float
-    """Mean loss per answer token while the epoch went on, in nats."""
+    """Mean loss per answer token during the epoch, in nats."""
     held_out_loss: float | None
-    """The same after it, on training images kept out; None where there are none."""
+    """Mean loss per answer token after the epoch, on held-out training images; None if there are none."""
     kept: bool
-    """Whether the weights after this epoch are those that were kept."""
+    """Whether the weights after this epoch are the ones kept."""

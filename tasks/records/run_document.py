@@ -1,4 +1,4 @@
-"""`results.json` as it is written (docs/pipeline.md)."""
+"""Types of `results.json` (docs/pipeline.md)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NotRequired, TypedDict
@@ -8,27 +8,27 @@ from tasks.records.explanations import Means
 from tasks.records.shared_documents import ModeCounts
 
 QuestionKind = Literal["closed", "choice", "open"]
-"""Whose scores stand apart; multiple choice is a part of the closed questions."""
+"""Kinds of question that are scored separately; `choice` (multiple choice) is a part of `closed`."""
 
 
 class Scores(TypedDict):
-    """Pooled scores of one configuration, or of one hospital: by kind of question, beside the number `n`."""
+    """Pooled scores of one configuration, or of one hospital, by kind of question, with the number `n` of questions."""
 
     closed: dict[str, int | float | None]
     open: dict[str, int | float | None]
     choice: dict[str, int | float | None]
     withheld: NotRequired[list[str]]
-    """Of a hospital: kinds of question of which it tells nothing."""
+    """Kinds of question that a hospital withholds; only for a hospital."""
 
 
 class ConfigurationScores(Scores):
-    """The same over all hospitals, and of each."""
+    """Scores over all hospitals, and of each hospital."""
 
     hospitals: dict[str, Scores]
 
 
 class ReliabilityBin(TypedDict):
-    """Answers whose confidence lies in one tenth: their number, and sums of confidence and score."""
+    """Answers with confidence in one interval of width 0.1: their number, and sums of confidence and score."""
 
     n: int
     confidence: float
@@ -36,7 +36,7 @@ class ReliabilityBin(TypedDict):
 
 
 class Calibration(TypedDict):
-    """How well confidence tells what is right."""
+    """How well confidence predicts correctness."""
 
     n: int
     ece: float | None
@@ -44,7 +44,7 @@ class Calibration(TypedDict):
 
 
 class Details(TypedDict):
-    """What stands beside the pooled scores."""
+    """Score entries and calibration, besides the pooled scores."""
 
     scores: list[ScoreEntry]
     calibration: dict[str, Calibration]
@@ -58,7 +58,7 @@ class Figure(TypedDict):
 
 
 class AbstentionOfKind(TypedDict):
-    """Withheld answers of one kind of question."""
+    """Counts and accuracy of one kind of question when unsure answers are withheld."""
 
     n: int
     answered: int
@@ -67,11 +67,11 @@ class AbstentionOfKind(TypedDict):
 
 
 class AbstentionFigures(TypedDict):
-    """Withheld answers of all hospitals, or of one."""
+    """Figures on withheld answers, over all hospitals or of one hospital."""
 
     n: int
     image_coverage: Figure | None
-    """The mean over images of the share of their questions that is answered."""
+    """The share of an image's questions that is answered, averaged over images."""
     coverage: Figure | None
     abstention_rate: float | None
     closed: AbstentionOfKind
@@ -79,7 +79,7 @@ class AbstentionFigures(TypedDict):
 
 
 class Abstention(AbstentionFigures):
-    """What a study says of withheld answers."""
+    """A study's figures on withheld answers, over all hospitals and of each hospital."""
 
     coverage_asked: float
     held_out_cases: dict[str, int | str]
@@ -90,18 +90,18 @@ class Abstention(AbstentionFigures):
 
 
 class Alteration(TypedDict):
-    """Scores with one alteration of the prompt."""
+    """Scores with one perturbation of the prompt."""
 
     meaning: str
     closed: float | None
     open: float | None
     score: float
     kept: float | None
-    """Share of the unaltered score that is left."""
+    """The share of the unperturbed score that is left."""
 
 
 class RelianceSummary(TypedDict):
-    """What a configuration's score depends on."""
+    """How a configuration's score changes with each perturbation of the prompt."""
 
     n: int
     alterations: dict[str, Alteration]
@@ -110,7 +110,7 @@ class RelianceSummary(TypedDict):
 
 
 class Reliance(RelianceSummary):
-    """The same over all hospitals, and of each."""
+    """The summary over all hospitals, and of each hospital."""
 
     hospitals: dict[str, RelianceSummary]
 
@@ -129,7 +129,7 @@ class HospitalFailures(TypedDict):
 
 
 class Failures(TypedDict):
-    """Failure modes over all hospitals, and of each."""
+    """Failure modes over all hospitals, and of each hospital."""
 
     n: int
     modes: dict[str, Mode]
@@ -137,27 +137,27 @@ class Failures(TypedDict):
 
 
 class HospitalShares(TypedDict):
-    """Where answers of one hospital come from."""
+    """Mean shares of the prompt's parts in one hospital's `n` explained answers."""
 
     n: int
     methods: Means
 
 
 class SharesOfParts(HospitalShares):
-    """The same over all hospitals, and of each."""
+    """Mean shares over all hospitals, and of each hospital."""
 
     hospitals: dict[str, HospitalShares]
 
 
 class WithheldOfRun(TypedDict):
-    """What hospitals withhold, in words."""
+    """What each hospital withholds, in words."""
 
     min_cell: int
     hospitals: dict[str, list[str]]
 
 
 class RunDocument(TypedDict):
-    """The whole file, in its order."""
+    """The whole file, in the order of its fields."""
 
     schema_version: int
     run: str

@@ -1,4 +1,4 @@
-"""What a hospital shares of its answers, as the JSON files that it writes (docs/privacy.md)."""
+"""Types of the JSON files in which a hospital shares scores and counts of its answers (docs/privacy.md)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class ClosedCounts(TypedDict):
     n: int
     correct: int
     confusion: list[list[Any]]
-    """Right label, given label, and how often this pair occurs."""
+    """Rows of correct label, given label, and how often this pair occurs."""
 
 
 class OpenSums(TypedDict):
@@ -25,7 +25,7 @@ class OpenSums(TypedDict):
 
 
 class ChoiceCounts(TypedDict):
-    """Counts of the closed questions that are multiple choice."""
+    """Counts of the multiple-choice questions among the closed questions."""
 
     n: int
     correct: int
@@ -40,15 +40,15 @@ class TallyDocument(TypedDict):
 
 
 class WithheldScores(TypedDict):
-    """What a hospital does not tell of its answers, by name alone."""
+    """What a hospital withholds of its scores, by name only."""
 
     questions: list[str]
-    """Of `closed`, `open` and `choice`."""
+    """Withheld kinds: some of `closed`, `open` and `choice`."""
     labels: bool
     groups: dict[str, list[str]]
-    """Values by group."""
+    """Withheld values, by group."""
     by_kind: dict[str, list[str]]
-    """Values of groups whose closed and open questions are not told apart."""
+    """By group, values whose closed and open questions are only reported together."""
 
 
 class ScoresDocument(TypedDict):
@@ -59,7 +59,7 @@ class ScoresDocument(TypedDict):
     """By configuration."""
     withheld: WithheldScores
     calibration: NotRequired[dict[str, list[list[float]]]]
-    """By configuration that is a model: of each reliability bin the count, and sums of confidence and score."""
+    """By configuration of a model, for each reliability bin: the count, and sums of confidence and score."""
 
 
 class AbstentionDocument(TypedDict):
@@ -67,15 +67,15 @@ class AbstentionDocument(TypedDict):
 
     hospital: str
     held_out_cases: int | str
-    """A text where it is withheld, as below."""
+    """A text if it is withheld; so is `held_out_images`."""
     held_out_images: int | str
     images: list[list[float]]
-    """Of each image the sums of `tasks.records.abstention`."""
+    """For each image, the sums of `tasks.records.abstention`, by kind and column."""
     withheld: list[str]
 
 
 class ModeCounts(TypedDict):
-    """How many answers show a failure mode, and of how many its rule applies; None where that is withheld."""
+    """How many answers show a failure mode (`cases`), and to how many its rule applies (`of`); None if withheld."""
 
     cases: int | None
     of: int | None
@@ -86,7 +86,7 @@ class FailuresDocument(TypedDict):
 
     hospital: str
     n: int | None
-    """Answers examined; None where that is withheld."""
+    """Number of answers examined; None if withheld."""
     modes: dict[str, ModeCounts]
 
 
@@ -95,17 +95,17 @@ class SharesDocument(TypedDict):
 
     hospital: str
     n: int | None
-    """Answers explained; None where that is withheld."""
+    """Number of answers explained; None if withheld."""
     methods: Means
 
 
 @dataclass(frozen=True)
 class SharedDocuments:
-    """What the hospitals of a study share of their answers, a document of each hospital."""
+    """The documents that the hospitals of a study share about their answers, one of each kind per hospital."""
 
     scores: Sequence[ScoresDocument]
     reliance: Sequence[ScoresDocument] = ()
-    """Of their answers to altered prompts; none, as below, where that was not measured."""
+    """Scores with perturbed prompts; this and the fields below are empty if not measured."""
     failures: Sequence[FailuresDocument] = ()
     shares: Sequence[SharesDocument] = ()
     abstention: Sequence[AbstentionDocument] = ()

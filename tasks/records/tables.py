@@ -1,4 +1,4 @@
-"""Records as Parquet tables, whose schemas follow from the record classes."""
+"""Reads and writes records as Parquet tables; the schemas are derived from the record classes."""
 
 import types
 from collections.abc import Iterable, Iterator, Sequence
@@ -59,14 +59,14 @@ def _field(name: str, hint: Any) -> pa.Field:
 
 
 BATCH = 64
-"""Rows with bytes in them that are written or read at once: a row may hold a whole image."""
+"""Rows with bytes that are written or read at once; few, because a row may hold a whole image."""
 
 
 def write_table(sink: BinaryIO, record: type[Record], rows: Iterable[Record]) -> None:
     """Write rows of one record class as a Parquet table, in the given order.
 
-    Rows that hold bytes are written as they come, a batch of them in memory.
-    Raises ValueError where a required value is None.
+    Rows that hold bytes are written in batches of BATCH, so only one batch is in memory.
+    Raises ValueError if a required value is None.
     """
     columns = schema(record)
     waiting = iter(rows)
@@ -85,12 +85,12 @@ def _table(record: type[Record], columns: pa.Schema, rows: Sequence[Record]) -> 
 
 
 def read_images(path: Path) -> Iterator[Image]:
-    """The images of a table one after the other: their bytes are not in memory at once."""
+    """Iterate over the images of a table, without holding all their bytes in memory."""
     return _read_each(path, Image)
 
 
 def read_findings(path: Path) -> Iterator[Finding]:
-    """The findings of a table, as `read_images`."""
+    """Iterate over the findings of a table, as `read_images`."""
     return _read_each(path, Finding)
 
 
@@ -103,7 +103,7 @@ def _read_each(path: Path, record: type[Record]) -> Iterator[Record]:
 def read_table(path: Path, record: type[Record]) -> list[Record]:
     """Read a table that `write_table` wrote, in its order.
 
-    Raises ValueError where its columns are not those of the record.
+    Raises ValueError if its columns are not those of the record.
     """
     table = pq.read_table(path)
     if not table.schema.equals(schema(record)):

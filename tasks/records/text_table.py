@@ -1,4 +1,4 @@
-"""A table as it is read, and tables as Markdown and as LaTeX."""
+"""Tables of text, and their rendering as Markdown and LaTeX."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ LATEX = {
 
 @dataclass(frozen=True)
 class Table:
-    """One table as it is read."""
+    """One table of text cells, with title and note."""
 
     title: str
     headings: tuple[str, ...]
@@ -22,7 +22,7 @@ class Table:
 
 
 def markdown(found: Sequence[Table]) -> str:
-    """The tables as Markdown."""
+    """Render tables as Markdown."""
     parts = []
     for table in found:
         lines = [f"## {table.title}", "", markdown_table((table.headings, *table.rows))]
@@ -31,14 +31,14 @@ def markdown(found: Sequence[Table]) -> str:
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells, the first of them headings, as a Markdown table."""
+    """Render rows of cells, headings first, as a Markdown table."""
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in rows]
     lines.insert(1, "|" + "---|" * len(rows[0]))
     return "\n".join(lines)
 
 
 def latex(found: Sequence[Table]) -> str:
-    """The tables as LaTeX, for the packages booktabs and graphicx."""
+    """Render tables as LaTeX, which needs the packages booktabs and graphicx."""
     parts = []
     for table in found:
         columns = "l" + "r" * (len(table.headings) - 1)
