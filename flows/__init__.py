@@ -1,6 +1,6 @@
-"""What runs, in which order: Prefect flows, and the `fed-rag` command.
+"""Prefect flows, which run the stages in order, and the `fed-rag` command.
 
-Nothing that this project starts reports to anyone unless its user says so: set before Prefect, Flower or the
+Telemetry is off unless the user turns it on. The environment variables below must be set before Prefect, Flower or the
 Hugging Face libraries are imported.
 """
 
@@ -15,15 +15,15 @@ QUIET = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
 }
 PREFECT = {
-    # Where all cores are busy, SQLite is locked for longer than a server waits.
+    # When all cores are busy, SQLite stays locked for longer than the server waits by default.
     "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
     "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
-    # A command's own server loses bursts of task runs in small batches.
+    # With small batches, a server that a command starts loses task runs in bursts.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "fed_rag",
-    # Commands that run no flow, as `ask`, have nobody to send their lines to, and need no warning of it.
+    # Commands without a flow, such as `ask`, have no API to log to, and need no warning about it.
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-    # A run says every so many seconds that it lives; one that falls silent is marked as crashed (flows/automations.py).
+    # Seconds between a run's heartbeats; a run without them is marked as crashed (flows/automations.py).
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
 

@@ -1,4 +1,4 @@
-"""One study of a comparison: run, or found where it was run before; and what is read of a finished one."""
+"""Runs or reuses one study of a comparison, and reads finished runs."""
 
 import json
 from collections.abc import Sequence
@@ -17,15 +17,14 @@ from tasks.store.code import code_digest
 from tasks.store.runs import check_run, open_run, paths_of
 
 TWINS = ("llava-med-7b",)
-"""Presets that have a twin, for where their weights are absent."""
+"""Presets that have a twin, which stands in for them if their weights are absent."""
 
 
 def run_cell(cell: Cell) -> tuple[Path, bool]:
-    """The folder of the cell's finished run, and whether it was found rather than run.
+    """Run the cell's study, or reuse a finished run; returns the run's folder, and whether it was reused.
 
-    A run is found where nothing is other than it was when it was made: settings, code, the files that the settings
-    name, and who has withdrawn. All that it left must still be whole; else the study runs again, and finds what is
-    left of its stages.
+    A run is reused if nothing has changed since: settings, code, files that the settings name, and withdrawals. All its
+    folders must still be whole. Otherwise the study runs again, and reuses the stages that are left.
     """
     settings = {"study": cell.study.model_dump(mode="json"), "outside": outside(cell.study)}
     key = stage_key("cell", settings, [], code_digest(["flows.fed_rag"]))
@@ -43,9 +42,9 @@ def run_cell(cell: Cell) -> tuple[Path, bool]:
 
 
 def references(run: Path, name: str) -> list[Ref]:
-    """What a finished run's hospitals have under a name, in their order.
+    """The folders of a finished run's hospitals under a name, in the order of the hospitals.
 
-    Raises StudyError where some of it is gone or changed.
+    Raises StudyError if one is missing or has changed.
     """
     _, places = open_run(run)
     paths = [path for hospital in places["hospitals"].values() for path in paths_of(hospital, [name])]
@@ -54,18 +53,18 @@ def references(run: Path, name: str) -> list[Ref]:
 
 
 def results(run: Path) -> dict[str, Any]:
-    """The document of a finished run."""
+    """The content of a finished run's `results.json`."""
     return json.loads((run / "results.json").read_text(encoding="utf-8"))
 
 
 def with_stand_ins(cells: Sequence[Cell]) -> tuple[list[Cell], dict[str, str]]:
-    """The cells, those of a preset without weights with its twin instead; and the twin's folder by preset.
+    """Replace presets whose weights are absent by their twins; returns the cells, and the twin's folder by preset.
 
-    Raises StudyError where any other model is absent, before anything is run.
+    Raises StudyError if any other model is absent, before anything runs.
     """
     twins: dict[str, str] = {}
     for name, revision in dict.fromkeys((cell.study.model.name, cell.study.model.revision) for cell in cells):
-        resolve(name)  # what may be two models has no stand-in
+        resolve(name)  # raises if a name is ambiguous, which has no twin
         try:
             identify(name, revision)
         except StudyError:

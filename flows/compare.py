@@ -1,4 +1,4 @@
-"""The comparison: one study for each configuration, split, seed and point of a sweep, and one document of them all."""
+"""The comparison: one study per configuration, split, seed and point of a sweep, and one document of all."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -38,9 +38,9 @@ from tasks.text.wording import counted
     **HOOKS,
 )
 def compare(comparison: Comparison = Comparison()) -> str:
-    """Run every configuration on the same cases, seeds and budget, sweep what is to be swept, and test what differs.
+    """Run every configuration on the same cases, seeds and budget, run the sweeps, and test the differences.
 
-    Each cell is a study of the flow `fed-rag`. One that was run before is found: an interrupted comparison goes on
+    Each cell is a study of the flow `fed-rag`. Finished studies are reused, so an interrupted comparison continues
     where it stopped. Returns the folder of the comparison.
     """
     planned, twins = with_stand_ins(cells(comparison))
@@ -66,7 +66,7 @@ def compare(comparison: Comparison = Comparison()) -> str:
     refuse_gaps(comparison, runs, same, failed)
     document = read_document(comparison, planned, runs, same, twins, failed)
     folder = write(comparison.name, document)
-    # What `fed-rag ask` and the like take up by default should be the reference, not the last point of a sweep.
+    # Commands such as `fed-rag ask` use the latest run: let this be the reference, not the last point of a sweep.
     point_latest(runs["configurations", comparison.reference, comparison.splits[0], comparison.seeds[0]])
     show(document)
     steps.done(f"wrote {folder}")
@@ -74,7 +74,7 @@ def compare(comparison: Comparison = Comparison()) -> str:
 
 
 def same_splits(planned: Sequence[Cell], steps: Steps) -> dict[str, str]:
-    """Which splits put every case where the first one does."""
+    """The splits that assign every case as the first split does, each mapped to the first."""
     seen: dict[str, list[Any]] = {}
     for cell in {(cell.split, cell.seed): cell for cell in planned}.values():
         study = cell.study
@@ -91,7 +91,7 @@ def same_splits(planned: Sequence[Cell], steps: Steps) -> dict[str, str]:
 def refuse_gaps(
     comparison: Comparison, runs: Runs, same: Mapping[str, str], failed: Sequence[Mapping[str, str]]
 ) -> None:
-    """Raise StudyError where a configuration lacks a run: what is left could not be compared fairly."""
+    """Raise StudyError if a configuration lacks a run: the others could not be compared fairly."""
     wanted: set[tuple[str, str, str, int]] = {
         ("configurations", name, split, seed)
         for name in comparison.configurations
@@ -114,7 +114,7 @@ def read_document(
     twins: Mapping[str, str],
     failed: Sequence[Mapping[str, str]],
 ) -> ComparisonDocument:
-    """The document of all runs: splits, sweeps, cost."""
+    """Assemble the document of all runs: splits, sweeps, cost."""
     different = [split for split in comparison.splits if split not in same]
     rows = configuration_rows(comparison, twins)
     return assemble(
@@ -134,7 +134,7 @@ def read_document(
 
 
 def write(name: str, document: ComparisonDocument) -> Path:
-    """The folder of a comparison: its document, its tables as Markdown and LaTeX, its page."""
+    """Write the folder of a comparison: its document, its tables as Markdown and LaTeX, its page."""
     found = [side_by_side(document), *tables(document)]
     with writing("", "comparisons", name) as folder:
         folder.write_json("comparison.json", document)
@@ -145,7 +145,7 @@ def write(name: str, document: ComparisonDocument) -> Path:
 
 
 def show(document: ComparisonDocument) -> None:
-    """The comparison in the dashboard: the headline as a table, all tables as Markdown."""
+    """Show the comparison in the dashboard: the headline as a table, all tables as Markdown."""
     headline = side_by_side(document)
     rows = [dict(zip(headline.headings, row, strict=True)) for row in headline.rows]
     create_table_artifact(table=rows, key="comparison", description="Scores of each configuration, with 95 % intervals")

@@ -1,4 +1,4 @@
-"""What a comparison reads of its finished runs, and the parts of its document that are made of that."""
+"""Reads the finished runs of a comparison, and makes the parts of its document from them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,11 +20,11 @@ from tasks.settings.comparison import Cell, Comparison, labelled
 from tasks.store import Ref
 
 Runs = Mapping[tuple[str, str, str, int], Path]
-"""Folder of each cell's run, by part, name, split and seed."""
+"""The folder of each cell's run, by part, name, split and seed."""
 
 
 def read_split(comparison: Comparison, split: str, runs: Runs) -> SplitPart:
-    """What the runs of one split say together."""
+    """Compare the runs of one split."""
     own = {
         (name, seed): run
         for (part, name, where, seed), run in runs.items()
@@ -38,7 +38,7 @@ def read_split(comparison: Comparison, split: str, runs: Runs) -> SplitPart:
 
 
 def _outcomes(comparison: Comparison, runs: Mapping[tuple[str, int], Path]) -> dict[str, dict[int, list[Outcome]]]:
-    """Outcomes by row of the tables and seed: the configurations, then the reference's baselines."""
+    """Outcomes by table row, then by seed: the configurations, then the baselines of the reference."""
     found = {
         name: {seed: outcomes(runs[name, seed])["trained"] for seed in comparison.seeds}
         for name in comparison.configurations
@@ -51,7 +51,7 @@ def _outcomes(comparison: Comparison, runs: Mapping[tuple[str, int], Path]) -> d
 
 
 def _lightfed(comparison: Comparison, runs: Mapping[tuple[str, int], Path]) -> dict[str, dict[int, Any]]:
-    """LightFED's four metrics by row and seed."""
+    """LightFED's four metrics, by table row, then by seed."""
     found: dict[str, dict[int, Any]] = {}
     for (name, seed), run in runs.items():
         scored = score_as_lightfed(predictions=references(run, "predictions"))
@@ -65,13 +65,13 @@ def _lightfed(comparison: Comparison, runs: Mapping[tuple[str, int], Path]) -> d
 
 
 def read_title(comparison: Comparison, split: str, runs: Runs) -> str:
-    """What a split's test cases share with training, by the audits of all seeds."""
+    """A sentence on what a split's test cases share with training, from the audits of all seeds."""
     own = [runs["configurations", comparison.reference, split, seed] for seed in comparison.seeds]
     return split_sentence([results(run)["split"] for run in own])
 
 
 def read_sweeps(comparison: Comparison, runs: Runs) -> list[Sweep]:
-    """Each sweep's points: their scores over all seeds, and losses by round. Points without a run are left out."""
+    """Each sweep's points: scores over all seeds, and losses by round. Points without a run are left out."""
     found: list[Sweep] = []
     least = comparison.study.evaluation.min_cell
     for sweep, values in comparison.sweeps.items():
@@ -90,7 +90,7 @@ def read_sweeps(comparison: Comparison, runs: Runs) -> list[Sweep]:
 def read_cost(
     comparison: Comparison, rows: Sequence[ConfigurationRow], planned: Sequence[Cell], runs: Runs
 ) -> list[CostRow]:
-    """What training each of the comparison's configurations took, `rows` being those of the tables."""
+    """The cost of training each configuration; `rows` are the configurations of the tables."""
     found = []
     split = comparison.splits[0]
     for row in rows:
@@ -103,7 +103,7 @@ def read_cost(
 
 
 def _memory(study: Study, run: Path) -> Ref:
-    """The memory of training the run's first hospital, in a process of its own."""
+    """Measure the memory of training the run's first hospital, in a separate process."""
     parts = {name: references(run, name)[0] for name in ("cases", "features", "library", "adapter")}
     return measure_memory(
         hospital=HospitalRefs(name="hospital-1", **parts),

@@ -1,4 +1,4 @@
-"""The rounds of a study: hospitals train, the server aggregates what they trained, hospitals validate."""
+"""The rounds of a study: hospitals train, the server aggregates their updates, hospitals validate."""
 
 import json
 import time
@@ -25,16 +25,16 @@ RUNTIMES: dict[str, Runtime] = {"mapped": Local(), "batched": Stacked()}
 
 @dataclass(frozen=True)
 class Round:
-    """One round of a federation: what each hospital was told, began with, sent back, and goes on from."""
+    """One round of a federation: each hospital's order, start, update, and start of the next round."""
 
     number: int
     orders: list[Order]
     starts: list[Ref]
     trained: Trained
     state: Ref
-    """The server's, after this round."""
+    """The server's state after this round."""
     following: list[Ref]
-    """What each hospital holds after this round."""
+    """The tensors that each hospital continues from after this round."""
 
 
 def rounds(
@@ -45,15 +45,15 @@ def rounds(
     train: Callable[[list[Order], list[Ref]], Trained],
     aggregate: Callable[..., Ref],
 ) -> Iterator[Round]:
-    """The rounds of a federation, whatever tensors it trains.
+    """Run the rounds of a federation, for any kind of tensors, and yield each.
 
     Args:
         strategy: gives the orders.
-        count: of rounds.
+        count: number of rounds.
         hospitals: their names.
-        start: the initial tensors, which all begin with.
-        train: carries out an order at each hospital, from what it begins with.
-        aggregate: the stage that makes the server's next state of `strategy`, `state`, `updates` and `round_number`.
+        start: the initial tensors of all hospitals.
+        train: trains each hospital by its order, from its start.
+        aggregate: makes the server's next state from `state`, `updates` and `round_number`.
     """
     state, starts = start, [start] * len(hospitals)
     orders = [strategy.order(1, hospital) for hospital in hospitals]
@@ -71,10 +71,10 @@ def rounds(
 def federate(
     study: Study, model: ModelChoice, hospitals: list[HospitalRefs], steps: Steps
 ) -> tuple[list[HospitalRefs], list[dict[str, Any]], list[Ref]]:
-    """The rounds of the adapter: every hospital trains, the server aggregates, every hospital validates.
+    """Run the rounds of the adapter: every hospital trains, the server aggregates, every hospital validates.
 
-    Returns the hospitals with their last adapter (one and the same, unless they train alone), a row for each round, and
-    what each hospital shared of its losses on held-out cases in each.
+    Returns the hospitals with their final adapters (all the same, unless they train alone), one row per round, and the
+    folders in which hospitals shared their held-out losses, of all rounds.
     """
     strategy, runtime = choose(study.federation.strategy), RUNTIMES[study.engine.executor]
     settings: dict[str, Any] = {
@@ -117,14 +117,14 @@ def federate(
 
 
 def validate(hospitals: Sequence[HospitalRefs], number: int, settings: dict[str, Any], min_cell: int) -> list[Ref]:
-    """Every hospital's loss on its held-out cases with the adapter that it goes on from."""
+    """Compute every hospital's loss on its held-out cases, with the adapter that it continues from."""
     common = settings | {"round_number": number, "min_cell": min_cell}
     validating = validate_hospital.map(hospital=list(hospitals), **all_alike(common))
     return gather(validating, [hospital.name for hospital in hospitals])
 
 
 def round_row(strategy: Strategy, of: Round, held_out: Sequence[Ref]) -> dict[str, Any]:
-    """What is told of a round: its `round.json`, the loss on held-out cases, seconds of training and bytes sent."""
+    """The results' row for a round: its `round.json`, the held-out loss, seconds of training and bytes sent."""
     told = json.loads((of.state.folder / "round.json").read_text(encoding="utf-8"))
     return told | {"eval_loss": held_out_loss(held_out), "seconds": of.trained.seconds} | wire(strategy, of)
 
@@ -135,9 +135,10 @@ def given(hospitals: Sequence[HospitalRefs], adapters: Sequence[Ref]) -> list[Ho
 
 
 def wire(strategy: Strategy, of: Round) -> dict[str, int]:
-    """Bytes that a round sends: what each hospital is given, and what each sends back, as the files are.
+    """File sizes in bytes of what a round sends to the hospitals, and of what they send back.
 
-    Nothing travels where one hospital trains, or each goes on from its own.
+    Both are 0 with a single hospital. Nothing is sent down to hospitals that continue from their own tensors, and
+    nothing up if the strategy needs no tensors.
     """
     several = len(of.orders) > 1
     down = [start for order, start in zip(of.orders, of.starts, strict=True) if several and order.start == "global"]
@@ -146,13 +147,13 @@ def wire(strategy: Strategy, of: Round) -> dict[str, int]:
 
 
 def size(ref: Ref) -> int:
-    """Bytes of an adapter's folder, without its manifest and the tensors that a server keeps for itself."""
+    """Bytes of an adapter's folder, without its manifest and the tensors that stay on the server."""
     files = ref.manifest()["files"].items()
     return sum(each["bytes"] for name, each in files if name == ADAPTER_FILE or not name.endswith(".safetensors"))
 
 
 def held_out_loss(held_out: Sequence[Ref]) -> float | None:
-    """The hospitals' losses on their held-out cases, weighted by answer tokens; None where none holds any out."""
+    """The hospitals' mean held-out loss, weighted by answer tokens; None if no hospital has held-out cases."""
     losses = [json.loads((ref.folder / "validation.json").read_text(encoding="utf-8")) for ref in held_out]
     tokens = sum(each["tokens"] for each in losses)
     return sum(each["loss"] * each["tokens"] for each in losses) / tokens if tokens else None

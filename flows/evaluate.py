@@ -1,4 +1,4 @@
-"""What a study does after training: answers, scores, and what answers depend on."""
+"""A study's work after training: answers, scores, perturbed prompts and explanations."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,25 +25,26 @@ from tasks.store import Ref
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What evaluation leaves: folders, each list in the hospitals' order."""
+    """The folders that evaluation makes; each list is in the order of the hospitals."""
 
     kept: dict[str, Sequence[Ref | list[Ref]]]
-    """What hospitals hold, by the name under which a run refers to it."""
+    """Folders for a run's `references.json`, by the name used there."""
     scores: list[Ref]
+    """Shared scores."""
     reliance: list[Ref]
-    """Scores with altered prompts, shared; empty, as below, where that was not asked for."""
+    """Shared scores with perturbed prompts; this and the lists below are empty if not requested."""
     failures: list[Ref]
-    """Counts of failure modes, shared."""
+    """Shared counts of failure modes."""
     shares: list[Ref]
-    """Mean shares of the prompt's parts in the answers explained, shared."""
+    """Shared mean shares of the prompt's parts in the explained answers."""
     abstention: list[Ref]
-    """Counts of answers that would be withheld, shared."""
+    """Shared counts of answers that would be withheld."""
 
 
 def evaluate(
     study: Study, model: ModelChoice, trained: list[HospitalRefs], untrained: list[HospitalRefs], steps: Steps
 ) -> Evaluated:
-    """Answer and score every hospital's test cases, then look at what the answers depend on."""
+    """Answer and score every hospital's test cases, then measure what the answers depend on."""
     answered = answer_all(study, model, {study.configuration: trained, "base": untrained})
     scoring = score_hospital.map(
         hospital=[hospital.name for hospital in trained],
@@ -69,10 +70,10 @@ def evaluate(
 
 
 def answer_all(study: Study, model: ModelChoice, configurations: Mapping[str, list[HospitalRefs]]) -> list[list[Ref]]:
-    """Every hospital answers its test cases with each adapter, and by what needs no model: references by hospital.
+    """Answer every hospital's test cases with each adapter, and by the baselines; returns references by hospital.
 
-    `configurations` gives by name the hospitals with their adapters.
-    Where some are multiple choice, the trained adapter answers these without the image as well.
+    `configurations` holds, by name, the hospitals with their adapters.
+    The trained adapter also answers multiple-choice cases without the image, if there are any.
     """
     settings = _answering(study, model)
     trained = configurations[study.configuration]
@@ -95,9 +96,9 @@ def answer_all(study: Study, model: ModelChoice, configurations: Mapping[str, li
 
 
 def rely(study: Study, model: ModelChoice, hospitals: list[HospitalRefs]) -> tuple[list[Ref], list[Ref]]:
-    """Every hospital answers some test cases with altered prompts: its answers, and the counts that it shares of them.
+    """Answer some test cases of every hospital with perturbed prompts; returns the answers, and their shared scores.
 
-    Nothing where `evaluation.reliance` is 0.
+    Both lists are empty if `evaluation.reliance` is 0.
     """
     if not study.evaluation.reliance:
         return [], []
@@ -117,9 +118,9 @@ def rely(study: Study, model: ModelChoice, hospitals: list[HospitalRefs]) -> tup
 def calibrate(
     study: Study, model: ModelChoice, hospitals: list[HospitalRefs], answered: Sequence[list[Ref]]
 ) -> tuple[list[Ref], list[Ref]]:
-    """Each hospital's answers to its held-out cases, and what it shares of those to test cases that it would withhold.
+    """Answer each hospital's held-out cases; returns these answers, and shared counts of withheld test answers.
 
-    Nothing where `evaluation.coverage` is 1.
+    Both lists are empty if `evaluation.coverage` is 1.
     """
     if study.evaluation.coverage == 1:
         return [], []
@@ -140,7 +141,7 @@ def calibrate(
 
 
 def _answering(study: Study, model: ModelChoice) -> dict[str, Any]:
-    """What the answers of all hospitals follow from, beside the adapter."""
+    """The parameters of answering that all hospitals share."""
     return {
         "model": unmapped(model),
         "lora": unmapped(study.lora),

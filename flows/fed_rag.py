@@ -54,14 +54,14 @@ def fed_rag(study: Study = Study()) -> str:
     create_markdown_artifact(
         markdown=show_results(run, page), key="results", description="Scores, beside what needs no model"
     )
-    point_latest(run)  # last of all: whoever follows it finds everything of a run
+    point_latest(run)  # last, so that the link leads to a complete run
     steps.done(f"wrote {run}")
     return str(run)
 
 
 def show_results(run: Path, page: Path) -> str:
-    """A run for the dashboard: where its page is, its key plots, and its results."""
+    """A run as Markdown for the dashboard: the path of its page, its key plots, and its results."""
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     plots = inline_plots(results, (run / "losses.png").read_bytes())
-    where = f"All of it, in one file: `{page.resolve()}`"  # no link: a browser opens no file from the dashboard
+    where = f"All of it, in one file: `{page.resolve()}`"  # no link: a browser opens no local file from the dashboard
     return f"{where}\n\n{plots}\n\n{(run / 'results.md').read_text(encoding='utf-8')}"

@@ -1,4 +1,4 @@
-"""What hospitals do with their own cases: what they retrieve from, failure modes, and where answers come from."""
+"""The hospitals' part of a study: libraries, the gated fusion, failure modes and explanations."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +27,7 @@ from tasks.store import Ref
 def build_libraries(
     study: Study, model: ModelChoice, hospitals: Sequence[str], cases: Sequence[Ref], seen: Ref
 ) -> tuple[list[Ref], list[Ref]]:
-    """Each hospital's features out of those `seen` by the model's tower, and the library of its training cases."""
+    """Make each hospital's features and library; `seen` holds the vision features of all images."""
     common: dict[str, Any] = {"model": unmapped(model.seeing)}
     projected = unmapped(not study.lora.projector)
     features = gather(
@@ -49,9 +49,9 @@ def build_libraries(
 
 
 def train_gated_fusion(study: Study, hospitals: Sequence[LibrarySources]) -> list[Ref]:
-    """The rounds of the gated fusion: hospitals train on their own cases, the server aggregates.
+    """Run the rounds of the gated fusion: hospitals train on their cases, the server aggregates.
 
-    Returns each hospital's last fusion.
+    Returns each hospital's final fusion.
     """
     first = hospitals[0]
     widths = {"image_width": first.features.manifest()["summary"]["width"], "text_width": 0}
@@ -85,9 +85,9 @@ def train_gated_fusion(study: Study, hospitals: Sequence[LibrarySources]) -> lis
 def find_and_count(
     study: Study, model: ModelChoice, hospitals: Sequence[HospitalRefs], relied: Sequence[Ref]
 ) -> tuple[list[Ref], list[Ref]]:
-    """Every hospital's failure modes by case, and the counts that it shares of them.
+    """Find every hospital's failure modes by case, and count them; returns both, and the hospital shares the counts.
 
-    Nothing where `evaluation.examined` is 0 or no prompts were altered: `relied` are the answers to these.
+    `relied` holds the answers to perturbed prompts. Both lists are empty if it is, or if `evaluation.examined` is 0.
     """
     if not study.evaluation.examined or not relied:
         return [], []
@@ -110,14 +110,15 @@ def find_and_count(
 def show_where(
     study: Study, model: ModelChoice, hospitals: Sequence[HospitalRefs], answered: Sequence[Sequence[Ref]]
 ) -> tuple[list[Ref], list[Ref]]:
-    """Every hospital's maps and shares of a few test cases' answers, and the mean shares that leave it.
+    """Explain the answers to some test cases of every hospital; returns the maps and shares, and the mean shares.
 
-    Nothing where `evaluation.saliency` is 0. `answered` are each hospital's predictions, its trained adapter's first.
+    Only the mean shares leave the hospital. Both lists are empty if `evaluation.saliency` is 0. `answered` holds each
+    hospital's predictions, the trained adapter's first.
     """
     settings = study.evaluation
     if not settings.saliency:
         return [], []
-    # In the order in which other stages draw from each other's cases, so that what is explained was looked at by all.
+    # The order in which earlier stages sample, so that the explained cases were also perturbed and examined.
     counts = [count for count in (settings.reliance, settings.examined, settings.saliency) if count]
     explained = explain_some.map(
         hospital=hospitals,

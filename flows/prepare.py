@@ -1,4 +1,4 @@
-"""What a study does before training: questions, their audit, and each hospital's cases, features and library."""
+"""A study's work before training: questions, their audit, and each hospital's cases, features and library."""
 
 import json
 from dataclasses import dataclass
@@ -31,16 +31,16 @@ from tasks.text.wording import counted
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a study's rounds begin with."""
+    """The state of a study before its first round."""
 
     hospitals: list[HospitalRefs]
     """Each with the initial adapter."""
     copies: Ref
-    """Images that pairs of hospitals share, as the audit finds them."""
+    """The audit of images that pairs of hospitals share."""
 
 
 def prepare(study: Study, model: ModelChoice, steps: Steps) -> Prepared:
-    """Read the dataset, audit it, deal its images to hospitals, and build what each of them retrieves from."""
+    """Read and audit the dataset, partition its images among hospitals, and build each hospital's library."""
     dataset = ingest(settings=study.dataset, content=dataset_content(study), seed=study.seed)
     steps.done(ingested(dataset))
     tell_unused_columns(dataset)
@@ -74,7 +74,7 @@ def preparing_steps(study: Study) -> int:
 
 
 def ingested(dataset: Ref) -> str:
-    """What there is of an ingested dataset, and what is not: how many rows of how many were left out, and why."""
+    """A sentence on an ingested dataset: its counts, and which rows were left out, if any."""
     counts = told_of(dataset)
     what = "cases" if counts["cases"] or not counts["captions"] else "captions"
     found = f"ingested {counted(counts[what], what)} of {counted(counts['images'], 'images')}"
@@ -82,9 +82,9 @@ def ingested(dataset: Ref) -> str:
 
 
 def prepare_questions(study: Study, dataset: Ref, steps: Steps) -> Ref:
-    """The folder whose cases are dealt out: the dataset itself, unless questions are made or reworded.
+    """The folder whose cases are partitioned: the dataset, or a new folder if questions are made or reworded.
 
-    Raises StudyError for a dataset of captions alone where nothing makes questions of them.
+    Raises StudyError if the dataset has only captions and no generator makes questions from them.
     """
     if not prepares(study):
         counts = dataset.manifest()["summary"]
@@ -106,7 +106,7 @@ def prepares(study: Study) -> bool:
 
 
 def deal_out(study: Study, dataset: Ref, questions: Ref, findings: Ref) -> tuple[list[str], list[Ref], Ref]:
-    """Images to hospitals: the hospitals' names, what each of them takes, and what pairs of them share."""
+    """Partition images among hospitals; returns their names, each one's cases, and the audit of shared images."""
     assignment = partition(cases=questions, settings=study.partition, seed=study.seed, findings=findings)
     table = assignment.manifest()["summary"]["hospitals"]
     least = study.evaluation.min_cell
@@ -127,7 +127,7 @@ def deal_out(study: Study, dataset: Ref, questions: Ref, findings: Ref) -> tuple
 
 
 def show_audit(findings: Ref, least: int) -> None:
-    """The audit in the dashboard: its counts, those of fewer than `least` cases withheld, and no id."""
+    """Show the audit in the dashboard, without ids, and with counts of fewer than `least` cases withheld."""
     document = read_audit(findings)
     leaks = table(document, least)
     create_table_artifact(table=leaks, key="audit", description="What test cases share with training")

@@ -1,4 +1,4 @@
-"""A run's pages: one of the study, one for each hospital's own eyes, and the model card."""
+"""Writes a run's pages: one of the study, one for each hospital's internal use, and the model card."""
 
 import json
 import random
@@ -27,13 +27,13 @@ from tasks.store import ROOT
 from tasks.store.runs import check_run, open_run, paths_of
 
 GALLERY = 300
-"""Most answers of a hospital's page: with their images it stays a file that a browser opens at once."""
+"""Most answers on a hospital's page: more, with their images, would make the file too large for a browser."""
 
 
 def write_pages(run: Path) -> list[Path]:
-    """Write `report.html` of a run and of each of its hospitals; returns where they are, the run's first.
+    """Write `report.html` of a run and of each of its hospitals; returns the paths, the run's first.
 
-    Raises StudyError where there is no such run, where a folder that is read is gone or changed, or a page cannot be
+    Raises StudyError if there is no such run, a folder that is read is missing or has changed, or a page cannot be
     written.
     """
     study, references = open_run(run)
@@ -51,7 +51,7 @@ def write_pages(run: Path) -> list[Path]:
 def write_card(run: Path) -> Path:
     """Write `card.md` of a run.
 
-    Raises StudyError where there is no such run, where its files were changed, or the card cannot be written.
+    Raises StudyError if there is no such run, its files have changed, or the card cannot be written.
     """
     results = _results(run)
     check_run(run)
@@ -70,7 +70,7 @@ def _results(run: Path) -> RunDocument:
 
 
 def _filled(results: RunDocument) -> RunDocument:
-    """The document with zeros where a run of an earlier version says nothing: of what a hospital or a split lacks."""
+    """Add zeros for counts that runs of earlier versions lack, per hospital and in the split."""
     counts = ("test_closed", "test_open", "train_closed", "train_open")
     rows = results["partition"]["hospitals"]
     columns = dict.fromkeys((*rows[0], *counts, *(name for row in rows for name in row)), 0)
@@ -79,20 +79,20 @@ def _filled(results: RunDocument) -> RunDocument:
 
 
 def _told(results: RunDocument) -> Told:
-    """What pages and card say of the data."""
+    """The sentences on the data for pages and card."""
     split = results["split"]
     return Told(split_sentence([split]), left_out_sentence(results["dataset"]), audited_tests(split))
 
 
 def _rows(results: RunDocument) -> Rows:
-    """The score tables: the headline, each configuration by hospital, and what would be withheld."""
+    """The score tables: the headline, each configuration by hospital, and withheld answers."""
     tables = {"": score_rows(results)} | {name: hospital_rows(results, name) for name in results["configurations"]}
-    found = results.get("abstention")  # a run of before schema 3 has none
+    found = results.get("abstention")  # absent before schema 3
     return tables | ({"answers withheld": abstention_rows(found)} if found else {})
 
 
 def _sections(results: RunDocument) -> Iterator[Section]:
-    """What the study's page shows beside the headline: how sure the scores are, and what they depend on."""
+    """The sections of the study's page below the headline: uncertainty of scores, and what answers depend on."""
     yield Section(
         "How sure the scores are",
         "95 % intervals by bootstrap over images, each with all its questions; one seed, so the chance of training is "
@@ -160,7 +160,7 @@ def _hospital_page(study: Study, run: str, hospital: str, places: Mapping[str, A
 
 
 def _explained(places: Mapping[str, Any]) -> tuple[dict[str, list[Saliency]], dict[str, list[Share]]]:
-    """By case, its maps and its shares; none where the run explained no answer."""
+    """Maps and shares, each by case; empty if the run explained no answer."""
     maps: dict[str, list[Saliency]] = {}
     shares: dict[str, list[Share]] = {}
     if "saliency" in places:
@@ -173,7 +173,7 @@ def _explained(places: Mapping[str, Any]) -> tuple[dict[str, list[Saliency]], di
 
 
 def _failures(places: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """By case that was examined, the failure modes of its answer."""
+    """The failure modes of each examined answer, by case."""
     if "failures" not in places:
         return {}
     rows = read_table(ROOT / places["failures"] / "failures.parquet", FailureModes)
