@@ -1,4 +1,4 @@
-"""The audit alone: ingest a dataset, and count what its test cases share with training."""
+"""The audit as a flow: ingest a dataset, and count what its test cases share with training."""
 
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ from tasks.store import tree_digest
     **HOOKS,
 )
 def audit(study: Study = Study(), against: Path | None = None) -> dict[str, Any]:
-    """Audit the dataset of a study, or the questions made of it; `against` is a folder with images of another dataset.
+    """Audit the dataset of a study, or the questions made from it, and optionally a folder `against`.
 
-    Captions alone, where nothing makes questions of them, are audited as they are.
-    Returns the document `audit.json`.
+    `against` holds images of another dataset. Captions without a question generator are audited as they are.
+    Returns the content of `audit.json`.
     """
     steps = Steps("audit-progress", total=2 + prepares(study))
     dataset = ingest(settings=study.dataset, content=dataset_content(study), seed=study.seed)

@@ -1,4 +1,4 @@
-"""What a Prefect server does by itself once the deployments are installed: runs whose process is gone are marked."""
+"""A Prefect automation, installed with the deployments: it marks runs whose process has died as crashed."""
 
 from datetime import timedelta
 
@@ -14,10 +14,10 @@ ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
 
 
 def mark_silent_runs() -> AutomationCore:
-    """An automation that marks flow runs as crashed once they send neither a heartbeat nor word of their end.
+    """An automation that marks flow runs as crashed once they send neither a heartbeat nor a final state.
 
-    Where a machine goes down with its worker, nothing else tells the server: the run would be shown as running for
-    good, and hold the place of its deployment's next run. After Prefect's documentation on zombie flow runs.
+    If a machine goes down with its worker, nothing else informs the server. The run would be shown as running forever,
+    and block its deployment's next run. After Prefect's documentation on zombie flow runs.
     """
     beat = "prefect.flow-run.heartbeat"
     silence = EventTrigger(
@@ -39,7 +39,7 @@ def mark_silent_runs() -> AutomationCore:
 
 
 def install() -> None:
-    """Install the automation, or renew the one of its name: a step of `prefect deploy`, named in prefect.yaml."""
+    """Install the automation, or update the one with its name: a step of `prefect deploy`, listed in prefect.yaml."""
     wanted = mark_silent_runs()
     with get_client(sync_client=True) as client:
         installed = client.read_automations_by_name(NAME)

@@ -1,4 +1,4 @@
-"""What a flow shows in the dashboard and brings up to date as it goes on: it stands there once in a run."""
+"""Tables and texts that a flow shows in the dashboard, updated in place while it runs."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,22 +11,22 @@ from prefect.client.schemas.actions import ArtifactUpdate
 
 
 class Shown:
-    """Tables and texts of one run of a flow by key (small letters, digits, hyphens), each replaced by its next state.
+    """Tables and texts of one flow run, by key (lower-case letters, digits, hyphens); a new state replaces the old one.
 
-    Cells are text as people read it: the dashboard prints a number with all its digits and cuts long cells off.
+    Cells are formatted text: the dashboard would print a number with all its digits, and it cuts off long cells.
     """
 
     def __init__(self) -> None:
         self._artifacts: dict[str, UUID] = {}
 
     def table(self, key: str, rows: Sequence[Mapping[str, str]], description: str) -> None:
-        """A table with the first row's names as its headings."""
+        """Show or update a table, with the keys of the first row as headings."""
         table = [dict(row) for row in rows]
         if not self._replaced(key, json.dumps(table), description):
             self._artifacts[key] = cast(UUID, create_table_artifact(table=table, key=key, description=description))
 
     def markdown(self, key: str, text: str, description: str) -> None:
-        """A text with its pictures in it."""
+        """Show or update a Markdown text, with embedded pictures."""
         if not self._replaced(key, text, description):
             self._artifacts[key] = cast(UUID, create_markdown_artifact(text, key=key, description=description))
 

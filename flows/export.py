@@ -1,4 +1,4 @@
-"""A hospital's part of a run as a folder that works without this project: model, adapter, library, and a script."""
+"""Exports a hospital's part of a run to a folder that works without this project: model, adapter, library, script."""
 
 import io
 import json
@@ -35,28 +35,28 @@ from tasks.text.options import lettered
 SCRIPTS = Path(__file__).parents[1] / "data" / "export"
 PIXELS = Path(__file__).parents[1] / "tasks" / "records" / "pixels.py"
 WEIGHED = ("config.json", "*.safetensors", "*.safetensors.index.json", "LICENSE*")
-"""What of a base's folder is copied; all else is written anew, as the engine uses it."""
+"""Files of a base's folder that are copied; all others are written anew, as the engine uses them."""
 
 
 @dataclass(frozen=True)
 class Hub:
-    """A base that is not copied, since it can be had from the hub."""
+    """A base that is not copied, because it can be downloaded from the hub."""
 
     name: str
     revision: str
 
 
 def export(run: Path, hospital: str, out: Path, merge: bool = False) -> Path:
-    """Write what a hospital answers with into a folder, whole or not at all; returns the folder.
+    """Write a hospital's model, adapter and library into a folder, completely or not at all; returns the folder.
 
     Args:
         run: a finished run.
-        hospital: whose adapter and library.
-        out: a folder that is not there, or is empty.
-        merge: write the adapter merged into the base, in place of both.
+        hospital: the hospital to export.
+        out: a folder that does not exist, or is empty.
+        merge: write one model with the adapter merged into the base, instead of both.
 
-    Raises StudyError where the run or the hospital is not to be found, as `open_place` does (so where the base is not
-    the one that the run was made with), and where the folder holds something or cannot be written.
+    Raises StudyError as `open_place` does (for an unknown run or hospital, or a base that is not the run's), and if the
+    folder is not empty or cannot be written.
     """
     place = open_place(run, hospital, "library")
     plain = {"device": "cpu", "quantisation": "none", "gradient_checkpointing": False}
@@ -77,13 +77,13 @@ def export(run: Path, hospital: str, out: Path, merge: bool = False) -> Path:
 
 
 def _hub(place: Place) -> Hub | None:
-    """The base's name and commit, where it is of the hub."""
+    """The base's name and commit on the hub; None for a local folder."""
     name = resolve(place.model.name)
     return None if Path(name).is_dir() else Hub(name, place.model.content.rpartition("@")[2])
 
 
 def _settings(place: Place, hub: Hub | None, merge: bool) -> dict[str, Any]:
-    """What the scripts follow."""
+    """The settings that the exported scripts read."""
     shown = place.study.retrieval.context
     return {
         "run": place.run.resolve().name,
@@ -101,9 +101,9 @@ def _settings(place: Place, hub: Hub | None, merge: bool) -> dict[str, Any]:
 
 
 def _library(place: Place) -> tuple[Library, Encoder, bool]:
-    """The run's library and encoder, or, where its rows cannot be made in plain code, one of the base's features.
+    """The run's library and encoder, or a new library of the base's features if plain code cannot make the run's rows.
 
-    The third tells which: True where it is the run's own.
+    The third value is True if they are the run's.
     """
     folder, retrieval = ROOT / place.folders["library"], place.study.retrieval
     own, encoder = read_library(folder, mapped=False), open_library_encoder(folder)
@@ -123,7 +123,7 @@ def _entered(place: Place, library: Library) -> list[Case]:
 
 
 def _write_library(folder: Path, place: Place, library: Library, encoder: Encoder, pattern: Any) -> None:
-    """The index, and of its entries what a prompt shows, with their images."""
+    """Write the index, its entries with question and answer as a prompt shows them, and their images."""
     library.write(folder)
     longest = place.study.retrieval.characters
     cases = _entered(place, library)
@@ -140,7 +140,7 @@ def _write_library(folder: Path, place: Place, library: Library, encoder: Encode
 
 
 def _pictures(place: Place, wanted: set[str]) -> Iterator[tuple[str, str, bytes]]:
-    """Each image's id, what tells its picture, and the picture as the model sees it, a PNG."""
+    """Each image's id, its picture's digest, and the picture as the model sees it, as PNG."""
     for image in read_images(ROOT / place.folders["cases"] / "images.parquet"):
         if image.id in wanted:
             shown, sink = to_rgb(image.data), io.BytesIO()
@@ -149,7 +149,7 @@ def _pictures(place: Place, wanted: set[str]) -> Iterator[tuple[str, str, bytes]
 
 
 def _write_scripts(folder: Path) -> None:
-    """The scripts, and what decides which picture a file shows."""
+    """Write the scripts, and the module that decodes image files (`tasks.records.pixels`)."""
     for script in sorted(SCRIPTS.glob("*.py")):
         shutil.copyfile(script, folder / script.name)
     rule = PIXELS.read_text(encoding="utf-8").replace("from tasks.errors import OURS", f"OURS = {_names(OURS)}")
@@ -161,7 +161,7 @@ def _names(kinds: tuple[type[Exception], ...]) -> str:
 
 
 def _write_model(folder: Path, place: Place, base: Base, hub: Hub | None, merge: bool) -> None:
-    """The base and its adapter, or both in one."""
+    """Write the base and the adapter, or one merged model."""
     most = place.study.evaluation.max_new_tokens
     if merge:
         lora = place.study.lora

@@ -1,4 +1,4 @@
-"""What an exported folder says of itself: what is in it, whose it is, how to ask, and what differs from the run."""
+"""The README of an exported folder: its files, its hospital, how to ask, and the differences from the run."""
 
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
@@ -14,11 +14,11 @@ def readme(place: Place, hospital: str, cases: int, settings: Mapping[str, Any],
     """The README of an exported folder, in Markdown.
 
     Args:
-        place: what was exported.
-        hospital: whose it is.
-        cases: entries of the index.
-        settings: those of its `export.json`.
-        as_run: whether the index is the run's own.
+        place: the exported hospital of a run.
+        hospital: the hospital's name.
+        cases: number of entries of the index.
+        settings: the content of `export.json`.
+        as_run: whether the index is the run's.
     """
     files = "\n".join(f"- {line}" for line in _files(place, cases, settings))
     differs = "\n".join(f"- {line}" for line in _differs(place, settings, as_run))

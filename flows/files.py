@@ -1,4 +1,4 @@
-"""Files and folders that a user asked for, written whole."""
+"""Writes files and folders for the user, atomically."""
 
 import contextlib
 import os
@@ -11,9 +11,9 @@ from tasks.errors import StudyError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole: whoever reads it meets the old one or the new one.
+    """Write a file atomically: a reader finds the old file or the new one.
 
-    Raises StudyError where it cannot be written.
+    Raises StudyError if it cannot be written.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -30,9 +30,9 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def writing_folder(out: Path) -> Iterator[Path]:
-    """A new folder in the making, beside `out`; on leaving, it takes that place, and on any error nothing is left.
+    """Write a new folder under a temporary name, which becomes `out` on exit; on any error nothing is left.
 
-    Raises StudyError where something is in that place, but for an empty folder, and where it cannot be written.
+    Raises StudyError if `out` exists and is not an empty folder, or cannot be written.
     """
     refuse_filled(out)
     out = out.resolve()
@@ -40,9 +40,9 @@ def writing_folder(out: Path) -> Iterator[Path]:
     try:
         hidden.mkdir(parents=True)
         yield hidden
-        hidden.rename(out)  # which takes the place of an empty folder, and of no other
+        hidden.rename(out)  # replaces an empty folder, and fails for any other
     except OSError as error:
-        refuse_filled(out)  # it may have been filled meanwhile
+        refuse_filled(out)  # another process may have filled it meanwhile
         raise StudyError(
             f"Cannot write {out}: {error.strerror or error}; free some space, mend the permissions, or name another."
         ) from None
@@ -51,7 +51,7 @@ def writing_folder(out: Path) -> Iterator[Path]:
 
 
 def refuse_filled(out: Path) -> None:
-    """Raise StudyError where a new folder cannot be made at a place: something is there, but for an empty folder."""
+    """Raise StudyError unless `out` is an empty folder or does not exist, so that a new folder can be made there."""
     try:
         found = "a file" if not out.is_dir() and out.exists() else "files in it" if any(out.iterdir()) else None
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A patient who withdrew: a hospital's folders without them, and the adapters that were trained on them."""
+"""Removes a patient who withdrew from a hospital's folders, and lists the adapters that were trained on them."""
 
 import json
 from collections.abc import Collection, Iterable
@@ -20,28 +20,28 @@ from tasks.store.provenance import inputs_of
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What forgetting a patient came to."""
+    """The result of forgetting a patient."""
 
     removed: tuple[tuple[str, str], ...]
-    """Of each folder or page that was changed, its path in the artifacts, and what was removed."""
+    """For each changed folder or page: its path in the artifacts, and what was removed."""
     adapters: tuple[str, ...]
-    """Folders in the artifacts with tensors that were trained where the patient was in training, or go on from such.
+    """Folders of tensors that were trained with the patient among the training cases, or continue from such tensors.
 
-    They include training that held the patient's image out: its cases may have been shown with others' questions.
+    They include training that held the patient's image out: its cases may have been context for other questions.
     """
     again: bool
-    """Whether the hospital had the patient on its list of withdrawals before."""
+    """Whether the patient was already on the hospital's list of withdrawals."""
     elsewhere: tuple[str, ...]
-    """Other hospitals whose folders hold a patient of this name, as other simulations may have dealt it."""
+    """Other hospitals whose folders hold a patient of this name, for example from other simulations."""
 
 
 def forget(hospital: str, patient: str, dry: bool = False) -> Forgotten:
-    """Remove a patient (an image, where the dataset states no patient) from all that a hospital stores.
+    """Remove a patient (or an image, if the dataset states no patient) from everything that a hospital stores.
 
-    `patient` is the id as the hospital's table or DICOM file writes it, or as the cases do; it is stored nowhere.
-    The withdrawal is written down first, so that no later run takes the patient back. A hospital's cases come last:
-    they tell what else is the patient's, so that after a kill the same call removes what is left.
-    A `dry` one changes nothing, and returns what the same call without it would remove.
+    `patient` is the id as in the hospital's table or DICOM file, or as in the cases. It is not stored anywhere.
+    The withdrawal is recorded first, so no later run takes the patient back. The hospital's cases are rewritten last:
+    they identify the patient's other data, so if this is killed, the same call removes the rest.
+    With `dry`, nothing changes, and the result says what would be removed.
     Raises StudyError for an unknown hospital or patient.
     """
     place = _place(hospital)
@@ -68,9 +68,9 @@ def forget(hospital: str, patient: str, dry: bool = False) -> Forgotten:
 
 
 def trained_on(place: Path, sources: Collection[str]) -> set[str]:
-    """The folders in `shared/` with tensors that were learned from some of a hospital's folders, or go on from such.
+    """The folders in `shared/` with tensors learned from some of a hospital's folders, directly or indirectly.
 
-    What else the hospital made of these folders, as its library, leads on to tensors that were learned from that.
+    Indirectly means from folders that the hospital made from these, such as its library, or from other such tensors.
     """
     tensors = {path for path in _all_folders(ROOT / "shared") if _holds_tensors(path)}
     inputs = {path: set(inputs_of(path, former=True)) for path in {*tensors, *_all_folders(place)}}
@@ -81,9 +81,9 @@ def trained_on(place: Path, sources: Collection[str]) -> set[str]:
 
 
 def _holds_tensors(path: str) -> bool:
-    """Whether a folder in `shared/` has tensors learned from cases: its stage declares it, and its manifest tells.
+    """Whether a folder in `shared/` has tensors learned from cases, as its stage declares in the manifest (`leaves`).
 
-    A manifest of an earlier version does not tell; then any tensors count.
+    Manifests of earlier versions lack `leaves`; then any tensors count.
     """
     try:
         manifest = find(path).manifest()
@@ -111,7 +111,7 @@ def _remove(place: Path, gone: Patient, dry: bool) -> list[tuple[str, str]]:
             each in damaged or each not in paths for each in inputs_of(path) if each.startswith(start)
         )
         counts = None if lost else rewrite(path, gone, dry)
-        if counts is None and not dry:  # a stage that is not known, or what cannot be told apart any more
+        if counts is None and not dry:  # an unknown stage, or its data can no longer be identified
             discard(ROOT / path)
         if counts != {}:
             told.append((path, ", ".join(f"{name} {number}" for name, number in (counts or {}).items()) or "all of it"))
@@ -121,7 +121,7 @@ def _remove(place: Path, gone: Patient, dry: bool) -> list[tuple[str, str]]:
 def _write_down(
     place: Path, names: Iterable[str], own: Iterable[str], images: Iterable[str], adapters: list[str]
 ) -> None:
-    """Keep the digests of a patient, by what their cases are called, and of their images."""
+    """Record a withdrawal: the digests of the patient's name in the cases and of their images, and the adapters."""
     rows = forgotten_at(place)
     row = _row(rows, names)
     if row is None:
@@ -133,7 +133,7 @@ def _write_down(
 
 
 def _row(rows: Iterable[dict[str, Any]], names: Iterable[str]) -> dict[str, Any] | None:
-    """The withdrawal that is of one of the names."""
+    """The recorded withdrawal of one of these names."""
     digests = set(map(name_digest, names))
     return next((row for row in rows if row["digest"] in digests), None)
 

@@ -1,7 +1,7 @@
-"""Runs whose process is gone without a word, by `kill -9` or a power cut: told as crashed when the next run begins.
+"""Marks runs whose process died without notice (`kill -9`, power cut) as crashed, when the next run begins.
 
-A server knows of a run only what its process says. Without this, what was at work when the process died would be shown
-as running for good.
+A server knows of a run only what its process reports. Without this, tasks that ran when the process died would be shown
+as running forever.
 """
 
 import contextlib
@@ -23,13 +23,13 @@ from tasks.store import ROOT
 MESSAGE = "Its process is gone. A retry, or the same command, goes on from what is finished."
 RUNNING = {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}
 _locks: dict[UUID, FileLock] = {}
-"""Held by this process for its flow runs. The system lets go of them when it ends, in whatever way."""
+"""Locks that this process holds for its flow runs. The system releases them when the process ends, however it ends."""
 
 
 def mark_what_is_gone(_: object, run: FlowRun, __: object) -> None:
-    """Mark what is left of earlier attempts of this run, and of runs in this folder whose process is gone."""
+    """Mark unfinished tasks of earlier attempts of this run, and runs in this folder whose process has died."""
     with contextlib.suppress(PrefectException, httpx.HTTPError), get_client(sync_client=True) as client:
-        crash_tasks(client, run.id, MESSAGE)  # this attempt has begun none yet
+        crash_tasks(client, run.id, MESSAGE)  # this attempt has no tasks yet
         if run.parent_task_run_id is None:
             for gone in _hold(_place(), run.id):
                 _crash(client, gone)
@@ -43,11 +43,11 @@ def let_go(_: object, run: FlowRun, __: object) -> None:
 
 
 HOOKS: dict[str, Any] = {"on_running": [mark_what_is_gone], "on_completion": [let_go], "on_failure": [let_go]}
-"""What every flow is made with."""
+"""The hooks of every flow."""
 
 
 def crash_tasks(client: SyncPrefectClient, run: UUID, message: str) -> None:
-    """Mark the tasks of a flow run that are shown as running as crashed, and the flows that are part of it."""
+    """Mark the running tasks of a flow run, and its running subflows, as crashed."""
     of_run = FlowRunFilter.model_validate({"id": {"any_": [run]}})
     for task in client.read_task_runs(flow_run_filter=of_run, task_run_filter=TaskRunFilter.model_validate(RUNNING)):
         parts = FlowRunFilter.model_validate(RUNNING | {"parent_task_run_id": {"any_": [task.id]}})
@@ -58,7 +58,7 @@ def crash_tasks(client: SyncPrefectClient, run: UUID, message: str) -> None:
 
 
 def _crash(client: SyncPrefectClient, run: UUID) -> None:
-    """Mark a run and its tasks, if this server knows it as running."""
+    """Mark a run and its tasks as crashed, if the server shows it as running."""
     known = client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(RUNNING | {"id": {"any_": [run]}}))
     for each in known:
         crash_tasks(client, each.id, MESSAGE)
@@ -66,18 +66,18 @@ def _crash(client: SyncPrefectClient, run: UUID) -> None:
 
 
 def _place() -> Path:
-    """A file for each run that works here, of its id."""
+    """The folder with one file, named by its id, for each run that is active here."""
     place = (ROOT / ".running").absolute()
     place.mkdir(parents=True, exist_ok=True)
     return place
 
 
 def _hold(place: Path, run: UUID) -> list[UUID]:
-    """Lock the file of a run, and give the runs whose file nobody has locked any more."""
+    """Lock the file of a run, and return the runs whose files are no longer locked."""
     with FileLock(place / "lock"):  # else another process could find the file before it is locked
         gone = list(_free(place, run))
         lock = FileLock(place / str(run), thread_local=False)
-        with contextlib.suppress(Timeout):  # of a run that was given up, and whose process still lives
+        with contextlib.suppress(Timeout):  # the run was given up, but its process is still alive
             lock.acquire(blocking=False)
             _locks[run] = lock
     return gone

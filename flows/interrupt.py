@@ -1,4 +1,4 @@
-"""What Ctrl-C does to a flow that a command runs: it ends within seconds, and its record says so."""
+"""Handles Ctrl-C in commands that run a flow: the flow ends within seconds, and is recorded as crashed."""
 
 import contextlib
 import contextvars
@@ -22,18 +22,18 @@ MESSAGE = "Interrupted; the same command goes on from here."
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 RECORDED_WITHIN_S = 2.0
 LOOKS, LOOKS_EVERY_S = 4, 0.1
-"""A stage that was about to begin says so a moment later: how often to look for it."""
+"""How often, and how many seconds apart, to look for stages that were just about to begin."""
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Let Ctrl-C, a closed terminal or `kill` end the flow that runs within this, whatever it is doing.
+    """In this context, Ctrl-C, a closed terminal or `kill` ends the running flow, whatever it is doing.
 
-    Prefect would first wait for the task that runs. Here its flow run and task runs are marked as crashed, what is
-    half-written is removed, and the process ends with 128 and the signal's number, as shells expect: 130 for Ctrl-C.
+    Prefect would first wait for the running task. Here the flow run and its task runs are marked as crashed, unfinished
+    folders are removed, and the process exits with 128 plus the signal's number, as shells expect: 130 for Ctrl-C.
     """
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    heard = [number for number in SIGNALS if before[number] != signal.SIG_IGN]  # as `nohup` has it
+    heard = [number for number in SIGNALS if before[number] != signal.SIG_IGN]  # `nohup` ignores SIGHUP
     for number in heard:
         signal.signal(number, _interrupt)
     try:
@@ -45,20 +45,20 @@ def interruptible() -> Iterator[None]:
 
 def _interrupt(number: int, _: FrameType | None) -> None:
     for each in SIGNALS:
-        signal.signal(each, signal.SIG_DFL)  # whoever cannot wait asks again
-    logging.disable()  # of what is broken off, nobody need hear more
-    # In a thread of its own: what this one was doing may hold a lock, or wait for a reply that does not come.
+        signal.signal(each, signal.SIG_DFL)  # a second signal ends the process at once
+    logging.disable()  # no messages about the work that is broken off
+    # In another thread: this one may hold a lock, or wait for a reply that never comes.
     record = threading.Thread(target=contextvars.copy_context().run, args=(_mark_as_crashed,), daemon=True)
     record.start()
     record.join(RECORDED_WITHIN_S)
     remove_unfinished()
     sys.stdout.flush()
     print(f"\n{MESSAGE}", file=sys.stderr, flush=True)
-    os._exit(128 + number)  # the thread that runs a task knows no other end
+    os._exit(128 + number)  # nothing else ends the thread that runs a task
 
 
 def _mark_as_crashed() -> None:
-    """Of the flow that runs, and of those that it is part of, the runs and the tasks that were running."""
+    """Mark the running flow and its parent flows, and their running tasks, as crashed."""
     if "prefect.context" not in sys.modules:
         return  # nothing runs yet
     from prefect.client.orchestration import get_client
@@ -78,7 +78,7 @@ def _mark_as_crashed() -> None:
 
 
 def _tell_of_stages() -> None:
-    """As events, which is how Prefect tells of tasks: a server that has not yet heard that one runs cannot find it."""
+    """Report running stages as crashed by events: a server that does not know of a task yet could not find it."""
     from prefect.events.worker import EventsWorker
     from prefect.states import Crashed, State
     from prefect.utilities.engine import emit_task_run_state_change_event

@@ -1,4 +1,4 @@
-"""What a comparison knows of each answer: judged from the hospitals' own files, with names that all runs share."""
+"""Judges each answer of a comparison's runs from the hospitals' files, with ids that are the same in all runs."""
 
 import hashlib
 import json
@@ -14,11 +14,11 @@ from tasks.store.runs import open_run
 
 
 def outcomes(run: Path) -> dict[str, list[Outcome]]:
-    """A finished run's outcomes by configuration; the trained one's name is `trained`.
+    """A finished run's outcomes by configuration; the trained configuration is called `trained`.
 
-    A case has the number of its id, and an image that of its bytes: the same case is known whichever hospital holds
-    it, and the same image whichever seed put it to the test. What hospitals share need not tell that, and a
-    comparison, which is a simulation on one machine, need not ask it of them.
+    A case's number is derived from its id, an image's number from its bytes. So a case is recognised at any hospital,
+    and an image under any seed. Hospitals do not share this: a comparison is a simulation on one machine, and reads
+    their files.
     """
     study, places = open_run(run)
     found: dict[str, list[Outcome]] = {}
@@ -46,7 +46,7 @@ def _reference(path: str) -> Ref:
 
 @cache
 def _pictures(cases: Ref) -> dict[str, int]:
-    """The number of each of a hospital's images, by id: alike for the same bytes, whatever their ids."""
+    """The number of each of a hospital's images, by id; images with the same bytes have the same number."""
     return {
         image.id: number(hashlib.sha256(image.data).hexdigest())
         for image in read_images(cases.folder / "images.parquet")

@@ -13,7 +13,7 @@ TABLE, PLOT = "losses.parquet", "losses.png"
 
 
 def round_losses(rounds: Sequence[Mapping[str, Any]]) -> list[EpochLoss]:
-    """The rounds' rows as losses; the last round's adapter is the one that was kept."""
+    """The rounds' rows as loss records; the last round's adapter is marked as kept."""
     return [
         EpochLoss("federation", row["round"], row["train_loss"], row["eval_loss"], kept=row is rounds[-1])
         for row in rounds
@@ -21,7 +21,7 @@ def round_losses(rounds: Sequence[Mapping[str, Any]]) -> list[EpochLoss]:
 
 
 def round_table(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """The rounds as people read them: losses, what was trained on, what it took, whose update was left out."""
+    """The rounds as formatted text: losses, training cases, seconds, bytes, and hospitals whose update was left out."""
     return [
         {
             "round": str(row["round"]),
@@ -44,7 +44,7 @@ def write_losses(folder: Folder, rows: Sequence[EpochLoss]) -> None:
 
 
 def show_losses(shown: Shown, key: str, rows: Sequence[EpochLoss]) -> None:
-    """The plot and the rows in the dashboard, as the artifact of this key."""
+    """Show the plot and the rows in the dashboard, as the artifact with this key."""
     picture = base64.b64encode(losses_png(rows)).decode()
     lines = [
         f"| {row.stage.replace('|', '/')} | {row.epoch} | {row.train_loss:.4f} "

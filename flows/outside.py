@@ -1,4 +1,4 @@
-"""What a study reads that its settings name and do not hold: files of models and data, and withdrawals."""
+"""Identifies a study's external inputs, beyond its settings: files of models and data, and withdrawals."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from tasks.settings import Study
 
 
 def outside(study: Study) -> dict[str, Any]:
-    """All of it, as JSON takes it: where a part is another, so may be the results.
+    """Identifiers of all external inputs, as JSON; if one changes, results may change.
 
-    Raises StudyError where a model or a dataset is not to be found.
+    Raises StudyError if a model or a dataset is not found.
     """
     model = choose_model(study.model)
     return {
@@ -25,12 +25,12 @@ def outside(study: Study) -> dict[str, Any]:
 
 
 def dataset_content(study: Study) -> str:
-    """The state of the datasets' files."""
+    """Identify the state of the datasets' files."""
     return " ".join(state(name, root) for name, root in study.dataset.sources)
 
 
 def writer_of(study: Study) -> dict[str, str]:
-    """The state of the files of the language model that writes questions, and where it runs; "" where none does."""
+    """The content of the language model that writes questions, and its device; both "" if there is none."""
     if study.synthesis.generator != "model" or not study.synthesis.model:
         return {"content": "", "device": ""}
     return {"content": identify(study.synthesis.model, None), "device": device_of("auto")}

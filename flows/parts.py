@@ -1,4 +1,4 @@
-"""Parts of a flow: subflows, so that the dashboard groups what belongs together."""
+"""Runs parts of a flow as subflows, so that the dashboard groups related tasks."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,15 +10,15 @@ Made = TypeVar("Made")
 
 
 def within_part(name: str, work: Callable[[], Made], title: str = "") -> Made:
-    """Do some of a flow's work as a subflow.
+    """Run part of a flow as a subflow.
 
-    It has no parameters, so nothing of what it works with is stored on the server, and no result of its own: a retried
-    flow runs it again, and finds its stages in the cache.
+    The subflow has no parameters, so none of its data is stored on the server. It has no cached result: a retried flow
+    runs it again, and its stages come from the cache.
 
     Args:
-        name: of the subflow, the same for all that are alike.
-        work: what is done in it.
-        title: of this run of it; the name where not given.
+        name: name of the subflow, shared by subflows of the same kind.
+        work: the function to run.
+        title: name of this run; default `name`.
     """
     runner: Any = ThreadPoolTaskRunner(max_workers=1)  # Prefect's own types do not take it
     part = flow(name=name, flow_run_name=title or name, task_runner=runner)(work)

@@ -1,4 +1,4 @@
-"""Training before a federation: the embedded base from nothing, or any base by a recipe, stage by stage."""
+"""Training before a federation: the embedded base from scratch, or any base by a recipe, stage by stage."""
 
 import shutil
 from pathlib import Path
@@ -27,11 +27,12 @@ from tasks.text.wording import counted
 
 NAMED = ("left", "small", "x-ray")
 
-# Yes and no alone teach a blank model nothing for thousands of steps, so open questions come first. A comparison is
-# the exclusive or of what is shown and what is named, which has no slope to start on: so one value alone is named of
-# each pair, and "yes" means the left side, the small size or the x-ray. Trainable need this twice, and a mixture that
-# still favours that value before an even one, or they are lost again. Both sweep open answers away: the last lesson
-# brings them back, and with them evidence, where findings under other names must be read from the retrieved cases.
+# From yes and no alone, an untrained model learns nothing for thousands of steps, so open questions come first. A
+# comparison is the exclusive or of the value shown and the value named, which gives no gradient at the start. So a
+# lesson names only one value of each pair, and "yes" means the left side, the small size or the x-ray. Questions about
+# sides need this lesson twice, then a mixture that still favours that value before an even one, or the model loses them
+# again. Both make the model forget open answers. The last lesson restores them, and teaches it to use context: findings
+# have other names there, which it must read from the retrieved cases.
 LESSONS = (
     Lesson(title="open questions", kind="open", epochs=2, learning_rate=2e-3),
     Lesson(title="one value named", kind="closed", naming=NAMED, epochs=3, learning_rate=1.5e-3),
@@ -45,9 +46,9 @@ LESSONS = (
 
 @flow(name="pretrain", task_runner=ThreadPoolTaskRunner(max_workers=1), **HOOKS)  # type: ignore[arg-type]
 def pretrain(out: Path = Path("artifacts/base"), images: int = 8000, epochs: int = 9, seed: int = 0) -> str:
-    """Train tower and text model one after the other; every stage is cached like a study's.
+    """Train the vision tower, then the text model; every stage is cached as in a study.
 
-    Returns `out`, an ordinary Hugging Face folder that `model.name` takes.
+    Returns `out`, an ordinary Hugging Face folder that can be set as `model.name`.
     """
     steps = Steps("pretrain-progress", total=4 + len(LESSONS))
     dataset = ingest(settings=DatasetSettings(name="phantom-public", images=images), content="", seed=seed)
@@ -72,11 +73,11 @@ def pretrain(out: Path = Path("artifacts/base"), images: int = 8000, epochs: int
 
 @flow(name="recipe", task_runner=ThreadPoolTaskRunner(max_workers=1), **HOOKS)  # type: ignore[arg-type]
 def train_recipe(recipe: Recipe) -> str:
-    """Train a base in the recipe's stages, each from what the one before it left; each is cached like a study's.
+    """Train a base in the recipe's stages, each from the result of the previous one; stages are cached as in a study.
 
-    Returns `artifacts/recipes/NAME`: the last stage's base, an ordinary Hugging Face folder that `model.name` takes,
-    with `losses.parquet`, `losses.png` and `recipe.json` beside it. Raises StudyError where a setting does not fit the
-    model or the data, before anything is trained.
+    Returns `artifacts/recipes/NAME`: the last stage's base, an ordinary Hugging Face folder that can be set as
+    `model.name`, plus `losses.parquet`, `losses.png` and `recipe.json`. Raises StudyError if a setting does not fit the
+    model or the data, before any training.
     """
     model = choose_model(recipe.model)
     _check_targets(recipe)
@@ -111,7 +112,7 @@ def train_recipe(recipe: Recipe) -> str:
 
 
 def _check_targets(recipe: Recipe) -> None:
-    """Raise StudyError where a stage names layers that the model lacks: not after the stages before it."""
+    """Raise StudyError if any stage names layers that the model lacks, before the first stage trains."""
     from tasks.engine.layers import check_layers
 
     targets = [
@@ -123,13 +124,13 @@ def _check_targets(recipe: Recipe) -> None:
 
 
 def _study(recipe: Recipe, number: int) -> Study:
-    """A stage's questions as a study would have them."""
+    """A study with the dataset and questions of one stage."""
     dataset, synthesis = recipe.questions(number)
     return Study(dataset=dataset, synthesis=synthesis, seed=recipe.seed)
 
 
 def _ask(study: Study, steps: Steps) -> tuple[Ref, Ref]:
-    """A stage's dataset and its questions, which are the same folder where none is made."""
+    """Read a stage's dataset and prepare its questions; both are the same folder if no questions are made."""
     dataset = ingest(settings=study.dataset, content=dataset_content(study), seed=study.seed)
     tell_unused_columns(dataset)
     questions = prepare_questions(study, dataset, steps)

@@ -1,4 +1,4 @@
-"""How far a flow has come: a progress bar in the dashboard, a line in the log."""
+"""Reports a flow's progress: a progress bar in the dashboard, and lines in the log."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ from tasks.store import Ref
 
 logger = logging.getLogger("fed_rag")
 SHOWN = 20
-"""Columns that are named; exports can have hundreds."""
+"""Most columns named in the log; exports can have hundreds."""
 
 
 class Steps:
@@ -29,17 +29,17 @@ class Steps:
         self.artifact: UUID = create_progress_artifact(progress=0.0, key=key)  # type: ignore[assignment]
 
     def done(self, what: str) -> None:
-        """One more step is done; `what` says which, and what came of it."""
+        """Report one more step as done; `what` names it and its result."""
         self.count += 1
         update_progress_artifact(self.artifact, progress=round(100.0 * self.count / self.total, 1), description=what)
         logger.info("%2d/%d  %5.0f s  %s", self.count, self.total, time.perf_counter() - self.started, what)
 
 
 class Pace:
-    """How long equal pieces of work will still take, by the mean of those that were done.
+    """Estimates the time left for pieces of work of similar size, from the mean time of the finished ones.
 
     Args:
-        pieces: their number.
+        pieces: number of pieces.
     """
 
     def __init__(self, pieces: int) -> None:
@@ -47,9 +47,9 @@ class Pace:
         self.took: list[float] = []
 
     def done(self, seconds: float | None) -> str:
-        """One more piece is done, in so many seconds; None where it was found done, which tells nothing of the others.
+        """Record one finished piece and its seconds; None if it was reused, so that it does not count in the mean.
 
-        Returns words to put behind what is said of it: `, about 5 min left`, or nothing where that is not known.
+        Returns words for the end of a message, such as `, about 5 min left`, or "" if the time left is not known.
         """
         self.left -= 1
         if seconds is not None:
@@ -61,7 +61,7 @@ class Pace:
 
 
 def tell_unused_columns(dataset: Ref) -> None:
-    """One line of the columns of a hospital's own table that are not read; none where all are."""
+    """Log the columns of a hospital's table that are not read, in one line, if there are any."""
     if names := json.loads((dataset.folder / "columns_not_used.json").read_text(encoding="utf-8")):
         shown = ", ".join(map(repr, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
         logger.info("Columns of the table that are not used: %s; rename those that should be (docs/datasets.md)", shown)

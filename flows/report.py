@@ -27,7 +27,7 @@ from tasks.store import ROOT
 from tasks.store.runs import check_run, open_run, paths_of
 
 GALLERY = 300
-"""Most answers on a hospital's page: more, with their images, would make the file too large for a browser."""
+"""Most answers on a hospital's page, so that the file, with its images, opens quickly in a browser."""
 
 
 def write_pages(run: Path) -> list[Path]:

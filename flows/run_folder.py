@@ -1,4 +1,4 @@
-"""A finished run: its settings, results and references in one folder, and `latest` pointing there."""
+"""Writes a finished run: its settings, results and references in one folder."""
 
 import json
 import secrets
@@ -30,33 +30,33 @@ from tasks.store.provenance import walk
 from tasks.text.vocabulary import MODALITIES, ORGANS, known
 
 MADE = "made into a test split"
-"""The end of an ingested dataset's note on a split that it came without."""
+"""The end of an ingested dataset's note that its test split was made, not published."""
 COUNTED = ("dataset", "split", "kind", "modality", "organ", "language", "captions_by_split")
-"""Counts of the dataset by what its cases, or captions, are."""
+"""Properties by which the dataset's cases or captions are counted."""
 NOT_STATED = "not stated"
-"""What the dataset's counts call a value that is absent."""
+"""The name of an absent value in the dataset's counts."""
 
 
 @dataclass(frozen=True)
 class SharedRefs:
-    """What the hospitals of a study have shared: folders, in the hospitals' order."""
+    """The folders that the hospitals of a study have shared, in the order of the hospitals."""
 
     copies: Ref
-    """Of images between hospitals, as the audit of a simulation finds them."""
+    """Images that pairs of hospitals share, found by the audit of a simulation."""
     losses: Sequence[Ref]
-    """On held-out cases, by round."""
+    """Held-out losses, by round."""
     scores: Sequence[Ref]
     reliance: Sequence[Ref] = ()
-    """Scores with altered prompts; none, as below, where that was not measured."""
+    """Scores with perturbed prompts; this and the fields below are empty if not measured."""
     failures: Sequence[Ref] = ()
     """Counts of the answers' failure modes."""
     shares: Sequence[Ref] = ()
-    """Mean shares of the prompt's parts in the answers that were explained."""
+    """Mean shares of the prompt's parts in the explained answers."""
     abstention: Sequence[Ref] = ()
     """Counts of answers that would be withheld."""
 
     def read(self) -> SharedDocuments:
-        """The documents that results are made of."""
+        """Read the documents that the results are computed from."""
         return SharedDocuments(
             scores=_documents(self.scores, "scores.json"),
             reliance=_documents(self.reliance, "scores.json"),
@@ -78,17 +78,17 @@ def write_run(
     rounds: Sequence[Mapping[str, Any]],
     shared: SharedRefs,
 ) -> Path:
-    """Write `runs/<run>/`, to which `point_latest` points once its pages are there too.
+    """Write `runs/<run>/` and return it; `point_latest` links to it later, when its pages are written too.
 
     Args:
-        study: its settings.
-        model: what tells the base's content, a folder's digest or a hub model's commit.
-        hospitals: with their final adapters.
-        kept: what else each hospital holds or has shared, by name, in their order.
-        rounds: one row a round.
-        shared: what leaves the hospitals at the study's end.
+        study: the study's settings.
+        model: identifies the base's content: a folder's digest, or a hub model's commit.
+        hospitals: the hospitals with their final adapters.
+        kept: other folders of the hospitals by name, each in the order of the hospitals.
+        rounds: one row per round.
+        shared: the folders that the hospitals share at the end of the study.
     """
-    run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"  # no other's, though it be the same study
+    run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"  # unique, even if the same study runs again
     documents = shared.read()
     about = _about(study, run, model, walk(_ends(hospitals, kept, shared)))
     results = assemble(documents.scores, rounds, _measured(study, documents, shared.scores), about)
@@ -104,7 +104,7 @@ def write_run(
 def _ends(
     hospitals: Sequence[HospitalRefs], kept: Mapping[str, Sequence[Ref | list[Ref]]], shared: SharedRefs
 ) -> list[Ref]:
-    """All that the run ends in; what this was made from is the rest of it."""
+    """The final folders of the run; walking their inputs finds all others."""
     held = [ref for each in hospitals for ref in (each.cases, each.features, each.library, each.adapter)]
     others = [ref for refs in kept.values() for each in refs for ref in (each if isinstance(each, list) else [each])]
     told = [*shared.scores, *shared.reliance, *shared.abstention, *shared.failures, *shared.shares]
@@ -112,7 +112,7 @@ def _ends(
 
 
 def _measured(study: Study, shared: SharedDocuments, scored: Sequence[Ref]) -> Measured:
-    """What the hospitals' documents, and the sums beside their scores, say together."""
+    """Combine the hospitals' documents, and the sums by image that come with their scores."""
     sums = [read_sums(ref.folder / "sums.parquet") for ref in scored]
     asked, name = study.evaluation.coverage, study.configuration
     return Measured(
@@ -126,7 +126,7 @@ def _measured(study: Study, shared: SharedDocuments, scored: Sequence[Ref]) -> M
 
 
 def _about(study: Study, run: str, model: str, made: Mapping[str, Mapping[str, Any]]) -> About:
-    """What the settings, and the manifests of all that went into the run, say of it."""
+    """The run's description, from its settings and from the manifests of all its folders."""
     dataset, findings, assignment = (
         find(next(path for path in made if path.startswith(f"source/{stage}/")))
         for stage in ("ingest", "audit", "partition")
@@ -146,7 +146,7 @@ def _about(study: Study, run: str, model: str, made: Mapping[str, Mapping[str, A
 
 
 def dataset_counts(summary: Mapping[str, Any], least: int) -> dict[str, Any]:
-    """The counts of the dataset, in words that may be told, and none of few cases."""
+    """The counts of the dataset, with values mapped to a public vocabulary and small counts withheld."""
     told = dict(summary)
     for name, vocabulary in (("modality", MODALITIES), ("organ", ORGANS)):
         counts: Counter[str] = Counter()
@@ -157,14 +157,14 @@ def dataset_counts(summary: Mapping[str, Any], least: int) -> dict[str, Any]:
 
 
 def told_of(dataset: Ref) -> dict[str, Any]:
-    """The counts of an ingested dataset, those of the rows that are left out among them, by what they are."""
+    """The counts of an ingested dataset, including the rows that were left out, by reason."""
     summary = dataset.manifest()["summary"]
     rejected = json.loads((dataset.folder / "rejected.json").read_text(encoding="utf-8"))
     return summary | {"left_out": left_out(summary["notes"], [each["reason"] for each in rejected])}
 
 
 def _split(study: Study, split: Mapping[str, Any], source: Mapping[str, Any], findings: Ref) -> dict[str, Any]:
-    """Which split the scores were measured on, where it is from, and what it shared before anything was moved."""
+    """The split that scores were measured on: its origin, and its leakage as published, before cases were moved."""
     least = study.evaluation.min_cell
     return {
         **split,
@@ -175,7 +175,7 @@ def _split(study: Study, split: Mapping[str, Any], source: Mapping[str, Any], fi
 
 
 def _origin(name: str, notes: Iterable[str]) -> str:
-    """Where a dataset's split is from; notes on several datasets begin with the name of one."""
+    """A split's origin: `drawn`, `made` or `given`. With several datasets, each note begins with a dataset's name."""
     if DATASETS[name].drawn:
         return "drawn"
     own = [note.removeprefix(f"{name}: ") for note in notes]
@@ -183,7 +183,7 @@ def _origin(name: str, notes: Iterable[str]) -> str:
 
 
 def _timings(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Seconds by stage, each measured when the stage really ran."""
+    """Seconds by stage, as measured when each stage ran, not when it was found in the cache."""
     seconds: dict[str, float] = {}
     for path, manifest in manifests.items():
         stage = path.split("/")[-2]
@@ -192,7 +192,7 @@ def _timings(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _references(hospitals: Sequence[HospitalRefs], kept: Mapping[str, Sequence[Ref | list[Ref]]]) -> dict[str, Any]:
-    """Where everything is, relative to the artifacts folder; `adapter` is null where the hospitals trained alone."""
+    """Paths of all folders, relative to the artifacts; `adapter` is null if the hospitals' adapters differ."""
     places = {}
     for number, hospital in enumerate(hospitals):
         own = {name: getattr(hospital, name).path for name in ("cases", "features", "library", "adapter")}

@@ -1,4 +1,4 @@
-"""The Prefect server that a command records in: the one it is told of, or one of its own that ends with it."""
+"""The Prefect server that a command reports to: the configured one, or a temporary one that ends with the command."""
 
 import atexit
 import contextlib
@@ -19,20 +19,20 @@ from tasks.errors import StudyError
 
 HOST = "127.0.0.1"
 STARTS_WITHIN_S = 120
-"""How long a server of the command's own may take to start: some 8 s, more on a busy machine."""
+"""Longest time for a temporary server to start; it takes about 8 s, and more on a busy machine."""
 ANSWERS_WITHIN_S = 5
 
 
 def use_prefect_server() -> None:
-    """Give the flows of this process a Prefect server to record in.
+    """Give the flows of this process a Prefect server to report to.
 
-    That is the one of Prefect's setting `PREFECT_API_URL`. Where it names none, a server of the command's own is
-    started, which ends with the process. It has a session of its own, so that Ctrl-C does not reach it: a run that is
-    interrupted can still be recorded.
+    This is the server at Prefect's setting `PREFECT_API_URL`. If that is not set, a temporary server is started, which
+    ends with the process. It runs in its own session, so that Ctrl-C does not reach it and an interrupted run can still
+    be recorded.
 
-    Raises StudyError where the named server does not answer, or none can be started.
+    Raises StudyError if the configured server does not answer, or none can be started.
     """
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # of a home that cannot be made: told below
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # bad home: reported below
         from prefect.context import refresh_global_settings_context
         from prefect.settings import get_current_settings
 
@@ -46,7 +46,7 @@ def use_prefect_server() -> None:
 
 
 def _check_answers(url: str) -> None:
-    """Raise StudyError where no Prefect server answers at a URL."""
+    """Raise StudyError if no Prefect server answers at a URL."""
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True, httpx_settings={"timeout": ANSWERS_WITHIN_S}) as client:
@@ -61,7 +61,7 @@ def _check_answers(url: str) -> None:
 
 
 def _check_writable(home: Path) -> None:
-    """Raise StudyError where Prefect could not keep its database."""
+    """Raise StudyError if Prefect cannot write its database in this folder."""
     try:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=home):
@@ -74,17 +74,17 @@ def _check_writable(home: Path) -> None:
 
 
 def _start_server() -> str:
-    """A new server's URL, once it answers. Raises StudyError, with its last line, where it does not start."""
+    """Start a server and return its URL once it answers. Raises StudyError, with its last error, if it does not."""
     with tempfile.TemporaryFile() as log:
         port = _free_port()
         process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(port)],
-            stdin=subprocess.PIPE,  # its end tells the server that this process is gone, in whatever way
+            stdin=subprocess.PIPE,  # its closing tells the server that this process has ended, however it ended
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
-        atexit.register(_stop, process)  # once all that waits to be recorded has been sent
+        atexit.register(_stop, process)  # runs after Prefect has sent all pending records
         _await_answer(process, port, log)
     return f"http://{HOST}:{port}/api"
 
@@ -112,7 +112,7 @@ def _await_answer(process: subprocess.Popen[bytes], port: int, log: IO[bytes]) -
 
 
 def _reason(log: str) -> str:
-    """Of what a server said before it ended, the last exception's message."""
+    """The message of the last exception in a server's log."""
     raised = re.findall(r"^[\w.]*(?:Error|Exception): (.+)$", log, flags=re.MULTILINE)
     return raised[-1].strip() if raised else "it said nothing of why"
 
@@ -129,7 +129,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _serve(port: int) -> None:
-    """Serve until told to stop, or until whoever started this is gone."""
+    """Serve until stopped, or until the parent process ends."""
     import uvicorn
 
     threading.Thread(target=_stop_with_parent, daemon=True).start()
@@ -139,7 +139,7 @@ def _serve(port: int) -> None:
 
 
 def _stop_with_parent() -> None:
-    os.read(sys.stdin.fileno(), 1)  # nothing is ever written there: this returns once the other end is closed
+    os.read(sys.stdin.fileno(), 1)  # nothing is ever written to it, so this returns when the other end closes
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -1,4 +1,4 @@
-"""A hospital's folders, each rewritten without a patient by the eraser of the stage that left it."""
+"""Rewrites a hospital's folders without a patient, each by the eraser of its stage."""
 
 import contextlib
 from pathlib import Path
@@ -18,18 +18,18 @@ ERASERS: Erasers = {
     **tasks.answer.erase.ERASERS,
     **tasks.explain.erase.ERASERS,
 }
-"""Of each stage whose folders are in `hospitals/<h>/`."""
+"""By stage, the eraser of its folders in `hospitals/<h>/`."""
 
 
 class _UntouchedError(Exception):
-    """Nothing of the patient was found, or it was only to be counted: the folder stays as it is."""
+    """Raised to leave a folder unchanged: it holds nothing of the patient, or the call only counts."""
 
 
 def rewrite(path: str, gone: Patient, dry: bool = False) -> Counts | None:
-    """Put a finished folder without the patient in the place of a hospital's folder, in one step.
+    """Replace a hospital's folder by one without the patient, atomically.
 
-    `path` is relative to the artifacts: `hospitals/<h>/<stage>/<key>`. Returns what was removed, empty where the
-    folder holds nothing of the patient, and None for a stage without an eraser. A `dry` one leaves the folder as it is.
+    `path` is relative to the artifacts: `hospitals/<h>/<stage>/<key>`. Returns counts of what was removed, empty if the
+    folder holds nothing of the patient, or None for a stage without an eraser. With `dry`, the folder is not changed.
     """
     erase = ERASERS.get(path.split("/")[-2])
     if erase is None:
@@ -43,7 +43,7 @@ def rewrite(path: str, gone: Patient, dry: bool = False) -> Counts | None:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether every file of a folder is what its manifest says."""
+    """Whether every file of a folder matches its manifest."""
     try:
         find(folder.relative_to(ROOT).as_posix()).verified()
     except (OSError, ValueError, KeyError):

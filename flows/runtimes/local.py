@@ -1,4 +1,4 @@
-"""Hospitals of a simulation: each is a task of this process."""
+"""The local runtime: each hospital of a simulation is a task of this process."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,10 +15,10 @@ from tasks.text.wording import counted
 
 
 class Local:
-    """Hospitals train one after the other, as the flow's task runner lets them."""
+    """Trains hospitals one after another, or as the flow's task runner schedules them."""
 
     def train(self, hospitals: Sequence[HospitalRefs], orders: Sequence[Order], settings: Mapping[str, Any]) -> Trained:
-        """Each in a task of its own."""
+        """Train each hospital in its own task."""
         training = train_hospital.map(
             hospital=list(hospitals),
             local=[order.local for order in orders],
@@ -30,14 +30,14 @@ class Local:
 
 
 def all_alike(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters that are the same for each task of a `map`."""
+    """Mark parameters as the same for each task of a `map`."""
     return {name: unmapped(value) for name, value in parameters.items()}
 
 
 def gather(futures: PrefectFutureList[Ref], hospitals: Sequence[str]) -> list[Ref]:
-    """The results of one task for each hospital, once all have ended.
+    """Wait for one task per hospital, and return their results.
 
-    Raises StudyError that names the hospitals that failed; what the others made is kept.
+    Raises StudyError if tasks failed, with their number and the first one's hospital; the others' results are kept.
     """
     wait(list(futures))
     failed = {

@@ -1,4 +1,4 @@
-"""How the coordinator reaches hospitals: orders go out, updates come back."""
+"""The interface between coordinator and hospitals: orders go out, updates come back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,29 +10,29 @@ from tasks.store import Ref
 
 @dataclass(frozen=True)
 class Trained:
-    """What came back of one round."""
+    """The updates of one round."""
 
     updates: list[Ref]
-    """Each hospital's, in the order of the orders."""
+    """One update per hospital, in the order of the orders."""
     seconds: float
-    """What training them took, as it was when it was done."""
+    """Duration of the training, as measured when it ran."""
 
 
 class Runtime(Protocol):
-    """A way to let hospitals train."""
+    """A way to run training at the hospitals."""
 
     def train(self, hospitals: Sequence[HospitalRefs], orders: Sequence[Order], settings: Mapping[str, Any]) -> Trained:
-        """Every hospital carries out its order of one and the same round.
+        """Train every hospital by its order; all orders are of the same round.
 
         Args:
             hospitals: each with the adapter that it starts from.
             orders: one for each hospital.
-            settings: what the training of all of them follows from beside that, as `train_hospital` takes it.
+            settings: the other parameters of `train_hospital`, shared by all hospitals.
 
-        Raises StudyError that names the hospitals that failed; what the others made is kept.
+        Raises StudyError if hospitals failed, with the first one's name; the others' updates are kept.
         """
 
 
 def seconds(refs: Sequence[Ref]) -> float:
-    """What making some folders took."""
+    """The seconds that making some folders took, summed."""
     return round(sum(ref.manifest()["seconds"] for ref in refs), 3)

@@ -1,4 +1,4 @@
-"""All hospitals of a simulation in one pass over the base: `engine.executor=batched`."""
+"""The stacked runtime (`engine.executor=batched`): all hospitals of a simulation train in one pass over the base."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,10 +12,10 @@ from tasks.records.federation import HospitalRefs, Order
 
 
 class Stacked:
-    """Rows of a batch go through their own hospital's LoRA; all start from one adapter."""
+    """Batches all hospitals: each row of a batch goes through its hospital's LoRA. All start from one adapter."""
 
     def train(self, hospitals: Sequence[HospitalRefs], orders: Sequence[Order], settings: Mapping[str, Any]) -> Trained:
-        """In one pass; one after the other where hospitals start from adapters of their own."""
+        """Train in one pass; falls back to `Local` if hospitals start from different adapters."""
         if any(order.start == "own" for order in orders):
             return Local().train(hospitals, orders, settings)
         names, number = [hospital.name for hospital in hospitals], orders[0].round

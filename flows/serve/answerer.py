@@ -1,4 +1,4 @@
-"""Asking a trained model about one image, with a hospital's library."""
+"""Answers a question about one image with a trained model and a hospital's library."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -32,13 +32,13 @@ from tasks.store.runs import check_run, open_run, paths_of
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer and what it was given with."""
+    """An answer, its confidence, and the retrieved cases behind it."""
 
     text: str
     confidence: float
     """Mean probability of the answer's tokens, from 0 to 1."""
     threshold: float
-    """Confidence below which the study's `evaluation.coverage` withholds an answer; 0 where all are given."""
+    """Confidence below which the study's `evaluation.coverage` withholds an answer; 0 if none is withheld."""
     shown: tuple[tuple[float, Case], ...]
     """Similarity and case of each retrieved case, nearest first."""
 
@@ -52,26 +52,26 @@ class Place:
     model: ModelChoice
     """The base that it was trained on."""
     folders: Mapping[str, Any]
-    """Where the stages left what is the hospital's, by the stage's name, relative to the artifacts."""
+    """The hospital's folders by name, as in `references.json`, relative to the artifacts."""
     adapter: Path
     """Folder of the adapter that it answers with."""
 
 
 @dataclass(frozen=True)
 class Put:
-    """A question about an image of one's own, ready to be put to the model."""
+    """A user's question about an image, with its retrieved cases, ready for the model."""
 
     case: Case
     shown: tuple[tuple[float, Case], ...]
-    """As `Reply`'s."""
+    """As `Reply.shown`."""
     features: Features
-    """Of all images of the prompt."""
+    """Features of all images of the prompt."""
 
 
 def answer(run: Path, hospital: str, image: Path, question: str) -> Reply:
     """Answer a question about an image file with a run's final adapter and one hospital's library.
 
-    Raises StudyError where the run, the hospital or the image is not to be found, and as `open_place` does.
+    Raises StudyError if the image or the question is unusable, and as `open_place` does.
     """
     place, picture = open_place(run, hospital), read_question(image, question)
     with shared_engine(place.model, place.study.lora) as engine:
@@ -83,10 +83,10 @@ def answer(run: Path, hospital: str, image: Path, question: str) -> Reply:
 
 
 def open_place(run: Path, hospital: str, *more: str) -> Place:
-    """A hospital of a run, with the folders that a question needs, and these `more`, as the run left them.
+    """Open a hospital of a run, after verifying the folders that a question needs, and `more` folders by name.
 
-    Raises StudyError where there is no such run or hospital, where a folder is gone or changed, and where the base is
-    not the one that the run was made with.
+    Raises StudyError if there is no such run or hospital, a folder is missing or has changed, or the base is not the
+    one that the run was made with.
     """
     study, references = open_run(run)
     folders = references["hospitals"].get(hospital)
@@ -110,7 +110,7 @@ def _choose_base(run: Path, study: Study) -> ModelChoice:
 
 
 def put_question(place: Place, engine: Engine, picture: Image, question: str) -> Put:
-    """A question about an image, with the hospital's cases that are shown with it."""
+    """Retrieve the hospital's cases for a question about an image, and gather all features."""
     folders = place.folders
     cases = {case.id: case for case in read_table(ROOT / folders["cases"] / "cases.parquet", Case)}
     kept = load_features(ROOT / folders["features"] / FEATURES)
@@ -122,7 +122,7 @@ def put_question(place: Place, engine: Engine, picture: Image, question: str) ->
 
 
 def give(place: Place, engine: Engine, features: Features, prompt: Prompt) -> Answer:
-    """The answer to one prompt with the hospital's adapter, which is switched on."""
+    """Switch to the hospital's adapter, and answer one prompt."""
     engine.switch(load_state(place.adapter))
     answering = place.study.evaluation
     (given,) = generate(
@@ -136,7 +136,7 @@ def give(place: Place, engine: Engine, features: Features, prompt: Prompt) -> An
 
 
 def threshold(place: Place) -> float:
-    """As `Reply`'s."""
+    """As `Reply.threshold`."""
     coverage = place.study.evaluation.coverage
     if coverage == 1:
         return 0.0
@@ -148,7 +148,7 @@ def threshold(place: Place) -> float:
 def _retrieve(
     place: Place, cases: Mapping[str, Case], picture: Image, seen: Features, kept: Features, question: str
 ) -> tuple[tuple[float, Case], ...]:
-    """Similarity and case of what is shown with a question about the image `seen`, nearest first."""
+    """Similarity and case of each retrieved case for a question about the image `seen`, nearest first."""
     settings, folder = place.study.retrieval, ROOT / place.folders["library"]
     if not settings.k:
         return ()
@@ -161,9 +161,9 @@ def _retrieve(
 
 
 def _query_inputs(place: Place, encoded: str | None, picture: Image, seen: Features, question: str) -> Inputs:
-    """What the question is compared by, made as its hospital's cases' rows in the folder `encoded` were made.
+    """The question's rows for comparison, made in the same way as the hospital's rows in the folder `encoded`.
 
-    Raises StudyError where that folder is gone or changed, or the encoder is another by now.
+    Raises StudyError if that folder is missing or has changed, or the encoder has changed.
     """
     encoding = place.study.retrieval.encoding
     if encoded is None:
@@ -174,9 +174,9 @@ def _query_inputs(place: Place, encoded: str | None, picture: Image, seen: Featu
 
 
 def _known(cases: Iterable[Case], seen: Features, kept: Features, question: str) -> Case:
-    """The question as a case: of the stored image that looks the same to the tower, and its patient, if there is one.
+    """The question as a case; if a stored image has the same features, with that image's id and patient.
 
-    So neither that image's cases nor those of its copies and its patient are shown.
+    So retrieval hides the cases of that image, of its copies, and of its patient.
     """
     asked = Case(ASKED, ASKED, question, "", "open", "test", "asked", "en")
     for case in cases:

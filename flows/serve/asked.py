@@ -1,4 +1,4 @@
-"""The image and the question that a user asks about, told to be fit before a model is loaded."""
+"""Reads and checks a user's image and question before a model is loaded."""
 
 from pathlib import Path
 
@@ -8,17 +8,17 @@ from tasks.ingest.pictures import read_image
 from tasks.records import Image
 
 ASKED = "asked"
-"""Id of the image that is asked about."""
+"""Id of the user's image."""
 
 
 def read_question(image: Path, question: str) -> Image:
-    """The image that is asked about.
+    """Read the user's image.
 
-    Raises StudyError where it cannot be read or the question is empty.
+    Raises StudyError if it cannot be read or the question is empty.
     """
     if not question.strip():
         raise StudyError('Expected a question, found none: write it in quotes, as "Is there a mass?".')
     try:
         return Image(ASKED, *read_image(image, str(image)))
-    except FindingError as error:  # in the words of datasets, whose rows are no matter here
+    except FindingError as error:  # its full message speaks of a dataset's rows
         raise StudyError(f"{image}: {error.reason}; name an image file, as PNG, JPEG, TIFF or DICOM.") from None

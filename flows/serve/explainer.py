@@ -1,4 +1,4 @@
-"""Showing where one answer comes from: overlays, numbers, and each part's share."""
+"""Explains one answer: overlays on the images, numbers, and each part's share."""
 
 import json
 import logging
@@ -27,34 +27,35 @@ logger = logging.getLogger("fed_rag")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be explained, and how."""
+    """What to explain, and how."""
 
     methods: tuple[str, ...] = METHODS
     token: int | None = None
-    """Of the answer, 0 the first; None for the whole answer."""
+    """Index of the answer's token, from 0; None for the whole answer."""
     layer: int | None = None
-    """Of attention, what is drawn; all of them where None."""
+    """Layer whose attention is drawn; None for all layers."""
     head: int | None = None
+    """Head of that layer; None for all heads."""
 
 
 @dataclass(frozen=True)
 class Explained:
-    """An answer, and where it comes from."""
+    """An answer and its explanation."""
 
     hospital: str
     asked: Asked
     answer: str
     confidence: float
     threshold: float
-    """As `flows.serve.answerer.Reply`'s."""
+    """As `flows.serve.answerer.Reply.threshold`."""
     images: Mapping[str, Image]
-    """Of the prompt, by id."""
+    """The prompt's images, by id."""
     explanation: Explanation
     wanted: Wanted
 
 
 def methods_of(name: str) -> tuple[str, ...]:
-    """The methods that a name stands for: one of METHODS, or `all`.
+    """The methods behind a name, which is `all` or one of METHODS.
 
     Raises StudyError for any other name.
     """
@@ -64,10 +65,9 @@ def methods_of(name: str) -> tuple[str, ...]:
 
 
 def explain_case(run: Path, hospital: str, case_id: str, wanted: Wanted) -> Explained:
-    """Explain the answer to one of a hospital's own cases, with the cases that its library keeps nearest to it.
+    """Explain the answer to one of a hospital's cases, with the neighbours from its library.
 
-    Raises StudyError where the run, the hospital, the case, or the token, layer or head is not to be found, and as
-    `open_place` does.
+    Raises StudyError if the case, token, layer or head is not found, and as `open_place` does.
     """
     place = open_place(run, hospital, "library")
     refs = HospitalRefs.at(hospital, place.folders)
@@ -87,9 +87,10 @@ def explain_case(run: Path, hospital: str, case_id: str, wanted: Wanted) -> Expl
 
 
 def explain_image(run: Path, hospital: str, image: Path, question: str, wanted: Wanted) -> Explained:
-    """Explain the answer to a question about an image file, retrieved for as `fed-rag ask` does.
+    """Explain the answer to a question about an image file, with retrieval as in `fed-rag ask`.
 
-    Raises StudyError as `explain_case`, and where the image cannot be read.
+    Raises StudyError if the image or the question is unusable, a token, layer or head is not found, and as `open_place`
+    does.
     """
     place, picture = open_place(run, hospital), read_question(image, question)
     with shared_engine(place.model, place.study.lora) as engine:
@@ -142,10 +143,10 @@ def _check_head(made: Explanation, wanted: Wanted) -> None:
 
 
 def write_explained(explained: Explained, out: Path) -> list[Path]:
-    """Write a PNG of each method, `saliency.parquet`, `shares.parquet` and `answer.json`; returns the PNGs.
+    """Write a PNG per method, `saliency.parquet`, `shares.parquet` and `answer.json`; returns the PNGs' paths.
 
-    All files are written beside the folder first, so that none is there by half.
-    Raises StudyError where the folder cannot be written.
+    All files are first written in a temporary folder inside `out` and then moved, so that no file is incomplete.
+    Raises StudyError if the folder cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -158,7 +159,7 @@ def write_explained(explained: Explained, out: Path) -> list[Path]:
             _write(beside / "shares.parquet", Share, explained.explanation.shares)
             told = json.dumps(_told(explained), indent=1, ensure_ascii=False) + "\n"
             (beside / "answer.json").write_text(told, encoding="utf-8")
-            for method in METHODS:  # an earlier explanation's, which the tables tell nothing of any more
+            for method in METHODS:  # of an earlier explanation, which the new tables do not describe
                 (out / f"{method}.png").unlink(missing_ok=True)
             for file in beside.iterdir():
                 file.replace(out / file.name)
@@ -175,7 +176,7 @@ def _write(path: Path, record: type[Record], rows: Sequence[Record]) -> None:
 
 
 def draw(explained: Explained, method: str) -> bytes:
-    """The sheet of one method as a PNG: overlays of every image, the answer, and a bar of shares."""
+    """Draw the sheet of one method as a PNG: overlays of every image, the answer, and a bar of shares."""
     wanted, asked = explained.wanted, explained.asked
     place = (wanted.layer, wanted.head) if method == "attention" else (None, None)
     maps, shares = explained.explanation.seen(method, *place)
