@@ -34,7 +34,7 @@ DEFINITIONS = {
 
 
 class Likeness:
-    """Groups of images that show the same, built from the pairs that were found."""
+    """Groups of images that show the same picture, built from the pairs that were found."""
 
     def __init__(self, records: Sequence[Case | Caption], pairs: Sequence[ImagePair]) -> None:
         bare = [Caption(record.image_id, "", record.split, "", "") for record in records]  # without their patients

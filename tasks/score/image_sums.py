@@ -77,7 +77,7 @@ def write_sums(sink: BinaryIO, rows: Sequence[ImageSums]) -> None:
 
 
 def read_sums(path: Path) -> list[ImageSums]:
-    """Read a table that `write_sums` wrote, in its order. Raises ValueError where its columns are other ones."""
+    """Read a table that `write_sums` wrote, in its order. Raises ValueError where the columns differ."""
     table = pq.read_table(path)
     if not table.schema.equals(_schema()):
         raise ValueError(f"Expected the columns of ImageSums in {path}, found {', '.join(map(str, table.schema))}.")

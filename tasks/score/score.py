@@ -59,7 +59,7 @@ class OpenRow:
 
 Row = ClosedRow | OpenRow
 UNTOLD = "(untold)"
-"""Label of every reference where a hospital withholds which labels its cases have."""
+"""Label of every reference where a hospital withholds the labels of its cases."""
 
 
 @dataclass(frozen=True)
