@@ -1,5 +1,6 @@
 """The comparison: one study for each configuration, split, seed and point of a sweep, and one document of them all."""
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from flows.compare_runs import Runs, read_cost, read_split, read_sweeps, read_ti
 from flows.gone import HOOKS
 from flows.outside import dataset_content
 from flows.prepare import prepare_questions, prepares
-from flows.progress import Steps
+from flows.progress import Pace, Steps
 from tasks.audit.step import audit
 from tasks.compare.document import assemble, configuration_rows
 from tasks.compare.tables import side_by_side, tables
@@ -48,17 +49,20 @@ def compare(comparison: Comparison = Comparison()) -> str:
     same = same_splits(planned, steps)
     runs: dict[tuple[str, str, str, int], Path] = {}
     failed: list[dict[str, str]] = []
+    pace = Pace(sum(cell.split not in same for cell in planned))
     for cell in planned:
         if cell.split in same:
             steps.done(f"{cell.title}: the same cases as split {same[cell.split]}")
             continue
+        began = time.perf_counter()
         try:
             run, found = run_cell(cell)
             runs[cell.part, cell.name, cell.split, cell.seed] = run
-            steps.done(f"{cell.title}: {'found' if found else 'ran'} {run.name}")
+            left = pace.done(None if found else time.perf_counter() - began)
+            steps.done(f"{cell.title}: {'found' if found else 'ran'} {run.name}{left}")
         except StudyError as error:
             failed.append({"cell": cell.title, "reason": str(error)})
-            steps.done(f"{cell.title}: failed, {error}")
+            steps.done(f"{cell.title}: failed, {error}{pace.done(None)}")
     refuse_gaps(comparison, runs, same, failed)
     document = read_document(comparison, planned, runs, same, twins, failed)
     folder = write(comparison.name, document)

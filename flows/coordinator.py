@@ -1,6 +1,7 @@
 """The rounds of a study: hospitals train, the server aggregates what they trained, hospitals validate."""
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from flows.dashboard import Shown
 from flows.losses import round_losses, round_table, show_losses
 from flows.parts import within_part
-from flows.progress import Steps
+from flows.progress import Pace, Steps
 from flows.runtimes.local import Local, all_alike, gather
 from flows.runtimes.runtime import Runtime, Trained
 from flows.runtimes.stacked import Stacked
@@ -100,15 +101,18 @@ def federate(
     rows: list[dict[str, Any]] = []
     validated: list[Ref] = []
     shown = Shown()
+    pace = Pace(study.federation.rounds)
     for number in range(1, study.federation.rounds + 1):
+        began = time.perf_counter()
         this, held_out = within_part("round", one_round, f"round {number}")
+        left = pace.done(time.perf_counter() - began)
         rows.append(round_row(strategy, this, held_out))
         validated += held_out
         shown.table("rounds", round_table(rows), "Losses of each round, and what it took")
         show_losses(shown, "losses", round_losses(rows))
         loss = rows[-1]["eval_loss"]
         held = "" if loss is None else f", held-out loss {loss:.4f}"
-        steps.done(f"round {number}: training loss {rows[-1]['train_loss']:.4f}{held}")
+        steps.done(f"round {number}: training loss {rows[-1]['train_loss']:.4f}{held}{left}")
     return given(hospitals, this.following), rows, validated
 
 

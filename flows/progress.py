@@ -35,6 +35,31 @@ class Steps:
         logger.info("%2d/%d  %5.0f s  %s", self.count, self.total, time.perf_counter() - self.started, what)
 
 
+class Pace:
+    """How long equal pieces of work will still take, by the mean of those that were done.
+
+    Args:
+        pieces: their number.
+    """
+
+    def __init__(self, pieces: int) -> None:
+        self.left = pieces
+        self.took: list[float] = []
+
+    def done(self, seconds: float | None) -> str:
+        """One more piece is done, in so many seconds; None where it was found done, which tells nothing of the others.
+
+        Returns words to put behind what is said of it: `, about 5 min left`, or nothing where that is not known.
+        """
+        self.left -= 1
+        if seconds is not None:
+            self.took.append(seconds)
+        if not (self.left and self.took):
+            return ""
+        wait = self.left * sum(self.took) / len(self.took)
+        return f", about {wait / 60:.0f} min left" if wait > 90 else f", about {wait:.0f} s left"
+
+
 def tell_unused_columns(dataset: Ref) -> None:
     """One line of the columns of a hospital's own table that are not read; none where all are."""
     if names := json.loads((dataset.folder / "columns_not_used.json").read_text(encoding="utf-8")):

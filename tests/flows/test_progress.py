@@ -1,0 +1,19 @@
+"""What is said of the time that is left."""
+
+from flows.progress import Pace
+
+
+def test_the_rest_takes_as_long_as_the_mean_of_what_was_done() -> None:
+    pace = Pace(4)
+    assert pace.done(60) == ", about 3 min left"
+    assert pace.done(20) == ", about 80 s left"
+    assert pace.done(10) == ", about 30 s left"
+    assert pace.done(10) == ""
+
+
+def test_what_was_found_done_tells_nothing_of_the_others() -> None:
+    pace = Pace(4)
+    assert pace.done(None) == ""
+    assert pace.done(600) == ", about 20 min left"
+    assert pace.done(None) == ", about 10 min left"
+    assert pace.done(None) == ""
