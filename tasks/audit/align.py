@@ -1,8 +1,8 @@
-"""How alike two small pictures are, once one is laid over the other and given its contrast.
+"""Similarity of two small pictures, after one is aligned with the other and given its contrast.
 
-The overlay is found by Gauss-Newton steps on the squared difference (Lucas and Kanade 1981), over two scales and two
-shifts. Levels are then matched by rank, which undoes any rising curve of contrast. What is compared in the end is
-detail alone: medical images of one kind share their coarse shape.
+Gauss-Newton steps on the squared difference (Lucas and Kanade 1981) find the alignment: two scales and two shifts.
+Levels are then matched by rank, which undoes any monotonic change of contrast. Only detail is compared in the end, as
+medical images of one kind share their coarse shape.
 """
 
 from typing import Any
@@ -15,20 +15,20 @@ AnyPictures = NDArray[np.floating[Any]]
 
 STEPS = 6
 REACH = (0.2, 0.2, 6.0, 6.0)
-"""Most that an overlay changes: scales by this share, shifts by this many pixels."""
+"""Limits of an alignment: scales change by at most this share, shifts by at most this many pixels."""
 SMOOTH = 9
-"""Pixels a side of the mean that is taken off each pixel."""
+"""Side, in pixels, of the window whose mean is subtracted from each pixel."""
 QUIET = 0.5
-"""Deviation, as a share of the whole picture's, that is added to each place's: noise in the dark stays small."""
+"""Share of the whole picture's deviation that is added to each local one, so that noise in dark areas stays small."""
 MARGIN = 0.15
-"""What laying over in full may add to the correlation found at half the size."""
+"""Largest gain in correlation that the full-size alignment is expected to add to that at half the size."""
 
 
 def agreement(first: AnyPictures, second: AnyPictures, least: float) -> Pictures:
     """Correlation of detail `(n,)`, from -1 to 1, of pairs of small pictures `(n, side, side)`.
 
-    Laying one over the other may go astray where the reverse does not: the better of both counts. They are laid over
-    each other at half the size first; a pair for which that makes `least` unlikely has -1.
+    Alignment may fail in one direction only, so the better of both directions counts. Pairs are aligned at half the
+    size first; a pair that is then unlikely to reach `least` gets -1.
     """
     return np.maximum(_one_way(first, second, least), _one_way(second, first, least))
 
@@ -47,15 +47,15 @@ def _one_way(first: AnyPictures, second: AnyPictures, least: float) -> Pictures:
 
 
 def halved(pictures: AnyPictures) -> Pictures:
-    """Pictures of half the side, `(n, side / 2, side / 2)`, of unit length."""
+    """Halve the side of pictures: `(n, side / 2, side / 2)`, of unit length."""
     count, side, _ = pictures.shape
     return _unit(pictures.astype(np.float32).reshape(count, side // 2, 2, side // 2, 2).mean((2, 4)))
 
 
 def detail(pictures: Pictures, size: int) -> Pictures:
-    """Pictures less the mean of about `size` pixels around each, in units of their deviation; of unit length.
+    """Subtract the local mean over about `size` pixels, divide by the local deviation, and scale to unit length.
 
-    Without that division a skull's bright rim outweighs everything within it, and heads all look alike.
+    Without that division a skull's bright rim outweighs everything inside it, and all heads look alike.
     """
     from scipy.ndimage import uniform_filter
 
@@ -66,7 +66,7 @@ def detail(pictures: Pictures, size: int) -> Pictures:
 
 
 def _places(first: Pictures, second: Pictures, places: Pictures) -> Pictures:
-    """How the second pictures are moved and scaled onto the first: places `(n, 4)` as in REACH, from a first guess."""
+    """Find how to move and scale the second pictures onto the first: `(n, 4)` as in REACH, from a first guess."""
     count, side, _ = first.shape
     grid = (np.arange(side) - (side - 1) / 2).astype(np.float32)
     down, across = np.gradient(first, axis=1), np.gradient(first, axis=2)
@@ -81,7 +81,7 @@ def _places(first: Pictures, second: Pictures, places: Pictures) -> Pictures:
 
 
 def _warp(pictures: Pictures, places: Pictures) -> Pictures:
-    """Pictures read at scaled and shifted rows and columns, bilinear: places `(n, 4)` as in REACH."""
+    """Resample pictures at scaled and shifted rows and columns, bilinearly: places `(n, 4)` as in REACH."""
     side = pictures.shape[1]
     centre = (side - 1) / 2
     grid = (np.arange(side) - centre).astype(np.float32)
@@ -100,7 +100,7 @@ def _warp(pictures: Pictures, places: Pictures) -> Pictures:
 
 
 def _match(pictures: Pictures, levels: Pictures) -> Pictures:
-    """Pictures whose levels, rank by rank, are those of others."""
+    """Give pictures the levels of others, rank by rank."""
     count = len(pictures)
     flat, ordered = (each.reshape(count, pictures.shape[1] ** 2) for each in (pictures, levels))
     matched = np.empty_like(flat)

@@ -1,4 +1,4 @@
-"""The audit of one dataset: what its images, cases and questions share, counted."""
+"""The audit of one dataset: counts of what its images, cases and questions share."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ SCHEMA_VERSION = 1
 EXAMPLES = 10
 NOT_STATED = "not stated"
 EXAMPLED = "examples"
-"""The field of what pairs of sides share that holds ids."""
+"""The field with example ids in a row about a pair of hospitals or datasets."""
 IDENTICAL = ("identical_bytes", "identical_pixels")
 DEFINITIONS = {
     "rate": "n as a share of the test cases",
@@ -34,15 +34,15 @@ DEFINITIONS = {
 
 
 class Likeness:
-    """Which images show the same, from the pairs that were found."""
+    """Groups of images that show the same picture, built from the pairs that were found."""
 
     def __init__(self, records: Sequence[Case | Caption], pairs: Sequence[ImagePair]) -> None:
-        bare = [Caption(record.image_id, "", record.split, "", "") for record in records]  # without their groups
+        bare = [Caption(record.image_id, "", record.split, "", "") for record in records]  # without their patients
         joined = [(pair.image_a, pair.image_b) for pair in pairs if pair.relation in IDENTICAL]
         self.same = image_groups(bare, joined)
-        """The class of each image id: identical images have the same."""
+        """The class of each image id; identical images share a class."""
         self.shown = image_groups(bare, [(pair.image_a, pair.image_b) for pair in pairs])
-        """The same with copies of any kind, through any chain of them."""
+        """The class of each image id where copies of any kind share a class, through any chain of copies."""
         self.copies: dict[str, dict[str, set[str]]] = {"near_duplicate": defaultdict(set), "flipped": defaultdict(set)}
         for pair in pairs:
             if pair.relation in self.copies and pair.image_a in self.same and pair.image_b in self.same:
@@ -51,7 +51,7 @@ class Likeness:
                 self.copies[pair.relation][other].add(one)
 
     def touching(self, images: Iterable[str], others: Iterable[str]) -> dict[str, set[str]]:
-        """Of the images, those that each relation ties to one of the others."""
+        """The images that each relation links to one of the others, by relation."""
         classes = {self.same[image] for image in others}
         found = {"same_image": {image for image in images if self.same[image] in classes}}
         for relation, copies in self.copies.items():
@@ -60,7 +60,7 @@ class Likeness:
 
 
 def audit(cases: Sequence[Case], captions: Sequence[Caption], pairs: Sequence[ImagePair]) -> dict[str, Any]:
-    """The document `audit.json`, less the scores; docs/audit.md lays it out."""
+    """The document `audit.json` without the scores; its layout is in docs/audit.md."""
     records: list[Case | Caption] = [*cases, *captions]
     likeness = Likeness(records, pairs)
     images = {record.image_id for record in records}
@@ -75,7 +75,7 @@ def audit(cases: Sequence[Case], captions: Sequence[Caption], pairs: Sequence[Im
 
 
 def train_test(records: Sequence[Case | Caption], likeness: Likeness) -> dict[str, Any]:
-    """What the test cases share with the training cases; captions, by the ids of their images, share no questions."""
+    """What the test cases share with the training cases. Captions count by image id and have no questions."""
     train = [record for record in records if record.split == "train"]
     test = [record for record in records if record.split == "test"]
     images = likeness.touching({record.image_id for record in test}, {record.image_id for record in train})
@@ -102,7 +102,7 @@ def train_test(records: Sequence[Case | Caption], likeness: Likeness) -> dict[st
             document[name]["examples"] = [{"test": one, "train": other} for one, other in shown]
     stated = sum(record.group is not None for record in test)
     document["same_patient"]["stated"] = stated
-    if not stated or not patients:  # a count of 0 would say that there is nothing to be found
+    if not stated or not patients:  # a count of 0 would claim that no patient is shared
         document["same_patient"] |= {"n": None, "rate": None}
     return document
 
@@ -112,7 +112,7 @@ def _id(record: Case | Caption) -> str:
 
 
 def between(records: Sequence[Case | Caption], likeness: Likeness, side: Mapping[str, str]) -> list[dict[str, Any]]:
-    """What each pair of sides (hospitals, datasets) shares: images of `a` that are tied to one of `b`, and patients.
+    """What each pair of sides (hospitals or datasets) shares: images of `a` linked to one of `b`, and patients.
 
     `same_patient` is None where one of the two states no patient.
 
@@ -138,7 +138,7 @@ def between(records: Sequence[Case | Caption], likeness: Likeness, side: Mapping
 
 
 def inside(pairs: Sequence[ImagePair]) -> dict[str, Any]:
-    """The copies that the dataset's images have in the folder they were held against: counts, and each pair."""
+    """Copies of the dataset's images in the folder that it was compared with: counts, and each pair."""
     across = [pair for pair in pairs if pair.image_a.startswith(PREFIX) != pair.image_b.startswith(PREFIX)]
     counts = Counter(pair.relation for pair in across)
     rows = [[*sorted((p.image_a, p.image_b), key=lambda name: name.startswith(PREFIX))] for p in across]
@@ -158,7 +158,7 @@ def _pair_counts(pairs: Sequence[ImagePair]) -> dict[str, Any]:
 
 
 def table(document: Mapping[str, Any], least: int = 1) -> list[dict[str, Any]]:
-    """The audit as rows: what test cases share with training, and how many do; fewer than `least` are withheld."""
+    """The audit as rows: how many test cases share what with training; counts below `least` are withheld."""
     found = document["train_test"]
     rows = []
     for name, row in found.items():
@@ -174,7 +174,8 @@ def table(document: Mapping[str, Any], least: int = 1) -> list[dict[str, Any]]:
 
 
 def shared_table(rows: Sequence[Mapping[str, Any]], least: int = 1) -> list[dict[str, Any]]:
-    """What pairs of sides share as rows of counts, without the ids of examples; fewer than `least` are withheld."""
+    """What pairs of hospitals or datasets share, as rows of counts without example ids; counts below `least` are
+    withheld."""
     return [
         {
             name: NOT_STATED if value is None else tell(value, least) if isinstance(value, int) else value
@@ -186,7 +187,7 @@ def shared_table(rows: Sequence[Mapping[str, Any]], least: int = 1) -> list[dict
 
 
 def score_table(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The scores that need no model as rows: share of right answers, by kind."""
+    """The scores without a model as rows: share of right answers, by kind."""
     scores = document.get("scores") or {}
     if not scores:
         return []

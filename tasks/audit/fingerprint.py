@@ -1,4 +1,4 @@
-"""What is kept of an image to recognise its copies: small pictures of it, freed of size, frame and contrast."""
+"""Image fingerprints for finding copies: small pictures, independent of size, frame and contrast."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -17,22 +17,22 @@ Gray = NDArray[np.uint8]
 Pictures = NDArray[np.float16]
 
 SIDE = 48
-"""Pixels of a small picture's side: enough to tell most slices of a volume apart, few enough to compare in bulk."""
+"""Side of a small picture in pixels: enough to distinguish most slices of a volume, few enough to compare in bulk."""
 WORKING = 192
-"""Pixels of the longest side that frames are looked for in: four for each that is kept."""
+"""Longest side, in pixels, of the copy in which frames are detected: four for each pixel of a small picture."""
 FRAME = 0.03
-"""Outer frames are of one level: all but 2 % of a row lie within this share of the image's range around it."""
+"""An outer frame has one level: all but 2 % of a row lie within this share of the image's range around it."""
 FLAT = 0.06
-"""Background is flat: the levels of a row, but for 2 % at both ends, span at most this share of the image's range."""
+"""Background is flat: without 2 % at both ends, the levels of a row span at most this share of the image's range."""
 CROP = 0.06
-"""Share of each side that is left out of one view: a copy whose margins were cropped lies closer to it than to all."""
+"""Share of each side that one view leaves out: a copy with cropped margins is closer to that view than to the whole."""
 CONTENT = 0.25
-"""What is left of a side after trimming is at least this share of it: a nearly blank image is not emptied."""
+"""Smallest share of a side that trimming leaves, so that a nearly blank image is not emptied."""
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """One image as it is compared."""
+    """The fingerprint of one image."""
 
     image_id: str
     digest: bytes
@@ -40,14 +40,14 @@ class Fingerprint:
     size: tuple[int, int]
     """Width and height in pixels."""
     pictures: Pictures
-    """`(v, SIDE, SIDE)`, each of zero mean and unit length: the whole image, the image without its outer frame,
-    without any flat background around what it shows, and cropped; each where it differs. None for a blank image."""
+    """`(v, SIDE, SIDE)`, each of zero mean and unit length: the whole image, without its outer frame, without flat
+    background, and cropped. Views of the same shape as an earlier one are left out; a blank image has none."""
 
 
 def fingerprints(images: Iterable[Image], threads: int = 2) -> Iterator[Fingerprint]:
-    """The fingerprint of each image, in order; a bounded number of images is in memory at a time.
+    """Compute the fingerprint of each image, in order, with a bounded number of images in memory.
 
-    Raises PictureError for a file that shows no picture: ingest has decoded each file once.
+    Raises PictureError for a file that is no image; ingest has decoded each file before.
     """
     waiting = iter(images)
     with ThreadPoolExecutor(threads) as pool:
@@ -66,9 +66,10 @@ def fingerprint(image: Image) -> Fingerprint:
 
 
 def pixel_digest(data: bytes) -> bytes:
-    """sha256 of the decoded pixels with their number: equal for files that hold the very same picture.
+    """sha256 of the decoded pixels, their shape and their type: equal for files with identical pixels.
 
-    Deep gray is taken before it is scaled: an image and its double are near-duplicates, not identical.
+    Gray of more than 8 bits is hashed before scaling: an image and one with doubled values are near-duplicates, not
+    identical.
     """
     levels = pixel_levels(data)
     return hashlib.sha256(repr((levels.shape, str(levels.dtype))).encode() + levels.tobytes()).digest()
@@ -83,7 +84,7 @@ def _working_copy(data: bytes) -> Gray:
 
 
 def unframed(gray: Gray) -> Gray:
-    """An image `(h, w)` without the frame of one level that each of its edges may have."""
+    """Remove the frame of one level that each edge of an image `(h, w)` may have."""
     tolerance = max(FRAME * _range(gray), 3.0)
     sides = []
     for turned in (gray, gray.T):
@@ -95,8 +96,8 @@ def unframed(gray: Gray) -> Gray:
 
 
 def trim(gray: Gray) -> Gray:
-    """The part of an image `(h, w)` that shows something: flat rows and columns go, whatever their levels."""
-    # A frame of another level widens the range, and would hide a dark image's own content.
+    """Remove flat rows and columns at the edges of an image `(h, w)`, whatever their levels."""
+    # A frame of another level widens the range and would hide the content of a dark image.
     gray = unframed(gray)
     while True:
         most = max(FLAT * _range(gray), 3.0)
@@ -124,33 +125,33 @@ def _range(gray: Gray) -> int:
 
 
 def _levels(gray: Gray, share: float) -> tuple[int, int]:
-    """The levels below and above which lie this share of the pixels."""
+    """The levels below and above which this share of the pixels lies."""
     below = np.cumsum(np.bincount(gray.ravel(), minlength=256))
     low, high = np.searchsorted(below, (share * gray.size, (1 - share) * gray.size))
     return int(low), int(high)
 
 
 def _outer(gray: Gray, tolerance: float) -> int:
-    """How many of the first rows are of the first one's level."""
+    """Number of rows from the edge that have the level of the first row."""
     off = (np.abs(gray - np.median(gray[0]).astype(np.int16)) > tolerance).mean(1) > 0.02
     return int(off.argmax()) if off.any() else 0
 
 
 def _spans(gray: Gray, axis: int) -> NDArray[np.int16]:
-    """How far the levels of each row (axis 1) or column (axis 0) lie apart, but for 2 % at both ends."""
+    """The range of levels in each row (axis 1) or column (axis 0), without 2 % at both ends."""
     ordered = np.sort(gray if axis else gray.T, 1).astype(np.int16)  # rows, for speed
     cut = ordered.shape[1] // 50
     return ordered[:, -1 - cut] - ordered[:, cut]
 
 
 def _content(kept: NDArray[np.bool_]) -> tuple[int, int]:
-    """From the first to behind the last place that is kept; nothing where none is."""
+    """Start and end (exclusive) of the places that are kept; (0, 0) where there are none."""
     places = np.flatnonzero(kept)
     return (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
 
 
 def small(gray: Gray) -> Pictures | None:
-    """Gray levels `(h, w)` as a small picture `(SIDE, SIDE)` of zero mean and unit length; None where all are equal."""
+    """Reduce gray levels `(h, w)` to a picture `(SIDE, SIDE)` of zero mean and unit length; None if all are equal."""
     low, high = _levels(gray, 0.005)
     curve = np.clip((np.arange(256) - low) / max(high - low, 1), 0, 1).astype(np.float32)
     picture = PIL.Image.fromarray(curve[gray])

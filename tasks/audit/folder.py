@@ -1,4 +1,4 @@
-"""Images of another dataset, read from a folder, to be looked for among a dataset's own."""
+"""Images of another dataset in a folder, which the audit compares with the dataset's images."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +14,9 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
 
 def folder_images(folder: Path) -> Iterator[Image]:
-    """The images anywhere below a folder, in the order of their paths, which are their ids after `against:`.
+    """Read the images anywhere below a folder, in the order of their paths; ids are `against:` and the path.
 
-    Raises StudyError where there is no folder or no image, or a file is no image.
+    Raises StudyError where there is no folder or no image, or where a file cannot be read as an image.
     """
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
     if not paths:

@@ -1,7 +1,7 @@
-"""Images that are copies of each other: candidates by nearest coarse shape, each then verified by its detail.
+"""Finds images that are copies of each other: nearest coarse shapes give candidates, and detail verifies each.
 
-Cost grows about linearly with the number of images: an image has a bounded number of candidates, and in a
-large set these are looked for in a few cells of an inverted file.
+The cost grows about linearly with the number of images: each image has a bounded number of candidates, and large sets
+are searched in a few cells of an inverted file.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,17 +19,17 @@ from tasks.records import ImagePair
 Vectors = NDArray[np.float32]
 
 COARSE = 10
-"""Frequencies each way that make the coarse shape, of the discrete cosine transform (as perceptual hashes do)."""
+"""Number of frequencies in each direction in the coarse shape: a discrete cosine transform, as in perceptual hashes."""
 CANDIDATES = 8
-"""Nearest pictures of each that are verified, in each orientation."""
+"""Nearest pictures of each picture that become candidates, in each orientation."""
 LIKELY = 0.55
-"""Candidates whose coarse shapes correlate less are not verified."""
+"""Least correlation of coarse shapes of a candidate."""
 COPY = 0.84
-"""Correlation of detail from which two images are taken for copies; docs/audit.md says how it was chosen."""
+"""Least correlation of detail of two copies; docs/audit.md says how it was chosen."""
 TRIED = 10
-"""Candidates of an image that are laid over it, those first whose detail agrees most as they lie."""
+"""Candidates of an image that are aligned with it: those whose detail agrees most before alignment."""
 GLANCE = 0.1
-"""Correlation of detail as two pictures lie, below which they are not laid over each other."""
+"""Least correlation of detail before alignment; pairs below it are not aligned."""
 CHUNK = 512
 THREADS = 2
 
@@ -38,14 +38,14 @@ FLIPS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
 
 
 def image_pairs(prints: Sequence[Fingerprint], pixels: Callable[[set[str]], dict[str, bytes]]) -> list[ImagePair]:
-    """All pairs of copies, by id.
+    """Find all pairs of copies, sorted by id.
 
-    Of several files with the same bytes the first stands for all: each of the others is paired with it alone, and
+    Of several files with the same bytes, the first represents all: each of the others is paired with it only, and
     chains of pairs join them.
 
     Args:
-        prints: of all images, ids distinct.
-        pixels: the pixel digests of the images asked for, which are decoded for it.
+        prints: of all images, with distinct ids.
+        pixels: returns the pixel digests of the given images, which it decodes.
     """
     first: dict[bytes, Fingerprint] = {}
     pairs = []
@@ -57,7 +57,7 @@ def image_pairs(prints: Sequence[Fingerprint], pixels: Callable[[set[str]], dict
     best: dict[tuple[int, int], tuple[float, bool]] = {}
     for one, other, flipped, score in _verified(kept):
         key = (min(one, other), max(one, other))
-        # An image that equals its own mirror image is a plain copy where both orientations agree.
+        # Where both orientations agree, as for a symmetric image, the pair is an upright copy.
         best[key] = max(best.get(key, (-1.0, False)), (score, not flipped))
     doubtful = {index for key in best if kept[key[0]].size == kept[key[1]].size for index in key}
     digests = pixels({kept[index].image_id for index in doubtful})
@@ -70,7 +70,7 @@ def image_pairs(prints: Sequence[Fingerprint], pixels: Callable[[set[str]], dict
 
 
 def _verified(prints: Sequence[Fingerprint]) -> Iterator[tuple[int, int, bool, float]]:
-    """Pairs of positions that are copies, whether flipped, and the correlation of their detail."""
+    """Pairs of copies by position: whether one is flipped, and the correlation of their detail."""
     owner = np.repeat(np.arange(len(prints)), [len(each.pictures) for each in prints])
     if not len(owner):
         return
@@ -96,23 +96,24 @@ def _verified(prints: Sequence[Fingerprint]) -> Iterator[tuple[int, int, bool, f
 
 
 class Meetings(NamedTuple):
-    """Pictures that may show the same, by position, each pair once in each orientation: arrays `(m,)`."""
+    """Candidate pairs of pictures, by position, each once in each orientation: arrays `(m,)`."""
 
     flip: NDArray[np.intp]
-    """Place in FLIPS of what is done to the first."""
+    """Index in FLIPS of the flip of the first picture."""
     one: NDArray[np.intp]
     other: NDArray[np.intp]
     alike: Vectors
-    """Correlation of detail as they lie."""
+    """Correlation of detail before alignment."""
 
 
 def _glances(pictures: NDArray[np.float16]) -> Vectors:
-    """What tells most candidates apart before anything is laid over: detail at half the size."""
+    """Detail at half the size, which rules out most candidates before any alignment."""
     return detail(halved(pictures), SMOOTH // 2)
 
 
 def _candidates(shapes: Vectors, owner: NDArray[np.intp], glances: Vectors) -> Meetings:
-    """For each flip, each picture's nearest of other images by coarse shape, as far as their detail agrees at all."""
+    """For each flip, each picture's nearest pictures of other images by coarse shape, if their detail correlates at
+    all."""
     search = searcher(shapes)
     signs = np.asarray([1, -1] * (COARSE // 2), np.float32)
     count = min(CANDIDATES + int(np.bincount(owner).max()), len(shapes))
@@ -124,7 +125,7 @@ def _candidates(shapes: Vectors, owner: NDArray[np.intp], glances: Vectors) -> M
         query = np.repeat(np.arange(len(shapes)), count)
         found, near = found.ravel(), near.ravel()
         kept = (found >= 0) & (near >= LIKELY) & (owner[found] != owner[query])
-        # A flip undoes itself, so that a pair is the same both ways.
+        # A flip is its own inverse, so the order of a pair does not matter.
         pairs = np.unique(np.sort(np.stack([query[kept], found[kept]], 1), 1), axis=0)
         for start in range(0, len(pairs), 8 * CHUNK):
             one, other = pairs[start : start + 8 * CHUNK].T
@@ -138,18 +139,18 @@ def _candidates(shapes: Vectors, owner: NDArray[np.intp], glances: Vectors) -> M
 
 
 def _likeliest(meetings: Meetings, owner: NDArray[np.intp]) -> Meetings:
-    """The meetings that are among the TRIED most alike of one of their images."""
+    """The candidate pairs that are among the TRIED most similar ones of one of their images."""
     kept = np.zeros(len(meetings.one), bool)
     for side in (meetings.one, meetings.other):
         order = np.lexsort((-meetings.alike, owner[side]))
         owners = owner[side][order]
-        first = np.searchsorted(owners, owners)  # where each image's meetings begin
+        first = np.searchsorted(owners, owners)  # where each image's candidate pairs begin
         kept[order] |= np.arange(len(order)) - first < TRIED
     return Meetings(meetings.flip[kept], meetings.one[kept], meetings.other[kept], meetings.alike[kept])
 
 
 def coarse(pictures: NDArray[np.float16]) -> Vectors:
-    """Unit rows `(n, COARSE**2 - 1)`: the low frequencies of pictures `(n, SIDE, SIDE)`, without their mean."""
+    """Coarse shapes, unit rows `(n, COARSE**2 - 1)`: low frequencies of pictures `(n, SIDE, SIDE)`, mean removed."""
     steps = np.arange(SIDE) + 0.5
     waves = np.cos(np.pi / SIDE * np.outer(np.arange(COARSE), steps)).astype(np.float32)
     parts = [waves @ pictures[at : at + CHUNK].astype(np.float32) @ waves.T for at in range(0, len(pictures), CHUNK)]

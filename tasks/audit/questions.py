@@ -1,4 +1,4 @@
-"""Test questions that training has seen: repeated on the same image, restated there, or asked anywhere."""
+"""Test questions seen in training: repeated on the same image, restated there, or repeated on any image."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,34 +13,34 @@ from tasks.records import Case
 from tasks.text.normalise import normalise
 
 RESTATED = {"closed": 0.25, "open": 0.1}
-"""Cosine of two questions from which one restates the other, given that they share the answer and show the same.
+"""Least cosine of two questions of which one restates the other, if both share the answer and the image.
 
-An open answer in common already says much, a yes or a no hardly anything. docs/audit.md says how these were chosen.
+A shared open answer is already strong evidence, a shared yes or no is not. docs/audit.md says how these were chosen.
 """
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Test case ids, each with the training case that gives it away."""
+    """Test case ids, each with the training case that reveals its answer."""
 
     same: dict[str, str]
     """The same question with the same answer on the same image, or on a copy of it."""
     restated: dict[str, str]
-    """Another wording of it, the answer and the image as above: the most similar such case."""
+    """Another wording, with the same answer on the same image or a copy: the most similar training case."""
     repeated: dict[str, str]
     """The same question on any image, whatever the answer."""
 
 
 def questions_seen(train: Sequence[Case], test: Sequence[Case], shown: Mapping[str, str]) -> Seen:
-    """The test cases whose question training has seen.
+    """Find the test cases whose question was seen in training.
 
-    Questions and answers are compared normalised. The similarity of wordings is the cosine of TF-IDF over the
-    character n-grams of words (3 to 5), which sees through inflection and templates such as "Is/Are there".
+    Questions and answers are compared normalised. The similarity of wordings is the cosine of TF-IDF over character
+    n-grams of words (3 to 5), which is robust to inflection and to templates such as "Is/Are there".
 
     Args:
         train: training cases.
         test: test cases.
-        shown: what each image id shows: copies of one image have the same.
+        shown: class of each image id: copies of one image share a class.
     """
     asked = {normalise(case.question): case.id for case in reversed(train)}
     repeated = {case.id: asked[key] for case in test if (key := normalise(case.question)) in asked}
@@ -64,7 +64,7 @@ def questions_seen(train: Sequence[Case], test: Sequence[Case], shown: Mapping[s
 
 
 def question_rows(cases: Sequence[Case]) -> csr_matrix:
-    """TF-IDF unit rows of the questions; all zero for one without a letter."""
+    """TF-IDF unit rows of the questions; a question without a letter has a row of zeros."""
     vectorizer = TfidfVectorizer(preprocessor=normalise, analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
     try:
         return vectorizer.fit_transform([case.question for case in cases]).tocsr()

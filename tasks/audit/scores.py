@@ -1,4 +1,4 @@
-"""Scores that need no model: what they reach is what a dataset gives away."""
+"""Scores of baselines without a model, which show how much a dataset gives away."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from tasks.text.meaning import meaning
 Vectors = NDArray[np.float32]
 
 WIDTH = 192
-"""Numbers that keep a question's n-grams, by random projection: cosines are off by about 0.07."""
+"""Dimensions of the random projection of a question's n-grams: cosines are off by about 0.07."""
 DEFINITIONS = {
     "copy_nearest": "the answer of the training case whose image and question are the most similar, in equal parts",
     "question_only": "a linear classifier on the question's words alone, over all training cases",
@@ -28,16 +28,17 @@ DEFINITIONS = {
 def score_without_model(
     train: Sequence[Case], test: Sequence[Case], images: Mapping[str, Vectors], shown: Mapping[str, str], seed: int
 ) -> dict[str, Any]:
-    """Copying the nearest answer, with training cases of the same image and without them, and the question alone.
+    """Score two baselines: the nearest case's answer (with and without the same image), and the question alone.
 
     Args:
         train: training cases.
         test: test cases.
         images: the coarse shape of each image, a unit row `(d,)`, all of the same length; none for a blank image.
-        shown: what each image id shows: copies of one image have the same, and count as the same image.
+        shown: class of each image id: copies of one image share a class and count as the same image.
         seed: of the random projection and of the classifier.
 
-    Returns the share of right answers by kind, each with its denominator, as `DEFINITIONS` says.
+    Returns the share of right answers by kind, each with its denominator, as `DEFINITIONS` says; empty without training
+    or test cases.
     """
     if not train or not test:
         return {}

@@ -1,4 +1,4 @@
-"""Nearest rows by inner product, at a cost that grows about linearly."""
+"""Nearest-neighbour search by inner product, at a cost that grows about linearly."""
 
 from collections.abc import Callable
 
@@ -8,17 +8,17 @@ from numpy.typing import NDArray
 Vectors = NDArray[np.float32]
 
 EXACT = 20_000
-"""Rows up to which all are compared: exact, and quicker than any index."""
+"""Largest number of rows with exhaustive search, which is exact, and faster than any index up to there."""
 CELL = 256
-"""Rows in a cell of the inverted file beyond that."""
+"""Rows for each cell of the inverted file, beyond EXACT."""
 PROBES = 8
-"""Cells that are searched for each row."""
+"""Number of cells that are searched for each query."""
 
 
 def searcher(rows: Vectors) -> Callable[[Vectors, int], tuple[Vectors, NDArray[np.int64]]]:
-    """A search among unit rows `(n, d)`: of queries `(nq, d)` the inner products and positions `(nq, k)`.
+    """Build a search among unit rows `(n, d)`: queries `(nq, d)` give inner products and positions `(nq, k)`.
 
-    Nearest first; -1 where fewer were found.
+    Nearest first; the position is -1 where fewer were found.
     """
     import faiss
 
@@ -27,7 +27,7 @@ def searcher(rows: Vectors) -> Callable[[Vectors, int], tuple[Vectors, NDArray[n
     index: faiss.Index = exact
     if len(rows) > EXACT:
         cells = faiss.IndexIVFFlat(exact, width, len(rows) // CELL, faiss.METRIC_INNER_PRODUCT)
-        cells.cp.max_points_per_centroid = 64  # the training looks at a share of the rows
+        cells.cp.max_points_per_centroid = 64  # the training uses a share of the rows
         cells.cp.niter = 10
         cells.train(rows)
         cells.nprobe = PROBES

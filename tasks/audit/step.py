@@ -18,9 +18,9 @@ PAIRS = "image_pairs.parquet"
 
 @stage("audit", area="source")
 def audit(folder: Folder, cases: Ref, dataset: Ref, seed: int, against: str | None = None, content: str = "") -> None:
-    """What test shares with training: `audit.json`, and the pairs of copies among the images.
+    """Audit what test shares with training: writes `audit.json`, and the pairs of copies among the images.
 
-    `against` names a folder with images of another dataset, `content` tells the state of its files.
+    `against` names a folder with images of another dataset; `content` identifies the state of its files.
     """
     from tasks.audit.document import Likeness, inside
     from tasks.audit.document import audit as count
@@ -56,7 +56,7 @@ def audit(folder: Folder, cases: Ref, dataset: Ref, seed: int, against: str | No
 
 @stage("audit-hospitals", area="source")
 def audit_hospitals(folder: Folder, cases: Ref, findings: Ref, assignment: Ref) -> None:
-    """What each pair of hospitals shares: `hospitals.json`."""
+    """Audit what each pair of hospitals shares: writes `hospitals.json`."""
     from tasks.audit.document import Likeness, between
 
     rows = read_table(cases.folder / "cases.parquet", Case)
@@ -67,5 +67,5 @@ def audit_hospitals(folder: Folder, cases: Ref, findings: Ref, assignment: Ref) 
 
 
 def read_audit(ref: Ref) -> dict[str, Any]:
-    """The document of a finished audit."""
+    """Read the document of a finished audit."""
     return json.loads((ref.folder / AUDIT).read_text(encoding="utf-8"))

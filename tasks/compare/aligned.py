@@ -1,4 +1,4 @@
-"""Configurations that answered the same cases: their answers in one order."""
+"""Aligns the answers of configurations to the same cases, so that all are in one order."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ Outcomes = Mapping[str, Mapping[int, Sequence[Outcome]]]
 
 @dataclass(frozen=True)
 class Answers:
-    """One configuration's outcomes on one split, in one order for all configurations."""
+    """One configuration's outcomes on one split; all configurations have the same order."""
 
     rows: tuple[Outcome, ...]
     seeds: tuple[int, ...]
     """The seed of each row."""
     images: tuple[Hashable, ...]
-    """What is not independent: two seeds that ask about one image have the same here."""
+    """The image of each row; two seeds with a question on one image have the same value here."""
     hospitals: tuple[str, ...]
-    """Who holds the case where hospitals are federated: a centralised study's cases have theirs too."""
+    """The hospital that holds the case in the federation, for centralised configurations too."""
 
     def chosen(self, metric: Metric, group: str = "all", value: str | None = None) -> list[int]:
-        """Places of the rows that a metric is of, within a group."""
+        """Indices of the rows that a metric covers, within a group."""
         return [
             place
             for place, row in enumerate(self.rows)
@@ -34,9 +34,10 @@ class Answers:
         ]
 
     def tellable(self, group: str, least: int) -> tuple[set[str | None], set[str | None]]:
-        """The values of a group that may be told of, and those whose closed and open questions may be told apart.
+        """The values of a group that may be reported, and those whose closed and open questions may be reported
+        separately.
 
-        A case counts once, however many seeds ask it.
+        A case counts once, however many seeds include it.
         """
         cases: dict[str | None, tuple[set[int], set[int]]] = {}
         for place, row in enumerate(self.rows):
@@ -46,11 +47,12 @@ class Answers:
         return told - {None}, tellable(counts, least, among=told)
 
     def of(self, group: str, place: int) -> str | None:
-        """The group's value of one row."""
+        """The value of a group in one row."""
         return self.hospitals[place] if group == "hospital" else getattr(self.rows[place], group)
 
     def images_asked(self) -> Images:
-        """How many images are asked about, each seed's and all seeds' together, an image of several seeds once."""
+        """How many images have questions, for each seed and for all seeds together; an image of several seeds counts
+        once."""
         own: dict[int, set[Hashable]] = {}
         for image, seed in zip(self.images, self.seeds, strict=True):
             own.setdefault(seed, set()).add(image)
@@ -59,7 +61,7 @@ class Answers:
 
 
 def align(outcomes: Outcomes, reference: str) -> dict[str, Answers]:
-    """Every configuration's answers, in the order of the reference's.
+    """Put every configuration's answers into the order of the reference's.
 
     Args:
         outcomes: by configuration and seed; a case has the same number in every configuration, and an image at every

@@ -1,4 +1,4 @@
-"""Figures of a comparison's document as text: scores with their intervals, and whose chance these hold."""
+"""Text of a comparison's figures: scores with their intervals, and what the intervals cover."""
 
 from tasks.records.comparison import ComparisonDocument, ScoreEntry, SplitScore
 from tasks.score.groups import HOLDS
@@ -10,23 +10,23 @@ SPLITS = {
     "near_duplicate": "copy-disjoint",
     "patient": "patient-disjoint",
 }
-"""What values of partition.disjoint are called in tables."""
+"""Names of the values of partition.disjoint in tables."""
 
 
 def score_cell(entry: ScoreEntry | None) -> str:
-    """A score with its interval; nothing where there is none."""
+    """A score with its interval; "" where there is none."""
     return "" if entry is None else METRICS[entry["measure"]].text_with_interval(entry["score"], entry["interval"])
 
 
 def holds(document: ComparisonDocument) -> str:
-    """Whose chance the intervals hold, as a sentence."""
+    """A sentence that says which randomness the intervals cover."""
     several = len(document["seeds"]) > 1
     left_out = "" if several else ", for the one training as it is: what another training would give is not in them"
     return f"Intervals of 95 % hold the chance of {HOLDS[several]}{left_out}."
 
 
 def labels(document: ComparisonDocument) -> dict[str, str]:
-    """What each configuration is called in tables, by name."""
+    """The label of each configuration in tables, by name."""
     return {each["name"]: each["label"] for each in document["configurations"]}
 
 

@@ -1,4 +1,4 @@
-"""The document `comparison.json`, as docs/comparison.md lays it out, made of what its finished studies found."""
+"""Builds `comparison.json` (layout in docs/comparison.md) from the results of its finished studies."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,19 +29,19 @@ from tasks.settings.comparison import Changes, Comparison
 
 SCHEMA_VERSION = 2
 BASELINES = ("base", "majority", "question_only", "copy_nearest")
-"""Rows of the tables that are not trained: of the reference's runs."""
+"""Rows of the tables that are not trained; they come from the reference's runs."""
 
 
 @dataclass(frozen=True)
 class SplitPart:
-    """What a comparison says of one split that differs from the others."""
+    """All that a comparison reports about one split; splits with the same cases share one."""
 
     images: Images
     scores: list[SplitScore]
     tests: list[SplitTest]
     worst: list[SplitWorst]
     withheld: dict[str, list[str]]
-    """Values of groups that are not told of, by group."""
+    """Withheld values, by group."""
     lightfed: list[dict[str, Any]]
     reliance: list[RelianceRow]
 
@@ -53,14 +53,14 @@ def compare_split(
     lightfed: Mapping[str, Mapping[int, Mapping[str, float | None]]],
     reliance: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> SplitPart:
-    """One split: scores of all rows, tests of their differences, and what they depend on.
+    """Compare the configurations on one split: scores, paired tests, and what the scores depend on.
 
     Args:
         comparison: its settings.
-        split: which one.
+        split: name of the split.
         outcomes: of the configurations and BASELINES, by seed.
         lightfed: LightFED's four metrics of the same, by seed.
-        reliance: of each configuration the summaries of its seeds, none where no prompts were altered.
+        reliance: the summaries of each configuration's seeds; empty where no prompts were perturbed.
 
     Raises StudyError where the configurations did not answer the same cases.
     """
@@ -81,14 +81,14 @@ def compare_split(
 
 
 def _lightfed_row(split: str, name: str, by_seed: Mapping[int, Mapping[str, float | None]]) -> dict[str, Any]:
-    """The mean over the seeds, None where a seed has none, and each seed's."""
+    """The mean over the seeds, None where a seed has none, and the metrics of each seed."""
     means = {metric: _mean([each[metric] for each in by_seed.values()]) for metric in LIGHTFED}
     seeds = {str(seed): each for seed, each in by_seed.items()}
     return {"split": split, "configuration": name, **means, "by_seed": seeds}
 
 
 def configuration_rows(comparison: Comparison, twins: Mapping[str, str]) -> list[ConfigurationRow]:
-    """The rows of every table, in their order. `twins` are folders of twins, by preset."""
+    """The rows of every table, in order. `twins` are the folders of twin models, by preset."""
     rows: list[ConfigurationRow] = []
     for name, changes in comparison.configurations.items():
         preset = str(changes.get("model.name", comparison.study.model.name))
@@ -107,7 +107,7 @@ def sweep_point(
     results: Mapping[int, Mapping[str, Any]],
     least: int,
 ) -> SweepPoint:
-    """A point of a sweep, from the outcomes and the `results.json` of its seeds; `least` as `score_entries` has it."""
+    """One point of a sweep, from the outcomes and the `results.json` of its seeds; `least` as in `score_entries`."""
     entries = score_entries(label, align({label: outcomes}, label)[label], least)
     return {
         "label": label,
@@ -120,7 +120,7 @@ def sweep_point(
 
 
 def _mean_rounds(rounds: Sequence[Sequence[Mapping[str, Any]]]) -> list[RoundLoss]:
-    """Losses of each round, the mean over the seeds."""
+    """Losses of each round: the mean over the seeds."""
     return [
         {
             "round": same[0]["round"],
@@ -132,7 +132,7 @@ def _mean_rounds(rounds: Sequence[Sequence[Mapping[str, Any]]]) -> list[RoundLos
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """None where one of them is."""
+    """The mean; None where one of the values is None."""
     told = [value for value in values if value is not None]
     return sum(told) / len(told) if len(told) == len(values) else None
 
@@ -143,13 +143,13 @@ def cost_row(
     results: Sequence[Mapping[str, Any]],
     memory: Mapping[str, int | None],
 ) -> CostRow:
-    """What training a configuration took: seconds and bytes are the mean over the rounds of all seeds.
+    """The cost of training a configuration: seconds and bytes are means over the rounds of all seeds.
 
     Args:
         configuration: its row.
-        model: name of its base.
+        model: name of its base model.
         results: `results.json` of each seed.
-        memory: of training the first hospital, by `peak_memory_bytes` and `device_memory_bytes`.
+        memory: `peak_memory_bytes` and `device_memory_bytes` of training the first hospital.
     """
     rounds = [row for each in results for row in each["rounds"]]
     return {
@@ -176,17 +176,17 @@ def assemble(
     runs: list[RunRow],
     failed: Sequence[Mapping[str, str]],
 ) -> ComparisonDocument:
-    """The whole document.
+    """Assemble the whole document.
 
     Args:
         comparison: its settings.
-        configurations: as `configuration_rows` gives them.
-        parts: by split, those that differ.
+        configurations: as `configuration_rows` returns them.
+        parts: by split, for the splits that differ.
         titles: of these splits.
-        same: the other splits, each with the one that puts every case where it does.
+        same: each other split, with the split that has the same assignment of cases.
         sweeps: their points.
-        cost: what training took; empty where that was not measured.
-        runs: every study's run.
+        cost: of training; empty where it was not measured.
+        runs: the run of every study.
         failed: points of sweeps that failed, as `cell` and `reason`.
     """
     return {

@@ -1,4 +1,4 @@
-"""The tables of a comparison that are not of its own metrics: LightFED's, altered prompts, sweeps, cost."""
+"""The tables of a comparison beyond its metrics: LightFED's metrics, perturbed prompts, sweeps, cost."""
 
 from tasks.compare.cells import labels, score_cell
 from tasks.records.comparison import ComparisonDocument, Sweep
@@ -16,11 +16,11 @@ ALTERED = {
     "neighbours_flipped": "wrong cases",
     "question_shuffled": "words shuffled",
 }
-"""Alterations of the prompt, as headings."""
+"""Perturbations of the prompt, as table headings."""
 
 
 def lightfed_table(document: ComparisonDocument, split: str, title: str) -> Table:
-    """LightFED's own four metrics on a split."""
+    """LightFED's four metrics on a split."""
     rows = [
         (
             each["label"],
@@ -35,7 +35,7 @@ def lightfed_table(document: ComparisonDocument, split: str, title: str) -> Tabl
 
 
 def reliance_tables(document: ComparisonDocument, split: str, title: str) -> list[Table]:
-    """What is left of each configuration's score; no table where no prompts were altered."""
+    """The share of each configuration's score that is left with perturbed prompts; no table where there were none."""
     called = labels(document)
     found = [row for row in document["reliance"] if row["split"] == split]
     if not found:
@@ -58,7 +58,7 @@ def reliance_tables(document: ComparisonDocument, split: str, title: str) -> lis
 
 
 def sweep_tables(document: ComparisonDocument) -> list[Table]:
-    """A table for each sweep."""
+    """One table for each sweep."""
     return [_sweep(sweep) for sweep in document["sweeps"]]
 
 
@@ -82,7 +82,7 @@ def _sweep(sweep: Sweep) -> Table:
 
 
 def cost_table(document: ComparisonDocument) -> Table:
-    """What training each configuration took."""
+    """The cost of training each configuration."""
     rows = [
         (
             row["label"],

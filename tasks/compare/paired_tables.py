@@ -1,4 +1,4 @@
-"""The tables of a comparison's tests, as text cells made of its document."""
+"""The tables of a comparison's paired tests, as text."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from tasks.score.metrics import Metric, compared_metrics
 
 
 def paired_tables(document: ComparisonDocument, split: str, title: str) -> list[Table]:
-    """The tests of a split: differences over all seeds, and McNemar's test of each."""
+    """The tests of a split: differences over all seeds, and McNemar's test of each seed."""
     return [_tests(document, split, title), _mcnemar(document, split, title)]
 
 
@@ -45,7 +45,7 @@ def _mcnemar(document: ComparisonDocument, split: str, title: str) -> Table:
 
 
 def _tested(document: ComparisonDocument, split: str) -> Iterator[tuple[str, Metric, SplitTest]]:
-    """The split's tests that tables show, each with its pair as text and its metric."""
+    """The tests of a split that the tables show, each with its pair as text and its metric."""
     called, tested = labels(document), {metric.name: metric for metric in compared_metrics()}
     for test in document["tests"]:
         if test["split"] == split and test["measure"] in tested:

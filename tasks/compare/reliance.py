@@ -1,4 +1,4 @@
-"""What each configuration keeps of its score with altered prompts, the seeds together."""
+"""The share of each configuration's score that is left with perturbed prompts, over all seeds."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,14 +9,15 @@ from tasks.records.explanations import IGNORES
 
 
 def reliance_row(split: str, configuration: str, summaries: Sequence[Mapping[str, Any]]) -> RelianceRow:
-    """The mean of several seeds' summaries: `kept` by alteration, of the mean score; alterations that all have.
+    """Average the summaries of several seeds; only the perturbations that all seeds have are kept.
 
     Args:
-        split: where they are from.
-        configuration: whose they are.
+        split: name of the split.
+        configuration: name of the configuration.
         summaries: entries of the seeds' `reliance` in `results.json`; at least one.
 
-    `n` is the number of questions of all seeds.
+    `kept` is the share of the mean score that is left with each perturbation. `n` is the number of questions of all
+    seeds.
     """
     names = [name for name in MEANINGS if all(name in each["alterations"] for each in summaries)]
     n = sum(each["n"] for each in summaries)

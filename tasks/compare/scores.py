@@ -1,7 +1,7 @@
-"""The scores of configurations with intervals, over all questions and by group, and what is withheld of groups.
+"""The scores of configurations with intervals, over all questions and by group, and the groups that are withheld.
 
-A score over several seeds is the mean of the seeds' own, and its interval holds the chance of training and of the test
-images. With one seed there is no telling what another training would give: the interval is over the images alone.
+A score over several seeds is the mean of the seeds' scores, and its interval covers the randomness of training and of
+the test images. One seed gives no estimate of the variation between trainings: its interval covers the images only.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,9 +15,10 @@ from tasks.score.statistics import SEED, estimate, sums_by_cluster
 
 
 def score_entries(name: str, answers: Answers, least: int) -> Iterator[ScoreEntry]:
-    """A configuration's scores: each metric over all questions, then the main ones for each group.
+    """A configuration's scores: each metric over all questions, then the main metrics for each group.
 
-    What would tell of fewer than `least` cases is left out, and what tells that by subtraction.
+    Scores that would reveal something about fewer than `least` cases are left out, also those that would by
+    subtraction.
     """
     kinds, _ = answers.tellable("kind", least)
     for metric in METRICS.values():
@@ -32,7 +33,7 @@ def score_entries(name: str, answers: Answers, least: int) -> Iterator[ScoreEntr
 
 
 def _entry(name: str, answers: Answers, metric: Metric, group: str, value: str | None) -> Iterator[ScoreEntry]:
-    """The score of one metric within one group; nothing where it holds no such question."""
+    """The score of one metric within one group; nothing where the group holds no question of the metric."""
     places = answers.chosen(metric, group, value)
     if not places:
         return
@@ -41,7 +42,7 @@ def _entry(name: str, answers: Answers, metric: Metric, group: str, value: str |
     seeds = [answers.seeds[place] for place in places]
     found = over_trainings(columns, seeds, images, metric.statistic)
     several = len(found.by_seed) > 1
-    # Of one training, the bootstrap: it knows by itself that no score lies beyond 0 and 1.
+    # With one training the bootstrap is used: its interval stays within 0 and 1 by itself.
     sure = found if several else estimate(sums_by_cluster(columns, images), metric.statistic, SEED)
     entry: ScoreEntry = {
         "configuration": name,
@@ -61,7 +62,7 @@ def _entry(name: str, answers: Answers, metric: Metric, group: str, value: str |
 
 
 def withheld_values(answers: Answers, least: int) -> dict[str, list[str]]:
-    """By group, the values of which `score_entries` tells nothing."""
+    """By group, the values that `score_entries` leaves out."""
     found = {}
     for group in GROUPS:
         values = {value for place in range(len(answers.rows)) if (value := answers.of(group, place))}
@@ -71,9 +72,9 @@ def withheld_values(answers: Answers, least: int) -> dict[str, list[str]]:
 
 
 def worst_hospitals(entries: Sequence[ScoreEntry]) -> list[WorstHospital]:
-    """Of each configuration, the hospital with the fewest right answers, and how far it lies below all together.
+    """For each configuration, the hospital with the lowest score, and its distance to the score of all hospitals.
 
-    Hospitals that are not told of are left out.
+    Withheld hospitals are left out.
     """
     found: list[WorstHospital] = []
     for name in dict.fromkeys(entry["configuration"] for entry in entries):

@@ -1,4 +1,4 @@
-"""The tables of a comparison, as text cells made of its document."""
+"""The tables of a comparison as text, made from its document."""
 
 from tasks.compare.cells import SPLITS, find_score, holds, labels, score_cell
 from tasks.compare.other_tables import cost_table, lightfed_table, reliance_tables, sweep_tables
@@ -104,7 +104,7 @@ def _groups(document: ComparisonDocument, split: SplitRow) -> list[Table]:
 def _group(
     document: ComparisonDocument, split: str, group: str
 ) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...], str] | None:
-    """Headings, rows and note of a group's table; None where it has fewer than two values."""
+    """Headings, rows and note of a group's table; None where the group has fewer than two values."""
     columns = document["configurations"]
     own = [entry for entry in document["scores"] if entry["split"] == split and entry["group"] == group]
     rows = []

@@ -14,15 +14,15 @@ from tasks.score.statistics import mcnemar
 
 
 def paired_tests(answers: Mapping[str, Answers], trained: Sequence[str], reference: str) -> list[PairedTest]:
-    """The reference against every other row, and the trained configurations among each other.
+    """Test the reference against every other row, and the trained configurations against each other.
 
-    `difference` is a minus b, the mean over the seeds, and its interval and p value hold the chance of training where
-    there are several (`tasks.compare.trainings`). Where a metric is right or wrong, McNemar's exact test of each seed
-    stands beside it: it tells two trained adapters apart, not two ways of training.
+    `difference` is a minus b, the mean over the seeds. Its interval and p value cover the randomness of training where
+    there are several seeds (`tasks.compare.trainings`). A metric whose answers are right or wrong also gets McNemar's
+    exact test for each seed: that test compares two trained adapters, not two ways of training.
 
-    `p_holm` are p values corrected for all that one table shows (Holm, Scandinavian Journal of Statistics 6, 1979): the
-    differences in the metrics of its tables over all pairs, and McNemar's tests of these over all pairs and seeds.
-    Those of all other metrics are corrected together too.
+    `p_holm` are p values corrected for all tests in one table (Holm, Scandinavian Journal of Statistics 6, 1979): the
+    differences in the metrics of the tables over all pairs, and their McNemar's tests over all pairs and seeds. The
+    tests of all other metrics are corrected together in the same way.
     """
     pairs = [(reference, other) for other in answers if other != reference]
     pairs += [pair for pair in combinations(trained, 2) if reference not in pair]
@@ -42,7 +42,7 @@ def paired_tests(answers: Mapping[str, Answers], trained: Sequence[str], referen
 def _test(pair: tuple[str, str], answers: tuple[Answers, Answers], metric: Metric, places: Sequence[int]) -> PairedTest:
     rows_a, rows_b = ([each.rows[place] for place in places] for each in answers)
     columns = np.hstack([metric.columns(rows_a), metric.columns(rows_b)])
-    half = columns.shape[1] // 2  # the same cases have the same labels, so both have as many columns
+    half = columns.shape[1] // 2  # the same cases have the same labels, so both have equally many columns
     seeds, images = [answers[0].seeds[place] for place in places], [answers[0].images[place] for place in places]
     found = over_trainings(
         columns, seeds, images, lambda sums: metric.statistic(sums[:, :half]) - metric.statistic(sums[:, half:])
@@ -65,7 +65,8 @@ def _test(pair: tuple[str, str], answers: tuple[Answers, Answers], metric: Metri
 
 
 def _mcnemar(a: Sequence[float], b: Sequence[float], seeds: Sequence[int]) -> dict[str, McNemarTest]:
-    """McNemar's test of each seed's answers. Seeds that ask the same questions are never pooled: these count once."""
+    """McNemar's test of each seed's answers. Seeds with the same questions are not pooled, as questions would count
+    twice."""
     found: dict[str, McNemarTest] = {}
     for seed in dict.fromkeys(seeds):
         own = [place for place, each in enumerate(seeds) if each == seed]
@@ -75,14 +76,14 @@ def _mcnemar(a: Sequence[float], b: Sequence[float], seeds: Sequence[int]) -> di
 
 
 def _correct(tests: Sequence[PairedTest] | Sequence[McNemarTest]) -> None:
-    """Give each its `p_holm`, where there is a p."""
+    """Set the `p_holm` of each test that has a p value."""
     tested = [(test, p) for test in tests if (p := test["p"]) is not None]
     for (test, _), corrected in zip(tested, holm([p for _, p in tested]), strict=True):
         test["p_holm"] = corrected
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """P values corrected for their number, after Holm: the chance of any false finding stays what it is for one."""
+    """Correct p values by Holm's method, which bounds the probability of any false positive among all of them."""
     order = sorted(range(len(p)), key=lambda place: p[place])
     corrected = [0.0] * len(p)
     largest = 0.0

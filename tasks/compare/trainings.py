@@ -1,18 +1,18 @@
-"""How sure a figure over several trainings is: the chance of training and that of the test images in one interval.
+"""Intervals of a figure over several trainings: they cover the randomness of training and of the test images.
 
-The figure is the mean over the seeds of each seed's own, and seeds and images are both drawn (crossed random effects,
-by the method of moments). The variance of the mean has two parts:
+The figure is the mean of the seeds' figures. Seeds and images are both treated as random (crossed random effects, by
+the method of moments). The variance of the mean has two parts:
 
 - the variance between the seeds' figures, divided by their number: with m seeds it has m - 1 degrees of freedom. Where
-  every seed asks about images of its own, this is all of it;
-- the mean covariance of two seeds' figures, from the images that both ask about: it moves all seeds alike, so that the
-  first part does not show it. Covariances are those of the delete-one-image jackknife.
+  every seed has its own images, this is all of it;
+- the mean covariance of two seeds' figures, from the images that both have questions about. It moves all seeds in the
+  same direction, so the first part does not include it. Covariances are those of the delete-one-image jackknife.
 
-Each part has a Student's t of its own, and the squares of both margins are added (Banerjee, Sankhya 22, 1960): the
-chance of missing the truth is then at most what it is said to be, however the parts are mixed, which Satterthwaite's
-approximation does not keep with three seeds. Few seeds can also be alike by chance, so the interval is never narrower
-than that over the test images alone, which holds with one seed too, for the trainings as they are. The p value is that
-of the widest interval without 0. `benchmarks/level.py` measures how often the test errs.
+Each part has its own Student's t, and the squares of both margins are added (Banerjee, Sankhya 22, 1960). The
+probability of missing the true value is then at most the stated one, for any mixture of the parts; Satterthwaite's
+approximation does not guarantee this with three seeds. A few seeds can also agree by chance. The interval is therefore
+never narrower than the interval over the test images alone, which treats the trainings as given and also holds for one
+seed. The p value belongs to the widest interval without 0. `benchmarks/level.py` measures how often the test errs.
 """
 
 import math
@@ -26,9 +26,9 @@ from scipy.special import stdtrit
 from tasks.score.statistics import CONFIDENCE, Estimate, Statistic
 
 NOTHING = 1e-12
-"""A standard error below it is none: sums of the same numbers in another order are not always the same bits."""
+"""A standard error below this counts as 0: sums of the same numbers in another order may differ in their last bits."""
 LEAST_P = 1e-100
-"""Smaller p values are not told apart."""
+"""Lower bound of reported p values."""
 
 Parts = list[tuple[float, float]]
 """Standard errors whose squares add up, each with its degrees of freedom."""
@@ -39,25 +39,25 @@ class OverTrainings(Estimate):
     """The mean of the seeds' figures with its 95 % interval, and the p value that belongs to it."""
 
     p: float | None
-    """Two-sided, of a figure of 0, below 0.05 where the interval leaves 0 out; None where there is no interval, or
-    where neither seeds nor images differ and yet the figure is not 0."""
+    """Two-sided, for the hypothesis that the figure is 0; below 0.05 where the interval excludes 0. None where there is
+    no interval, or where the figure is not 0 although neither seeds nor images differ."""
     by_seed: tuple[float, ...]
-    """In the order in which the seeds occur."""
+    """One figure for each seed, in the order in which the seeds occur."""
 
 
 def over_trainings(
     columns: np.ndarray, seeds: Sequence[int], images: Sequence[Hashable], statistic: Statistic
 ) -> OverTrainings:
-    """A figure of the rows of several seeds, or of one.
+    """Compute a figure over the rows of one or several seeds.
 
     Args:
-        columns: (N, M), what the figure is made of, a row for each answer.
-        seeds: of the rows.
-        images: of the rows; what two seeds ask about one image has the same here.
-        statistic: the figure, of sums over rows.
+        columns: (N, M), the numbers whose sums give the figure, a row for each of N answers.
+        seeds: the seed of each row.
+        images: the image of each row; two seeds with a question on one image have the same value here.
+        statistic: computes the figure from sums over rows.
 
-    There is no interval where a seed asks about fewer than two images. Raises ValueError where there is no row, or the
-    lengths differ.
+    There is no interval where a seed has fewer than two images. Raises ValueError where there is no row, or the lengths
+    differ.
     """
     if not len(columns) or not len(columns) == len(seeds) == len(images):
         raise ValueError(
@@ -82,9 +82,10 @@ def over_trainings(
 def _of_one_seed(
     columns: np.ndarray, places: np.ndarray, count: int, statistic: Statistic
 ) -> tuple[float, np.ndarray | None]:
-    """The seed's figure, and how far each of all `count` images moves it, 0 for those that it does not ask about.
+    """The seed's figure, and the influence on it of each of all `count` images; images without a question have 0.
 
-    The squares of these sum to the jackknife's variance of the figure; None of fewer than two images.
+    The squares of the influences sum to the jackknife variance of the figure. None where there are fewer than two
+    images.
     """
     asked, own = np.unique(places, return_inverse=True)
     sums = np.stack([np.bincount(own, weights=column, minlength=len(asked)) for column in columns.T], axis=1)
@@ -99,11 +100,11 @@ def _of_one_seed(
 
 
 def _accounts(by_seed: np.ndarray, influences: np.ndarray) -> list[Parts]:
-    """What the mean's chance is made of: the images alone; and, of several seeds, the seeds and what these share.
+    """The variance models of the mean: the images alone; and, with several seeds, the seeds plus their shared images.
 
     Args:
         by_seed: (S,), the seeds' figures.
-        influences: (S, I), as `_of_one_seed` gives them.
+        influences: (S, I), as `_of_one_seed` returns them.
     """
     many, images = influences.shape
     covariances = influences @ influences.T
@@ -116,12 +117,12 @@ def _accounts(by_seed: np.ndarray, influences: np.ndarray) -> list[Parts]:
 
 
 def _margin(p: float, accounts: Sequence[Parts]) -> float:
-    """Half of the interval that misses with a chance of p: that of the account that makes it widest."""
+    """Half the width of the interval that misses with probability p: the widest one over the models."""
     return max(math.hypot(*(stdtrit(freedom, p / 2) * error for error, freedom in parts)) for parts in accounts)
 
 
 def _p(value: float, accounts: Sequence[Parts]) -> float | None:
-    """The p whose interval ends at 0."""
+    """The p value at which the interval ends at 0."""
     if abs(value) < NOTHING:
         return 1.0
     if max(error for parts in accounts for error, _ in parts) < NOTHING:

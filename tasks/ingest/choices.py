@@ -1,4 +1,4 @@
-"""Multiple choice: the options as published, and which of them is the answer."""
+"""Multiple choice: reads the options as published, and which of them is the answer."""
 
 from collections.abc import Iterable
 
@@ -8,11 +8,11 @@ from tasks.text.options import place_of, unlabelled
 
 
 def choose(row: Row, published: Iterable[str | None], gold: str) -> tuple[tuple[str, ...], str]:
-    """The options in their order, each once and without its label, and the one that the gold answer means.
+    """The options in order, each once and without its label, and the option that the gold answer names.
 
-    The gold answer is an option's text, or its letter in the order published, null ones counted. Options that differ
-    in case or in a closing full stop only are one, in its first form; null ones are none.
-    Raises StudyError where the gold answer is no option, or fewer than two are left.
+    The gold answer is an option's text, or its letter in the published order, which counts null options. Options that
+    differ only in case or in a full stop at the end are merged into the first form; null options are dropped. Raises
+    StudyError where the gold answer is no option, or fewer than two options are left.
     """
     given = [option or "" for option in published]
     options: dict[str, str] = {}

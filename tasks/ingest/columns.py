@@ -1,4 +1,4 @@
-"""What a hospital calls the columns of its table: the documented names in any spelling, and common synonyms."""
+"""Maps the column names of a hospital's table to the documented names, in any spelling or as a common synonym."""
 
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -18,26 +18,26 @@ SYNONYMS = {
     "mrn medicalrecordnumber 00100020",
     "split": "splits splitname datasplit datasetsplit subset partition",
 }
-"""By documented name what else a column of that meaning is called, as `_key` spells it."""
+"""Synonyms of each documented name, in the form of `_key`."""
 FIELDS = {key: field for field, others in SYNONYMS.items() for key in (field, *others.split())}
 
 
 class Columns:
-    """The columns of one table by their documented names; keeps the names of those that have none."""
+    """The columns of one table by documented name; also keeps the names of unknown columns."""
 
     def __init__(self) -> None:
         self._unused: dict[str, None] = {}
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Names of columns that were not read, as the table has them."""
+        """Names of the columns that were not read, as in the table."""
         return tuple(self._unused)
 
     def known_as(self, names: Sequence[str], where: str) -> Mapping[str, str]:
-        """The documented names of those columns that mean one, by the names in the table.
+        """The documented name of each column that has one, by its name in the table.
 
-        A column called as documented (in whatever letters, with whatever blanks and marks) goes before a synonym.
-        Raises FindingError where two mean the same.
+        A column with the documented name (whatever its case, blanks and marks) takes precedence over a synonym. Raises
+        FindingError where two columns mean the same.
         """
         meant: dict[str, list[str]] = {}
         for name in dict.fromkeys(names):
@@ -57,5 +57,5 @@ class Columns:
 
 
 def _key(name: str) -> str:
-    """A column's name without case, blanks and marks: `Image_Path` and `image path ` are one."""
+    """A column's name without case, blanks and marks: `Image_Path` and `image path ` are equal."""
     return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", name).casefold()))

@@ -1,4 +1,4 @@
-"""The datasets by name: how each is read, and what a user has to know of it."""
+"""The datasets by name: how each is read, and what users need to know about it."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from tasks.store import tree_digest
 
 @dataclass(frozen=True)
 class Options:
-    """What readers are asked for; see DatasetSettings."""
+    """Options of the readers; see DatasetSettings."""
 
     language: str
     frames: bool
@@ -35,11 +35,11 @@ class Dataset:
     """Files expected at `dataset.root`."""
     licence: str
     needs: str
-    """What a user does to have it."""
+    """How a user obtains it."""
     hub: str | None = None
-    """Its id on the Hugging Face hub, where its files there can be read as they are."""
+    """Its id on the Hugging Face hub, if its files there can be read unchanged."""
     drawn: bool = False
-    """Made by this project: it needs no root, and no test split is added."""
+    """Whether this project draws it: it then needs no root, and no test split is added."""
 
 
 def _phantom(public: bool) -> Callable[[Path | None, Options], Source]:
@@ -124,10 +124,10 @@ DATASETS = {
 
 
 def ingest(sources: Iterable[tuple[str, Path | None]], ask: Options) -> Source:
-    """Read or draw each dataset, and put several together.
+    """Read or draw each dataset, and merge them where there are several.
 
-    A published dataset that came without a test split gets one whose images are in no other split.
-    Raises StudyError for whatever is wrong with the files.
+    A published dataset without a test split gets one, whose images are in no other split. Raises StudyError for
+    anything wrong with the files.
     """
     found = {name: _ingest_one(name, root, ask) for name, root in sources}
     if len(found) == 1:
@@ -138,7 +138,7 @@ def ingest(sources: Iterable[tuple[str, Path | None]], ask: Options) -> Source:
 
 
 def state(name: str, root: Path | None) -> str:
-    """What changes with a dataset's files: the digest of its folder, or its commit on the hub; "" where it has none."""
+    """The state of a dataset's files: the digest of its folder, or its commit on the hub; "" where it has no files."""
     if root is None and (repository := DATASETS[name].hub):
         return hub.fetch(name, repository, DATASETS[name].layout).name
     return tree_digest(root) if root and root.is_dir() else ""

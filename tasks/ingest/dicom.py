@@ -1,7 +1,7 @@
-"""DICOM: the pixels of a file as an 8-bit PNG, and nothing else of it.
+"""DICOM: reads the pixels of a file as an 8-bit PNG, and nothing else.
 
-Only the tags that say how to show the pixels are parsed. Those about the patient are never read, so that they can
-get into no artifact, message or log.
+Only the tags that say how to show the pixels are parsed. Tags about the patient are never read, so they cannot get into
+an artifact, message or log.
 """
 
 import io
@@ -35,15 +35,15 @@ GROUPS = {
     "PixelValueTransformationSequence": ("RescaleIntercept", "RescaleSlope"),
     "FrameVOILUTSequence": ("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
 }
-"""Where a multi-frame file of the enhanced kind keeps what others keep at the top."""
+"""Where enhanced multi-frame files keep tags that other files have at the top level."""
 
 
 FIRST_TYPES = (b"UL", b"OB", b"UI", b"SH", b"CS", b"DA", b"TM", b"DT", b"LO", b"PN")
-"""Of the elements that a file without a preamble can begin with."""
+"""Types of the elements with which a file without a preamble can begin."""
 
 
 class DicomError(Exception):
-    """Why a file's pixels cannot be had: a text that quotes nothing of the file."""
+    """Why a file's pixels cannot be read; the text quotes nothing from the file."""
 
     def __init__(self, found: str, remedy: str) -> None:
         super().__init__(found)
@@ -54,7 +54,7 @@ ANEW = "export the image anew (uncompressed, as `gdcmconv --raw` does, or as a P
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether bytes are a DICOM file: by its preamble, or by a first element of group 2 or 8 where it has none."""
+    """Whether bytes are a DICOM file: by the preamble, or without one by a first element of group 2 or 8."""
     if data[128:132] == b"DICM":
         return True
     if data[:2] not in (b"\x02\0", b"\x08\0") or data[3:4] != b"\0":
@@ -63,12 +63,12 @@ def is_dicom(data: bytes) -> bool:
 
 
 def to_png(data: bytes, max_pixels: int) -> bytes:
-    """The image as an 8-bit PNG, gray or RGB; of several frames, the middle one.
+    """The image as an 8-bit PNG, gray or RGB; the middle frame of a multi-frame file.
 
-    Raises DicomError where the file is damaged, holds no image, is compressed in a way or has colours that cannot be
-    read, or has more than `max_pixels`.
+    Raises DicomError where the file is damaged, holds no image, has more than `max_pixels`, or has a compression or
+    colour space that cannot be read.
     """
-    # pydicom quotes values of tags in its warnings, its log and its exceptions.
+    # pydicom quotes values of tags in warnings, log and exceptions.
     logging.getLogger("pydicom").disabled = True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -94,7 +94,7 @@ def to_png(data: bytes, max_pixels: int) -> bytes:
 
 
 def _refuse(header: Dataset, max_pixels: int) -> None:
-    """Raise DicomError for what is no image that can be read, as far as the header tells."""
+    """Raise DicomError where the header shows that the file holds no readable image."""
     if not any(name in header for name in PIXELS):
         raise DicomError(f"a DICOM file without an image{_kind(header)}", "name the file of an image")
     size = int(header.Rows) * int(header.Columns)
@@ -105,13 +105,13 @@ def _refuse(header: Dataset, max_pixels: int) -> None:
 
 
 def _kind(header: Dataset) -> str:
-    """What a file holds, in brackets, in the standard's own words; "" where it does not say or says it in others."""
+    """The kind of a file in brackets, in the standard's words; "" where it is not stated or not in the standard."""
     kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
     return f" ({UID_dictionary[kind][0]})" if kind in UID_dictionary else ""
 
 
 def _read_header(data: bytes) -> Dataset:
-    """The tags of a file; of one without the part that says so, the transfer syntax that it was read by."""
+    """Read the tags of a file; where it does not state its transfer syntax, the one used for reading is set."""
     header = pydicom.dcmread(io.BytesIO(data), specific_tags=TAGS, force=True)
     if "TransferSyntaxUID" not in header.file_meta:
         implicit, _ = header.original_encoding
@@ -120,9 +120,9 @@ def _read_header(data: bytes) -> Dataset:
 
 
 def _compression(header: Dataset) -> str:
-    """By what the pixels are compressed, as a clause of a message, in the standard's own words; "" where they are not.
+    """The compression of the pixels as a clause of a message, in the standard's words; "" where there is none.
 
-    An identifier that the standard does not have is not quoted.
+    An identifier that is not in the standard is not quoted.
     """
     syntax = header.file_meta.TransferSyntaxUID
     if syntax in UID_dictionary and not syntax.is_compressed:
@@ -131,12 +131,12 @@ def _compression(header: Dataset) -> str:
 
 
 def _middle(header: Dataset) -> int:
-    """The frame that is taken, counted from 0."""
+    """The middle frame, counted from 0."""
     return int(header.get("NumberOfFrames") or 1) // 2
 
 
 def _lift(header: Dataset, frame: int) -> None:
-    """Set at the top what the groups of the frame, or else those of all frames, say."""
+    """Copy tags from the functional groups to the top level; the frame's groups override those shared by all frames."""
     shared, single = header.get("SharedFunctionalGroupsSequence"), header.get("PerFrameFunctionalGroupsSequence")
     for item in [*(shared or [])[:1], *(single or [])[frame : frame + 1]]:
         for sequence, names in GROUPS.items():

@@ -1,8 +1,8 @@
-"""How the pixels of a DICOM file are meant to be seen: stored values become 8-bit gray or RGB.
+"""How a DICOM file's pixels are meant to be seen: converts stored values to 8-bit gray or RGB.
 
-By DICOM part 3: the modality transformation, then the first VOI table or else the first window, then MONOCHROME1's
-inversion. Values that a window or a table does not place are shown over their full range. What is padding counts in no
-range and is black.
+Follows DICOM part 3: the modality transformation, then the first VOI table or else the first window, then the inversion
+for MONOCHROME1. Without a table or window, values are shown over their full range. Padding is excluded from that range
+and shown black.
 """
 
 import math
@@ -18,15 +18,15 @@ Levels = NDArray[np.uint8]
 
 GRAY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-"""Colour spaces that pydicom and its decoders give as RGB."""
+"""Colour spaces that pydicom and its decoders return as RGB."""
 PALETTE = "PALETTE COLOR"
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
 def levels_of(stored: NDArray[Any], header: Dataset) -> Levels:
-    """The pixels that pydicom decoded, gray `(rows, columns)` or colour `(rows, columns, 3)`, as they are to be seen.
+    """Convert decoded pixels, gray `(rows, columns)` or colour `(rows, columns, 3)`, to the levels to be seen.
 
-    What the header leaves empty is as if absent. Raises what pydicom raises for tables that are damaged.
+    Empty elements of the header count as absent. Raises what pydicom raises for damaged tables.
     """
     if header.PhotometricInterpretation == PALETTE:
         return _by_palette(stored, header)
@@ -42,13 +42,13 @@ def levels_of(stored: NDArray[Any], header: Dataset) -> Levels:
 def _by_palette(stored: NDArray[Any], header: Dataset) -> Levels:
     entries, first, _ = header.RedPaletteColorLookupTableDescriptor
     table = apply_color_lut(np.arange(first, first + (entries or 2**16)), header)
-    # Writers give tables of 16 bits whose entries have but 8, and say either.
+    # Some tables of 16 bits hold entries of 8 bits, whatever they state.
     top = 255 if table.max() < 256 else 65535
     return _to_bytes(apply_color_lut(stored, header)[..., :3], top)
 
 
 def _padding(stored: NDArray[Any], header: Dataset) -> NDArray[np.bool_]:
-    """Which stored values `(rows, columns)` are only there to make the image rectangular."""
+    """Mask of the padding `(rows, columns)`: values that only make the image rectangular."""
     value, limit = _number(header, "PixelPaddingValue"), _number(header, "PixelPaddingRangeLimit")
     if value is None:
         return np.zeros(stored.shape, bool)
@@ -57,26 +57,26 @@ def _padding(stored: NDArray[Any], header: Dataset) -> NDArray[np.bool_]:
 
 
 def _as_stored(value: float, dtype: np.dtype[Any]) -> float:
-    """A padding value as the pixels have it: some writers give a signed one as the unsigned of the same bits."""
+    """A padding value in the pixels' type: some writers store a signed value as the unsigned one with the same bits."""
     if dtype.kind == "f":
         return value
     return int(np.array(int(value) % 2 ** (8 * dtype.itemsize), f"u{dtype.itemsize}").astype(dtype))
 
 
 def _in_units(stored: NDArray[Any], header: Dataset) -> NDArray[np.float64]:
-    """Stored values after the modality transformation, in their unit, as Hounsfield units in CT."""
+    """Stored values after the modality transformation, in their unit: Hounsfield units for CT."""
     slope, intercept = _number(header, "RescaleSlope"), _number(header, "RescaleIntercept")
     for name in ("RescaleSlope", "RescaleIntercept"):
         if name in header:
             del header[name]
     if slope is not None or intercept is not None:
-        header.RescaleSlope, header.RescaleIntercept = slope or 1, intercept or 0  # a slope of 0 would leave nothing
-    wide = stored if stored.dtype.kind == "f" else stored.astype(np.int64)  # places in tables of any length
+        header.RescaleSlope, header.RescaleIntercept = slope or 1, intercept or 0  # a slope of 0 would erase the image
+    wide = stored if stored.dtype.kind == "f" else stored.astype(np.int64)  # indices for tables of any length
     return np.asarray(apply_modality_lut(wide, header), np.float64)
 
 
 def _by_table_or_window(values: NDArray[np.float64], shown: NDArray[np.bool_], header: Dataset) -> Levels:
-    """Gray values as 0 to 255; `shown` tells those that count."""
+    """Gray values as 0 to 255; `shown` marks the values that are not padding."""
     table = next((item for item in header.get("VOILUTSequence") or [] if item.get("LUTData")), None)
     if table is not None:
         return _by_table(values, table, header)
@@ -92,7 +92,7 @@ def _by_table(values: NDArray[np.float64], table: Dataset, header: Dataset) -> L
     entries, first, bits = table.LUTDescriptor
     if bits == 8 and isinstance(table.LUTData, bytes) and len(table.LUTData) < 2 * entries:  # a byte each, not a word
         table.add_new("LUTData", "US", list(table.LUTData[:entries]))
-    # pydicom counts places in a table in the type of its entries, of which 8 bits count no further than 255.
+    # pydicom indexes a table in the type of its entries, and 8 bits reach no further than 255.
     table.LUTDescriptor = [entries, first, 16]
     header.VOILUTSequence = [table]
     places = np.clip(np.rint(np.nan_to_num(values)), first, first + (entries or 2**16) - 1).astype(np.int64)
@@ -101,7 +101,7 @@ def _by_table(values: NDArray[np.float64], table: Dataset, header: Dataset) -> L
 
 def _by_window(values: NDArray[np.float64], centre: float, width: float, function: str) -> Levels:
     if function not in FUNCTIONS or (function == "LINEAR" and width < 1):
-        # LINEAR is defined from 1 on. Narrower windows are those of values that are no whole numbers.
+        # LINEAR is defined for widths of at least 1. Narrower windows belong to fractional values.
         function = "LINEAR_EXACT" if width < 1 else "LINEAR"
     window = Dataset()
     window.PhotometricInterpretation, window.BitsStored, window.PixelRepresentation = GRAY[1], 8, 0  # to 0 to 255
@@ -110,7 +110,7 @@ def _by_window(values: NDArray[np.float64], centre: float, width: float, functio
 
 
 def _to_bytes(values: NDArray[Any], top: float) -> Levels:
-    """Values from 0 to `top` as 0 to 255; all 0 where `top` is 0."""
+    """Scale values from 0 to `top` to 0 to 255; all 0 where `top` is 0."""
     if values.dtype == np.uint8 and top == 255:
         return values
     return np.rint(np.clip(np.nan_to_num(values / (top or 1) * 255), 0, 255)).astype(np.uint8)

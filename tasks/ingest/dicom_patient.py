@@ -1,4 +1,4 @@
-"""The patient whom a DICOM file states, as the digest that stands for one: the id itself goes no further."""
+"""The patient in a DICOM file, as a digest: the id itself goes no further."""
 
 import io
 import logging
@@ -12,10 +12,10 @@ from tasks.ingest.dicom import is_dicom
 
 
 def patient_of(data: bytes) -> str | None:
-    """The digest of the PatientID of a DICOM file; None for another file, and where none is stated."""
+    """The digest of a DICOM file's PatientID; None for other files, and where no patient is stated."""
     if not is_dicom(data):
         return None
-    logging.getLogger("pydicom").disabled = True  # it quotes values of tags
+    logging.getLogger("pydicom").disabled = True  # pydicom quotes values of tags
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -23,6 +23,6 @@ def patient_of(data: bytes) -> str | None:
             written = str(header.get("PatientID") or "").strip(" \0")
         except OURS:
             raise
-        except Exception:  # damaged bytes make pydicom raise nearly anything; what reads the pixels tells it
+        except Exception:  # damaged bytes make pydicom raise nearly anything; reading the pixels reports the damage
             return None
     return patient_digest(written) if written else None

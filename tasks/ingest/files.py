@@ -1,4 +1,4 @@
-"""Readers of published files, JSON, Parquet, CSV and JSON lines, row by row; what cannot be read is a finding."""
+"""Reads published files (JSON, Parquet, CSV and JSON lines) row by row; unreadable ones raise FindingError."""
 
 import csv
 import json
@@ -15,14 +15,14 @@ from tasks.ingest.rows import Row
 from tasks.records import Split
 
 BATCH_ROWS = 64
-"""Parquet rows held at once: a row holds a whole image."""
+"""Parquet rows in memory at once: each row holds a whole image."""
 
 Naming = Callable[[Sequence[str], str], Mapping[str, str]]
-"""Of a table's column names and where they stand, those that are called otherwise here, and what."""
+"""Takes a table's column names and their place in the file; returns our names of those that are renamed."""
 
 
 def read_rows(path: Path, split: Split = "train") -> list[Row]:
-    """The rows of a JSON file, which must be a list of objects and not empty."""
+    """Read a JSON file, which must be a non-empty list of objects."""
     expected, remedy = "a JSON list of objects", "restore the file as published"
     try:
         values = parse_json(path.read_text(encoding="utf-8-sig"))
@@ -39,19 +39,19 @@ def read_rows(path: Path, split: Split = "train") -> list[Row]:
 
 
 def parse_json(text: str) -> Any:
-    """A JSON value. NaN is read as null: pandas writes it for a missing value."""
+    """Parse a JSON value. NaN becomes null, as pandas writes it for a missing value."""
     return json.loads(text, parse_constant=lambda _: None)
 
 
 def as_published(names: Sequence[str], where: str) -> Mapping[str, str]:
-    """Columns are called what the file calls them."""
+    """Keep the column names of the file."""
     return {}
 
 
 def read_parquet(
     path: Path, fields: Sequence[str], optional: Sequence[str] = (), naming: Naming = as_published
 ) -> Iterator[Row]:
-    """The rows of a Parquet file, a few in memory at a time; refused where it lacks one of the fields.
+    """Read a Parquet file, a few rows in memory at a time; refuse a file without one of the fields.
 
     Optional fields are read where the file has them.
     """
@@ -76,10 +76,10 @@ def read_parquet(
 
 
 def read_csv(path: Path, fields: Sequence[str], split: Split = "train", naming: Naming = as_published) -> Iterator[Row]:
-    """The rows of a CSV file with a header; refused where that lacks one of the fields or names a column twice.
+    """Read a CSV file with a header; refuse one that lacks a field or has two columns of one name.
 
-    Cells are parted by commas, or by semicolons or tabs where the header has more of these. A row with more or fewer
-    cells than the header is at fault; a quote that never ends makes the file unreadable.
+    Cells are separated by commas, or by semicolons or tabs where the header has more of these. A row with more or fewer
+    cells than the header is marked as faulty; a quote that never ends makes the file unreadable.
     """
     expected, remedy = f"a CSV table in UTF-8 with {', '.join(fields)}", "restore the file as published"
     try:
@@ -111,7 +111,7 @@ def _reverse(known: Mapping[str, str]) -> dict[str, str]:
 
 
 def _delimiter(header: str) -> str:
-    """What parts the cells of a CSV file, by its first line: spreadsheets write what is usual in their country."""
+    """The delimiter of a CSV file, from its first line: spreadsheets use the one that is usual in their country."""
     return max(",", ";", "\t", key=header.count)
 
 
@@ -125,7 +125,7 @@ def _refuse_wrong_names(names: Sequence[str], fields: Sequence[str], where: str,
 
 
 def read_jsonl(path: Path) -> Iterator[Row]:
-    """The rows of a file with one JSON object a line, as training rows; a line that is none is a row at fault."""
+    """Read a file with one JSON object a line as training rows; any other line is a faulty row."""
     for number, line in read_lines(path):
         try:
             values = parse_json(line.decode("utf-8-sig"))
@@ -139,7 +139,7 @@ def read_jsonl(path: Path) -> Iterator[Row]:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a text file that are not blank, numbered from 1."""
+    """Read the non-blank lines of a text file, numbered from 1."""
     try:
         with path.open("rb") as source:
             yield from enumerate(filter(bytes.strip, source), 1)

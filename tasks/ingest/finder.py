@@ -1,7 +1,8 @@
-"""A hospital's table and the files that it names, found as other systems have written and packed them.
+"""Finds a hospital's table and the files that it names, despite differences between systems.
 
-A name that is there as written is taken at once. Else its folders are listed, each once, and a name counts that
-differs in letters' case, blanks, slashes or Unicode form alone, here or one folder deeper: where one file does.
+A name that exists as written is used at once. Otherwise each folder is listed once, and a file matches whose name
+differs only in case, blanks, slashes or Unicode form, in the folder or one folder deeper. It is used where it is the
+only match.
 """
 
 import contextlib
@@ -17,16 +18,16 @@ from tasks.ingest.folder import named_folder
 
 REMEDY = "correct the row or remove it"
 FOREIGN = re.compile(r"[A-Za-z]:[\\/]|\\\\|//")
-"""How paths of other systems begin, with a drive or a server."""
+"""Beginnings of paths of other systems: a drive or a server."""
 UNPACKERS = "__MACOSX"
-"""A folder that archives from macOS hold beside the files."""
+"""A folder that macOS adds to its archives."""
 
 
 def find_table(root: Path | None, dataset: str, suffixes: Sequence[str]) -> Path:
-    """The one table in a folder, or one folder deeper where it has none itself.
+    """Find the one table in a folder, or one folder deeper where the folder has none.
 
-    Companions that macOS and spreadsheets leave beside a file (`._cases.csv`, `~$cases.csv`) are no tables; an ending
-    may be in any case. Raises StudyError where there is none, or more than one.
+    Files that macOS and spreadsheets add (`._cases.csv`, `~$cases.csv`) are ignored; suffixes may be in any case.
+    Raises StudyError where there is no table, or more than one.
     """
     remedy = "set dataset.root to the folder that holds the table"
     folder, expected = named_folder(root, dataset, [f"*{suffix}" for suffix in suffixes], remedy)
@@ -55,7 +56,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 class Files:
-    """The files below a table's folder, or below the folder that the user named: found by what rows call them."""
+    """Finds files by the names in rows: below the table's folder, or below the folder that the user named."""
 
     def __init__(self, *places: Path) -> None:
         self._places = list(dict.fromkeys(path.absolute() for path in places))
@@ -64,10 +65,10 @@ class Files:
         self._deeper: dict[str, list[Path]] | None = None
 
     def find(self, name: str, where: str) -> Path:
-        """The file that a row calls so.
+        """Find the file that a row names.
 
-        Links in the folder are followed, since who keeps the folder has put them there; a name that leads out of it
-        by itself is refused. Raises FindingError with the class of the trouble, and never with the name.
+        Links in the folder are followed, since its owner made them; a name that leads out of the folder is refused.
+        Raises FindingError with the kind of problem, never with the name.
         """
         if FOREIGN.match(name):
             found = "one with a drive or a server, of another system"
@@ -87,7 +88,7 @@ class Files:
         raise problem(where, "an image file", self._trouble(name, parts, several=bool(alike)), REMEDY)
 
     def _trouble(self, name: str, parts: Sequence[str], *, several: bool) -> str:
-        """Why there is no file that is meant without doubt."""
+        """Why no file matches without doubt."""
         if several:
             return "several files whose names differ from it in case, blanks, Unicode form or folder alone"
         if "://" in name:
@@ -99,10 +100,10 @@ class Files:
         return "no such file, in any case, blanks or Unicode form, nor one folder deeper"
 
     def _alike(self, places: Iterable[Path], parts: Sequence[str]) -> list[Path]:
-        """The file whose path below a place is this one but for case, blanks and Unicode form; two where several."""
+        """The file whose path matches except for case, blanks and Unicode form; two files where several match."""
         found: dict[tuple[int, int], Path] = {}
         for path in self._walk(places, parts):
-            with contextlib.suppress(OSError):  # a link that leads nowhere
+            with contextlib.suppress(OSError):  # a broken link
                 told = path.stat()
                 if stat.S_ISREG(told.st_mode):
                     found.setdefault((told.st_dev, told.st_ino), path)
@@ -111,7 +112,7 @@ class Files:
         return list(found.values())
 
     def _walk(self, places: Iterable[Path], parts: Sequence[str]) -> Iterator[Path]:
-        """What the parts lead to; a name that is there as written goes before those that are like it."""
+        """All paths that match the parts; a name that exists as written takes precedence over similar ones."""
         for place in places:
             if not parts:
                 yield place
@@ -121,11 +122,11 @@ class Files:
             yield from self._walk([place / name for name in names], parts[1:])
 
     def _names_in(self, folder: Path) -> dict[str, list[str]]:
-        """The names in a folder, by what those have in common that are alike."""
+        """The names in a folder, grouped by `_key`."""
         if folder not in self._listed:
             names: dict[str, list[str]] = {}
             self._listed[folder] = names
-            with contextlib.suppress(OSError), os.scandir(folder) as entries:  # no folder, or one not to be read
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:  # not a folder, or an unreadable one
                 for entry in entries:
                     names.setdefault(_key(entry.name), []).append(entry.name)
         return self._listed[folder]
@@ -136,7 +137,7 @@ class Files:
         return self._stems[folder]
 
     def _one_deeper(self, part: str) -> list[Path]:
-        """The folders in the places that hold something of this name."""
+        """The subfolders that contain something of this name."""
         if self._deeper is None:
             self._deeper = {}
             for folder in dict.fromkeys(folder for place in self._places for folder in _folders(place)):
@@ -146,7 +147,7 @@ class Files:
 
 
 def _below(place: Path, name: str) -> str | None:
-    """A name relative to a place; None where it leads out of it."""
+    """A name relative to a folder; None where it leads out of the folder."""
     if not name.startswith("/"):
         return _normal(name)
     try:
@@ -161,7 +162,7 @@ def _below(place: Path, name: str) -> str | None:
 
 
 def _normal(name: str) -> str | None:
-    """A relative name without `.` and `..`; None where it leads out, or no file can be called so."""
+    """A relative name without `.` and `..`; None where it leads out, or is no valid file name."""
     normal = os.path.normpath(name)
     leads_out = normal.startswith("/") or normal.split("/")[0] == ".." or "\0" in normal
     return None if leads_out or not _is_encodable(normal) else normal
@@ -176,7 +177,7 @@ def _is_encodable(name: str) -> bool:
 
 
 def _is_there(path: Path, where: str) -> bool:
-    """Whether a file is there by this very name; raises FindingError where that cannot be told."""
+    """Whether a file of exactly this name exists; raises FindingError where it cannot be read."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except FileNotFoundError:
@@ -186,7 +187,7 @@ def _is_there(path: Path, where: str) -> bool:
 
 
 def _key(name: str) -> str:
-    """What names have in common that differ in case, blanks or Unicode form."""
+    """The form that names share if they differ only in case, blanks or Unicode form."""
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
     return " ".join("".join(each for each in text if each.isprintable() or each.isspace()).split())
 

@@ -1,4 +1,4 @@
-"""The folder of a published dataset, and the files in it that rows name."""
+"""Finds the folder of a published dataset, and the files in it that rows name."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,14 +7,14 @@ from tasks.ingest.finding import problem
 
 
 def find_root(root: Path | None, dataset: str, layouts: Sequence[str]) -> tuple[Path, str]:
-    """The folder that holds a published dataset, and which of its layouts that is.
+    """Find the folder that holds a published dataset, and which of its layouts it has.
 
     Args:
-        root: the folder the user named.
+        root: the folder that the user named.
         dataset: its name, for the message.
-        layouts: for each layout the pattern, relative to root, of a file that only this layout has.
+        layouts: for each layout a pattern, relative to root, of a file that only this layout has.
 
-    Returns the folder that holds the first file found, and the pattern that found it.
+    Returns the folder of the first file found, and the pattern that found it.
     """
     remedy = "set dataset.root to the folder that holds the dataset as published"
     folder, expected = named_folder(root, dataset, layouts, remedy)
@@ -28,7 +28,7 @@ def find_root(root: Path | None, dataset: str, layouts: Sequence[str]) -> tuple[
 
 
 def named_folder(root: Path | None, dataset: str, layouts: Sequence[str], remedy: str) -> tuple[Path, str]:
-    """The folder that the user named, where it is one, and what is expected in it, for messages."""
+    """Check the folder that the user named; also returns what is expected in it, for messages."""
     expected = f"the {dataset} dataset with one of " + ", ".join(f"`{layout}`" for layout in layouts)
     if root is None:
         raise problem("dataset.root", expected, "no folder", remedy)
@@ -41,9 +41,9 @@ def named_folder(root: Path | None, dataset: str, layouts: Sequence[str], remedy
 
 
 def resolve(root: Path, *parts: str, where: str) -> Path:
-    """The file below root that a row names.
+    """Resolve the file below root that a row names.
 
-    Refuses what leads out of root, be it an absolute path, `..` or a symbolic link.
+    Refuses any path out of root: an absolute path, `..` or a symbolic link.
     """
     base = root.resolve()
     try:

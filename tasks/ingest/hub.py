@@ -1,4 +1,4 @@
-"""Datasets from the Hugging Face hub, where it is within reach or its files were downloaded before."""
+"""Downloads datasets from the Hugging Face hub, or uses earlier downloads."""
 
 from pathlib import Path
 
@@ -6,14 +6,14 @@ from tasks.ingest.finding import problem
 
 
 def fetch(name: str, repository: str, layout: str) -> Path:
-    """The folder of a dataset's Parquet files; it is called after their commit.
+    """The folder of a dataset's Parquet files, which is named after their commit.
 
     Args:
-        name: the dataset's, for the message.
+        name: of the dataset, for the message.
         repository: its id on the hub.
         layout: the files that a user would have to put into a folder instead, for the message.
 
-    Raises StudyError where there is neither the hub nor an earlier download.
+    Raises StudyError where there is neither access to the hub nor an earlier download.
     """
     import httpx
     from huggingface_hub import snapshot_download

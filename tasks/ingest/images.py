@@ -1,4 +1,4 @@
-"""A dataset's images on disk while they are gathered: of 25,000 radiographs the bytes alone are gigabytes."""
+"""Keeps a dataset's images on disk while they are read: 25,000 radiographs take gigabytes."""
 
 import tempfile
 import weakref
@@ -16,7 +16,7 @@ class _Place(NamedTuple):
 
 
 class Images(Sequence[Image]):
-    """Images in the order they came; their bytes are in a temporary file (below TMPDIR) that goes with the object."""
+    """Images in order; their bytes are in a temporary file (below TMPDIR) that is deleted with the object."""
 
     def __init__(self, images: Iterable[Image] = ()) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this object
@@ -28,11 +28,11 @@ class Images(Sequence[Image]):
 
     @property
     def ids(self) -> KeysView[str]:
-        """The ids, without reading any image."""
+        """The ids; no image is read."""
         return self._places.keys()
 
     def append(self, image: Image) -> None:
-        """Take an image in; its id must be new."""
+        """Append an image; its id must be new."""
         self._file.seek(self._end)
         self._file.write(image.data)
         self._places[image.id] = _Place(self._end, len(image.data), image.width, image.height)

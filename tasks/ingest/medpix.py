@@ -1,4 +1,4 @@
-"""MedPix 2.0: CT and MR images of teaching cases, each with a caption, the patient's sex and age, and the diagnosis."""
+"""MedPix 2.0: CT and MR images of teaching cases, with caption, sex and age of the patient, and diagnosis."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ PLACEHOLDER = "Replace this - DESCRIPTION OF THE IMAGE OR FINDINGS."
 
 
 PLACE = "Bethesda, MD"
-"""Stands for the location of two images: where its authors work."""
+"""Location of two images: it is where their authors work, not a part of the body."""
 
 
 def read(root: Path | None, *, max_rejected: float = 0.0) -> Source:
@@ -29,7 +29,7 @@ def read(root: Path | None, *, max_rejected: float = 0.0) -> Source:
         root: the folder that holds `Descriptions.json`, `Case_topic.json`, `images` and `splitted_dataset`.
         max_rejected: the largest share of unusable rows.
 
-    A caption's text is the published one, with the case's diagnosis as a sentence of its own behind it.
+    A caption's text is the published one, followed by a sentence with the case's diagnosis.
     """
     folder, _ = find_root(root, NAME, ("Descriptions.json", "MedPix-2-0/Descriptions.json"))
     diagnoses = {row.text("U_id"): _diagnosis(row) for row in read_rows(folder / "Case_topic.json")}
@@ -49,7 +49,7 @@ def read(root: Path | None, *, max_rejected: float = 0.0) -> Source:
         return _caption(row, splits[case], diagnoses[case])
 
     def read_picture(row: Row) -> Picture:
-        # The published name lacks its ending.
+        # The published name has no suffix.
         return read_image(resolve(folder, "images", f"{row.text('image')}.png", where=row.where), row.where)
 
     rows = read_rows(folder / "Descriptions.json")
@@ -73,7 +73,7 @@ def _caption(row: Row, split: Split, diagnosis: str | None) -> Caption | str:
         plane=plane.lower() if plane else None,
         organ=organ.lower() if organ and organ != PLACE else None,
         sex=sex.lower() if sex in ("male", "female") else None,
-        age=age if age != "0" else None,  # of men of 24 years too: it stands for not stated
+        age=age if age != "0" else None,  # 0 means not stated: adults have it too
         group=row.text("U_id"),
     )
 

@@ -1,4 +1,4 @@
-"""Several datasets as one, with ids that do not collide."""
+"""Merges several datasets into one, with unique ids."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -12,9 +12,9 @@ Named = TypeVar("Named", Case, Caption)
 
 
 def merge(sources: Mapping[str, Source]) -> Source:
-    """The datasets together; image ids, groups and files of rejected rows begin with their dataset's name.
+    """Merge datasets; image ids, groups and files of rejected rows are prefixed with the dataset's name.
 
-    What one dataset shares with another stays in both: the audit counts it, `partition.disjoint` parts it.
+    Images that datasets share stay in both: the audit counts them, and `partition.disjoint` separates them.
     """
     merged = Source(cases=[], images=Images())
     for name, source in sources.items():
@@ -45,5 +45,5 @@ def _prefixed(name: str, records: Iterable[Named]) -> list[Named]:
 
 
 def _own_id(name: str, case_id: str) -> str:
-    """Both parts of phantom call their cases `phantom:...`."""
+    """Replace the prefix of a case id by the dataset's name: both parts of phantom use `phantom:...`."""
     return f"{name}:{case_id.partition(':')[2]}"

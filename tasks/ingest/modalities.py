@@ -1,4 +1,4 @@
-"""One name for each imaging modality, whichever dataset names it, in words or in the codes that DICOM writes."""
+"""One name for each imaging modality, from the words of any dataset or from DICOM codes."""
 
 import re
 from itertools import chain
@@ -21,7 +21,7 @@ CODES = {
     "photography": "xc",
     "other": "ot",
 }
-"""By the defined terms of DICOM's Modality (0008,0060), the retired among them, and what hospitals write beside."""
+"""Defined terms of DICOM's Modality (0008,0060), including retired ones, and other codes that hospitals use."""
 NAMES = {
     r"ct\b|cat scan|computed tomography|x-ray computed": "ct",
     r"mr\b|mri\b|magnetic resonance": "mri",
@@ -35,11 +35,11 @@ NAMES = {
     r"oct\b|optical coherence": "oct",
     r"microscop": "microscopy",
 }
-"""By how a published name begins."""
+"""Patterns for the beginning of a published name."""
 
 
 def modality_of(text: str | None) -> str | None:
-    """The modality in lower case, under its common name where it has one."""
+    """The modality in lower case, by its common name if it has one; None for an empty text."""
     lower = " ".join((text or "").lower().split()).rstrip(". ")
     by_code = (name for name, codes in CODES.items() if lower in codes.split())
     by_name = (name for pattern, name in NAMES.items() if re.match(pattern, lower))

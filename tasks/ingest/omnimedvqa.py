@@ -23,7 +23,7 @@ def read(root: Path | None, *, max_rejected: float = 0.0) -> Source:
         root: the folder that holds `QA_information` and `Images`.
         max_rejected: the largest share of unusable rows.
 
-    The restricted datasets are published without images: their rows are left out where the image is not there.
+    The restricted datasets are published without images: their rows are left out where the image is missing.
     """
     found, _ = find_root(root, NAME, tuple(f"QA_information/{access}/*.json" for access in ACCESS))
     folder = found.parents[1]

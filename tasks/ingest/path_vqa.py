@@ -1,4 +1,4 @@
-"""PathVQA: pathology images from textbooks, in the Hugging Face Parquet layout; RGB, CMYK and grayscale."""
+"""PathVQA: pathology images from textbooks (RGB, CMYK and grayscale), in the Hugging Face Parquet layout."""
 
 from pathlib import Path
 

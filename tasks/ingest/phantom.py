@@ -1,9 +1,9 @@
 """The embedded dataset: radiology-like images that this project draws itself, with questions about them.
 
-What is asked can only be told by looking: findings, sides, heights and sizes are drawn independently of each other,
-and yes/no questions are balanced. The public part, for training a base, holds the common findings in middling
-quality. The hospital part comes from four sites that differ in contrast, noise, resolution and case mix, and each
-sees findings that the public part lacks. Everything follows from the seed.
+The questions can only be answered by looking: findings, sides, heights and sizes are drawn independently of each other,
+and yes/no questions are balanced. The public part, for training a base model, has the common findings in medium
+quality. The hospital part comes from four sites that differ in contrast, noise, resolution and case mix, and each site
+has findings that the public part lacks. The seed determines everything.
 """
 
 from dataclasses import dataclass, field
@@ -24,21 +24,22 @@ SIZES = ("small", "large")
 
 @dataclass(frozen=True)
 class Site:
-    """How one hospital's images come about."""
+    """How one hospital's images are drawn."""
 
     name: str
     modalities: tuple[float, ...]
-    """Shares of MODALITIES."""
+    """Probability of each of MODALITIES."""
     rare: tuple[float, ...]
-    """Shares of RARE among its rare findings."""
+    """Probability of each of RARE, among the site's rare findings."""
     rare_share: float
-    """Share of findings that are rare ones."""
+    """Share of findings that are rare."""
     pixels: tuple[int, int]
-    """Bounds of the image's edge."""
+    """Smallest and largest side of an image, in pixels."""
     contrast: tuple[float, float]
     noise: tuple[float, float]
     thorough: bool = False
-    """Every comparison is asked both ways: a blank model learns them late, and from many examples only."""
+    """Whether every comparison is asked both ways: an untrained model learns comparisons late, and only from many
+    examples."""
 
 
 PUBLIC = Site("public", (0.25, 0.25, 0.25, 0.25), (1, 0, 0), 0.0, (84, 140), (0.7, 1.2), (0.01, 0.06), thorough=True)
@@ -52,17 +53,17 @@ SITES = (
 
 @dataclass
 class Asked:
-    """The questions of one image while they are being written."""
+    """Collects the questions of one image."""
 
     rng: np.random.Generator
     rows: list[tuple[Kind, str, str, str]] = field(default_factory=list)
 
     def open(self, topic: str, answer: str, *wordings: str) -> None:
-        """Ask in one of several wordings."""
+        """Add an open question in one of several wordings."""
         self.rows.append(("open", topic, str(self.rng.choice(wordings)), answer))
 
     def closed(self, topic: str, truth: bool, *wordings: str) -> None:
-        """Ask a yes/no question in one of several wordings."""
+        """Add a yes/no question in one of several wordings."""
         self.rows.append(("closed", topic, str(self.rng.choice(wordings)), "yes" if truth else "no"))
 
     def sometimes(self, share: float) -> bool:
@@ -75,8 +76,8 @@ def read(*, images: int, seed: int, public: bool, test_fraction: float) -> Sourc
 
     Args:
         images: number of images, for each site of the part.
-        seed: every choice follows from it and from the image's number.
-        public: the public part, all of it training cases; else the hospital part.
+        seed: determines every choice, together with the image's number.
+        public: whether to draw the public part, which holds only training cases; else the hospital part.
         test_fraction: share of a site's images that are its test split.
     """
     source = Source(cases=[], images=Images())
@@ -134,7 +135,7 @@ def _look(site: Site, rng: np.random.Generator) -> Look:
 
 
 def _finding(site: Site, rng: np.random.Generator) -> str:
-    """The name of a finding as often as the site sees it."""
+    """Draw the name of a finding, with the frequencies of the site."""
     if rng.random() < site.rare_share:
         return str(rng.choice(RARE, p=site.rare))
     return str(rng.choice(COMMON))
@@ -147,14 +148,14 @@ def _ask_about_image(asked: Asked, look: Look, site: Site) -> None:
         asked.open("organ", look.organ, "Which part of the body is shown?", "What organ system is imaged?")
     for shown in _compared(asked, site, 0.3, look.modality, MODALITIES):
         asked.closed("modality", shown == look.modality, f"Is this {_a(shown)}?", f"Was this image taken by {shown}?")
-    # Normal images are rarer: asking about all of them and few of the others balances yes and no.
+    # Normal images are rarer: questions about all of them and a few of the others balance yes and no.
     if not look.spots or asked.sometimes(0.18):
         asked.closed("normal", not look.spots, "Is this image normal?", "Is this a normal study?")
     present = [spot.finding for spot in look.spots]
     if present:
         name = str(asked.rng.choice(present))
         asked.closed("presence", True, f"Is there {_a(name)}?", f"Does the image show {_a(name)}?")
-        # Absent findings come up as often as present ones do at this site, or the name alone would tell the answer.
+        # Absent findings are drawn with the site's frequencies, or the name alone would reveal the answer.
         while (name := _finding(site, asked.rng)) in present:
             pass
         asked.closed("presence", False, f"Is there {_a(name)}?", f"Does the image show {_a(name)}?")
@@ -178,7 +179,7 @@ def _ask_about_finding(asked: Asked, look: Look, spot: Spot, site: Site) -> None
 
 
 def _compared(asked: Asked, site: Site, share: float, truth: str, choices: tuple[str, ...]) -> tuple[str, ...]:
-    """What a comparison names: for a share of calls the truth or another choice, so that yes and no come out even."""
+    """The values that a comparison names: both at a thorough site; else one of them, for a share of calls."""
     other = str(asked.rng.choice([choice for choice in choices if choice != truth]))
     if site.thorough:
         return truth, other
@@ -188,7 +189,7 @@ def _compared(asked: Asked, site: Site, share: float, truth: str, choices: tuple
 
 
 def _a(name: str) -> str:
-    # Spoken letters count: an x-ray, an mri.
+    # The pronunciation decides: an x-ray, an mri.
     return f"an {name}" if name[0] in "aeiou" or name in ("x-ray", "mri") else f"a {name}"
 
 

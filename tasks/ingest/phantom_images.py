@@ -1,4 +1,4 @@
-"""How the embedded dataset's images are drawn: a body part, as a modality shows it, with findings on top.
+"""Draws the images of the embedded dataset: a body part as a modality shows it, with findings on top.
 
 Coordinates run from -1 to 1 over the image, x to the right and y down. Intensities run from 0 to 1.
 """
@@ -26,7 +26,7 @@ RADIUS = {"small": 0.13, "large": 0.24}
 
 @dataclass(frozen=True)
 class Spot:
-    """A finding and where it lies."""
+    """A finding, its position and its size."""
 
     finding: str
     position: str
@@ -35,20 +35,20 @@ class Spot:
 
 @dataclass(frozen=True)
 class Look:
-    """All that decides an image, but for its random details."""
+    """All properties of an image except its random details."""
 
     modality: str
     organ: str
     spots: tuple[Spot, ...]
     pixels: int
-    """Edge of the square image."""
+    """Side of the square image, in pixels."""
     contrast: float
     noise: float
     """Standard deviation of the noise."""
 
 
 def draw(look: Look, rng: np.random.Generator) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
-    """The image `(pixels, pixels)` and, for each of its findings, a mask of the same shape (255 on the finding)."""
+    """Draw the image `(pixels, pixels)` and a mask of the same shape for each finding (255 on the finding)."""
     axis = np.linspace(-1, 1, look.pixels)
     x, y = np.meshgrid(axis, axis)
     image, body = TISSUE[look.modality](x, y, look.organ, rng)

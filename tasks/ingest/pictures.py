@@ -1,6 +1,6 @@
-"""Guarded reading of image files: bytes as published, decoded once to be sure that they are a whole image.
+"""Safe reading of image files: the bytes stay as published, and are decoded once to check that the image is whole.
 
-Of a DICOM file only the pixels are taken, as a PNG.
+Only the pixels of a DICOM file are kept, as a PNG.
 """
 
 import re
@@ -16,28 +16,28 @@ from tasks.records.pixels import PictureError, opened, rgb_of
 MAX_PIXELS = 80_000_000
 """The largest image accepted. Radiographs and mammograms have up to 30 million pixels; Pillow itself warns from 89."""
 MAX_ASPECT = 200
-"""The longest side in units of the shortest: beyond it Qwen2-VL's processor refuses an image."""
+"""Largest ratio of the sides: beyond it, Qwen2-VL's processor refuses an image."""
 
 
 class Picture(NamedTuple):
-    """An image that was decoded once, in whatever mode it was published (RGB, grayscale, CMYK, 16 bits)."""
+    """An image that was decoded once, in its published mode (RGB, grayscale, CMYK, 16 bits)."""
 
     data: bytes
-    """As published; of a DICOM file, the PNG of its pixels."""
+    """As published; for a DICOM file, the PNG of its pixels."""
     width: int
-    """In pixels of the upright picture; so is the height."""
+    """In pixels of the upright picture, as is the height."""
     height: int
 
 
 def read_image(source: Path | bytes, where: str) -> Picture:
-    """An image from its file or its bytes.
+    """Read an image from its file or its bytes.
 
     Args:
         source: the file, or the bytes where a row holds them.
         where: the file and row that named the image, for the message.
 
-    Raises StudyError where it is missing, damaged, no image, larger than MAX_PIXELS (which the header tells, so
-    nothing of that size is decoded) or narrower than MAX_ASPECT.
+    Raises StudyError where the image is missing, damaged, not an image, larger than MAX_PIXELS (checked in the header,
+    so that nothing of that size is decoded) or has sides whose ratio exceeds MAX_ASPECT.
     """
     if isinstance(source, bytes):
         return _picture(source, where)
@@ -61,13 +61,13 @@ def _picture(data: bytes, where: str) -> Picture:
 
 
 def _decode(data: bytes, where: str) -> tuple[int, int]:
-    """Width and height of the picture, once every pixel was decoded as all who look at it later do."""
+    """Width and height of the picture, after all pixels were decoded in the same way as later steps decode them."""
     try:
         image = opened(data)
         _refuse_shape(*image.size, where)
         return rgb_of(image).size
     except PIL.Image.DecompressionBombError as error:
-        count = re.search(r"\d+", str(error))  # Pillow tells the size only in its message
+        count = re.search(r"\d+", str(error))  # Pillow gives the size only in its message
         raise _too_large(where, f"{int(count[0]):,}" if count else "many more") from None
     except PictureError as error:
         raise problem(where, "a whole image", str(error), f"{error.remedy} or remove its rows") from None

@@ -1,4 +1,4 @@
-"""PMC-VQA: multiple-choice questions about figures of open-access articles, in its two versions."""
+"""PMC-VQA: multiple-choice questions about figures of open-access articles, in both of its versions."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ FILES: dict[str, dict[str, Split]] = {
     "pmc-vqa-v2": {"train_2.csv": "train", "test_2.csv": "test"},
 }
 IMAGES = {"pmc-vqa": ("images",), "pmc-vqa-v2": ("images_2", "figures", "images")}
-"""Where the unpacked images may lie: the first of these folders that is there."""
+"""Possible folders of the unpacked images: the first that exists is used."""
 
 
 def read(root: Path | None, *, name: str, max_rejected: float = 0.0) -> Source:
@@ -56,13 +56,13 @@ def _case(row: Row, name: str) -> Case:
         split=row.split,
         dataset=name,
         language="en",
-        group=figure.split("_")[0],  # the article: its figures are often of one patient
+        group=figure.split("_")[0],  # the article: its figures often show one patient
         options=options,
     )
 
 
 def _gold(row: Row, choices: dict[str, str | None]) -> str:
-    """The right choice: its text as published where a label names it by its letter, else the answer as it stands."""
+    """The right choice: its published text if a label names its letter, else the answer as written."""
     answer = row.text("Answer")
     label = row.text_or_none("Answer_label") if "Answer_label" in row.values else None
     if label is None:

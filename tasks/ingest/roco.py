@@ -1,4 +1,4 @@
-"""ROCO: captions of radiology figures from open-access articles, as version 1 publishes them."""
+"""ROCO: captions of radiology figures from open-access articles, in the layout of version 1."""
 
 import re
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 def read(root: Path | None, *, max_rejected: float = 0.0) -> Source:
-    """Read the radiology part of ROCO; its other part is photographs and drawings.
+    """Read the radiology part of ROCO; the other part is photographs and drawings.
 
     Args:
         root: the folder that holds `data/train/radiology/captions.txt`, or the folder `data` itself.
         max_rejected: the largest share of unusable rows; a figure that could no longer be downloaded is one.
 
-    An image is `images/<article>_<figure>` where `dlinks.txt` tells the figure, as ROCO's own download names it, else
-    `images/<id>.jpg`.
+    An image is `images/<article>_<figure>` where `dlinks.txt` lists the figure, the name that ROCO's download script
+    uses; else it is `images/<id>.jpg`.
     """
     layout = "train/radiology/captions.txt"
     found, _ = find_root(root, NAME, (f"data/{layout}", layout))
@@ -45,7 +45,7 @@ def read(root: Path | None, *, max_rejected: float = 0.0) -> Source:
 
 
 def _rows(folder: Path) -> Iterator[Row]:
-    """The lines of the caption files: an id, a tab, and the caption after a blank."""
+    """The lines of the caption files: an id, a tab, a space and the caption."""
     for split in SPLITS:
         path = folder / split / "radiology" / "captions.txt"
         for number, line in read_lines(path) if path.exists() else ():
@@ -59,7 +59,7 @@ def _rows(folder: Path) -> Iterator[Row]:
 def _links(path: Path) -> dict[str, tuple[str, str]]:
     """Article and figure file of each id: `id <tab> wget ... <address of the article's archive> ... <tab> figure`.
 
-    A damaged line tells nothing, and its image is then not found.
+    A damaged line is skipped; its image is then not found.
     """
     lines = read_lines(path) if path.exists() else ()
     found = (

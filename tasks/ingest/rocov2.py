@@ -1,4 +1,4 @@
-"""ROCOv2: captions and concepts of radiology figures, as its authors publish them or in the Hugging Face layout."""
+"""ROCOv2: captions and concepts of radiology figures, in its authors' layout or the Hugging Face layout."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,7 +24,7 @@ MODALITIES = {
     "C0032743": "pet",
     "C1699633": "pet/ct",
 }
-"""The concepts that its authors assigned by hand to say the modality."""
+"""Concepts for the modality, which the authors assigned by hand."""
 
 
 def read(root: Path | None, *, max_rejected: float = 0.0) -> Source:
@@ -48,7 +48,7 @@ def read(root: Path | None, *, max_rejected: float = 0.0) -> Source:
 
 
 def _rows(folder: Path) -> Iterator[Row]:
-    """The captions, each with the concepts of its image; rows of the concepts' files where they are at fault."""
+    """The captions with the concepts of their images, and the faulty rows of the files of concepts."""
     for name, split in SPLITS.items():
         concepts: dict[str, str] = {}
         captions, stated = folder / f"{name}_captions.csv", folder / f"{name}_concepts.csv"

@@ -1,4 +1,4 @@
-"""One row of a published file, whose fields are asked for by name and checked as they are read."""
+"""One row of a published file, whose fields are read by name and checked when they are read."""
 
 import math
 import reprlib
@@ -18,22 +18,22 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a published file, whose fields are asked for by name."""
+    """One row of a published file, whose fields are read by name."""
 
     path: Path
     number: int
     """1 is the first row of the file."""
     values: Mapping[str, Any]
     split: Split = "train"
-    """That its file belongs to."""
+    """Split of its file."""
     index: int = 0
-    """Its place in the split: 0 is the first row of the split's first file."""
+    """Its index in the split: 0 is the first row of the split's first file."""
     private: bool = False
-    """Its values may be about a patient: no message quotes them."""
+    """Whether its values may be about a patient; no message quotes them."""
     fault: FindingError | None = None
-    """Why the row could not be taken apart."""
+    """Why the row could not be parsed."""
     published: Mapping[str, str] = field(default_factory=dict)
-    """What the file calls a field, where that is another name."""
+    """Name of a field in the file, where it differs."""
 
     @property
     def where(self) -> str:
@@ -42,25 +42,25 @@ class Row:
 
     @property
     def place(self) -> str:
-        """The same without the folder, for what artifacts keep."""
+        """File name and row, without the folder, for artifacts."""
         return f"{self.path.name}, row {self.number}"
 
     def shown(self, value: Any) -> str:
-        """A value as messages show it."""
+        """A value as shown in messages."""
         return "another value" if self.private else reprlib.repr(value)
 
     def value(self, field: str) -> Any:
-        """A field as published; refused where the row lacks it."""
+        """A field as published; refused where it is missing."""
         if field not in self.values:
             found = reprlib.repr(sorted(self.values))
             raise problem(self.where, f"a field {field!r}", f"only {found}", "complete the row or remove it")
         return self.values[field]
 
     def text(self, field: str) -> str:
-        """A field as text: white space at its ends stripped, inner runs of it collapsed; numbers are written out.
+        """A field as text: white space is stripped at the ends and collapsed inside; numbers are written out.
 
-        A whole number is written without `.0`: pandas turns integers into floats where one of them is missing.
-        Null and empty fields are refused.
+        A whole number is written without `.0`: pandas turns integers into floats where one of them is missing. Null and
+        empty fields are refused.
         """
         text = self.text_or_none(field)
         if text is None:
@@ -68,7 +68,7 @@ class Row:
         return text
 
     def text_or_none(self, field: str) -> str | None:
-        """The same, with None for a null or empty field."""
+        """Like `text`, with None for a null or empty field."""
         value = self.value(field)
         if value is None:
             return None
@@ -82,9 +82,9 @@ class Row:
         return None if text in NULLS else text
 
     def choice(self, field: str, choices: Mapping[str, Value], also: Mapping[str, Value] | None = None) -> Value:
-        """What a field's text, in lower case, stands for; refused where it is none of the choices.
+        """The value of a field's lower-case text in `choices`; refused where it is not among them.
 
-        `also` holds other forms, which are taken and not offered in the message.
+        `also` holds other accepted forms, which the message does not list.
         """
         text = self.text(field)
         known = {**choices, **(also or {})}
@@ -94,7 +94,7 @@ class Row:
         return known[text.lower()]
 
     def _called(self, field: str) -> str:
-        """A field's name in the file, for messages."""
+        """The name of a field in the file, for messages."""
         return self.published.get(field, field)
 
 

@@ -1,4 +1,4 @@
-"""The Hugging Face Parquet layout: a split in one file or several, images inside the rows."""
+"""The Hugging Face Parquet layout: each split in one or several files, with images inside the rows."""
 
 import hashlib
 import re
@@ -20,7 +20,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 def read_shards(folder: Path, dataset: str, max_rejected: float) -> Source:
-    """A dataset whose rows hold image, question and answer, without row ids, image names or answer types."""
+    """Read a dataset whose rows hold image, question and answer, without row ids, image names or answer types."""
 
     def make(row: Row) -> Case:
         answer = row.text_or_none("answer") or ""
@@ -39,9 +39,9 @@ def read_shards(folder: Path, dataset: str, max_rejected: float) -> Source:
 
 
 def read_splits(folder: Path, fields: Sequence[str]) -> Iterator[Row]:
-    """The rows of all splits that have files, each with its index in its split.
+    """Read the rows of all splits that have files, each with its index in its split.
 
-    Raises StudyError where one of a split's files is missing: the indices, and so the case ids, would shift.
+    Raises StudyError where a file of a split is missing: the indices, and with them the case ids, would shift.
     """
     for split in SPLITS:
         paths = sorted(folder.glob(f"{split}-*.parquet"))
@@ -53,12 +53,12 @@ def read_splits(folder: Path, fields: Sequence[str]) -> Iterator[Row]:
 
 
 def digest_id(data: bytes) -> str:
-    """The id of an image that has no name: equal bytes are one image."""
+    """The id of an image without a name; equal bytes give equal ids."""
     return hashlib.sha256(data).hexdigest()[:16]
 
 
 def kind_of(answer: str) -> Kind:
-    """Closed for yes and no, where the dataset states no question type."""
+    """The kind of a question by its answer, for datasets that do not state it: closed for yes and no."""
     return "closed" if answer.lower() in ("yes", "no") else "open"
 
 
@@ -81,5 +81,5 @@ def image_bytes(row: Row) -> bytes:
 
 
 def read_row_image(row: Row) -> Picture:
-    """The image of a row."""
+    """Read the image of a row."""
     return read_image(image_bytes(row), row.where)

@@ -17,7 +17,7 @@ SPLITS: tuple[tuple[Split, tuple[str, ...]], ...] = (
     ("validation", ("validate.json", "validation.json")),
     ("test", ("test.json",)),
 )
-"""The files of each split: the first that is there is read (Hugging Face renamed one). Only train is required."""
+"""File names of each split: the first that exists is read (Hugging Face renamed one). Only train is required."""
 
 LANGUAGES = {"en": "en", "zh": "zh"}
 KINDS: dict[str, Kind] = {"closed": "closed", "open": "open"}
@@ -31,8 +31,8 @@ def read(root: Path | None, *, language: str, max_rejected: float = 0.0) -> Sour
         language: of the questions, `en`, `zh` or `all`.
         max_rejected: the largest share of unusable rows.
 
-    The two languages were split independently of each other: most images of the English test split are in the
-    Chinese train split. With `all`, no image of a test case stays in training or validation.
+    The two languages were split independently: most images of the English test split are in the Chinese train split.
+    With `all`, no image of a test case stays in training or validation.
     """
     folder, _ = find_root(root, NAME, ("train.json",))
     paths = [
@@ -70,7 +70,7 @@ def _case(row: Row, language: str) -> Case:
 
 
 def _without_test_images(source: Source) -> Source:
-    """The source, less the cases of train and validation whose image has a test case as well."""
+    """Remove the cases of train and validation whose image also has a test case."""
     tested = {case.image_id for case in source.cases if case.split == "test"}
     kept = [case for case in source.cases if case.split == "test" or case.image_id not in tested]
     if len(kept) == len(source.cases):

@@ -1,4 +1,4 @@
-"""What every reader returns, and how its rows come together."""
+"""`Source`, which every reader returns, and how rows are gathered into it."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,19 +28,19 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset, whatever its published layout was. Of a dataset of captions only, there are no cases yet."""
+    """A dataset, whatever its published layout; a dataset of captions has no cases yet."""
 
     cases: list[Case]
     images: Images
     findings: list[Finding] = field(default_factory=list)
     captions: list[Caption] = field(default_factory=list)
     notes: dict[str, int] = field(default_factory=dict)
-    """How many rows were left out, kept or changed against expectation, by what happened to them."""
+    """Numbers of rows that were left out, kept or changed in an unexpected way, by what happened."""
     rejected: list[Rejected] = field(default_factory=list)
     revisions: dict[str, str] = field(default_factory=dict)
-    """The commit of each dataset that came from the Hugging Face hub."""
+    """Commits of the datasets from the Hugging Face hub."""
     unused: tuple[str, ...] = ()
-    """Columns of a hospital's own table that mean nothing known, and are not read."""
+    """Unknown columns of a hospital's table, which are not read."""
 
     @property
     def records(self) -> list[Case | Caption]:
@@ -49,9 +49,9 @@ class Source:
 
 
 def rows_of(folder: Path, files: Mapping[str, Split], read: Callable[[Path, Split], Iterable[Row]]) -> Iterator[Row]:
-    """The rows of those of a dataset's files that are there, each with the split of its file.
+    """The rows of those files that exist, each with the split of its file.
 
-    Only the train set marks a layout: a test split is made where the published one is absent.
+    Only the train file is required: a test split is made where the published one is missing.
     """
     for name, split in files.items():
         if (folder / name).exists():
@@ -66,18 +66,18 @@ def gather(
     *,
     max_rejected: float = 0.0,
 ) -> Source:
-    """The source that rows make up: each image read once, rows without an answer left out.
+    """Gather rows into a source: each image is read once, and rows without an answer are left out.
 
-    A row that is wrong by itself, or whose image is, is rejected; it does not stop the others.
+    A row that is faulty, or whose image is, is rejected and does not stop the others.
 
     Args:
         root: the dataset's folder.
         rows: as published, of all splits.
-        make: the case or the caption that a row is (the answer is "" where it has none), or why it is left out.
-        read: the image of a row.
-        max_rejected: the largest share of the rows that may be rejected, and at least one row unless it is 0.
+        make: returns the case or caption of a row (the answer is "" where it has none), or why it is left out.
+        read: reads the image of a row.
+        max_rejected: the largest share of the rows that may be rejected; at least one row may be, unless it is 0.
 
-    Raises StudyError where more are, with the first of them.
+    Raises StudyError where more rows are rejected; it quotes the first.
     """
     found = _Found()
     rejected: list[Rejected] = []
@@ -103,7 +103,7 @@ def gather(
 
 
 class _Found:
-    """The rows that were sound so far."""
+    """The valid rows so far."""
 
     def __init__(self) -> None:
         self.cases: list[Case] = []
@@ -114,7 +114,7 @@ class _Found:
         self._triples: set[tuple[str, str, str]] = set()
 
     def add(self, row: Row, record: Case | Caption | str, read: Callable[[Row], Picture]) -> None:
-        """Take a row in; raises FindingError where its id was there before or its image is unfit."""
+        """Add a row; raises FindingError where its id occurred before or its image cannot be used."""
         if isinstance(record, str):
             self.notes[record] += 1
             return
@@ -139,9 +139,9 @@ class _Found:
 
 
 def check(source: Source) -> None:
-    """Raise StudyError for a dataset without training cases or captions, a repeated case id, or an absent image.
+    """Raise StudyError for a dataset without training cases or captions, with a repeated case id, or a missing image.
 
-    It names cases by their place: what an error says is kept in the run's record, outside of the hospital.
+    The error names cases by number only, since the run's record keeps it outside of the hospital.
     """
     if not any(record.split == "train" for record in source.records):
         notes = "".join(f", {note}: {count}" for note, count in source.notes.items())
@@ -167,7 +167,7 @@ def check(source: Source) -> None:
 
 
 def summarise(source: Source) -> dict[str, Any]:
-    """Counts for the manifest: what there is, cases and captions by what they are, and the reader's notes."""
+    """Counts for the manifest: totals, cases and captions by their properties, and the reader's notes."""
 
     def count(records: Iterable[Case | Caption], name: str) -> dict[str, int]:
         return dict(sorted(Counter(getattr(record, name) or "not stated" for record in records).items()))

@@ -1,4 +1,4 @@
-"""A test split for a dataset that was published without one."""
+"""Makes a test split for a dataset without a published one."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ Record = TypeVar("Record", Case, Caption)
 
 
 def make_test_split(cases: Sequence[Record], fraction: float, seed: int) -> list[Record]:
-    """The same cases (or captions), in the same order, with those of some images made into the test split.
+    """Move the cases (or captions) of some images into the test split; the order stays.
 
-    Groups are ranked by a digest of seed and name, so the choice depends neither on the process nor on the order of
-    the rows. They are taken in that order while they fit into the wanted share; all images of a group, and all cases
-    of an image, stay together.
+    Groups are ranked by a digest of seed and name, so the choice does not depend on the process or the order of the
+    rows. They are taken in that order while they fit into the wanted share. All images of a group, and all cases of an
+    image, stay together.
 
     Args:
-        cases: of the published splits; cases chosen from any of them become test cases.
-        fraction: share of the images wanted, between 0 and 1; at most that many are taken, and at least one group.
+        cases: of the published splits; cases of any split may become test cases.
+        fraction: wanted share of the images, between 0 and 1; at most that many are taken, but at least one group.
         seed: of the choice.
 
     Raises StudyError where the cases form fewer than two groups, or none could stay in training.

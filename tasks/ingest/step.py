@@ -13,7 +13,7 @@ from tasks.store.stage import Folder, stage
     title="ingest {settings.label}",
 )
 def ingest(folder: Folder, settings: DatasetSettings, content: str, seed: int) -> None:
-    """Read the datasets; `content` tells the state of their files, so that changed files are read anew."""
+    """Read the datasets; `content` identifies the state of their files, so that changed files are read again."""
     from tasks.ingest.datasets import Options
     from tasks.ingest.datasets import ingest as read
     from tasks.ingest.source import summarise
@@ -29,6 +29,6 @@ def ingest(folder: Folder, settings: DatasetSettings, content: str, seed: int) -
     with folder.open("captions.parquet") as sink:
         write_table(sink, Caption, source.captions)
     folder.write_json("rejected.json", [asdict(each) for each in source.rejected])
-    folder.write_json("columns_not_used.json", list(source.unused))  # a hospital's own words: no summary has them
+    folder.write_json("columns_not_used.json", list(source.unused))  # words of a hospital, kept out of the summary
     folder.summary = summarise(source)
     folder.write_json("summary.json", folder.summary)

@@ -1,7 +1,7 @@
-"""A hospital's own export: one CSV, JSONL or Parquet table of cases, images inside it or beside it.
+"""A hospital's export: one CSV, JSONL or Parquet table of cases, with images inside or beside it.
 
-File names, patients and whatever else stands in a row may tell who the patient is. Ids are therefore digests or row
-numbers, groups are digests, and messages name the table and the row only.
+File names, patients and any other content of a row may identify the patient. Ids are therefore digests or row numbers,
+groups are digests, and messages name only the table and the row.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ from tasks.records import Case, Kind, Split
 NAME = "table"
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 UNKNOWN = {"nan", "none", "null", "<na>", "na", "n/a", "nat", "-"}
-"""What programs write for a blank cell: in the column of patients, these would make one patient of all others."""
+"""What programs write for a blank cell: in the patient column, these would merge many patients into one."""
 REQUIRED = ("image", "question", "answer")
 OPTIONAL = ("kind", "modality", "organ", "patient", "split")
 KINDS: dict[str, Kind] = {"closed": "closed", "open": "open"}
@@ -43,7 +43,7 @@ class _Seen(NamedTuple):
 
     id: str
     patient: str | None
-    """That its DICOM file states."""
+    """The patient stated in its DICOM file."""
 
 
 def read(root: Path | None, *, language: str, max_rejected: float = 0.0) -> Source:
@@ -55,18 +55,18 @@ def read(root: Path | None, *, language: str, max_rejected: float = 0.0) -> Sour
         language: of the questions: `zh`, or `en` for anything else.
         max_rejected: the largest share of unusable rows.
 
-    A row without `kind` is closed where its answer is yes or no; one without `split` is a training case. One without
-    `patient` is of the patient whom its DICOM file states, unless all files state the same.
+    A row without `kind` is closed where its answer is yes or no. A row without `split` is a training case. A row
+    without `patient` gets the patient stated in its DICOM file, unless all files state the same one.
     """
     path = find_table(root, NAME, SUFFIXES)
     folder = root or path.parent
     files, columns = Files(path.parent, folder), Columns()
     seen: dict[str, _Seen] = {}
-    """The images that were read, by what the rows call them."""
+    """The images that were read, by their names in the rows."""
     last: dict[int, tuple[bytes, Picture]] = {}
-    """The last row's image, which is asked for twice: as stored, and decoded."""
+    """The last row's image, needed twice: as stored, and decoded."""
     stated: dict[str, str] = {}
-    """By case, the patient that only the image's DICOM file states."""
+    """By case, the patient stated only in the image's DICOM file."""
 
     def read_both(row: Row) -> tuple[bytes, Picture]:
         if row.number not in last:
@@ -94,9 +94,9 @@ def read(root: Path | None, *, language: str, max_rejected: float = 0.0) -> Sour
 
 
 def _with_patients(source: Source, stated: Mapping[str, str]) -> Source:
-    """The cases with the patients that DICOM files alone state.
+    """Add the patients that only DICOM files state.
 
-    Where these are one for all images, it is what a program puts in the place of ids, and no patient.
+    A patient that is the same for all images is ignored: it is a placeholder that a program wrote instead of ids.
     """
     told = {case.image_id: stated[case.id] for case in source.cases if case.id in stated}
     if len(told) > 1 and len(set(told.values())) == 1:
@@ -118,7 +118,7 @@ def _rows(path: Path, columns: Columns) -> Iterator[Row]:
 
 
 def _with_known_names(row: Row, columns: Columns) -> Row:
-    """A row that brings its own names: of JSON, each object has them."""
+    """Rename the fields of a JSON row: each object has its own names."""
     try:
         known = columns.known_as(list(row.values), row.where)
     except FindingError as error:
@@ -147,7 +147,7 @@ def _case(row: Row, image_id: str, language: str) -> Case:
 
 
 def _image_name(row: Row) -> str | bytes:
-    """What a row says of its image: the file's name, or the content itself."""
+    """The image in a row: the file's name, or the content itself."""
     image = row.value("image")
     if isinstance(image, dict):
         data, image = image.get("bytes"), image.get("path")
@@ -159,7 +159,7 @@ def _image_name(row: Row) -> str | bytes:
 
 
 def _image_of(files: Files, row: Row) -> bytes:
-    """The image that a row holds, or the content of the file that it names; no message tells the name."""
+    """The bytes of a row's image, or of the file that it names; no message contains the name."""
     image = _image_name(row)
     if isinstance(image, bytes):
         return image

@@ -1,4 +1,4 @@
-"""VQA-RAD: 315 radiographs with questions that clinicians asked and answered, in its three published layouts."""
+"""VQA-RAD: 315 radiology images with questions and answers by clinicians, in its three published layouts."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,11 +26,11 @@ def read(root: Path | None, *, frames: bool, max_rejected: float = 0.0) -> Sourc
     Args:
         root: the folder with the dataset as published on OSF, by MEVF (`data_RAD` or the folder that holds it) or
             on Hugging Face.
-        frames: keep MEVF's `frame` rows. They restate questions by template, those of the official test split with
-            their answers too, so that a model trained on them has seen the test.
+        frames: keep MEVF's `frame` rows. They restate questions by template, including those of the official test
+            split with their answers, so a model trained on them has seen the test.
         max_rejected: the largest share of unusable rows.
 
-    The OSF layout names a test split in `phrase_type`; the cases hold none where its rows are absent.
+    The OSF layout marks test rows in `phrase_type`; where it has none of them, no case is in the test split.
     """
     folder, layout = find_root(root, NAME, (OSF, *MEVF, *LAYOUTS))
     if layout == OSF:
@@ -45,7 +45,7 @@ def _read_osf(folder: Path, max_rejected: float) -> Source:
         return _read_named(folder, "VQA_RAD Image Folder", row)
 
     source = gather(folder, read_rows(folder / OSF), _osf_case, read_picture, max_rejected=max_rejected)
-    # Four images appear under two MedPix cases, so that these cases must not be parted either.
+    # Four images belong to two MedPix cases each, so these cases must stay together too.
     groups = image_groups(source.cases)
     return replace(source, cases=[replace(case, group=groups[case.image_id]) for case in source.cases])
 

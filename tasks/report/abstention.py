@@ -1,4 +1,4 @@
-"""What a study says of withheld answers, at a coverage that the user sets."""
+"""The results of withheld answers (abstention), at the coverage that the user sets."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,13 @@ from tasks.score.statistics import Estimate, Statistic, estimate, mean
 
 
 def abstention(shared: Sequence[AbstentionDocument], coverage: float, seed: int, retrieves: bool) -> Abstention | None:
-    """What `results.json` says of withheld answers.
+    """The `abstention` of `results.json`; None where no hospital withholds answers.
 
     Args:
-        shared: each hospital's `abstention.json`; nothing is said where there is none.
-        coverage: as asked.
-        seed: of the intervals, 95 % bootstrap over images.
-        retrieves: whether cases are shown with questions; those held out were then shown in training.
+        shared: each hospital's `abstention.json`.
+        coverage: as set by the user.
+        seed: of the 95 % bootstrap intervals over images.
+        retrieves: whether prompts contain retrieved cases; the held-out cases were then contexts in training.
     """
     if not shared:
         return None
@@ -33,9 +33,10 @@ def abstention(shared: Sequence[AbstentionDocument], coverage: float, seed: int,
 
 
 def _figures(sums: np.ndarray, seed: int) -> AbstentionFigures:
-    """Of sums over images, `(C, 8)`: coverage and abstention rate, and the accuracy of each kind of question.
+    """Coverage, abstention rate, and the accuracy of each kind of question, from sums over images `(C, 8)`.
 
-    `image_coverage`, the mean over images of the share of their questions that is answered, is what is promised.
+    `image_coverage` is the mean over images of the share of their questions that is answered: the guarantee is about
+    it.
     """
     at = {(kind, column): n for n, (kind, column) in enumerate((kind, column) for kind in KINDS for column in COLUMNS)}
     everything = [at[kind, "n"] for kind in KINDS]
@@ -54,7 +55,7 @@ def _figures(sums: np.ndarray, seed: int) -> AbstentionFigures:
 
 
 def _of_kind(sums: np.ndarray, seed: int) -> AbstentionOfKind:
-    """Of sums over images of one kind of question, `(C, 4)`, as COLUMNS: how many are answered, and rightly."""
+    """Numbers of questions of one kind, answered and right, from sums over images `(C, 4)` as in COLUMNS."""
     n, answered, right, right_of_all = range(len(COLUMNS))
     return {
         "n": int(sums[:, n].sum()),
@@ -65,7 +66,7 @@ def _of_kind(sums: np.ndarray, seed: int) -> AbstentionOfKind:
 
 
 def _share(part: list[int], whole: list[int]) -> Statistic:
-    # A resample without any counts as 0: where answers are so few, the interval is wide anyway.
+    # A resample without any answer counts as 0: with so few answers the interval is wide anyway.
     return lambda sums: sums[:, part].sum(axis=1) / np.maximum(sums[:, whole].sum(axis=1), 1)
 
 
@@ -77,7 +78,7 @@ def _told(sums: np.ndarray, statistic: Statistic, whole: list[int], seed: int) -
 
 
 def abstention_rows(found: Abstention) -> list[tuple[str, ...]]:
-    """The `abstention` of `results.json` as text: headings, then the hospitals together and one by one."""
+    """The `abstention` of `results.json` as text: headings, a row for all hospitals, then a row for each."""
     got = ("coverage asked", "got, of an image", "of all", "withheld")
     headings = ("", "n", *got, "closed, answered", "all", "open exact, answered", "all")
     rows = [("all hospitals", found), *found["hospitals"].items()]
@@ -85,7 +86,7 @@ def abstention_rows(found: Abstention) -> list[tuple[str, ...]]:
 
 
 def abstention_note(found: Abstention) -> str:
-    """What the `abstention` of `results.json` promises, and what stands against it."""
+    """The guarantee behind the `abstention` of `results.json`, and its limits."""
     note = (
         "Where a new image is like the held-out ones, its questions are answered with at least the probability asked, "
         "on average over images."

@@ -1,4 +1,4 @@
-"""What a run's data is, in sentences: which split its scores are of, and which published rows are not in it."""
+"""Sentences about a run's data: which split its scores are of, and which published rows are left out."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,21 +17,21 @@ ORIGINS = {
     "made": "made from the data by whole images and patients",
     "drawn": "drawn with the images",
 }
-"""Where a split comes from that was left as it is."""
+"""Origin of a split that was not changed."""
 SHARED = {
     "same_image": "an image of training",
     "near_duplicate_image": "a near-copy of one",
     "flipped_image": "a flipped copy of one",
     "same_patient": "a patient of training",
 }
-"""What the audit counts of images and patients, by the name of the count."""
+"""The audit's counts of shared images and patients, by the name of the count."""
 
 
 def split_sentence(splits: Sequence[Mapping[str, Any]]) -> str:
-    """Which split the scores are of, and what the audit found in it.
+    """A sentence that says which split the scores are of, and what the audit found in it.
 
     Args:
-        splits: `split` of `results.json`, of one run or of runs that differ in their seed alone.
+        splits: `split` of `results.json`, of one run or of runs that differ in their seed only.
     """
     if splits[0]["disjoint"] != "none":
         return DISJOINT[splits[0]["disjoint"]]
@@ -48,21 +48,22 @@ def split_sentence(splits: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _sum(counts: Sequence[int | str | None]) -> int | str:
-    """Of counts of runs; a text stands for one that is withheld, None for what the dataset does not state."""
+    """The sum of counts of several runs. A text stands for a withheld count; None means that the dataset does not state
+    it."""
     return next((count for count in counts if isinstance(count, str)), sum(n for n in counts if isinstance(n, int)))
 
 
 def audited_tests(split: Mapping[str, Any]) -> int:
-    """How many test cases the audit looked at: before any was moved or left out. A run of before has the rest alone."""
+    """How many test cases the audit saw, before any was moved or left out; older runs have only the count after."""
     return int(split.get("audited_test_cases", split.get("test", 0)))
 
 
 def left_out(notes: Mapping[str, int], reasons: Sequence[str]) -> dict[str, int]:
-    """How many published rows are not among a dataset's cases, by what they are.
+    """How many published rows are left out of a dataset's cases, by reason.
 
     Args:
-        notes: the reader's, which say `left out` where they count such rows.
-        reasons: of each row that could not be used, as `expected ..., found ...`; what was found is not repeated.
+        notes: of the reader; those about such rows contain `left out`.
+        reasons: of each unusable row, as `expected ..., found ...`; the part that was found is not repeated.
     """
     counts = {note.replace(" left out", ""): count for note, count in notes.items() if " left out" in note}
     unusable = Counter(reason.partition(", found ")[0] for reason in reasons)
@@ -70,7 +71,7 @@ def left_out(notes: Mapping[str, int], reasons: Sequence[str]) -> dict[str, int]
 
 
 def left_out_sentence(dataset: Mapping[str, Any]) -> str:
-    """Which rows are left out of `dataset` of `results.json`: how many, of how many, and why."""
+    """A sentence that says which rows are left out of `dataset` of `results.json`: how many, of how many, and why."""
     counts = dataset.get("left_out")
     if counts is None:  # a run of an earlier version
         rejected = dataset.get("rejected", 0)
@@ -84,6 +85,6 @@ def left_out_sentence(dataset: Mapping[str, Any]) -> str:
 
 
 def _told(what: str, count: int) -> str:
-    """`what` of several datasets begins with the name of one."""
+    """A count with its noun; with several datasets, `what` begins with the name of one."""
     name, colon, rest = what.partition(": ")
     return f"{counted(count, rest)} of {name}" if colon and " " not in name else counted(count, what)

@@ -1,4 +1,4 @@
-"""Ways in which answers fail, counted over hospitals."""
+"""Failure modes of answers, counted over hospitals."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,10 +9,11 @@ from tasks.records.shared_documents import FailuresDocument
 
 
 def failure_table(configuration: str, shared: Sequence[FailuresDocument]) -> dict[str, Failures]:
-    """By configuration: the counts over all hospitals with each mode's `meaning`, and those of each under `hospitals`.
+    """By configuration: counts over all hospitals with the `meaning` of each mode, and each hospital's under
+    `hospitals`.
 
-    `shared` is each hospital's `failures.json`; hospitals of which no answer was examined, or that withhold how many
-    were, are left out, and nothing is told where all are. A sum of which a hospital withholds its part is None.
+    `shared` is each hospital's `failures.json`. Hospitals without examined answers, or that withhold their number, are
+    left out; the result is empty where all are. A sum is None where one of the hospitals withholds its part.
     """
     of: dict[str, HospitalFailures] = {
         each["hospital"]: {"n": each["n"], "modes": each["modes"]} for each in shared if each["n"]
@@ -36,7 +37,7 @@ def _sum(counts: Iterable[int | None]) -> int | None:
 
 
 def failure_rows(told: Failures) -> list[tuple[str, ...]]:
-    """A configuration's entry of `results["failures"]` as text: headings, then a row a mode."""
+    """A configuration's entry of `results["failures"]` as text: headings, then a row for each mode."""
     rows = [
         (
             mode.replace("_", " "),

@@ -1,4 +1,4 @@
-"""What hospitals withheld of a study because it would have told of too few cases: named, never counted."""
+"""What hospitals withheld from a study because it concerned too few cases: named, never counted."""
 
 from collections.abc import Iterator
 
@@ -7,9 +7,10 @@ from tasks.records.shared_documents import SharedDocuments, WithheldScores
 
 
 def held_back(least: int, shared: SharedDocuments) -> WithheldOfRun:
-    """The `withheld` of `results.json`: what each hospital withholds, in words. One that withholds nothing is left out.
+    """The `withheld` of `results.json`: what each hospital withholds, in words; hospitals that withhold nothing are
+    absent.
 
-    `least` is the fewest cases of which something is told.
+    `least` is the fewest cases about which something is shared.
     """
     found: dict[str, list[str]] = {}
     for hospital, words in _words(shared):
@@ -19,7 +20,7 @@ def held_back(least: int, shared: SharedDocuments) -> WithheldOfRun:
 
 
 def _words(shared: SharedDocuments) -> Iterator[tuple[str, list[str]]]:
-    """Hospitals with what they withhold, one document after the other."""
+    """Pairs of a hospital and what it withholds, one document after the other."""
     for scores in shared.scores:
         yield scores["hospital"], _of_scores(scores["withheld"])
     for reliance in shared.reliance:
@@ -45,7 +46,7 @@ def _questions(withheld: WithheldScores) -> list[str]:
 
 
 def held_back_sentence(withheld: WithheldOfRun) -> str:
-    """What a page says of it."""
+    """The sentence of a page about what is withheld."""
     rule = f"Nothing is told of fewer than {withheld['min_cell']} cases of a hospital"
     if not withheld["hospitals"]:
         return f"{rule}; nothing had to be withheld."
@@ -53,7 +54,7 @@ def held_back_sentence(withheld: WithheldOfRun) -> str:
 
 
 def held_back_rows(withheld: WithheldOfRun) -> list[tuple[str, ...]]:
-    """The `withheld` of `results.json` as text: headings, then a row a hospital that withholds anything."""
+    """The `withheld` of `results.json` as text: headings, then a row for each hospital that withholds something."""
     return [
         ("", "withheld"),
         *((hospital, "; ".join(dict.fromkeys(words))) for hospital, words in withheld["hospitals"].items()),

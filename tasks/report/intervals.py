@@ -1,4 +1,4 @@
-"""A run's scores in detail: with intervals, by group, and how well confidence tells what is right."""
+"""A run's scores in detail: with intervals, by group, and with the calibration of confidence."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,19 +14,19 @@ from tasks.score.metrics import METRICS, Metric, main_metrics, titled
 from tasks.score.statistics import SEED, estimate, sums_by_cluster
 
 FEWEST = 10
-"""Fewest questions of a group that is shown: of fewer, an interval says next to nothing."""
+"""Fewest questions of a group that is shown: below this, an interval is too wide to be useful."""
 
 
 def details(shared: Sequence[tuple[ScoresDocument, Sequence[ImageSums]]], seed: int) -> Details:
-    """What `results.json` holds beside the pooled scores.
+    """The detailed parts of `results.json`, beside the pooled scores.
 
     Args:
         shared: each hospital's `scores.json` and `sums.parquet`.
         seed: of the study.
 
-    Returns `scores`, entries as those of `comparison.json`, and `calibration` of each configuration that is a model:
-    `n`, `ece` and `bins` of ten confidences, each with its count and its sums. Nothing is in them that a hospital
-    withholds.
+    Returns `scores`, with entries like those of `comparison.json`, and `calibration` of each configuration that is a
+    model: `n`, `ece` and ten confidence `bins`, each with its count and its sums. Nothing that a hospital withholds is
+    included.
     """
     names = dict.fromkeys(name for told, _ in shared for name in told["tallies"])
     own = {
@@ -53,7 +53,7 @@ def _calibration(shared: Sequence[Sequence[Sequence[float]]]) -> Calibration:
 
 
 def _score_entries(name: str, hospitals: Sequence[tuple[str, Sequence[ImageSums]]], seed: int) -> Iterator[ScoreEntry]:
-    """A configuration's scores: each metric over all questions, then the main ones for each group."""
+    """A configuration's scores: each metric over all questions, then the main metrics for each group."""
     rows = [row for _, each in hospitals for row in each]
     everything = [row for row in rows if row.group == "all"]
     for metric in METRICS.values():
@@ -75,9 +75,9 @@ def _score_entries(name: str, hospitals: Sequence[tuple[str, Sequence[ImageSums]
 
 
 def _kind_entries(name: str, rows: Sequence[ImageSums]) -> Iterator[ScoreEntry]:
-    """The main metrics of closed questions, and of open ones; before them the share of right answers.
+    """The main metrics of closed and of open questions; for each kind, the share of right answers comes first.
 
-    That is the first main metric of a kind: what is right of all questions cannot be told by kind from an image's sums.
+    That share is the first main metric of the kind, as an image's sum of right answers is not split by kind.
     """
     for kind in ("closed", "open"):
         first, *others = [metric for metric in main_metrics() if metric.kind == kind]
@@ -89,7 +89,7 @@ def _kind_entries(name: str, rows: Sequence[ImageSums]) -> Iterator[ScoreEntry]:
 
 
 def _entry(name: str, metric: Metric, group: str, value: str | None, rows: Sequence[ImageSums]) -> Iterator[ScoreEntry]:
-    """The score of one metric; nothing where it holds no such question, or a hospital withholds what it is made of."""
+    """The score of one metric; nothing where there is no question of it, or a hospital withholds a needed column."""
     number = counted(metric)
     parts = LABELLED if metric.of_labels else (metric.name, number)
     asked = [row.sums for row in rows if row.sums[number]]
@@ -111,9 +111,9 @@ def _entry(name: str, metric: Metric, group: str, value: str | None, rows: Seque
 
 
 def interval_rows(results: RunDocument, *, published: bool = False) -> list[tuple[str, ...]]:
-    """Our metrics, or those of `published` systems, of what a run compares: headings, then the rows with intervals.
+    """The metrics (ours, or those of `published` systems) of a run as text: headings, then rows with intervals.
 
-    They are over all questions. Metrics of kinds that were not asked have no column.
+    They cover all questions. Metrics of kinds without questions have no column.
     """
     scores, names = results["scores"], [*results["configurations"], *results["baselines"]]
     found = {(each["configuration"], each["measure"]): each for each in scores if each["group"] == "all"}
@@ -126,7 +126,7 @@ def interval_rows(results: RunDocument, *, published: bool = False) -> list[tupl
 
 
 def group_rows(scores: Sequence[ScoreEntry], configuration: str) -> list[tuple[str, ...]]:
-    """One configuration's scores by modality, organ and so on as text: headings, then a row for each group."""
+    """One configuration's scores by modality, organ and so on, as text: headings, then a row for each group value."""
     metrics = main_metrics()
     found: dict[tuple[str, str | None], dict[str, ScoreEntry]] = {}
     for each in scores:

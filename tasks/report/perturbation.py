@@ -1,4 +1,4 @@
-"""What a configuration's score depends on, from its answers to altered prompts."""
+"""What a configuration's score depends on, measured by its answers to perturbed prompts."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,10 +10,10 @@ from tasks.score.score import Tally, pool
 
 
 def reliance_table(configuration: str, shared: Sequence[ScoresDocument]) -> dict[str, Reliance]:
-    """By configuration: the summary over all hospitals, and that of each under `hospitals`.
+    """By configuration: the summary over all hospitals, and that of each hospital under `hospitals`.
 
-    `shared` is each hospital's `scores.json` of its answers with altered prompts; hospitals without test cases, or
-    that withhold all of them, are left out, and nothing is told where none was asked.
+    `shared` is each hospital's `scores.json` of its answers to perturbed prompts. Hospitals without test cases, or that
+    withhold all of them, are left out; the result is empty where none is left.
     """
     of = {
         each["hospital"]: {name: Tally.from_json(tally) for name, tally in each["tallies"].items()}
@@ -29,10 +29,10 @@ def reliance_table(configuration: str, shared: Sequence[ScoresDocument]) -> dict
 
 
 def summarise_reliance(configuration: str, tallies: Mapping[str, Tally]) -> RelianceSummary:
-    """What a configuration's score depends on, from the tallies of each alteration, over all hospitals or of one.
+    """What a configuration's score depends on, from the tallies of each perturbation: of all hospitals, or of one.
 
     `score` is the share of all questions answered rightly: closed accuracy and open exact match together. `kept` is the
-    share of the unaltered score that is left; None where nothing was right in the first place.
+    share of the score on the original prompts that is left; None where that score is 0.
     """
     score = {name: _score(tally) for name, tally in tallies.items()}
     kept = {name: value / score[AS_IS] if score[AS_IS] else None for name, value in score.items()}

@@ -32,16 +32,16 @@ from tasks.text.wording import counted
 
 SCHEMA_VERSION = 5
 TEXT_ONLY = "text_only"
-"""The control of multiple choice: the trained adapter, asked without image and retrieved cases."""
+"""The multiple-choice baseline without context: the trained adapter, without the image and the retrieved cases."""
 BASELINES = ("base", TEXT_ONLY, "majority", "question_only", "copy_nearest")
-"""What a configuration stands beside: the untrained base on the same prompts, the control, three that need no model."""
+"""Baselines: the untrained base on the same prompts, the text-only adapter, and three that need no model."""
 
 
 def score_table(shared: Sequence[ScoresDocument], known: Sequence[str] = ()) -> dict[str, ConfigurationScores]:
-    """Scores by configuration, pooled and for each hospital, from what the hospitals shared (`scores.json`).
+    """Scores by configuration, pooled and for each hospital, from the hospitals' `scores.json`.
 
-    A hospital that was asked nothing is among them, with no question and no score; so are the `known` configurations.
-    A hospital's also say under `withheld` of which questions (`closed`, `open`, `choice`) it tells nothing.
+    A hospital without questions is included, with n = 0 and no score; so are the `known` configurations. A hospital's
+    entry lists under `withheld` the kinds of question (`closed`, `open`, `choice`) that it withholds.
     """
     configurations = sorted({*known, *(name for each in shared for name in each["tallies"])})
     nothing = summarise([]).to_json()
@@ -58,13 +58,13 @@ def score_table(shared: Sequence[ScoresDocument], known: Sequence[str] = ()) -> 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run found beside its scores; the fields are those of `results.json`."""
+    """The results of a run beside its scores; the fields are those of `results.json`."""
 
     details: Details
     abstention: Abstention | None = None
-    """Where answers are withheld."""
+    """None where no answers are withheld."""
     reliance: Mapping[str, Reliance] = field(default_factory=dict)
-    """Where it was measured, as the two below."""
+    """Empty where it was not measured; so are the two below."""
     failures: Mapping[str, Failures] = field(default_factory=dict)
     saliency: Mapping[str, SharesOfParts] = field(default_factory=dict)
     withheld: WithheldOfRun | None = None
@@ -72,11 +72,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class About:
-    """What is known of a run itself; the fields but the second are those of `results.json`."""
+    """Facts about the run itself; all fields but `trained` are those of `results.json`."""
 
     run: str
     trained: Sequence[str]
-    """Names of the configurations that were."""
+    """Names of the trained configurations."""
     dataset: Mapping[str, Any]
     partition: Mapping[str, Any]
     split: Mapping[str, Any]
@@ -89,13 +89,13 @@ class About:
 def assemble(
     shared: Sequence[ScoresDocument], rounds: Sequence[Mapping[str, Any]], measured: Measured, about: About
 ) -> RunDocument:
-    """The document `results.json`, as docs/pipeline.md lays it out.
+    """Assemble `results.json`, whose layout is in docs/pipeline.md.
 
     Args:
         shared: each hospital's `scores.json`.
-        rounds: one row a round, in order.
-        measured: what was found beside the scores.
-        about: what is known of the run itself.
+        rounds: one row for each round, in order.
+        measured: the results beside the scores.
+        about: facts about the run itself.
     """
     table = score_table(shared, about.trained)
     return {
@@ -122,11 +122,11 @@ def assemble(
 
 
 MEANS = "Mean shares of the prompt's parts in a few answers of each hospital, drawn at random; by method."
-"""What the shares are of."""
+"""Caption of the tables of shares."""
 
 
 class Column(NamedTuple):
-    """A column of the headline table: where its figures stand in `results.json`, and how they are written."""
+    """A column of the headline table: where its figures are in `results.json`, and their format."""
 
     kind: QuestionKind
     field: str
@@ -135,7 +135,7 @@ class Column(NamedTuple):
 
 
 def _columns() -> list[Column]:
-    """Those of closed questions, made of labels; of multiple choice among them; and the metrics of open questions."""
+    """The columns of closed questions, of the multiple-choice ones among them, and of the metrics of open questions."""
     return [
         Column("closed", "n", "closed n"),
         Column("closed", "accuracy", "accuracy"),
@@ -152,20 +152,21 @@ def _columns() -> list[Column]:
 
 
 def score_rows(results: RunDocument) -> list[tuple[str, ...]]:
-    """The headline table as text: its headings, then one row a configuration or baseline.
+    """The headline table as text: its headings, then one row for each configuration and baseline.
 
-    Kinds of question that were not asked have no columns.
+    Kinds without questions have no columns.
     """
     return _rows([*results["configurations"].items(), *results["baselines"].items()])
 
 
 def hospital_rows(results: RunDocument, configuration: str) -> list[tuple[str, ...]]:
-    """A configuration's scores by hospital, as `score_rows` gives them."""
+    """A configuration's scores by hospital, in the form of `score_rows`."""
     return _rows(results["configurations"][configuration]["hospitals"].items())
 
 
 def reliance_rows(told: Reliance) -> list[tuple[str, ...]]:
-    """A configuration's entry of `results["reliance"]` as text: headings, then a row an alteration of the prompt."""
+    """A configuration's entry of `results["reliance"]` as text: headings, then a row for each perturbation of the
+    prompt."""
     rows = [
         (
             name.replace("_", " "),
@@ -188,7 +189,7 @@ def _rows(named: Iterable[tuple[str, Scores]]) -> list[tuple[str, ...]]:
 def _score(row: Scores, column: Column) -> str:
     if column.kind in row.get("withheld", ()):
         return WITHHELD
-    return _cell(row[column.kind].get(column.field), column.text)  # a run from before a metric was added has none
+    return _cell(row[column.kind].get(column.field), column.text)  # runs from before the metric was added lack it
 
 
 def _cell(value: float | None, text: Callable[[float], str] = "{:.3f}".format) -> str:
@@ -198,7 +199,7 @@ def _cell(value: float | None, text: Callable[[float], str] = "{:.3f}".format) -
 
 
 def markdown(results: RunDocument) -> str:
-    """The results as Markdown: headline scores, hospitals, rounds."""
+    """The results as Markdown: headline scores, details where they were measured, hospitals, rounds."""
     parts = [
         f"# Results of {results['run']}",
         f"Split: {split_sentence([results['split']])}.",

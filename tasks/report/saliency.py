@@ -1,4 +1,4 @@
-"""Where answers come from, over hospitals: mean shares of the prompt's parts."""
+"""Where answers come from: mean shares of the prompt's parts, over hospitals."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ from tasks.records.shared_documents import SharesDocument
 
 
 def share_table(configuration: str, shared: Sequence[SharesDocument]) -> dict[str, SharesOfParts]:
-    """By configuration: the means over all hospitals' explained answers, and those of each under `hospitals`.
+    """By configuration: mean shares over all hospitals' explained answers, and each hospital's under `hospitals`.
 
-    `shared` is each hospital's `shares.json`; hospitals of which no answer was explained, or that withhold the few that
-    were, are left out, and nothing is told where all are.
+    `shared` is each hospital's `shares.json`. Hospitals without explained answers, or that withhold them as too few,
+    are left out; the result is empty where all are.
     """
     of: dict[str, HospitalShares] = {
         each["hospital"]: {"n": each["n"], "methods": each["methods"]} for each in shared if each["n"]
@@ -33,7 +33,7 @@ def share_table(configuration: str, shared: Sequence[SharesDocument]) -> dict[st
 
 
 def share_rows(told: HospitalShares) -> list[tuple[str, ...]]:
-    """A configuration's entry of `results["saliency"]` as text: headings, then a row a method."""
+    """A configuration's entry of `results["saliency"]` as text: headings, then a row for each method."""
     parts = next(iter(told["methods"].values()))
     rows = [(method, *(f"{share:.3f}" for share in shares.values())) for method, shares in told["methods"].items()]
     heading = "of 1 answer" if told["n"] == 1 else f"of {told['n']} answers"

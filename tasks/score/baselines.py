@@ -1,7 +1,7 @@
-"""Answers without looking: the most common one, and the one that the words of the question suggest.
+"""Baselines that never look at the image: majority answer, question only, and nearest answer copied.
 
-Whoever scores a model stands it beside these, and the audit tells by them what a dataset gives away. Each function
-answers the test cases in their order, from training cases alone.
+Scores of a model are shown beside these, and the audit uses them to show what a dataset gives away. Each function
+answers the test cases in their order and learns from training cases only.
 """
 
 import random
@@ -18,30 +18,30 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 ANSWERS = 1000
-"""Most answers of a kind that are told apart, the most common ones: as in VQA (Antol et al. 2015, arXiv 1505.00468)."""
+"""Largest number of classes for each kind: the most common answers, as in VQA (Antol et al. 2015, arXiv 1505.00468)."""
 QUESTIONS = 20_000
-"""Most training questions of a kind that are learned from; of more, this many are drawn."""
+"""Largest number of training questions for each kind; a random sample of this size is used where there are more."""
 WORDS = 20_000
-"""Most words and pairs of words that are weighed, the most frequent ones."""
+"""Largest number of words and word pairs in the TF-IDF vocabulary, the most frequent ones."""
 
 
 def majority(train: list[Case], test: list[Case]) -> list[str]:
-    """The most common answer among training cases of the same kind, or of the other kind where there are none.
+    """Answer with the most common training answer of the same kind, or of the other kind where there is none.
 
-    Answers are counted normalised and given in their most common spelling; ties go to the first in the alphabet.
-    Without any training case the answer is "".
+    Answers are counted in normalised form and returned in their most common spelling. Ties go to the first in the
+    alphabet. Without any training case the answer is "".
     """
     answers = {kind: _most_common(_of_kind(train, kind) or train) for kind in {case.kind for case in test}}
     return [answers[case.kind] for case in test]
 
 
 def question_only(train: list[Case], test: list[Case], seed: int) -> list[str]:
-    """The answer that the question's words suggest: for each kind a linear classifier over TF-IDF of words and pairs.
+    """Answer from the question's words alone: for each kind a linear classifier over TF-IDF of words and word pairs.
 
-    Its classes are normalised answers, given in their most common spelling. Where a kind leaves nothing to tell apart
-    (no training case, blank questions, a single answer) the answer is that of `majority`. `seed` draws the questions
-    and orders the solver's steps: the same seed gives the same answers. The time that it takes is bounded: answers
-    beyond ANSWERS are never given, and questions beyond QUESTIONS not learned from.
+    The classes are normalised answers, returned in their most common spelling. A kind with nothing to learn (no
+    training case, only blank questions, or a single answer) gets the answer of `majority`. `seed` sets the sample of
+    questions and the solver's order, so the same seed gives the same answers. Running time is bounded: at most ANSWERS
+    classes and QUESTIONS training questions are used.
     """
     answers = majority(train, test)
     for kind in sorted({case.kind for case in test}):
@@ -74,10 +74,10 @@ def _spellings(cases: list[Case]) -> dict[str, str]:
 
 
 def _classifier(cases: list[Case], seed: int) -> "Pipeline | None":
-    """Fit spellings of answers to questions; None where there is nothing to tell apart.
+    """Fit a classifier from questions to spellings of answers; None where there is nothing to learn.
 
-    A linear support vector machine: as good as its neighbours in scikit-learn, and several times faster than logistic
-    regression where most open answers are classes of their own.
+    It is a linear support vector machine: as accurate as the other linear models of scikit-learn, and several times
+    faster than logistic regression where most open answers are classes of their own.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_pipeline
@@ -96,18 +96,18 @@ def _classifier(cases: list[Case], seed: int) -> "Pipeline | None":
     words = TfidfVectorizer(preprocessor=_spaced, token_pattern=r"\S+", ngram_range=(1, 2), max_features=WORDS)
     model = make_pipeline(words, LinearSVC(random_state=seed))
     with warnings.catch_warnings():
-        # Open answers are mostly unique, which scikit-learn takes for a regression problem.
+        # Most open answers are unique. scikit-learn then warns that this looks like a regression problem.
         warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)
         return model.fit([case.question for case in cases], answers)
 
 
 def _spaced(question: str) -> str:
-    """The normalised question, with Chinese characters parted by spaces."""
+    """The normalised question, with spaces around each Chinese character."""
     return HAN.sub(r" \g<0> ", normalise(question))
 
 
 def copy_nearest(train: list[Case], test: list[Case], neighbours: Iterable[Neighbour]) -> list[str]:
-    """The answer of each case's nearest training case; "" where no neighbour was found.
+    """Answer with the answer of the nearest training case; "" where no neighbour was found.
 
     Raises KeyError where a nearest neighbour is not among the training cases.
     """

@@ -1,4 +1,4 @@
-"""Whether a model is as often right as it is sure: reliability bins, and the calibration error made of them."""
+"""Reliability bins and the expected calibration error: is a model right as often as its confidence says?"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ import numpy as np
 from tasks.cases.small_groups import is_small
 
 BINS = 10
-"""Of equal width, from 0 to 1."""
+"""Number of bins, of equal width, from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """The answers whose confidence lies in one tenth: counts and sums, which may be added up over hospitals."""
+    """The answers whose confidence lies in one bin: counts and sums, which may be added up over hospitals."""
 
     n: int
     confidence: float
-    """Sum of their confidences, each from 0 to 1."""
+    """Sum of the confidences, each from 0 to 1."""
     correct: float
-    """How many of them are right, or the sum of their scores."""
+    """Number of right answers, or the sum of their scores."""
 
     def __add__(self, other: "Bin") -> "Bin":
         return Bin(self.n + other.n, self.confidence + other.confidence, self.correct + other.correct)
@@ -29,13 +29,13 @@ EMPTY = Bin(0, 0.0, 0.0)
 
 
 def reliability_bins(confidence: Sequence[float], correct: Sequence[float]) -> list[Bin]:
-    """The `BINS` bins of some answers, lowest confidence first; 1 falls into the last.
+    """Sort answers into `BINS` bins by confidence, lowest first; a confidence of 1 falls into the last bin.
 
     Args:
         confidence: of each answer, from 0 to 1.
-        correct: its score, from 0 to 1.
+        correct: score of each answer, from 0 to 1.
 
-    Raises ValueError where the lengths differ, or a confidence is none.
+    Raises ValueError where the lengths differ, or a confidence is not from 0 to 1.
     """
     sure, right = np.asarray(confidence, float), np.asarray(correct, float)
     if len(sure) != len(right) or not ((sure >= 0) & (sure <= 1)).all():
@@ -46,7 +46,7 @@ def reliability_bins(confidence: Sequence[float], correct: Sequence[float]) -> l
 
 
 def pool_bins(each: Iterable[Sequence[Bin]]) -> list[Bin]:
-    """The bins of several hospitals' answers together."""
+    """Add up the bins of several hospitals."""
     total = [EMPTY] * BINS
     for bins in each:
         total = [one + other for one, other in zip(total, bins, strict=True)]
@@ -54,9 +54,10 @@ def pool_bins(each: Iterable[Sequence[Bin]]) -> list[Bin]:
 
 
 def merge_small(bins: Sequence[Bin], least: int) -> list[Bin]:
-    """The same with each bin of fewer than `least` answers added to its neighbour, the next above that has any.
+    """Merge each bin of fewer than `least` answers into the next bin above.
 
-    The last one is added to the next below; where all answers together are too few, every bin is empty.
+    The last bin is merged into the next non-empty bin below. Where there are too few answers in all, every bin is
+    empty.
     """
     merged = list(bins)
     for place in range(BINS - 1):
@@ -71,7 +72,7 @@ def merge_small(bins: Sequence[Bin], least: int) -> list[Bin]:
 
 
 def expected_calibration_error(bins: Sequence[Bin]) -> float | None:
-    """Mean distance of confidence and accuracy over the bins, weighted by their answers; None where there are none.
+    """Mean absolute difference of confidence and accuracy, weighted by the size of the bins; None without answers.
 
     Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
     """

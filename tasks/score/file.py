@@ -1,4 +1,4 @@
-"""What `fed-rag score` says of a file of predictions: a row of scores for each, and the figures of them all."""
+"""The output of `fed-rag score` for a file of predictions: a row of scores for each line, and a summary."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict
@@ -17,20 +17,20 @@ from tasks.score.statistics import SEED, bootstrap_intervals, estimate, label_co
 
 KINDS = ("closed", "open")
 MOST_COUNTS = 2**24
-"""Most numbers to hold for the interval of a macro F1; with more labels and rows than that it has none."""
+"""Largest number of counts held in memory for the interval of a macro F1; above it, macro F1 has no interval."""
 
 
 def score_document(lines: Sequence[Line]) -> dict[str, Any]:
-    """Rows in the order of the lines, and a summary that does not depend on it."""
+    """Score the lines: rows in the order of the lines, and a summary that does not depend on the order."""
     judged = [score_row(line.prediction, line.answer, line.kind, line.options) for line in lines]
     rows = [_row(line, row) for line, row in zip(lines, judged, strict=True)]
     return {"rows": rows, "summary": _summary(lines, judged, rows)}
 
 
 def _row(line: Line, judged: Row) -> dict[str, Any]:
-    """One line's scores: `correct` by our own rule, those of the text whatever the kind, and the published rules'.
+    """One line's scores: `correct` by our rule, the text scores (for both kinds), and those of the published rules.
 
-    Of each published rule a flag says whether its verdict differs from ours.
+    For each published rule a flag says whether it disagrees with `correct`.
     """
     scores = answer_scores(line.prediction, line.answer, line.kind)
     scores |= {"llava_med_released": llava_med_released(line.prediction, line.answer, line.kind)}
@@ -75,7 +75,7 @@ def _languages(lines: Sequence[Line]) -> list[str]:
 
 
 def _intervals(judged: Sequence[Row], images: Sequence[Hashable]) -> dict[str, Any]:
-    """Intervals by the names of the figures, None where there is none to give."""
+    """Intervals by the name of the figure; None where a figure has no interval."""
     closed = {place: row for place, row in enumerate(judged) if isinstance(row, ClosedRow)}
     opened = {place: row.scores for place, row in enumerate(judged) if isinstance(row, OpenRow)}
     chosen = {place: row for place, row in closed.items() if row.choice}

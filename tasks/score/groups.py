@@ -1,8 +1,8 @@
-"""By what questions are told apart beside their kind of score, and whose chance an interval holds."""
+"""The groups that scores are broken down by, and the sources of randomness that an interval covers."""
 
 SHARED_GROUPS = ("dataset", "modality", "organ", "topic")
-"""Fields of `Outcome` whose values a hospital tells apart."""
+"""Fields of `Outcome` by which a hospital breaks down what it shares."""
 GROUPS = (*SHARED_GROUPS, "kind", "hospital")
-"""Groups that scores are told of."""
+"""All groups that scores are broken down by."""
 HOLDS = {False: "test images", True: "training and test images"}
-"""Whose chance an interval holds, by whether there are several seeds."""
+"""The randomness that an interval covers; the key says whether there are several seeds."""

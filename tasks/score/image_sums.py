@@ -1,4 +1,4 @@
-"""Sums over the questions of one image, and their table: what a hospital shares for intervals, without any id."""
+"""Sums over the questions of each image: the table that a hospital shares for intervals, without any id."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,41 +12,41 @@ from tasks.score.labels import LABELS
 from tasks.score.metrics import METRICS, Metric
 
 LABELLED = tuple(f"{what}_{label}" for what in ("right", "gold", "said") for label in LABELS)
-"""Columns of closed questions whose right label is `yes` (and so on) and that were answered rightly; whose right label
-is `yes`; to which the answer is `yes`."""
+"""Columns that count closed questions. `right_yes`: the reference is `yes`, and the answer is right. `gold_yes`: the
+reference is `yes`. `said_yes`: the answer is `yes`. The other labels have the same three."""
 ALWAYS = ("n", "correct")
 """Columns that are never withheld."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSums:
-    """Sums over the questions of one image that one configuration answered.
+    """One configuration's sums over the questions of one image.
 
-    Rows are sorted by their figures, so that their order tells nothing either. Rows of `all` are of every question, the
-    others of the questions of one value of a group; nothing tells which rows of two groups are about one image.
+    Rows are sorted by their figures, so that their order reveals nothing. Rows of the group `all` cover every question;
+    other rows cover the questions with one value of a group. Rows of different groups cannot be linked to one image.
     """
 
     configuration: str
     group: str
     """`all`, `dataset`, `modality`, `organ` or `topic`."""
     value: str | None
-    """Of the group, in the words of `tasks.text.vocabulary`; None of `all`."""
+    """Value of the group, in the words of `tasks.text.vocabulary`; None for `all`."""
     sums: Mapping[str, float | None]
-    """By column; None where it is withheld. Whole numbers in the columns of counts."""
+    """Sums by column; None where withheld. Columns of counts hold whole numbers."""
 
 
 def counted(metric: Metric) -> str:
-    """The column with the number of questions that a metric is of."""
+    """The column that counts the questions of a metric."""
     return metric.kind or "n"
 
 
 def summed() -> list[Metric]:
-    """The metrics with a column, which sums their scores; one of labels is made of LABELLED."""
+    """The metrics with a column that sums their scores; a metric of labels is computed from LABELLED instead."""
     return [metric for metric in METRICS.values() if not metric.of_labels]
 
 
 def columns() -> list[str]:
-    """The columns of figures, in their order: each metric's, before the first of a kind the number of its questions."""
+    """The columns of figures, in order: one for each metric, after the count of questions of its kind."""
     found: dict[str, None] = {}
     for metric in summed():
         found |= {counted(metric): None, metric.name: None}
@@ -77,7 +77,7 @@ def write_sums(sink: BinaryIO, rows: Sequence[ImageSums]) -> None:
 
 
 def read_sums(path: Path) -> list[ImageSums]:
-    """Read a table that `write_sums` wrote, in its order. Raises ValueError where its columns are other ones."""
+    """Read a table that `write_sums` wrote, in its order. Raises ValueError where the columns differ."""
     table = pq.read_table(path)
     if not table.schema.equals(_schema()):
         raise ValueError(f"Expected the columns of ImageSums in {path}, found {', '.join(map(str, table.schema))}.")

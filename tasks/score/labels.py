@@ -1,21 +1,21 @@
-"""The labels of closed questions that may leave a hospital: an answer's own words may not."""
+"""The labels of closed questions that may leave a hospital; the words of an answer may not."""
 
 from tasks.score.score import OTHER, ClosedRow
 
 LABELS = ("yes", "no", "another")
-"""The reference: yes, no, or any other answer (an option, a side, a modality), all of which are one label."""
+"""Labels of a reference: yes, no, or any other answer (an option, a side, a modality), which all share one label."""
 WRONG = len(LABELS)
-"""The place of an answer that is none of them: wrong, and neither yes nor no."""
+"""Label index of a wrong answer that is neither yes nor no."""
 
 
 def places(row: ClosedRow) -> tuple[int, int]:
-    """The places in LABELS of what was right and of what was answered; the same where the answer is right."""
+    """Indices in LABELS of the reference and of the answer; both are the same where the answer is right."""
     gold = _place(row.gold, LABELS.index("another"))
     return gold, gold if row.correct else _place(row.predicted, WRONG)
 
 
 def row_of(gold: int, predicted: int, choice: bool) -> ClosedRow:
-    """The judgement with labels at these places, in words that may be told."""
+    """The judgement with the labels at these indices: its words may leave the hospital."""
     return ClosedRow(LABELS[gold], OTHER if predicted == WRONG else LABELS[predicted], choice)
 
 

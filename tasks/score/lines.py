@@ -1,4 +1,4 @@
-"""Predictions made elsewhere, as lines of JSON."""
+"""Reads predictions of other software from a file of JSON lines."""
 
 import json
 import math
@@ -23,18 +23,18 @@ class Line:
     answer: str
     kind: Kind
     options: Mapping[str, str] = field(default_factory=dict)
-    """By letter, upper case; those without text left out."""
+    """Text of each option by its letter in upper case; options without text are left out."""
     language: str | None = None
     image: str | None = None
-    """Rows of one image are drawn together in the bootstrap."""
+    """The bootstrap draws all rows of one image together."""
     confidence: float | None = None
     """From 0 to 1."""
 
 
 def read_lines(path: Path) -> list[Line]:
-    """The predictions of a file; blank lines are passed over.
+    """Read the predictions of a file, skipping blank lines.
 
-    Raises StudyError that names the file and the line of what cannot be read.
+    Raises StudyError with the file and the line where something cannot be read.
     """
     try:
         with path.open("rb") as source:
@@ -64,11 +64,11 @@ def _lines(path: Path, source: Iterator[bytes]) -> Iterator[Line]:
 
 
 class _WrongError(Exception):
-    """What is wrong with a line, without saying where it is."""
+    """What is wrong with a line; the caller adds the file and the line number."""
 
 
 def _refuse(name: str) -> NoReturn:
-    """NaN and Infinity, which Python writes though they are no JSON; pandas has NaN where there is nothing."""
+    """Refuse NaN and Infinity: Python writes them, and pandas writes NaN for a missing value, but they are not JSON."""
     raise _WrongError(f"expected JSON, found {name}; write null for a missing prediction, or leave the line out")
 
 
@@ -99,13 +99,13 @@ def _line(value: Any) -> Line:
 
 
 def _text(name: str, value: Any) -> str:
-    """A text, or a number as its text: published answers hold both."""
+    """Return a text as it is and a number as text: published answers hold both."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise _WrongError(f"expected a text or a number as {name}, found {_shown(value)}; put it in quotes")
     if isinstance(value, float):
         if not math.isfinite(value):
             raise _WrongError(f"expected a number that can be held as {name}, found a greater one; put it in quotes")
-        return f"{Decimal(repr(value)):f}"  # 0.00001, where Python writes 1e-05
+        return f"{Decimal(repr(value)):f}"  # 0.00001, not 1e-05
     return str(value)
 
 
@@ -115,7 +115,7 @@ def _optional(name: str, value: Mapping[str, Any]) -> str | None:
 
 def _kind(value: Any) -> Kind:
     kinds: dict[str, Kind] = {"closed": "closed", "open": "open"}
-    found = kinds.get(value.strip().lower()) if isinstance(value, str) else None  # published files hold "CLOSED "
+    found = kinds.get(value.strip().lower()) if isinstance(value, str) else None  # published files contain "CLOSED "
     if found is None:
         raise _WrongError(f"expected closed or open as kind, found {_shown(value)}; name one of the two")
     return found

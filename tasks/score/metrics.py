@@ -1,6 +1,6 @@
-"""The metrics: each an entry of METRICS, which scoring, sharing, tables, pages and comparison go through.
+"""The metrics: scoring, sharing, tables, pages and comparisons all read the table METRICS.
 
-A new metric is one entry here and its function, nothing else. The order of the entries is that of `scores` in
+A new metric needs one entry here and its function, nothing else. The order of the entries is the order of `scores` in
 `results.json` and `comparison.json`, of the columns of `sums.parquet`, and of all tables.
 """
 
@@ -19,44 +19,44 @@ from tasks.score.statistics import Statistic, label_counts, macro_f1, mean
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure over questions of one kind: what it is called, and how an answer scores."""
+    """A metric over questions of one kind: its names, and how an answer is scored."""
 
     name: str
-    """In `scores` of `results.json` and `comparison.json`, and of its column in `sums.parquet`."""
+    """Name in `scores` of `results.json` and `comparison.json`, and of the column in `sums.parquet`."""
     title: str
-    """For people."""
+    """Name in tables and plots."""
     kind: Kind | None
-    """Of which questions it is; None for all. Multiple-choice questions are closed ones."""
+    """Kind of question it covers; None for all. Multiple-choice questions are closed."""
     field: str
-    """An answer's score: in the rows of `fed-rag score`, and pooled under `open` of `results.json`."""
+    """Name of an answer's score in the rows of `fed-rag score`, and of its mean under `open` of `results.json`."""
     score: Callable[[str, str], float] | None = None
-    """The score of an answer, from 0 to 1, from prediction and reference as they were written: any two strings. None
-    where it follows from the judgement of the answer: `field` is then `correct`, or `gold`, its label."""
+    """Scores an answer from 0 to 1, given the prediction and the reference as written (any two strings). None where the
+    score follows from the judgement of the answer: `field` is then `correct`, or `gold` (the label)."""
     statistic: Statistic = mean
-    """The figure, of sums over answers of what `columns` gives."""
+    """Computes the figure from sums over answers of the numbers that `columns` gives."""
     binary: bool = False
-    """Whether an answer scores 0 or 1, so that McNemar's test applies."""
+    """Whether an answer scores either 0 or 1, so that McNemar's test applies."""
     main: bool = False
-    """Whether it is told for each group too, and tested in the tables of a comparison."""
+    """Whether it is also reported for each group, and tested in the tables of a comparison."""
     published: bool = False
-    """Whether it is the rule of a published system, for comparison with its figures alone."""
+    """Whether it is the rule of a published system, used only to compare with its published figures."""
     in_headline: bool = True
-    """Whether a run's first table has a column of it; those of open questions alone can."""
+    """Whether a run's first table has a column for it; applies only to metrics of open questions."""
     with_interval: bool = True
-    """Whether a run's table of intervals has a column of it."""
+    """Whether a run's table of intervals has a column for it."""
     short: str = ""
-    """Its title in a run's first table, where it is another."""
+    """Title in a run's first table, where it differs from `title`."""
     decimals: int = 3
     higher_is_better: bool = True
 
     @property
     def heading(self) -> str:
-        """Above its column."""
+        """Heading of its column."""
         return self._directed(self.title)
 
     @property
     def short_heading(self) -> str:
-        """Above its column in a run's first table."""
+        """Heading of its column in a run's first table."""
         return self._directed(self.short or self.title)
 
     def _directed(self, title: str) -> str:
@@ -64,7 +64,7 @@ class Metric:
 
     @property
     def of_labels(self) -> bool:
-        """Whether the figure is made of the labels of closed questions."""
+        """Whether the figure is computed from the labels of closed questions."""
         return self.field == "gold"
 
     def values(self, rows: Sequence[Outcome]) -> list[Any]:
@@ -72,17 +72,17 @@ class Metric:
         return [getattr(row, self.field) if self.score is None else row.scores[self.field] for row in rows]
 
     def columns(self, rows: Sequence[Outcome]) -> np.ndarray:
-        """What the figure is made of: (N, M), a row for each answer."""
+        """The numbers whose sums give the figure: (N, M), one row for each of N answers."""
         if self.of_labels:
             return label_counts(self.values(rows), [row.predicted for row in rows])
         return np.column_stack([self.values(rows), np.ones(len(rows))])
 
     def text(self, value: float, sign: str = "") -> str:
-        """A figure as text; with `+` as sign, a difference."""
+        """Format a figure as text; `+` as sign formats a difference."""
         return f"{value:{sign}.{self.decimals}f}"
 
     def text_with_interval(self, value: float, ends: Sequence[float] | None, sign: str = "") -> str:
-        """A figure with both ends of its interval, where it has one, as `0.838 [0.799, 0.872]`."""
+        """Format a figure with its interval, where it has one: `0.838 [0.799, 0.872]`."""
         return self.text(value, sign) + ("" if ends is None else f" [{self.text(ends[0])}, {self.text(ends[1])}]")
 
 
@@ -121,39 +121,39 @@ METRICS = {
         Metric("llava_med_open", "LLaVA-Med open", "open", "llava_med", llava_med_open, published=True),
     )
 }
-"""By name."""
+"""All metrics by name."""
 
 
 def main_metrics() -> list[Metric]:
-    """Those that are told for each group too."""
+    """The metrics that are also reported for each group."""
     return [metric for metric in METRICS.values() if metric.main]
 
 
 def compared_metrics() -> list[Metric]:
-    """Those of the tables of a comparison's tests, whose p values are corrected together."""
+    """The metrics that a comparison tests in its tables; their p values are corrected together."""
     return [metric for metric in main_metrics() if metric.kind]
 
 
 def pooled_metrics() -> list[Metric]:
-    """Our own of open questions, in the order in which `results.json` pools them: those of the first table first."""
+    """Our metrics of open questions, in the order of `results.json`: those of the first table come first."""
     own = [metric for metric in METRICS.values() if metric.kind == "open" and metric.score and not metric.published]
     return sorted(own, key=lambda metric: not metric.in_headline)
 
 
 def titled(*, published: bool) -> Iterator[Metric]:
-    """Ours, or those of published systems, that tables show beside each other: each of one kind of question."""
+    """Our metrics, or those of published systems, that tables show side by side: each covers one kind of question."""
     return (metric for metric in METRICS.values() if metric.kind and metric.published == published)
 
 
 def pooled_scores(prediction: str, reference: str) -> dict[str, float]:
-    """One answer's own scores of open questions, by field."""
+    """Scores of one answer by our metrics of open questions, by field."""
     return {metric.field: _scored(metric, prediction, reference) for metric in pooled_metrics()}
 
 
 def answer_scores(prediction: str, reference: str, kind: Kind) -> dict[str, float]:
-    """Every score of one answer, by field: those of open questions for closed ones too.
+    """All scores of one answer, by field; closed questions also get the scores of open ones.
 
-    Where metrics of both kinds share a field, it is scored as the question's kind is.
+    Where metrics of both kinds share a field, the metric of the question's kind scores it.
     """
     chosen: dict[str, Metric] = {}
     for metric in (*pooled_metrics(), *METRICS.values()):

@@ -1,4 +1,4 @@
-"""What a hospital knows of each single answer: numbers, from which it makes what it shares."""
+"""The outcome of each single answer, as numbers; a hospital computes from them what it shares."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -11,17 +11,17 @@ from tasks.text.vocabulary import MODALITIES, ORGANS, TOPICS, known
 
 
 def judge(row: Prediction) -> Row:
-    """The judgement on one answer."""
+    """Judge one answer."""
     return score_row(row.prediction, row.reference, row.kind, row.options)
 
 
 def outcomes(predictions: Sequence[Prediction], rows: Sequence[Row], cases: Iterable[Case]) -> list[Outcome]:
-    """The outcomes of some answers.
+    """Compute the outcomes of answers.
 
     Args:
         predictions: the answers.
-        rows: the judgement on each.
-        cases: the hospital's own, which hold those that were asked.
+        rows: the judgement of each answer.
+        cases: the hospital's cases, which include all that were asked.
     """
     own = {case.id: case for case in cases}
     return [
@@ -30,9 +30,9 @@ def outcomes(predictions: Sequence[Prediction], rows: Sequence[Row], cases: Iter
 
 
 def number(name: str) -> int:
-    """A number that follows from an id alone, 63 bits: among ten million ids, two alike are one chance in 100,000.
+    """Hash an id to a 63-bit number: among ten million ids, the chance that two collide is 1 in 100,000.
 
-    It hides nothing, since whoever guesses the id gets the number: it never leaves a hospital.
+    The number is not secret, as anyone who guesses the id can compute it: it never leaves a hospital.
     """
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
 

@@ -1,6 +1,7 @@
-"""How much an answer and its reference share: exact match, BLEU, ROUGE-L, token recall and F1, English and Chinese.
+"""Text overlap of an answer and its reference: exact match, BLEU, ROUGE-L, token recall and F1; English and Chinese.
 
-Each takes any two strings as they were written, and is from 0 to 1: 0 where either is blank, 1 for a perfect answer.
+Each function takes any two strings as written and returns a score from 0 to 1: 0 where either is blank, 1 for a perfect
+answer.
 """
 
 from collections import Counter
@@ -15,11 +16,11 @@ from tasks.text.meaning import meaning, same
 from tasks.text.normalise import HAN
 
 REMEMBERED = 2**16
-"""Pairs of answer and reference whose scores are kept: the same few answers are given to many questions."""
+"""Size of the caches of scores, in pairs of answer and reference: the same few answers are given to many questions."""
 
 
 class _Spaces(Tokenizer):
-    """For text whose tokens are already parted by spaces; rouge-score's own tokeniser drops all but a-z and 0-9."""
+    """Splits text whose tokens are already separated by spaces; rouge-score's own tokeniser keeps only a-z and 0-9."""
 
     def tokenize(self, text: str) -> list[str]:
         return text.split()
@@ -33,7 +34,7 @@ ROUGE = RougeScorer(["rougeL"], use_stemmer=False, tokenizer=_Spaces())
 
 
 def bleu_signatures() -> list[str]:
-    """How sacrebleu names the two BLEU settings in use: for references without and with Chinese characters."""
+    """Sacrebleu's signatures of the two BLEU settings in use: for references without and with Chinese characters."""
     for metric in (WESTERN, CHINESE):
         metric.sentence_score("a", ["a"])  # sacrebleu gives no signature before a first score
     return [str(metric.get_signature()) for metric in (WESTERN, CHINESE)]
@@ -46,11 +47,11 @@ class _Pair:
     answer: str
     gold: str
     bleu: BLEU
-    """BLEU with the reference's tokens."""
+    """BLEU with the tokeniser of the reference's language."""
 
     @property
     def answer_tokens(self) -> str:
-        """The answer's tokens, parted by spaces; as the reference's below."""
+        """The answer's tokens, separated by spaces."""
         return self.bleu.tokenizer(self.answer)
 
     @property
@@ -64,13 +65,13 @@ def _pair(prediction: str, reference: str) -> _Pair | None:
 
 
 def exact_match(prediction: str, reference: str) -> float:
-    """1 where the answer says the same as the reference."""
+    """1 where the answer means the same as the reference, else 0."""
     return float(bool(meaning(reference)) and same(prediction, reference))
 
 
 @lru_cache(maxsize=REMEMBERED)
 def bleu(prediction: str, reference: str) -> float:
-    """BLEU of the one sentence (Papineni et al., ACL 2002), by sacrebleu."""
+    """Sentence BLEU (Papineni et al., ACL 2002), by sacrebleu."""
     pair = _pair(prediction, reference)
     return pair.bleu.sentence_score(pair.answer, [pair.gold]).score / 100 if pair else 0.0
 
@@ -83,7 +84,7 @@ def rouge_l(prediction: str, reference: str) -> float:
 
 
 def token_recall(prediction: str, reference: str) -> float:
-    """The share of the reference's tokens that the answer has."""
+    """The share of the reference's tokens that are in the answer."""
     shared, _, asked = _counts(prediction, reference)
     return shared / asked if shared else 0.0
 
@@ -96,7 +97,7 @@ def token_f1(prediction: str, reference: str) -> float:
 
 @lru_cache(maxsize=REMEMBERED)
 def _counts(prediction: str, reference: str) -> tuple[int, int, int]:
-    """Numbers of tokens: shared, of the answer, of the reference."""
+    """Token counts: shared, of the answer, of the reference."""
     pair = _pair(prediction, reference)
     if pair is None:
         return 0, 0, 0

@@ -1,9 +1,9 @@
-"""The scoring rules of LightFED and LLaVA-Med, so that their published figures can be met on their own terms.
+"""The scoring rules of LightFED and LLaVA-Med, for comparison with their published figures.
 
-They are for comparison alone: both credit answers that are wrong (docs/scoring.md says which). Each takes any two
-strings as they were written, and is from 0 to 1; nothing where one is blank.
+They are for comparison only: both give credit to some wrong answers (docs/scoring.md says which). Each takes any two
+strings as written and returns a score from 0 to 1, and 0 where one is blank.
 
-LightFED: `src/evaluation/metrics.py`. LLaVA-Med: `llava/eval/run_eval.py`, its texts normalised as everywhere here.
+LightFED: `src/evaluation/metrics.py`. LLaVA-Med: `llava/eval/run_eval.py`, with our normalisation of texts.
 """
 
 from collections import Counter
@@ -21,9 +21,9 @@ LIGHTFED = ("Accuracy", "F1-Score", "BLEU", "ROUGE-L")
 
 
 def lightfed(prediction: str, reference: str) -> float:
-    """LightFED's rule of closed questions: whether one of prediction and reference stands in the other.
+    """LightFED's rule of closed questions: right where the prediction contains the reference, or the reverse.
 
-    An empty prediction, which stands in every reference, scores 0 here.
+    An empty prediction scores 0 here, although every reference contains it.
     """
     said, asked = _lowered(prediction, reference)
     return float(bool(said and asked) and (asked in said or said in asked))
@@ -45,17 +45,17 @@ def lightfed_rouge_l(prediction: str, reference: str) -> float:
 
 
 def llava_med_closed(prediction: str, reference: str) -> float:
-    """LLaVA-Med's rule of closed questions: as its released script has it, or the reference word for word."""
+    """LLaVA-Med's rule of closed questions as in its released script; the reference word for word is right too."""
     return max(llava_med_released(prediction, reference, "closed"), _verbatim(prediction, reference))
 
 
 def llava_med_open(prediction: str, reference: str) -> float:
-    """LLaVA-Med's token recall of open questions: 1 for the reference word for word."""
+    """LLaVA-Med's token recall of open questions; the reference word for word scores 1."""
     return max(llava_med_released(prediction, reference, "open"), _verbatim(prediction, reference))
 
 
 def llava_med_released(prediction: str, reference: str, kind: Kind) -> float:
-    """LLaVA-Med's rule as its released script has it: closed questions not of yes and no are never answered rightly."""
+    """LLaVA-Med's rule as in its released script: a closed question other than yes/no is never right."""
     said, asked = _lowered(prediction, reference)
     if not said or not asked:
         return 0.0
@@ -64,18 +64,19 @@ def llava_med_released(prediction: str, reference: str, kind: Kind) -> float:
 
 
 RULES = ("lightfed", "llava_med", "llava_med_released")
-"""The published rules that judge an answer; 1 is right, and less is not."""
+"""The published rules that judge single answers: a score of 1 is right, and a lower one is not."""
 
 
 def disagreeing(scores: Mapping[str, float], *, correct: bool) -> dict[str, bool]:
-    """By rule, as `lightfed_differs`, whether its verdict on an answer is another than ours."""
+    """Whether the verdict of each rule differs from ours, by rule, as `lightfed_differs`."""
     return {f"{rule}_differs": (scores[rule] == 1) != correct for rule in RULES}
 
 
 def lightfed_summary(rows: Sequence[tuple[str, str, Kind]]) -> dict[str, float | None]:
-    """LightFED's four metrics under their names, of (prediction, reference, kind); None where no question is of a kind.
+    """LightFED's four metrics under their names; None where there is no question of a metric's kind.
 
-    `F1-Score` is the macro mean over all wordings that occur, each wrong one being a class of its own.
+    `rows` hold (prediction, reference, kind). `F1-Score` is the macro mean over all wordings that occur: each wrong
+    wording is a class of its own.
     """
     closed = [row for row in rows if row[2] == "closed"]
     opened = [row[:2] for row in rows if row[2] == "open"]
@@ -102,7 +103,7 @@ def _verbatim(prediction: str, reference: str) -> float:
 
 
 def _recall(said: str, asked: str) -> float:
-    """Shared words as often as the answer repeats them, over these and the missed ones as often as asked."""
+    """Recall: the answer's words that the reference has, with repeats, over these and the reference's missed words."""
     answer, gold = Counter(said.split()), Counter(asked.split())
     hit = sum(count for word, count in answer.items() if word in gold)
     missed = sum(count for word, count in gold.items() if word not in answer)

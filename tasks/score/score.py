@@ -1,8 +1,9 @@
-"""Scores of answers: a row for each question, a tally that a hospital may share, and the figures made of tallies.
+"""Scores of answers: a row for each question, a tally that a hospital may share, and figures computed from tallies.
 
-Closed questions are judged by whether the answer says the same, yes/no ones by which of the two the answer says, and
-multiple choice by the option that it names. Open questions get the scores of `tasks.score.metrics`.
-A perfect answer scores 1 by every definition and a blank one 0. A case without a reference cannot be answered rightly.
+A closed question is right where the answer means the same as the reference. Yes/no questions are judged by which of the
+two the answer says, multiple choice by the option that it names. Open questions get the scores of
+`tasks.score.metrics`. A perfect answer scores 1 by every definition and a blank one 0. A case without a reference
+cannot be answered rightly.
 """
 
 from collections import Counter
@@ -20,9 +21,10 @@ from tasks.text.meaning import CHINESE, meaning, polarity, same
 from tasks.text.options import distinct, option_of, place_of, tidy, unlabelled
 
 NEITHER = "(neither)"
-"""Predicted label of an answer that is not clearly yes or no, where the reference is one of them."""
+"""Predicted label of an answer that is not clearly yes or no, where the reference is yes or no."""
 OTHER = "(other)"
-"""Predicted label of any other wrong answer. A reference's words hold no brackets, so none equals these."""
+"""Predicted label of any other wrong answer. A reference in the form of `meaning` holds no brackets, so none equals
+these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +32,9 @@ class ClosedRow:
     """The judgement on one closed question."""
 
     gold: str
-    """What the reference says, as `meaning` has it."""
+    """The reference in the form of `meaning`."""
     predicted: str
-    """The same where the answer is right; else `yes`, `no`, `NEITHER` or `OTHER`."""
+    """The same as `gold` where the answer is right; else `yes`, `no`, `NEITHER` or `OTHER`."""
     choice: bool = False
     """Whether it was multiple choice."""
 
@@ -47,7 +49,7 @@ class OpenRow:
     """The judgement on one open question."""
 
     scores: Mapping[str, float]
-    """By field of a metric, each from 0 to 1 (`tasks.score.metrics.pooled_scores`)."""
+    """Scores from 0 to 1, by field of the metric (`tasks.score.metrics.pooled_scores`)."""
 
     @property
     def correct(self) -> bool:
@@ -57,12 +59,12 @@ class OpenRow:
 
 Row = ClosedRow | OpenRow
 UNTOLD = "(untold)"
-"""Label of every reference where a hospital withholds which labels its cases have."""
+"""Label of every reference where a hospital withholds the labels of its cases."""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Counts and sums over rows: all that a hospital needs to share of its judgements."""
+    """Counts and sums over rows: all that a hospital shares of its judgements."""
 
     confusion: Mapping[tuple[str, str], int]
     """How often each pair of gold and predicted label occurred among the closed questions."""
@@ -85,11 +87,11 @@ class Tally:
 
     @property
     def labelled(self) -> bool:
-        """Whether every closed question is told with its label."""
+        """Whether the labels of all closed questions are shared."""
         return all(gold != UNTOLD for gold, _ in self.confusion)
 
     def to_json(self) -> TallyDocument:
-        """The tally as JSON's own types; equal tallies give equal text."""
+        """The tally as JSON values; equal tallies give equal text."""
         pairs = [[gold, predicted, count] for (gold, predicted), count in sorted(self.confusion.items())]
         return {
             "closed": {"n": self.closed, "correct": self.correct, "confusion": pairs},
@@ -99,7 +101,7 @@ class Tally:
 
     @classmethod
     def from_json(cls, value: TallyDocument) -> "Tally":
-        """What `to_json` gave; raises KeyError where a part of it is missing."""
+        """Read what `to_json` returned; raises KeyError where a part is missing."""
         confusion = {(gold, predicted): count for gold, predicted, count in value["closed"]["confusion"]}
         sums = {field: value["open"]["sums"][field] for field in _pooled()}
         choices = value["choice"]["n"], value["choice"]["correct"]
@@ -107,11 +109,11 @@ class Tally:
 
 
 def score_row(prediction: str, reference: str, kind: Kind, options: Sequence[str] | Mapping[str, str] = ()) -> Row:
-    """Judge one answer. All strings are taken as they were written; any string is accepted.
+    """Judge one answer; any strings are accepted, as written.
 
-    With `options` the answer is right where it names the option that the reference is. A letter as reference counts the
-    options as given, a letter as answer counts them as `distinct` shows them. They are lettered from A, or have the
-    letters (upper case) that they are given with.
+    With `options`, the answer is right where it names the option that is the reference. A letter as reference refers to
+    the options as given; a letter as answer refers to them as `distinct` shows them. The options are lettered from A,
+    or have the upper-case letters that they are given with.
     """
     if options:
         return ClosedRow(*_choice_labels(prediction, reference, options), choice=True)
@@ -121,7 +123,8 @@ def score_row(prediction: str, reference: str, kind: Kind, options: Sequence[str
 
 
 def _closed_labels(prediction: str, reference: str) -> tuple[str, str]:
-    """Gold and predicted; a Chinese yes or no is the English one, so that both languages have one pair of labels."""
+    """The gold and the predicted label; a Chinese yes or no becomes the English one, so both languages share their
+    labels."""
     gold = meaning(reference)
     gold = CHINESE.get(gold, gold)
     if gold in ("yes", "no"):
@@ -150,7 +153,7 @@ def _choice_labels(prediction: str, reference: str, options: Sequence[str] | Map
 
 
 def summarise(rows: Iterable[Row]) -> Tally:
-    """The tally of some rows, in any order."""
+    """Tally rows, in any order."""
     rows = list(rows)
     answered = [row for row in rows if isinstance(row, OpenRow)]
     chosen = [row for row in rows if isinstance(row, ClosedRow) and row.choice]
@@ -163,7 +166,7 @@ def summarise(rows: Iterable[Row]) -> Tally:
 
 
 def pool(tallies: Iterable[Tally]) -> Tally:
-    """The tally of several hospitals' rows together."""
+    """Add up the tallies of several hospitals."""
     tallies = list(tallies)
     confusion: Counter[tuple[str, str]] = Counter()
     for tally in tallies:
@@ -177,10 +180,10 @@ def pool(tallies: Iterable[Tally]) -> Tally:
 
 
 def scores(tally: Tally) -> Scores:
-    """The figures to report, each from 0 to 1 beside its denominator `n`; None where there was no such question.
+    """The figures to report, each from 0 to 1 with its denominator `n`; None where there was no such question.
 
-    `f1_macro` is the mean F1 over the labels that occur as references, None where one of the hospitals withholds them;
-    `choice` is the part of the closed questions that is multiple choice.
+    `f1_macro` is the mean F1 over the labels that occur as references; it is None where a hospital withholds its
+    labels. `choice` covers the multiple-choice questions among the closed ones.
     """
     closed, opened = tally.closed, tally.open
     chosen, right = tally.choices

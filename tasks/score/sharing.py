@@ -1,8 +1,8 @@
-"""What a hospital shares of its judged answers: tallies and sums over images, and nothing of fewer than so many cases.
+"""What a hospital shares of its judged answers: tallies and sums over images, and nothing about too few cases.
 
-Of a kind of question that has too few test cases nothing is told at all, so that these cases are in no figure of the
-coordinator's. Values of a group that have too few are withheld, and where these could be told by subtraction from all
-cases together, so are the smallest of the others (`tasks.cases.small_groups`).
+Nothing is shared about a kind of question with fewer than `least` test cases, so these cases are in no figure of the
+coordinator. Values of a group with too few cases are withheld. Where they would follow by subtraction from the figures
+of all cases, the smallest of the other values are withheld too (`tasks.cases.small_groups`).
 """
 
 from collections import Counter
@@ -23,42 +23,42 @@ from tasks.score.score import OTHER, UNTOLD, ClosedRow, OpenRow, Row, summarise
 from tasks.score.statistics import sums_by_cluster
 
 COUNTS = ("n", "correct", "closed", "open")
-"""Columns by which, as the last ones, rows of equal figures are ordered."""
+"""The last sort keys: they order rows whose other figures are equal."""
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What leaves a hospital of its answers."""
+    """All that leaves a hospital about its answers."""
 
     tallies: dict[str, TallyDocument]
-    """By configuration, as `Tally.to_json` gives them."""
+    """By configuration, as `Tally.to_json` returns them."""
     calibration: Mapping[str, list[Bin]]
-    """By configuration that is a model."""
+    """By configuration, for those that are models."""
     sums: Sequence[ImageSums]
     withheld: WithheldScores
-    """What is not told."""
+    """What is withheld."""
 
 
 @dataclass(frozen=True)
 class _Told:
-    """What may be told of a hospital's test cases."""
+    """What may be shared about a hospital's test cases."""
 
     kinds: Collection[Kind]
     choices: bool
-    """Whether multiple choice may be told from other closed questions."""
+    """Whether multiple choice may be separated from other closed questions."""
     labels: bool
     groups: Mapping[str, Collection[str | None]] = field(default_factory=dict)
-    """By group, the values that may be told."""
+    """By group, the values that may be shared."""
     by_kind: Mapping[str, Collection[str | None]] = field(default_factory=dict)
-    """By group, those of them whose closed and open questions may be told apart."""
+    """By group, the values whose closed and open questions may be shared separately."""
 
 
 def share(outcomes: Sequence[Outcome], least: int) -> Shared:
-    """What a hospital shares of its answers.
+    """Compute what a hospital shares of its answers.
 
     Args:
         outcomes: of every configuration; one that did not answer all cases answered all multiple choice.
-        least: fewest cases of which anything is told.
+        least: fewest cases about which anything is shared.
     """
     cases = list({row.case: row for row in outcomes}.values())
     told = _tellable(cases, least)
@@ -97,7 +97,7 @@ def _tellable(cases: Sequence[Outcome], least: int) -> _Told:
 
 
 def _withheld(cases: Sequence[Outcome], told: _Told) -> WithheldScores:
-    """What of the cases is not told, by name alone."""
+    """What is withheld about the cases, by name only."""
     kept = [row for row in cases if row.kind in told.kinds]
     values = {group: {value for row in kept if (value := getattr(row, group))} for group in SHARED_GROUPS}
     questions = sorted({row.kind for row in cases} - set(told.kinds))
@@ -114,7 +114,7 @@ def _withheld(cases: Sequence[Outcome], told: _Told) -> WithheldScores:
 
 
 def _row(row: Outcome, labelled: bool) -> Row:
-    """The judgement in words that may be told."""
+    """The judgement, with labels that may be shared."""
     if row.gold is None or row.predicted is None:
         return OpenRow({metric.field: row.scores[metric.field] for metric in pooled_metrics()})
     if not labelled:
@@ -123,13 +123,13 @@ def _row(row: Outcome, labelled: bool) -> Row:
 
 
 def _bins(rows: Sequence[Outcome], least: int) -> list[Bin]:
-    """Reliability bins; none where no answer has a confidence."""
+    """Reliability bins; an empty list where no answer has a confidence."""
     sure = [(row.confidence, row.correct) for row in rows if row.confidence is not None]
     return merge_small(reliability_bins(*zip(*sure, strict=True)), least) if sure else []
 
 
 def _image_sums(name: str, rows: Sequence[Outcome], told: _Told, whole: bool) -> list[ImageSums]:
-    """Of all rows, and of those of each group where these are the `whole` of the hospital's cases."""
+    """Sums of all rows, and of each group where the rows cover the `whole` of the hospital's cases."""
     if not rows:
         return []
     figures, images = _figures(rows), np.array([row.image for row in rows])
@@ -145,12 +145,12 @@ def _image_sums(name: str, rows: Sequence[Outcome], told: _Told, whole: bool) ->
 
 
 def _ordered() -> list[str]:
-    """The columns of figures in the order by which rows are sorted, the last one first."""
+    """The columns of figures in the order of the sort keys; the last one decides first."""
     return list(dict.fromkeys((*COUNTS, *columns())))
 
 
 def _figures(rows: Sequence[Outcome]) -> np.ndarray:
-    """(N, M): of each of N answers what it adds to each of M columns, as `_ordered` has them."""
+    """(N, M): what each of N answers adds to each of M columns, in the order of `_ordered`."""
     found = {kind: np.array([row.kind == kind for row in rows], float) for kind in ("closed", "open")}
     found["n"] = np.ones(len(rows))
     for metric in summed():
@@ -165,7 +165,7 @@ def _figures(rows: Sequence[Outcome]) -> np.ndarray:
 def _sums(
     name: str, group: str, value: str | None, figures: np.ndarray, images: np.ndarray, hidden: Collection[str]
 ) -> list[ImageSums]:
-    """By image the sums of figures, in an order that follows from what is shown of these alone."""
+    """Sums of figures by image; their order depends only on the columns that are shown."""
     shown = {column: place for place, column in enumerate(_ordered()) if column not in hidden}
     whole = counts()
     return [

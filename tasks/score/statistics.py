@@ -1,11 +1,11 @@
-"""How sure a score of one training is: bootstrap intervals over images; and McNemar's test of two.
+"""Uncertainty of the scores of one training: bootstrap intervals over images, and McNemar's test of two models.
 
-Questions about one image are not independent, so images are drawn, with all their questions, not questions. Every
+Questions about one image are not independent. The bootstrap therefore draws images, each with all its questions. Every
 figure here is a function of sums over questions, so a resample is a weighting of the images' sums: one matrix product.
 
 The interval is the expanded percentile interval (Hesterberg, "What Teachers Should Know about the Bootstrap", The
-American Statistician 69, 2015): the plain one is too narrow where images are few. Where every answer scores the same
-it has no width, whatever the number of images.
+American Statistician 69, 2015): the plain percentile interval is too narrow where images are few. Where every answer
+scores the same, the interval has no width, whatever the number of images.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -16,15 +16,15 @@ import numpy as np
 from scipy import stats
 
 SEED = 0
-"""Of every resampling whose caller has no other: the same rows give the same intervals."""
+"""Seed of every resampling without another seed: the same rows give the same intervals."""
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 BATCH = 2**22
-"""Most weights in memory at once."""
+"""Largest number of weights in memory at once."""
 
 Label = TypeVar("Label", str, int)
 Statistic = Callable[[np.ndarray], np.ndarray]
-"""A figure of sums: (R, M) to (R,), one figure for each row of sums."""
+"""A statistic of sums: (R, M) to (R,), one figure for each row of sums."""
 
 
 @dataclass(frozen=True)
@@ -33,33 +33,33 @@ class Estimate:
 
     value: float
     low: float | None
-    """None, as `high`, where there are fewer than two images: nothing can then be said."""
+    """None, like `high`, where there are fewer than two images: no interval can be estimated."""
     high: float | None
 
     @property
     def interval(self) -> list[float] | None:
-        """Both ends, as JSON holds them."""
+        """Both ends as a list for JSON; None where there is no interval."""
         return None if self.low is None or self.high is None else [self.low, self.high]
 
 
 @dataclass(frozen=True)
 class McNemar:
-    """McNemar's test of two configurations' right and wrong answers."""
+    """McNemar's test of the right and wrong answers of two configurations."""
 
     only_a: int
-    """Questions that a alone answered rightly."""
+    """Number of questions that only a answered rightly."""
     only_b: int
     p: float
-    """Exact and two-sided; 1 where they never differ."""
+    """Exact and two-sided; 1 where the two never differ."""
 
 
 def bootstrap_interval(values: Sequence[float], clusters: Sequence[Hashable], seed: int) -> Estimate:
-    """The mean of a score with its interval.
+    """The mean score with its bootstrap interval.
 
     Args:
         values: the score of each row.
         clusters: the image of each row.
-        seed: every draw follows from it.
+        seed: seed of the resampling.
 
     Raises ValueError where there is no row, or the lengths differ.
     """
@@ -67,7 +67,7 @@ def bootstrap_interval(values: Sequence[float], clusters: Sequence[Hashable], se
 
 
 def bootstrap_intervals(values: np.ndarray, clusters: Sequence[Hashable], seed: int) -> list[Estimate]:
-    """As `bootstrap_interval`, of several scores of the same rows, (N, M), by the same draws."""
+    """Like `bootstrap_interval`, for several scores (N, M) of the same N rows, with the same resamples."""
     sums = sums_by_cluster(np.hstack([values, np.ones((len(values), 1))]), clusters)
     means = sums[:, :-1].sum(axis=0) / sums[:, -1].sum()
     if len(sums) < 2:
@@ -78,11 +78,10 @@ def bootstrap_intervals(values: np.ndarray, clusters: Sequence[Hashable], seed: 
 
 
 def mcnemar(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> McNemar:
-    """McNemar's exact test (Psychometrika 12, 1947): of the questions where one alone is right, are half each one's?
+    """McNemar's exact test (Psychometrika 12, 1947): where only one of a and b is right, are both equally often right?
 
-    It takes questions for independent, and is of two trained models, not of two ways of training: over images and
-    seeds, `tasks.compare.trainings` is the safer judge.
-    Raises ValueError where the lengths differ.
+    The test assumes independent questions. It compares two trained models, not two ways of training; for the latter,
+    `tasks.compare.trainings` is safer, as it covers images and seeds. Raises ValueError where the lengths differ.
     """
     pairs = list(zip(map(bool, correct_a), map(bool, correct_b), strict=True))
     only_a, only_b = pairs.count((True, False)), pairs.count((False, True))
@@ -91,12 +90,12 @@ def mcnemar(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> McNemar:
 
 
 def estimate(sums: np.ndarray, statistic: Statistic, seed: int) -> Estimate:
-    """A figure of sums with its interval: a mean, a macro F1, a share.
+    """A statistic with its bootstrap interval, such as a mean, a macro F1 or a share.
 
     Args:
         sums: (C, M), of M quantities over each of C clusters. Their order makes no difference.
-        statistic: the figure, of the sums over all clusters.
-        seed: every draw follows from it.
+        statistic: computes the figure from the sums over all clusters.
+        seed: seed of the resampling.
     """
     value = float(statistic(sums.sum(axis=0, keepdims=True))[0])
     if len(sums) < 2:
@@ -105,14 +104,14 @@ def estimate(sums: np.ndarray, statistic: Statistic, seed: int) -> Estimate:
 
 
 def mean(sums: np.ndarray) -> np.ndarray:
-    """The mean, from sums and counts: (R, 2) to (R,)."""
+    """The mean, from a column of sums and a column of counts: (R, 2) to (R,)."""
     return sums[:, 0] / sums[:, 1]
 
 
 def label_counts(gold: Sequence[Label], predicted: Sequence[Label]) -> np.ndarray:
-    """What `macro_f1` is made of, for each of N rows: (N, 3 * L) with a block each of right, gold and predicted labels.
+    """The counts that `macro_f1` needs, for N rows: (N, 3 * L), a block each of right, gold and predicted labels.
 
-    L labels, those that occur as references.
+    L is the number of labels that occur as references.
     """
     labels = {label: place for place, label in enumerate(sorted(set(gold)))}
     counts = np.zeros((len(gold), 3, len(labels)))
@@ -132,7 +131,7 @@ def macro_f1(counts: np.ndarray) -> np.ndarray:
 
 
 def sums_by_cluster(columns: np.ndarray, clusters: Sequence[Hashable]) -> np.ndarray:
-    """(N, M) numbers of rows to (C, M) sums over each cluster, C clusters in no order that depends on the rows'.
+    """Sum (N, M) rows over each cluster to (C, M); the order of the C clusters does not depend on that of the rows.
 
     Raises ValueError where there is no row, or the lengths differ.
     """
@@ -145,7 +144,7 @@ def sums_by_cluster(columns: np.ndarray, clusters: Sequence[Hashable]) -> np.nda
 
 
 def resampled(sums: np.ndarray, seed: int) -> np.ndarray:
-    """(C, M) sums to (RESAMPLES, M): the sums over as many clusters, drawn with replacement."""
+    """Resample (C, M) sums to (RESAMPLES, M): each row sums C clusters, drawn with replacement."""
     random = np.random.default_rng(seed)
     size = len(sums)
     at_once = max(1, BATCH // size)
@@ -159,7 +158,7 @@ def resampled(sums: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _percentiles(drawn: np.ndarray, clusters: int) -> tuple[float, float]:
-    """The ends of the expanded percentile interval: as far out as Student's t asks for instead of the normal."""
+    """The ends of the expanded percentile interval, which uses Student's t in place of the normal distribution."""
     tail = (1 - CONFIDENCE) / 2
     tail = stats.norm.cdf((clusters / (clusters - 1)) ** 0.5 * stats.t.ppf(tail, clusters - 1))
     low, high = np.quantile(drawn, [tail, 1 - tail])

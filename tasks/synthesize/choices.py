@@ -1,4 +1,4 @@
-"""Multiple choice as open questions.
+"""Rewrites multiple-choice questions as open questions.
 
 After "A Lightweight Large Vision-language Model for Multimodal Medical Images".
 """
@@ -33,7 +33,7 @@ WHAT_DOES = re.compile(
     r"|describes|represents|appears|explains|identifies|depicts|indicates|characteri[sz]es|matches|corresponds"
 )
 SINGULAR = re.compile(r"\bwhich\s+((?:[\w-]+\s+){0,3}?)(\w{3,}[a-rt-z]s)(\s+(?:is|was|has|does)\b)", re.IGNORECASE)
-"""Without its options, `which techniques was used` needs the singular."""
+"""A plural noun that needs the singular once the options are gone, as in `which techniques was used`."""
 WHICH_OPTION = re.compile(rf"\bwhich\s+(?:one\s+)?(?:{OPTIONS})\b", re.IGNORECASE)
 IMPERATIVE = re.compile(
     r"^(?:please\s+)?(?:select|choose|pick|identify|indicate|mark|determine|find)\s+(?:the\s+)?"
@@ -61,19 +61,19 @@ POINTING_ANSWER = re.compile(
 
 
 def points_at_options(text: str) -> bool:
-    """Whether a question makes sense only beside its options."""
+    """Whether a question needs its options to make sense."""
     return POINTS.search(text) is not None
 
 
 def can_be_open(case: Case) -> bool:
-    """Whether a multiple-choice case can stand without its options: neither its answer nor its wording needs them."""
+    """Whether a multiple-choice case can do without its options: neither its answer nor its wording refers to them."""
     return not POINTING_ANSWER.search(case.answer) and not points_at_options(reworded(case.question))
 
 
 def reword(case: Case) -> Case:
-    """A multiple-choice case as an open question, or as a closed one where its answer is yes or no.
+    """Rewrite a multiple-choice case as an open question, or a closed one where the answer is yes or no.
 
-    A case without options comes back as it is, and so does one that cannot stand without them.
+    A case without options, or one that needs them, is returned unchanged.
     """
     if not case.options or not can_be_open(case):
         return case
@@ -85,7 +85,7 @@ def reword(case: Case) -> Case:
 
 
 def reworded(question: str) -> str:
-    """A question without its references to options; itself where it has none."""
+    """Remove references to options from a question; a question without any stays as it is."""
     text = LISTED.sub("", question)
     text = " ".join(ASIDE.sub("", text).split())
     imperative = IMPERATIVE.match(text) or PLAIN_IMPERATIVE.match(text)
@@ -113,7 +113,7 @@ def _which(match: re.Match[str]) -> str:
 
 
 def _asked(rest: str) -> str:
-    """What an order to select asks for, as a question."""
+    """The rest of an instruction to select, as a question."""
     if match := CLAUSE.match(rest):
         return "what " + rest[match.end() :]
     if match := FOR.match(rest):

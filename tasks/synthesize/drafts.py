@@ -1,4 +1,4 @@
-"""A question-answer pair in the making."""
+"""A draft of a question-answer pair, before it is checked."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +10,7 @@ Source = Literal["caption", "metadata"]
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """One pair, with what it rests on."""
+    """One pair, with the words or the metadata that support it."""
 
     caption: Caption
     topic: str
@@ -23,9 +23,9 @@ class Draft:
     span: str
     """The caption's words from start to end, or `field=value`."""
     asked: str = ""
-    """What a yes/no question names: the modality, the plane, the side, the size or the finding."""
+    """Value in a yes/no question: the modality, the plane, the side, the size or the finding."""
     about: str = ""
-    """The finding whose side or size is asked for."""
+    """The finding that the question is about, for instance for its side or size."""
 
     @property
     def closed(self) -> bool:
@@ -36,12 +36,12 @@ class Draft:
 def from_caption(
     caption: Caption, start: int, end: int, topic: str, question: str, answer: str, *, asked: str = "", about: str = ""
 ) -> Draft:
-    """A pair that rests on words of the caption."""
+    """A pair supported by words of the caption."""
     span = caption.text[start:end]
     return Draft(caption, topic, question, answer, "caption", start, end, span, asked, about)
 
 
 def from_metadata(caption: Caption, field: str, topic: str, question: str, answer: str, *, asked: str = "") -> Draft:
-    """A pair that rests on a metadata field."""
+    """A pair supported by a metadata field."""
     span = f"{field}={getattr(caption, field)}"
     return Draft(caption, topic, question, answer, "metadata", 0, 0, span, asked)

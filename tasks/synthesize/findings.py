@@ -1,7 +1,7 @@
-"""Radiological findings by the name they are asked for, with the words captions use for them.
+"""Names of radiological findings in questions, with their synonyms in captions.
 
-Compiled for this project. One finding a line: its name, then other words for it after `|`. `~` marks a name that takes
-no article (edema). Plurals in -s and -es are understood. The list is Python so that it counts as code in a stage's key.
+Compiled for this project. One finding a line: its name, then synonyms after `|`. `~` marks a name without an article
+(edema). Plurals in -s and -es are recognised. The list is Python so that it counts as code in a stage's key.
 """
 
 import re
@@ -156,14 +156,14 @@ class Kind:
     countable: bool
 
     def with_article(self) -> str:
-        """As a question names it: `a mass`, `an abscess`, `edema`."""
+        """The name as in a question: `a mass`, `an abscess`, `edema`."""
         if not self.countable:
             return self.name
         return f"an {self.name}" if self.name[0] in "aeiou" else f"a {self.name}"
 
 
 GENERAL = "abnormality"
-"""Stands for any finding: asked about, never an answer."""
+"""Stands for any finding: only in questions, never an answer."""
 DEVICES = frozenset(("implant", "catheter", "stent"))
 _MASSES = """
     mass lesion tumor nodule cyst metastasis carcinoma adenocarcinoma sarcoma lymphoma meningioma glioma glioblastoma
@@ -171,7 +171,7 @@ _MASSES = """
     hemangioma angiomyolipoma adenoma fibroadenoma osteochondroma enchondroma osteosarcoma cholesteatoma polyp
     abscess hematoma"""
 MASSES = frozenset(_MASSES.split()) | {"pulmonary nodule", "fluid collection", "collection"}
-"""One of these can go by the name of another: a caption that shows one does not support the absence of any."""
+"""Findings that captions call by each other's names: a caption with one does not support the absence of another."""
 
 
 def _read() -> tuple[dict[str, Kind], re.Pattern[str]]:
@@ -193,5 +193,5 @@ KINDS, PATTERN = _read()
 
 
 def kind_of(words: str) -> Kind:
-    """The finding that matched words of a caption stand for."""
+    """The finding that matched words of a caption name."""
     return KINDS[" ".join(words.lower().split())]

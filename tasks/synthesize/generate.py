@@ -1,4 +1,4 @@
-"""Captions become question-answer pairs, by rules or by a language model, with a report on their faults."""
+"""Makes question-answer pairs from captions, by rules or by a language model, with a report on their faults."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -14,9 +14,9 @@ from tasks.synthesize.rules import write_pairs
 
 Generator = Literal["rules", "model"]
 Writer = Callable[[Sequence[Caption]], Iterable[str]]
-"""A language model: its reply to each caption, in order."""
+"""A language model: returns its reply to each caption, in order."""
 SHOWN_REFUSALS = 20
-"""Refusals that the report quotes; all are counted."""
+"""Number of refusals that the report quotes; all are counted."""
 
 
 def synthesize(
@@ -29,19 +29,19 @@ def synthesize(
     writer: Writer | None = None,
     published: Sequence[Case] = (),
 ) -> tuple[list[Case], list[Synthetic], dict[str, Any]]:
-    """Question-answer pairs about captioned images.
+    """Make question-answer pairs about captioned images.
 
     Args:
-        captions: what is known of each image.
+        captions: of the images, with metadata.
         generator: `rules`, which need no model, or `model`.
-        seed: of the wordings and of the choice among negatives.
+        seed: of the choice of wordings and of negatives.
         ask_sex_and_age: whether rules ask for the patient's sex and age.
         model: folder or hub id of an instruct model, as the records name it, for the generator `model`.
         writer: that model, loaded (`load_writer`).
-        published: cases there are already; none of their questions is asked again of the same image.
+        published: existing cases; their questions are not repeated for the same image.
 
-    Returns the cases, where each came from, and the quality report.
-    Raises StudyError where there is no model or nothing can be asked.
+    Returns the cases, the origin of each, and the quality report. Raises StudyError where the model is missing, or
+    there is nothing to ask.
     """
     drafts, refused = _drafts(captions, generator, seed, ask_sex_and_age, writer)
     known = {key(case.image_id, case.question) for case in published}
@@ -67,9 +67,9 @@ def synthesize(
 
 
 def askable(captions: Sequence[Caption], published: Sequence[Case]) -> list[Caption]:
-    """The captions that questions may be made from, each in the split that its image has in the published cases.
+    """The captions that questions may be made from, each in the split of its image in the published cases.
 
-    Where a test split is published, it is scored as published: no caption of the test split is asked about.
+    A published test split is scored as published, so no questions are made from captions of the test split.
     """
     splits = {case.image_id: case.split for case in published}
     dealt = [replace(caption, split=splits.get(caption.image_id, caption.split)) for caption in captions]

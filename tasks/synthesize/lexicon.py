@@ -1,4 +1,4 @@
-"""What words of captions and metadata say about modality, plane, side, size and place."""
+"""Words in captions and metadata for modality, plane, side, size and place."""
 
 import re
 
@@ -15,14 +15,14 @@ MODALITIES = {
     "scintigraphy": r"scintigra\w+|bone scan",
 }
 EXCLUSIVE_MODALITIES = ("CT", "MRI", "X-ray", "ultrasound")
-"""An image is one of these only; the others overlap with them."""
+"""An image has only one of these modalities; the others overlap with them."""
 PLANES = {"axial": r"axial|transverse|transaxial", "coronal": r"coronal", "sagittal": r"sagital|sagittal"}
 SIDES = {"left": r"left(?:[- ]sided)?", "right": r"right(?:[- ]sided)?", "bilateral": r"bilateral(?:ly)?|both sides"}
 SIZES = {"small": r"small", "large": r"large"}
 UNTOLD = frozenset(
     ("", "n/a", "na", "none", "unknown", "not stated", "generalized", "left blank", "pathology", "other")
 )
-"""Metadata that state nothing."""
+"""Values of metadata that mean not stated."""
 MODIFIER = (
     "left|right|upper|lower|middle|mid|anterior|posterior|superior|inferior|medial|lateral|proximal|distal|central|"
     "frontal|temporal|parietal|occipital|parietooccipital|frontoparietal|temporoparietal|basal|apical|cervical|thoracic|"
@@ -47,7 +47,7 @@ PLACE_PHRASE = re.compile(
     rf"|(?:upper|middle|lower)\s+(?:left|right)\b(?!\s+(?:{PLACE})\b)|(?:left|right)\b(?:\s+side\b)?|both\s+sides\b)",
     re.IGNORECASE,
 )
-"""A place as captions write it: `left lower lobe`, `head of the pancreas`, `upper left`, `right`."""
+"""A place in a caption: `left lower lobe`, `head of the pancreas`, `upper left`, `right`."""
 ANATOMY = re.compile(rf"\b(?:{MODIFIER}|{PLACE})\b", re.IGNORECASE)
 
 
@@ -61,27 +61,27 @@ DIMENSIONS = {
     "side": _patterns(SIDES),
     "size": _patterns(SIZES),
 }
-"""By dimension, the pattern of each value."""
+"""Pattern of each value, by dimension."""
 
 
 def values(dimension: str, text: str) -> set[str]:
-    """The values of a dimension that a text names, as `{"CT"}`; angiography only where nothing says by which means."""
+    """The values of a dimension that a text names, such as `{"CT"}`; angiography only where it is the only modality."""
     found = {value for value, pattern in DIMENSIONS[dimension].items() if pattern.search(text)}
     return found - {"angiography"} or found
 
 
 def only(dimension: str, text: str | None) -> str | None:
-    """The one value that a text names; None for none or several."""
+    """The value that a text names; None where it names none or several."""
     found = values(dimension, text or "")
     return next(iter(found)) if len(found) == 1 else None
 
 
 def exclusive(dimension: str) -> tuple[str, ...]:
-    """The values of which only one can be true, so that stating one denies the others."""
+    """The mutually exclusive values of a dimension: stating one denies the others."""
     closed = {"modality": EXCLUSIVE_MODALITIES, "plane": tuple(PLANES), "side": ("left", "right"), "size": tuple(SIZES)}
     return closed[dimension]
 
 
 def is_told(value: str | None) -> bool:
-    """Whether metadata state anything."""
+    """Whether a metadata value is stated."""
     return (value or "").strip().lower() not in UNTOLD

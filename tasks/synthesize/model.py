@@ -1,4 +1,4 @@
-"""Questions by a language model: any instruct model of Transformers. What it writes is checked, or refused."""
+"""Questions by a language model: any instruct model of Transformers; each pair is checked, and refused if wrong."""
 
 import json
 import re
@@ -16,10 +16,10 @@ from tasks.synthesize.quality import without_filler
 from tasks.synthesize.support import objection
 
 BATCH = 8
-"""Captions answered at once."""
+"""Number of captions in a batch."""
 MAX_NEW_TOKENS = 512
 LONGEST = 300
-"""Characters of a question or an answer; more is no short answer."""
+"""Most characters of a question or an answer; longer ones are refused."""
 TOPICS = (
     ("modality", r"modality|imaging technique|type of (?:image|imaging|scan)|how was|taken by"),
     ("plane", r"\bplane\b|orientation|\b(?:axial|coronal|sagittal) (?:image|view|slice)"),
@@ -30,10 +30,10 @@ TOPICS = (
 
 
 def parse_reply(text: str, caption: Caption) -> tuple[list[Draft], list[str]]:
-    """The pairs of a model's reply, and why others were refused, as `reason: what was found`.
+    """Parse the pairs of a model's reply; also return why others were refused, as `reason: what was found`.
 
-    The whole reply is refused where it holds no JSON list; a pair where it lacks a part, its span is not in the
-    caption, or its answer does not follow from the span. Never raises, whatever the model wrote.
+    The whole reply is refused where it holds no JSON list. A pair is refused where it lacks a part, its span is not in
+    the caption, or its answer does not follow from the span. Never raises, whatever the model wrote.
     """
     try:
         items = json.loads(text[text.index("[") : text.rindex("]") + 1])
@@ -52,7 +52,7 @@ def parse_reply(text: str, caption: Caption) -> tuple[list[Draft], list[str]]:
 
 
 def load_writer(name: str, device: str) -> Callable[[Sequence[Caption]], Iterator[str]]:
-    """An instruct model that replies to captions, greedily.
+    """Load an instruct model that replies to captions by greedy decoding.
 
     Args:
         name: its folder or hub id.
@@ -113,7 +113,7 @@ def _reply(model: Any, tokenizer: Any, captions: Sequence[Caption]) -> list[str]
 
 
 def _draft(item: Any, caption: Caption) -> Draft | str:
-    """The pair of one entry of the list, or why it is refused."""
+    """The pair of one entry of the list, or the reason for refusing it."""
     if not isinstance(item, dict):
         return "a pair is no object"
     parts = [item.get(name) for name in ("question", "answer", "span")]
@@ -125,7 +125,7 @@ def _draft(item: Any, caption: Caption) -> Draft | str:
     place = re.search(r"\s+".join(map(re.escape, span.split())), caption.text, re.IGNORECASE)
     if place is None:
         return "the span is not in the caption"
-    # Filler is mended later and must not hide what the answer says.
+    # Filler is removed later and must not affect the check of the answer.
     bare = without_filler(answer).rstrip(".")
     answer = bare.lower() if bare.lower() in ("yes", "no") else answer.rstrip(".")
     topic = _topic(question, answer)

@@ -1,8 +1,8 @@
-"""Whether a finding in a clause is present, absent, or neither for sure.
+"""Decides whether a finding in a clause is present, absent, or unclear.
 
-Negation follows the idea of NegEx (Chapman et al. 2001): a cue, a scope that ends with the clause, and phrases that
-look like a cue and are none. Where NegEx decides for one of two, there is a third outcome here: what is hedged, past,
-or denied of a part only ("the left lung has no mass", "no new lesion") is unclear.
+Negation follows NegEx (Chapman et al. 2001): a cue, a scope that ends with the clause, and phrases that look like a cue
+but are none. Unlike NegEx, there is a third outcome: a finding that is hedged, past, or denied only in part ("the left
+lung has no mass", "no new lesion") is unclear.
 """
 
 import re
@@ -35,7 +35,7 @@ AFTER_CUE = re.compile(
     re.IGNORECASE,
 )
 LATE_CUE = re.compile(rf"(?:\s+[a-z-]+){{1,3}}{AFTER_CUE.pattern}", re.IGNORECASE)
-"""Of something beside the finding, as of its tract or of another finding."""
+"""A cue about something other than the finding, such as its tract or another finding."""
 HEDGE = re.compile(
     r"\b(?:possibl[ey]|probabl[ey]|likely|may|might|could|would|can|suspicious|suspected|suspicion|suggest\w*|concern\w*"
     r"|questionable|question of|differential|versus|vs|rule\s+out|exclude|not\s+(?:been\s+)?(?:excluded|ruled\s+out)|if"
@@ -50,13 +50,13 @@ LATE_HEDGE = re.compile(
 LINE = re.compile(
     r"\b(?:a|an|the|any|evidence|signs?|of|visible|evident|identifiable|indication|apparent|obvious|either)\b"
 )
-"""Words of a denial that do not change what is denied."""
+"""Words in a denial that do not change what is denied."""
 LIMITING = re.compile(
     r"\b(?:new|other|additional|further|more|longer|significant|similar|large|larger|dominant|definite|discre?e?te?|gross"
     r"|in|on|at|to|into|within|with|from|by|along|between|as|for|is|are|was|were|has|have|seen|noted|and|that|which|this"
     r"|these|appear\w*|\w+ing|reliable|clear|such|typical|suspicious|residual|recurrent|only)\b"
 )
-"""Words that deny something of a finding, and not the finding."""
+"""Words that limit a denial to some property of the finding."""
 TAIL = re.compile(
     rf"{IMAGED}|\b(?:is|are|was|were|has|have|been|seen|noted|identified|evident|present|visible|visuali[sz]ed|demonstrated"
     r"|detected|appreciated|here|or|nor|no|a|an|any|evidence|of|and)\b|[\s,/.]",
@@ -65,14 +65,14 @@ TAIL = re.compile(
 NEXT = r",(?:\s*(?:or|nor)\b)?|/|\b(?:or|nor)\b"
 """Between the items of a list."""
 LAST_NOUN = re.compile(r"\b\w+ing\s*$")
-"""As `swelling`, which limits nothing where it ends an item."""
+"""A word like `swelling`, which limits nothing at the end of an item."""
 VERB = re.compile(r"\b(?:show\w*|demonstrat\w*|reveal\w*|display\w*|with|read as)\b", re.IGNORECASE)
 IMAGE_WORD = re.compile(r"\b(?:images?|slices?|scans?|study|view|figure)\b", re.IGNORECASE)
 LEAD = re.compile(r"\b(?:there|is|are|was|were|a|an|the|any|incidentally|otherwise)\b|[\s,:-]", re.IGNORECASE)
 
 
 def state_of(text: str, clause: tuple[int, int], match: re.Match[str]) -> tuple[State, int, int]:
-    """Present, absent or unclear; for absent, the words from the cue to the finding."""
+    """The state of a finding: present, absent or unclear; for absent, also the span from the cue to the finding."""
     before, after = text[clause[0] : match.start()], text[match.end() : clause[1]]
     if (LATE_HEDGE.search(after) or LATE_CUE.match(after)) and not AFTER_CUE.match(after):
         return "unclear", 0, 0
@@ -94,10 +94,10 @@ def state_of(text: str, clause: tuple[int, int], match: re.Match[str]) -> tuple[
 
 
 def denied(between: str) -> str | None:
-    """The adjectives of a finding that a cue denies; None where what stands between cue and finding ends the denial.
+    """The adjectives of a finding that a cue denies; None where the words between cue and finding end the denial.
 
     `No edema, mass effect or acute hemorrhage` denies all three, the last as acute hemorrhage; `no edema, large mass`
-    says nothing sure of the mass.
+    says nothing certain about the mass.
     """
     *items, own = re.split(f"({NEXT})", PATTERN.sub("x", between.lower()))
     if any(LIMITING.search(each) for each in (*items, own)) or any(len(item.split()) > 4 for item in items):
@@ -111,14 +111,14 @@ def denied(between: str) -> str | None:
 
 
 def rest(tail: str) -> str:
-    """What follows a denied finding and may limit it to a place; that other things are denied as well does not."""
+    """The words after a denied finding that may limit the denial; further denied items are no limit."""
     first, *items = re.split(NEXT, PATTERN.sub("", tail.lower()))
     limits = [item for item in items if LIMITING.search(LAST_NOUN.sub("", TAIL.sub(" ", item)))]
     return TAIL.sub("", " ".join([first, *limits]))
 
 
 def _about_the_image(lead: str) -> bool:
-    """Whether what stands before a negation speaks of the whole image, and not of one organ or finding in it."""
+    """Whether the words before a negation are about the whole image, not about one organ or finding."""
     if PATTERN.search(lead):
         return False
     verbs = list(VERB.finditer(lead))

@@ -1,4 +1,4 @@
-"""What the language model is told; the only file that holds its prompt."""
+"""The prompt of the language model; no other file contains any part of it."""
 
 SYSTEM = (
     "You write question-answer pairs that train a model to answer questions about radiological images. "
@@ -25,6 +25,6 @@ MOST_PAIRS = 6
 
 
 def messages(caption: str) -> list[dict[str, str]]:
-    """The conversation that asks for the pairs of one caption."""
+    """The chat messages that ask for the pairs of one caption."""
     task = TASK.format(most=MOST_PAIRS, caption=" ".join(caption.split()))
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": task}]

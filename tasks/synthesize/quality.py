@@ -1,8 +1,8 @@
-"""The known faults of published synthetic sets: measured, mended where that is possible, dropped where it is not.
+"""Measures the known faults of published synthetic sets; repairs them where possible, else drops the pair.
 
-The faults are those found in the sets published with "Adapting Lightweight Vision Language Models for Radiological
-Visual Question Answering": filler around the answer, questions that give their answer away, four yes for each no,
-repeated questions, and answers that the caption does not hold.
+The faults are those of the sets published with "Adapting Lightweight Vision Language Models for Radiological Visual
+Question Answering": filler around the answer, questions that reveal their answer, four times as many yes as no,
+repeated questions, and answers that the caption does not support.
 """
 
 import random
@@ -18,9 +18,9 @@ from tasks.synthesize.rules import deny
 from tasks.synthesize.support import objection
 
 GIVEAWAY = 0.5
-"""From this share of its long words in the question, an answer counts as given away."""
+"""Least share of an answer's long words in the question at which the answer counts as given away."""
 LONG = 4
-"""Letters of a long word."""
+"""Least number of letters of a long word."""
 PICTURE = r"(?:image|picture|figure|scan|photo|caption|text|description)"
 FILLERS = tuple(
     re.compile(pattern, re.IGNORECASE)
@@ -37,7 +37,7 @@ FILLERS = tuple(
 
 
 def without_filler(text: str) -> str:
-    """The text without sentences that say nothing, beginning with a capital as before."""
+    """Remove filler phrases from a text; a capital at the beginning stays."""
     bare = text.strip()
     for pattern in FILLERS:
         bare = pattern.sub("", bare).strip(" ,;:")
@@ -47,17 +47,17 @@ def without_filler(text: str) -> str:
 
 
 def given_away(question: str, answer: str) -> float:
-    """The share of an answer's words of at least four letters that its question holds; 0 where it has none."""
+    """The share of an answer's long words (at least four letters) that its question contains; 0 without long words."""
     long = {word for word in re.findall(r"[a-z]+", answer.lower()) if len(word) >= LONG}
     return len(long & set(re.findall(r"[a-z]+", question.lower()))) / len(long) if long else 0.0
 
 
 def measure(drafts: Sequence[Draft], known: Iterable[tuple[str, str]] = ()) -> dict[str, Any]:
-    """How many pairs have each fault, and how yes and no are shared out.
+    """Count the pairs with each fault, and the balance of yes and no.
 
     Args:
         drafts: the pairs.
-        known: image and question of pairs there are already.
+        known: image and question of existing pairs.
     """
     yes = sum(draft.answer.lower() == "yes" for draft in drafts)
     closed = [draft for draft in drafts if draft.closed]
@@ -78,9 +78,9 @@ def measure(drafts: Sequence[Draft], known: Iterable[tuple[str, str]] = ()) -> d
 def mend(
     drafts: Sequence[Draft], seed: int, known: Iterable[tuple[str, str]] = ()
 ) -> tuple[list[Draft], dict[str, int]]:
-    """The pairs without faults, and what was done, by count.
+    """Remove faults; returns the pairs, and counts of what was done.
 
-    Filler is cut out; what is not supported, given away or repeated is dropped; yes and no are made even.
+    Filler is removed. Pairs that are unsupported, given away or repeated are dropped. Yes and no are balanced.
     """
     done: Counter[str] = Counter()
     bare = [replace(d, question=without_filler(d.question), answer=without_filler(d.answer)) for d in drafts]
@@ -100,10 +100,10 @@ def mend(
 
 
 def _balanced(drafts: list[Draft], seed: int, known: set[tuple[str, str]], done: Counter[str]) -> list[Draft]:
-    """As many yes as no in each topic of each split.
+    """Balance yes and no in each topic of each split.
 
-    Negatives that the captions support are added first, of values asked about too often with yes; then the surplus is
-    dropped, last where the same finding is asked about with the other answer.
+    First, supported negatives are added, of values with more yes than no; then the surplus is dropped, last where the
+    other answer has a question about the same value.
     """
     groups: dict[tuple[str, str], list[Draft]] = defaultdict(list)
     for draft in drafts:
@@ -124,7 +124,7 @@ def _balanced(drafts: list[Draft], seed: int, known: set[tuple[str, str]], done:
 
 
 def _negatives(group: list[Draft], taken: set[tuple[str, str]], rng: random.Random) -> list[Draft]:
-    """As many supported negatives as the group lacks, at most one from each pair with answer yes."""
+    """As many supported negatives as are missing in the group, at most one from each pair with answer yes."""
     sources = [draft for draft in group if draft.answer == "yes"]
     lacking = 2 * len(sources) - len(group)
     surplus = Counter(draft.asked.lower() for draft in sources)
@@ -163,7 +163,7 @@ def _key(draft: Draft) -> tuple[str, str]:
 
 
 def key(image_id: str, question: str) -> tuple[str, str]:
-    """What two pairs share that are one question: the image and the question's words."""
+    """The key of a question: pairs with the same image and the same words are one question."""
     return image_id, " ".join(re.findall(r"\w+", question.lower()))
 
 
@@ -184,7 +184,8 @@ def _by_topic(drafts: Sequence[Draft]) -> dict[str, Counter[str]]:
 
 
 def _guess(closed: Sequence[Draft]) -> float | None:
-    """The share of yes/no questions that the commoner answer to what is asked gets right: without looking, that is."""
+    """The share of yes/no questions that the most common answer for the same topic and value gets right, without the
+    image."""
     counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for draft in closed:
         counts[draft.topic, draft.asked.lower()][draft.answer.lower()] += 1

@@ -1,6 +1,6 @@
-"""Questions by rule: what a caption and its metadata state, asked in one of a few wordings.
+"""Questions by rule: asks about what a caption and its metadata state, in one of a few wordings.
 
-Nothing is guessed: what the caption leaves open, or says against its metadata, is not asked.
+Nothing is guessed: what the caption leaves open, or where it contradicts its metadata, is not asked.
 """
 
 import random
@@ -36,25 +36,25 @@ CLOSED = {
 }
 OF_THE = re.compile(r"\b(?:ct|mri|mr|x-ray|radiographs?|ultrasound|scans?|images?|views?)\s+of\s+the\s+", re.IGNORECASE)
 MOST_FINDINGS = 3
-"""More findings than these make an answer nobody gives."""
+"""Most findings in one answer; nobody would give a longer one."""
 
 
 def write_pairs(caption: Caption, seed: int, ask_sex_and_age: bool) -> list[Draft]:
-    """All pairs of a caption, its yes/no questions as the caption has them: mostly yes."""
+    """All pairs of a caption. Yes/no questions are not balanced yet: most answers are yes."""
     rng = random.Random(derived_seed("synthesize", seed, caption.image_id, caption.text))
     drafts = [*_of_image(caption, rng)]
     if ask_sex_and_age:
         for field in ("sex", "age"):
             if is_told(value := getattr(caption, field)):
                 drafts.append(from_metadata(caption, field, field, rng.choice(OPEN[field]), str(value).strip()))
-    # Findings are read by English words.
+    # Findings are recognised by English words.
     return [*drafts, *_of_findings(caption, rng)] if caption.language == "en" else drafts
 
 
 def deny(draft: Draft, rng: random.Random) -> list[Draft]:
-    """The questions with answer no that follow from a pair with answer yes: of choices that exclude each other.
+    """Make questions with answer no from a pair with answer yes, by other values of a mutually exclusive choice.
 
-    A value that the caption names in any connection is not denied.
+    A modality or plane that the caption names anywhere is not denied.
     """
     if draft.topic not in ("modality", "plane", "side", "size"):
         return []
@@ -79,7 +79,7 @@ def _denial(draft: Draft, shown: str, rng: random.Random) -> Draft:
 
 def with_article(words: str) -> str:
     """`a CT`, `an MRI`, `an axial`."""
-    # Spoken letters count.
+    # The pronunciation decides.
     return f"an {words}" if words[0].lower() in "aeio" or words.lower().startswith(("mri", "x-ray")) else f"a {words}"
 
 
@@ -93,7 +93,7 @@ def _of_image(caption: Caption, rng: random.Random) -> Iterator[Draft]:
         named = values(topic, caption.text)
         truth = only(topic, stated_as)
         if truth and (not named or truth in named):
-            # One spelling for what is and what is not: it must not tell them apart.
+            # True and false values have the same spelling, or it would reveal the answer.
             shown = truth.lower() if str(stated_as).strip() == truth.lower() else truth
             yield from_metadata(caption, topic, topic, rng.choice(OPEN[topic]), shown)
             yield from_metadata(caption, topic, topic, _closed(topic, rng, shown), "yes", asked=shown)
@@ -127,7 +127,7 @@ def _of_findings(caption: Caption, rng: random.Random) -> Iterator[Draft]:
 
 
 def _presence(caption: Caption, mention: Mention, answer: str, rng: random.Random) -> Iterator[Draft]:
-    """Whether a finding is there: with all that a denial says, with some of what else is said of a present one."""
+    """Ask whether a finding is present: with all words of a denial, with a random part of them where it is present."""
     kind = KINDS[mention.name]
     adjectives, place = mention.adjectives, mention.place
     if answer == "yes" and not (
@@ -143,7 +143,7 @@ def _presence(caption: Caption, mention: Mention, answer: str, rng: random.Rando
 
 
 def _details(caption: Caption, name: str, mentions: list[Mention], rng: random.Random) -> Iterator[Draft]:
-    """Side, place and size of a finding, where all of its mentions that state one agree."""
+    """Ask for side, place and size of a finding, where all of its mentions that state one agree."""
     sides = {side for mention in mentions for side in mention.sides}
     if len(sides) == 1:
         span = next((each.start, each.end) for each in mentions if each.sides)
@@ -168,7 +168,7 @@ def _details(caption: Caption, name: str, mentions: list[Mention], rng: random.R
 
 
 def _names(caption: Caption, present: dict[str, list[Mention]], rng: random.Random) -> Iterator[Draft]:
-    """What is seen: of the whole image, and of a side that one finding alone is on."""
+    """Ask which findings are seen: in the whole image, and on each side where each has one of two findings."""
     first = [mentions[0] for mentions in present.values()]
     if not 1 <= len(first) <= MOST_FINDINGS:
         return

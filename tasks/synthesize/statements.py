@@ -1,4 +1,4 @@
-"""What a caption states: which findings, present or absent, on which side, where, how large."""
+"""Reads what a caption states: which findings, present or absent, on which side, where, how large."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _STOP = """
     a an the and or of in on with to by for from at as is are was were within without no this these that which seen
     noted having containing involving causing"""
 PREMODIFIER_STOP = frozenset(_STOP.split())
-"""Words that no adjective of a finding lies beyond."""
+"""Words that end the search for a finding's adjectives."""
 LINK = re.compile(
     r"\s+(?:(?:is|are|was|were|seen|noted|present|identified|located|centered|arising|visible|visualized)\s+)*"
     r"(?:in|within|on|of|at|involving|from)\s+(?:the\s+)?",
@@ -28,34 +28,34 @@ SECOND_PLACE = re.compile(rf"\s*(?:,|and|or|/|&|,\s*and|greater|more|to)\s*(?:th
 
 @dataclass(frozen=True)
 class Mention:
-    """A finding where a caption names it."""
+    """A mention of a finding in a caption."""
 
     name: str
     state: State
     start: int
     end: int
-    """With its adjectives and its place, or with the negation: the words that support what is asked."""
+    """End of the span with adjectives and place, or with the negation: the words that support a pair."""
     at: tuple[int, int]
-    """The finding's own words."""
+    """Span of the finding's name alone."""
     sides: frozenset[str] = frozenset()
     size: str | None = None
     place: str | None = None
-    """As the caption writes it, where it says more than the side."""
+    """As in the caption, where it is more than a side."""
     adjectives: str = ""
-    """The words before the finding, as `small left`, in lower case."""
+    """The words before the finding, such as `small left`, in lower case."""
 
 
 @lru_cache(maxsize=4096)
 def read_mentions(text: str) -> tuple[Mention, ...]:
-    """Every finding that a caption names, in its order."""
+    """Every mention of a finding in a caption, in order."""
     return tuple(mention for start, end in _sentences(text) for mention in _read_sentence(text, start, end))
 
 
 def stated(mentions: Sequence[Mention]) -> tuple[dict[str, list[Mention]], dict[str, Mention]]:
-    """Findings that are surely present, and those that are surely absent, by name.
+    """The findings that are certainly present, and those that are certainly absent, by name.
 
-    A finding that is stated both ways, or unclear elsewhere, is neither. No kind of mass is absent where another kind
-    is mentioned otherwise, and abnormality is absent only where nothing is present.
+    A finding stated both ways is neither, and one that is unclear elsewhere is not absent. No kind of mass is absent
+    where another kind is mentioned otherwise, and abnormality is absent only where every other mentioned finding is.
     """
     states: dict[str, set[State]] = {}
     for mention in mentions:
@@ -80,7 +80,7 @@ def _sentences(text: str) -> list[tuple[int, int]]:
     spans, start = [], 0
     for match in SENTENCE_END.finditer(text):
         if match[0] != "." or not ABBREVIATION.search(text, start, match.start()):
-            # A question mark belongs to its sentence: it makes all of it doubtful.
+            # A question mark belongs to its sentence, which it makes doubtful as a whole.
             spans.append((start, match.end() if match[0] == "?" else match.start()))
             start = match.end()
     return [*spans, (start, len(text))]
@@ -99,12 +99,12 @@ def _read_sentence(text: str, start: int, end: int) -> list[Mention]:
 
 
 def _mention(text: str, clause: tuple[int, int], free: tuple[int, int], match: re.Match[str]) -> Mention:
-    """The mention at a match.
+    """Read the mention at a match.
 
     Args:
         text: the caption.
         clause: its bounds.
-        free: from the end of the finding before to the start of the finding after.
+        free: from the end of the previous finding to the start of the next.
         match: the finding's words.
     """
     name = kind_of(match[0]).name
@@ -122,15 +122,15 @@ def _mention(text: str, clause: tuple[int, int], free: tuple[int, int], match: r
         sides |= values("side", phrase[0])
         bare = DIMENSIONS["side"]["left"].sub("", DIMENSIONS["side"]["right"].sub("", phrase[0]))
         place = phrase[0] if bare.replace("side", "").strip() else None
-    elif phrase:  # several places: which side is meant cannot be told
+    elif phrase:  # several places: the side is ambiguous
         sides = {"left", "right"}
     size = sizes[0] if len(sizes) == 1 else None
     return Mention(name, state, start, end, match.span(), frozenset(sides), size, place, _one_line(adjectives))
 
 
 def _absent(text: str, name: str, span: tuple[int, int], clause_end: int, match: re.Match[str]) -> Mention:
-    """A denied finding; unclear where what follows limits the denial to something that is no place."""
-    if span[0] == match.start():  # "a fistula is not seen": nothing is left open
+    """Read a denied finding; it is unclear where the following words limit the denial to something that is no place."""
+    if span[0] == match.start():  # "a fistula is not seen" is unambiguous
         return Mention(name, "absent", *span, match.span())
     cue = next(CUE.finditer(text[span[0] : span[1]]))
     adjectives = denied(text[span[0] + cue.end() : match.start()]) or ""

@@ -1,4 +1,4 @@
-"""The questions step: captions become question-answer pairs, multiple choice becomes open questions."""
+"""The questions step: makes question-answer pairs from captions, and open questions from multiple choice."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 def synthesize_questions(
     folder: Folder, dataset: Ref, settings: SynthesisSettings, content: str, device: str, seed: int
 ) -> None:
-    """The dataset's own cases beside synthetic ones.
+    """Write the dataset's cases and the synthetic ones.
 
-    `content` tells the state of the language model's files and `device` where it runs; both are "" where there is none.
+    `content` identifies the state of the language model's files, and `device` where it runs; both are "" without a
+    model.
     """
     from tasks.synthesize.choices import reword
     from tasks.synthesize.generate import askable, synthesize
@@ -44,7 +45,7 @@ def synthesize_questions(
         write_table(sink, Case, [*cases, *written])
     with folder.open("synthetic.parquet") as sink:
         write_table(sink, Synthetic, origins)
-    with folder.open("choices.parquet") as sink:  # as published, to be scored by option
+    with folder.open("choices.parquet") as sink:  # as published, for scoring by option
         write_table(sink, Case, (case for case in published if case.options))
     folder.write_json("quality.json", report)
     made_open = sum(bool(case.options) for case in published) - sum(bool(case.options) for case in cases)
@@ -57,7 +58,7 @@ def synthesize_questions(
 
 
 def _open_writer(model: str | None, content: str, device: str) -> "Writer | None":
-    """The language model, if one is named; StudyError where its folder changed while the study ran."""
+    """Load the language model, if one is named; StudyError where its folder changed while the study ran."""
     if not model:
         return None
     from tasks.synthesize.model import load_writer

@@ -1,6 +1,6 @@
-"""Whether a pair's answer follows from the words it says it came from, whoever wrote the pair.
+"""Checks whether a pair's answer follows from the words that it cites, for rules and models alike.
 
-The check reads the caption anew and knows nothing of how the pair was made. What it cannot check is not supported.
+The check reads the caption again, without knowing how the pair was made. What it cannot check counts as unsupported.
 """
 
 import re
@@ -16,11 +16,11 @@ _FRAME = """
     do did have has visible present evidence and or it side which what where patient taken by plane look looks appear
     appears located"""
 FRAME = frozenset(_FRAME.split())
-"""Words of a question or an answer that claim nothing."""
+"""Words of a question or an answer that state nothing."""
 
 
 def objection(draft: Draft) -> str | None:
-    """Why a pair is not supported; None where it is."""
+    """Why a pair is not supported; None if it is."""
     if not draft.question.strip() or not draft.answer.strip():
         return "the question or the answer is empty"
     if draft.source == "metadata":
@@ -44,7 +44,7 @@ def _against_metadata(draft: Draft) -> str | None:
 
 
 def _against_values(draft: Draft, truth_text: str) -> str | None:
-    """Modality and plane: the question's or answer's value against what the span states."""
+    """Check modality and plane: the value in the question or answer must agree with the span."""
     truth = values(draft.topic, truth_text)
     claimed = values(draft.topic, draft.question if draft.closed else draft.answer)
     if len(truth) != 1 or len(claimed) != 1:
@@ -80,7 +80,7 @@ def _against_open(draft: Draft, mentions: Sequence[Mention], inside: Sequence[Me
 
 
 def _against_place(draft: Draft, about: Sequence[Mention]) -> str | None:
-    """Side, size and place must be those of the finding that is asked about."""
+    """Check that side, size and place are those of the finding in the question."""
     answer = draft.answer.lower()
     if draft.topic == "side" and {side for mention in about for side in mention.sides} != values("side", answer):
         return "the finding's side is another or not stated"
@@ -113,7 +113,7 @@ def _against_yes_or_no(draft: Draft, mentions: Sequence[Mention], inside: Sequen
     denial = absent.get(name)
     if denial is None or denial not in inside:
         return "the span does not deny this"
-    # To leave an adjective or a place of the denial out would deny more than the caption does.
+    # Without an adjective or a place of the denial, the question would deny more than the caption does.
     said = _words(f"{denial.adjectives} {denial.place or ''}")
     return None if words == said else "the span denies something else"
 

@@ -1,1 +1,1 @@
-"""What an answer says: the reply without what surrounds it, its words and signs, and the option that it names."""
+"""What an answer says: the reply without its surroundings, its words and signs, and the option that it names."""

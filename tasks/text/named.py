@@ -1,4 +1,4 @@
-"""Which of several options a reply names."""
+"""Finds which of several options a reply names."""
 
 import re
 import unicodedata
@@ -21,7 +21,7 @@ DENIED_LETTER = re.compile(
     rf"|\b(?:wrong|incorrect|false|excluded|unlikely|ruled\s+out)\b|(?:选项|是|都)*(?:错|不对|不正确|不是))",
     re.IGNORECASE,
 )
-"""Letters that a reply says are not the answer: `not A but`, `A is wrong`."""
+"""Letters that a reply denies: `not A but`, `A is wrong`."""
 LEADING = (
     "so|thus|therefore|hence|i|we|think|believe|choose|select|pick|say|would|will|id|go|with|my|your|the|it|its|this"
     "|that|is|s|be|must|should|most|likely|probably|correct|right|best|final|answer|option|choice|letter"
@@ -32,7 +32,7 @@ BEHIND = (
     r"|\s+(?=(?:because|since|as|is|due|for|rather|instead|would|seems)\b)|\s*(?=选项|是|因为|正确|对)"
 )
 NAMES = re.compile(rf"{LEAD}(?P<letter>{ALONE.format('[A-Za-z]')})(?:{BEHIND})(?P<rest>.*)$", re.IGNORECASE | re.DOTALL)
-"""A reply that is a letter or begins with one; without a mark or a reason behind it, `A` may be an article."""
+"""A reply that is a letter or begins with one. Without a mark or a reason after it, `A` may be an article."""
 CHOSEN = re.compile(
     rf"(?:\b(?:choose|choosing|select|pick|option|choice|go\s+with)\s+(?:option\s+)?|选择?|选项)\s*[(\[\"'*]*({CAPITAL})",
     re.IGNORECASE,
@@ -54,14 +54,14 @@ NOT_BEHIND = re.compile(
     r"|cannot|(?:is|was|are|were|ca|could|would)nt|wrong|incorrect|false|excluded|unlikely|impossible|absent|ruled out"
     r"|less likely|不 对|不 正 确|不 是|错|被 排 除|排 除)(?!\S)"
 )
-"""What denies an option's words in the clause before them, and behind them."""
+"""Words that deny an option, in the clause before it and after it."""
 
 
 def named(text: str, options: Sequence[str], letters: str) -> int | None:
-    """Which option a reply that is none of their texts names, from 0; None where that is unclear.
+    """Which option a reply names that is not itself an option's text, from 0; None where that is unclear.
 
     Args:
-        text: of the reply, as it was written.
+        text: the reply, as written.
         options: as offered, without labels.
         letters: of the options, upper case, one each; there may be more of them.
     """
@@ -76,15 +76,15 @@ def named(text: str, options: Sequence[str], letters: str) -> int | None:
 
 
 def _chosen(reply: str) -> list[str]:
-    """The letter that a reply chooses in its midst, where it is one."""
+    """The letter that a reply chooses in the middle of its text; empty where there is none or more than one."""
     found = {each.upper() for each in CHOSEN.findall(DENIED_LETTER.sub(" ", reply))}
     return list(found) if len(found) == 1 else []
 
 
 def _letter(reply: str, letters: str, held: "_Held") -> tuple[int, str] | None:
-    """The place of the letter that a reply begins with once what it denies is left out, and what stands behind it.
+    """Index of the letter that a reply begins with, once denied letters are removed, and the text after it.
 
-    None where there is none, or where it is the first word of an option, as of `C. albicans`.
+    None where there is none, or where it is the first word of an option, as in `C. albicans`.
     """
     text = DENIED_LETTER.sub(" ", reply).strip()
     match = NAMES.match(text)
@@ -95,7 +95,7 @@ def _letter(reply: str, letters: str, held: "_Held") -> tuple[int, str] | None:
 
 
 def _agreed(place: int, rest: str, held: "_Held", letters: str) -> int | None:
-    """The place of the letter, unless what stands behind it names another option."""
+    """The index of the letter; None where the text after it names another option."""
     first = REASON.split(rest, maxsplit=1)[0]
     names = held.by(first)
     others = LABELLED_LINE.findall(rest.partition("\n")[2])
@@ -105,13 +105,13 @@ def _agreed(place: int, rest: str, held: "_Held", letters: str) -> int | None:
 
 
 def _by_polarity(reply: str, options: Sequence[str]) -> set[int]:
-    """The options that are the yes or the no which a reply says."""
+    """The options that are the yes or no that a reply says."""
     said = polarity(reply)
     return {place for place, option in enumerate(options) if said and len(option) < 4 and polarity(option) == said}
 
 
 class _Held:
-    """The options whose words stand in a text, less those that only stand there as a part of another, or denied."""
+    """The options whose words a text contains, unless they are only part of another option or denied."""
 
     def __init__(self, options: Sequence[str]) -> None:
         words = {place: [each for each in pieces(option) if each != BREAK] for place, option in enumerate(options)}
@@ -128,7 +128,7 @@ class _Held:
         return any(pattern.match(said) for _, pattern in self._patterns)
 
     def by(self, text: str) -> set[int]:
-        """The places of the options held."""
+        """Indices of the options that the text names."""
         said = " ".join(pieces(text))
         found = set()
         for place, pattern in self._patterns:

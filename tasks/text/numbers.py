@@ -1,14 +1,14 @@
-"""Numbers and measures in one form: 2.0 is 2, 1,5 is 1.5, 1,000 is 1000, and 1 cm is 10 mm."""
+"""Writes numbers and measures in one form: 2.0 is 2, 1,5 is 1.5, 1,000 is 1000, and 1 cm is 10 mm."""
 
 import re
 from collections.abc import Sequence
 from decimal import Decimal
 
 SIGNS = "<>≤≥≈~±\u2212"
-"""What is part of a number when it stands before it."""
+"""Signs that belong to the number after them."""
 NUMBER = re.compile(rf"([{SIGNS}]*)(\d[\d.,]*|\.\d+)")
 GROUPED = re.compile(r"[1-9]\d{0,2}(?:(,)\d{3})(?:\1\d{3})*(?:\.\d+)?|[1-9]\d{0,2}(?:(\.)\d{3})(?:\2\d{3})*,\d+")
-"""Thousands parted by commas, or by stops before a decimal comma."""
+"""Thousands separated by commas, or by full stops before a decimal comma."""
 MANY_STOPS = re.compile(r"[1-9]\d{0,2}(?:\.\d{3}){2,}")
 
 UNITS = {
@@ -21,15 +21,15 @@ UNITS = {
     **dict.fromkeys(("ml", "cc", "milliliter", "milliliters", "millilitre", "millilitres"), ("ml", Decimal(1))),
     **dict.fromkeys(("liter", "liters", "litre", "litres"), ("ml", Decimal(1000))),
 }
-"""Each unit's base unit, and how many of these it is."""
+"""The base unit of each unit, and the factor between the two."""
 BETWEEN = ("x", "to")
-"""Between numbers of one unit: 5 x 3 cm, 2 to 3 cm."""
+"""Words between numbers that share a unit: 5 x 3 cm, 2 to 3 cm."""
 
 
 def number_words(written: str) -> list[str]:
-    """The numbers in digits with stops and commas between them, each in one form; commas that part a list are none.
+    """The numbers in a run of digits, stops and commas, each in one form; commas that separate a list are dropped.
 
-    A comma before exactly three digits parts thousands, any other single comma is a decimal mark.
+    A comma before exactly three digits separates thousands; any other single comma is a decimal mark.
     """
     written = written.rstrip(".,")
     if GROUPED.fullmatch(written):
@@ -43,7 +43,7 @@ def number_words(written: str) -> list[str]:
 
 
 def _plain(number: str) -> str:
-    """A decimal number without zeros that say nothing; of several stops, as in a version, as it is."""
+    """A decimal number without redundant zeros; a number with several stops, such as a version, stays as it is."""
     if number.count(".") > 1:
         return number
     whole, _, part = number.partition(".")
@@ -52,7 +52,7 @@ def _plain(number: str) -> str:
 
 
 def measured(found: Sequence[str]) -> list[str]:
-    """Words in which each number before a unit has become a number of its base unit, as `10mm` of `1`, `cm`."""
+    """Convert each number before a unit to its base unit: `1`, `cm` becomes `10mm`."""
     made = list(found)
     for place, word in enumerate(found):
         if word not in UNITS or not place or not _is_number(made[place - 1]):

@@ -1,4 +1,4 @@
-"""Multiple choice: how the options are put to a model, and which of them a reference or a reply names."""
+"""Multiple choice: how a model sees the options, and which option a reference or a reply names."""
 
 import re
 import string
@@ -14,13 +14,13 @@ LETTER_ALONE = re.compile(r"\W*(?:option|choice|answer|选项|答案)?\W*([A-Z])
 
 
 def lettered(question: str, options: Sequence[str]) -> str:
-    """A question with its options below it, each behind its letter."""
+    """A question with its options below it, each after its letter."""
     lines = [f"{letter}. {option}" for letter, option in zip(LETTERS, distinct(options), strict=False)]
     return "\n".join([question.strip(), *lines, "Answer with one of these."])
 
 
 def distinct(options: Sequence[str]) -> list[str]:
-    """The options in their order, without their labels, tidied, each meaning once."""
+    """The options in order, without labels, tidied, and each meaning once."""
     found: dict[str, str] = {}
     for option in unlabelled(options):
         if option.strip():
@@ -29,12 +29,12 @@ def distinct(options: Sequence[str]) -> list[str]:
 
 
 def unlabelled(options: Sequence[str], letters: str = LETTERS) -> list[str]:
-    """The options without their labels, where each has its own letter in its own place, as `A. CT`, `B. MRI`.
+    """Remove the labels of options, such as `A. CT`, `B. MRI`, if each option has the letter of its place.
 
-    Where one of them has not, none is a label: `C. albicans` and `E. coli` are names.
+    If one has not, nothing is removed: `C. albicans` and `E. coli` are names.
 
     Args:
-        options: in their order; blank ones have a place and need no label.
+        options: in order; blank ones count as places and need no label.
         letters: of the places, upper case.
     """
     texts = [unicodedata.normalize("NFKC", option) for option in options]
@@ -49,7 +49,7 @@ def unlabelled(options: Sequence[str], letters: str = LETTERS) -> list[str]:
 
 
 def tidy(answer: str) -> str:
-    """An option's text as an answer: no full stop at the end, one space between words, no shouting."""
+    """Tidy an option's text as an answer: no full stop at the end, single spaces, no text in capitals."""
     text = " ".join(answer.split())
     if not re.search(r"\.\w\.$", text):  # i.v.
         text = text.rstrip(".") or text
@@ -59,13 +59,13 @@ def tidy(answer: str) -> str:
 
 
 def place_of(reference: str, options: Sequence[str], letters: str = LETTERS) -> int | None:
-    """The place of the option that a reference is, from 0, among the options as published; None where it is none.
+    """The index of the option that a reference is, from 0, among the options as published; None where it is none.
 
-    It is an option's text as written, or one that means the same, or its letter, with or without its text.
+    The reference is an option's text as written, a text with the same meaning, or its letter, with or without its text.
 
     Args:
         reference: as published.
-        options: as published, blank ones and repetitions among them, for a letter counts these too.
+        options: as published, with blank ones and repetitions, since letters count these too.
         letters: of the places, upper case.
     """
     texts = unlabelled(options, letters)
@@ -87,12 +87,12 @@ def place_of(reference: str, options: Sequence[str], letters: str = LETTERS) -> 
 def option_of(text: str, options: Sequence[str], letters: str = LETTERS) -> int | None:
     """Which option a reply names, from 0; None where that is unclear.
 
-    In this order: it says what the option says; it is the option's letter, or begins with it and names no other option
-    behind it, be that in its first or its last line; it holds the words of one option only. What the reply denies is
-    not named. Of options within each other ("CT", "PET/CT") the longer counts.
+    These are tried in order: the reply means the same as the option; it is the option's letter, begins with it (as a
+    whole or in its last line) or chooses it, and names no other option after it; it contains the words of only one
+    option. Denied options do not count. Where one option contains another ("CT", "PET/CT"), the longer one counts.
 
     Args:
-        text: of the reply.
+        text: the reply.
         options: as offered, without labels.
         letters: of the options, upper case, one each; there may be more of them.
     """

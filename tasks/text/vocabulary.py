@@ -1,6 +1,6 @@
-"""The words that may leave a hospital of what an image shows and a question is about; all others are `other`.
+"""Words for modality, organ and topic that may leave a hospital; all other words become `other`.
 
-A hospital's own table may write anything into these columns, a name among it.
+A hospital's table may contain anything in these columns, even a name.
 """
 
 OTHER = "other"
@@ -11,7 +11,7 @@ MODALITIES = frozenset(
         "nuclear medicine", "oct", "pet", "photography", "scintigraphy", "spect", "ultrasound", "x-ray",
     )
 )  # fmt: skip
-"""As `ingest` names them."""
+"""In the names of `ingest`."""
 ORGANS = frozenset(
     (
         "abdomen", "arm", "bladder", "bone", "brain", "brain and neuro", "brain face", "brain tissue", "breast",
@@ -25,7 +25,7 @@ ORGANS = frozenset(
         "vascular", "whole body",
     )
 )  # fmt: skip
-"""Of the published datasets, and common ones beside."""
+"""Those of the published datasets, and other common ones."""
 TOPICS = frozenset(
     (
         # VQA-RAD
@@ -40,9 +40,9 @@ TOPICS = frozenset(
         "presence", "sex", "side", "size",
     )
 )  # fmt: skip
-"""As the datasets write them."""
+"""In the spelling of the datasets."""
 
 
 def known(word: str | None, vocabulary: frozenset[str]) -> str | None:
-    """The word where the vocabulary has it, else `other`; None stays None."""
+    """The word if it is in the vocabulary, else `other`; None stays None."""
     return word if word is None or word in vocabulary else OTHER

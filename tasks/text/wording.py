@@ -4,9 +4,9 @@ import re
 
 
 def counted(number: int, nouns: str) -> str:
-    """A number of things: `counted(1, "test cases")` is `1 test case`.
+    """A number with its noun: `counted(1, "test cases")` is `1 test case`.
 
-    `nouns` is in the plural; its first word that ends in `s` is what is counted, however it goes on.
+    `nouns` is plural; its first word that ends in `s` is the counted noun, whatever follows it.
     """
     return f"{number} {nouns if number != 1 else re.sub(_PLURAL, _singular, nouns, count=1)}"
 

@@ -1,7 +1,7 @@
-"""An answer's words, numbers and signs, in one form for what says the same.
+"""Splits an answer into words, numbers and signs, in one form for all spellings that mean the same.
 
-`tasks.text.normalise` drops signs, as the visual question answering family does. Here nothing goes that another finding
-could differ by: signs, comparisons, decimal marks, units, the A of hepatitis A. docs/scoring.md tells the rules.
+`tasks.text.normalise` drops signs, as published VQA code does. Here nothing is dropped that could distinguish two
+findings: signs, comparisons, decimal marks, units, the A of hepatitis A. docs/scoring.md lists the rules.
 """
 
 import re
@@ -13,15 +13,16 @@ from tasks.text.normalise import APOSTROPHE, HAN, NUMBERS
 from tasks.text.numbers import NUMBER, SIGNS, UNITS, measured, number_words
 
 BREAK = "|"
-"""Stands where a mark ends a clause."""
+"""Marks the end of a clause."""
 MINUS, STAR, RATIO, PER, NAME = "\u2212", "\u2217", "\u2236", "\u2044", "\u00aa"
-"""Signs once they are told from a hyphen, emphasis, a colon, a slash; and the mark of an A that is no article."""
+"""Signs after they are distinguished from a hyphen, emphasis, a colon and a slash; and the mark of an A that is no
+article."""
 ALNUM = r"[^\W_]"
 WORD = rf"(?<!{ALNUM})(\d*[^\W\d_]{ALNUM}*)"
 OPENS = r"(?<![^\s(\[{<>=~≈±≤≥:,;/|\"^])"
 """Before a number's sign."""
 CLOSES = r"(?=\s*(?:$|[,;/)\]、。!?|\"”*]|\.(?!\d)))"
-"""Behind a word's sign."""
+"""After a word's sign."""
 COUNTED = rf"(?=\s*[-{MINUS}]?(?:\.?\d|(?:one|two|three|four|five|six|seven|eight|nine|ten)\b))"
 MORE, LESS = "greater|more|larger|bigger|higher|longer|older", "less|smaller|fewer|lower|shorter|younger"
 
@@ -59,7 +60,7 @@ SUBSTITUTIONS: tuple[tuple[str, Made], ...] = (
     (r"(?<=[^\W\d_])\.(?=\d)|\.(?!\d)|,(?!\d)|(?<!\d),|[;:!?、。\n]", f" {BREAK} "),
     (rf"({HAN.pattern})", r" \1 "),
 )
-"""In this order, on text in NFKC, in upper and lower case alike."""
+"""Applied in this order to text in NFKC, ignoring case."""
 RULES = [(re.compile(pattern, re.IGNORECASE), made) for pattern, made in SUBSTITUTIONS]
 WITHIN_NFKC = [
     (re.compile(r"(?<=\d)([⁺⁻]?[⁰¹²³⁴-⁹]+)"), r"^\1"),
@@ -67,7 +68,7 @@ WITHIN_NFKC = [
     (re.compile("，"), ", "),
     (re.compile(r"[|\u00aa©®]"), " "),
 ]
-"""What NFKC would make one with something else: 10⁵ with 105, 1½ with 11⁄2, a comma that parts with a decimal one."""
+"""Applied before NFKC, which would merge 10⁵ with 105, 1½ with 11⁄2, and a separating comma with a decimal one."""
 GLUED = re.compile(rf"([{SIGNS}])\s+(?=[{SIGNS}\s]*\.?\d)")
 DROPPED = "`´¨$"
 
@@ -76,18 +77,18 @@ NAMED_BY_LETTER = re.compile(
     "|subtype|streptococcus|weber|pugh|option|panel|figure|immunoglobulin|apolipoprotein|lead|level|zone",
     re.IGNORECASE,
 )
-"""Words behind which an `a` is a name."""
+"""Words after which an `a` is a name."""
 BEFORE_ARTICLE = re.compile(
     "of|with|is|in|has|have|and|or|as|was|are|for|from|to|by|on|at|not|like|no|shows", re.IGNORECASE
 )
-"""Words behind which even a capital A, as in a title, is an article."""
+"""Words after which even a capital A, as in a title, is an article."""
 
 
 @lru_cache(maxsize=2**14)
 def pieces(text: str) -> tuple[str, ...]:
-    """The words, numbers and signs of a text, lower case, with `BREAK` where a mark ends a clause.
+    """The words, numbers and signs of a text in lower case, with `BREAK` where a mark ends a clause.
 
-    Each Chinese character is a word; a number holds the signs before it and its unit, as `<50mm` of `< 5 cm`.
+    Each Chinese character is a word. A number includes the signs before it and its unit: `< 5 cm` becomes `<50mm`.
     """
     for pattern, made in WITHIN_NFKC:
         text = pattern.sub(made, text)
@@ -104,7 +105,7 @@ def pieces(text: str) -> tuple[str, ...]:
 
 
 def _spaced(character: str) -> str:
-    """Letters, accents, digits and their marks as they are, signs between spaces, and a space for all else."""
+    """Keep letters, accents, digits and their marks; put spaces around signs; replace everything else by a space."""
     category = unicodedata.category(character)
     if category[0] in "LMN" or character in (".", ",", MINUS):
         return character
@@ -115,7 +116,7 @@ def _spaced(character: str) -> str:
 
 
 def _parts(word: str) -> list[str]:
-    """A number and its unit apart, the number in one form; any other word as it is."""
+    """Split a number, in one form, from its unit; any other word stays whole."""
     found = NUMBER.match(word)
     behind = word[found.end() :] if found else word
     if not found or (behind and behind.lower() not in UNITS):
@@ -125,7 +126,7 @@ def _parts(word: str) -> list[str]:
 
 
 def _is_article(found: Sequence[str], place: int) -> bool:
-    """Whether a word is `the`, `an`, or an `a` that names nothing, as that of hepatitis A does."""
+    """Whether a word is `the`, `an`, or an `a` that is not a name, as in hepatitis A."""
     word = found[place]
     if word.lower() != "a":
         return word.lower() in ("an", "the")
@@ -142,6 +143,6 @@ def _is_article(found: Sequence[str], place: int) -> bool:
 
 
 def _xray(found: Sequence[str]) -> list[str]:
-    """The words x ray as the one word that they often are."""
+    """Join the words x ray into one word, as they are often written."""
     text = "\n".join(found)
     return re.sub(r"(?<![^\n])x\n(?=rays?(?![^\n]))", "x", text).split("\n") if found else []

@@ -36,7 +36,7 @@ def comparison_page(document: ComparisonDocument, tables: Sequence[Table]) -> st
         "comparison.html",
         document=document,
         tables=tables,
-        plots=[Markup(plot) for plot in plots],  # our own SVG, its texts escaped
+        plots=[Markup(plot) for plot in plots],  # SVG from our code, its texts escaped
         settings=settings,
     )
 

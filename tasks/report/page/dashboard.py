@@ -1,4 +1,4 @@
-"""The plots of a run as Markdown that shows them by itself, for the dashboard: pictures stand in the text."""
+"""The plots of a run as Markdown for the dashboard, with the pictures embedded in the text."""
 
 import base64
 
@@ -7,9 +7,9 @@ from tasks.report.page.plots import png, score_figure, share_figure
 
 
 def inline_plots(results: RunDocument, losses: bytes) -> str:
-    """Scores, losses and where answers come from, as Markdown images whose addresses hold them.
+    """Plots of scores, losses and where answers come from, as Markdown images with embedded data.
 
-    They are PNG: the dashboard shows no address of SVG. `losses` is the run's `losses.png`.
+    They are PNG, since the dashboard does not show embedded SVG. `losses` is the run's `losses.png`.
     """
     pictures = {"Scores of all test cases; a dot is one hospital": png(score_figure(results)), "Losses": losses}
     for name, told in results["saliency"].items():

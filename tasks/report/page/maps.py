@@ -1,4 +1,4 @@
-"""Saliency maps as a page holds them: small transparent pictures, a pixel a region, to be laid over an image."""
+"""Saliency maps for a page: small transparent pictures, one pixel for each region, to be laid over an image."""
 
 import base64
 import io
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from tasks.records import Saliency
 
 COLOURS = "inferno"
-"""From dark to bright in even steps: it reads the same for the colour-blind and in grey print."""
+"""Colour map from dark to bright in even steps, readable for the colour-blind and in grey print."""
 OPACITY = 0.55
-"""Of the heaviest region; a region of no weight is not coloured."""
+"""Opacity of the region with the largest weight; a region of weight 0 is not coloured."""
 
 
 @dataclass(frozen=True)
@@ -24,18 +24,18 @@ class Map:
 
     method: str
     rank: int | None
-    """As `Saliency`'s."""
+    """As in `Saliency`."""
     left: float
-    """Where it lies, as the three below, in pixels of the image."""
+    """Position, like the three below, in pixels of the image."""
     top: float
     width: float
     height: float
     data: str
-    """A `data:` address of it, as PNG."""
+    """The map as a PNG in a `data:` address."""
 
 
 def maps_of(rows: Sequence[Saliency]) -> list[Map]:
-    """The maps of one case as pictures; all images of a prompt share one scale for each method."""
+    """The maps of one case as pictures; for each method, all images of a prompt share one scale."""
     largest = {method: max(max(row.weights) for row in rows if row.method == method) for method in _methods(rows)}
     return [_map(row, largest[row.method]) for row in rows]
 
@@ -53,9 +53,9 @@ def _map(row: Saliency, largest: float) -> Map:
 
 
 def tinted(row: Saliency, largest: float) -> NDArray[np.float64]:
-    """A map's regions as colours, `(rows, columns, 4)` from 0 to 1: red, green, blue, opacity.
+    """Colour a map's regions: `(rows, columns, 4)` from 0 to 1, as red, green, blue, opacity.
 
-    `largest` is the weight of full strength. Regions of no weight or a negative one are clear.
+    `largest` is the weight of full strength. Regions whose weight is not positive are clear.
     """
     weights = np.clip(np.reshape(row.weights, (row.rows, row.columns)), 0, None)
     strength = weights / largest if largest > 0 else weights

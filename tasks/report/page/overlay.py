@@ -1,4 +1,4 @@
-"""Maps laid over their images, with the shares of a prompt's parts, as one PNG."""
+"""Saliency maps laid over their images, with the shares of a prompt's parts, as one PNG."""
 
 import io
 import textwrap
@@ -17,7 +17,7 @@ from tasks.report.page.maps import COLOURS, tinted
 from tasks.report.page.plots import PARTS, share_bar
 
 FONTS = ["DejaVu Sans", "Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Micro Hei", "SimHei", "PingFang SC"]
-"""The first has no Chinese; where none of the others is installed, Chinese letters are drawn as boxes."""
+"""Fonts in order of preference. The first has no Chinese; without one of the others, Chinese characters are boxes."""
 
 
 def sheet(
@@ -25,13 +25,13 @@ def sheet(
 ) -> bytes:
     """One method's maps of all images of a prompt, each over its image in grey, and a bar of shares below.
 
-    All have one scale, so that an image that matters little looks so.
+    All maps share one scale, so that an image with little weight is visibly pale.
 
     Args:
-        question: stands on top.
-        answer: stands below it.
-        panels: image, map and caption, the question's own first.
-        shares: of the parts, as `Explanation.share`.
+        question: shown on top.
+        answer: shown below the question.
+        panels: image, map and caption, the question's image first.
+        shares: of the prompt's parts, as in `Explanation.share`.
     """
     width = max(7.5, 3.0 * len(panels))
     figure = Figure(figsize=(width, 5.4), dpi=110, layout="constrained")
@@ -68,7 +68,7 @@ def _lay_over(axes: Axes, image: Image, told: Saliency, largest: float) -> None:
 
 
 def _weighed(told: Saliency) -> str:
-    """What the image weighs in all."""
+    """The image's total weight, in words."""
     if told.method == "occlusion":
         return f"covered, the answer loses\nup to {max(told.weights):.2f} nats"
     return f"{sum(told.weights):.1%} of the prompt's weight"
@@ -92,5 +92,5 @@ def _share_bar(axes: Axes, shares: Mapping[str, float]) -> None:
 
 
 def _folded(text: str, inches: float) -> str:
-    """Lines that fit a width."""
+    """Wrap a text to a width in inches."""
     return textwrap.fill(" ".join(text.split()), max(20, int(inches * 11)), max_lines=4, placeholder=" ...")

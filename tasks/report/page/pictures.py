@@ -1,4 +1,4 @@
-"""The images of a hospital's page as the model sees them, small, and each once in it however often it is shown."""
+"""The images of a hospital's page as the model sees them, reduced in size, each embedded once."""
 
 import base64
 import io
@@ -10,25 +10,25 @@ from tasks.records import read_images
 from tasks.records.pixels import to_rgb
 
 LONGEST = 224
-"""Longest side of a picture in a page, in pixels."""
+"""Largest width or height of a picture in a page, in pixels."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image as a page holds it."""
+    """An image embedded in a page."""
 
     element: str
     """Id of its element in the page."""
     width: int
     height: int
     data: str
-    """A `data:` address of it, as JPEG."""
+    """The picture as a JPEG in a `data:` address."""
     scale: float = 1.0
-    """Its pixels for one of the image that the model sees."""
+    """Width of the picture divided by the width of the image that the model sees."""
 
 
 def pictures(path: Path, wanted: Iterable[str]) -> Mapping[str, Picture]:
-    """The wanted images of an `images.parquet` by id, no side longer than `LONGEST` pixels."""
+    """Read the wanted images of an `images.parquet`, by id, reduced to at most `LONGEST` pixels a side."""
     left = set(wanted)
     chosen = (image for image in read_images(path) if image.id in left)
     return {image.id: _picture(place, image.data) for place, image in enumerate(chosen)}

@@ -1,4 +1,4 @@
-"""The plots of a page, as SVG that is written into it: no file and no network beside it."""
+"""The plots of a page as embedded SVG, which needs no file and no network."""
 
 import html
 import io
@@ -24,7 +24,7 @@ from tasks.records.run_document import (
 )
 
 TRAINED, REFERENCE = "#0b6e8f", "#9aa5ad"
-"""Colours of what was trained, and of what it stands beside: apart in grey print too."""
+"""Colours of trained configurations and of baselines, also distinct in grey print."""
 HELD_OUT = "#d1495b"
 PARTS = {
     "query_image": ("question's image", "#D55E00"),
@@ -33,12 +33,12 @@ PARTS = {
     "question": ("question", "#0072B2"),
     "format": ("format", "#B4B4B4"),
 }
-"""What a share is of, in words, and its colour (after Okabe and Ito, told apart by the colour-blind)."""
+"""Label and colour of each part of the prompt (colours after Okabe and Ito, distinct for the colour-blind)."""
 METRICS: tuple[tuple[QuestionKind, str, str], ...] = (
     ("closed", "accuracy", "Closed questions, accuracy"),
     ("open", "exact_match", "Open questions, exact match"),
 )
-"""What charts show: kind and field in the pooled scores of `results.json`, and a title."""
+"""Metrics in charts: kind and field in the pooled scores of `results.json`, and a title."""
 
 
 def loss_plot(rounds: Sequence[Mapping[str, Any]]) -> str:
@@ -64,7 +64,7 @@ def loss_plot(rounds: Sequence[Mapping[str, Any]]) -> str:
 
 
 def losses_png(rows: Sequence[EpochLoss]) -> bytes:
-    """Training and held-out loss, in nats per answer token, over each stage's epochs, side by side; a PNG.
+    """Training and held-out loss, in nats per answer token, over the epochs of each stage, side by side; a PNG.
 
     A ring marks the epoch whose weights were kept.
     """
@@ -101,7 +101,7 @@ def score_plot(results: RunDocument) -> str:
 
 
 def score_figure(results: RunDocument) -> Figure:
-    """What `score_plot` draws."""
+    """The figure of `score_plot`."""
     trained = list(results["configurations"].items())
     rows = [*trained, *results["baselines"].items()]
     figure = Figure(figsize=(8, 0.8 + 0.36 * len(rows)))
@@ -112,9 +112,9 @@ def score_figure(results: RunDocument) -> Figure:
 
 
 def group_plot(scores: Sequence[ScoreEntry], configuration: str, group: str) -> str | None:
-    """Share of right answers (0 to 1) within each value of a group, as `modality`, with 95 % intervals.
+    """Share of right answers (0 to 1) for each value of a group, such as `modality`, with 95 % intervals.
 
-    None where the dataset tells fewer than two values.
+    None where the group has fewer than two values.
     """
     rows = [
         each
@@ -138,7 +138,7 @@ def group_plot(scores: Sequence[ScoreEntry], configuration: str, group: str) -> 
 
 
 def reliability_plot(name: str, calibration: Calibration) -> str:
-    """Share of right answers over confidence in ten bins, beside the diagonal of a calibrated model."""
+    """Share of right answers over confidence in ten bins, with the diagonal of a calibrated model."""
     bins = [each for each in calibration["bins"] if each["n"]]
     figure = Figure(figsize=(8, 3))
     axes = figure.subplots()
@@ -153,7 +153,7 @@ def reliability_plot(name: str, calibration: Calibration) -> str:
 
 
 def reliance_plot(name: str, reliance: RelianceSummary) -> str:
-    """Share of right answers (0 to 1) as asked, and with each alteration of the prompt."""
+    """Share of right answers (0 to 1) with the original prompts, and with each perturbation."""
     rows = list(reliance["alterations"].items())
     figure = Figure(figsize=(8, 0.8 + 0.3 * len(rows)))
     axes = figure.subplots()
@@ -177,7 +177,7 @@ def share_plot(name: str, saliency: HospitalShares) -> str:
 
 
 def share_figure(saliency: HospitalShares) -> Figure:
-    """What `share_plot` draws."""
+    """The figure of `share_plot`."""
     rows = list(saliency["methods"].items())
     figure = Figure(figsize=(8, 1.2 + 0.36 * len(rows)))
     axes = figure.subplots()
@@ -195,7 +195,7 @@ def share_figure(saliency: HospitalShares) -> Figure:
 
 
 def share_bar(axes: Axes, place: int, shares: Mapping[str, float]) -> None:
-    """One bar of the shares of a prompt's parts, the larger ones with their figure."""
+    """Draw one bar of the shares of a prompt's parts; larger shares show their value."""
     start = 0.0
     for part, share in shares.items():
         name, colour = PARTS[part]
@@ -224,7 +224,7 @@ def _bars(
 
 
 def partition_plot(hospitals: Sequence[Mapping[str, Any]]) -> str:
-    """A heat map of how many cases of each kind each hospital holds; counts that are withheld have no colour."""
+    """A heat map of the number of cases of each kind at each hospital; withheld counts have no colour."""
     columns = [name for name in hospitals[0] if name not in ("hospital", "images")]
     table = [[row[name] for name in columns] for row in hospitals]
     figure = Figure(figsize=(8, 0.7 + 0.28 * len(table)))
@@ -244,7 +244,7 @@ def partition_plot(hospitals: Sequence[Mapping[str, Any]]) -> str:
 
 
 def total(*counts: int | str) -> int | str:
-    """The sum of counts; where one is a text that says it is withheld, that text."""
+    """The sum of counts; a text, which marks a withheld count, is returned instead of the sum."""
     return next((count for count in counts if isinstance(count, str)), sum(n for n in counts if isinstance(n, int)))
 
 
@@ -257,7 +257,7 @@ def _number(value: float | None) -> str:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG of moderate size, for where SVG is not shown."""
+    """The figure as a PNG of moderate size, for places that do not show SVG."""
     figure.set_layout_engine("tight")
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=80, metadata={"Software": None})
@@ -265,17 +265,17 @@ def png(figure: Figure) -> bytes:
 
 
 def svg(figure: Figure, description: str) -> str:
-    """The figure as an `svg` element that a screen reader reads the description of."""
+    """The figure as an `svg` element with a description for screen readers."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     figure.set_layout_engine("tight")
     drawn = io.StringIO()
-    # Text stays text, and ids are the same each time.
+    # Text stays text, and ids are reproducible.
     with rc_context({"svg.hashsalt": description, "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure.savefig(drawn, format="svg", metadata={"Date": None})
     svg = drawn.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # Names that nothing refers to would be there twice in a page of several plots.
+    # Ids without a reference would be duplicates in a page of several plots.
     svg = re.sub(r' id="([^"]+)"', lambda found: found[0] if f"#{found[1]}" in svg else "", svg)
     return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(description)}"', 1)

@@ -1,6 +1,6 @@
-"""The pages of a run: one of the study, without anything of a patient, and one for each hospital's own eyes.
+"""The pages of a run: one of the study, without anything about a patient, and a private one for each hospital.
 
-A page is one HTML file that asks the network for nothing: styles, plots and pictures are in it.
+A page is one HTML file that makes no network request: styles, plots and pictures are embedded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,46 +32,47 @@ Rows = Mapping[str, Sequence[Sequence[str]]]
 
 @dataclass(frozen=True)
 class Answered:
-    """One answer of the gallery, and what it was given with."""
+    """One answer of the gallery, with its case, context and explanation."""
 
     prediction: Prediction
     correct: bool
     case: Case
     shown: tuple[Case, ...]
-    """The retrieved cases, nearest first."""
+    """The context: the retrieved cases, nearest first."""
     maps: tuple[Map, ...] = ()
-    """Where the answer comes from, where that was explained."""
+    """Saliency maps; empty where the answer was not explained."""
     shares: Sequence[Sequence[str]] = ()
-    """Of the prompt's parts by method, as text, headings first."""
+    """Shares of the prompt's parts by method, as text, headings first."""
     failures: tuple[str, ...] | None = None
-    """Names of the failure modes that it shows; None where it was not examined."""
+    """Names of the failure modes found in the answer; None where it was not examined."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a study's page: a heading, what it says in a sentence, tables with their captions, plots."""
+    """A part of a study's page: a heading, a sentence, tables with their captions, and plots."""
 
     title: str
     sentence: str = ""
     tables: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
-    """Rows as text by caption, headings first."""
+    """Rows of text by caption, headings first."""
     plots: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Told:
-    """What is said of a run's data."""
+    """Statements about a run's data."""
 
     split: str
     """What the test split shares with training."""
     left_out: str
-    """Which published rows are not in it, and why."""
+    """Which published rows are left out, and why."""
     audited: int
-    """Test cases that the audit counted among: before any was moved or left out."""
+    """Number of test cases in the audit, before any was moved or left out."""
 
 
 def detail_plots(results: RunDocument, configuration: str) -> dict[str, list[str]]:
-    """The plots of a configuration's `groups`, `calibration`, `reliance` and `saliency`, as far as the run has them."""
+    """The plots of a configuration's `groups`, `calibration`, `reliance` and `saliency`; empty lists where there is no
+    data."""
     groups = [group_plot(results["scores"], configuration, group) for group in ("modality", "organ", "topic")]
     sure, relies = results["calibration"].get(configuration), results["reliance"].get(configuration)
     explained = results.get("saliency", {}).get(configuration)  # a run of an earlier version has none
@@ -89,8 +90,8 @@ def study_page(results: RunDocument, rows: Rows, told: Told, sections: Sequence[
     Args:
         results: `results.json`.
         rows: the score tables as text, headings first: `""` is the headline, others are configurations by hospital.
-        told: what is said of its data.
-        sections: further parts, which stand behind the scores.
+        told: statements about its data.
+        sections: further parts, shown after the scores.
     """
     shown = {
         "scores": score_plot(results),
@@ -105,7 +106,7 @@ def study_page(results: RunDocument, rows: Rows, told: Told, sections: Sequence[
         by_hospital={name: table for name, table in rows.items() if name},
         told=told,
         sections=[(each, [Markup(plot) for plot in each.plots]) for each in sections],
-        plots={name: Markup(plot) for name, plot in shown.items()},  # our own SVG, its texts escaped
+        plots={name: Markup(plot) for name, plot in shown.items()},  # SVG from our code, its texts escaped
         leaks=[(leak.replace("_", " "), *_share(count, told.audited)) for leak, count in shares.items()],
         seconds=[(stage, f"{seconds:.1f}") for stage, seconds in results["timings_s"].items()],
         settings=yaml.safe_dump(results["settings"], sort_keys=False),
@@ -116,20 +117,20 @@ def study_page(results: RunDocument, rows: Rows, told: Told, sections: Sequence[
 def hospital_page(
     run: str, hospital: str, answers: Sequence[Answered], total: int, images: Mapping[str, Picture]
 ) -> str:
-    """The page for one hospital's own eyes: its answers with the images and the retrieved cases.
+    """A hospital's private page: its answers with their images and context.
 
     Args:
-        run: its name.
+        run: name of the run.
         hospital: whose page it is.
-        answers: those of the gallery, in its order.
-        total: how many answers there are, shown here or not.
-        images: by image id, all that the answers show.
+        answers: of the gallery, in order.
+        total: number of all answers, in the gallery or not.
+        images: by image id, all images of the answers.
     """
     return fill("hospital.html", run=run, hospital=hospital, answers=answers, total=total, images=images)
 
 
 def _share(count: int | str | None, of: int) -> tuple[str, str]:
-    """A count and its rate as text; a text says why there is none, None that the dataset does not state it."""
+    """A count and its rate as text; a text says why there is no count, None that the dataset does not state it."""
     if not isinstance(count, int):
         return count or "not stated", "-"
     return str(count), f"{count / of:.3f}" if of else "-"
@@ -144,7 +145,7 @@ def model_card(results: RunDocument, rows: Rows, told: Told) -> str:
 
 
 def fill(template: str, **values: Any) -> str:
-    """A template with its values; what is missing is an error, and in HTML every text is escaped."""
+    """Fill a template. A missing value raises an error, and all text is escaped in HTML."""
     environment = Environment(
         loader=PackageLoader("tasks.report.page"),
         autoescape=template.endswith(".html"),
