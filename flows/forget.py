@@ -168,7 +168,7 @@ def _name(case: Case) -> str:
 
 
 def _cases(path: str) -> list[Case]:
-    """A folder's cases; none where it is damaged, since nothing can be told of it."""
+    """A folder's cases; empty if it is damaged, since it then says nothing reliable."""
     try:
         return read_table(ROOT / path / "cases.parquet", Case)
     except (OSError, ValueError):

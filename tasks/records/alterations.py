@@ -22,4 +22,4 @@ MEANINGS = {
     FLIPPED: "the retrieved cases with wrong answers",
     WORDS: "the question's words in random order",
 }
-"""What each perturbation changes. The images of retrieved cases are never changed."""
+"""What each perturbation changes. None of them replaces the image of a retrieved case."""

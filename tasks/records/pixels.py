@@ -87,7 +87,7 @@ def rgb_of(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def to_gray(data: bytes, near: int) -> PIL.Image.Image:
-    """The same picture in gray, of mode L; a JPEG may be decoded at a smaller size, its longest side at least `near`.
+    """The same picture in gray, of mode L; a large JPEG is decoded at a smaller size, both sides at least `near`.
 
     Raises what `to_rgb` raises.
     """

@@ -95,7 +95,7 @@ def read_entries(path: Path) -> Entries:
     """Read entries that `write` wrote."""
     with pq.ParquetFile(path) as file:  # not `read_table`, whose datasets take 50 MB to load
         table = file.read(use_threads=False)
-    pa.default_memory_pool().release_unused()  # what Arrow decoded with: 30 bytes a case
+    pa.default_memory_pool().release_unused()  # Arrow's decoding buffers: 30 bytes a case
     return Entries(table)
 
 

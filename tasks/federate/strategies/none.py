@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Alone:
-    """Every hospital continues from its own last adapter."""
+    """Every hospital continues from its last trained tensors."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
