@@ -18,7 +18,7 @@ PREFECT = {
     # When all cores are busy, SQLite stays locked for longer than the server waits by default.
     "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
     "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
-    # With small batches, a server that a command starts loses task runs in bursts.
+    # With small batches, a command's temporary server loses task runs that arrive in bursts.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "fed_rag",
     # Commands without a flow, such as `ask`, have no API to log to, and need no warning about it.

@@ -85,9 +85,10 @@ def train_gated_fusion(study: Study, hospitals: Sequence[LibrarySources]) -> lis
 def find_and_count(
     study: Study, model: ModelChoice, hospitals: Sequence[HospitalRefs], relied: Sequence[Ref]
 ) -> tuple[list[Ref], list[Ref]]:
-    """Find every hospital's failure modes by case, and count them; returns both, and the hospital shares the counts.
+    """Find every hospital's failure modes by case, and count them; returns both, of which only counts are shared.
 
-    `relied` holds the answers to perturbed prompts. Both lists are empty if it is, or if `evaluation.examined` is 0.
+    `relied` holds the answers to perturbed prompts. Both results are empty if `relied` is empty or
+    `evaluation.examined` is 0.
     """
     if not study.evaluation.examined or not relied:
         return [], []

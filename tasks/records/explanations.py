@@ -10,7 +10,7 @@ DIFFUSE, WRONG_REGION, ALWAYS_YES = "diffuse_attention", "right_for_wrong_region
 
 
 LEAST_FALL = 0.1
-"""In nats: the image is ignored if blanking it lowers the answer's log-probability by less (probability by a tenth)."""
+"""In nats. The image is ignored if blanking it lowers the answer's log-probability by less (about 10 %)."""
 
 
 HALF = 0.5

@@ -14,12 +14,12 @@ from tasks.retrieve.rows import Rows
 
 ENTRIES, RULES = "entries.parquet", "library.json"
 BEYOND = 256
-"""Most extra neighbours searched for all queries at once to allow for hidden ones; queries that need more run alone."""
+"""Most extra neighbours that a joint search adds for hidden cases; queries with more hidden cases may run alone."""
 
 
 @dataclass(frozen=True)
 class Library:
-    """An index and its cases. It never returns cases of the query's image, of the image's copies, or of the patient."""
+    """An index and its cases. A search never returns cases of the query's image, of its copies, or of its patient."""
 
     index: Index
     entries: Entries
