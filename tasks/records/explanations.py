@@ -10,7 +10,7 @@ DIFFUSE, WRONG_REGION, ALWAYS_YES = "diffuse_attention", "right_for_wrong_region
 
 
 LEAST_FALL = 0.1
-"""In nats. The image is ignored if blanking it lowers the answer's log-probability by less (about 10 %)."""
+"""In nats. The image is ignored if blanking it takes less of the answer's log-probability (10 % of probability)."""
 
 
 HALF = 0.5
