@@ -45,7 +45,7 @@ class Base:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return torch.device(self.model.device)
 
     @property

@@ -15,10 +15,10 @@ IDENTICAL = ("identical_bytes", "identical_pixels")
 def disjoint(cases: Sequence[Case], pairs: Iterable[ImagePair], mode: str, seed: int) -> list[Case]:
     """The same cases in the same order, with new splits, so that cases that belong together are in one split.
 
-    Together belong: with `image`, the cases of one image and of its identical copies; with `near_duplicate`, those of
-    all copies, also flipped ones; with `patient`, also those of one published patient or case. Groups with a test case
-    are taken for the test split while they fit into the published number of test cases: first those with test cases
-    only, then in the order of a digest of seed and name. If none fits, the smallest is taken. All other groups become
+    With `image`, the cases of one image and of its identical copies form a group; with `near_duplicate`, those of all
+    copies, also flipped ones; with `patient`, also those of one published patient or case. Groups with a test case are
+    taken for the test split while they fit into the published number of test cases: first those with test cases only,
+    then in the order of a digest of seed and name. If none fits, the smallest is taken. All other groups become
     training, except those with validation cases only.
 
     In all these modes, the new `group` of a case joins the images of one patient and their copies.
