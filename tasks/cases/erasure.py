@@ -1,7 +1,7 @@
-"""What the erasers of all stages share: whose traces go, what was removed, and tables without some of their rows.
+"""Types and helpers shared by the erasers of all stages.
 
-A stage that leaves data of cases in `hospitals/<h>/` has an eraser in its package's `erase.py`, by the stage's name in
-`ERASERS` there. `flows/withdrawn.py` collects these.
+A stage that stores data of cases in `hospitals/<h>/` has an eraser in `erase.py` of its package, listed in `ERASERS`
+under the stage's name. `flows/withdrawn.py` collects these.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,27 +14,27 @@ from tasks.records import Record, write_table
 from tasks.store import Folder
 
 Counts = dict[str, int]
-"""What was removed, by its name in the plural."""
+"""Number of removed items, by their name in the plural."""
 
 
 @dataclass(frozen=True)
 class Patient:
-    """Whose traces are removed."""
+    """The patient to erase."""
 
     cases: frozenset[str]
-    """Ids."""
+    """Ids of the patient's cases."""
     images: frozenset[str]
-    """Ids."""
+    """Ids of the patient's images."""
 
 
 Eraser = Callable[[Path, Folder, Patient], Counts]
-"""Writes a stage's files anew without the patient: from the old folder into the new one, which begins as its copy."""
+"""Rewrites a stage's files without the patient, from the old folder into the new one, which starts as its copy."""
 Erasers = Mapping[str, Eraser | None]
-"""By stage; None where a folder that was made with the patient can only be removed whole, as trained tensors."""
+"""Erasers by stage; None if a folder with the patient can only be removed whole, as with trained tensors."""
 
 
 def rewrite_table(old: Path, new: Folder, name: str, record: type[Record], rows: Iterable[Record]) -> int:
-    """Write a table anew; returns how many rows it has less."""
+    """Rewrite a table with these rows; returns how many rows fewer it has."""
     with new.open(name) as sink:
         write_table(sink, record, rows)
     before, after = (pq.read_metadata(place / name).num_rows for place in (old, new.path))

@@ -1,4 +1,4 @@
-"""Which images belong together: neither a split nor a partition may part them."""
+"""Which images belong together: no split or partition may separate them."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,14 +6,15 @@ from tasks.records import Caption, Case
 
 
 def image_groups(cases: Sequence[Case | Caption], links: Iterable[tuple[str, str]] = ()) -> dict[str, str]:
-    """The group of each image: images that share one through any chain of cases (or captions) and links have the same.
+    """The group of each image. Images connected by any chain of cases (or captions) and links are in one group.
 
-    A group is named after the first of its cases' groups in alphabetical order, or after the first of its images
-    where these state none.
+    The group's name is the first of its cases' groups in alphabetical order, or the first of its images if the cases
+    state no group.
 
     Args:
-        cases: whose images are grouped.
-        links: pairs of image ids that belong together for another reason, as copies do; ids of no case join none.
+        cases: cases whose images are grouped.
+        links: pairs of image ids that belong together for another reason, such as copies. Pairs with an id that no
+            case has are ignored.
     """
     from scipy.cluster.hierarchy import DisjointSet  # scipy is imported where something is computed
 
@@ -26,5 +27,5 @@ def image_groups(cases: Sequence[Case | Caption], links: Iterable[tuple[str, str
     for one, other in links:
         if ("image", one) in found and ("image", other) in found:
             found.merge(("image", one), ("image", other))
-    # Groups come before images, each in alphabetical order.
+    # "group" sorts before "image", so a stated group names the subset if there is one.
     return {name: min(subset)[1] for subset in found.subsets() for kind, name in subset if kind == "image"}

@@ -1,4 +1,4 @@
-"""A small part of the training images, kept out of training for the loss of each round or epoch."""
+"""The held-out set: a small part of the training images, kept for the loss of each round or epoch."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,9 @@ from tasks.store import derived_seed
 
 
 def split_holdout(cases: Sequence[Case], share: float, seed: int) -> tuple[list[Case], list[Case]]:
-    """The training cases without, and of, about `share` of the training images; at least one image stays in training.
+    """Split the training cases into training and held-out set; the latter has about `share` of the training images.
 
-    An image's place follows from its id and the seed alone.
+    At least one image stays in training. Images are ordered by a digest of seed and id alone.
     """
     training = [case for case in cases if case.split == "train"]
     images = sorted({case.image_id for case in training}, key=lambda image: derived_seed(seed, "holdout", image))

@@ -1,4 +1,4 @@
-"""Some of a hospital's cases, drawn at random."""
+"""A random sample of a hospital's cases."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from tasks.store import derived_seed
 
 
 def sample(cases: Sequence[Case], most: int, seed: int) -> list[Case]:
-    """At most so many of the cases, drawn at random, in their order."""
+    """At most `most` of the cases, drawn at random, in their original order."""
     if len(cases) <= most:
         return list(cases)
     chosen = np.random.default_rng(derived_seed(seed, "sample")).choice(len(cases), most, replace=False)

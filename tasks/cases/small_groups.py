@@ -1,33 +1,33 @@
-"""Counts of few cases, which stay where they are: nobody can be told from a group that is not told of."""
+"""Withhold counts of few cases, so that no report identifies anyone in a small group."""
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 Name = TypeVar("Name", bound=Hashable)
 WITHHELD = "withheld"
-"""What stands where a count is withheld."""
+"""Shown in place of a withheld count."""
 
 
 def is_small(count: int, least: int) -> bool:
-    """Whether so many cases are too few to be told of; that there are none may be told."""
+    """Whether a count is too small to publish; a count of 0 may be published."""
     return 0 < count < least
 
 
 def tell(count: int | None, least: int) -> int | str | None:
-    """A count, or that it is withheld; None, where nothing could be counted, may be told."""
+    """The count, or WITHHELD if it is too small; None (nothing could be counted) stays None."""
     return WITHHELD if count is not None and is_small(count, least) else count
 
 
 def tellable(groups: Mapping[Name, Sequence[int]], least: int, among: Collection[Name] | None = None) -> set[Name]:
-    """The groups whose counts may be told beside the counts of all of them together.
+    """The groups whose counts may be published together with the totals over all groups.
 
-    Each count of a group that is told is 0 or at least `least`; and so are those of the rest, or they would follow by
-    subtraction: where the rest is too small, the smallest groups of those that could be told join it.
+    Each count of a published group is 0 or at least `least`. The same holds for the sums over all other groups, which
+    readers could find by subtraction: if one is too small, the smallest publishable groups are withheld too.
 
     Args:
-        groups: by group the numbers of its cases of each kind. The kinds of all groups are the same.
-        least: fewest cases.
-        among: the groups that may be told at all; every one where not given.
+        groups: for each group, its number of cases of each kind; all groups have the same kinds.
+        least: smallest count above 0 that may be published.
+        among: the groups that may be published at all; all groups if None.
     """
     may = groups.keys() if among is None else among
     told = {name for name in may if not any(is_small(count, least) for count in groups[name])}
@@ -45,13 +45,13 @@ def _rest(groups: Mapping[Name, Sequence[int]], told: set[Name]) -> list[int]:
 
 
 def tell_counts(counts: Mapping[str, int], least: int) -> dict[str, int | str]:
-    """Counts by name of what all cases are made of, those that are withheld marked as such."""
+    """Counts by name, with WITHHELD in place of small ones; the counts add up to all cases."""
     told = tellable({name: (count,) for name, count in counts.items()}, least)
     return {name: count if name in told else WITHHELD for name, count in counts.items()}
 
 
 def tell_columns(rows: Sequence[Mapping[str, Any]], least: int) -> list[dict[str, Any]]:
-    """The rows of a table, each column of counts without those that are withheld."""
+    """The rows of a table, with WITHHELD in place of small counts; a column of counts holds only integers."""
     columns = {name: {place: row[name] for place, row in enumerate(rows) if name in row} for name in _names(rows)}
     told = {
         name: tellable({place: (count,) for place, count in column.items()}, least)

@@ -1,4 +1,4 @@
-"""Adapter states: a hospital's LoRA weights as named tensors, exact in memory and as an ordinary PEFT folder."""
+"""Adapter states: a hospital's LoRA weights as named tensors in memory, and as the files of a PEFT folder."""
 
 import json
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ CONFIG = "adapter_config.json"
 
 
 def check_keys(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
-    """Refuse a state that is not, name by name and shape by shape, of the expected adapter."""
+    """Raise StudyError unless the state has the names and shapes of the expected adapter."""
     if state.keys() != expected.keys():
         missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
         raise StudyError(
@@ -42,7 +42,7 @@ def _first(names: list[str]) -> str:
 def adapter_files(state: State, config: PeftConfig, base: str) -> dict[str, bytes]:
     """The files of a PEFT adapter folder, as `PeftModel.from_pretrained` reads it.
 
-    `base` is what the settings call the model: where it lies on this machine would change the files' digest.
+    `base` is the model's name in the settings. A path on this machine would change the files' digest.
     """
     settings = config.to_dict() | {"inference_mode": True, "base_model_name_or_path": base}
     text = json.dumps(_plain(settings), indent=2, sort_keys=True)

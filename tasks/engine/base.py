@@ -27,35 +27,35 @@ from tasks.engine.identity import device_of, resolve
 from tasks.engine.memory import check_memory
 from tasks.errors import OURS, StudyError
 
-transformers_logging.disable_progress_bar()  # of reading weights, amid our own lines; downloads have bars of the hub's
+transformers_logging.disable_progress_bar()  # for reading weights, between our own lines; the hub shows downloads
 
 
 @dataclass(frozen=True)
 class Base:
-    """A loaded base, with what turns text and images into its inputs."""
+    """A loaded base, with its tokenizer and image processor."""
 
     model: Any
     """The `transformers` model, for conditional generation."""
     tokenizer: PreTrainedTokenizerBase
     image_processor: Any
     image_token_id: int
-    """The placeholder that stands for one image feature in the prompt."""
+    """Id of the placeholder token. In a prompt, each placeholder stands for one image feature."""
     tokenised: dict[bytes, Any] = field(default_factory=dict, repr=False, compare=False)
-    """What `encode` made of prompts, by their digests: each round asks for the same ones."""
+    """The results of `encode` by the digest of the prompt: each round encodes the same prompts."""
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return torch.device(self.model.device)
 
     @property
     def config(self) -> Any:
-        """The model's configuration, whatever adapter it carries."""
+        """The model's configuration, with or without an adapter."""
         return self.model.config
 
     @property
     def family(self) -> Family:
-        """What is particular to models of its type."""
+        """The family that the model's type belongs to."""
         return family_of(self.config.model_type, "the base")
 
 
@@ -67,18 +67,18 @@ def load_base(
     gradient_checkpointing: bool = False,
     quantisation: str = "none",
 ) -> Base:
-    """Load a base for inference, every weight frozen.
+    """Load a base for inference, with all weights frozen.
 
     Args:
         name: a preset, a local folder, a hub id, or `embedded`.
         revision: hub branch, tag or commit.
         device: `auto`, `cpu` or `cuda`; bfloat16 on CUDA, float32 on CPU.
-        max_pixels: upper bound on a resized image's pixels; the processor's own if None.
-        gradient_checkpointing: keep each layer's input alone while training, and compute the layer again for its
+        max_pixels: upper bound on the pixels of a resized image; None for the processor's default.
+        gradient_checkpointing: in training, keep only the input of each layer and compute the layer again for its
             gradients (arXiv 1604.06174).
         quantisation: `none`, or `nf4` for 4-bit linear layers in the text model (see `four_bits`).
 
-    Raises StudyError where the model is absent, incomplete, of another kind, or too large for this machine, and where
+    Raises StudyError if the model is absent, incomplete, of another kind or too large for this machine, or if CUDA or
     bitsandbytes is needed and absent.
     """
     place = resolve(name)
@@ -99,7 +99,7 @@ def load_base(
         family.limit(config, image_processor, max_pixels)
     model.requires_grad_(False).eval()
     use_onednn(model)
-    if not is_quantised:  # 4-bit weights were put where they belong as they were read
+    if not is_quantised:  # 4-bit weights are already on the device
         model.to(device)
     if gradient_checkpointing:
         compute_again(model)
@@ -107,21 +107,21 @@ def load_base(
 
 
 def outline(name: str, revision: str | None = None) -> tuple[Any, Family]:
-    """A base's model without storage, told from its configuration alone, and its family."""
+    """A base's model without storage, built from its configuration alone, and its family."""
     place = resolve(name)
     config = _config(place, revision)
     return blank_model(config), family_of(config.model_type, place)
 
 
 def compute_again(model: Any) -> None:
-    """While training, keep each layer's input alone, and compute the layer again for its gradients."""
+    """Turn on gradient checkpointing for all layers but the last."""
     model.activation_checkpointing_enable({"use_reentrant": False})
-    # The last layer is the first that gradients are computed of: nothing is gained by computing it once more.
+    # The backward pass starts with the last layer, so computing it a second time saves no memory.
     model.model.language_model.layers[-1].gradient_checkpointing = False
 
 
 def _config(place: str, revision: str | None) -> Any:
-    """The model's configuration; StudyError where there is none that transformers reads."""
+    """The model's configuration. Raises StudyError if transformers cannot read it."""
     with _whole(place, "config.json"):
         kind = PreTrainedConfig.get_config_dict(place, revision=revision)[0].get("model_type", "")
         refuse_foreign(kind, place)
@@ -129,18 +129,18 @@ def _config(place: str, revision: str | None) -> Any:
 
 
 def _load(place: str, revision: str | None, family: Family, config: Any, **weights: Any) -> tuple[Any, Any, Any]:
-    """Tokenizer, image processor and model; StudyError where one of them is incomplete.
+    """Tokenizer, image processor and model. Raises StudyError if one of them is incomplete.
 
-    `weights` says what they are kept as: `dtype`, `quantization_config`.
+    `weights` are options for loading the weights: `dtype`, `quantization_config`, `device_map`.
     """
-    # Unless refused, a model that brings its own code asks at the terminal whether to run it.
+    # By default, transformers asks at the terminal whether to run code that a model brings.
     source: dict[str, Any] = {"pretrained_model_name_or_path": place, "revision": revision, "trust_remote_code": False}
     with _whole(place, "tokenizer"):
-        # Without this file other tokens than the model's would begin and end a turn, or none.
+        # Without this file, turns would start and end with the wrong tokens, or with none.
         cached_file(place, "tokenizer_config.json", revision=revision)
         tokenizer = AutoTokenizer.from_pretrained(**source)
         _try_tokenizer(tokenizer, family, config)
-    if tokenizer.pad_token is None:  # any token will do, where the mask is 0
+    if tokenizer.pad_token is None:  # any token will do, since the mask is 0 there
         tokenizer.pad_token = tokenizer.eos_token
     with _whole(place, "image processor"):
         image_processor = AutoImageProcessor.from_pretrained(**source)
@@ -150,10 +150,10 @@ def _load(place: str, revision: str | None, family: Family, config: Any, **weigh
             **weights,
             use_safetensors=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that they are told below
+            ignore_mismatched_sizes=True,  # they are reported below
         )
         model, report = loaded
-        # Transformers fills gaps with random weights, leaves layers out, and says so in passing.
+        # Transformers fills gaps with random weights and drops unknown layers, with no more than a warning.
         if report["missing_keys"]:
             raise ValueError(f"they lack {min(report['missing_keys'])}")
         if report["mismatched_keys"]:
@@ -162,13 +162,13 @@ def _load(place: str, revision: str | None, family: Family, config: Any, **weigh
         left = [name for name in report["unexpected_keys"] if re.search(r"\.(layers|blocks)\.\d+\..*weight$", name)]
         if left:
             raise ValueError(f"config.json has no place for {min(left)}")
-    # A folder's own habits (temperature, repetition penalty) have no place in a greedy answer.
+    # Greedy answers must not use the folder's generation settings (temperature, repetition penalty).
     model.generation_config = GenerationConfig()
     return tokenizer, image_processor, model
 
 
 def _try_tokenizer(tokenizer: Any, family: Family, config: Any) -> None:
-    """Raise ValueError where a word or an image's placeholder gets lost: without its files, a tokenizer is empty."""
+    """Raise ValueError if a word or an image's placeholder gets lost: a tokenizer without its files is empty."""
     content = [{"type": "image"}, {"type": "text", "text": "lung"}]
     text = family.text(tokenizer, config, [{"role": "user", "content": content}])
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -178,7 +178,7 @@ def _try_tokenizer(tokenizer: Any, family: Family, config: Any) -> None:
 
 @contextmanager
 def _whole(place: str, part: str) -> Iterator[None]:
-    """Raise StudyError where a part of a model does not load, or does not fit the memory."""
+    """Raise StudyError if a part of a model does not load or does not fit into memory."""
     try:
         yield
     except StudyError:
@@ -187,7 +187,7 @@ def _whole(place: str, part: str) -> Iterator[None]:
         raise StudyError(f"Too little memory to load {place}: free some, or choose a smaller model.") from None
     except OURS:
         raise
-    except Exception as error:  # tokenizers raises plain Exception, safetensors and huggingface_hub their own kinds
+    except Exception as error:  # tokenizers raises plain Exception; safetensors and huggingface_hub have their own
         first = re.split(r"[.!?:]?\s*\n|[.!?] ", str(error).strip())[0].rstrip(".!?: ")
         raise StudyError(
             f"Expected a whole vision-language model in {place} (config.json, safetensors, tokenizer, "

@@ -1,4 +1,4 @@
-"""Prompts become token ids once; token ids become padded batches with their images' features."""
+"""Tokenise prompts, and collate them into padded batches with the features of their images."""
 
 import hashlib
 import re
@@ -18,7 +18,7 @@ from tasks.engine.vision import Features
 IGNORED = -100
 Value = TypeVar("Value")
 KEPT = 8192
-"""Most tokenised prompts that are kept: some 5 kB each of a small model's prompts, as Python integers."""
+"""Most tokenised prompts to keep. With a small model, each takes about 5 kB as Python integers."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Example:
     """One tokenised prompt."""
 
     prompt_ids: tuple[int, ...]
-    """With every image's placeholder repeated once per image token."""
+    """The placeholder of each image is repeated once per image token."""
     answer_ids: tuple[int, ...]
-    """The answer and the end-of-turn token: what the loss is taken on."""
+    """The answer and the end-of-turn token. The loss is computed on these."""
     image_ids: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -40,13 +40,13 @@ class Batch:
     """Tensors of some examples."""
 
     inputs: dict[str, Any]
-    """What the model takes: ids and masks `(B, T)`, image features and their grids."""
+    """Arguments of the model: ids and masks `(B, T)`, image features and their grids."""
     labels: torch.Tensor
     """`(B, T)`: the token at each answer position, IGNORED elsewhere."""
 
 
 def encode(base: Base, features: Features, prompts: Sequence[Prompt]) -> list[Example]:
-    """Tokenise prompts in the base's own chat format; those that it has seen before are taken as they were."""
+    """Tokenise prompts in the base's chat format; prompts seen before come from the base's cache."""
     keys = [_digest(features, prompt) for prompt in prompts]
     known = {key: base.tokenised[key] for key in keys if key in base.tokenised}
     new = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in known}
@@ -59,7 +59,7 @@ def encode(base: Base, features: Features, prompts: Sequence[Prompt]) -> list[Ex
 
 
 def _digest(features: Features, prompt: Prompt) -> bytes:
-    """Of all that an example follows from, on one base."""
+    """Digest of everything that determines an example on one base."""
     sizes = [features.tokens(image_id) for image_id in prompt.image_ids]
     return hashlib.blake2b(repr((prompt, sizes)).encode(), digest_size=16).digest()
 
@@ -78,19 +78,19 @@ def _encode(base: Base, features: Features, prompts: Sequence[Prompt]) -> list[E
 
 
 def conversation(base: Base, messages: Sequence[Mapping[str, Any]], marks: re.Pattern[str] | None = None) -> str:
-    """The text of a prompt in the base's own format, one placeholder an image; what people wrote ends no turn in it."""
+    """The text of a prompt in the base's format, with one placeholder per image; no user text can end a turn."""
     marks = marks or ending_marks(base)
     return base.family.text(base.tokenizer, base.config, [_plain_message(message, marks) for message in messages])
 
 
 def opening(base: Base) -> list[int]:
-    """The token that stands before the conversation's text, where the family has one."""
+    """The token before the text of the conversation, if the family has one."""
     first = base.tokenizer.bos_token_id
     return [first] if base.family.begins and first is not None else []
 
 
 def ending_marks(base: Base) -> re.Pattern[str]:
-    """The strings that the tokenizer takes for special tokens, and those that end a turn in the family's format."""
+    """Matches the tokenizer's special tokens, and the strings that end a turn in the family's format."""
     tokens = {*base.tokenizer.all_special_tokens, str(base.tokenizer.convert_ids_to_tokens(base.image_token_id))}
     tokens |= {*base.family.marks(base.tokenizer, base.config)}
     tokens |= {token.content for token in base.tokenizer.added_tokens_decoder.values() if token.special}
@@ -99,7 +99,7 @@ def ending_marks(base: Base) -> re.Pattern[str]:
 
 
 def broken(text: str, marks: re.Pattern[str]) -> str:
-    """The text with every mark broken by a space: what people wrote must not end a turn or call for an image."""
+    """The text with every mark broken by a space: user text must not end a turn or ask for an image."""
     while marks.search(text):
         text = marks.sub(lambda mark: f"{mark[0][0]} {mark[0][1:]}", text)
     return text
@@ -117,17 +117,17 @@ def _token_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[lis
 def expand(
     base: Base, features: Features, ids: Sequence[int], values: Sequence[Value], image_ids: Sequence[str]
 ) -> Iterator[Value]:
-    """A value for each token of the text, repeated at an image's placeholder for every token of that image."""
+    """Yield the value of each text token, and at a placeholder once for every token of its image."""
     images = iter(image_ids)
     for token, value in zip(ids, values, strict=True):
         yield from [value] * (features.tokens(next(images)) if token == base.image_token_id else 1)
 
 
 def collate(base: Base, features: Features, examples: Sequence[Example]) -> Batch:
-    """Pad examples, each a prompt and its answer, on the right to one batch."""
+    """Pad examples (prompt and answer) on the right and stack them into one batch."""
     tokens = [torch.tensor([*example.prompt_ids, *example.answer_ids]) for example in examples]
     targets = [torch.tensor([*[IGNORED] * len(each.prompt_ids), *each.answer_ids]) for each in examples]
-    # Any id will do where the mask is 0, but an image placeholder there would ask for features.
+    # Any id but the image placeholder will do where the mask is 0; a placeholder would ask for features.
     ids = pad_sequence(tokens, batch_first=True, padding_value=base.tokenizer.pad_token_id)
     mask = pad_sequence([torch.ones_like(row) for row in tokens], batch_first=True)
     labels = pad_sequence(targets, batch_first=True, padding_value=IGNORED)
@@ -142,9 +142,10 @@ def collate(base: Base, features: Features, examples: Sequence[Example]) -> Batc
 
 
 def shuffled(examples: Sequence[Example], batch_size: int, generator: torch.Generator) -> list[list[Example]]:
-    """One epoch's batches in random order; within each group of eight batches, examples of like length stand together.
+    """The batches of one epoch in random order.
 
-    That saves padding without making an epoch go from short to long.
+    Within each group of eight batches, examples of similar length share a batch. This saves padding without sorting
+    the whole epoch by length.
     """
     order = torch.randperm(len(examples), generator=generator).tolist()
     batches: list[list[Example]] = []
@@ -155,9 +156,9 @@ def shuffled(examples: Sequence[Example], batch_size: int, generator: torch.Gene
 
 
 def within(lengths: Sequence[int], most: int, order: Sequence[int] | None = None) -> list[list[int]]:
-    """Places of examples, shortest first or in the order given, in groups of at most `most` tokens, padding included.
+    """Group the indices of examples so that each group has at most `most` tokens, padding included.
 
-    An example of more tokens than that stands alone.
+    Indices are taken in the given order, or shortest example first. A longer example gets a group to itself.
     """
     groups: list[list[int]] = []
     longest = 0

@@ -1,4 +1,4 @@
-"""Which retrieved cases are shown with a question, in which order, and what of their text."""
+"""Which retrieved cases form the context of a question, in which order, and how their text is written."""
 
 import json
 import random
@@ -16,23 +16,23 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Shown:
-    """A retrieved case as it is shown."""
+    """A retrieved case as it appears in the prompt."""
 
     case: Case
     question: str
     answer: str
     similarity: float | None
-    """None where it is not said."""
+    """None if the prompt does not state it."""
 
 
 def choose(neighbours: Sequence[Neighbour], k: int, floor: float) -> list[Neighbour]:
-    """The first `k` by rank of one case's neighbours, without those of a similarity below `floor`."""
+    """The first `k` neighbours of one case by rank, without those whose similarity is below `floor`."""
     first = sorted((each for each in neighbours if each.rank < k), key=lambda each: each.rank)
     return [each for each in first if each.similarity >= floor]
 
 
 def ordered(nearest_first: Sequence[Item], order: Order, case_id: str) -> list[Item]:
-    """What is shown with a case in the order of the prompt; a random one follows from the case's id alone."""
+    """The context of a case in the order of the prompt; a random order depends on the case's id alone."""
     placed = list(nearest_first)
     if order == "nearest last":
         placed.reverse()
@@ -42,10 +42,10 @@ def ordered(nearest_first: Sequence[Item], order: Order, case_id: str) -> list[I
 
 
 def readable(text: str, longest: int | None) -> str:
-    """Stored text without what no reader sees, cut to `longest` characters; as it is where that is None.
+    """Stored text without invisible characters, cut to `longest` characters; unchanged if `longest` is None.
 
-    Control, format, private and unassigned characters (Unicode's categories C) become spaces, and runs of white space
-    one space: instructions can be hidden in either.
+    Control, format, private and unassigned characters (Unicode's categories C) become spaces. Runs of white space
+    become one space. Both can hide instructions.
     """
     if longest is None:
         return text
@@ -54,7 +54,7 @@ def readable(text: str, longest: int | None) -> str:
 
 
 def quoted(shown: Shown, number: int) -> str:
-    """A retrieved case as one line of data: its texts stand in JSON's quotes, which they cannot leave."""
+    """A retrieved case as one line of data; its texts are JSON strings, so they cannot break out of their quotes."""
     similarity = "" if shown.similarity is None else f", similarity {shown.similarity:.2f}"
     question, answer = (json.dumps(text, ensure_ascii=False) for text in (shown.question, shown.answer))
     return f"Case {number}{similarity}: question {question}, answer {answer}\n"

@@ -1,4 +1,4 @@
-"""The engine: a frozen base with one adapter, on which hospitals' weights are switched."""
+"""The engine: a frozen base with one adapter, whose weights are switched from hospital to hospital."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,18 +12,20 @@ from tasks.engine.layers import Widened, add_lora, linear_layers
 
 
 class Engine:
-    """A base with one adapter, whose weights are replaced, never its modules.
+    """A base with one adapter. Switching adapters replaces its weights, never its modules.
 
-    The adapter is what a federation trains: LoRA on the text model, and all of the projector where it learns too, as
+    The adapter is what a federation trains: LoRA on the text model, and optionally the whole projector, through
     PEFT's `modules_to_save`.
 
     Args:
         base: the frozen base; it is wrapped in place.
-        r: rank of the adapter.
-        alpha: scaling numerator.
-        dropout: dropout on the adapter's input while training.
-        targets: names of the text model's linear layers that get an adapter.
-        projector: whether the projector learns; image features are taken before it then (`Features.projected`).
+        r: LoRA's rank.
+        alpha: LoRA's scaling numerator.
+        dropout: dropout on LoRA's input in training.
+        targets: names of the text model's linear layers that get LoRA.
+        projector: whether the projector learns. Image features must then come from before it (`Features.projected`).
+
+    Raises StudyError if a target names no linear layer of the text model.
     """
 
     def __init__(
@@ -42,7 +44,7 @@ class Engine:
         self.peft = add_lora(base, self.config)
         self.peft.eval()
         self._widened = self._widen() if projector else None
-        # The adapter's own tensors by PEFT's exported names: what is written to them is what the model computes with.
+        # The adapter's tensors by PEFT's exported names. The model computes with these very tensors.
         self._own: State = get_peft_model_state_dict(self.peft)
         self._projector = {name: tensor.clone() for name, tensor in self._own.items() if "lora_" not in name}
 
@@ -51,7 +53,7 @@ class Engine:
         return Widened(wrapper.modules_to_save["default"], self.base.model.dtype)
 
     def remove(self) -> None:
-        """Make an ordinary base of it again, as it was before."""
+        """Restore the base to what it was before."""
         if self._widened is not None:
             self.switch(self.initial_state(0))  # PEFT leaves the trained copy in the projector's place
             self._widened.undo()
@@ -59,7 +61,7 @@ class Engine:
         self.base.model.requires_grad_(False)
 
     def merge(self) -> Any:
-        """The base's model with the adapter in its own weights; the engine is of no use afterwards."""
+        """Merge the adapter into the base's weights and return the model; the engine cannot be used afterwards."""
         if self._widened is not None:
             self._widened.undo()
         return self.peft.merge_and_unload()
@@ -69,7 +71,7 @@ class Engine:
         return list(self.named_parameters().values())
 
     def named_parameters(self) -> dict[str, torch.nn.Parameter]:
-        """The same by PEFT's exported names."""
+        """The adapter's trainable parameters by PEFT's exported names."""
         names = {tensor.data_ptr(): name for name, tensor in self._own.items()}
         return {names[each.data_ptr()]: each for each in self.peft.parameters() if each.requires_grad}
 
@@ -79,18 +81,18 @@ class Engine:
 
     @torch.no_grad()
     def switch(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Put an adapter's weights in place of the present ones: a copy of its bytes, no module is touched.
+        """Copy an adapter's weights over the present ones; no module changes.
 
-        It is what PEFT's `set_peft_model_state_dict` does, without searching the whole model for the names each time.
-        Raises StudyError where a tensor is missing, unexpected or of another shape.
+        This does what PEFT's `set_peft_model_state_dict` does, without searching the whole model for names each time.
+        Raises StudyError if a tensor is missing, unexpected or of another shape.
         """
         check_keys(state, self._own)
         torch._foreach_copy_(list(self._own.values()), [state[name] for name in self._own])
 
     def initial_state(self, seed: int) -> State:
-        """A fresh adapter: A uniform after Kaiming as in LoRA (arXiv 2106.09685), B zero, the projector as the base's.
+        """A fresh adapter, with which the base's answers are unchanged.
 
-        So the base's answers are unchanged.
+        A is Kaiming uniform as in LoRA (arXiv 2106.09685), B is zero, and the projector is the base's.
         """
         generator = torch.Generator().manual_seed(seed)
         state = {}

@@ -1,4 +1,4 @@
-"""Answering: batched greedy generation, the same text as one by one, and how sure the model is of it."""
+"""Answering: batched greedy generation, with the same text as one by one, and the model's confidence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from tasks.engine.vision import Features
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model answered."""
+    """The model's answer to one question."""
 
     text: str
     confidence: float
-    """Mean probability, from 0 to 1, that the model gave to each of the answer's tokens when it chose it.
+    """Mean probability, from 0 to 1, that the model gave to the answer's tokens when it chose them.
 
-    The token that ends the answer counts too, so an empty answer has a confidence; one cut at its longest has none to
-    count. As all floating-point figures it moves in its last digits with the batch that it was computed in.
+    The end token counts too, so an empty answer has a confidence. An answer cut at the maximal length has no end
+    token. Like all floating-point results, the last digits depend on the batch.
     """
 
 
@@ -37,12 +37,12 @@ def generate(
     max_new_tokens: int,
     title: str = "answering",
 ) -> list[Answer]:
-    """The adapter's greedy answer to each example, in their order.
+    """The adapter's greedy answer to each example, in the order of the examples.
 
-    `tokens` is the most, padding and answers included, that the model holds at once.
+    `tokens` is the most tokens in one batch, padding and answers included.
     """
     base = engine.base
-    # Prompts of like length share a batch, so that little is spent on padding; or those about one image.
+    # A batch holds prompts of similar length, to save padding, or prompts about the same image.
     lengths = [len(example.prompt_ids) + max_new_tokens for example in examples]
     groups = within(lengths, _bound(base, lengths, tokens), by_image(base, examples))
     answers: dict[int, Answer] = {}
@@ -55,13 +55,13 @@ def generate(
 
 
 def _bound(base: Base, lengths: Sequence[int], tokens: int) -> int:
-    """Most tokens of a batch; none but one row where padding would push its beginning out of a sliding window."""
+    """Most tokens in a batch; 1, hence one row a batch, if padding could push the start out of a sliding window."""
     window = getattr(base.config.get_text_config(), "sliding_window", None)
     return 1 if window and max(lengths, default=0) > window else tokens
 
 
 def _greedy(base: Base, read: Read, most: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The likeliest tokens up to each row's end, then padding, and the probability of each; both `(B, n)`."""
+    """The likeliest tokens up to the end of each row, then padding, and their probabilities; both `(B, n)`."""
     end, filler = base.tokenizer.eos_token_id, base.tokenizer.pad_token_id
     ended = torch.zeros(len(read.mask), dtype=torch.bool, device=read.mask.device)
     new: list[torch.Tensor] = []
@@ -77,7 +77,7 @@ def _greedy(base: Base, read: Read, most: int) -> tuple[torch.Tensor, torch.Tens
 
 
 def _confidences(new: torch.Tensor, probabilities: torch.Tensor, end: int) -> list[float]:
-    """The mean over each row's tokens up to its first end token; both `(B, T)`, T > 0."""
+    """The mean probability of each row's tokens up to and with its first end token; both `(B, T)`, T > 0."""
     ends = new == end
     counted = ends.cumsum(1) - ends.int() == 0  # no end before it
     return ((probabilities * counted).sum(1) / counted.sum(1)).clamp(0, 1).tolist()

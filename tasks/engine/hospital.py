@@ -1,4 +1,4 @@
-"""A hospital's own files, opened for the engine: its cases, their neighbours, its images' features."""
+"""A hospital's files, opened for the engine: its cases, their neighbours, the features of its images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,23 +14,23 @@ from tasks.settings import ContextSettings
 
 @dataclass(frozen=True)
 class Hospital:
-    """All that prompts are made of."""
+    """The data of one hospital that its prompts are built from."""
 
     cases: list[Case]
     neighbours: list[Neighbour]
     features: Features
 
     def prompts(self, asked: Sequence[Case], how: ContextSettings) -> list[Prompt]:
-        """The conversations about some of its cases, each shown some of its neighbours."""
+        """The conversations about some of the hospital's cases, each with its neighbours as context."""
         return build_prompts(asked, self.cases, self.neighbours, how)
 
     def examples(self, base: Base, asked: Sequence[Case], how: ContextSettings) -> list[Example]:
-        """The same, tokenised for a base."""
+        """The same conversations, tokenised for a base."""
         return encode(base, self.features, self.prompts(asked, how))
 
 
 def open_hospital(refs: HospitalRefs) -> Hospital:
-    """Read what the stages `cases`, `features` and `library` left in their folders."""
+    """Read the output of the stages `cases`, `features` and `library`."""
     return Hospital(
         read_table(refs.cases.folder / "cases.parquet", Case),
         read_table(refs.library.folder / "neighbours.parquet", Neighbour),

@@ -1,4 +1,4 @@
-"""Which model a setting names, and where it runs, told without loading it (or anything heavy)."""
+"""Which model a setting names and where it runs, found without loading the model or any heavy library."""
 
 import ctypes
 import importlib.util
@@ -14,14 +14,14 @@ from tasks.store import MANIFEST, files_below, tree_digest
 
 EMBEDDED = Path(__file__).parents[2] / "data" / "base"
 SETTLED_NS = 2 * 10**9
-"""Nanoseconds after which a file that is written again surely gets another time stamp."""
+"""Nanoseconds after which a file that is written again certainly gets a new time stamp."""
 State = tuple[tuple[str, int, int, int], ...]
 _known: dict[Path, tuple[State, str]] = {}
-"""Digests of folders, each with the state of the files that it was made of: a large model is read once a process."""
+"""Digests of folders, each with the state of its files at the time: a process reads a large model only once."""
 
 
 def choose_model(settings: ModelSettings) -> ModelChoice:
-    """The base that settings name, as it is here and now.
+    """The base that the settings name, with its present content and device.
 
     Raises StudyError as `identify` does.
     """
@@ -31,7 +31,7 @@ def choose_model(settings: ModelSettings) -> ModelChoice:
 
 
 def check_unchanged(model: ModelChoice) -> None:
-    """Raise StudyError where the base is not, or not any more, the one that was chosen."""
+    """Raise StudyError if the base's content is no longer that of the chosen model."""
     if identify(model.name, model.revision) != model.content:
         raise StudyError(
             f"Expected the model in {resolve(model.name)} to stay as it was when the work began, found it changed: "
@@ -40,7 +40,7 @@ def check_unchanged(model: ModelChoice) -> None:
 
 
 def device_of(setting: str) -> Literal["cpu", "cuda"]:
-    """Where a model runs: `auto` is CUDA where torch finds a device."""
+    """The device that a model runs on: `auto` is CUDA if torch finds a CUDA device, else the CPU."""
     if setting == "cpu" or (setting == "auto" and not _may_have_cuda()):
         return "cpu"
     if setting == "cuda":
@@ -51,12 +51,12 @@ def device_of(setting: str) -> Literal["cpu", "cuda"]:
 
 
 def _may_have_cuda() -> bool:
-    """Whether torch has to be asked: not where it was built without CUDA, nor where there is no driver."""
+    """Whether torch must be imported to know: not if it was built without CUDA, nor if there is no driver."""
     torch = importlib.util.find_spec("torch")
     if torch is None or torch.origin is None:
         return False
     libraries = Path(torch.origin).parent / "lib"
-    if any(libraries.glob("*torch_hip*")):  # AMD's, which torch calls CUDA as well
+    if any(libraries.glob("*torch_hip*")):  # AMD's ROCm, which torch calls CUDA too
         return True
     if not any(libraries.glob("*torch_cuda*")):
         return False
@@ -70,7 +70,7 @@ def _may_have_cuda() -> bool:
 def resolve(name: str) -> str:
     """The folder or hub id that `model.name` stands for.
 
-    Raises StudyError for a short name that is the name of a model's folder here as well.
+    Raises StudyError if a short name is also the name of a model folder in the working directory.
     """
     place = str(EMBEDDED) if name == "embedded" else PRESETS[name].place if name in PRESETS else None
     if place is None:
@@ -84,9 +84,9 @@ def resolve(name: str) -> str:
 
 
 def identify(name: str, revision: str | None) -> str:
-    """What tells a model's content: the digest of a local folder, or the commit of a hub model.
+    """An identifier of a model's content: the digest of a local folder, or the commit of a hub model.
 
-    Raises StudyError where the folder holds no model or the hub has none of that name, for a revision of a folder, and
+    Raises StudyError if the folder holds no model, if the hub has no such model, if a folder is given a revision, and
     as `resolve` does.
     """
     place = resolve(name)
@@ -114,7 +114,7 @@ def identify(name: str, revision: str | None) -> str:
 
 
 def _digest(folder: Path) -> str:
-    """The digest of a model's folder; the manifest that the store writes beside it tells of times, not of the model."""
+    """The digest of a model's folder, without the store's manifest, which holds times."""
     files = [(path.relative_to(folder).as_posix(), path.stat()) for path in files_below(folder)]
     state = tuple(sorted((name, told.st_size, told.st_mtime_ns, told.st_ctime_ns) for name, told in files))
     place, now = folder.resolve(), time.time_ns()

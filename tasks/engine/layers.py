@@ -1,4 +1,4 @@
-"""Where LoRA goes: the linear layers of one side of a model, and the wrapping of them."""
+"""Find the linear layers of a part of a model (text model or tower), and add LoRA to them."""
 
 import warnings
 from collections.abc import Iterable, Sequence
@@ -18,8 +18,8 @@ SIDES = {"text": "the text model", "tower": "the vision tower"}
 def linear_layers(model: Any, family: Family, side: str, targets: Sequence[str], setting: str) -> list[str]:
     """Full names of the linear layers of a side (`text` or `tower`) whose last names are among the targets.
 
-    The projector belongs to neither. Raises StudyError where a target names no layer; `setting` is what the message
-    calls the targets.
+    The projector belongs to neither side. Raises StudyError if a target names no layer; `setting` is the name of the
+    targets in that message.
     """
     names = [name for name in _linear(model, family, side) if name.split(".")[-1] in targets]
     absent = sorted(set(targets) - {name.split(".")[-1] for name in names})
@@ -33,7 +33,7 @@ def linear_layers(model: Any, family: Family, side: str, targets: Sequence[str],
 
 
 def _linear(model: Any, family: Family, side: str) -> list[str]:
-    """Full names of a side's linear layers."""
+    """Full names of all linear layers of a side."""
     if side == "text":
         return list(text_linear(model))
     return [
@@ -44,9 +44,9 @@ def _linear(model: Any, family: Family, side: str) -> list[str]:
 
 
 def check_layers(name: str, revision: str | None, targets: Iterable[tuple[str, Sequence[str], str]]) -> None:
-    """Raise StudyError where a target names no layer of the model; each is a side, names, and what they are called.
+    """Raise StudyError if a target names no layer of the model. No weight is read, only the configuration.
 
-    It is told from the configuration, before a weight is read.
+    Each of `targets` is a side, the names of its layers, and the setting they come from.
     """
     model, family = outline(name, revision)
     for side, names, setting in targets:
@@ -54,19 +54,19 @@ def check_layers(name: str, revision: str | None, targets: Iterable[tuple[str, S
 
 
 def add_lora(base: Base, config: LoraConfig) -> Any:
-    """The base's model as a PEFT model, wrapped in place; the adapter is float32 whatever the base computes in."""
+    """Wrap the base's model in place as a PEFT model; the adapter is float32 whatever the base's dtype."""
     with warnings.catch_warnings():
-        # PEFT asks for a property that Transformers has renamed; both are right about what it means.
+        # PEFT reads a property that Transformers has renamed; its meaning is the same.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         return get_peft_model(base.model, config, autocast_adapter_dtype=True)
 
 
 class Widened:
-    """A module that computes and learns in float32 within a model of another type: small steps would be lost there.
+    """Makes a module compute and learn in float32 within a model of another dtype, which would lose small steps.
 
     Args:
-        module: it is changed in place, until `undo`.
-        dtype: what the model around it computes in.
+        module: changed in place until `undo`.
+        dtype: dtype of the model around it.
     """
 
     def __init__(self, module: torch.nn.Module, dtype: torch.dtype) -> None:
@@ -77,7 +77,7 @@ class Widened:
         ]
 
     def undo(self) -> None:
-        """Compute in the model's type again."""
+        """Return the module to the model's dtype."""
         for hook in self._hooks:
             hook.remove()
         self.module.to(self.dtype)

@@ -1,4 +1,4 @@
-"""The loss on answer tokens only; the end of the last layer is computed only where somebody looks at it."""
+"""The loss on answer tokens only, without computing the end of the last layer at other tokens."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +12,11 @@ from tasks.engine.batch import IGNORED, Batch
 def answer_logits(base: Base, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits of the answer tokens only, `(n, vocabulary)`, and those tokens, `(n,)`, row by row.
 
-    The vocabulary projection is the largest product of a small model, and prompts are most of the tokens: hidden
-    states are picked before it.
+    Hidden states are picked before the vocabulary projection: it is the largest product of a small model, and most
+    tokens belong to prompts.
     """
     inputs = batch.inputs
-    if base.family.causal:  # padding is on the right: a mask would only keep attention from its fastest way
+    if base.family.causal:  # padding is on the right, where no token sees it; attention is fastest without a mask
         inputs = {name: value for name, value in inputs.items() if name != "attention_mask"}
     # The hidden state before a token predicts it.
     wanted = batch.labels.roll(-1, dims=1) != IGNORED
@@ -36,9 +36,9 @@ def project(base: Base, hidden: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def last_layer_only(base: Base, wanted: torch.Tensor) -> Iterator[None]:
-    """While open, what follows attention in the last layer is computed at the wanted tokens alone, `(B, T)`.
+    """While open, the last layer computes what follows attention only at the wanted tokens.
 
-    Nothing looks at the others' hidden states any more: nothing is added to them.
+    `wanted` is `(B, T)`, True at these tokens. No later step uses the hidden states of the others.
     """
 
     def pick(_: torch.nn.Module, given: tuple[torch.Tensor]) -> tuple[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""How much memory a base takes, told from its configuration before any weight is read."""
+"""How much memory a base needs, estimated from its configuration before any weight is read."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +13,14 @@ from tasks.errors import StudyError
 TOKENS = 2048
 """Tokens of a prompt with a few images: the least that a training step holds at once."""
 RANK = 16
-"""Rank of the adapter that is reckoned with, on every linear layer of the text model."""
+"""Assumed rank of the adapter, on every linear layer of the text model."""
 MARGIN = 1.2
-"""What allocators and libraries take beside what is counted; also what a preset's adapter and step add to it."""
+"""Factor for allocators and libraries; for a preset, a second one covers its adapter and training step."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that a base takes to be trained on one prompt at a time."""
+    """Bytes needed to train an adapter on a base, one prompt at a time."""
 
     weights: int
     adapter: int
@@ -30,15 +30,15 @@ class Need:
 
     @property
     def total(self) -> int:
-        """With a margin."""
+        """The sum of all three, with a margin."""
         return int(MARGIN * (self.weights + self.adapter + self.activations))
 
 
 def estimate(config: Any, dtype: torch.dtype, is_quantised: bool = False) -> Need:
-    """What a model of this configuration takes, its weights in the given dtype, or 4 bits where that is so kept.
+    """The memory that a model needs, with weights in the given dtype; with `is_quantised`, text layers in 4 bits.
 
-    Weights and adapter are counted exactly, on a model without storage. Activations are those of Korthikanti et al.
-    (arXiv 2205.05198), 34 bytes a token, layer and hidden unit at 16 bits, attention scores not kept.
+    Weights and adapter are counted exactly, on a model without storage. Activations follow Korthikanti et al.
+    (arXiv 2205.05198): at 16 bits, 34 bytes per token, layer and hidden unit, without attention scores.
     """
     model = blank_model(config)
     text = config.get_text_config()
@@ -56,7 +56,7 @@ def estimate(config: Any, dtype: torch.dtype, is_quantised: bool = False) -> Nee
 
 
 def free_bytes(device: str) -> int | None:
-    """Memory that can still be had on `cpu` or `cuda`, in bytes; None where the system does not tell."""
+    """Free memory on `cpu` or `cuda`, in bytes; None if the system does not report it."""
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     try:
@@ -67,7 +67,7 @@ def free_bytes(device: str) -> int | None:
 
 
 def check_memory(config: Any, dtype: torch.dtype, device: str, place: str, is_quantised: bool = False) -> None:
-    """Raise StudyError where the device has too little free memory for a model of this configuration."""
+    """Raise StudyError if the device has too little free memory for a model of this configuration."""
     free = free_bytes(device)
     need = estimate(config, dtype, is_quantised)
     if free is None or need.total <= free:

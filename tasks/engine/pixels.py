@@ -1,4 +1,4 @@
-"""Images for a tower or projector that learns: their features change with every step, and are computed anew."""
+"""Images for a tower or projector that learns: their features change at each step and are computed again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from tasks.records import Image
 
 @dataclass(frozen=True)
 class Pixels(Features):
-    """What the tower makes of images at the moment when it is asked, gradients included.
+    """Features that are computed at each call, with gradients.
 
-    It stands wherever cached features do, and has no rows of its own.
+    It can replace cached features anywhere. Its `rows` are empty.
     """
 
     base: Base
@@ -26,7 +26,7 @@ class Pixels(Features):
         return self.all_of([image_id])[0]
 
     def all_of(self, image_ids: Sequence[str]) -> list[torch.Tensor]:
-        """The features of the images of one batch, in their order, each image seen once."""
+        """The features of one batch's images, in their order; each image passes the tower once."""
         names = list(dict.fromkeys(image_ids))
         if not names:
             return []
@@ -38,7 +38,7 @@ class Pixels(Features):
 
 @torch.inference_mode()
 def keep_images(base: Base, images: Sequence[Image]) -> Pixels:
-    """The images, their sizes told beforehand: prompts are tokenised by them."""
+    """Features of these images to be computed later; only the grids are computed now, since `encode` needs them."""
     grids: dict[str, Grid] = {}
     for batch in batches(images, 32):
         grids |= zip([image.id for image in batch], base.family.grids(base.model, process(base, batch)), strict=True)

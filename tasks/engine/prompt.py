@@ -1,4 +1,4 @@
-"""One conversation for training and evaluation alike: retrieved cases as earlier turns, then the question."""
+"""The prompt for training and evaluation: retrieved cases as context, then the question."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ PLAIN = ContextSettings()
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the model is shown for one case."""
+    """The conversation about one case, with its images and its answer."""
 
     messages: tuple[dict[str, Any], ...]
     """In the chat format of `transformers`, ending with the user's question."""
     image_ids: tuple[str, ...]
-    """The images in the order of their placeholders; the question's own is the last. There may be none."""
+    """The images in the order of their placeholders; the query image is the last. There may be none."""
     shown_ids: tuple[str, ...]
     """The retrieved cases, nearest first."""
     answer: str
@@ -33,9 +33,9 @@ def build_prompt(
 
     Args:
         case: the case to be answered.
-        shown: retrieved cases, nearest first: all of them are shown.
-        similarities: of the retrieved cases; needed only where they are said.
-        how: what of the retrieved cases is shown, and in which order.
+        shown: the context: retrieved cases, nearest first. All of them are used.
+        similarities: similarities of these cases; needed only if the prompt states them.
+        how: what the context shows of each case, and in which order.
     """
     told: Sequence[float | None] = list(similarities) if how.say_similarity else [None] * len(shown)
     nearest_first = [
@@ -50,9 +50,9 @@ def build_prompt(
 
 
 def build_prompt_without_image(case: Case) -> Prompt:
-    """The question alone, without the image: what is answered to it owes nothing to the image.
+    """The question alone, without the image, so that the answer cannot depend on the image.
 
-    It shows no retrieved case either, since these were chosen by the image.
+    It has no context either, since retrieved cases were chosen by the image.
     """
     return Prompt((_user(_words(_text(case))),), (), (), case.answer)
 
@@ -60,13 +60,13 @@ def build_prompt_without_image(case: Case) -> Prompt:
 def build_prompts(
     asked: Sequence[Case], cases: Sequence[Case], neighbours: Sequence[Neighbour], how: ContextSettings
 ) -> list[Prompt]:
-    """The conversations about some cases, each shown its nearest neighbours, or as many as there are.
+    """The conversations about some cases, each with its nearest neighbours as context.
 
     Args:
         asked: cases to be answered.
-        cases: all cases of the hospital, where neighbours are looked up.
-        neighbours: of the cases asked, in any order.
-        how: how many neighbours are shown, which, and how.
+        cases: all cases of the hospital, among which neighbours are looked up.
+        neighbours: neighbours of the cases in `asked`, in any order.
+        how: how many neighbours form the context, which, and how they are shown.
     """
     by_id = {case.id: case for case in cases}
     nearest: dict[str, list[Neighbour]] = {}
@@ -81,7 +81,7 @@ def build_prompts(
 
 
 def _conversation(case: Case, placed: Sequence[Shown], images: bool) -> tuple[Part, ...]:
-    """Each retrieved case as a question and an answer of its own, then the case to be answered."""
+    """Each retrieved case as a user turn and an assistant turn, then the case to be answered."""
     turns: list[Part] = []
     for each in placed:
         text = each.question if each.similarity is None else f"(similarity {each.similarity:.2f}) {each.question}"
@@ -116,19 +116,19 @@ def _words(text: str) -> Part:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question and what is shown with it."""
+    """A case and the context of its prompt."""
 
     case: Case
     shown: tuple[Case, ...]
     """Retrieved cases, nearest first."""
     similarities: tuple[float, ...] = ()
-    """Of the retrieved cases."""
+    """Similarities of the retrieved cases."""
 
 
 def as_asked(
     test: Sequence[Case], prompts: Sequence[Prompt], cases: Iterable[Case], neighbours: Iterable[Neighbour]
 ) -> list[Asked]:
-    """Some cases with what their prompts show of a hospital's cases."""
+    """Test cases with the retrieved cases that their prompts show, looked up among a hospital's cases."""
     by_id = {case.id: case for case in cases}
     near = {(each.case_id, each.neighbour_id): each.similarity for each in neighbours}
     return [

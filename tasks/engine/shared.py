@@ -1,6 +1,6 @@
 """The one base and the one engine of this process: the only state that outlives a task.
 
-Whatever the number of hospitals, one base is in memory, and one task at a time uses it.
+Only one base is in memory, whatever the number of hospitals. Only one task uses it at a time.
 """
 
 import threading
@@ -19,9 +19,9 @@ _engine: dict[LoraSettings, Engine] = {}
 
 @contextmanager
 def shared_base(model: ModelChoice) -> Iterator[Base]:
-    """The base that was chosen, for the caller alone; another one takes its place in memory.
+    """The chosen base, locked for the caller; loading it drops any other base from memory.
 
-    Raises StudyError where its files are not those that were chosen.
+    Raises StudyError if its files have changed since it was chosen.
     """
     with _lock:
         if model not in _base:
@@ -33,7 +33,7 @@ def shared_base(model: ModelChoice) -> Iterator[Base]:
 
 @contextmanager
 def own_base(model: ModelChoice) -> Iterator[Base]:
-    """A base that the caller may change, loaded for it alone; no other is in memory meanwhile."""
+    """A newly loaded base that the caller may change; no other base is in memory meanwhile."""
     with _lock:
         _engine.clear()
         _base.clear()
@@ -49,13 +49,13 @@ def _load(model: ModelChoice) -> Base:
         model.gradient_checkpointing,
         model.quantisation,
     )
-    check_unchanged(model)  # after it was read, so that no change is missed
+    check_unchanged(model)  # after loading, so that no change is missed
     return base
 
 
 @contextmanager
 def shared_engine(model: ModelChoice, lora: LoraSettings) -> Iterator[Engine]:
-    """The base with an adapter of this shape, for the caller alone; its weights are the last user's."""
+    """The base with an adapter of these settings, locked for the caller; the last caller's weights are still in it."""
     with shared_base(model) as base:
         if lora not in _engine:
             for other in _engine.values():

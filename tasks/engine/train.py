@@ -1,4 +1,4 @@
-"""Training the adapter that is switched on, and its loss on held-out examples."""
+"""Train the adapter that is switched on, and compute its loss on held-out examples."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,7 +13,7 @@ from tasks.engine.trainable import Trainable
 from tasks.engine.vision import Features
 
 Correction = Callable[[Mapping[str, torch.nn.Parameter]], None]
-"""Changes the gradients of the parameters, by name, in place; called at each step before they are clipped."""
+"""Changes the gradients of the named parameters in place. It is called at each step, before clipping."""
 
 
 def train(
@@ -32,10 +32,10 @@ def train(
     """Train the adapter on the examples with AdamW (gradient norm clipped at 1).
 
     Args:
-        batch_size: examples of one optimiser step.
-        tokens: most tokens, padding included, that pass the model at once; a step of more is split, and the gradients
-            of its parts are added up. Without dropout that gives the same adapter; with it, other draws of it.
-        seed: order of the examples and dropout follow from it.
+        batch_size: examples per optimiser step.
+        tokens: most tokens in one forward pass, padding included. A larger step is split into micro steps, whose
+            gradients are added up. Without dropout the adapter is the same; with it, the dropout draws differ.
+        seed: seed for the order of the examples and for dropout.
         correct: a strategy's correction of the gradients.
         title: shown beside the progress bar.
 
@@ -65,14 +65,14 @@ def train(
 
 
 def add_gradients(base: Base, features: Features, chosen: Sequence[Example], most: int) -> tuple[float, int]:
-    """Add up the gradients of the mean loss per answer token, at most `most` tokens passing the model at once.
+    """Add up the gradients of the mean loss per answer token, in micro steps of at most `most` tokens.
 
     Returns the loss summed over the answer tokens, and their number.
     """
     total, count = 0.0, sum(len(example.answer_ids) for example in chosen)
     for places in within([len(example) for example in chosen], most):
         part = [chosen[place] for place in places]
-        # Each part's mean weighs as many tokens as it has, so that the sum is the mean of the whole step.
+        # Each micro step's mean is weighted by its answer tokens, so that the sum is the mean of the whole step.
         weight = sum(len(example.answer_ids) for example in part)
         loss = answer_loss(base, collate(base, features, part)) * (weight / count)
         loss.backward()
@@ -84,9 +84,9 @@ def add_gradients(base: Base, features: Features, chosen: Sequence[Example], mos
 def mean_loss(
     engine: Engine | Trainable, features: Features, examples: Sequence[Example], tokens: int
 ) -> tuple[float, int]:
-    """Mean loss per answer token of the weights that are switched on, and the number of those tokens.
+    """Mean loss per answer token with the present weights, and the number of answer tokens.
 
-    `tokens` is the most, padding included, that pass the model at once.
+    `tokens` is the most tokens in one forward pass, padding included.
     """
     total, answered = 0.0, 0
     for places in within([len(example) for example in examples], tokens):

@@ -1,4 +1,4 @@
-"""Training sides of a base itself: LoRA on tower and text model, all of the projector; merged when it is done."""
+"""Train parts of a base: tower and text model through LoRA, the projector in full; merge them when done."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,18 +11,18 @@ from tasks.engine.layers import Widened, add_lora, linear_layers
 
 
 class Trainable:
-    """A base of which some sides learn, until `merge` makes an ordinary base of it again.
+    """A base of which some parts learn, until `merge` turns it back into an ordinary base.
 
     Args:
         base: it is changed in place.
-        targets: of `tower` and `text`, those that learn, with the names of the linear layers that get LoRA.
-        projector: whether the projector learns, in all its weights.
+        targets: for each side that learns (`tower`, `text`), the names of the linear layers that get LoRA.
+        projector: whether the projector learns, with all its weights.
         r: LoRA's rank.
         alpha: LoRA's scaling numerator.
-        dropout: dropout on LoRA's input while training.
-        seed: LoRA's first weights follow from it.
+        dropout: dropout on LoRA's input in training.
+        seed: seed for LoRA's initial weights.
 
-    Raises StudyError where a target names no linear layer of its side.
+    Raises StudyError if a target names no linear layer of its side.
     """
 
     def __init__(
@@ -52,22 +52,22 @@ class Trainable:
         base.model.eval()
 
     def parameters(self) -> list[torch.nn.Parameter]:
-        """All that learns, float32."""
+        """All trainable parameters, float32."""
         return list(self._own.values())
 
     def read(self) -> State:
-        """A copy of all that learns."""
+        """A copy of all trainable parameters."""
         return {name: tensor.detach().cpu().clone() for name, tensor in self._own.items()}
 
     @torch.no_grad()
     def switch(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Put what `read` gave in place of the present weights."""
+        """Replace the present weights by a state from `read`."""
         check_keys(state, self._own)
         for name, tensor in self._own.items():
             tensor.copy_(state[name])
 
     def merge(self) -> None:
-        """Add LoRA to the weights that it stands beside, in the base's own dtype, and freeze everything again."""
+        """Merge LoRA into the base's weights, in the base's dtype, and freeze everything again."""
         if self._projector is not None:
             self._projector.undo()
         if self._peft is not None:

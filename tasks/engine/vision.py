@@ -1,6 +1,7 @@
-"""Vision features: what the frozen parts make of an image, computed once and reused exactly.
+"""Vision features: the output of the frozen parts for each image, computed once and reused exactly.
 
-These are the tower and its projector; the tower alone where the projector learns, which then runs anew at each step.
+The frozen parts are the tower and its projector. If the projector learns, only the tower is frozen, and the projector
+runs again at each step.
 """
 
 import contextlib
@@ -30,7 +31,7 @@ Seen = tuple[str, torch.Tensor, Grid]
 
 @dataclass(frozen=True)
 class Features:
-    """Features of many images, one row an image token."""
+    """Features of many images, with one row per image token."""
 
     rows: torch.Tensor
     """`(tokens of all images, d)`, in the base's dtype."""
@@ -39,9 +40,9 @@ class Features:
     grids: dict[str, Grid]
     """Patches of each image: time, height, width, before the tower merges them."""
     merge: int
-    """Patches of one token along each side."""
+    """Number of patches along each side of a token."""
     projected: bool = field(default=True, kw_only=True)
-    """Whether the rows come from the projector; from the tower before it, where the projector learns."""
+    """Whether the rows are the projector's output; else they are the tower's, because the projector learns."""
 
     def of(self, image_id: str) -> torch.Tensor:
         """One image's features, `(tokens, d)`."""
@@ -49,16 +50,16 @@ class Features:
         return self.rows[start : start + self.tokens(image_id)]
 
     def all_of(self, image_ids: Sequence[str]) -> list[torch.Tensor]:
-        """The features of the images of one batch, in their order; an image may be there twice."""
+        """The features of one batch's images, in their order; an image may occur twice."""
         return [self.of(image_id) for image_id in image_ids]
 
     def tokens(self, image_id: str) -> int:
-        """How many placeholders an image takes in the prompt."""
+        """The number of an image's tokens, hence of its placeholders in the prompt."""
         time, height, width = self.grids[image_id]
         return time * height * width // self.merge**2
 
     def shape(self, image_id: str) -> tuple[int, int]:
-        """Rows and columns of an image's tokens; time, if there is any, counts as further rows."""
+        """Rows and columns of an image's tokens; a time axis counts as further rows."""
         time, height, width = self.grids[image_id]
         return time * height // self.merge, width // self.merge
 
@@ -67,7 +68,7 @@ class Features:
         return torch.stack([self.of(image_id).float().mean(0) for image_id in image_ids]).cpu().numpy()
 
     def to_bytes(self) -> bytes:
-        """As one safetensors file."""
+        """The features as a safetensors file."""
         return save({"rows": self.rows.cpu()}, _metadata(self.starts, self.grids, self.merge, self.projected))
 
 
@@ -78,7 +79,7 @@ def _metadata(starts: Mapping[str, int], grids: Mapping[str, Grid], merge: int, 
 
 
 def load_features(path: Path) -> Features:
-    """Features that `to_bytes` wrote; the file is memory-mapped, not read."""
+    """Load features that `to_bytes` or `write_features` wrote; the file is memory-mapped, not read."""
     with safe_open(path, framework="pt") as file:
         index = json.loads(file.metadata()["index"])
         rows = file.get_tensor("rows")
@@ -88,7 +89,11 @@ def load_features(path: Path) -> Features:
 
 
 def gather_features(wanted: Mapping[str, tuple[Features, str]]) -> Features:
-    """A few images, each with where it lies and its id there, copied out under new ids; all are seen in one way."""
+    """Copy some images' features under new ids.
+
+    `wanted` maps each new id to the features that hold the image and its id there. All must have the same `merge` and
+    `projected`.
+    """
     starts: dict[str, int] = {}
     total = 0
     for name, (features, image_id) in wanted.items():
@@ -101,7 +106,7 @@ def gather_features(wanted: Mapping[str, tuple[Features, str]]) -> Features:
 
 
 def encode_images(base: Base, images: Iterable[Image], batch_size: int = 32, projected: bool = True) -> Features:
-    """Run the frozen tower over images, each once; all of their features are in memory."""
+    """Run the frozen tower once over each image; all features are held in memory."""
     starts: dict[str, int] = {}
     grids: dict[str, Grid] = {}
     pieces: list[torch.Tensor] = []
@@ -117,7 +122,7 @@ def encode_images(base: Base, images: Iterable[Image], batch_size: int = 32, pro
 def see(
     base: Base, images: Iterable[Image], batch_size: int = 32, total: int | None = None, projected: bool = True
 ) -> Iterator[Seen]:
-    """The same, a batch of images in memory; `total` is their number, for the progress bar."""
+    """Yield the features of each image, with only one batch in memory; `total` is for the progress bar."""
     for batch in batches(images, batch_size, total):
         with contextlib.nullcontext() if projected else base.family.unprojected(base.model):
             found = base.family.see(base.model, process(base, batch))
@@ -126,9 +131,9 @@ def see(
 
 
 def write_features(path: Path, seen: Iterable[Seen], merge: int, projected: bool = True) -> Features:
-    """Write features as `to_bytes` gives them, one image in memory at a time; returns them, memory-mapped.
+    """Write features in the format of `to_bytes`, with one image in memory at a time; returns them memory-mapped.
 
-    `seen` tells each image's id, rows `(tokens, d)` and grid, one image at least.
+    `seen` yields the id, rows `(tokens, d)` and grid of at least one image.
     """
     beside = path.with_suffix(".rows")
     starts: dict[str, int] = {}
@@ -147,12 +152,12 @@ def write_features(path: Path, seen: Iterable[Seen], merge: int, projected: bool
 
 
 def process(base: Base, images: Sequence[Image]) -> Any:
-    """What the base's image processor makes of images, where the base is."""
+    """The output of the base's image processor, on the base's device."""
     return base.image_processor(images=[to_rgb(image.data) for image in images], return_tensors="pt").to(base.device)
 
 
 def batches(images: Iterable[Image], batch_size: int, total: int | None = None) -> Iterator[list[Image]]:
-    """The images, some at a time, with a progress bar."""
+    """Yield the images in batches, with a progress bar."""
     waiting = iter(tqdm(images, desc="images", unit="image", total=total, leave=False, disable=None))
     while batch := list(islice(waiting, batch_size)):
         yield batch

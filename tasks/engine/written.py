@@ -1,4 +1,4 @@
-"""A base written as a folder that transformers alone loads and answers with."""
+"""Write a base as a folder that transformers can load and answer with on its own."""
 
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ ANSWERING = AnsweringSettings()
 def write_base(
     folder: Path, model: Any, tokenizer: Any, image_processor: Any, most: int = ANSWERING.max_new_tokens
 ) -> None:
-    """Write weights and configuration, and all that `write_companions` does.
+    """Write weights, configuration and everything that `write_companions` writes.
 
     Args:
-        folder: it is made where it is not there.
+        folder: it is created if it does not exist.
         model: a vision-language model of one of the families, without adapters.
         tokenizer: the model's.
         image_processor: the model's.
-        most: longest answer, in tokens, where the caller of `generate` names none.
+        most: default length limit of an answer, in tokens, for callers of `generate`.
     """
     model.save_pretrained(folder)
     write_companions(folder, model.config, tokenizer, image_processor, most)
@@ -30,15 +30,15 @@ def write_base(
 def write_companions(
     folder: Path, config: Any, tokenizer: Any, image_processor: Any, most: int = ANSWERING.max_new_tokens
 ) -> None:
-    """Write all that `generate` needs beside weights and configuration: what they say is what the engine does.
+    """Write everything else that `generate` needs, so that it answers as the engine does.
 
-    These are the tokenizer with its chat template, the image processor, transformers' processor of both where it needs
-    to be told how they fit, and what ends an answer. The parameters are those of `write_base`.
+    These are the tokenizer with its chat template, the image processor, transformers' processor if the family needs
+    one to combine both, and the generation settings. For the parameters see `write_base`.
     """
     family = family_of(config.model_type, str(folder))
     for part in (tokenizer, image_processor):
         part.save_pretrained(folder)
-    # The template after the tokenizer, whose own may be another.
+    # The template comes after the tokenizer, which may have written another one.
     processor = family.processor(tokenizer, image_processor, config)
     if processor is not None:
         processor.save_pretrained(folder)
@@ -48,7 +48,7 @@ def write_companions(
 
 
 def generation_of(tokenizer: Any, most: int = ANSWERING.max_new_tokens) -> GenerationConfig:
-    """Greedy answers of `most` tokens, that end where the engine's do: at the tokenizer's own end, and at no other."""
+    """Settings for greedy answers of at most `most` tokens that end, as the engine's, only at the tokenizer's end."""
     end, filler = tokenizer.eos_token_id, tokenizer.pad_token_id
     return GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,

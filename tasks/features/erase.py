@@ -1,4 +1,4 @@
-"""A hospital's vision features without a patient."""
+"""Erase a patient from a hospital's vision features."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,7 @@ from tasks.store import Folder
 
 
 def erase_features(old: Path, new: Folder, gone: Patient) -> Counts:
-    """Without the rows of the patient's images."""
+    """Rewrite the features without the rows of the patient's images."""
     from tasks.engine.vision import FEATURES, gather_features, load_features
 
     whole = load_features(old / FEATURES)

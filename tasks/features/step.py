@@ -1,4 +1,4 @@
-"""The engine's own steps: vision features of images, taken by their hospitals, and the adapter that all start from."""
+"""The steps for vision features: those of a whole dataset, and those of each hospital."""
 
 from typing import TYPE_CHECKING
 
@@ -12,15 +12,15 @@ from tasks.store.stage import Folder, stage
 if TYPE_CHECKING:
     from tasks.engine.vision import Features
 
-# Torch and Transformers are imported where a stage really runs: a study found in the cache starts without them.
+# Torch and Transformers are imported only when a stage runs: a cached study starts without them.
 
 
 @stage("vision", area="source")
 def see_images(folder: Folder, images: Ref, model: ModelChoice, projected: bool = True) -> None:
-    """What the frozen tower makes of each image of a dataset, and the projector too unless it learns.
+    """Compute the features of a dataset's images with the frozen tower and, unless it learns, the projector.
 
-    It follows from images and model alone: whatever else studies change, and however they deal images out, the tower
-    runs once an image.
+    They depend only on images and model. So the tower runs once per image, however studies partition the images and
+    whatever else they change.
     """
     _see(folder, images, model, projected)
 
@@ -34,9 +34,9 @@ def take_features(
     seen: Ref | None = None,
     projected: bool = True,
 ) -> None:
-    """The features of a hospital's images, bit by bit those in `seen`, which has them of the whole dataset.
+    """The features of a hospital's images, copied bit by bit from those of the whole dataset in `seen`.
 
-    Without it, as where hospitals hold data that was never in one place, the tower runs over the hospital's images.
+    Without `seen`, for data that was never in one place, the tower runs over the hospital's images.
     """
     if seen is None:
         _see(folder, cases, model, projected)
@@ -45,7 +45,7 @@ def take_features(
 
 
 def _see(folder: Folder, images: Ref, model: ModelChoice, projected: bool) -> None:
-    """Run the tower over a folder's images, a batch of them in memory."""
+    """Run the tower over a folder's images, with one batch in memory."""
     from tasks.engine.shared import shared_base
     from tasks.engine.vision import FEATURES, see, write_features
 
@@ -56,7 +56,7 @@ def _see(folder: Folder, images: Ref, model: ModelChoice, projected: bool) -> No
 
 
 def _take(folder: Folder, images: Ref, seen: Ref) -> None:
-    """Copy a folder's images' features, an image in memory."""
+    """Copy the features of a folder's images, with one image in memory."""
     from tasks.engine.vision import FEATURES, load_features, write_features
 
     whole = load_features(seen.folder / FEATURES)

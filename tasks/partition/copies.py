@@ -1,4 +1,4 @@
-"""What a hospital learns of the audit's copies: the pairs among its own images."""
+"""The pairs of copied images that a hospital learns of: those among its images."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
@@ -8,14 +8,14 @@ from tasks.records import ImagePair
 
 
 def own_copies(pairs: Iterable[ImagePair], own: Collection[str]) -> list[ImagePair]:
-    """The pairs of copies among some images, by id.
+    """The pairs of copies among some images, sorted by id.
 
-    Of several identical files the audit compares the first alone; what it found of that one holds for the others, also
-    where the first is not among these images.
+    Of several identical files, the audit compares only the first with other images. Its result holds for the others
+    too, even if the first is not among these images.
 
     Args:
-        pairs: of all images.
-        own: ids of the images wanted; nothing is told of others.
+        pairs: the pairs of copies among all images.
+        own: ids of the wanted images; the result names no others.
     """
     pairs = list(pairs)
     first = {pair.image_b: pair.image_a for pair in pairs if pair.relation == "identical_bytes"}

@@ -1,4 +1,4 @@
-"""How many cases of what kind each hospital holds: the same columns for all of them, whatever a hospital lacks."""
+"""How many cases of each kind every hospital holds, with the same columns for all hospitals."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,16 +10,16 @@ KINDS = ("closed", "open")
 
 
 def splits_of(cases: Sequence[Case]) -> dict[str, int]:
-    """Cases of each split: training and test always, validation where the data has it."""
+    """Number of cases in each split: always training and test, validation only if there are any."""
     found: Counter[str] = Counter(case.split for case in cases)
     return {split: found[split] for split in ("test", "train", "validation") if split != "validation" or found[split]}
 
 
 def hospital_table(cases: Sequence[Case], owner: Mapping[str, str]) -> list[dict[str, Any]]:
-    """A row for each hospital that holds cases, by its number: its images, and its cases of each split and kind.
+    """A row for each hospital with cases, by number: its images, and its cases of each split and kind.
 
     Args:
-        cases: those that are kept.
+        cases: the cases that the study keeps.
         owner: the hospital of each image, named `hospital-N`.
     """
     counts: Counter[tuple[str, str, str]] = Counter((owner[each.image_id], each.split, each.kind) for each in cases)

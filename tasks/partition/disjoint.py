@@ -1,4 +1,4 @@
-"""Splits that share no image, no copy of one, or no patient."""
+"""Disjoint splits: no two splits share an image, a copy of an image, or a patient."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,21 +13,23 @@ IDENTICAL = ("identical_bytes", "identical_pixels")
 
 
 def disjoint(cases: Sequence[Case], pairs: Iterable[ImagePair], mode: str, seed: int) -> list[Case]:
-    """The same cases in the same order, their splits and groups such that no group is parted.
+    """The same cases in the same order, with new splits, so that cases that belong together are in one split.
 
-    Groups are what must stay together: `image` joins the cases of one image, and of identical files;
-    `near_duplicate` joins copies too, flipped ones included; `patient` joins images of one published patient or case
-    as well. A group without a test case stays out of the test split. The others are taken for it while they fit into
-    the published number of test cases: first those that are nothing but test, then by a digest of seed and name. What
-    does not fit becomes training, and so does a validation case whose group is also trained on.
+    With `image`, the cases of one image and of its identical copies form a group; with `near_duplicate`, those of all
+    copies, also flipped ones; with `patient`, also those of one published patient or case. Groups with a test case are
+    taken for the test split while they fit into the published number of test cases: first those with test cases only,
+    then in the order of a digest of seed and name. If none fits, the smallest is taken. All other groups become
+    training, except those with validation cases only.
+
+    In all these modes, the new `group` of a case joins the images of one patient and their copies.
 
     Args:
-        cases: of all splits.
-        pairs: of images of which one is a copy of the other.
-        mode: `none`, `image`, `near_duplicate` or `patient`; `none` returns the cases as they are.
-        seed: of the choice.
+        cases: the cases of all splits.
+        pairs: pairs of images of which one is a copy of the other.
+        mode: `none`, `image`, `near_duplicate` or `patient`; `none` returns the cases unchanged.
+        seed: seed of the digest.
 
-    Raises StudyError where no group could be tested, or none trained on, and for `patient` where no patient is stated.
+    Raises StudyError if the test or the training split would be empty, or if no case states its patient for `patient`.
     """
     if mode == "none":
         return list(cases)
@@ -46,7 +48,7 @@ def disjoint(cases: Sequence[Case], pairs: Iterable[ImagePair], mode: str, seed:
     placed: dict[str, dict[Split, Split]] = {
         group: _placed(counts, group in tested) for group, counts in splits.items()
     }
-    # A hospital keeps a published patient whole whatever the split was made by.
+    # A hospital holds a published patient as a whole, whatever the mode.
     kept = image_groups(cases, joined)
     moved = [
         replace(case, split=placed[groups[case.image_id]][case.split], group=kept[case.image_id]) for case in cases
@@ -60,7 +62,7 @@ def disjoint(cases: Sequence[Case], pairs: Iterable[ImagePair], mode: str, seed:
 
 
 def _tested(splits: dict[str, Counter[Split]], seed: int) -> set[str]:
-    """The groups that make the test split."""
+    """The groups that form the test split."""
     room = sum(counts["test"] for counts in splits.values())
     wanted = [group for group, counts in splits.items() if counts["test"]]
     wanted.sort(
@@ -77,7 +79,7 @@ def _tested(splits: dict[str, Counter[Split]], seed: int) -> set[str]:
 
 
 def _placed(counts: Counter[Split], tested: bool) -> dict[Split, Split]:
-    """The new split of each old one, within a group."""
+    """The new split for each old split within a group."""
     if tested:
         return dict.fromkeys(counts, "test")
     return dict.fromkeys(counts, "validation" if set(counts) == {"validation"} else "train")

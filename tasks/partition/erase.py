@@ -1,4 +1,4 @@
-"""A hospital's cases and images without a patient."""
+"""Erase a patient from a hospital's cases and images."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from tasks.store import Folder
 
 
 def erase_cases(old: Path, new: Folder, gone: Patient) -> Counts:
-    """Without the cases, their images, what is known to be found in these, and the pairs of copies they are in."""
+    """Rewrite the folder without the patient's cases, images, masks of findings, and pairs of copies."""
     kept = [case for case in read_table(old / "cases.parquet", Case) if case.id not in gone.cases]
     images = (image for image in read_images(old / "images.parquet") if image.id not in gone.images)
     pairs = read_table(old / "copies.parquet", ImagePair)
@@ -23,7 +23,7 @@ def erase_cases(old: Path, new: Folder, gone: Patient) -> Counts:
 
 
 def _masks(old: Path, new: Folder, gone: Patient) -> int:
-    """Folders of earlier versions hold none."""
+    """Rewrite the masks of findings; folders of earlier versions have none. Returns how many are removed."""
     if not (old / "findings.parquet").exists():
         return 0
     kept = (mask for mask in read_findings(old / "findings.parquet") if mask.image_id not in gone.images)

@@ -1,4 +1,4 @@
-"""Which of the dealt cases a study keeps: a kind of question, a share of the training images."""
+"""Which of the partitioned cases a study keeps: a kind of question, a share of the training images."""
 
 from collections.abc import Sequence
 
@@ -8,17 +8,17 @@ from tasks.store import derived_seed
 
 
 def keep(cases: Sequence[Case], kind: str, training_share: float, seed: int) -> list[Case]:
-    """The cases of a kind, in their order, those of training on about `training_share` of the training images.
+    """The cases of one kind, in their order; of the training images, about `training_share` are kept.
 
-    An image's place follows from its id and the seed alone, whoever holds it: a smaller share lies within a larger.
+    Whether an image is kept depends only on its id and the seed, so a smaller share is a subset of a larger one.
 
     Args:
-        cases: of all splits.
+        cases: the cases of all splits.
         kind: `closed`, `open` or `all`.
         training_share: above 0, up to 1.
-        seed: of the draw.
+        seed: seed of the draw.
 
-    Raises StudyError where training or test cases were there and none is left.
+    Raises StudyError if there were training or test cases and none of them is left.
     """
     kept = [
         case

@@ -1,6 +1,6 @@
-"""Which hospital holds which images.
+"""Partitioners: which hospital holds which images.
 
-Every image, with all questions about it, goes to one hospital, and so do images of one patient.
+Every image goes to one hospital with all questions about it. Images of one patient go to the same hospital.
 """
 
 from collections import Counter
@@ -14,11 +14,11 @@ from tasks.store import derived_seed
 
 OTHER = "other"
 MOST_LABELS = 12
-"""Answers beyond the most frequent ones share a label, or most labels would hold one image."""
+"""Only the most frequent answers get a label each; otherwise most labels would have a single image."""
 
 
 class Partitioner(Protocol):
-    """What the partitioners of `flwr_datasets` have in common."""
+    """The common interface of the partitioners in `flwr_datasets`."""
 
     dataset: object
 
@@ -31,18 +31,18 @@ def deal(
 ) -> tuple[dict[str, str], str]:
     """The hospital of each image, and the scheme that was used.
 
-    What is dealt out are groups: the images of one patient or published case, where the cases state it, else single
-    images. The order of the cases makes no difference.
+    Groups are assigned as a whole: the images of one patient or published case if the cases state it, else single
+    images. The order of the cases does not matter.
 
     Args:
-        cases: of all splits.
-        hospitals: how many there are, named `hospital-1` and so on.
+        cases: the cases of all splits.
+        hospitals: number of hospitals; they are named `hospital-1` and so on.
         scheme: `auto`, `site`, `dirichlet`, `iid`, `modality` or `organ`; see PartitionSettings.
-        alpha: Dirichlet concentration.
-        label: what the Dirichlet scheme skews: `answer`, `modality` or `organ`.
-        seed: of the random schemes.
+        alpha: concentration of the Dirichlet distribution.
+        label: the label that the Dirichlet scheme skews: `answer`, `modality` or `organ`.
+        seed: seed of the random schemes.
 
-    Raises StudyError where a hospital gets no training case, or the cases lack what the scheme needs.
+    Raises StudyError if a hospital gets no training case, or if the cases lack what the scheme needs.
     """
     groups = image_groups(cases)
     names = hospital_names(hospitals)
@@ -59,12 +59,12 @@ def deal(
 
 
 def hospital_names(hospitals: int) -> list[str]:
-    """What so many hospitals are called."""
+    """The names of `hospitals` hospitals."""
     return [f"hospital-{number}" for number in range(1, hospitals + 1)]
 
 
 def _values(cases: Sequence[Case], groups: Mapping[str, str], name: str) -> dict[str, str | None]:
-    """What most cases of each group state as their `name`; None where none states any."""
+    """The most frequent value of the field `name` in each group's cases; None if no case states it."""
     counts: dict[str, Counter[str]] = {group: Counter() for group in groups.values()}
     for case in cases:
         if value := getattr(case, name):
@@ -75,7 +75,7 @@ def _values(cases: Sequence[Case], groups: Mapping[str, str], name: str) -> dict
 def _by_value(
     groups: Mapping[str, str], values: Mapping[str, str | None], names: Sequence[str], scheme: str
 ) -> dict[str, str]:
-    """Whole values to hospitals, largest first, always to the hospital with the fewest images."""
+    """Assign each value as a whole, largest first, to the hospital that has the fewest images so far."""
     absent = sum(values[group] is None for group in groups.values())
     if absent:
         raise StudyError(
@@ -90,7 +90,7 @@ def _by_value(
         )
     held = dict.fromkeys(names, 0)
     hospital_of: dict[str, str] = {}
-    # Ties go by name, so that site-1 lies at hospital-1.
+    # Ties are broken by name, so that site-1 goes to hospital-1.
     for value, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         hospital_of[value] = min(names, key=lambda name: held[name])
         held[hospital_of[value]] += count
@@ -98,7 +98,7 @@ def _by_value(
 
 
 def _labels(cases: Sequence[Case], groups: Mapping[str, str], label: str) -> dict[str, str]:
-    """One label for each group; for `answer`, the rarest of the frequent answers to its open questions."""
+    """The label of each group; for `answer`, the rarest of the frequent answers to its open questions."""
     if label != "answer":
         return {group: value or OTHER for group, value in _values(cases, groups, label).items()}
     everywhere = Counter(case.answer.lower() for case in cases if case.kind == "open")
@@ -107,7 +107,7 @@ def _labels(cases: Sequence[Case], groups: Mapping[str, str], label: str) -> dic
     for case in cases:
         answer, group = case.answer.lower(), groups[case.image_id]
         if case.kind == "open" and answer in frequent:
-            # The rarest of its frequent answers tells a group best from others.
+            # The rarest of its frequent answers distinguishes a group best.
             best[group] = min(best.get(group, (len(cases), "")), (everywhere[answer], answer))
     return dict.fromkeys(groups.values(), OTHER) | {group: answer for group, (_, answer) in best.items()}
 
@@ -115,7 +115,7 @@ def _labels(cases: Sequence[Case], groups: Mapping[str, str], label: str) -> dic
 def _by_partitioner(
     labels: Mapping[str, str], names: Sequence[str], scheme: str, alpha: float, seed: int
 ) -> dict[str, str]:
-    """Deal groups with Flower's partitioners; they want a `datasets` table."""
+    """Assign groups with Flower's partitioners, which need a `datasets` table."""
     from datasets import Dataset
     from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner
 
@@ -124,7 +124,7 @@ def _by_partitioner(
             f"Expected at least one image (or group of them) for each of {len(names)} hospitals, found {len(labels)}: "
             "lower partition.hospitals."
         )
-    # Both cut the table in its order, and neighbouring ids are alike: of one site, or all of the test split.
+    # Both cut the table in its order, and neighbouring ids are similar (one site, or all test), so it is shuffled.
     order = sorted(labels, key=lambda group: (derived_seed("deal", seed, group), group))
     partitioner: Partitioner
     if scheme == "iid":
@@ -143,7 +143,7 @@ def _by_partitioner(
 
 
 def refuse_idle(cases: Sequence[Case], owner: Mapping[str, str], hospitals: int, scheme: str) -> None:
-    """Raise StudyError where one of the hospitals holds no training case; `owner` is the hospital of each image."""
+    """Raise StudyError if one of the hospitals holds no training case; `owner` is the hospital of each image."""
     training = Counter(owner[case.image_id] for case in cases if case.split == "train")
     names = hospital_names(hospitals)
     idle = [name for name in names if not training[name]]

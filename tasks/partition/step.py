@@ -1,4 +1,4 @@
-"""The partition steps: images are dealt to hospitals, then each hospital takes what is its own."""
+"""The partition steps: images are assigned to hospitals, then each hospital takes its cases and images."""
 
 from dataclasses import replace
 
@@ -13,10 +13,10 @@ from tasks.store.stage import Folder, stage
 
 @stage("partition", area="source")
 def partition(folder: Folder, cases: Ref, settings: PartitionSettings, seed: int, findings: Ref | None = None) -> None:
-    """Which hospital holds which image, which cases are kept, and which split each of them is of.
+    """Assign images to hospitals, choose the cases to keep, and set the split of each.
 
     Writes `assignment.parquet` (image_id, hospital) and `splits.parquet` (case_id, split, group). `findings` is the
-    audit that found the copies; without it no image is known to be a copy.
+    audit that found the copies; without it, no image counts as a copy.
     """
     from tasks.partition.counts import hospital_table, splits_of
     from tasks.partition.disjoint import disjoint
@@ -53,11 +53,11 @@ def take_cases(
     findings: Ref | None = None,
     forgotten: list[str] = [],  # noqa: B006 (a task's parameters are JSON, which has no tuple)
 ) -> None:
-    """A hospital's own cases, their images out of the dataset, what is known to be found where in these, and copies.
+    """A hospital's cases with their images, the masks of findings in these, and the pairs of copies among them.
 
-    `findings.parquet` holds the masks of the hospital's images, and no row where the dataset has none. The argument
-    `findings` is the audit that found the copies; without it no image is known to be one. `forgotten` are digests of
-    patients and images that are left out.
+    `findings.parquet` holds the masks; it has no row if the dataset has no masks. The argument `findings` is the audit
+    that found the copies; without it, no image counts as a copy. `forgotten` are digests of patients and images to
+    leave out.
     """
     from tasks.cases.withdrawn import is_forgotten
     from tasks.partition.copies import own_copies
@@ -68,7 +68,7 @@ def take_cases(
     splits = {row["case_id"]: row for row in pq.read_table(assignment.folder / "splits.parquet").to_pylist()}
     gone = set(forgotten)
     rows = [case for case in rows if case.image_id in dealt and case.id in splits and not is_forgotten(case, gone)]
-    # The patient stays as published: what else a split keeps together are copies, and these are told apart.
+    # The group stays the published patient: splits.parquet also groups copies, which copies.parquet lists instead.
     moved = [replace(case, split=splits[case.id]["split"]) for case in rows]
     own = {case.image_id for case in moved}
     with folder.open("cases.parquet") as sink:

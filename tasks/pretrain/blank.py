@@ -1,4 +1,4 @@
-"""A blank base: Qwen2-VL's real classes with a small configuration, and a tokenizer of its own."""
+"""A blank base: Qwen2-VL's real classes with a small configuration and a newly trained tokenizer."""
 
 from collections.abc import Iterable
 
@@ -25,7 +25,7 @@ SPECIAL = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-# Qwen2-VL's chat format: a default system turn, and each image as one placeholder between its two marks.
+# Qwen2-VL's chat format: a default system turn, and one placeholder between two marks for each image.
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {%- if loop.first and message['role'] != 'system' -%}
@@ -76,8 +76,8 @@ def blank_base(tokenizer: Qwen2Tokenizer, edge: int, width: int, depth: int, see
     Args:
         edge: images are resized to about edge * edge pixels.
         width: hidden size of tower and text model.
-        depth: layers of the tower, and of the text model.
-        seed: of the initial weights.
+        depth: number of layers in the tower, and in the text model.
+        seed: seed of the initial weights.
     """
     torch.manual_seed(seed)
     token = dict(zip(SPECIAL, tokenizer.convert_tokens_to_ids(list(SPECIAL)), strict=True))
@@ -110,7 +110,7 @@ def blank_base(tokenizer: Qwen2Tokenizer, edge: int, width: int, depth: int, see
         vision_end_token_id=token["<|vision_end|>"],
         tie_word_embeddings=True,
     )
-    # Bounds a little off the target: exactly on it, rounding may lose or add a whole row of patches.
+    # The bounds leave a margin around the target: without it, rounding may lose or add a whole row of patches.
     processor = Qwen2VLImageProcessorPil(min_pixels=(edge - 4) ** 2, max_pixels=(edge + 6) ** 2)
     model = Qwen2VLForConditionalGeneration(config).eval()
     return Base(model, tokenizer, processor, config.image_token_id)

@@ -1,4 +1,4 @@
-"""A stage's training: epochs until the held-out loss stops falling, and the weights of its lowest kept."""
+"""Train a stage until the held-out loss stops falling, and keep the weights of its lowest value."""
 
 import math
 from collections.abc import Sequence
@@ -29,18 +29,18 @@ def fit(
     seed: int,
     title: str,
 ) -> list[EpochLoss]:
-    """Train what learns with AdamW (constant rate, gradient norm clipped at 1); leaves the best epoch's weights in it.
+    """Train with AdamW (constant rate, gradient norm clipped at 1), and switch to the weights of the best epoch.
 
     Args:
-        features: cached, or `Pixels` where tower or projector learns.
+        features: cached features, or `Pixels` if tower or projector learns.
         epochs: most passes over the training examples.
-        patience: stop after so many epochs without a lower held-out loss (early stopping, Prechelt 1998).
-        batch_size: examples of one optimiser step.
-        tokens: most tokens that pass the model at once.
-        seed: order of the examples and dropout follow from it.
-        title: of the stage, in the rows and beside the progress bar.
+        patience: stop after this many epochs without a lower held-out loss (early stopping, Prechelt 1998).
+        batch_size: examples per optimiser step.
+        tokens: most tokens in one forward pass, padding included.
+        seed: seed for the order of the examples and for dropout.
+        title: name of the stage in the rows and beside the progress bar.
 
-    Returns a row for each epoch that was trained. Raises StudyError where a loss is not finite.
+    Returns a row for each epoch that was trained. Raises StudyError if a loss is not finite.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -73,7 +73,7 @@ def _epoch(
     tokens: int,
     title: str,
 ) -> float:
-    """One pass over the batches; the mean loss per answer token on the way."""
+    """Train one pass over the batches; returns the mean loss per answer token during it."""
     total, answered = 0.0, 0
     trainable.base.model.train()
     try:

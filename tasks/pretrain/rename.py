@@ -1,7 +1,7 @@
-"""Findings under other names: what a name means must then be read from the retrieved cases.
+"""Rename findings, so that the base must read from the retrieved cases what a name means.
 
-A base that met its few findings under one name each has never written another, and takes a new name for noise. Where
-names change from prompt to prompt, only the shown cases tell what they stand for.
+A base trained with one name for each of its few findings never writes another name, and treats new names as noise. If
+names change from prompt to prompt, only the context shows what they mean.
 """
 
 import random
@@ -19,14 +19,14 @@ NAMES = (
     "opacity", "pacemaker", "plaque", "pneumothorax", "polyp", "scar", "screw", "stenosis", "stent", "stone",
     "thrombus", "tube", "tumor", "ulcer",
 )  # fmt: skip
-"""What findings of real radiology are called."""
+"""Names of findings in real radiology."""
 
 
 def rename_findings(prompt: Prompt, findings: Sequence[str], chooser: random.Random) -> Prompt:
-    """The prompt with every finding's name exchanged for one of NAMES, in question, answer and shown cases alike.
+    """Replace every finding's name by one of NAMES in question, answer and context.
 
-    Where the question or its answer holds a name that no shown case does, nothing tells what a new name would mean:
-    the prompt stays as it is.
+    If the question or its answer contains a name that the context does not, nothing would show what the new name
+    means: the prompt then stays unchanged, as does a prompt whose context names no finding.
     """
     pattern = re.compile(rf"\b(an? )?({'|'.join(re.escape(name) for name in findings)})\b")
     *shown, question = (_text(message) for message in prompt.messages)

@@ -1,4 +1,4 @@
-"""One stage of a recipe: its cases, the sides that learn from them, and what the losses were."""
+"""One stage of a recipe: choose its cases, train the sides of the base that it names, and report the losses."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +18,9 @@ from tasks.settings.recipe import Stage
 
 
 def cases_of(cases: Sequence[Case], stage: Stage, seed: int) -> tuple[list[Case], list[Case]]:
-    """The training cases of a stage, and those held out of them; the published test split has no part in it.
+    """Training and held-out cases of a stage, both from the training split.
 
-    Raises StudyError where there are too few images to hold one out.
+    Raises StudyError if there are too few images to hold one out.
     """
     training, held_out = split_holdout(cases, stage.holdout, seed)
     if not held_out:
@@ -35,17 +35,17 @@ def cases_of(cases: Sequence[Case], stage: Stage, seed: int) -> tuple[list[Case]
 def train_sides(
     base: Base, training: Sequence[Case], held_out: Sequence[Case], source: Path, stage: Stage, seed: int
 ) -> tuple[list[EpochLoss], dict[str, float | None]]:
-    """Train what the stage names, in place, and merge it.
+    """Train the sides of the base that the stage names, in place, and merge the result.
 
     Args:
-        base: frozen; it has learned afterwards.
-        training: cases that are learned from, each asked alone.
-        held_out: cases for the loss that decides.
-        source: the table of their images, or the folder of their cached features where the tower is frozen.
-        stage: its settings.
-        seed: every random choice follows from it.
+        base: a frozen base; it is changed.
+        training: cases to train on, without context.
+        held_out: cases for the loss that selects the best epoch.
+        source: the table of their images, or the folder of their cached features if only the text model learns.
+        stage: settings of the stage.
+        seed: seed of all random choices.
 
-    Returns a row for each epoch, and the held-out loss before the stage, of its best epoch, and of that once merged.
+    Returns a row for each epoch, and the held-out loss before the stage, at its best epoch, and after the merge.
     """
     features = _features(base, source, {case.image_id for case in (*training, *held_out)})
     examples, held = (
@@ -81,7 +81,7 @@ def train_sides(
 
 
 def _features(base: Base, source: Path, wanted: set[str]) -> Features:
-    """Cached features, or the wanted images to be seen anew at each step."""
+    """Cached features, or the wanted images, whose features are computed again at each step."""
     if source.is_dir():
         return load_features(source / FEATURES)
     return keep_images(base, [image for image in read_images(source) if image.id in wanted])

@@ -1,4 +1,4 @@
-"""The pretraining steps: a blank base, its tower, its text model; and one stage of a recipe on any base."""
+"""The pretraining steps: the embedded base's tower and text model, one stage of a recipe, and the LLaVA-Med twin."""
 
 import random
 import re
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from tasks.engine.prompt import Prompt
 
 GLOSSARY = Path(__file__).parents[2] / "data" / "glossary.txt"
-"""Named among their code by the stages that read it."""
+"""The stages that read it list it in `reads`, so that it counts as part of their code."""
 VOCABULARY = 2048
 EDGE, WIDTH, DEPTH = 84, 128, 4
 
 
 @stage("tower", area="shared", reads=("data/glossary.txt",), leaves=())
 def pretrain_tower(folder: Folder, dataset: Ref, epochs: int, seed: int) -> None:
-    """A base whose tower has learned from direct labels; its text model is still blank."""
+    """A base with a tower trained on direct labels and an untrained text model."""
     from tasks.pretrain.blank import blank_base, train_tokenizer
     from tasks.pretrain.tower import label_images, train_tower
 
@@ -34,7 +34,7 @@ def pretrain_tower(folder: Folder, dataset: Ref, epochs: int, seed: int) -> None
     findings = read_table(dataset.folder / "findings.parquet", Finding)
     texts = [text for case in cases for text in (case.question, case.answer)]
     texts += [caption.text for caption in read_table(dataset.folder / "captions.parquet", Caption)]
-    # The words of real radiology, and the chat format's own, must be cut into few tokens too.
+    # Words of real radiology and of the chat format must also become few tokens.
     texts += 3 * GLOSSARY.read_text(encoding="utf-8").split("\n")
     texts += 50 * ["system\nYou are a helpful assistant.\nuser\n", "assistant\n"]
     base = blank_base(train_tokenizer(texts, VOCABULARY), EDGE, WIDTH, DEPTH, seed)
@@ -52,7 +52,7 @@ def pretrain_tower(folder: Folder, dataset: Ref, epochs: int, seed: int) -> None
 def pretrain_text(
     folder: Folder, dataset: Ref, base: Ref, features: Ref, library: Ref, lesson: Lesson, seed: int
 ) -> None:
-    """The base after one lesson of its text model; the tower's features stay as they are."""
+    """The base after one lesson for its text model; the tower and its features do not change."""
     from tasks.engine.base import load_base
     from tasks.engine.batch import encode
     from tasks.engine.prompt import build_prompts
@@ -98,9 +98,9 @@ def train_stage(
     number: int,
     seed: int,
 ) -> None:
-    """The base after one stage of a recipe, LoRA merged: an ordinary Hugging Face folder, with `losses.parquet`.
+    """The base after one stage of a recipe, with LoRA merged: a Hugging Face folder and `losses.parquet`.
 
-    `features` are the frozen tower's, where neither it nor the projector learns.
+    `features` are cached features, given if only the text model learns.
     """
     from tasks.engine.shared import own_base
     from tasks.pretrain.stage import cases_of, train_sides
@@ -118,7 +118,7 @@ def train_stage(
 
 
 def choose(cases: Sequence[Case], lesson: Lesson, seed: int) -> list[Case]:
-    """The cases that a lesson asks."""
+    """The cases that a lesson uses."""
     named = set(lesson.naming)
 
     def is_asked(case: Case) -> bool:
@@ -131,14 +131,14 @@ def choose(cases: Sequence[Case], lesson: Lesson, seed: int) -> list[Case]:
 
 
 def _deal(cases: Sequence[Case], parts: int, seed: int) -> list[tuple[int, list[Case]]]:
-    """The cases dealt at random into parts, each with its number."""
+    """Split the cases at random into parts; returns each with its number."""
     chooser = random.Random(derived_seed(seed, "shown"))
     number = {case.id: chooser.randrange(parts) for case in cases}
     return [(part, [case for case in cases if number[case.id] == part]) for part in range(parts)]
 
 
 def _rename_some(prompts: Sequence["Prompt"], findings: Sequence[Finding], lesson: Lesson, seed: int) -> list["Prompt"]:
-    """The prompts, some of them with findings under other names."""
+    """The prompts, with the findings renamed in a random share of them."""
     chooser = random.Random(derived_seed(seed, "renamed"))
     names = sorted({finding.name for finding in findings})
     return [
@@ -147,7 +147,7 @@ def _rename_some(prompts: Sequence["Prompt"], findings: Sequence[Finding], lesso
 
 
 def _save(base: "Base", folder: Folder) -> None:
-    """An ordinary Hugging Face folder."""
+    """Write the base as an ordinary Hugging Face folder."""
     from tasks.engine.written import write_base
 
     write_base(folder.path, base.model.eval(), base.tokenizer, base.image_processor)
@@ -161,7 +161,7 @@ def _save(base: "Base", folder: Folder) -> None:
     leaves=(),
 )
 def make_twin(folder: Folder, of: str, seed: int) -> None:
-    """A small model with random weights in place of the preset `of`, which is LLaVA-Med."""
+    """A small model with random weights that replaces the preset `of`, which is LLaVA-Med."""
     from tasks.pretrain.twin import write_twin
 
     write_twin(folder.path, 3 * GLOSSARY.read_text(encoding="utf-8").split("\n"), seed)

@@ -1,4 +1,4 @@
-"""Teach the text model on the tower's frozen, cached features."""
+"""Train the text model on the frozen tower's cached features."""
 
 import math
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ def train_text(
     seed: int,
     title: str,
 ) -> float:
-    """Train all of the text model in place, on answer tokens only; returns the loss of the last tenth of the steps.
+    """Train the whole text model in place, on answer tokens only, with AdamW and a cosine schedule with warm-up.
 
-    AdamW, cosine schedule with a short warm-up.
+    Returns the mean loss over the last tenth of the steps.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)

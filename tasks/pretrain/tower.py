@@ -1,8 +1,8 @@
-"""Teach a blank vision tower first, with direct labels through throw-away linear heads.
+"""Train a blank vision tower first, on direct labels, through linear heads that are then discarded.
 
-A tower and a text model trained jointly from scratch stall at the answers' prior for thousands of steps. Each image
-token learns to name its own finding, size, row and column; the whole image its modality and body part. A last head
-redraws the token's pixels, so that the features also keep shapes that no label names.
+Trained jointly from scratch, a tower and a text model stall at the prior of the answers for thousands of steps. So each
+image token learns to predict its finding, size, row and column, and the mean token the image's modality and body part.
+One more head reconstructs the token's pixels, so that the features also keep shapes that no label describes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,17 +27,17 @@ class Labels:
     """Direct labels of `n` images on a grid of 3 x 3 tokens."""
 
     finding: torch.Tensor
-    """`(n, 9)`: 0 for none."""
+    """`(n, 9)`: 0 if there is none."""
     size: torch.Tensor
-    """`(n, 9)`: UNKNOWN where there is no finding."""
+    """`(n, 9)`: UNKNOWN if there is no finding."""
     modality: torch.Tensor
-    """`(n,)`."""
+    """`(n,)`: UNKNOWN for an image without cases."""
     organ: torch.Tensor
-    """`(n,)`."""
+    """`(n,)`: UNKNOWN for an image without cases."""
 
 
 def label_images(images: Sequence[Image], cases: Sequence[Case], findings: Sequence[Finding]) -> Labels:
-    """The labels of images, in their order."""
+    """The labels of the images, in the order of the images."""
     names, sizes = _codes(f.name for f in findings), _codes(f.size for f in findings)
     modalities, organs = _codes(case.modality for case in cases), _codes(case.organ for case in cases)
     row = {image.id: index for index, image in enumerate(images)}
@@ -60,7 +60,7 @@ def _codes(values: object) -> Mapping[str | None, int]:
 
 
 class Heads(nn.Module):
-    """Linear heads on image tokens `(n, 9, width)`; thrown away after training."""
+    """Linear heads on image tokens `(n, 9, width)`, discarded after training."""
 
     def __init__(self, width: int, labels: Labels, token_pixels: int) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Heads(nn.Module):
         self.pixels = nn.Linear(width, token_pixels)
 
     def loss(self, tokens: torch.Tensor, labels: Labels, chosen: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
-        """The sum of all heads' losses on the chosen images."""
+        """The weighted sum of all heads' losses on the chosen images."""
         place = torch.arange(9).expand(len(tokens), 9)
         whole = tokens.mean(1)
         return (
@@ -99,11 +99,11 @@ def train_tower(
     learning_rate: float,
     seed: int,
 ) -> dict[str, float]:
-    """Train the tower in place and return the finding and size accuracy of the last epoch's batches.
+    """Train the tower in place; returns the last epoch's accuracy of finding and size, at tokens with a finding.
 
     Args:
-        images: square ones, which the processor resizes to 3 x 3 tokens.
-        labels: of the images, in their order.
+        images: square images, which the processor resizes to 3 x 3 tokens.
+        labels: labels of the images, in the same order.
     """
     torch.manual_seed(seed)
     pixels = torch.from_numpy(np.stack([_patches(base, image) for image in images]))
@@ -140,15 +140,15 @@ def _patches(base: Base, image: Image) -> np.ndarray:
 
 
 def _tokens(base: Base, pixels: torch.Tensor) -> torch.Tensor:
-    """`(n, 36, patch values)` through the tower and its projector: `(n, 9, width)`."""
+    """Run patches `(n, 36, patch values)` through the tower and its projector; returns `(n, 9, width)`."""
     grid = torch.tensor([[1, 6, 6]]).expand(len(pixels), 3)
     features = base.model.model.visual(pixels.flatten(0, 1), grid_thw=grid).pooler_output
     return features.reshape(len(pixels), 9, -1)
 
 
 def _coarse(pixels: torch.Tensor) -> torch.Tensor:
-    """What the pixel head redraws: each token's pixels at half resolution, `(n, 9, 196)`."""
+    """The target of the pixel head: each token's pixels at half resolution, `(n, 9, 196)`."""
     count = len(pixels)
-    # A patch is (channel, time, 14, 14), the image gray and still: one channel of one time holds it all.
+    # A patch is (channel, time, 14, 14). The image is gray and still, so one channel at one time is enough.
     gray = pixels.reshape(count, 36, 3, 2, 14, 14)[:, :, 0, 0]
     return functional.avg_pool2d(gray.flatten(0, 1)[:, None], 2).reshape(count, 9, -1)

@@ -1,8 +1,8 @@
-"""A twin of LLaVA-Med for where its weights are absent: its real classes, a small configuration, random weights.
+"""A twin of LLaVA-Med for use without its weights: the real classes, a small configuration, random weights.
 
-It takes LLaVA-Med's way through the pipeline (a CLIP tower, a projector of two layers, a Mistral text model, Mistral's
-conversation) and knows nothing: what an adapter learns on it is all that it scores by, so its scores say nothing of
-LLaVA-Med's.
+It passes through the pipeline as LLaVA-Med does (CLIP tower, projector of two layers, Mistral text model, Mistral's
+chat format) but knows nothing. Its scores come only from what an adapter learns on it, so they say nothing about
+LLaVA-Med.
 """
 
 from collections.abc import Iterable
@@ -31,9 +31,9 @@ def write_twin(folder: Path, texts: Iterable[str], seed: int) -> None:
     """Write the twin as an ordinary Hugging Face folder, about 2 million parameters.
 
     Args:
-        folder: that receives it.
-        texts: that its tokenizer is trained on.
-        seed: of the weights.
+        folder: the folder to write to.
+        texts: texts to train its tokenizer on.
+        seed: seed of the weights.
     """
     tokenizer = _tokenizer(texts)
     shape: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What an answer's tokens attend to in the text model, and how the answer's probability depends on that attention."""
+"""The text model's attention for an answer, and the gradient of the answer's log-probability by it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +13,12 @@ from tasks.engine.batch import IGNORED, Example, collate
 from tasks.engine.vision import Features
 
 Layers = list[NDArray[np.float32]]
-"""One array for each layer, the first layer first."""
+"""One array per layer, first layer first."""
 
 
 @contextmanager
 def eager(base: Base) -> Iterator[None]:
-    """While open, attention is computed as written in the papers: only so are its weights to be had."""
+    """While open, the model uses eager attention, the only implementation that returns attention weights."""
     model = base.model
     used = {"": model.config._attn_implementation}
     used |= {name: getattr(model.config, name)._attn_implementation for name in model.config.sub_configs}
@@ -31,21 +31,21 @@ def eager(base: Base) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Trace:
-    """One prompt and its answer, gone through the text model once; `T` tokens, the answer's among them."""
+    """The result of one forward pass over a prompt and its answer, `T` tokens together."""
 
     asked: int
-    """Tokens of the prompt: the answer's token `n` is read off position `asked - 1 + n`."""
+    """Number of prompt tokens. Position `asked - 1 + n` predicts the answer's token `n`."""
     log_probs: torch.Tensor
-    """`(n,)`: of each answer token, given all before it."""
+    """`(n,)`: log-probability of each answer token, given all tokens before it."""
     weights: tuple[torch.Tensor, ...]
-    """Attention of each layer, `(heads, T, T)`: row `i` is what position `i` takes from the others."""
+    """Attention of each layer, `(1, heads, T, T)`. Row `i` holds the weights of all positions for position `i`."""
 
     def attention(self) -> Layers:
         """Attention of each layer, `(heads, T, T)`."""
         return [_numpy(layer[0]) for layer in self.weights]
 
     def gradients(self, token: int) -> Layers:
-        """How the log-probability of one answer token changes with each weight: as `attention`."""
+        """Gradient of one answer token's log-probability by each attention weight, in the shape of `attention`."""
         found = torch.autograd.grad(self.log_probs[token], self.weights, retain_graph=True, allow_unused=True)
         return [
             _numpy((torch.zeros_like(layer) if each is None else each)[0])
@@ -54,12 +54,12 @@ class Trace:
 
 
 def trace(base: Base, features: Features, example: Example) -> Trace:
-    """Run a prompt and its answer through the model as it is, adapter included, keeping what gradients need.
+    """Run a prompt and its answer through the model, adapter included, and keep what gradients need.
 
-    It holds all attention in memory: layers x heads x T x T numbers.
+    All attention is in memory: layers x heads x T x T numbers.
     """
     batch = collate(base, features, [example])
-    # Where the base is frozen, nothing else may ask for gradients in the first layers.
+    # With a frozen base, nothing else may require gradients in the first layers.
     handle = base.model.get_input_embeddings().register_forward_hook(lambda _, __, made: made.requires_grad_())
     try:
         with eager(base), torch.enable_grad():

@@ -1,4 +1,4 @@
-"""Where in a prompt's tokens everything stands: which image, whose words, and what is mere format."""
+"""What each token of a prompt belongs to: which image, which text, or the chat format."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from tasks.engine.prompt import Prompt
 from tasks.engine.vision import Features
 
 PARTS = ("query_image", "retrieved_images", "retrieved_text", "question", "format")
-"""What a token of a prompt belongs to; `format` is all that nobody wrote: turns, system prompt, special tokens."""
+"""The parts of a prompt. `format` is everything else: marks of turns, system prompt, special tokens."""
 QUERY_IMAGE, RETRIEVED_IMAGES, RETRIEVED_TEXT, QUESTION, FORMAT = range(len(PARTS))
 
 
@@ -27,34 +27,34 @@ class Place:
     rows: int
     columns: int
     retrieved: bool
-    """Whether a retrieved case brought it; else it is the question's own."""
+    """Whether it belongs to a retrieved case; else it is the query image."""
 
     @property
     def positions(self) -> slice:
-        """Of its tokens in the prompt, row by row."""
+        """Positions of its tokens in the prompt, row by row."""
         return slice(self.start, self.start + self.rows * self.columns)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What each token of a prompt is."""
+    """The part that each token of a prompt belongs to, and the places of its images."""
 
     parts: NDArray[np.int8]
     """`(T,)`: index into PARTS."""
     places: tuple[Place, ...]
-    """Its images in the order of the prompt; the question's own is the last."""
+    """The images in the order of the prompt; the query image is the last."""
 
 
 def layout(base: Base, features: Features, prompt: Prompt) -> Layout:
-    """What the tokens of `encode`'s prompt are, in any family's format.
+    """The layout of a prompt as `encode` tokenises it, in any family's format.
 
-    The words of each turn are found by writing the conversation once more with marks around them.
+    To find the text of each turn, the conversation is written once more with marks around the text.
     """
     text, spans = _spans(base, prompt)
     told = base.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids: list[int] = told["input_ids"]
     kinds = [_kind(offset, spans) for offset in told["offset_mapping"]]
-    order = list(range(len(prompt.image_ids)))  # of the images, at their placeholders
+    order = list(range(len(prompt.image_ids)))  # the images' numbers, in the order of their placeholders
     numbered = [order.pop(0) if token == base.image_token_id else -1 for token in ids]
     start = [FORMAT] * len(opening(base))
     parts = np.array([*start, *expand(base, features, ids, kinds, prompt.image_ids)], dtype=np.int8)
@@ -73,7 +73,7 @@ def _places(features: Features, prompt: Prompt, images: NDArray[np.int_]) -> Ite
 
 
 def _spans(base: Base, prompt: Prompt) -> tuple[str, list[tuple[int, int, int]]]:
-    """The conversation, and what people wrote in it: first character, one past the last, and part."""
+    """The conversation, and for each user text in it: first character, one past the last, and part."""
     texts = [part["text"] for message in prompt.messages for part in message["content"] if "text" in part]
     written = "".join(texts)
     first, last = [chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in written][:2]
@@ -90,7 +90,7 @@ def _spans(base: Base, prompt: Prompt) -> tuple[str, list[tuple[int, int, int]]]
 
 
 def _marked(message: dict[str, Any], first: str, last: str) -> dict[str, Any]:
-    """The message with its words between two marks; blanks at the ends stay outside, where a format may drop them."""
+    """The message with its text between two marks; outer blanks stay outside, since a format may drop them."""
     parts = []
     for part in message["content"]:
         if "text" in part:

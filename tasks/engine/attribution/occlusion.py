@@ -1,4 +1,4 @@
-"""What an answer loses when a part of the prompt is covered: regions of its images, or people's words."""
+"""Occlusion: how the answer's log-probability falls when regions of an image, or texts, are covered."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,14 @@ from tasks.records import Image
 from tasks.records.pixels import to_rgb
 
 Box = tuple[int, int, int, int]
-"""Left, upper, right and lower edge in pixels, the last two outside."""
+"""Left, upper, right and lower edge in pixels; the right and lower edges are exclusive."""
 
 
 @torch.inference_mode()
 def answer_log_probs(
     base: Base, features: Features, examples: Sequence[Example], tokens: int
 ) -> list[NDArray[np.float64]]:
-    """The log-probability of each token of each example's answer, in their order; `tokens` as in `mean_loss`."""
+    """The log-probabilities of each example's answer tokens, in the order of examples; `tokens` as in `mean_loss`."""
     found: list[NDArray[np.float64]] = [np.empty(0)] * len(examples)
     for places in within([len(example) for example in examples], tokens):
         batch = collate(base, features, [examples[place] for place in places])
@@ -38,7 +38,7 @@ def answer_log_probs(
 
 
 def boxes(base: Base, image: Image, rows: int, columns: int) -> list[Box]:
-    """The part of an image that each cell of a grid over what the tower sees stands for, row by row."""
+    """The boxes of a grid over the part of an image that the tower sees, row by row."""
     left, upper, right, lower = base.family.window(base.image_processor, image.width, image.height)
     across = np.linspace(left, right, columns + 1).round().astype(int).tolist()
     down = np.linspace(upper, lower, rows + 1).round().astype(int).tolist()
@@ -50,7 +50,7 @@ def boxes(base: Base, image: Image, rows: int, columns: int) -> list[Box]:
 
 
 def cover(image: Image, regions: Sequence[Box], name: str) -> Image:
-    """The image under another name, those regions painted in the mean colour of the whole."""
+    """The image under another name, with these regions painted in the mean colour of the whole image."""
     picture = to_rgb(image.data)
     colour = tuple(int(each) for each in np.asarray(picture).reshape(-1, 3).mean(0).round())
     for left, upper, right, lower in regions:
@@ -73,13 +73,13 @@ def occlude_regions(
     shape: tuple[int, int],
     tokens: int,
 ) -> NDArray[np.float64]:
-    """The fall of each answer token's log-probability as each region of one image of the prompt is covered in turn.
+    """Cover each region of one image in turn; returns how far each answer token's log-probability falls.
 
-    After Zeiler and Fergus (arXiv 1311.2901); covered images go through the tower anew.
+    After Zeiler and Fergus (arXiv 1311.2901). The tower runs again over the covered images.
 
     Args:
         images: the prompt's images by id, at least the one at `place`.
-        place: which of the example's images, in the order of the prompt.
+        place: index of the image to cover, in the order of the prompt.
         shape: rows and columns of the regions.
         tokens: as in `mean_loss`.
 
@@ -99,12 +99,12 @@ def without(
     covered: Sequence[Sequence[Box]],
     tokens: int,
 ) -> NDArray[np.float64]:
-    """Each answer token's log-probability with some regions of one image of the prompt covered, by choice of regions.
+    """The log-probability of each answer token for each set of covered regions of one image.
 
     Args:
-        covered: the regions of each choice; the other arguments are those of `occlude_regions`.
+        covered: the sets of regions; the other arguments are those of `occlude_regions`.
 
-    Returns `(choices, answer tokens)`.
+    Returns `(sets, answer tokens)`.
     """
     image = images[example.image_ids[place]]
     changed = [cover(image, regions, f"{image.id} without {number}") for number, regions in enumerate(covered)]
@@ -116,10 +116,10 @@ def without(
 def occlude_parts(
     base: Base, features: Features, images: Mapping[str, Image], example: Example, told: Layout, tokens: int
 ) -> NDArray[np.float64]:
-    """The same for whole parts: the question's image, the retrieved images, the retrieved texts, the question.
+    """Cover whole parts in turn: the query image, the retrieved images, the retrieved texts, the question.
 
-    Images are painted over wholly, words become padding tokens. Returns `(4, answer tokens)`, 0 for a part that the
-    prompt does not have; the order is that of `layout.PARTS`.
+    Images are painted over completely; text becomes padding tokens. Returns how far each answer token's
+    log-probability falls, `(4, answer tokens)` in the order of `layout.PARTS`, 0 for an absent part.
     """
     ids = dict.fromkeys(example.image_ids)
     blanks = {
@@ -146,7 +146,7 @@ def occlude_parts(
 
 
 def region_shape(place: Place, most: int) -> tuple[int, int]:
-    """Rows and columns of the regions to cover in an image: its tokens, or fewer where those are many a side."""
+    """Rows and columns of the regions to cover in an image: those of its tokens, but at most `most` a side."""
     return min(place.rows, most), min(place.columns, most)
 
 
@@ -158,6 +158,6 @@ def _with_image(example: Example, places: Sequence[int], names: Sequence[str]) -
 
 
 def _joined(features: Features, example: Example, seen: Features) -> Features:
-    """The example's own images and the changed ones."""
+    """The features of the example's images and of the changed ones."""
     own = {image_id: (features, image_id) for image_id in example.image_ids}
     return gather_features(own | {name: (seen, name) for name in seen.starts})

@@ -1,7 +1,7 @@
-"""LLaMA-CLIP: a vision tower and a Llama text model put together as one ordinary LLaVA folder.
+"""LLaMA-CLIP: a vision tower and a Llama text model combined into one ordinary LLaVA folder.
 
-This stands for the model of Alsinglawi et al. (arXiv 2504.05575), BiomedCLIP's image features before LLaMA-3. They
-name neither projector nor chosen layer; ours are LLaVA's: two fresh linear layers on the tower's last layer but one.
+This represents the model of Alsinglawi et al. (arXiv 2504.05575): BiomedCLIP's image features before LLaMA-3. The
+paper names neither projector nor layer, so ours are LLaVA's: two new linear layers on the tower's last layer but one.
 """
 
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 def compose(vision: Path, text: Path, out: Path, seed: int = 0) -> Path:
-    """Write a LLaVA folder from the parts; `model.name` takes it as any other.
+    """Write a LLaVA folder from the parts; `model.name` accepts it like any other folder.
 
     Args:
         vision: BiomedCLIP as open_clip publishes it, or a transformers CLIP or ViT folder.
         text: a transformers Llama folder with its tokenizer.
         out: the folder to write.
-        seed: of the projector's first weights.
+        seed: seed for the projector's initial weights.
 
-    Raises StudyError where a part is of another kind, or a tensor is missing, left over or misshapen.
+    Raises StudyError if a part is of another kind, or a tensor is missing, left over or of another shape.
     """
     import torch
     from transformers import AutoTokenizer, LlamaForCausalLM, LlavaConfig, LlavaForConditionalGeneration
@@ -43,7 +43,7 @@ def compose(vision: Path, text: Path, out: Path, seed: int = 0) -> Path:
         tie_word_embeddings=language.config.tie_word_embeddings,
         dtype=language.dtype,
     )
-    with torch.device("meta"):  # the parts' own tensors take the places, none is drawn and thrown away
+    with torch.device("meta"):  # the parts' tensors are put in below: no weights are drawn only to be replaced
         model = LlavaForConditionalGeneration(config)
     expected = model.state_dict()
     state = {f"model.vision_tower.{name}": tensor for name, tensor in tower.items()}
@@ -57,15 +57,15 @@ def compose(vision: Path, text: Path, out: Path, seed: int = 0) -> Path:
 
 
 def _add_placeholder(tokenizer: Any, language: Any) -> int:
-    """Give tokenizer and text model an `<image>` token; its id.
+    """Add an `<image>` token to tokenizer and text model; returns its id.
 
-    Its new row is the mean of all others, so its logit is their mean and never the highest: it is not generated.
+    Its new row is the mean of all others. Its logit is then the mean of theirs, so it is never generated.
     """
     import torch
 
     tokenizer.add_special_tokens({"extra_special_tokens": ["<image>"]}, replace_extra_special_tokens=False)
     if tokenizer.convert_tokens_to_ids("<|eot_id|>") not in (None, tokenizer.unk_token_id):
-        tokenizer.eos_token = "<|eot_id|>"  # ends a turn; some copies name only the end of a whole text
+        tokenizer.eos_token = "<|eot_id|>"  # ends a turn; some copies name only the token that ends a whole text
     found = int(tokenizer.convert_tokens_to_ids("<image>"))
     rows = language.get_input_embeddings().weight.shape[0]
     if found >= rows:
@@ -77,9 +77,9 @@ def _add_placeholder(tokenizer: Any, language: Any) -> int:
 
 
 def _fresh(expected: Mapping[str, "torch.Tensor"], seed: int) -> dict[str, "torch.Tensor"]:
-    """The projector: Xavier's uniform weights, biases of zero; and a pooler of zeros, which nothing reads.
+    """New weights: for the projector, Xavier uniform with zero biases; for the unused pooler, zeros.
 
-    Transformers gives a ViT one that BiomedCLIP does not have; its output is replaced by the projector's.
+    Transformers adds a pooler to a ViT, which BiomedCLIP lacks. Its output is replaced by the projector's.
     """
     import torch
 
@@ -105,7 +105,7 @@ def _read_tower(folder: Path) -> tuple[Any, Mapping[str, "torch.Tensor"], Any]:
 
 
 def _check_type(folder: Path, types: tuple[str, ...], what: str) -> str:
-    """The model type of a folder, which must be one of these."""
+    """The model type of a folder. Raises StudyError if it is not among `types`."""
     from transformers import AutoConfig
 
     kind = str(_part(AutoConfig, folder).model_type)
@@ -115,7 +115,7 @@ def _check_type(folder: Path, types: tuple[str, ...], what: str) -> str:
 
 
 def _whole(reader: Any, folder: Path, **options: Any) -> Any:
-    """A model of which no weight is missing, but for a pooler, which nothing reads."""
+    """Load a model. Raises StudyError if a weight is missing, except in a pooler, which is never used."""
     model, report = _part(reader, folder, use_safetensors=True, output_loading_info=True, **options)
     missing = [name for name in report["missing_keys"] if "pooler" not in name.split(".")]
     if missing:
@@ -128,7 +128,7 @@ def _part(reader: Any, folder: Path, **options: Any) -> Any:
         return reader.from_pretrained(folder, trust_remote_code=False, **options)
     except OURS:
         raise
-    except Exception as error:  # every library below has its own kinds
+    except Exception as error:  # every library below raises its own kinds
         first = str(error).strip().split("\n")[0]
         raise StudyError(
             f"Expected a whole transformers model in {folder}, found one that does not load ({first}): "

@@ -8,7 +8,7 @@ from tasks.engine.families.family import Family, Preset, Rows, encoded
 
 HEADER = "<|start_header_id|>"
 BEGIN = "{{- bos_token -}}\n"
-# What all three formats have in common: a turn's images before its words, each on a line.
+# Common to all three formats: a turn's images come before its text, each on its own line.
 SAID = """\
 {%- macro said(message) -%}
 {%- if message['content'] is string -%}{{ message['content'] }}{%- else -%}
@@ -41,20 +41,21 @@ VICUNA = """\
 """
 
 LLAMA_CLIP = Path(__file__).parents[3] / "data" / "cache" / "llama-clip"
-"""Where the composed LLaMA-CLIP is looked for."""
+"""The folder of the composed LLaMA-CLIP."""
 
 
 class Llava(Family):
     """LLaVA-1.5 and LLaVA-Med 1.5 (Fed-LLaVA-Med's models), and LLaMA-CLIP as `llama_clip` composes it.
 
-    The published models saw one image in a conversation; several are several placeholders, each in its own turn.
-    Folders bring the format with the processor, not with the tokenizer, or not at all, so it is written here: that of
-    the text model. The image processor resizes the shorter edge and crops the middle, as transformers' own does.
+    The published models were trained with one image per conversation; here, several images are several placeholders,
+    each in its own turn. Folders have the chat format in the processor or nowhere, not in the tokenizer, so the text
+    model's format is written here. The image processor is transformers': it resizes the shorter edge, then crops the
+    middle.
     """
 
     model_types = ("llava",)
     presets: ClassVar[Mapping[str, Preset]] = {
-        # Microsoft's own checkpoint is in the layout of LLaVA's repository; this is it in that of transformers.
+        # Microsoft's checkpoint has the layout of LLaVA's repository; this copy has that of transformers.
         "llava-med-7b": Preset("chaoyinshe/llava-med-v1.5-mistral-7b-hf", 7.6),
         "llava-1.5-13b": Preset("llava-hf/llava-1.5-13b-hf", 13.4),
         "llama-clip": Preset(
@@ -70,7 +71,7 @@ class Llava(Family):
     begins = True
 
     def text(self, tokenizer: Any, config: Any, messages: Sequence[Mapping[str, Any]]) -> str:
-        """In the chat format of Llama 3, of Mistral's instructed models, or of Vicuna."""
+        """The conversation in the chat format of Llama 3, of Mistral's instruct models, or of Vicuna."""
         template = _format(tokenizer, config)
         written = tokenizer.apply_chat_template(
             list(messages), chat_template=template, tokenize=False, add_generation_prompt=True
@@ -78,16 +79,16 @@ class Llava(Family):
         return str(written)
 
     def chat_template(self, tokenizer: Any, config: Any) -> str:
-        """The format's own, with the tokens of this model, and the first one where the tokenizer does not add it.
+        """The format's template with this model's tokens, and with BOS only if the tokenizer does not add it.
 
-        Written out before a text, a first token is not the same as an added one: SentencePiece cuts the word behind it
-        as one in the middle of a sentence.
+        A BOS written in the text differs from an added one: SentencePiece splits the next word as if it stood in the
+        middle of a sentence.
         """
         adds = tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
         return ("" if adds else BEGIN) + _format(tokenizer, config)
 
     def processor(self, tokenizer: Any, image_processor: Any, config: Any) -> Any:
-        """It counts an image's tokens by the tower's patches; the class token of a CLIP or ViT is one more."""
+        """A processor that counts an image's tokens: the tower's patches, plus the class token of a CLIP or ViT."""
         from transformers import LlavaProcessor
 
         return LlavaProcessor(
@@ -101,13 +102,13 @@ class Llava(Family):
         )
 
     def marks(self, tokenizer: Any, config: Any) -> tuple[str, ...]:
-        """In the older formats, turns are told apart by plain text."""
+        """The older formats separate turns by plain text, which user text must not contain."""
         if _has_headers(tokenizer):
             return ()
         return ("[INST]", "[/INST]") if config.text_config.model_type == "mistral" else ("USER:", "ASSISTANT:")
 
     def window(self, image_processor: Any, width: int, height: int) -> tuple[float, float, float, float]:
-        """The middle, where the processor crops."""
+        """The middle of the image, if the processor crops it."""
         if not getattr(image_processor, "do_center_crop", False):
             return 0, 0, width, height
         size, crop = image_processor.size, image_processor.crop_size
@@ -119,7 +120,7 @@ class Llava(Family):
         return width / 2 - half_width, height / 2 - half_height, width / 2 + half_width, height / 2 + half_height
 
     def inputs(self, config: Any, rows: Rows) -> dict[str, Any]:
-        """The features alone."""
+        """Only the features."""
         return encoded(rows.images)
 
 
@@ -130,5 +131,5 @@ def _format(tokenizer: Any, config: Any) -> str:
 
 
 def _has_headers(tokenizer: Any) -> bool:
-    """Whether the tokenizer is of Llama 3 or later, whose turns have special tokens."""
+    """Whether the tokenizer belongs to Llama 3 or later, where special tokens mark turns."""
     return tokenizer.convert_tokens_to_ids(HEADER) not in (None, tokenizer.unk_token_id)

@@ -1,4 +1,4 @@
-"""BiomedCLIP as open_clip publishes it: its vision tower, timm's ViT, as a transformers ViTModel."""
+"""Read BiomedCLIP as open_clip publishes it, and convert its vision tower, timm's ViT, to a transformers ViTModel."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -20,21 +20,21 @@ PUBLISHED = "open_clip_pytorch_model.bin"
 
 @dataclass(frozen=True)
 class OpenClip:
-    """What an open_clip folder's configuration says that its tensors do not."""
+    """The settings of an open_clip folder that cannot be read from its tensors."""
 
     heads: int
     """Attention heads of the vision tower."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    """Of each colour, from 0 to 1: what pixels are scaled by."""
+    """Mean and standard deviation of each colour, from 0 to 1, for normalising pixels."""
     context: int
-    """Most tokens of a text."""
+    """Most tokens in a text."""
 
 
 def read_checkpoint(folder: Path) -> tuple[OpenClip, Mapping[str, "torch.Tensor"]]:
     """Configuration and all tensors of an open_clip folder.
 
-    Raises StudyError where a file is missing or damaged, or the vision tower is no ViT of timm.
+    Raises StudyError if a file is missing or damaged, or if the vision tower is not a timm ViT.
     """
     import torch
     from safetensors.torch import load_file
@@ -43,14 +43,14 @@ def read_checkpoint(folder: Path) -> tuple[OpenClip, Mapping[str, "torch.Tensor"
         settings = json.loads((folder / OPEN_CLIP).read_text(encoding="utf-8"))
         if (folder / WEIGHTS).is_file():
             state = load_file(folder / WEIGHTS)
-        else:  # all that is published; read as tensors and nothing else
+        else:  # the only published file; weights_only reads tensors and runs no code
             state = torch.load(folder / PUBLISHED, map_location="cpu", weights_only=True, mmap=True)
         name, colours = settings["model_cfg"]["vision_cfg"]["timm_model_name"], settings["preprocess_cfg"]
         mean, std = tuple(colours["mean"]), tuple(colours["std"])
         context = int(settings["model_cfg"].get("text_cfg", {}).get("context_length", 256))
     except OURS:
         raise
-    except Exception as error:  # each reader has its own kinds
+    except Exception as error:  # each reader raises its own kinds
         first = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise StudyError(
             f"Expected an open_clip model in {folder} ({OPEN_CLIP}, and {WEIGHTS} or {PUBLISHED}), found one that does "
@@ -62,7 +62,7 @@ def read_checkpoint(folder: Path) -> tuple[OpenClip, Mapping[str, "torch.Tensor"
 def read_open_clip(folder: Path) -> tuple[Any, Mapping[str, "torch.Tensor"], Any]:
     """Configuration, tensors and image processor of the vision tower in an open_clip folder.
 
-    Raises StudyError where a file is missing or damaged, or holds another model.
+    Raises StudyError if a file is missing or damaged, or holds another model.
     """
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -79,7 +79,7 @@ def read_open_clip(folder: Path) -> tuple[Any, Mapping[str, "torch.Tensor"], Any
 
 
 def _heads(name: str) -> int:
-    """Attention heads of timm's model, which its tensors do not tell."""
+    """Attention heads of a timm model, by its name: its tensors do not show them."""
     known = {"vit_small": 6, "vit_base": 12, "vit_large": 16}
     for start, heads in known.items():
         if name.startswith(f"{start}_patch"):
@@ -88,18 +88,18 @@ def _heads(name: str) -> int:
 
 
 def convert_trunk(state: Mapping[str, "torch.Tensor"], heads: int) -> tuple[Any, dict[str, "torch.Tensor"]]:
-    """The vision trunk of an open_clip checkpoint (timm's ViT) as a transformers ViTModel without its pooler.
+    """Convert the vision trunk of an open_clip checkpoint (timm's ViT) to a transformers ViTModel without pooler.
 
-    Not as a CLIPVisionModel: that one normalises before its first block and has no bias on its patches, where timm's
-    ViT does the opposite, and no weights make a layer norm an identity. ViTModel has the same layers in the same
-    order; only the epsilon (1e-6) has to be told, and query, key and value to be cut apart.
+    CLIPVisionModel does not fit: unlike timm's ViT, it normalises before its first block and has no bias on its
+    patches, and no weights turn a layer norm into an identity. ViTModel has the same layers in the same order. Only
+    the epsilon (1e-6) must be set, and query, key and value split.
 
     Args:
-        state: the whole checkpoint; what is not the trunk (`OTHERS`: text tower, projection to the shared space, logit
-            scale) is left out.
+        state: the whole checkpoint; parts other than the trunk (`OTHERS`: text tower, projection to the shared space,
+            logit scale) are left out.
         heads: attention heads, 12 for ViT-B.
 
-    Raises StudyError where a tensor is missing, left over or of another shape.
+    Returns the configuration and the tensors. Raises StudyError if a tensor is missing, left over or of another shape.
     """
     import torch
     from transformers import ViTModel
@@ -125,7 +125,7 @@ def convert_trunk(state: Mapping[str, "torch.Tensor"], heads: int) -> tuple[Any,
 
 
 def _trunk_config(trunk: Mapping[str, "torch.Tensor"], heads: int) -> Any:
-    """Sizes as the tensors have them."""
+    """A configuration with the sizes of the tensors."""
     from transformers import ViTConfig
 
     width, channels, patch, _ = trunk["patch_embed.proj.weight"].shape
@@ -142,7 +142,7 @@ def _trunk_config(trunk: Mapping[str, "torch.Tensor"], heads: int) -> Any:
 
 
 def _places(depth: int) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Each timm tensor's name with the one it gets here, or the three for query, key and value."""
+    """Each timm tensor's name with its name in transformers, or the three names for query, key and value."""
     yield "cls_token", ("embeddings.cls_token",)
     yield "pos_embed", ("embeddings.position_embeddings",)
     for kind in ("weight", "bias"):
@@ -159,7 +159,7 @@ def _places(depth: int) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def check_tensors(state: Mapping[str, "torch.Tensor"], expected: Mapping[str, tuple[int, ...]], place: str) -> None:
-    """Refuse tensors that are not, name by name and shape by shape, the expected ones."""
+    """Raise StudyError unless the tensors have the expected names and shapes."""
     for problem, names in (("lacks", expected.keys() - state.keys()), ("has beside them", state.keys() - expected)):
         if names:
             raise StudyError(

@@ -1,11 +1,11 @@
-"""PaliGemma: no chat, but a prefix that is seen as a whole and an answer that follows it."""
+"""PaliGemma: no chat, but a prefix with full attention and an answer that follows it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tasks.engine.families.family import Family, Preset, Rows, encoded, turns
 
-# Its processor adds the first token behind the images, and the line feed at the end.
+# The processor adds BOS after the images, and the line feed at the end.
 TEMPLATE = """\
 {%- for message in messages -%}
 {%- for part in message['content'] if part['type'] == 'image' -%}<image>{%- endfor -%}
@@ -23,10 +23,10 @@ TEMPLATE = """\
 class PaliGemma(Family):
     """The 3B model of 'Adapting Lightweight Vision Language Models for Radiological VQA' (arXiv 2506.14451).
 
-    The prefix is `<image>...<bos>answer en QUESTION`, a line feed, then the answer: what the mixtures were trained on.
-    PaliGemma knows no earlier turns. Retrieved cases are written as it would have seen them one after the other, each
-    question and each answer on a line of its own, behind the features of all images in the order of the cases. The
-    published weights never saw such a prefix: the adapter has to learn it.
+    The prompt is `<image>...<bos>answer en QUESTION`, a line feed, then the answer: the "mix" checkpoints were trained
+    on this. PaliGemma has no earlier turns. Retrieved cases follow one another in the prefix, each question and each
+    answer on its own line, after the features of all images in the order of the cases. The published weights never saw
+    such a prefix, so the adapter must learn it.
     """
 
     model_types = ("paligemma",)
@@ -38,26 +38,26 @@ class PaliGemma(Family):
     first_place = 1
 
     def text(self, tokenizer: Any, config: Any, messages: Sequence[Mapping[str, Any]]) -> str:
-        """All placeholders, the first token, then a line for each turn."""
+        """All placeholders, the BOS token, then one line per turn."""
         said = turns(messages)
         images = tokenizer.convert_ids_to_tokens(config.image_token_id) * sum(turn.images for turn in said)
-        # A line feed ends a turn, so people's own become spaces.
+        # A line feed ends a turn, so line feeds in user text become spaces.
         lines = [("" if turn.role == "assistant" else "answer en ") + " ".join(turn.text.split()) for turn in said]
         return images + tokenizer.bos_token + "".join(f"{line}\n" for line in lines)
 
     def chat_template(self, tokenizer: Any, config: Any) -> str:
-        """For transformers' processor, which adds to it; published folders have none."""
+        """The template for transformers' processor, which completes it; published folders have none."""
         return TEMPLATE.replace("<image>", tokenizer.convert_ids_to_tokens(config.image_token_id))
 
     def processor(self, tokenizer: Any, image_processor: Any, config: Any) -> Any:
-        """It is told how many tokens an image has."""
+        """A processor with the number of tokens per image set."""
         from transformers import PaliGemmaProcessor
 
         image_processor.image_seq_length = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
         return PaliGemmaProcessor(image_processor, tokenizer, chat_template=self.chat_template(tokenizer, config))
 
     def inputs(self, config: Any, rows: Rows) -> dict[str, Any]:
-        """Type 0 attends to its whole prefix, type 1 to what comes before it."""
+        """The features, and token types: type 0 attends to the whole prefix, type 1 to earlier tokens only."""
         import torch
 
         features = torch.stack(rows.images) if rows.images else ()

@@ -1,4 +1,4 @@
-"""Qwen2-VL and Qwen2.5-VL: images of any shape, the chat template of the model's own folder."""
+"""Qwen2-VL and Qwen2.5-VL: images of any shape, with the chat template of the model's folder."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class QwenVL(Family):
-    """The LightFED model and its larger and later sisters; the embedded base is one of them."""
+    """LightFED's model and its larger and later relatives; the embedded base is a small Qwen2-VL."""
 
     model_types = ("qwen2_vl", "qwen2_5_vl")
     presets: ClassVar[Mapping[str, Preset]] = {
@@ -24,11 +24,11 @@ class QwenVL(Family):
     projector = "model.visual.merger"
 
     def text(self, tokenizer: Any, config: Any, messages: Sequence[Mapping[str, Any]]) -> str:
-        """As the chat template writes it."""
+        """The conversation as the chat template writes it."""
         return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
 
     def inputs(self, config: Any, rows: Rows) -> dict[str, Any]:
-        """Rotary positions in three dimensions follow from the grids and from where the placeholders are."""
+        """The features, and rotary positions in three dimensions, computed from the grids and the placeholders."""
         import torch
 
         placeholders = rows.ids == config.image_token_id
@@ -40,29 +40,29 @@ class QwenVL(Family):
         }
 
     def limit(self, config: Any, image_processor: Any, max_pixels: int) -> None:
-        """The processor resizes every image to about this many pixels at most."""
-        # An image below the lower bound grows by whole rows of patches, which must not carry it past the upper one.
+        """Make the processor resize every image to about this many pixels at most."""
+        # An image below the lower bound grows by whole rows of patches. This must not push it over the upper bound.
         smallest = min(image_processor.size["shortest_edge"], max_pixels // 4)
         image_processor.size = {"shortest_edge": smallest, "longest_edge": max_pixels}
 
     def merge(self, config: Any) -> int:
-        """The tower joins neighbouring patches to one token."""
+        """The tower joins this many neighbouring patches along each side into one token."""
         return int(config.vision_config.spatial_merge_size)
 
     def laid_out(self, config: Any, rows: "torch.Tensor") -> "torch.Tensor":
-        """A row for each patch of a token: the projector joins them."""
+        """One row per patch of a token: the projector joins them."""
         return rows.view(-1, rows.shape[1] // self.merge(config) ** 2)
 
     def by_token(self, config: Any, rows: "torch.Tensor") -> "torch.Tensor":
-        """The patches of a token side by side."""
+        """The patches of a token side by side in one row."""
         return rows.reshape(-1, rows.shape[-1] * self.merge(config) ** 2)
 
     def grids(self, model: Any, pixels: Mapping[str, Any]) -> list[Grid]:
-        """As the image processor found them."""
+        """The grids that the image processor found."""
         return [(time, height, width) for time, height, width in pixels["image_grid_thw"].tolist()]
 
     def see(self, model: Any, pixels: Mapping[str, Any]) -> list[tuple["torch.Tensor", Grid]]:
-        """One list of patches for all images, told apart by their grids."""
+        """Features and grids; the model takes all images' patches in one list and separates them by their grids."""
         grids = pixels["image_grid_thw"]
         found = model.get_image_features(pixels["pixel_values"], image_grid_thw=grids).pooler_output
         return [
@@ -73,14 +73,14 @@ class QwenVL(Family):
 def positions(placeholders: "torch.Tensor", grids: Sequence[Grid], merge: int) -> "torch.Tensor":
     """Rotary positions of rows padded on the right: time, height and width, `(3, B, T)`.
 
-    The model works them out image by image at every step; here it is once for a batch. A text token is one place after
-    what precedes it. An image's tokens start from one place, which height and width add to, and the longer of the two
-    is what the image takes (Qwen2-VL, arXiv 2409.12191).
+    The model itself would compute them image by image at every step; this computes them once per batch. A text token
+    is one position after the token before it. An image's tokens share a start, to which time, row and column are added.
+    The next token continues after the longer side of the image (Qwen2-VL, arXiv 2409.12191).
 
     Args:
         placeholders: `(B, T)`, True at image tokens.
         grids: patches of each image, row by row.
-        merge: patches of one token along each side.
+        merge: number of patches along each side of a token.
     """
     import torch
 
@@ -95,7 +95,7 @@ def positions(placeholders: "torch.Tensor", grids: Sequence[Grid], merge: int) -
 
 
 def _image(grid: Grid, merge: int) -> tuple["torch.Tensor", "torch.Tensor"]:
-    """Of one image's tokens, their places from its first, `(3, tokens)`, and how far each moves what follows it."""
+    """The positions of one image's tokens from its first, `(3, tokens)`, and by how much each shifts what follows."""
     import torch
 
     sides = grid[0], grid[1] // merge, grid[2] // merge

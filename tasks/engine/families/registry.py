@@ -1,4 +1,4 @@
-"""All families, and the presets that they bring; a new family is a file beside this one and a line here."""
+"""All families and their presets; a new family is a file in this folder and a line here."""
 
 from tasks.engine.families.family import Family, Preset
 from tasks.engine.families.llava import Llava
@@ -8,13 +8,13 @@ from tasks.errors import StudyError
 
 FAMILIES: tuple[Family, ...] = (QwenVL(), Llava(), PaliGemma())
 PRESETS: dict[str, Preset] = {name: preset for family in FAMILIES for name, preset in family.presets.items()}
-"""Short names that `model.name` takes."""
+"""Short names that `model.name` accepts."""
 
 
 def family_of(model_type: str, place: str) -> Family:
     """The family that serves a model type of `config.json`.
 
-    Raises StudyError where none does; `place` is what the message calls the model.
+    Raises StudyError if none does; `place` is the name of the model in that message.
     """
     for family in FAMILIES:
         if model_type in family.model_types:
@@ -27,7 +27,7 @@ def family_of(model_type: str, place: str) -> Family:
 
 
 def refuse_foreign(model_type: str, place: str) -> None:
-    """Raise StudyError where the type is a known model in a layout that transformers does not read."""
+    """Raise StudyError if the type is a known model in a layout that transformers cannot read."""
     for family in FAMILIES:
         if model_type in family.foreign:
             raise StudyError(f"{_expected()}, found {place} of type {model_type}: {family.foreign[model_type]}.")

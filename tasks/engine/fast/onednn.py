@@ -1,8 +1,8 @@
 """Linear layers in float32 on a CPU, computed by oneDNN.
 
-Torch asks MKL for these products, and MKL leaves AVX-512 aside on processors that are not Intel's. oneDNN, which torch
-brings as well, uses what the processor has: on AMD's, the same product takes half the time or less. Only rounding
-differs.
+By default, torch computes these products with MKL, which does not use AVX-512 on processors of other makers than Intel.
+oneDNN, which also comes with torch, uses it: on AMD processors, the same product takes half the time or less. Only
+rounding differs.
 """
 
 import os
@@ -13,9 +13,9 @@ from torch.nn import functional
 
 CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 KEPT = "32"
-"""Compiled products that oneDNN keeps, and torch: more than the layers of one batch need.
+"""Most compiled products in oneDNN's cache and in torch's: more than the layers of one batch need.
 
-Each number of rows has its own. Of their default of 1,024 each, a study that trains many hospitals filled hundreds of
+Each number of rows needs its own product. With the default of 1,024 each, a study of many hospitals filled hundreds of
 megabytes, hospital by hospital, and was no faster.
 """
 
@@ -35,13 +35,13 @@ class _Product(torch.autograd.Function):
 
 
 def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """What torch's own compiler puts in place of a linear layer on a CPU (torch 2.13)."""
+    """The operation that torch's compiler uses for a linear layer on a CPU (torch 2.13)."""
     found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return found
 
 
 class Linear(torch.nn.Linear):
-    """A linear layer; where its weights are trained, or are not float32 on a CPU, it is torch's own."""
+    """A linear layer on oneDNN; with trained weights, or weights that are not float32 on a CPU, it is torch's."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`(..., in)` to `(..., out)`."""
@@ -54,7 +54,7 @@ class Linear(torch.nn.Linear):
 
 
 def use_onednn(model: torch.nn.Module) -> None:
-    """Let a model's linear layers compute so, where torch was built with oneDNN; nothing else of them changes."""
+    """Make a model's linear layers use oneDNN if torch was built with it; nothing else about them changes."""
     if torch.backends.mkldnn.is_available():
         for name in CACHES:  # read at the first product
             os.environ.setdefault(name, KEPT)

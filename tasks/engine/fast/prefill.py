@@ -1,4 +1,4 @@
-"""Prompts gone through the model: the logits of what follows, and the keys and values that its tokens will look at."""
+"""Prefill: run prompts through the model, for the logits of the next token and the cache of keys and values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,24 +15,24 @@ from tasks.engine.vision import Features
 
 @dataclass
 class Read:
-    """What a batch of `B` rows has come to."""
+    """The state of a batch of `B` rows after the tokens so far."""
 
     logits: torch.Tensor
-    """`(B, vocabulary)`: of the token that follows each row."""
+    """`(B, vocabulary)`: for the next token of each row."""
     cache: Any
-    """Keys and values of all tokens, padding among them."""
+    """Keys and values of all tokens, padding included."""
     mask: torch.Tensor
     """`(B, T)`, 0 at padding."""
     places: torch.Tensor
-    """`(B, 1)` or, of rotary positions in three dimensions, `(3, B, 1)`: where the token that follows will stand."""
+    """Position of each row's next token: `(B, 1)`, or `(3, B, 1)` for rotary positions in three dimensions."""
 
     def select(self, rows: torch.Tensor) -> None:
-        """Keep these rows, `(B',)`; one may be there several times."""
+        """Keep these rows, `(B',)`; a row may occur several times."""
         self.cache.batch_select_indices(rows)
         self.logits, self.mask, self.places = self.logits[rows], self.mask[rows], self.places[..., rows, :]
 
     def follow(self, base: Base, tokens: torch.Tensor) -> None:
-        """Go on by one token in each row, `(B,)`."""
+        """Append one token to each row, `(B,)`, and compute the logits after it."""
         self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], dim=1)
         made = base.model(
             input_ids=tokens.unsqueeze(1),
@@ -45,7 +45,7 @@ class Read:
 
 
 def read_prompts(base: Base, features: Features, examples: Sequence[Example]) -> Read:
-    """The prompts of a batch, what they begin with alike computed once where that pays."""
+    """Run the prompts of a batch; common beginnings are computed once if that pays."""
     parts = split(base, features, examples)
     if parts is None:
         return _read(base, features, examples)
@@ -55,7 +55,7 @@ def read_prompts(base: Base, features: Features, examples: Sequence[Example]) ->
 
 
 def _read(base: Base, features: Features, examples: Sequence[Example], begun: Read | None = None) -> Read:
-    """The examples' prompts, as they are or each behind its row of what was read before."""
+    """Run the examples' prompts, alone or each after its row of `begun`."""
     inputs = collate(base, features, [replace(example, answer_ids=()) for example in examples]).inputs
     mask = inputs["attention_mask"]
     places = inputs.get("position_ids", mask.cumsum(1) - 1 + base.family.first_place)
@@ -63,13 +63,13 @@ def _read(base: Base, features: Features, examples: Sequence[Example], begun: Re
         places = places + begun.places
         inputs |= {"position_ids": places, "past_key_values": begun.cache}
         inputs["attention_mask"] = torch.cat([begun.mask, mask], dim=1)
-    elif base.family.causal:  # padding is on the right, where nothing sees it: attention is fastest without a mask
+    elif base.family.causal:  # padding is on the right, where no token sees it; attention is fastest without a mask
         del inputs["attention_mask"]
     last = torch.nn.functional.one_hot(mask.sum(1) - 1, mask.shape[1]).bool()
     with last_layer_only(base, last):
         made = base.model.model(**inputs, use_cache=True)
     following = places.masked_fill(mask == 0, -1).amax(-1, keepdim=True) + 1
-    if following.dim() == 3:  # behind an image, the dimension that reaches farthest counts
+    if following.dim() == 3:  # after an image, the next position follows the largest of the three dimensions
         following = following.amax(0, keepdim=True).expand(3, -1, -1)
     whole = mask if begun is None else inputs["attention_mask"]
     return Read(project(base, made.last_hidden_state[last]), made.past_key_values, whole, following)

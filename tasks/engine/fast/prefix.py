@@ -1,4 +1,4 @@
-"""What the prompts of a batch begin with alike, so that it need be computed only once: where to cut them."""
+"""Where to cut the prompts of a batch so that their common beginnings are computed only once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,29 +10,29 @@ from tasks.engine.batch import Example
 from tasks.engine.vision import Features
 
 WORTH = 0.05
-"""Least share of a batch's tokens to be saved: the beginnings take a pass of their own, and the rests a mask."""
+"""Least share of a batch's tokens worth saving: the beginnings cost a separate pass, and the rests a mask."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """A batch as beginnings, some of which several rows share, and what is left of each row."""
+    """A batch cut into beginnings, which rows may share, and the rest of each row."""
 
     beginnings: list[Example]
     whose: list[int]
-    """Each row's beginning."""
+    """Index of each row's beginning."""
     rests: list[Example]
 
     @property
     def tokens(self) -> int:
-        """What is computed, padding included."""
+        """The number of tokens to compute, padding included."""
         return _padded(self.beginnings) + _padded(self.rests)
 
 
 def split(base: Base, features: Features, examples: Sequence[Example]) -> Split | None:
-    """The cheaper of two ways to share: the start that all rows have, or each row up to the question's own image.
+    """The cheaper of two cuts: after the beginning that all rows share, or after each row's query image.
 
-    None where too little is saved, and where tokens see what follows them: then a beginning is not the same in any
-    two rows.
+    None if too little is saved. Also None if tokens attend to later ones, since then the same beginning has different
+    keys and values in each row.
     """
     if not base.family.causal:
         return None
@@ -47,9 +47,10 @@ def split(base: Base, features: Features, examples: Sequence[Example]) -> Split 
 
 
 def by_image(base: Base, examples: Sequence[Example]) -> list[int] | None:
-    """Places of the examples, those together that are alike up to the question; None where fewer than half are.
+    """An order of the examples that puts those together that are equal up to the question.
 
-    So it is without retrieved cases, where an image has several questions.
+    None if this gives fewer than two examples per beginning on average, or if tokens attend to later ones. It helps
+    without context, if images have several questions each.
     """
     begun = [(example.prompt_ids[: _asked_at(base, example)], example.image_ids) for example in examples]
     first = {each: place for place, each in reversed(list(enumerate(begun)))}
@@ -59,13 +60,13 @@ def by_image(base: Base, examples: Sequence[Example]) -> list[int] | None:
 
 
 def _asked_at(base: Base, example: Example) -> int:
-    """The place behind the prompt's last image, where the question begins; 0 without an image."""
+    """The place after the prompt's last image, where the question begins; 0 without an image."""
     ids = example.prompt_ids
     return len(ids) - ids[::-1].index(base.image_token_id) if base.image_token_id in ids else 0
 
 
 def _split(examples: Sequence[Example], places: Sequence[int], starts: Sequence[list[int]]) -> Split:
-    """The examples cut at these places, equal beginnings taken together."""
+    """Cut the examples at these places, and keep equal beginnings once."""
     found: dict[Example, int] = {}
     whose, rests = [], []
     for example, place, begun in zip(examples, places, starts, strict=True):
@@ -77,7 +78,7 @@ def _split(examples: Sequence[Example], places: Sequence[int], starts: Sequence[
 
 
 def _alike(examples: Sequence[Example], starts: Sequence[list[int]]) -> int:
-    """How many tokens all examples begin with alike, images by their names; each keeps one token to itself."""
+    """The number of first tokens, images included, that all examples share; each keeps at least one after them."""
     count = _common([example.prompt_ids for example in examples])
     images = _common([example.image_ids for example in examples])
     ends = [begun[images] for begun in starts if images < len(begun)]
@@ -85,7 +86,7 @@ def _alike(examples: Sequence[Example], starts: Sequence[list[int]]) -> int:
 
 
 def _common(rows: Sequence[tuple[Any, ...]]) -> int:
-    """How many items all rows begin with alike."""
+    """The number of first items that all rows share."""
     return sum(1 for _ in takewhile(lambda items: len({*items}) == 1, zip(*rows, strict=False)))
 
 

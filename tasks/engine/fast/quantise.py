@@ -1,4 +1,4 @@
-"""4-bit weights: NormalFloat of QLoRA (arXiv 2305.14314), through bitsandbytes."""
+"""4-bit weights: QLoRA's NormalFloat (arXiv 2305.14314), through bitsandbytes."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ BYTES_PER_WEIGHT = 1 / 2 + 1 / 64 + 4 / (64 * 256)
 
 
 def need_bitsandbytes() -> None:
-    """Raise StudyError where bitsandbytes is not installed."""
+    """Raise StudyError if bitsandbytes is not installed."""
     if not is_bitsandbytes_available():
         raise StudyError(
             "Setting model.quantisation is nf4, but bitsandbytes is not installed: "
@@ -22,13 +22,13 @@ def need_bitsandbytes() -> None:
 
 
 def blank_model(config: Any) -> Any:
-    """The model of this configuration without storage: names and shapes alone."""
+    """The model of this configuration without storage: only names and shapes."""
     with torch.device("meta"):
         return AutoModelForImageTextToText.from_config(config)
 
 
 def text_linear(model: Any) -> dict[str, torch.nn.Linear]:
-    """The text model's linear layers by their full names: those that adapters go on, and that 4 bits are kept of."""
+    """The text model's linear layers by full name: those that can get LoRA, and that `nf4` keeps in 4 bits."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -39,7 +39,7 @@ def text_linear(model: Any) -> dict[str, torch.nn.Linear]:
 def four_bits(config: Any, dtype: torch.dtype) -> BitsAndBytesConfig:
     """NF4 with quantised scales for the text model's linear layers, which compute in `dtype`.
 
-    Tower, projector and vocabulary are left as they are: features are computed once, and little is gained there.
+    Tower, projector and vocabulary stay as they are: features are computed only once, so little would be gained.
     """
     others = [f"model.{name}" for name, _ in blank_model(config).model.named_children() if name != "language_model"]
     return BitsAndBytesConfig(

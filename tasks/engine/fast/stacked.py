@@ -1,7 +1,7 @@
-"""Training several hospitals' adapters in one forward and backward pass over the frozen base.
+"""Train several hospitals' adapters in one forward and backward pass over the frozen base.
 
-Each row of a batch is of one hospital and goes through that hospital's LoRA; the rows meet nowhere, so that every
-hospital gets the gradients, the clipping and the steps that it would have got alone.
+Each row of a batch belongs to one hospital and goes through that hospital's LoRA. Rows do not interact, so every
+hospital gets the same gradients, clipping and steps as alone.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,17 +22,17 @@ from tasks.engine.vision import Features, gather_features
 
 @dataclass(frozen=True)
 class TrainingHospital:
-    """What one hospital trains on."""
+    """The training data of one hospital."""
 
     features: Features
     examples: Sequence[Example]
     seed: int
-    """The order of its examples follows from it, as in `train`."""
+    """Seed for the order of its examples, as in `train`."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of one hospital's training."""
+    """The result of one hospital's training."""
 
     state: State
     loss: float
@@ -41,9 +41,9 @@ class Trained:
 
 
 class Stack:
-    """One LoRA for each of `count` hospitals, stacked: A `(count, r, in)`, B `(count, out, r)` of every adapted layer.
+    """One LoRA for each of `count` hospitals, stacked: A `(count, r, in)` and B `(count, out, r)` of each layer.
 
-    All start from the adapter that is switched on, which itself is left as it is.
+    All start from the engine's present adapter, which does not change.
     """
 
     def __init__(self, engine: Engine, count: int) -> None:
@@ -59,11 +59,11 @@ class Stack:
 
     @contextmanager
     def switched_on(self, rows: torch.Tensor, tokens: torch.Tensor) -> Iterator[None]:
-        """While open, the base computes with the hospitals' adapters, and the engine's own is off.
+        """While open, the base computes with the hospitals' adapters, and the engine's adapter is off.
 
         Args:
             rows: `(B,)`, the hospital of each row.
-            tokens: `(n,)`, the hospital of each answer token, for layers that see those alone.
+            tokens: `(n,)`, the hospital of each answer token, for layers that compute only these tokens.
         """
         modules = dict(self.engine.peft.named_modules())
         names = [name.removesuffix(".lora_A.weight") for name in self.weights if name.endswith(".lora_A.weight")]
@@ -81,7 +81,7 @@ class Stack:
     def _adds(
         self, name: str, scaling: dict[str, float], rows: torch.Tensor, tokens: torch.Tensor
     ) -> Callable[..., torch.Tensor]:
-        """The hook that adds to a layer's output what the hospitals' adapters make of its input."""
+        """A hook that adds the output of the hospitals' adapters to a layer's output."""
         a, b = (self.weights[f"{name}.lora_{part}.weight"] for part in "AB")
         (scale,) = scaling.values()
 
@@ -107,10 +107,10 @@ def train_stacked(
     correct: Correction | None = None,
     title: str = "training",
 ) -> list[Trained]:
-    """Train every hospital from the adapter that is switched on, as `train` does one; results in their order.
+    """Train every hospital from the present adapter, as `train` does for one; results in the order of hospitals.
 
-    Without dropout they are those of `train` up to rounding; with it, dropout has other draws. A hospital that has run
-    out of batches has its adapter kept from its last step on. Arguments as of `train`.
+    Without dropout, the results equal those of `train` up to rounding; with it, the dropout draws differ. A hospital
+    with fewer batches than others gets its adapter as it was after its last batch. For the arguments see `train`.
     """
     plans = [_plan(hospital, epochs, batch_size) for hospital in hospitals]
     torch.manual_seed(hospitals[0].seed)
@@ -140,7 +140,7 @@ def train_stacked(
 
 
 def _plan(hospital: TrainingHospital, epochs: int, batch_size: int) -> list[list[Example]]:
-    """A hospital's batches of all epochs."""
+    """The batches of one hospital for all epochs."""
     generator = torch.Generator().manual_seed(hospital.seed)
     return [batch for _ in range(epochs) for batch in shuffled(hospital.examples, batch_size, generator)]
 
@@ -148,7 +148,7 @@ def _plan(hospital: TrainingHospital, epochs: int, batch_size: int) -> list[list
 def _add_gradients(
     stack: Stack, hospitals: Sequence[TrainingHospital], batch: Sequence[tuple[int, Example]], most: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The gradients of each hospital's mean loss per answer token.
+    """Add the gradients of each hospital's mean loss per answer token.
 
     Returns, for each hospital, the loss summed over its answer tokens, and their number.
     """
@@ -161,7 +161,7 @@ def _add_gradients(
         examples, features = _together(hospitals, part)
         rows = torch.tensor([number for number, _ in part])
         owners = rows.repeat_interleave(torch.tensor([len(example.answer_ids) for example in examples]))
-        # Gradients are computed with the adapters on: a layer that is checkpointed runs once more then.
+        # The adapters stay on for the backward pass: it runs checkpointed layers again.
         with stack.switched_on(rows.to(base.device), owners.to(base.device)):
             logits, targets = answer_logits(base, collate(base, features, examples))
             losses = functional.cross_entropy(logits.float(), targets, reduction="none")
@@ -173,7 +173,7 @@ def _add_gradients(
 def _together(
     hospitals: Sequence[TrainingHospital], part: Sequence[tuple[int, Example]]
 ) -> tuple[list[Example], Features]:
-    """Examples of several hospitals with the features they need, each hospital's images under names of their own."""
+    """Examples of several hospitals with the features they need; image names get the hospital's number as prefix."""
     images = {
         f"{number}/{image_id}": (hospitals[number].features, image_id)
         for number, example in part
@@ -187,7 +187,7 @@ def _together(
 
 
 def _clip(weights: Sequence[torch.Tensor]) -> None:
-    """Each hospital's gradients, over all layers, to a norm of at most 1, as `clip_grad_norm_` does for one."""
+    """Clip each hospital's gradient norm over all layers to at most 1, as `clip_grad_norm_` does for one."""
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
     scales = (1 / (norms + 1e-6)).clamp(max=1).view(-1, 1, 1)
