@@ -17,17 +17,22 @@ from hypothesis import strategies as st
 from test_evaluate_step import TRAIN, asking, hospital, settings  # noqa: F401  (the fixture)
 
 from tasks.answer.step import measure_reliance
+from tasks.engine.adapter import load_state
 from tasks.engine.attribution.occlusion import answer_log_probs
 from tasks.engine.batch import encode
 from tasks.engine.engine import Engine
-from tasks.engine.prompt import Asked, build_prompt
+from tasks.engine.hospital import open_hospital
+from tasks.engine.prompt import Asked, as_asked, build_prompt
+from tasks.engine.shared import shared_engine
 from tasks.engine.vision import Features, encode_images
+from tasks.explain.attribution import explain
 from tasks.explain.burned_in import text_boxes
 from tasks.explain.examination import Seen, covered_cells, examine
 from tasks.explain.failures import Evidence, count_modes, judge_all, records
-from tasks.explain.step import count_failures, find_failures
+from tasks.explain.hospital_attributions import draw
+from tasks.explain.step import count_failures, explain_some, find_failures
 from tasks.ingest import phantom
-from tasks.records import Case, FailureModes, Finding, Image, Prediction, Saliency, read_table, write_table
+from tasks.records import Case, FailureModes, Finding, Image, Prediction, Saliency, Share, read_table, write_table
 from tasks.records.alterations import AS_IS, BLANK, FLIPPED, REMOVED
 from tasks.records.explanations import (
     ALWAYS_YES,
@@ -39,6 +44,7 @@ from tasks.records.explanations import (
     MEANINGS,
     WRONG_REGION,
 )
+from tasks.records.federation import HospitalRefs
 from tasks.records.pixels import to_rgb
 from tasks.report.failures import failure_rows, failure_table
 from tasks.settings import ContextSettings
@@ -307,6 +313,38 @@ def test_the_stages_keep_cases_and_share_counts(settings: dict[str, Any], featur
     assert json.loads(shared) == {"hospital": "north", **count_modes(rows, 1)}
     everything = shared + json.dumps(counted.manifest())
     assert not any(case.id in everything or case.question in everything for case in CASES)
+
+
+def test_answers_are_explained_as_each_would_be_alone(settings: dict[str, Any], features: Features) -> None:  # noqa: F811
+    """By the hospital's adapter, with what is retrieved, and of what was answered: not of the reference."""
+    places, _ = study(settings, features)
+    shown = ContextSettings(k=1)
+    own = open_hospital(HospitalRefs(name="north", adapter=settings["adapter"], **places))
+    test = [case for case in own.cases if case.split == "test"]
+    said = {case.id: f"said {number}" for number, case in enumerate(test)}
+    rows = [Prediction("fed+rag", case.id, "north", case.kind, "?", case.answer, said[case.id], ()) for case in test]
+    with writing("hospitals/north", "predictions", "0") as folder, folder.open("predictions.parquet") as sink:
+        write_table(sink, Prediction, rows)
+    found = explain_some.fn(**asking(places, settings), predictions=folder.ref, shown=shown, counts=[3, 2], seed=5)
+    assert found.path.startswith("hospitals/north/saliency/")
+    maps = read_table(found.folder / "saliency.parquet", Saliency)
+    shares = read_table(found.folder / "shares.parquet", Share)
+    chosen = draw(own.cases, [3, 2], 5)
+    assert len(chosen) == 2 and {row.case_id for row in shares} == {case.id for case in chosen}
+    images = {image.id: image for image in IMAGES}
+    with shared_engine(settings["model"], settings["lora"]) as engine:
+        engine.switch(load_state(settings["adapter"].folder))
+        asked = as_asked(chosen, own.prompts(chosen, shown), own.cases, own.neighbours)
+        alone = [explain(engine.base, own.features, images, each, shown, said[each.case.id]) for each in asked]
+    assert all(each.shown for each in asked)
+    assert [(row.case_id, row.method, row.image_id, row.rank) for row in maps] == [
+        (row.case_id, row.method, row.image_id, row.rank) for each in alone for row in each.maps
+    ]
+    for row, expected in zip(maps, (row for each in alone for row in each.maps), strict=True):
+        np.testing.assert_allclose(row.weights, expected.weights, atol=1e-5)
+    for one, other in zip(shares, (row for each in alone for row in each.shares), strict=True):
+        assert (one.case_id, one.method, one.part) == (other.case_id, other.method, other.part)
+        assert one.share == pytest.approx(other.share, abs=1e-5)
 
 
 def test_nothing_asked_is_nothing_found(settings: dict[str, Any], features: Features) -> None:  # noqa: F811
