@@ -140,17 +140,17 @@ def make_base(model: Model, device: str) -> Base:
     return Base(made, tokenizer, model.image_processor(), config.image_token_id)
 
 
-def make_clients(base: Base, edge: int, hospitals: int, cases: int) -> list[TrainingHospital]:
+def make_hospitals(base: Base, edge: int, hospitals: int, cases: int) -> list[TrainingHospital]:
     """Hospitals with random images, words and answers; each case shows its own image and three of the others."""
     rng = np.random.default_rng(SEED)
     shown = RETRIEVAL.k + 1
-    hospitals = []
+    made = []
     for seed in range(hospitals):
         images = [Image(f"{n}", noise(rng, edge), edge, edge) for n in range(shown)]
         features = encode_images(base, images, batch_size=shown)
         examples = [make_example(rng, base, features, [image.id for image in images]) for _ in range(cases)]
-        hospitals.append(TrainingHospital(features, examples, seed))
-    return hospitals
+        made.append(TrainingHospital(features, examples, seed))
+    return made
 
 
 def noise(rng: np.random.Generator, edge: int) -> bytes:
@@ -208,7 +208,7 @@ def synchronise(device: str) -> None:
 def measure(model: Model, device: str, hospitals: int, cases: int, best: float) -> dict[str, Run]:
     """Both ways of training; the first step of each is not timed."""
     base = make_base(model, device)
-    hospitals = make_clients(base, model.pixels, hospitals, cases)
+    trained = make_hospitals(base, model.pixels, hospitals, cases)
     engine = Engine(base, LORA.r, LORA.alpha, LORA.dropout, LORA.targets)
     start = engine.initial_state(SEED)
     settings = {
@@ -219,15 +219,15 @@ def measure(model: Model, device: str, hospitals: int, cases: int, best: float) 
     }
 
     def mapped() -> None:
-        for client in hospitals:
+        for hospital in trained:
             engine.switch(start)
-            train(engine, client.features, client.examples, seed=client.seed, **settings)
+            train(engine, hospital.features, hospital.examples, seed=hospital.seed, **settings)
 
     def batched() -> None:
         engine.switch(start)
-        train_stacked(engine, hospitals, **settings)
+        train_stacked(engine, trained, **settings)
 
-    operations = sum(model_operations(base.config, len(each)) for client in hospitals for each in client.examples)
+    operations = sum(model_operations(base.config, len(each)) for hospital in trained for each in hospital.examples)
     found = {}
     for name, way in (("mapped", mapped), ("batched", batched)):
         way()

@@ -104,7 +104,7 @@ def draw_work(dropout: float = LORA.dropout) -> Work:
     features = encode_images(engine.base, list(images.values()))
     neighbours = find(features, training, cases)
     whole = len(training) // FEDERATION.batch_size * FEDERATION.batch_size
-    train, test = (build_prompts(each, cases, neighbours, RETRIEVAL.shown) for each in (training[:whole], asked))
+    train, test = (build_prompts(each, cases, neighbours, RETRIEVAL.context) for each in (training[:whole], asked))
     return Work(engine, plain_model(engine), images, train, test)
 
 
