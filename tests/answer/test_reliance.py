@@ -76,7 +76,7 @@ def test_a_wrong_answer_is_another_option_or_of_the_same_topic() -> None:
 @pytest.mark.parametrize("answer", ["yes", "no", "Yes.", "NO"])
 def test_yes_and_no_are_turned_whatever_else_was_answered(answer: str) -> None:
     others = [replace(KNOWN[n], id=f"o{n}", kind="closed", answer=f"maybe {n}") for n in range(4)]
-    shown = replace(KNOWN[1], kind="closed", answer=answer, options=("yes", "no", "perhaps"))
+    shown = replace(KNOWN[1], kind="closed", answer=answer, options=("perhaps", "maybe"))
     (changed,) = alter([Asked(KNOWN[0], (shown,))], [*KNOWN, *others], seed=0)[FLIPPED]
     assert changed.shown[0].answer == ("no" if normalise(answer) == "yes" else "yes")
 
