@@ -43,7 +43,7 @@ def rounds(
     hospitals: Sequence[str],
     start: Ref,
     train: Callable[[list[Order], list[Ref]], Trained],
-    aggregate: Callable[..., Ref],
+    put_together: Callable[..., Ref],
 ) -> Iterator[Round]:
     """Run the rounds of a federation, for any kind of tensors, and yield each.
 
@@ -53,13 +53,13 @@ def rounds(
         hospitals: their names.
         start: the initial tensors of all hospitals.
         train: trains each hospital by its order, from its start.
-        aggregate: makes the server's next state from `state`, `updates` and `round_number`.
+        put_together: makes the server's next state from `state`, `updates` and `round_number`.
     """
     state, starts = start, [start] * len(hospitals)
     orders = [strategy.order(1, hospital) for hospital in hospitals]
     for number in range(1, count + 1):
         trained = train(orders, starts)
-        state = aggregate(state=state, updates=trained.updates, round_number=number)
+        state = put_together(state=state, updates=trained.updates, round_number=number)
         coming = [strategy.order(number + 1, hospital) for hospital in hospitals]
         following = [
             state if order.start == "global" else update for order, update in zip(coming, trained.updates, strict=True)

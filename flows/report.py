@@ -70,12 +70,18 @@ def _results(run: Path) -> RunDocument:
 
 
 def _filled(results: RunDocument) -> RunDocument:
-    """Add zeros for counts that runs of earlier versions lack, per hospital and in the split."""
+    """Add what runs of earlier versions lack: zeros for counts, and settings that came later with their defaults."""
     counts = ("test_closed", "test_open", "train_closed", "train_open")
     rows = results["partition"]["hospitals"]
     columns = dict.fromkeys((*rows[0], *counts, *(name for row in rows for name in row)), 0)
     partition = {**results["partition"], "hospitals": [columns | row for row in rows]}
-    return {**results, "partition": partition, "split": {"train": 0, "test": 0, **results["split"]}}
+    defaults = Study().model_dump(mode="json")
+    settings = {
+        name: {**defaults.get(name, {}), **value} if isinstance(value, dict) else value
+        for name, value in results["settings"].items()
+    }
+    split = {"train": 0, "test": 0, **results["split"]}
+    return {**results, "settings": settings, "partition": partition, "split": split}
 
 
 def _told(results: RunDocument) -> Told:

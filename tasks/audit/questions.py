@@ -64,7 +64,7 @@ def questions_seen(train: Sequence[Case], test: Sequence[Case], shown: Mapping[s
 
 
 def question_rows(cases: Sequence[Case]) -> csr_matrix:
-    """TF-IDF unit rows of the questions; a question without a letter has a row of zeros."""
+    """TF-IDF unit rows of the questions; a question that normalises to nothing has a row of zeros."""
     vectorizer = TfidfVectorizer(preprocessor=normalise, analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
     try:
         return vectorizer.fit_transform([case.question for case in cases]).tocsr()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from tasks.records import Case, Neighbour
-from tasks.settings import Order
+from tasks.settings import ContextOrder
 from tasks.store import derived_seed
 
 Item = TypeVar("Item")
@@ -31,7 +31,7 @@ def choose(neighbours: Sequence[Neighbour], k: int, floor: float) -> list[Neighb
     return [each for each in first if each.similarity >= floor]
 
 
-def ordered(nearest_first: Sequence[Item], order: Order, case_id: str) -> list[Item]:
+def ordered(nearest_first: Sequence[Item], order: ContextOrder, case_id: str) -> list[Item]:
     """The context of a case in the order of the prompt; a random order depends on the case's id alone."""
     placed = list(nearest_first)
     if order == "nearest last":

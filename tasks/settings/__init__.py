@@ -6,11 +6,11 @@ from tasks.settings.base import Settings
 from tasks.settings.data import Dataset, DatasetSettings, PartitionSettings, SynthesisSettings
 from tasks.settings.evaluation import AnsweringSettings, EvaluationSettings
 from tasks.settings.retrieval import (
+    ContextOrder,
     ContextSettings,
     EncoderSettings,
     FusionSettings,
     LibrarySettings,
-    Order,
     RetrievalSettings,
 )
 from tasks.settings.training import (
@@ -26,6 +26,7 @@ from tasks.settings.training import (
 
 __all__ = [
     "AnsweringSettings",
+    "ContextOrder",
     "ContextSettings",
     "Dataset",
     "DatasetSettings",
@@ -40,7 +41,6 @@ __all__ = [
     "LoraSettings",
     "ModelChoice",
     "ModelSettings",
-    "Order",
     "PartitionSettings",
     "RetrievalSettings",
     "Settings",

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from tasks.settings.base import Settings
 
-Order = Literal["nearest last", "nearest first", "random"]
+ContextOrder = Literal["nearest last", "nearest first", "random"]
 DEPTH = 10
 """Neighbours kept of each case, so that another `retrieval.k` finds them there."""
 
@@ -20,7 +20,7 @@ class ContextSettings(Settings):
     """What is shown of a case: its image, question and answer, or the words alone."""
     floor: float = Field(-1, ge=-1, le=1)
     """Similarity below which a case is not shown; -1 shows all."""
-    order: Order = "nearest last"
+    order: ContextOrder = "nearest last"
     """Order of the cases in the prompt; the question follows the last. A random one follows from the question's id."""
     say_similarity: bool = False
     """Say in the prompt how similar each case is."""

@@ -76,7 +76,6 @@ def stage(
 
     def wrap(body: Body) -> Task[..., Ref]:
         signature = inspect.signature(body)
-        folder_name = next(iter(signature.parameters))
         _refuse_unknown_content(name, signature)
         _refuse_undeclared(name, area, leaves)
         digest = functools.cache(functools.partial(body_digest, body, reads))
@@ -92,11 +91,7 @@ def stage(
                 body(folder, **parameters)
             return folder.ref
 
-        kept = [parameter for parameter in signature.parameters.values() if parameter.name != folder_name]
-        run.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=[parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in kept],
-            return_annotation=Ref,
-        )
+        run.__signature__ = _without_folder(signature)  # type: ignore[attr-defined]
 
         def cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
             _wait_if_halted(context)
@@ -169,6 +164,13 @@ def _refuse_undeclared(name: str, area: str, leaves: tuple[Leaving, ...] | None)
         raise TypeError(f"Stage {name} in {area}: say what leaves a hospital (`leaves`) in `shared`, and nowhere else.")
     if unknown := set(leaves or ()) - set(get_args(Leaving)):
         raise TypeError(f"Stage {name} lets {sorted(unknown)} leave: expected some of {get_args(Leaving)}.")
+
+
+def _without_folder(signature: inspect.Signature) -> inspect.Signature:
+    """The signature of the task: without the folder, the first parameter, and returning its Ref."""
+    _, *kept = signature.parameters.values()
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in kept]
+    return signature.replace(parameters=parameters, return_annotation=Ref)
 
 
 def _paths(parameters: Mapping[str, Any]) -> list[str]:

@@ -195,7 +195,10 @@ def test_nothing_changed_means_nothing_done(server: Server, finished: Path, tiny
     assert newest(finished) != before
     assert json.loads(again.stdout) == json.loads((newest(finished) / "results.json").read_text())
     assert set(server.task_states().values()) == {"Cached"}
-    assert server.newest_run()["name"] == "phantom fed+rag seed 0"
+    newest_run = server.newest_run()
+    assert newest_run["name"] == "phantom fed+rag seed 0"
+    parts = [part["name"] for part in server.parts_of(newest_run["id"])]
+    assert parts == ["prepare", "round 1", "round 2", "evaluate"]
 
 
 def test_another_coverage_answers_held_out_cases_alone(server: Server, finished: Path, tiny_folder: Path) -> None:
