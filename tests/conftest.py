@@ -6,6 +6,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before any Hugging Face library reads it
 # Models this small lose by threads: a hundredfold on a machine that has other work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest modules first: `make test` gives each worker a module at a time, in this order."""
     long = ("test_study", "test_nightly", "test_flow", "test_compare_flow", "test_forget", "test_whole_runs")
     items.sort(key=lambda item: long.index(item.path.stem) if item.path.stem in long else len(long))
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Ids of plain ASCII: pytest escapes anything else once more each time it collects in one process, as mutmut does."""
+    odd = r"[^ -\[\]-~]"
+    return re.sub(odd, "?", val) if isinstance(val, str) and re.search(odd, val) else None
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ def test_the_table_is_read_whole() -> None:
     assert {row[4] for row in rows} == {"yes", "no"}
 
 
-@pytest.mark.parametrize("row", table(), ids=lambda row: f"{row[0]} for {row[1]}")
+@pytest.mark.parametrize("row", table(), ids=[f"row {number}" for number, _ in enumerate(table(), 1)])
 def test_an_example(row: list[str]) -> None:
     said, reference, kind, options, right, _ = row
     offered = options.split("; ") if options else ()
