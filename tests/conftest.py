@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
-    """Ids of plain ASCII: pytest escapes anything else once more each time it collects in one process, as mutmut does."""
+    """Ids of plain ASCII: pytest escapes the rest again whenever it collects in the same process, as mutmut asks."""
     odd = r"[^ -\[\]-~]"
     return re.sub(odd, "?", val) if isinstance(val, str) and re.search(odd, val) else None
 
