@@ -71,10 +71,10 @@ def losses_png(rows: Sequence[EpochLoss]) -> bytes:
     stages = list(dict.fromkeys(row.stage for row in rows))
     figure = Figure(figsize=(max(4.0, 3.2 * len(stages)), 2.8), layout="tight")
     for axes, stage in zip(figure.subplots(1, len(stages), squeeze=False)[0], stages, strict=True):
-        own = [row for row in rows if row.stage == stage]
-        training = [(row.epoch, row.train_loss) for row in own]
-        held_out = [(row.epoch, row.held_out_loss) for row in own if row.held_out_loss is not None]
-        kept = [point for row, point in zip(own, held_out or training, strict=True) if row.kept]
+        epochs = [row for row in rows if row.stage == stage]
+        training = [(row.epoch, row.train_loss) for row in epochs]
+        held_out = [(row.epoch, row.held_out_loss) for row in epochs if row.held_out_loss is not None]
+        kept = [point for row, point in zip(epochs, held_out or training, strict=True) if row.kept]
         axes.plot(*zip(*training, strict=True), "o-", color=TRAINED, label="training")
         if held_out:
             axes.plot(*zip(*held_out, strict=True), "s--", color=HELD_OUT, label="held out")
@@ -93,11 +93,11 @@ def losses_png(rows: Sequence[EpochLoss]) -> bytes:
 
 def score_plot(results: RunDocument) -> str:
     """Closed accuracy and open exact match (0 to 1) of each configuration and baseline; a dot is one hospital."""
-    told = "; ".join(
+    description = "; ".join(
         f"{_name(name)} closed {_number(row['closed']['accuracy'])}, open {_number(row['open']['exact_match'])}"
         for name, row in (*results["configurations"].items(), *results["baselines"].items())
     )
-    return svg(score_figure(results), f"Scores from 0 to 1: {told}")
+    return svg(score_figure(results), f"Scores from 0 to 1: {description}")
 
 
 def score_figure(results: RunDocument) -> Figure:
@@ -133,8 +133,8 @@ def group_plot(scores: Sequence[ScoreEntry], configuration: str, group: str) -> 
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.set_title(f"Right answers by {group}", fontsize=10)
-    told = "; ".join(f"{row['value']} {row['score']:.3f} of {row['n']}" for row in rows)
-    return svg(figure, f"Right answers of {configuration} by {group}: {told}")
+    description = "; ".join(f"{row['value']} {row['score']:.3f} of {row['n']}" for row in rows)
+    return svg(figure, f"Right answers of {configuration} by {group}: {description}")
 
 
 def reliability_plot(name: str, calibration: Calibration) -> str:
@@ -148,8 +148,10 @@ def reliability_plot(name: str, calibration: Calibration) -> str:
     axes.plot(sure, right, "-", color=TRAINED)
     axes.scatter(sure, right, s=[8 + 150 * each["n"] / calibration["n"] for each in bins], color=TRAINED)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="mean confidence", ylabel="right answers")
-    told = "; ".join(f"{s:.2f} sure, {r:.2f} right, {each['n']}" for s, r, each in zip(sure, right, bins, strict=True))
-    return svg(figure, f"Reliability of {name}, expected calibration error {calibration['ece']:.3f}: {told}")
+    description = "; ".join(
+        f"{s:.2f} sure, {r:.2f} right, {each['n']}" for s, r, each in zip(sure, right, bins, strict=True)
+    )
+    return svg(figure, f"Reliability of {name}, expected calibration error {calibration['ece']:.3f}: {description}")
 
 
 def reliance_plot(name: str, reliance: RelianceSummary) -> str:
@@ -159,21 +161,21 @@ def reliance_plot(name: str, reliance: RelianceSummary) -> str:
     axes = figure.subplots()
     colours = [TRAINED, *[REFERENCE] * (len(rows) - 1)]
     axes.barh(range(len(rows)), [row["score"] for _, row in rows], color=colours, height=0.65)
-    axes.set_yticks(range(len(rows)), [_name(alteration) for alteration, _ in rows])
+    axes.set_yticks(range(len(rows)), [_name(perturbation) for perturbation, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.set_title("Right answers of all questions", fontsize=10)
-    told = "; ".join(f"{_name(alteration)} {row['score']:.3f}" for alteration, row in rows)
-    return svg(figure, f"What {name} relies on: {told}")
+    description = "; ".join(f"{_name(perturbation)} {row['score']:.3f}" for perturbation, row in rows)
+    return svg(figure, f"What {name} relies on: {description}")
 
 
 def share_plot(name: str, saliency: HospitalShares) -> str:
     """Mean shares (0 to 1) of the prompt's parts in the explained answers, a bar for each method."""
-    told = "; ".join(
+    description = "; ".join(
         f"{method} {', '.join(f'{PARTS[part][0]} {share:.3f}' for part, share in shares.items())}"
         for method, shares in saliency["methods"].items()
     )
-    return svg(share_figure(saliency), f"Where answers of {name} come from: {told}")
+    return svg(share_figure(saliency), f"Where answers of {name} come from: {description}")
 
 
 def share_figure(saliency: HospitalShares) -> Figure:
@@ -215,8 +217,8 @@ def _bars(
     for place, (_, row) in enumerate(rows):
         if row[kind][field] is None:
             axes.text(0.02, place, "not asked", va="center", fontsize=8, color="#5a6870")
-        told = (each[kind][field] for each in row["hospitals"].values())
-        of_hospitals = [score for score in told if score is not None]
+        scores = (each[kind][field] for each in row["hospitals"].values())
+        of_hospitals = [score for score in scores if score is not None]
         axes.plot(of_hospitals, [place] * len(of_hospitals), "o", color="black", markersize=2.5, alpha=0.7)
     axes.set_yticks(range(len(rows)), [_name(name) for name, _ in rows])
     axes.set_xlim(0, 1)
@@ -239,8 +241,8 @@ def partition_plot(hospitals: Sequence[Mapping[str, Any]]) -> str:
         for column, count in enumerate(row):
             colour = "white" if known[place][column] > 0.6 * most else "black"
             axes.text(column, place, count, ha="center", va="center", color=colour)
-    told = "; ".join(f"{row['hospital']} {total(*(row[name] for name in columns))}" for row in hospitals)
-    return svg(figure, f"Cases of each hospital: {told}")
+    description = "; ".join(f"{row['hospital']} {total(*(row[name] for name in columns))}" for row in hospitals)
+    return svg(figure, f"Cases of each hospital: {description}")
 
 
 def total(*counts: int | str) -> int | str:
