@@ -72,9 +72,9 @@ def askable(captions: Sequence[Caption], published: Sequence[Case]) -> list[Capt
     A published test split is scored as published, so no questions are made from captions of the test split.
     """
     splits = {case.image_id: case.split for case in published}
-    dealt = [replace(caption, split=splits.get(caption.image_id, caption.split)) for caption in captions]
+    assigned = [replace(caption, split=splits.get(caption.image_id, caption.split)) for caption in captions]
     tested = any(case.split == "test" for case in published)
-    return [caption for caption in dealt if not (tested and caption.split == "test")]
+    return [caption for caption in assigned if not (tested and caption.split == "test")]
 
 
 def _drafts(
