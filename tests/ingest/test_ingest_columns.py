@@ -104,7 +104,7 @@ def test_a_line_tells_the_columns_that_are_not_used(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     rows = [row | {"image": name, "split": ""} for row in rows_of(PLAIN) for name in ("a/1.png", "2.dcm")]
-    told = []
+    logs = []
     for name, more in (("plain", {}), ("more", {"Ward": "B", **{f"c{n}": "" for n in range(30)}})):
         root = write_table(tmp_path / name, "csv", [row | {"patient": row["image"]} | more for row in rows])
         settings = DatasetSettings(name="table", root=root)
@@ -112,7 +112,7 @@ def test_a_line_tells_the_columns_that_are_not_used(
         with caplog.at_level(logging.INFO, "fed_rag"):
             caplog.clear()
             tell_unused_columns(dataset)
-        told.append(caplog.text)
+        logs.append(caplog.text)
         assert "Ward" not in json.dumps(dataset.manifest()["summary"])  # which goes into results.json
-    assert told[0] == ""
-    assert "not used: 'Ward', 'c0'" in told[1] and "and 11 more" in told[1]
+    assert logs[0] == ""
+    assert "not used: 'Ward', 'c0'" in logs[1] and "and 11 more" in logs[1]
