@@ -279,14 +279,14 @@ def test_whatever_runs_in_a_stage_is_in_its_digest(
     cases = run(take_cases, hospital=names[0], cases=dataset, dataset=dataset, assignment=assignment, forgotten=[])
     seen = run(see_images, images=dataset.only("images.parquet"), model=model.seeing)
     features = run(take_features, hospital=names[0], cases=cases, model=model.seeing, seen=seen)
-    own: dict[str, Any] = {"cases": cases, "features": features}
-    sources = LibrarySources(name=names[0], **own)
+    folders: dict[str, Any] = {"cases": cases, "features": features}
+    sources = LibrarySources(name=names[0], **folders)
     run(build_hospital_library, hospital=sources, settings=LibrarySettings(depth=2, diversity=0.5))
     library = run(build_hospital_library, hospital=sources, settings=LibrarySettings(depth=2, rerank="learned"))
     start = run(initial_adapter, model=model, lora=study.lora, seed=0)
     common: dict[str, Any] = {"model": model, "lora": study.lora, "shown": study.retrieval.context}
     training = {"federation": study.federation.local, "round_number": 1, "seed": 0}
-    hospital = HospitalRefs(name=names[0], **own, library=library, adapter=start)
+    hospital = HospitalRefs(name=names[0], **folders, library=library, adapter=start)
     update = run(train_hospital, hospital=hospital, **common, **training, local=LocalRule())
     after = run(aggregate, strategy=study.federation.strategy, state=start, updates=[update], round_number=1)
     hospital = hospital.given(after)
