@@ -6,7 +6,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.dashboard import Shown
+from flows.dashboard import Dashboard
 from flows.gone import HOOKS
 from flows.losses import TABLE, show_losses, write_losses
 from flows.outside import dataset_content
@@ -83,10 +83,10 @@ def train_recipe(recipe: Recipe) -> str:
     _check_targets(recipe)
     studies = [_study(recipe, number) for number in range(len(recipe.stages))]
     steps = Steps("recipe-progress", total=sum(map(prepares, studies)) + 2 * len(recipe.stages) + 1)
-    asked = [_ask(study, steps) for study in studies]
+    inputs = [_ask(study, steps) for study in studies]
     rows: list[EpochLoss] = []
-    shown = Shown()
-    for number, (stage, (dataset, questions)) in enumerate(zip(recipe.stages, asked, strict=True)):
+    dashboard = Dashboard()
+    for number, (stage, (dataset, questions)) in enumerate(zip(recipe.stages, inputs, strict=True)):
         images = dataset.only("images.parquet")
         frozen = stage.sides == ("text",)
         trained = train_stage(
@@ -99,7 +99,7 @@ def train_recipe(recipe: Recipe) -> str:
             seed=recipe.seed,
         )
         rows += read_table(trained.folder / TABLE, EpochLoss)
-        show_losses(shown, f"{recipe.name}-losses", rows)
+        show_losses(dashboard, f"{recipe.name}-losses", rows)
         loss = trained.manifest()["summary"]["held_out_loss"]
         steps.done(f"{stage.title}: held-out loss {loss['before']:.4f} before, {loss['merged']:.4f} after")
         model = choose_model(model.model_copy(update={"name": str(trained.folder), "revision": None}))

@@ -23,8 +23,8 @@ from tasks.settings.comparison import Comparison
 from tasks.settings.recipe import Recipe
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(requested: bool) -> None:
+    if requested:
         print(f"fed-rag {version_of('fed-rag')}")
         raise typer.Exit
 

@@ -42,8 +42,8 @@ def _as_written(default: Any) -> str:
     """A value as it may stand behind `NAME=`."""
     if isinstance(default, str):
         return default
-    shown = list(default) if isinstance(default, tuple) else default
-    return yaml.safe_dump(shown, default_flow_style=True, width=math.inf).split("\n")[0]
+    plain = list(default) if isinstance(default, tuple) else default
+    return yaml.safe_dump(plain, default_flow_style=True, width=math.inf).split("\n")[0]
 
 
 def _group(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
