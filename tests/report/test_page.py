@@ -18,9 +18,10 @@ from PIL import Image as Pillow
 
 from tasks.records import Case, Image, Prediction, Saliency, write_table
 from tasks.report.intervals import details
+from tasks.report.page.loss_plots import loss_plot
 from tasks.report.page.maps import OPACITY, maps_of
 from tasks.report.page.pictures import LONGEST, Picture, pictures
-from tasks.report.page.plots import loss_plot, partition_plot, score_plot
+from tasks.report.page.plots import partition_plot, score_plot
 from tasks.report.page.render import Answered, DataStatements, hospital_page, model_card, study_page
 from tasks.report.results import About, Measured, assemble, hospital_rows, score_rows
 from tasks.score.score import score_row, summarise

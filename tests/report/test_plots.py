@@ -13,25 +13,19 @@ from matplotlib.figure import Figure
 
 from tasks.records import EpochLoss, Saliency
 from tasks.report.page.dashboard import inline_plots
+from tasks.report.page.figures import REFERENCE, TRAINED, png, svg
+from tasks.report.page.loss_plots import loss_plot, losses_png
 from tasks.report.page.maps import OPACITY, maps_of, tinted
 from tasks.report.page.plots import (
-    PARTS,
-    REFERENCE,
-    TRAINED,
     group_plot,
-    loss_plot,
-    losses_png,
     partition_plot,
-    png,
     reliability_plot,
     reliance_plot,
     score_figure,
     score_plot,
-    share_figure,
-    share_plot,
-    svg,
     total,
 )
+from tasks.report.page.share_plots import PARTS, share_figure, share_plot
 
 
 def words(picture: str) -> list[str]:

@@ -10,7 +10,8 @@ from matplotlib.ticker import MaxNLocator
 
 from tasks.records.comparison import ComparisonDocument, Sweep
 from tasks.records.text_table import Table
-from tasks.report.page.plots import METRICS, REFERENCE, TRAINED, svg
+from tasks.report.page.figures import REFERENCE, TRAINED, svg
+from tasks.report.page.plots import METRICS
 from tasks.report.page.render import fill
 
 MEASURES = {"closed_accuracy": METRICS[0][2], "open_exact_match": METRICS[1][2]}

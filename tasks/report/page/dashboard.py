@@ -3,7 +3,9 @@
 import base64
 
 from tasks.records.run_document import RunDocument
-from tasks.report.page.plots import png, score_figure, share_figure
+from tasks.report.page.figures import png
+from tasks.report.page.plots import score_figure
+from tasks.report.page.share_plots import share_figure
 
 
 def inline_plots(results: RunDocument, losses: bytes) -> str:

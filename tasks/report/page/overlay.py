@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from tasks.records import Image, Saliency
 from tasks.records.pixels import to_rgb
 from tasks.report.page.maps import COLOURS, tinted
-from tasks.report.page.plots import PARTS, share_bar
+from tasks.report.page.share_plots import PARTS, share_bar
 
 FONTS = ["DejaVu Sans", "Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Micro Hei", "SimHei", "PingFang SC"]
 """Fonts in order of preference. The first has no Chinese; without one of the others, Chinese characters are boxes."""

@@ -13,18 +13,11 @@ from markupsafe import Markup
 
 from tasks.records import Case, Prediction
 from tasks.records.run_document import RunDocument
+from tasks.report.page.loss_plots import loss_plot
 from tasks.report.page.maps import Map
 from tasks.report.page.pictures import Picture
-from tasks.report.page.plots import (
-    group_plot,
-    loss_plot,
-    partition_plot,
-    reliability_plot,
-    reliance_plot,
-    score_plot,
-    share_plot,
-    total,
-)
+from tasks.report.page.plots import group_plot, partition_plot, reliability_plot, reliance_plot, score_plot, total
+from tasks.report.page.share_plots import share_plot
 from tasks.text.wording import counted
 
 Rows = Mapping[str, Sequence[Sequence[str]]]
@@ -90,7 +83,7 @@ def study_page(results: RunDocument, rows: Rows, data: DataStatements, sections:
     Args:
         results: `results.json`.
         rows: the score tables as text, headings first: `""` is the headline, others are configurations by hospital.
-        data: statements about its data.
+        data: statements about the run's data.
         sections: further parts, shown after the scores.
     """
     plots = {
