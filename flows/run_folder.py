@@ -27,6 +27,7 @@ from tasks.score.image_sums import read_sums
 from tasks.settings import Study
 from tasks.store import Ref, find, peak_memory, writing
 from tasks.store.provenance import walk
+from tasks.store.runs import References
 from tasks.text.vocabulary import MODALITIES, ORGANS, known
 
 MADE = "made into a test split"
@@ -191,9 +192,9 @@ def _timings(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     return seconds
 
 
-def _references(hospitals: Sequence[HospitalRefs], kept: Mapping[str, Sequence[Ref | list[Ref]]]) -> dict[str, Any]:
-    """Paths of all folders, relative to the artifacts; `adapter` is null if the hospitals' adapters differ."""
-    places = {}
+def _references(hospitals: Sequence[HospitalRefs], kept: Mapping[str, Sequence[Ref | list[Ref]]]) -> References:
+    """The paths of all folders, for `references.json`."""
+    places: dict[str, dict[str, Any]] = {}
     for number, hospital in enumerate(hospitals):
         folders = {name: getattr(hospital, name).path for name in ("cases", "features", "library", "adapter")}
         others = {name: refs[number] for name, refs in kept.items()}

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,14 @@ DEFINITIONS = {
     "question_only": "a linear classifier on the question's words alone, over all training cases",
     "correct": "equal to the reference after normalisation",
 }
+
+
+class ShareRight(TypedDict):
+    """The share of the questions of one kind that are answered right."""
+
+    n: int
+    correct: float | None
+    """None where there is no question."""
 
 
 def score_without_model(
@@ -72,7 +80,7 @@ def _projected(cases: Sequence[Case], seed: int) -> Vectors:
     return np.ascontiguousarray(dense / np.maximum(np.linalg.norm(dense, axis=1, keepdims=True), 1e-6))
 
 
-def _shares(test: Sequence[Case], answers: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _shares(test: Sequence[Case], answers: Sequence[str]) -> dict[str, ShareRight]:
     right: dict[str, list[bool]] = {"closed": [], "open": []}
     for case, answer in zip(test, answers, strict=True):
         right[case.kind].append(meaning(case.answer) == meaning(answer) != "")

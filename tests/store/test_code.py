@@ -225,7 +225,9 @@ def test_another_strategy_is_not_in_the_key(name: str, tmp_path: Path, monkeypat
 
 CHOSEN = {"aggregate": ["tasks.federate.strategies.fedavg"]}
 """What stages import by name, with a default study's settings."""
-MACHINERY = {f"tasks.store.{name}" for name in ("stage", "code", "libraries", "folders", "keys", "digests", "memory")}
+MACHINERY = {
+    f"tasks.store.{name}" for name in ("stage", "code", "libraries", "folders", "manifest", "keys", "digests", "memory")
+}
 """What carries a stage, and decides nothing of what it makes."""
 
 
@@ -266,7 +268,7 @@ def test_whatever_runs_in_a_stage_is_in_its_digest(
     def run(task: Any, **given: Any) -> Any:
         made, modules = ran(lambda: task.fn(**given))
         body = inspect.unwrap(task.fn)
-        known = {*code.reached([*code._own_code(body)[1], *CHOSEN.get(body.__name__, [])]), body.__module__, *MACHINERY}
+        known = {*code.reached([*code._code_of(body)[1], *CHOSEN.get(body.__name__, [])]), body.__module__, *MACHINERY}
         unknown.setdefault(body.__name__, set()).update(
             each for each in modules - known if not each.startswith(code.LEFT_OUT)
         )

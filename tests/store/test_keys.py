@@ -177,7 +177,7 @@ LIBRARIES = {
 
 def libraries_of(name: str) -> set[str]:
     """The libraries that the code of a stage imports."""
-    _, names = code._own_code(inspect.unwrap(STAGES[name].fn))
+    _, names = code._code_of(inspect.unwrap(STAGES[name].fn))
     files = [path for module in code.reached(names) for path in LIBRARIES if in_module(path, module)]
     return {each.split(".")[0] for each in names}.union(*(LIBRARIES[path] for path in files))
 
