@@ -74,10 +74,10 @@ def _mark_as_crashed() -> None:
         for run in _with_parents(client, context.flow_run if context else None):
             client.set_flow_run_state(run.id, Crashed(message=MESSAGE), force=True)
             crash_tasks(client, run.id, MESSAGE)
-        _tell_of_stages()
+        _report_crashed_stages()
 
 
-def _tell_of_stages() -> None:
+def _report_crashed_stages() -> None:
     """Report running stages as crashed by events: a server that does not know of a task yet could not find it."""
     from prefect.events.worker import EventsWorker
     from prefect.states import Crashed, State

@@ -9,7 +9,7 @@ from prefect.artifacts import create_table_artifact
 
 from flows.hospital import build_libraries
 from flows.outside import dataset_content, writer_of
-from flows.progress import Steps, tell_unused_columns
+from flows.progress import Steps, log_unused_columns
 from flows.run_folder import dataset_summary
 from flows.runtimes.local import gather
 from tasks.audit.document import score_table, shared_table, table
@@ -43,7 +43,7 @@ def prepare(study: Study, model: ModelChoice, steps: Steps) -> Prepared:
     """Read and audit the dataset, partition its images among hospitals, and build each hospital's library."""
     dataset = ingest(settings=study.dataset, content=dataset_content(study), seed=study.seed)
     steps.done(ingested(dataset))
-    tell_unused_columns(dataset)
+    log_unused_columns(dataset)
 
     questions = prepare_questions(study, dataset, steps)
     findings = audit(cases=questions, dataset=dataset, seed=study.seed)

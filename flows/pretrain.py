@@ -11,7 +11,7 @@ from flows.gone import HOOKS
 from flows.losses import TABLE, show_losses, write_losses
 from flows.outside import dataset_content
 from flows.prepare import ingested, prepare_questions, prepares
-from flows.progress import Steps, tell_unused_columns
+from flows.progress import Steps, log_unused_columns
 from tasks.engine.identity import choose_model
 from tasks.features.step import see_images
 from tasks.ingest.step import ingest
@@ -132,7 +132,7 @@ def _study(recipe: Recipe, number: int) -> Study:
 def _ask(study: Study, steps: Steps) -> tuple[Ref, Ref]:
     """Read a stage's dataset and prepare its questions; both are the same folder if no questions are made."""
     dataset = ingest(settings=study.dataset, content=dataset_content(study), seed=study.seed)
-    tell_unused_columns(dataset)
+    log_unused_columns(dataset)
     questions = prepare_questions(study, dataset, steps)
     steps.done(f"{study.dataset.label}: {ingested(dataset)}")
     return dataset, questions

@@ -49,9 +49,7 @@ def write_pages(run: Path) -> list[Path]:
     for places in references["hospitals"].values():
         check_run(run, paths_of(places, ("cases", "predictions", "saliency", "failures")))
     results = _results(run)
-    pages = {
-        run / "report.html": study_page(results, _rows(results), _data_statements(results), list(_sections(results)))
-    }
+    pages = {run / "report.html": study_page(results, _rows(results), _statements(results), list(_sections(results)))}
     for hospital, places in references["hospitals"].items():
         pages[ROOT / "hospitals" / hospital / "report.html"] = _hospital_page(study, results["run"], hospital, places)
     for path, page in pages.items():
@@ -66,7 +64,7 @@ def write_card(run: Path) -> Path:
     """
     results = _results(run)
     check_run(run)
-    write_text(run / "card.md", model_card(results, _rows(results), _data_statements(results)))
+    write_text(run / "card.md", model_card(results, _rows(results), _statements(results)))
     return run / "card.md"
 
 
@@ -95,7 +93,7 @@ def _filled(results: RunDocument) -> RunDocument:
     return {**results, "settings": settings, "partition": partition, "split": split}
 
 
-def _data_statements(results: RunDocument) -> DataStatements:
+def _statements(results: RunDocument) -> DataStatements:
     """The sentences on the data for pages and card."""
     split = results["split"]
     return DataStatements(split_sentence([split]), left_out_sentence(results["dataset"]), audited_tests(split))

@@ -62,7 +62,7 @@ _add(pretrain, settings_help(model=Recipe))
 
 
 def main() -> None:
-    """Run the command; what a user can mend is told in one sentence."""
+    """Run the command; an error that the user can mend is printed as one sentence."""
     try:
         app()
     except StudyError as error:

@@ -87,7 +87,7 @@ def load_comparison(
                 f"Expected --sweep NAME=VALUE,VALUE or one of {', '.join(SWEEPS)}, found {sweep!r}: write it as "
                 "--sweep retrieval.k=0,1,3."
             )
-        if isinstance(swept, dict):  # what else it may be is told below
+        if isinstance(swept, dict):  # other types are reported below
             swept[name] = _parsed(name, text, Study, read_values) if equals else SWEEPS[name]
     for name, changes in _changes(values):
         _refuse_unknown_names({name: changes}, Study, "")

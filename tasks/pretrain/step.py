@@ -121,13 +121,13 @@ def choose(cases: Sequence[Case], lesson: Lesson, seed: int) -> list[Case]:
     """The cases that a lesson uses."""
     named = set(lesson.naming)
 
-    def is_asked(case: Case) -> bool:
+    def is_used(case: Case) -> bool:
         words = set(re.findall(r"[\w-]+", case.question.lower()))
         drawn = derived_seed(seed, "share", case.image_id) < lesson.share * 2**31
         fits = not named or bool(named & words) or derived_seed(seed, "others", case.id) < lesson.others * 2**31
         return drawn and lesson.kind in (None, case.kind) and fits
 
-    return [case for case in cases if is_asked(case)]
+    return [case for case in cases if is_used(case)]
 
 
 def _split_at_random(cases: Sequence[Case], parts: int, seed: int) -> list[tuple[int, list[Case]]]:

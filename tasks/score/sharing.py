@@ -143,12 +143,10 @@ def _image_sums(name: str, rows: Sequence[Outcome], shareable: _Shareable, whole
     found = _sums(name, "all", None, figures, images, hidden=labels)
     by_kind = {column for metric in main_metrics() if metric.kind for column in (counted(metric), metric.name)}
     for group in SHARED_GROUPS if whole else ():
-        group_values = np.array([getattr(row, group) for row in rows], object)
+        values = np.array([getattr(row, group) for row in rows], object)
         for value in sorted(value for value in shareable.groups[group] if value):
             hidden = set(columns()) - {*ALWAYS, *(by_kind if value in shareable.by_kind[group] else ())}
-            found += _sums(
-                name, group, value, figures[group_values == value], images[group_values == value], hidden=hidden
-            )
+            found += _sums(name, group, value, figures[values == value], images[values == value], hidden=hidden)
     return found
 
 

@@ -15,7 +15,7 @@ from tasks.synthesize.rules import write_pairs
 Generator = Literal["rules", "model"]
 Writer = Callable[[Sequence[Caption]], Iterable[str]]
 """A language model: returns its reply to each caption, in order."""
-SHOWN_REFUSALS = 20
+QUOTED_REFUSALS = 20
 """Number of refusals that the report quotes; all are counted."""
 
 
@@ -54,7 +54,7 @@ def synthesize(
         "after": measure(kept, known),
         "done": done,
         "refused": dict(sorted(Counter(reason.split(": ")[0] for reason in refused).items())),
-        "refusals": refused[:SHOWN_REFUSALS],
+        "refusals": refused[:QUOTED_REFUSALS],
     }
     if not kept and not published:
         raise StudyError(

@@ -9,7 +9,7 @@ import pytest
 from dicom_samples import CANARY
 from test_ingest_table import write_table
 
-from flows.progress import tell_unused_columns
+from flows.progress import log_unused_columns
 from tasks.errors import StudyError
 from tasks.ingest.step import ingest
 from tasks.ingest.table import read
@@ -111,7 +111,7 @@ def test_a_line_tells_the_columns_that_are_not_used(
         dataset = ingest.fn(settings=settings, content=name, seed=0)
         with caplog.at_level(logging.INFO, "fed_rag"):
             caplog.clear()
-            tell_unused_columns(dataset)
+            log_unused_columns(dataset)
         logs.append(caplog.text)
         assert "Ward" not in json.dumps(dataset.manifest()["summary"])  # which goes into results.json
     assert logs[0] == ""

@@ -167,7 +167,7 @@ def test_the_shares_of_a_bar_lie_end_to_end_and_large_ones_are_named() -> None:
     )
 
 
-def test_what_a_model_relies_on_is_told_by_alteration() -> None:
+def test_what_a_model_relies_on_is_described_by_perturbation() -> None:
     reliance: Any = {"alterations": {"as_is": {"score": 0.75}, "image_blank": {"score": 0.5}}}
     picture = reliance_plot("fed", reliance)
     assert label_of(picture) == "What fed relies on: as is 0.750; image blank 0.500"
