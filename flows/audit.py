@@ -9,7 +9,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.gone import HOOKS
 from flows.outside import dataset_content
 from flows.prepare import ingested, prepare_questions, prepares, show_audit
-from flows.progress import Steps, tell_unused_columns
+from flows.progress import Steps, log_unused_columns
 from tasks.audit.step import audit as audit_dataset
 from tasks.audit.step import read_audit
 from tasks.ingest.step import ingest
@@ -32,7 +32,7 @@ def audit(study: Study = Study(), against: Path | None = None) -> dict[str, Any]
     steps = Steps("audit-progress", total=2 + prepares(study))
     dataset = ingest(settings=study.dataset, content=dataset_content(study), seed=study.seed)
     steps.done(ingested(dataset))
-    tell_unused_columns(dataset)
+    log_unused_columns(dataset)
     questions = prepare_questions(study, dataset, steps) if prepares(study) else dataset
     state = tree_digest(against) if against and against.is_dir() else ""
     findings = audit_dataset(

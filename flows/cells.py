@@ -3,13 +3,13 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from flows.fed_rag import fed_rag
 from flows.outside import outside
 from tasks.engine.identity import identify, resolve
 from tasks.errors import StudyError
 from tasks.pretrain.step import make_twin
+from tasks.records.run_document import RunDocument
 from tasks.settings import Study
 from tasks.settings.comparison import Cell, changed
 from tasks.store import ROOT, Ref, find, stage_key, writing
@@ -52,7 +52,7 @@ def references(run: Path, name: str) -> list[Ref]:
     return [find(path) for path in paths]
 
 
-def results(run: Path) -> dict[str, Any]:
+def results(run: Path) -> RunDocument:
     """The content of a finished run's `results.json`."""
     return json.loads((run / "results.json").read_text(encoding="utf-8"))
 

@@ -81,8 +81,8 @@ def same_splits(planned: Sequence[Cell], steps: Steps) -> dict[str, str]:
         dataset = ingest(settings=study.dataset, content=dataset_content(study), seed=study.seed)
         questions = prepare_questions(study, dataset, steps)
         findings = audit(cases=questions, dataset=dataset, seed=study.seed)
-        dealt = partition(cases=questions, settings=study.partition, seed=study.seed, findings=findings)
-        table = pq.read_table(dealt.folder / "splits.parquet", columns=["case_id", "split"])
+        assigned = partition(cases=questions, settings=study.partition, seed=study.seed, findings=findings)
+        table = pq.read_table(assigned.folder / "splits.parquet", columns=["case_id", "split"])
         seen.setdefault(cell.split, []).append((cell.seed, table.to_pydict()))
     first = next(iter(seen))
     return {split: first for split, found in seen.items() if split != first and found == seen[first]}

@@ -25,16 +25,16 @@ Runs = Mapping[tuple[str, str, str, int], Path]
 
 def read_split(comparison: Comparison, split: str, runs: Runs) -> SplitPart:
     """Compare the runs of one split."""
-    own = {
+    of_split = {
         (name, seed): run
         for (part, name, where, seed), run in runs.items()
         if where == split and part == "configurations"
     }
     reliance = {
-        name: [each for seed in comparison.seeds for each in results(own[name, seed])["reliance"].values()]
+        name: [each for seed in comparison.seeds for each in results(of_split[name, seed])["reliance"].values()]
         for name in comparison.configurations
     }
-    return compare_split(comparison, split, _outcomes(comparison, own), _lightfed(comparison, own), reliance)
+    return compare_split(comparison, split, _outcomes(comparison, of_split), _lightfed(comparison, of_split), reliance)
 
 
 def _outcomes(comparison: Comparison, runs: Mapping[tuple[str, int], Path]) -> dict[str, dict[int, list[Outcome]]]:
@@ -55,19 +55,19 @@ def _lightfed(comparison: Comparison, runs: Mapping[tuple[str, int], Path]) -> d
     found: dict[str, dict[int, Any]] = {}
     for (name, seed), run in runs.items():
         scored = score_as_lightfed(predictions=references(run, "predictions"))
-        told = json.loads((scored.folder / "lightfed.json").read_text(encoding="utf-8"))
+        scores = json.loads((scored.folder / "lightfed.json").read_text(encoding="utf-8"))
         (trained,) = results(run)["configurations"]
-        found.setdefault(name, {})[seed] = told[trained]
+        found.setdefault(name, {})[seed] = scores[trained]
         if name == comparison.reference:
             for each in BASELINES:
-                found.setdefault(each, {})[seed] = told[each]
+                found.setdefault(each, {})[seed] = scores[each]
     return found
 
 
 def read_title(comparison: Comparison, split: str, runs: Runs) -> str:
     """A sentence on what a split's test cases share with training, from the audits of all seeds."""
-    own = [runs["configurations", comparison.reference, split, seed] for seed in comparison.seeds]
-    return split_sentence([results(run)["split"] for run in own])
+    of_seeds = [runs["configurations", comparison.reference, split, seed] for seed in comparison.seeds]
+    return split_sentence([results(run)["split"] for run in of_seeds])
 
 
 def read_sweeps(comparison: Comparison, runs: Runs) -> list[Sweep]:
@@ -77,10 +77,10 @@ def read_sweeps(comparison: Comparison, runs: Runs) -> list[Sweep]:
     for sweep, values in comparison.sweeps.items():
         points = []
         for label, changes in labelled(sweep, values):
-            own = {seed: run for (part, name, _, seed), run in runs.items() if (part, name) == (sweep, label)}
-            if own:
-                answers = {seed: outcomes(run)["trained"] for seed, run in own.items()}
-                documents = {seed: results(run) for seed, run in own.items()}
+            by_seed = {seed: run for (part, name, _, seed), run in runs.items() if (part, name) == (sweep, label)}
+            if by_seed:
+                answers = {seed: outcomes(run)["trained"] for seed, run in by_seed.items()}
+                documents = {seed: results(run) for seed, run in by_seed.items()}
                 points.append(sweep_point(label, changes, answers, documents, least))
         if points:
             found.append({"name": sweep, "configuration": comparison.swept, "points": points})
@@ -95,10 +95,10 @@ def read_cost(
     split = comparison.splits[0]
     for row in rows:
         if row["trained"]:
-            own = [runs["configurations", row["name"], split, seed] for seed in comparison.seeds]
+            of_seeds = [runs["configurations", row["name"], split, seed] for seed in comparison.seeds]
             study = next(cell.study for cell in planned if (cell.name, cell.split) == (row["name"], split))
-            memory = json.loads((_memory(study, own[0]).folder / "footprint.json").read_text(encoding="utf-8"))
-            found.append(cost_row(row, study.model.name, [results(run) for run in own], memory))
+            memory = json.loads((_memory(study, of_seeds[0]).folder / "footprint.json").read_text(encoding="utf-8"))
+            found.append(cost_row(row, study.model.name, [results(run) for run in of_seeds], memory))
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flows.dashboard import Shown
+from flows.dashboard import Dashboard
 from flows.losses import round_losses, round_table, show_losses
 from flows.parts import within_part
 from flows.progress import Pace, Steps
@@ -100,7 +100,7 @@ def federate(
 
     rows: list[dict[str, Any]] = []
     validated: list[Ref] = []
-    shown = Shown()
+    dashboard = Dashboard()
     pace = Pace(study.federation.rounds)
     for number in range(1, study.federation.rounds + 1):
         began = time.perf_counter()
@@ -108,8 +108,8 @@ def federate(
         left = pace.done(time.perf_counter() - began)
         rows.append(round_row(strategy, this, held_out))
         validated += held_out
-        shown.table("rounds", round_table(rows), "Losses of each round, and what it took")
-        show_losses(shown, "losses", round_losses(rows))
+        dashboard.table("rounds", round_table(rows), "Losses of each round, and what it took")
+        show_losses(dashboard, "losses", round_losses(rows))
         loss = rows[-1]["eval_loss"]
         held = "" if loss is None else f", held-out loss {loss:.4f}"
         steps.done(f"round {number}: training loss {rows[-1]['train_loss']:.4f}{held}{left}")

@@ -10,7 +10,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 
 
-class Shown:
+class Dashboard:
     """Tables and texts of one flow run, by key (lower-case letters, digits, hyphens); a new state replaces the old one.
 
     Cells are formatted text: the dashboard would print a number with all its digits, and it cuts off long cells.

@@ -74,10 +74,10 @@ def _mark_as_crashed() -> None:
         for run in _with_parents(client, context.flow_run if context else None):
             client.set_flow_run_state(run.id, Crashed(message=MESSAGE), force=True)
             crash_tasks(client, run.id, MESSAGE)
-        _tell_of_stages()
+        _report_crashed_stages()
 
 
-def _tell_of_stages() -> None:
+def _report_crashed_stages() -> None:
     """Report running stages as crashed by events: a server that does not know of a task yet could not find it."""
     from prefect.events.worker import EventsWorker
     from prefect.states import Crashed, State
@@ -85,15 +85,15 @@ def _tell_of_stages() -> None:
 
     from tasks.store.stage import running_stages
 
-    told = set()
+    reported = set()
     for _ in range(LOOKS):
         for task_run in running_stages():
-            if task_run.id not in told:
+            if task_run.id not in reported:
                 state: State[None] = Crashed(message=MESSAGE)
                 state.state_details.task_run_id = task_run.id
                 state.state_details.flow_run_id = task_run.flow_run_id
                 emit_task_run_state_change_event(task_run, initial_state=task_run.state, validated_state=state)
-                told.add(task_run.id)
+                reported.add(task_run.id)
         EventsWorker.drain_all(timeout=RECORDED_WITHIN_S / LOOKS)
         time.sleep(LOOKS_EVERY_S)
 

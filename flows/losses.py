@@ -4,9 +4,9 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flows.dashboard import Shown
+from flows.dashboard import Dashboard
 from tasks.records import EpochLoss, write_table
-from tasks.report.page.plots import losses_png
+from tasks.report.page.loss_plots import losses_png
 from tasks.store import Folder
 
 TABLE, PLOT = "losses.parquet", "losses.png"
@@ -43,7 +43,7 @@ def write_losses(folder: Folder, rows: Sequence[EpochLoss]) -> None:
     folder.write(PLOT, losses_png(rows))
 
 
-def show_losses(shown: Shown, key: str, rows: Sequence[EpochLoss]) -> None:
+def show_losses(dashboard: Dashboard, key: str, rows: Sequence[EpochLoss]) -> None:
     """Show the plot and the rows in the dashboard, as the artifact with this key."""
     picture = base64.b64encode(losses_png(rows)).decode()
     lines = [
@@ -53,4 +53,4 @@ def show_losses(shown: Shown, key: str, rows: Sequence[EpochLoss]) -> None:
     ]
     table = "\n".join(["| stage | epoch | training | held out | kept |", "|---|---|---|---|---|", *lines])
     text = f"![Losses over epochs](data:image/png;base64,{picture})\n\n{table}\n"
-    shown.markdown(key, text, "Training and held-out loss per answer token")
+    dashboard.markdown(key, text, "Training and held-out loss per answer token")

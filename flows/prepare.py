@@ -9,8 +9,8 @@ from prefect.artifacts import create_table_artifact
 
 from flows.hospital import build_libraries
 from flows.outside import dataset_content, writer_of
-from flows.progress import Steps, tell_unused_columns
-from flows.run_folder import told_of
+from flows.progress import Steps, log_unused_columns
+from flows.run_folder import dataset_summary
 from flows.runtimes.local import gather
 from tasks.audit.document import score_table, shared_table, table
 from tasks.audit.step import audit, audit_hospitals, read_audit
@@ -43,7 +43,7 @@ def prepare(study: Study, model: ModelChoice, steps: Steps) -> Prepared:
     """Read and audit the dataset, partition its images among hospitals, and build each hospital's library."""
     dataset = ingest(settings=study.dataset, content=dataset_content(study), seed=study.seed)
     steps.done(ingested(dataset))
-    tell_unused_columns(dataset)
+    log_unused_columns(dataset)
 
     questions = prepare_questions(study, dataset, steps)
     findings = audit(cases=questions, dataset=dataset, seed=study.seed)
@@ -75,7 +75,7 @@ def preparing_steps(study: Study) -> int:
 
 def ingested(dataset: Ref) -> str:
     """A sentence on an ingested dataset: its counts, and which rows were left out, if any."""
-    counts = told_of(dataset)
+    counts = dataset_summary(dataset)
     what = "cases" if counts["cases"] or not counts["captions"] else "captions"
     found = f"ingested {counted(counts[what], what)} of {counted(counts['images'], 'images')}"
     return f"{found}; {left_out_sentence(counts)}" if counts["left_out"] else found

@@ -6,12 +6,12 @@ from pathlib import Path
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.dashboard import Shown
+from flows.dashboard import Dashboard
 from flows.gone import HOOKS
 from flows.losses import TABLE, show_losses, write_losses
 from flows.outside import dataset_content
 from flows.prepare import ingested, prepare_questions, prepares
-from flows.progress import Steps, tell_unused_columns
+from flows.progress import Steps, log_unused_columns
 from tasks.engine.identity import choose_model
 from tasks.features.step import see_images
 from tasks.ingest.step import ingest
@@ -83,10 +83,10 @@ def train_recipe(recipe: Recipe) -> str:
     _check_targets(recipe)
     studies = [_study(recipe, number) for number in range(len(recipe.stages))]
     steps = Steps("recipe-progress", total=sum(map(prepares, studies)) + 2 * len(recipe.stages) + 1)
-    asked = [_ask(study, steps) for study in studies]
+    inputs = [_ask(study, steps) for study in studies]
     rows: list[EpochLoss] = []
-    shown = Shown()
-    for number, (stage, (dataset, questions)) in enumerate(zip(recipe.stages, asked, strict=True)):
+    dashboard = Dashboard()
+    for number, (stage, (dataset, questions)) in enumerate(zip(recipe.stages, inputs, strict=True)):
         images = dataset.only("images.parquet")
         frozen = stage.sides == ("text",)
         trained = train_stage(
@@ -99,7 +99,7 @@ def train_recipe(recipe: Recipe) -> str:
             seed=recipe.seed,
         )
         rows += read_table(trained.folder / TABLE, EpochLoss)
-        show_losses(shown, f"{recipe.name}-losses", rows)
+        show_losses(dashboard, f"{recipe.name}-losses", rows)
         loss = trained.manifest()["summary"]["held_out_loss"]
         steps.done(f"{stage.title}: held-out loss {loss['before']:.4f} before, {loss['merged']:.4f} after")
         model = choose_model(model.model_copy(update={"name": str(trained.folder), "revision": None}))
@@ -132,7 +132,7 @@ def _study(recipe: Recipe, number: int) -> Study:
 def _ask(study: Study, steps: Steps) -> tuple[Ref, Ref]:
     """Read a stage's dataset and prepare its questions; both are the same folder if no questions are made."""
     dataset = ingest(settings=study.dataset, content=dataset_content(study), seed=study.seed)
-    tell_unused_columns(dataset)
+    log_unused_columns(dataset)
     questions = prepare_questions(study, dataset, steps)
     steps.done(f"{study.dataset.label}: {ingested(dataset)}")
     return dataset, questions

@@ -10,7 +10,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from tasks.store import Ref
 
 logger = logging.getLogger("fed_rag")
-SHOWN = 20
+LISTED = 20
 """Most columns named in the log; exports can have hundreds."""
 
 
@@ -60,8 +60,11 @@ class Pace:
         return f", about {wait / 60:.0f} min left" if wait > 90 else f", about {wait:.0f} s left"
 
 
-def tell_unused_columns(dataset: Ref) -> None:
+def log_unused_columns(dataset: Ref) -> None:
     """Log the columns of a hospital's table that are not read, in one line, if there are any."""
     if names := json.loads((dataset.folder / "columns_not_used.json").read_text(encoding="utf-8")):
-        shown = ", ".join(map(repr, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-        logger.info("Columns of the table that are not used: %s; rename those that should be (docs/datasets.md)", shown)
+        more = len(names) - LISTED
+        listed = ", ".join(map(repr, names[:LISTED])) + (f" and {more} more" if more > 0 else "")
+        logger.info(
+            "Columns of the table that are not used: %s; rename those that should be (docs/datasets.md)", listed
+        )

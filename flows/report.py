@@ -18,7 +18,16 @@ from tasks.report.held_back import held_back_rows, held_back_sentence
 from tasks.report.intervals import group_rows, interval_rows
 from tasks.report.page.maps import maps_of
 from tasks.report.page.pictures import pictures
-from tasks.report.page.render import Answered, Rows, Section, Told, detail_plots, hospital_page, model_card, study_page
+from tasks.report.page.render import (
+    Answered,
+    DataStatements,
+    Rows,
+    Section,
+    detail_plots,
+    hospital_page,
+    model_card,
+    study_page,
+)
 from tasks.report.results import MEANS, hospital_rows, reliance_rows, score_rows
 from tasks.report.saliency import share_rows
 from tasks.score.outcomes import judge
@@ -40,7 +49,7 @@ def write_pages(run: Path) -> list[Path]:
     for places in references["hospitals"].values():
         check_run(run, paths_of(places, ("cases", "predictions", "saliency", "failures")))
     results = _results(run)
-    pages = {run / "report.html": study_page(results, _rows(results), _told(results), list(_sections(results)))}
+    pages = {run / "report.html": study_page(results, _rows(results), _statements(results), list(_sections(results)))}
     for hospital, places in references["hospitals"].items():
         pages[ROOT / "hospitals" / hospital / "report.html"] = _hospital_page(study, results["run"], hospital, places)
     for path, page in pages.items():
@@ -55,7 +64,7 @@ def write_card(run: Path) -> Path:
     """
     results = _results(run)
     check_run(run)
-    write_text(run / "card.md", model_card(results, _rows(results), _told(results)))
+    write_text(run / "card.md", model_card(results, _rows(results), _statements(results)))
     return run / "card.md"
 
 
@@ -84,10 +93,10 @@ def _filled(results: RunDocument) -> RunDocument:
     return {**results, "settings": settings, "partition": partition, "split": split}
 
 
-def _told(results: RunDocument) -> Told:
+def _statements(results: RunDocument) -> DataStatements:
     """The sentences on the data for pages and card."""
     split = results["split"]
-    return Told(split_sentence([split]), left_out_sentence(results["dataset"]), audited_tests(split))
+    return DataStatements(split_sentence([split]), left_out_sentence(results["dataset"]), audited_tests(split))
 
 
 def _rows(results: RunDocument) -> Rows:
@@ -130,9 +139,11 @@ def _sections(results: RunDocument) -> Iterator[Section]:
             yield Section(f"How {name} fails", sentence, {"Answers that show each": failure_rows(failing)})
         if shares := results.get("saliency", {}).get(name):  # a run of an earlier version has none
             yield Section("Where answers come from", MEANS, {"By method": share_rows(shares)}, drawn["saliency"])
-    if told := results.get("withheld"):  # a run of an earlier version has none
-        rows = held_back_rows(told)
-        yield Section("What hospitals withhold", held_back_sentence(told), {"By hospital": rows} if rows[1:] else {})
+    if withheld := results.get("withheld"):  # a run of an earlier version has none
+        rows = held_back_rows(withheld)
+        yield Section(
+            "What hospitals withhold", held_back_sentence(withheld), {"By hospital": rows} if rows[1:] else {}
+        )
 
 
 def _hospital_page(study: Study, run: str, hospital: str, places: Mapping[str, Any]) -> str:
@@ -147,20 +158,20 @@ def _hospital_page(study: Study, run: str, hospital: str, places: Mapping[str, A
     maps, shares = _explained(places)
     failures = _failures(places)
     first = [row for row in rows if row.case_id in maps]
-    shown = first + [rows[place] for place in chosen if rows[place].case_id not in maps]
+    gallery = first + [rows[place] for place in chosen if rows[place].case_id not in maps]
     answers = [
         Answered(
             row,
             judge(row).correct,
             cases[row.case_id],
-            _shown(row, cases),
+            _context(row, cases),
             tuple(maps_of(maps.get(row.case_id, []))),
             share_rows(mean_shares(shares[row.case_id])) if row.case_id in shares else (),
             failures.get(row.case_id),
         )
-        for row in shown
+        for row in gallery
     ]
-    wanted = {case.image_id for each in answers for case in (each.case, *each.shown)}
+    wanted = {case.image_id for each in answers for case in (each.case, *each.context)}
     images = pictures(ROOT / places["cases"] / "images.parquet", wanted)
     return hospital_page(run, hospital, answers, len(rows), images)
 
@@ -186,5 +197,5 @@ def _failures(places: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     return {row.case_id: row.modes for row in rows}
 
 
-def _shown(row: Prediction, cases: Mapping[str, Case]) -> tuple[Case, ...]:
+def _context(row: Prediction, cases: Mapping[str, Case]) -> tuple[Case, ...]:
     return tuple(cases[neighbour] for neighbour in row.neighbours)

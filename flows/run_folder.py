@@ -27,6 +27,7 @@ from tasks.score.image_sums import read_sums
 from tasks.settings import Study
 from tasks.store import Ref, find, peak_memory, writing
 from tasks.store.provenance import walk
+from tasks.store.runs import References
 from tasks.text.vocabulary import MODALITIES, ORGANS, known
 
 MADE = "made into a test split"
@@ -107,17 +108,17 @@ def _ends(
     """The final folders of the run; walking their inputs finds all others."""
     held = [ref for each in hospitals for ref in (each.cases, each.features, each.library, each.adapter)]
     others = [ref for refs in kept.values() for each in refs for ref in (each if isinstance(each, list) else [each])]
-    told = [*shared.scores, *shared.reliance, *shared.abstention, *shared.failures, *shared.shares]
-    return [shared.copies, *held, *shared.losses, *others, *told]
+    shared_folders = [*shared.scores, *shared.reliance, *shared.abstention, *shared.failures, *shared.shares]
+    return [shared.copies, *held, *shared.losses, *others, *shared_folders]
 
 
 def _measured(study: Study, shared: SharedDocuments, scored: Sequence[Ref]) -> Measured:
     """Combine the hospitals' documents, and the sums by image that come with their scores."""
     sums = [read_sums(ref.folder / "sums.parquet") for ref in scored]
-    asked, name = study.evaluation.coverage, study.configuration
+    coverage, name = study.evaluation.coverage, study.configuration
     return Measured(
         details=details(list(zip(shared.scores, sums, strict=True)), study.seed),
-        abstention=abstention(shared.abstention, asked, study.seed, study.retrieval.k > 0),
+        abstention=abstention(shared.abstention, coverage, study.seed, study.retrieval.k > 0),
         reliance=reliance_table(name, shared.reliance),
         failures=failure_table(name, shared.failures),
         saliency=share_table(name, shared.shares),
@@ -131,13 +132,13 @@ def _about(study: Study, run: str, model: str, made: Mapping[str, Mapping[str, A
         find(next(path for path in made if path.startswith(f"source/{stage}/")))
         for stage in ("ingest", "audit", "partition")
     )
-    source, dealt, least = told_of(dataset), assignment.manifest()["summary"], study.evaluation.min_cell
+    source, assigned, least = dataset_summary(dataset), assignment.manifest()["summary"], study.evaluation.min_cell
     return About(
         run=run,
         trained=(study.configuration,),
         dataset=dataset_counts(source, least),
-        partition={"scheme": dealt["scheme"], "hospitals": tell_columns(dealt["hospitals"], least)},
-        split=_split(study, dealt["split"], source, findings),
+        partition={"scheme": assigned["scheme"], "hospitals": tell_columns(assigned["hospitals"], least)},
+        split=_split(study, assigned["split"], source, findings),
         model={"name": study.model.name, "revision": study.model.revision, "content": model},
         settings=study.model_dump(mode="json"),
         timings_s=_timings(made),
@@ -147,16 +148,16 @@ def _about(study: Study, run: str, model: str, made: Mapping[str, Mapping[str, A
 
 def dataset_counts(summary: Mapping[str, Any], least: int) -> dict[str, Any]:
     """The counts of the dataset, with values mapped to a public vocabulary and small counts withheld."""
-    told = dict(summary)
+    result = dict(summary)
     for name, vocabulary in (("modality", MODALITIES), ("organ", ORGANS)):
         counts: Counter[str] = Counter()
         for value, count in summary[name].items():
             counts[value if value == NOT_STATED else str(known(value, vocabulary))] += count
-        told[name] = counts
-    return told | {name: tell_counts(told[name], least) for name in COUNTED}
+        result[name] = counts
+    return result | {name: tell_counts(result[name], least) for name in COUNTED}
 
 
-def told_of(dataset: Ref) -> dict[str, Any]:
+def dataset_summary(dataset: Ref) -> dict[str, Any]:
     """The counts of an ingested dataset, including the rows that were left out, by reason."""
     summary = dataset.manifest()["summary"]
     rejected = json.loads((dataset.folder / "rejected.json").read_text(encoding="utf-8"))
@@ -178,8 +179,8 @@ def _origin(name: str, notes: Iterable[str]) -> str:
     """A split's origin: `drawn`, `made` or `given`. With several datasets, each note begins with a dataset's name."""
     if DATASETS[name].drawn:
         return "drawn"
-    own = [note.removeprefix(f"{name}: ") for note in notes]
-    return "made" if any(note.endswith(MADE) and ":" not in note for note in own) else "given"
+    unprefixed = [note.removeprefix(f"{name}: ") for note in notes]
+    return "made" if any(note.endswith(MADE) and ":" not in note for note in unprefixed) else "given"
 
 
 def _timings(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -191,13 +192,13 @@ def _timings(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     return seconds
 
 
-def _references(hospitals: Sequence[HospitalRefs], kept: Mapping[str, Sequence[Ref | list[Ref]]]) -> dict[str, Any]:
-    """Paths of all folders, relative to the artifacts; `adapter` is null if the hospitals' adapters differ."""
-    places = {}
+def _references(hospitals: Sequence[HospitalRefs], kept: Mapping[str, Sequence[Ref | list[Ref]]]) -> References:
+    """The paths of all folders, for `references.json`."""
+    places: dict[str, dict[str, Any]] = {}
     for number, hospital in enumerate(hospitals):
-        own = {name: getattr(hospital, name).path for name in ("cases", "features", "library", "adapter")}
+        folders = {name: getattr(hospital, name).path for name in ("cases", "features", "library", "adapter")}
         others = {name: refs[number] for name, refs in kept.items()}
-        places[hospital.name] = own | {
+        places[hospital.name] = folders | {
             name: [ref.path for ref in each] if isinstance(each, list) else each.path for name, each in others.items()
         }
     adapters = {hospital.adapter.path for hospital in hospitals}

@@ -149,12 +149,12 @@ class Launcher:
 
     def run(self, command: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         assert self.process.stdin and self.process.stdout
-        with tempfile.NamedTemporaryFile("r") as told, tempfile.NamedTemporaryFile("r") as warned:
-            places = {"stdout": told.name, "stderr": warned.name}
+        with tempfile.NamedTemporaryFile("r") as output, tempfile.NamedTemporaryFile("r") as warned:
+            places = {"stdout": output.name, "stderr": warned.name}
             request = {"command": command, "folder": str(folder), "environment": dict(environment), **places}
             print(json.dumps(request), file=self.process.stdin, flush=True)
             code = int(self.process.stdout.readline())
-            return subprocess.CompletedProcess(command, code, told.read(), warned.read())
+            return subprocess.CompletedProcess(command, code, output.read(), warned.read())
 
 
 @functools.cache

@@ -39,8 +39,8 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 @pytest.fixture(scope="session")
 def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Prefect's database before the first run; copy it."""
-    own = tmp_path_factory.getbasetemp()
-    return empty_database(own.parent if hasattr(request.config, "workerinput") else own)
+    folder = tmp_path_factory.getbasetemp()
+    return empty_database(folder.parent if hasattr(request.config, "workerinput") else folder)
 
 
 @pytest.fixture(scope="session")

@@ -50,8 +50,8 @@ CASES = [case(n, f"image-{n % len(SIZES)}", *text) for n, text in enumerate(TEXT
 
 def prompts_with_neighbours() -> list[Prompt]:
     """Each case with 0, 1, 2 or 3 others shown."""
-    shown = [[CASES[(n + 1 + i) % len(CASES)] for i in range(n % 4)] for n in range(len(CASES))]
-    return [build_prompt(asked, earlier) for asked, earlier in zip(CASES, shown, strict=True)]
+    contexts = [[CASES[(n + 1 + i) % len(CASES)] for i in range(n % 4)] for n in range(len(CASES))]
+    return [build_prompt(query, earlier) for query, earlier in zip(CASES, contexts, strict=True)]
 
 
 def answer_texts(*arguments: Any, **bounds: Any) -> list[str]:

@@ -165,16 +165,16 @@ def llava_row(base: Base, text: str, image_ids: Iterable[str]) -> dict[str, torc
 
 
 def vicuna_row(base: Base, turns: Turns, image_ids: Iterable[str], answer: str | None) -> dict[str, torch.Tensor]:
-    *earlier, (asked, _) = turns
+    *earlier, (last, _) = turns
     text = "".join(f"USER: <image>\n{question} ASSISTANT: {given}</s>" for question, given in earlier)
-    text += f"USER: <image>\n{asked} ASSISTANT:" + (f" {answer}</s>" if answer is not None else "")
+    text += f"USER: <image>\n{last} ASSISTANT:" + (f" {answer}</s>" if answer is not None else "")
     return llava_row(base, text, image_ids)
 
 
 def mistral_row(base: Base, turns: Turns, image_ids: Iterable[str], answer: str | None) -> dict[str, torch.Tensor]:
-    *earlier, (asked, _) = turns
+    *earlier, (last, _) = turns
     text = "".join(f"[INST] <image>\n{question} [/INST] {given}</s>" for question, given in earlier)
-    text += f"[INST] <image>\n{asked} [/INST]" + (f" {answer}</s>" if answer is not None else "")
+    text += f"[INST] <image>\n{last} [/INST]" + (f" {answer}</s>" if answer is not None else "")
     return llava_row(base, text, image_ids)
 
 
@@ -204,10 +204,10 @@ def make_paligemma(folder: Path, text: type) -> Path:
 
 def paligemma_row(base: Base, turns: Turns, image_ids: Iterable[str], answer: str | None) -> dict[str, torch.Tensor]:
     """As transformers' own processor gives it: it adds the first token, the last line feed and the end."""
-    *earlier, (asked, _) = [(" ".join(question.split()), given) for question, given in turns]
+    *earlier, (last, _) = [(" ".join(question.split()), given) for question, given in turns]
     text = "<image>" * len(turns) + "".join(f"answer en {question}\n{given}\n" for question, given in earlier)
     processor = PaliGemmaProcessor(base.image_processor, base.tokenizer)
-    found = processor(text=[f"{text}answer en {asked}"], images=pictures(image_ids), suffix=answer and [answer])
+    found = processor(text=[f"{text}answer en {last}"], images=pictures(image_ids), suffix=answer and [answer])
     pixels = base.image_processor(pictures(image_ids), return_tensors="pt")["pixel_values"]
     texts = {name: torch.tensor(found[name]) for name in ("input_ids", "attention_mask", "token_type_ids")}
     return {"pixel_values": pixels, **texts}

@@ -74,8 +74,8 @@ def plainly(folder: Path, script: Path, *arguments: str) -> subprocess.Completed
 def plain_answers(work: Path, jobs: Sequence[tuple[Path, Path, Sequence[Conversation]]]) -> list[list[str]]:
     """Greedy answers of bases, each with a PEFT folder and the conversations put to it; images name a `path`."""
     (work / "answer.py").write_text(ANSWER, encoding="utf-8")
-    told = [(str(base), str(adapter), asked) for base, adapter, asked in jobs]
-    (work / "jobs.json").write_text(json.dumps(told), encoding="utf-8")
+    documents = [(str(base), str(adapter), conversations) for base, adapter, conversations in jobs]
+    (work / "jobs.json").write_text(json.dumps(documents), encoding="utf-8")
     done = plainly(work, work / "answer.py", str(work / "jobs.json"))
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

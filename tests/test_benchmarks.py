@@ -56,8 +56,8 @@ def test_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_every_benchmark_has_its_file() -> None:
     folder = Path(runner.__file__).parent
     assert all((folder / f"{name}.py").is_file() for name in runner.NAMES)
-    shown = runner.table([AT_LEAST, AT_MOST, FREE])
-    assert list(shown.columns[-1].cells) == ["yes", "no", ""]
+    table = runner.table([AT_LEAST, AT_MOST, FREE])
+    assert list(table.columns[-1].cells) == ["yes", "no", ""]
     assert machine()["threads"] == torch.get_num_threads()
 
 

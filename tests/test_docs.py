@@ -91,19 +91,19 @@ def test_the_lock_keeps_the_pins_and_names_no_address() -> None:
 def test_help_explains_every_setting() -> None:
     command = [str(Path(sys.executable).with_name("fed-rag")), "run", "--help"]
     environment = shell() | {"COLUMNS": "200", "NO_COLOR": "1"}
-    shown = " ".join(subprocess.run(command, env=environment, capture_output=True, text=True).stdout.split())
+    printed = " ".join(subprocess.run(command, env=environment, capture_output=True, text=True).stdout.split())
     for name, _, text in describe():
-        assert name in shown
-        assert text.split()[0] in shown
+        assert name in printed
+        assert text.split()[0] in printed
 
 
 def test_the_datasets_are_listed_with_what_they_need() -> None:
     command = [str(Path(sys.executable).with_name("fed-rag")), "datasets"]
     environment = shell() | {"COLUMNS": "400", "NO_COLOR": "1"}
-    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     for name, each in DATASETS.items():
-        assert name in shown
-        assert all(text in shown for text in (each.layout, each.licence, each.needs, each.hub or ""))
+        assert name in printed
+        assert all(text in printed for text in (each.layout, each.licence, each.needs, each.hub or ""))
 
 
 def test_the_shipped_base_is_small() -> None:
@@ -118,6 +118,6 @@ def test_the_ways_through_the_stages_are_as_the_code_has_them() -> None:
 
 def test_the_map_names_every_folder() -> None:
     page = (TOP / "docs/architecture.md").read_text(encoding="utf-8")
-    told = set(re.findall(r"^\| `((?:tasks|flows)/[a-z]+)/` \|", page, flags=re.MULTILINE))
+    named = set(re.findall(r"^\| `((?:tasks|flows)/[a-z]+)/` \|", page, flags=re.MULTILINE))
     folders = {path.parent for top in ("tasks", "flows") for path in (TOP / top).glob("*/__init__.py")}
-    assert told == {path.relative_to(TOP).as_posix() for path in folders}
+    assert named == {path.relative_to(TOP).as_posix() for path in folders}

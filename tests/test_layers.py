@@ -73,14 +73,14 @@ def forbidden(place: list[str], name: list[str]) -> str | None:
         return "only steps know Prefect"
     if top != "tasks" or place[0] != "tasks" or not inner:
         return None
-    own, target = place[1].removesuffix(".py"), inner[0]
-    if own == target:
+    package, target = place[1].removesuffix(".py"), inner[0]
+    if package == target:
         return None
-    if own in STAGES and target in STAGES:
+    if package in STAGES and target in STAGES:
         return "stages do not import each other"
-    if own in LIBRARIES and target not in GROUND | LIBRARIES:
+    if package in LIBRARIES and target not in GROUND | LIBRARIES:
         return "libraries stand on the ground alone"
-    if own in GROUND and target not in GROUND:
+    if package in GROUND and target not in GROUND:
         return "the ground stands on itself"
     return None
 

@@ -24,8 +24,8 @@ def judged(seed: int) -> Judged:
 @pytest.mark.parametrize("kind", ["closed", "open"])
 def test_figures_are_means_over_a_kind(kind: str) -> None:
     one, other = judged(1), judged(2)
-    right = np.array([value for asked, _, value in one.values() if asked == kind])
-    before = np.array([value for asked, _, value in other.values() if asked == kind])
+    right = np.array([value for question_kind, _, value in one.values() if question_kind == kind])
+    before = np.array([value for question_kind, _, value in other.values() if question_kind == kind])
     count, share, gain = figures(kind, one, other, seed=0)
     assert int(count) == len(right)
     assert float(share.split()[0]) == pytest.approx(right.mean(), abs=5e-4)
@@ -41,9 +41,9 @@ def ward(features: Features, neighbours: list[Neighbour]) -> Ward:
 
 
 def test_what_an_attack_does_is_counted(features: Features) -> None:
-    shown = [Neighbour("d:0", 0, "poison:0:x", 0.9), Neighbour("d:1", 0, "d:2", 0.9)]
+    early = [Neighbour("d:0", 0, "poison:0:x", 0.9), Neighbour("d:1", 0, "d:2", 0.9)]
     late = [Neighbour("d:1", 3, "poison:0:x", 0.9)]
-    assert reach([ward(features, [*shown, *late])], k=3) == "0.500"
+    assert reach([ward(features, [*early, *late])], k=3) == "0.500"
     scores = {case.id: float(n) for n, case in enumerate(CASES)}
     assert outliers([ward(features, [])], lambda _: scores | {"poison:0:x": 8.0}) == "0 of 1"
     assert outliers([ward(features, [])], lambda _: scores | {"poison:0:x": 9.5}) == "1 of 1"

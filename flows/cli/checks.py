@@ -14,9 +14,9 @@ def refuse_other_encodings() -> None:
     """Raise StudyError for an argument that is no UTF-8: it could be neither answered nor written to a file."""
     for number, word in enumerate(sys.argv[1:], 1):
         if any("\ud800" <= letter <= "\udfff" for letter in word):
-            shown = word.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            escaped = word.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
             raise StudyError(
-                f"Expected arguments in UTF-8, found another encoding in argument {number}, {shown!r}: "
+                f"Expected arguments in UTF-8, found another encoding in argument {number}, {escaped!r}: "
                 "set the terminal to UTF-8, or rename the file."
             )
 

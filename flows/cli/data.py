@@ -24,9 +24,9 @@ def datasets() -> None:
 
     for name, each in DATASETS.items():
         console.print(f"[bold cyan]{name}[/bold cyan]")
-        told = {"files": each.layout, "licence": each.licence, "needs": each.needs, "hub": each.hub}
+        facts = {"files": each.layout, "licence": each.licence, "needs": each.needs, "hub": each.hub}
         lines = Table.grid(padding=(0, 0, 0, 2))
-        for heading, text in told.items():
+        for heading, text in facts.items():
             if text:
                 lines.add_row(f"[dim]{heading:7}[/dim]", escape(text))
         console.print(lines)

@@ -72,12 +72,12 @@ def explain(
         explained, name = explain_case(run, hospital, str(case), wanted), str(case)
     folder = out or ROOT / "hospitals" / hospital / "explained" / re.sub(r"[^\w.-]+", "-", name)
     write_explained(explained, folder)
-    _tell(explained)
+    _print_shares(explained)
     print_place("Maps and numbers", folder)
 
 
-def _tell(explained: "Explained") -> None:
-    from tasks.report.page.plots import PARTS
+def _print_shares(explained: "Explained") -> None:
+    from tasks.report.page.share_plots import PARTS
 
     made = explained.explanation
     console.print(f"[bold]{escape(explained.answer) or '(no answer)'}[/bold]")

@@ -23,8 +23,8 @@ from tasks.settings.comparison import Comparison
 from tasks.settings.recipe import Recipe
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(requested: bool) -> None:
+    if requested:
         print(f"fed-rag {version_of('fed-rag')}")
         raise typer.Exit
 
@@ -62,7 +62,7 @@ _add(pretrain, settings_help(model=Recipe))
 
 
 def main() -> None:
-    """Run the command; what a user can mend is told in one sentence."""
+    """Run the command; an error that the user can mend is printed as one sentence."""
     try:
         app()
     except StudyError as error:

@@ -42,8 +42,8 @@ def _as_written(default: Any) -> str:
     """A value as it may stand behind `NAME=`."""
     if isinstance(default, str):
         return default
-    shown = list(default) if isinstance(default, tuple) else default
-    return yaml.safe_dump(shown, default_flow_style=True, width=math.inf).split("\n")[0]
+    plain = list(default) if isinstance(default, tuple) else default
+    return yaml.safe_dump(plain, default_flow_style=True, width=math.inf).split("\n")[0]
 
 
 def _group(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
@@ -87,7 +87,7 @@ def load_comparison(
                 f"Expected --sweep NAME=VALUE,VALUE or one of {', '.join(SWEEPS)}, found {sweep!r}: write it as "
                 "--sweep retrieval.k=0,1,3."
             )
-        if isinstance(swept, dict):  # what else it may be is told below
+        if isinstance(swept, dict):  # other types are reported below
             swept[name] = _parsed(name, text, Study, read_values) if equals else SWEEPS[name]
     for name, changes in _changes(values):
         _refuse_unknown_names({name: changes}, Study, "")

@@ -77,7 +77,7 @@ def print_place(what: str, place: Path, more: str = "") -> None:
 def print_rows(rows: list[dict[str, Any]], title: str) -> None:
     """Rows as a table, with the first row's names as its headings; nothing where there are no rows."""
     if rows:
-        shown = Table(*(escape(heading.replace("_", " ")) for heading in rows[0]), title=escape(title))
+        table = Table(*(escape(heading.replace("_", " ")) for heading in rows[0]), title=escape(title))
         for row in rows:
-            shown.add_row(*(escape(str(value)) for value in row.values()))
-        console.print(shown)
+            table.add_row(*(escape(str(value)) for value in row.values()))
+        console.print(table)

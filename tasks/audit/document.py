@@ -41,7 +41,7 @@ class Likeness:
         joined = [(pair.image_a, pair.image_b) for pair in pairs if pair.relation in IDENTICAL]
         self.same = image_groups(bare, joined)
         """The class of each image id; identical images share a class."""
-        self.shown = image_groups(bare, [(pair.image_a, pair.image_b) for pair in pairs])
+        self.copy_class = image_groups(bare, [(pair.image_a, pair.image_b) for pair in pairs])
         """The class of each image id where copies of any kind share a class, through any chain of copies."""
         self.copies: dict[str, dict[str, set[str]]] = {"near_duplicate": defaultdict(set), "flipped": defaultdict(set)}
         for pair in pairs:
@@ -84,8 +84,8 @@ def train_test(records: Sequence[Case | Caption], likeness: Likeness) -> dict[st
     }
     patients = {record.group for record in train if record.group is not None}
     found["same_patient"] = [_id(record) for record in test if record.group in patients]
-    asked = [record for record in test if isinstance(record, Case)]
-    seen = questions_seen([record for record in train if isinstance(record, Case)], asked, likeness.shown)
+    questions = [record for record in test if isinstance(record, Case)]
+    seen = questions_seen([record for record in train if isinstance(record, Case)], questions, likeness.copy_class)
     matches = {
         "same_question": seen.same,
         "restated_question": seen.restated,
@@ -94,12 +94,12 @@ def train_test(records: Sequence[Case | Caption], likeness: Likeness) -> dict[st
     found |= {name: list(each) for name, each in matches.items()}
     document: dict[str, Any] = {"test_cases": len(test), "train_cases": len(train)}
     for name, ids in found.items():
-        among = asked if name in matches else test
+        among = questions if name in matches else test
         rate = round(len(ids) / len(among), 4) if among else None
         document[name] = {"n": len(ids), "rate": rate, "test_cases": ids}
         if name in matches:
-            shown = list(matches[name].items())[:EXAMPLES]
-            document[name]["examples"] = [{"test": one, "train": other} for one, other in shown]
+            examples = list(matches[name].items())[:EXAMPLES]
+            document[name]["examples"] = [{"test": one, "train": other} for one, other in examples]
     stated = sum(record.group is not None for record in test)
     document["same_patient"]["stated"] = stated
     if not stated or not patients:  # a count of 0 would claim that no patient is shared
@@ -198,6 +198,6 @@ def score_table(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     }
     rows = []
     for name, parts in named.items():
-        shown = {kind: "-" if part["correct"] is None else f"{part['correct']:.3f}" for kind, part in parts.items()}
-        rows.append({"score": name, **shown})
+        cells = {kind: "-" if part["correct"] is None else f"{part['correct']:.3f}" for kind, part in parts.items()}
+        rows.append({"score": name, **cells})
     return rows

@@ -31,7 +31,7 @@ class Seen:
     """The same question on any image, whatever the answer."""
 
 
-def questions_seen(train: Sequence[Case], test: Sequence[Case], shown: Mapping[str, str]) -> Seen:
+def questions_seen(train: Sequence[Case], test: Sequence[Case], copy_class: Mapping[str, str]) -> Seen:
     """Find the test cases whose question was seen in training.
 
     Questions and answers are compared normalised. The similarity of wordings is the cosine of TF-IDF over character
@@ -40,17 +40,17 @@ def questions_seen(train: Sequence[Case], test: Sequence[Case], shown: Mapping[s
     Args:
         train: training cases.
         test: test cases.
-        shown: class of each image id: copies of one image share a class.
+        copy_class: class of each image id: copies of one image share a class.
     """
-    asked = {normalise(case.question): case.id for case in reversed(train)}
-    repeated = {case.id: asked[key] for case in test if (key := normalise(case.question)) in asked}
+    by_question = {normalise(case.question): case.id for case in reversed(train)}
+    repeated = {case.id: by_question[key] for case in test if (key := normalise(case.question)) in by_question}
     answered: dict[tuple[str, str], list[int]] = defaultdict(list)
     for place, case in enumerate(train):
-        answered[shown[case.image_id], normalise(case.answer)].append(place)
+        answered[copy_class[case.image_id], normalise(case.answer)].append(place)
     rows = question_rows([*train, *test])
     same, restated = {}, {}
     for place, case in enumerate(test):
-        others = answered.get((shown[case.image_id], normalise(case.answer)), [])
+        others = answered.get((copy_class[case.image_id], normalise(case.answer)), [])
         equal = [other for other in others if normalise(train[other].question) == normalise(case.question)]
         if equal:
             same[case.id] = train[equal[0]].id

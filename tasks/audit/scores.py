@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,16 @@ DEFINITIONS = {
 }
 
 
+class ShareRight(TypedDict):
+    """The share of the questions of one kind that are answered right."""
+
+    n: int
+    correct: float | None
+    """None where there is no question."""
+
+
 def score_without_model(
-    train: Sequence[Case], test: Sequence[Case], images: Mapping[str, Vectors], shown: Mapping[str, str], seed: int
+    train: Sequence[Case], test: Sequence[Case], images: Mapping[str, Vectors], copy_class: Mapping[str, str], seed: int
 ) -> dict[str, Any]:
     """Score two baselines: the nearest case's answer (with and without the same image), and the question alone.
 
@@ -34,7 +42,7 @@ def score_without_model(
         train: training cases.
         test: test cases.
         images: the coarse shape of each image, a unit row `(d,)`, all of the same length; none for a blank image.
-        shown: class of each image id: copies of one image share a class and count as the same image.
+        copy_class: class of each image id: copies of one image share a class and count as the same image.
         seed: of the random projection and of the classifier.
 
     Returns the share of right answers by kind, each with its denominator, as `DEFINITIONS` says; empty without training
@@ -46,10 +54,10 @@ def score_without_model(
     blank = np.zeros(len(next(iter(images.values()), ())), np.float32)
     pictures = np.stack([images.get(case.image_id, blank) for case in [*train, *test]])
     both = np.ascontiguousarray(np.hstack([questions, pictures]), np.float32)
-    most = max(Counter(shown[case.image_id] for case in train).values())
+    most = max(Counter(copy_class[case.image_id] for case in train).values())
     found = searcher(both[: len(train)])(both[len(train) :], min(most + 1, len(train)))[1]
     other = [
-        [place for place in row if place >= 0 and shown[train[place].image_id] != shown[case.image_id]]
+        [place for place in row if place >= 0 and copy_class[train[place].image_id] != copy_class[case.image_id]]
         for row, case in zip(found.tolist(), test, strict=True)
     ]
     return {
@@ -72,7 +80,7 @@ def _projected(cases: Sequence[Case], seed: int) -> Vectors:
     return np.ascontiguousarray(dense / np.maximum(np.linalg.norm(dense, axis=1, keepdims=True), 1e-6))
 
 
-def _shares(test: Sequence[Case], answers: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _shares(test: Sequence[Case], answers: Sequence[str]) -> dict[str, ShareRight]:
     right: dict[str, list[bool]] = {"closed": [], "open": []}
     for case, answer in zip(test, answers, strict=True):
         right[case.kind].append(meaning(case.answer) == meaning(answer) != "")

@@ -30,8 +30,8 @@ def audit(folder: Folder, cases: Ref, dataset: Ref, seed: int, against: str | No
     from tasks.audit.scores import score_without_model
 
     def images(wanted: set[str] | None = None) -> Iterator[Image]:
-        own = read_images(dataset.folder / "images.parquet")
-        every = chain(own, folder_images(Path(against))) if against else own
+        of_dataset = read_images(dataset.folder / "images.parquet")
+        every = chain(of_dataset, folder_images(Path(against))) if against else of_dataset
         return (image for image in every if wanted is None or image.id in wanted)
 
     def pixels(wanted: set[str]) -> dict[str, bytes]:
@@ -44,7 +44,7 @@ def audit(folder: Folder, cases: Ref, dataset: Ref, seed: int, against: str | No
     test = [case for case in rows if case.split == "test"]
     captions = read_table(dataset.folder / "captions.parquet", Caption)
     document = count(rows, captions, pairs)
-    document["scores"] = score_without_model(train, test, whole_shapes(prints), Likeness(rows, pairs).shown, seed)
+    document["scores"] = score_without_model(train, test, whole_shapes(prints), Likeness(rows, pairs).copy_class, seed)
     if against:
         document["against"] = inside(pairs)
     with folder.open(PAIRS) as sink:

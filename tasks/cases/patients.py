@@ -26,8 +26,8 @@ def patient_digest(written: str) -> str:
 
 def names_of(patient: str) -> tuple[str, ...]:
     """All names that cases may use for a patient; the user gives the hospital's id, or the name in the cases."""
-    own = (bare(patient), patient_digest(patient))
-    return (*own, *(FROM_TABLES + name for name in own))
+    names = (bare(patient), patient_digest(patient))
+    return (*names, *(FROM_TABLES + name for name in names))
 
 
 def bare(name: str) -> str:

@@ -30,36 +30,36 @@ def tellable(groups: Mapping[Name, Sequence[int]], least: int, among: Collection
         among: the groups that may be published at all; all groups if None.
     """
     may = groups.keys() if among is None else among
-    told = {name for name in may if not any(is_small(count, least) for count in groups[name])}
-    while any(is_small(rest, least) for rest in _rest(groups, told)):
-        large = [name for name in told if any(groups[name])]
+    published = {name for name in may if not any(is_small(count, least) for count in groups[name])}
+    while any(is_small(rest, least) for rest in _rest(groups, published)):
+        large = [name for name in published if any(groups[name])]
         if not large:
             break
-        told.remove(min(large, key=lambda name: (sum(groups[name]), str(name))))
-    return told
+        published.remove(min(large, key=lambda name: (sum(groups[name]), str(name))))
+    return published
 
 
-def _rest(groups: Mapping[Name, Sequence[int]], told: set[Name]) -> list[int]:
-    rest = [counts for name, counts in groups.items() if name not in told]
+def _rest(groups: Mapping[Name, Sequence[int]], published: set[Name]) -> list[int]:
+    rest = [counts for name, counts in groups.items() if name not in published]
     return [sum(each) for each in zip(*rest, strict=True)]
 
 
 def tell_counts(counts: Mapping[str, int], least: int) -> dict[str, int | str]:
     """Counts by name, with WITHHELD in place of small ones; the counts add up to all cases."""
-    told = tellable({name: (count,) for name, count in counts.items()}, least)
-    return {name: count if name in told else WITHHELD for name, count in counts.items()}
+    published = tellable({name: (count,) for name, count in counts.items()}, least)
+    return {name: count if name in published else WITHHELD for name, count in counts.items()}
 
 
 def tell_columns(rows: Sequence[Mapping[str, Any]], least: int) -> list[dict[str, Any]]:
     """The rows of a table, with WITHHELD in place of small counts; a column of counts holds only integers."""
     columns = {name: {place: row[name] for place, row in enumerate(rows) if name in row} for name in _names(rows)}
-    told = {
+    published = {
         name: tellable({place: (count,) for place, count in column.items()}, least)
         for name, column in columns.items()
         if all(isinstance(value, int) for value in column.values())
     }
     return [
-        {name: value if name not in told or place in told[name] else WITHHELD for name, value in row.items()}
+        {name: value if name not in published or place in published[name] else WITHHELD for name, value in row.items()}
         for place, row in enumerate(rows)
     ]
 

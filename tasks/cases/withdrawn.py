@@ -20,8 +20,8 @@ def name_digest(name: str) -> str:
 
 def is_forgotten(case: Case, digests: Collection[str]) -> bool:
     """Whether the digests contain a case's patient or image, alone or combined with other datasets."""
-    own = [name for name in (case.image_id, case.group) if name is not None]
-    return bool(digests) and any(name_digest(name) in digests for name in (*own, *map(bare, own)))
+    names = [name for name in (case.image_id, case.group) if name is not None]
+    return bool(digests) and any(name_digest(name) in digests for name in (*names, *map(bare, names)))
 
 
 def forgotten_at(hospital: Path) -> list[dict[str, Any]]:

@@ -43,20 +43,20 @@ class Answers:
         for place, row in enumerate(self.rows):
             cases.setdefault(self.of(group, place), (set(), set()))[row.kind == "open"].add(row.case)
         counts = {value: [len(each) for each in both] for value, both in cases.items()}
-        told = tellable({value: (sum(both),) for value, both in counts.items()}, least)
-        return told - {None}, tellable(counts, least, among=told)
+        reportable = tellable({value: (sum(both),) for value, both in counts.items()}, least)
+        return reportable - {None}, tellable(counts, least, among=reportable)
 
     def of(self, group: str, place: int) -> str | None:
         """The value of a group in one row."""
         return self.hospitals[place] if group == "hospital" else getattr(self.rows[place], group)
 
-    def images_asked(self) -> Images:
+    def image_counts(self) -> Images:
         """How many images have questions, for each seed and for all seeds together; an image of several seeds counts
         once."""
-        own: dict[int, set[Hashable]] = {}
+        images_of: dict[int, set[Hashable]] = {}
         for image, seed in zip(self.images, self.seeds, strict=True):
-            own.setdefault(seed, set()).add(image)
-        by_seed = {str(seed): len(images) for seed, images in own.items()}
+            images_of.setdefault(seed, set()).add(image)
+        by_seed = {str(seed): len(images) for seed, images in images_of.items()}
         return {"images": len(set(self.images)), "images_by_seed": by_seed}
 
 

@@ -67,12 +67,12 @@ def compare_split(
     least = comparison.study.evaluation.min_cell
     answers = align(outcomes, comparison.reference)
     found = [entry for name, each in answers.items() for entry in score_entries(name, each, least)]
-    told = {entry["measure"] for entry in found if entry["group"] == "all"}
+    reported = {entry["measure"] for entry in found if entry["group"] == "all"}
     tested = paired_tests(answers, list(comparison.configurations), comparison.reference)
     return SplitPart(
-        images=answers[comparison.reference].images_asked(),
+        images=answers[comparison.reference].image_counts(),
         scores=[{"split": split, **entry} for entry in found],
-        tests=[{"split": split, **test} for test in tested if test["measure"] in told],
+        tests=[{"split": split, **test} for test in tested if test["measure"] in reported],
         worst=[{"split": split, **row} for row in worst_hospitals(found)],
         withheld=withheld_values(answers[comparison.reference], least),
         lightfed=[_lightfed_row(split, name, by_seed) for name, by_seed in lightfed.items()],
@@ -133,8 +133,8 @@ def _mean_rounds(rounds: Sequence[Sequence[Mapping[str, Any]]]) -> list[RoundLos
 
 def _mean(values: Sequence[float | None]) -> float | None:
     """The mean; None where one of the values is None."""
-    told = [value for value in values if value is not None]
-    return sum(told) / len(told) if len(told) == len(values) else None
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
 
 
 def cost_row(

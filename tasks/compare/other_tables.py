@@ -7,7 +7,7 @@ from tasks.records.text_table import Table
 from tasks.score.metrics import compared_metrics
 from tasks.score.published import LIGHTFED
 
-ALTERED = {
+PERTURBATIONS = {
     "image_blank": "blank image",
     "image_noise": "noise",
     "image_swapped": "another image",
@@ -40,12 +40,12 @@ def reliance_tables(document: ComparisonDocument, split: str, title: str) -> lis
     found = [row for row in document["reliance"] if row["split"] == split]
     if not found:
         return []
-    told = {True: "yes", False: "no", None: ""}
+    yes_or_no = {True: "yes", False: "no", None: ""}
     rows = [
         (
             called[row["configuration"]],
-            *("" if (kept := row["kept"].get(name)) is None else f"{kept:.0%}" for name in ALTERED),
-            told[row["ignores_images"]],
+            *("" if (kept := row["kept"].get(name)) is None else f"{kept:.0%}" for name in PERTURBATIONS),
+            yes_or_no[row["ignores_images"]],
         )
         for row in found
     ]
@@ -53,7 +53,7 @@ def reliance_tables(document: ComparisonDocument, split: str, title: str) -> lis
         f"Share of its own score that is left, of {min(row['n'] for row in found)} questions of all seeds or more. "
         f"One that keeps {IGNORES:.0%} with a blank image is said to ignore images."
     )
-    headings = ("", *ALTERED.values(), "ignores images")
+    headings = ("", *PERTURBATIONS.values(), "ignores images")
     return [Table(f"Does it look? {title.capitalize()} split", headings, tuple(rows), note)]
 
 

@@ -25,8 +25,8 @@ def score_entries(name: str, answers: Answers, least: int) -> Iterator[ScoreEntr
         if metric.kind is None or metric.kind in kinds:
             yield from _entry(name, answers, metric, "all", None)
     for group in GROUPS:
-        told, by_kind = answers.tellable(group, least)
-        for value in sorted(map(str, told)):
+        reportable, by_kind = answers.tellable(group, least)
+        for value in sorted(map(str, reportable)):
             for metric in main_metrics():
                 if metric.kind is None or value in by_kind:
                     yield from _entry(name, answers, metric, group, value)
@@ -78,9 +78,9 @@ def worst_hospitals(entries: Sequence[ScoreEntry]) -> list[WorstHospital]:
     """
     found: list[WorstHospital] = []
     for name in dict.fromkeys(entry["configuration"] for entry in entries):
-        own = [entry for entry in entries if entry["configuration"] == name and entry["measure"] == "correct"]
-        everywhere = next(entry for entry in own if entry["group"] == "all")
-        hospitals = [entry for entry in own if entry["group"] == "hospital"]
+        scores = [entry for entry in entries if entry["configuration"] == name and entry["measure"] == "correct"]
+        everywhere = next(entry for entry in scores if entry["group"] == "all")
+        hospitals = [entry for entry in scores if entry["group"] == "hospital"]
         if not hospitals:
             continue
         worst = min(hospitals, key=lambda entry: (entry["score"], entry["value"]))

@@ -50,7 +50,7 @@ def side_by_side(document: ComparisonDocument) -> Table:
 
 
 def _scores(document: ComparisonDocument, split: SplitRow) -> Table:
-    counts = {metric: _asked(document, split["name"], metric.name) for metric in titled(published=False)}
+    counts = {metric: _question_count(document, split["name"], metric.name) for metric in titled(published=False)}
     metrics = [metric for metric, count in counts.items() if count]
     rows = [
         (
@@ -59,15 +59,15 @@ def _scores(document: ComparisonDocument, split: SplitRow) -> Table:
         )
         for each in document["configurations"]
     ]
-    told = "; ".join(f"{metric.title} n = {counts[metric]}" for metric in metrics if metric.main)
+    sizes = "; ".join(f"{metric.title} n = {counts[metric]}" for metric in metrics if metric.main)
     many = len(document["seeds"])
     seeds = f"Mean of {many} seeds, their test cases" if many > 1 else "Test cases of one seed"
-    note = f"{seeds}: {told}; {split['images']} images. {split['title'].capitalize()}. {holds(document)}"
+    note = f"{seeds}: {sizes}; {split['images']} images. {split['title'].capitalize()}. {holds(document)}"
     headings = ("", *(metric.heading for metric in metrics))
     return Table(f"Scores, {SPLITS[split['name']]} split", headings, tuple(rows), note)
 
 
-def _asked(document: ComparisonDocument, split: str, metric: str) -> int:
+def _question_count(document: ComparisonDocument, split: str, metric: str) -> int:
     found = find_score(document, split, document["reference"], metric)
     return found["n"] if found else 0
 
@@ -106,13 +106,13 @@ def _group(
 ) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...], str] | None:
     """Headings, rows and note of a group's table; None where the group has fewer than two values."""
     columns = document["configurations"]
-    own = [entry for entry in document["scores"] if entry["split"] == split and entry["group"] == group]
+    entries = [entry for entry in document["scores"] if entry["split"] == split and entry["group"] == group]
     rows = []
-    for value in dict.fromkeys(entry["value"] for entry in own):
+    for value in dict.fromkeys(entry["value"] for entry in entries):
         for metric in compared_metrics():
             scores = [find_score(document, split, each["name"], metric.name, group, value) for each in columns]
-            if asked := next((entry["n"] for entry in scores if entry), 0):
-                rows.append((str(value), metric.heading, str(asked), *map(score_cell, scores)))
+            if count := next((entry["n"] for entry in scores if entry), 0):
+                rows.append((str(value), metric.heading, str(count), *map(score_cell, scores)))
     if len({row[0] for row in rows}) < 2:
         return None
     headings = (group, "measure", "n", *(each["label"] for each in columns))

@@ -32,10 +32,10 @@ def paired_tests(answers: Mapping[str, Answers], trained: Sequence[str], referen
         if places:
             found += [_test((a, b), (answers[a], answers[b]), metric, places) for a, b in pairs]
     tested = {metric.name for metric in compared_metrics()}
-    for shown in (True, False):
-        own = [test for test in found if (test["measure"] in tested) == shown]
-        _correct(own)
-        _correct([each for test in own for each in (test["mcnemar"] or {}).values()])
+    for in_tables in (True, False):
+        family = [test for test in found if (test["measure"] in tested) == in_tables]
+        _correct(family)
+        _correct([each for test in family for each in (test["mcnemar"] or {}).values()])
     return found
 
 
@@ -69,8 +69,8 @@ def _mcnemar(a: Sequence[float], b: Sequence[float], seeds: Sequence[int]) -> di
     twice."""
     found: dict[str, McNemarTest] = {}
     for seed in dict.fromkeys(seeds):
-        own = [place for place, each in enumerate(seeds) if each == seed]
-        exact = mcnemar(*([of[place] == 1 for place in own] for of in (a, b)))
+        places = [place for place, each in enumerate(seeds) if each == seed]
+        exact = mcnemar(*([of[place] == 1 for place in places] for of in (a, b)))
         found[str(seed)] = {"only_a": exact.only_a, "only_b": exact.only_b, "p": exact.p, "p_holm": None}
     return found
 

@@ -66,8 +66,8 @@ def over_trainings(
     numbers: dict[Hashable, int] = {}
     places = np.array([numbers.setdefault(image, len(numbers)) for image in images])
     found = [
-        _of_one_seed(columns[own], places[own], len(numbers), statistic)
-        for own in (np.asarray(seeds) == seed for seed in dict.fromkeys(seeds))
+        _of_one_seed(columns[of_seed], places[of_seed], len(numbers), statistic)
+        for of_seed in (np.asarray(seeds) == seed for seed in dict.fromkeys(seeds))
     ]
     by_seed = tuple(value for value, _ in found)
     value = float(np.mean(by_seed))
@@ -87,15 +87,15 @@ def _of_one_seed(
     The squares of the influences sum to the jackknife variance of the figure. None where there are fewer than two
     images.
     """
-    asked, own = np.unique(places, return_inverse=True)
-    sums = np.stack([np.bincount(own, weights=column, minlength=len(asked)) for column in columns.T], axis=1)
+    present, positions = np.unique(places, return_inverse=True)
+    sums = np.stack([np.bincount(positions, weights=column, minlength=len(present)) for column in columns.T], axis=1)
     total = sums.sum(axis=0, keepdims=True)
     value = float(statistic(total)[0])
-    if len(asked) < 2:
+    if len(present) < 2:
         return value, None
     without = statistic(total - sums)
     influence = np.zeros(count)
-    influence[asked] = (without.mean() - without) * (1 - 1 / len(asked)) ** 0.5
+    influence[present] = (without.mean() - without) * (1 - 1 / len(present)) ** 0.5
     return value, influence
 
 

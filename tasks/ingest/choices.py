@@ -23,7 +23,7 @@ def choose(row: Row, published: Iterable[str | None], gold: str) -> tuple[tuple[
         raise problem(row.where, "at least 2 options", str(len(options)), "complete the row or remove it")
     place = place_of(gold, given)
     if place is None:
-        raise problem(row.where, "the answer among the options", row.shown(gold), "correct the row")
+        raise problem(row.where, "the answer among the options", row.quoted(gold), "correct the row")
     return tuple(options.values()), options[_key(unlabelled(given)[place])]
 
 

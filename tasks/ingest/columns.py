@@ -48,9 +48,9 @@ class Columns:
             documented = [name for name in found if _key(name) == field]
             one, *others = documented or found
             if others:
-                told = " and ".join(map(repr, (one, *others)))
+                quoted = " and ".join(map(repr, (one, *others)))
                 remedy = f"call the one to be read {field!r} and remove the others"
-                raise problem(where, f"one column that tells the {field}", told, remedy)
+                raise problem(where, f"one column that tells the {field}", quoted, remedy)
             known[one] = field
         self._unused.update(dict.fromkeys(name for name in names if name.strip() and name not in known))
         return known

@@ -32,11 +32,11 @@ def levels_of(stored: NDArray[Any], header: Dataset) -> Levels:
         return _by_palette(stored, header)
     if stored.ndim == 3:
         return _to_bytes(stored, 2 ** int(header.BitsStored) - 1)
-    shown = np.isfinite(stored) & ~_padding(stored, header)
-    gray = _by_table_or_window(_in_units(stored, header), shown, header)
+    valid = np.isfinite(stored) & ~_padding(stored, header)
+    gray = _by_table_or_window(_in_units(stored, header), valid, header)
     if header.PhotometricInterpretation == "MONOCHROME1":
         gray = 255 - gray
-    return np.where(shown, gray, np.uint8(0))
+    return np.where(valid, gray, np.uint8(0))
 
 
 def _by_palette(stored: NDArray[Any], header: Dataset) -> Levels:
@@ -75,15 +75,15 @@ def _in_units(stored: NDArray[Any], header: Dataset) -> NDArray[np.float64]:
     return np.asarray(apply_modality_lut(wide, header), np.float64)
 
 
-def _by_table_or_window(values: NDArray[np.float64], shown: NDArray[np.bool_], header: Dataset) -> Levels:
-    """Gray values as 0 to 255; `shown` marks the values that are not padding."""
+def _by_table_or_window(values: NDArray[np.float64], valid: NDArray[np.bool_], header: Dataset) -> Levels:
+    """Gray values as 0 to 255; `valid` marks the values that are not padding."""
     table = next((item for item in header.get("VOILUTSequence") or [] if item.get("LUTData")), None)
     if table is not None:
         return _by_table(values, table, header)
     centre, width = _number(header, "WindowCenter"), _number(header, "WindowWidth")
     if centre is not None and width is not None and width > 0:
         return _by_window(values, centre, width, str(header.get("VOILUTFunction") or FUNCTIONS[0]).upper())
-    counted = values[shown]
+    counted = values[valid]
     low, high = (counted.min(), counted.max()) if counted.size else (0.0, 0.0)
     return _to_bytes(values - low, high - low)
 

@@ -104,9 +104,9 @@ class Files:
         found: dict[tuple[int, int], Path] = {}
         for path in self._walk(places, parts):
             with contextlib.suppress(OSError):  # a broken link
-                told = path.stat()
-                if stat.S_ISREG(told.st_mode):
-                    found.setdefault((told.st_dev, told.st_ino), path)
+                status = path.stat()
+                if stat.S_ISREG(status.st_mode):
+                    found.setdefault((status.st_dev, status.st_ino), path)
             if len(found) > 1:
                 break
         return list(found.values())

@@ -91,5 +91,5 @@ def _inner(row: Row, field: str) -> Row:
     """An object inside a row, as a row."""
     values: Any = row.value(field)
     if not isinstance(values, Mapping):
-        raise problem(row.where, f"an object in field {field!r}", row.shown(values), "correct the row")
+        raise problem(row.where, f"an object in field {field!r}", row.quoted(values), "correct the row")
     return Row(row.path, row.number, values, row.split)

@@ -23,7 +23,7 @@ def merge(sources: Mapping[str, Source]) -> Source:
 
 
 def _append(merged: Source, name: str, source: Source) -> None:
-    merged.cases.extend([replace(case, id=_own_id(name, case.id)) for case in _prefixed(name, source.cases)])
+    merged.cases.extend([replace(case, id=_renamed_id(name, case.id)) for case in _prefixed(name, source.cases)])
     merged.captions.extend(_prefixed(name, source.captions))
     merged.findings.extend([replace(each, image_id=f"{name}/{each.image_id}") for each in source.findings])
     for image in source.images:
@@ -44,6 +44,6 @@ def _prefixed(name: str, records: Iterable[Named]) -> list[Named]:
     ]
 
 
-def _own_id(name: str, case_id: str) -> str:
+def _renamed_id(name: str, case_id: str) -> str:
     """Replace the prefix of a case id by the dataset's name: both parts of phantom use `phantom:...`."""
     return f"{name}:{case_id.partition(':')[2]}"

@@ -52,7 +52,7 @@ SITES = (
 
 
 @dataclass
-class Asked:
+class Questions:
     """Collects the questions of one image."""
 
     rng: np.random.Generator
@@ -105,11 +105,11 @@ def _add_image(source: Source, site: Site, image_id: str, split: str, rng: np.ra
     source.captions.append(Caption(text=_caption(look), **known))
     for spot, mask in zip(look.spots, masks, strict=True):
         source.findings.append(Finding(image_id, spot.finding, spot.position, spot.size, png(mask)))
-    asked = Asked(rng)
-    _ask_about_image(asked, look, site)
+    questions = Questions(rng)
+    _ask_about_image(questions, look, site)
     for spot in look.spots:
-        _ask_about_finding(asked, look, spot, site)
-    for number, (kind, topic, question, answer) in enumerate(asked.rows):
+        _ask_about_finding(questions, look, spot, site)
+    for number, (kind, topic, question, answer) in enumerate(questions.rows):
         source.cases.append(
             Case(id=f"phantom:{image_id}:{number}", question=question, answer=answer, kind=kind, topic=topic, **known)
         )
@@ -141,51 +141,53 @@ def _finding(site: Site, rng: np.random.Generator) -> str:
     return str(rng.choice(COMMON))
 
 
-def _ask_about_image(asked: Asked, look: Look, site: Site) -> None:
-    if asked.sometimes(0.3):
-        asked.open("modality", look.modality, "What imaging modality is this?", "How was this image taken?")
-    if asked.sometimes(0.3):
-        asked.open("organ", look.organ, "Which part of the body is shown?", "What organ system is imaged?")
-    for shown in _compared(asked, site, 0.3, look.modality, MODALITIES):
-        asked.closed("modality", shown == look.modality, f"Is this {_a(shown)}?", f"Was this image taken by {shown}?")
+def _ask_about_image(questions: Questions, look: Look, site: Site) -> None:
+    if questions.sometimes(0.3):
+        questions.open("modality", look.modality, "What imaging modality is this?", "How was this image taken?")
+    if questions.sometimes(0.3):
+        questions.open("organ", look.organ, "Which part of the body is shown?", "What organ system is imaged?")
+    for value in _compared(questions, site, 0.3, look.modality, MODALITIES):
+        questions.closed(
+            "modality", value == look.modality, f"Is this {_a(value)}?", f"Was this image taken by {value}?"
+        )
     # Normal images are rarer: questions about all of them and a few of the others balance yes and no.
-    if not look.spots or asked.sometimes(0.18):
-        asked.closed("normal", not look.spots, "Is this image normal?", "Is this a normal study?")
+    if not look.spots or questions.sometimes(0.18):
+        questions.closed("normal", not look.spots, "Is this image normal?", "Is this a normal study?")
     present = [spot.finding for spot in look.spots]
     if present:
-        name = str(asked.rng.choice(present))
-        asked.closed("presence", True, f"Is there {_a(name)}?", f"Does the image show {_a(name)}?")
+        name = str(questions.rng.choice(present))
+        questions.closed("presence", True, f"Is there {_a(name)}?", f"Does the image show {_a(name)}?")
         # Absent findings are drawn with the site's frequencies, or the name alone would reveal the answer.
-        while (name := _finding(site, asked.rng)) in present:
+        while (name := _finding(site, questions.rng)) in present:
             pass
-        asked.closed("presence", False, f"Is there {_a(name)}?", f"Does the image show {_a(name)}?")
+        questions.closed("presence", False, f"Is there {_a(name)}?", f"Does the image show {_a(name)}?")
 
 
-def _ask_about_finding(asked: Asked, look: Look, spot: Spot, site: Site) -> None:
+def _ask_about_finding(questions: Questions, look: Look, spot: Spot, site: Site) -> None:
     name, side = spot.finding, spot.position.split()[1]
     if len(look.spots) == 1:
-        asked.open("finding", name, "What abnormality is seen?", "What is the main finding?")
+        questions.open("finding", name, "What abnormality is seen?", "What is the main finding?")
     else:
-        asked.open("finding", name, f"What abnormality is on the {side} side?", f"What is seen on the {side}?")
-    asked.open("position", spot.position, f"Where is the {name}?", f"In which region is the {name} located?")
-    if asked.sometimes(0.3):
-        asked.open("size", spot.size, f"How large is the {name}?", f"What is the size of the {name}?")
-    if asked.sometimes(0.4):
-        asked.open("description", _phrase(spot), f"Describe the {name}.", f"Report the {name} in one phrase.")
-    for shown in _compared(asked, site, 0.7, side, SIDES):
-        asked.closed("side", shown == side, f"Is the {name} on the {shown} side?", f"Is the {name} on the {shown}?")
-    for shown in _compared(asked, site, 0.5, spot.size, SIZES):
-        asked.closed("size", shown == spot.size, f"Is the {name} {shown}?", f"Is this a {shown} {name}?")
+        questions.open("finding", name, f"What abnormality is on the {side} side?", f"What is seen on the {side}?")
+    questions.open("position", spot.position, f"Where is the {name}?", f"In which region is the {name} located?")
+    if questions.sometimes(0.3):
+        questions.open("size", spot.size, f"How large is the {name}?", f"What is the size of the {name}?")
+    if questions.sometimes(0.4):
+        questions.open("description", _phrase(spot), f"Describe the {name}.", f"Report the {name} in one phrase.")
+    for value in _compared(questions, site, 0.7, side, SIDES):
+        questions.closed("side", value == side, f"Is the {name} on the {value} side?", f"Is the {name} on the {value}?")
+    for value in _compared(questions, site, 0.5, spot.size, SIZES):
+        questions.closed("size", value == spot.size, f"Is the {name} {value}?", f"Is this a {value} {name}?")
 
 
-def _compared(asked: Asked, site: Site, share: float, truth: str, choices: tuple[str, ...]) -> tuple[str, ...]:
+def _compared(questions: Questions, site: Site, share: float, truth: str, choices: tuple[str, ...]) -> tuple[str, ...]:
     """The values that a comparison names: both at a thorough site; else one of them, for a share of calls."""
-    other = str(asked.rng.choice([choice for choice in choices if choice != truth]))
+    other = str(questions.rng.choice([choice for choice in choices if choice != truth]))
     if site.thorough:
         return truth, other
-    if not asked.sometimes(share):
+    if not questions.sometimes(share):
         return ()
-    return (truth,) if asked.sometimes(0.5) else (other,)
+    return (truth,) if questions.sometimes(0.5) else (other,)
 
 
 def _a(name: str) -> str:

@@ -62,8 +62,8 @@ def draw(look: Look, rng: np.random.Generator) -> tuple[NDArray[np.uint8], list[
     grain = rng.normal(size=image.shape)
     # Ultrasound speckle grows with the signal; elsewhere noise is additive.
     noisy = image + look.noise * grain * (0.4 + 1.6 * image if look.modality == "ultrasound" else 1.0)
-    shown = np.clip(0.5 + look.contrast * (noisy - 0.5), 0, 1) * (body if look.modality == "ultrasound" else 1)
-    return (shown * 255).astype(np.uint8), [mask.astype(np.uint8) * 255 for mask in masks]
+    displayed = np.clip(0.5 + look.contrast * (noisy - 0.5), 0, 1) * (body if look.modality == "ultrasound" else 1)
+    return (displayed * 255).astype(np.uint8), [mask.astype(np.uint8) * 255 for mask in masks]
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:

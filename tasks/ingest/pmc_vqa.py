@@ -69,5 +69,5 @@ def _gold(row: Row, choices: dict[str, str | None]) -> str:
         return answer
     gold = choices.get(label.upper())
     if gold is None:
-        raise problem(row.where, "a label that names a choice", row.shown(label), "correct the row")
+        raise problem(row.where, "a label that names a choice", row.quoted(label), "correct the row")
     return gold

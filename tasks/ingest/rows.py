@@ -45,7 +45,7 @@ class Row:
         """File name and row, without the folder, for artifacts."""
         return f"{self.path.name}, row {self.number}"
 
-    def shown(self, value: Any) -> str:
+    def quoted(self, value: Any) -> str:
         """A value as shown in messages."""
         return "another value" if self.private else reprlib.repr(value)
 
@@ -75,7 +75,7 @@ class Row:
         if isinstance(value, float) and math.isnan(value):  # pandas writes it for a missing value
             return None
         if isinstance(value, bool) or not isinstance(value, str | int | float) or not _is_unicode(str(value)):
-            raise problem(self.where, f"text in field {self._called(field)!r}", self.shown(value), "correct the row")
+            raise problem(self.where, f"text in field {self._called(field)!r}", self.quoted(value), "correct the row")
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         text = " ".join(str(value).split())
@@ -90,7 +90,7 @@ class Row:
         known = {**choices, **(also or {})}
         if text.lower() not in known:
             expected = f"one of {', '.join(choices)} in field {self._called(field)!r}"
-            raise problem(self.where, expected, self.shown(text), "correct the row")
+            raise problem(self.where, expected, self.quoted(text), "correct the row")
         return known[text.lower()]
 
     def _called(self, field: str) -> str:

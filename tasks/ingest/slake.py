@@ -40,8 +40,8 @@ def read(root: Path | None, *, language: str, max_rejected: float = 0.0) -> Sour
     ]
 
     def make(row: Row) -> Case | str:
-        asked_in = row.choice("q_lang", LANGUAGES)
-        return _case(row, asked_in) if language in (asked_in, "all") else "rows in another language left out"
+        written_in = row.choice("q_lang", LANGUAGES)
+        return _case(row, written_in) if language in (written_in, "all") else "rows in another language left out"
 
     def read_picture(row: Row) -> Picture:
         return read_image(resolve(folder, "imgs", row.text("img_name"), where=row.where), row.where)

@@ -118,17 +118,17 @@ class _Found:
         if isinstance(record, str):
             self.notes[record] += 1
             return
-        own = record.id if isinstance(record, Case) else record.image_id
-        if own in self._places:
-            found = f"{row.shown(own)}, which {self._places[own]} has too"
+        record_id = record.id if isinstance(record, Case) else record.image_id
+        if record_id in self._places:
+            found = f"{row.quoted(record_id)}, which {self._places[record_id]} has too"
             raise problem(row.where, "an id of its own", found, "remove one of the two rows")
         if isinstance(record, Case) and not record.answer:
-            self._places[own] = row.place
+            self._places[record_id] = row.place
             self.notes["rows without an answer left out"] += 1
             return
         if record.image_id not in self.images.ids:
             self.images.append(Image(record.image_id, *read(row)))
-        self._places[own] = row.place
+        self._places[record_id] = row.place
         if isinstance(record, Caption):
             self.captions.append(record)
             return

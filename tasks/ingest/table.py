@@ -98,8 +98,8 @@ def _with_patients(source: Source, stated: Mapping[str, str]) -> Source:
 
     A patient that is the same for all images is ignored: it is a placeholder that a program wrote instead of ids.
     """
-    told = {case.image_id: stated[case.id] for case in source.cases if case.id in stated}
-    if len(told) > 1 and len(set(told.values())) == 1:
+    by_image = {case.image_id: stated[case.id] for case in source.cases if case.id in stated}
+    if len(by_image) > 1 and len(set(by_image.values())) == 1:
         note = "cases whose DICOM files all state one patient id, taken as of no stated patient"
         return replace(source, notes=source.notes | {note: sum(case.id in stated for case in source.cases)})
     cases = [replace(case, group=stated[case.id]) if case.id in stated else case for case in source.cases]

@@ -7,7 +7,7 @@ from itertools import combinations, product
 from tasks.records import ImagePair
 
 
-def own_copies(pairs: Iterable[ImagePair], own: Collection[str]) -> list[ImagePair]:
+def copies_among(pairs: Iterable[ImagePair], images: Collection[str]) -> list[ImagePair]:
     """The pairs of copies among some images, sorted by id.
 
     Of several identical files, the audit compares only the first with other images. Its result holds for the others
@@ -15,12 +15,12 @@ def own_copies(pairs: Iterable[ImagePair], own: Collection[str]) -> list[ImagePa
 
     Args:
         pairs: the pairs of copies among all images.
-        own: ids of the wanted images; the result names no others.
+        images: ids of the wanted images; the result names no others.
     """
     pairs = list(pairs)
     first = {pair.image_b: pair.image_a for pair in pairs if pair.relation == "identical_bytes"}
     same: dict[str, list[str]] = defaultdict(list)
-    for image in sorted(own):
+    for image in sorted(images):
         same[first.get(image, image)].append(image)
     found = list(_identical(same.values()))
     for pair in pairs:

@@ -26,7 +26,7 @@ class Partitioner(Protocol):
         """The rows of one partition."""
 
 
-def deal(
+def assign_images(
     cases: Sequence[Case], hospitals: int, scheme: str, alpha: float, label: str, seed: int
 ) -> tuple[dict[str, str], str]:
     """The hospital of each image, and the scheme that was used.
@@ -53,9 +53,9 @@ def deal(
     else:
         labels = _labels(cases, groups, label) if scheme == "dirichlet" else dict.fromkeys(groups.values(), OTHER)
         owner = _by_partitioner(labels, names, scheme, alpha, seed)
-    dealt = {image: owner[groups[image]] for image in sorted(groups)}
-    refuse_idle(cases, dealt, hospitals, scheme)
-    return dealt, scheme
+    assigned = {image: owner[groups[image]] for image in sorted(groups)}
+    refuse_idle(cases, assigned, hospitals, scheme)
+    return assigned, scheme
 
 
 def hospital_names(hospitals: int) -> list[str]:

@@ -21,12 +21,12 @@ def partition(folder: Folder, cases: Ref, settings: PartitionSettings, seed: int
     from tasks.partition.counts import hospital_table, splits_of
     from tasks.partition.disjoint import disjoint
     from tasks.partition.keep import keep
-    from tasks.partition.partitioners import deal, refuse_idle
+    from tasks.partition.partitioners import assign_images, refuse_idle
 
     published = read_table(cases.folder / "cases.parquet", Case)
     pairs = read_table(findings.folder / "image_pairs.parquet", ImagePair) if findings else []
     whole = disjoint(published, pairs, settings.disjoint, seed)
-    owner, scheme = deal(whole, settings.hospitals, settings.scheme, settings.alpha, settings.label, seed)
+    owner, scheme = assign_images(whole, settings.hospitals, settings.scheme, settings.alpha, settings.label, seed)
     rows = keep(whole, settings.kind, settings.training_share, seed)
     refuse_idle(rows, owner, settings.hospitals, scheme)
     with folder.open("assignment.parquet") as sink:
@@ -60,26 +60,26 @@ def take_cases(
     leave out.
     """
     from tasks.cases.withdrawn import is_forgotten
-    from tasks.partition.copies import own_copies
+    from tasks.partition.copies import copies_among
 
     table = pq.read_table(assignment.folder / "assignment.parquet").to_pylist()
-    dealt = {row["image_id"] for row in table if row["hospital"] == hospital}
+    assigned = {row["image_id"] for row in table if row["hospital"] == hospital}
     rows = read_table(cases.folder / "cases.parquet", Case)
     splits = {row["case_id"]: row for row in pq.read_table(assignment.folder / "splits.parquet").to_pylist()}
     gone = set(forgotten)
-    rows = [case for case in rows if case.image_id in dealt and case.id in splits and not is_forgotten(case, gone)]
+    rows = [case for case in rows if case.image_id in assigned and case.id in splits and not is_forgotten(case, gone)]
     # The group stays the published patient: splits.parquet also groups copies, which copies.parquet lists instead.
     moved = [replace(case, split=splits[case.id]["split"]) for case in rows]
-    own = {case.image_id for case in moved}
+    image_ids = {case.image_id for case in moved}
     with folder.open("cases.parquet") as sink:
         write_table(sink, Case, moved)
     folder.summary = {"test_choices": sum(case.split == "test" and bool(case.options) for case in moved)}
     with folder.open("images.parquet") as sink:
         images = read_images(dataset.folder / "images.parquet")
-        write_table(sink, Image, (image for image in images if image.id in own))
+        write_table(sink, Image, (image for image in images if image.id in image_ids))
     with folder.open("findings.parquet") as sink:
         masks = read_findings(dataset.folder / "findings.parquet")
-        write_table(sink, Finding, (mask for mask in masks if mask.image_id in own))
+        write_table(sink, Finding, (mask for mask in masks if mask.image_id in image_ids))
     with folder.open("copies.parquet") as sink:
         pairs = read_table(findings.folder / "image_pairs.parquet", ImagePair) if findings else []
-        write_table(sink, ImagePair, own_copies(pairs, own))
+        write_table(sink, ImagePair, copies_among(pairs, image_ids))

@@ -29,10 +29,10 @@ def rename_findings(prompt: Prompt, findings: Sequence[str], chooser: random.Ran
     means: the prompt then stays unchanged, as does a prompt whose context names no finding.
     """
     pattern = re.compile(rf"\b(an? )?({'|'.join(re.escape(name) for name in findings)})\b")
-    *shown, question = (_text(message) for message in prompt.messages)
-    told = {found[2] for text in shown for found in pattern.finditer(text)}
-    asked = {found[2] for text in (question, prompt.answer) for found in pattern.finditer(text)}
-    if not told or asked - told:
+    *context, question = (_text(message) for message in prompt.messages)
+    in_context = {found[2] for text in context for found in pattern.finditer(text)}
+    in_question = {found[2] for text in (question, prompt.answer) for found in pattern.finditer(text)}
+    if not in_context or in_question - in_context:
         return prompt
     new = dict(zip(findings, chooser.sample(NAMES, len(findings)), strict=True))
 

@@ -64,8 +64,8 @@ def pretrain_text(
     neighbours = read_table(library.folder / "neighbours.parquet", Neighbour)
     vision = load_features(features.folder / FEATURES)
     learner = load_base(str(base.folder), device="cpu")
-    dealt = _deal(choose(cases, lesson, seed), lesson.shown + 1, seed)
-    prompts = [prompt for k, part in dealt for prompt in build_prompts(part, cases, neighbours, ContextSettings(k=k))]
+    split = _split_at_random(choose(cases, lesson, seed), lesson.shown + 1, seed)
+    prompts = [prompt for k, part in split for prompt in build_prompts(part, cases, neighbours, ContextSettings(k=k))]
     prompts = _rename_some(prompts, findings, lesson, seed)
     examples = encode(learner, vision, prompts)
     learner.model.train()
@@ -121,16 +121,16 @@ def choose(cases: Sequence[Case], lesson: Lesson, seed: int) -> list[Case]:
     """The cases that a lesson uses."""
     named = set(lesson.naming)
 
-    def is_asked(case: Case) -> bool:
+    def is_used(case: Case) -> bool:
         words = set(re.findall(r"[\w-]+", case.question.lower()))
         drawn = derived_seed(seed, "share", case.image_id) < lesson.share * 2**31
         fits = not named or bool(named & words) or derived_seed(seed, "others", case.id) < lesson.others * 2**31
         return drawn and lesson.kind in (None, case.kind) and fits
 
-    return [case for case in cases if is_asked(case)]
+    return [case for case in cases if is_used(case)]
 
 
-def _deal(cases: Sequence[Case], parts: int, seed: int) -> list[tuple[int, list[Case]]]:
+def _split_at_random(cases: Sequence[Case], parts: int, seed: int) -> list[tuple[int, list[Case]]]:
     """Split the cases at random into parts; returns each with its number."""
     chooser = random.Random(derived_seed(seed, "shown"))
     number = {case.id: chooser.randrange(parts) for case in cases}

@@ -69,8 +69,8 @@ class HospitalRefs(BaseModel):
 
 def read_counts(folder: Path) -> UpdateCounts:
     """Read the counts and the loss of the update in a folder; a loss that was not finite is NaN."""
-    told = json.loads((folder / "update.json").read_text(encoding="utf-8"))
-    return UpdateCounts(**told | {"loss": math.nan if told["loss"] is None else told["loss"]})
+    counts = json.loads((folder / "update.json").read_text(encoding="utf-8"))
+    return UpdateCounts(**counts | {"loss": math.nan if counts["loss"] is None else counts["loss"]})
 
 
 def write_counts(folder: Folder, place: str, counts: UpdateCounts) -> None:

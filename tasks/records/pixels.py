@@ -76,8 +76,8 @@ def rgb_of(image: PIL.Image.Image) -> PIL.Image.Image:
     """As `to_rgb`, for an image returned by `opened`."""
     _decode(image)
     try:
-        shown = PIL.Image.fromarray(scaled(_levels(image))) if image.mode in DEEP else _flat(image)
-        plain = shown.convert("RGB")
+        picture = PIL.Image.fromarray(scaled(_levels(image))) if image.mode in DEEP else _flat(image)
+        plain = picture.convert("RGB")
     except OURS:
         raise
     except Exception as error:

@@ -89,7 +89,7 @@ class Abstention(AbstentionFigures):
     hospitals: dict[str, AbstentionFigures]
 
 
-class Alteration(TypedDict):
+class Perturbation(TypedDict):
     """Scores with one perturbation of the prompt."""
 
     meaning: str
@@ -104,7 +104,7 @@ class RelianceSummary(TypedDict):
     """How a configuration's score changes with each perturbation of the prompt."""
 
     n: int
-    alterations: dict[str, Alteration]
+    alterations: dict[str, Perturbation]
     ignores_images: bool | None
     sentence: str
 

@@ -40,10 +40,10 @@ def _figures(sums: np.ndarray, seed: int) -> AbstentionFigures:
     """
     at = {(kind, column): n for n, (kind, column) in enumerate((kind, column) for kind in KINDS for column in COLUMNS)}
     everything = [at[kind, "n"] for kind in KINDS]
-    covered = _told(sums, _share([at[kind, "answered"] for kind in KINDS], everything), everything, seed)
-    asked, given_of = sums[:, everything].sum(axis=1), sums[:, [at[kind, "answered"] for kind in KINDS]].sum(axis=1)
-    shares = np.column_stack([given_of / np.maximum(asked, 1), asked > 0])
-    by_image = _told(shares, mean, [1], seed)
+    covered = _with_interval(sums, _share([at[kind, "answered"] for kind in KINDS], everything), everything, seed)
+    questions, given_of = sums[:, everything].sum(axis=1), sums[:, [at[kind, "answered"] for kind in KINDS]].sum(axis=1)
+    shares = np.column_stack([given_of / np.maximum(questions, 1), questions > 0])
+    by_image = _with_interval(shares, mean, [1], seed)
     return {
         "n": int(sums[:, everything].sum()),
         "image_coverage": by_image,
@@ -60,8 +60,8 @@ def _of_kind(sums: np.ndarray, seed: int) -> AbstentionOfKind:
     return {
         "n": int(sums[:, n].sum()),
         "answered": int(sums[:, answered].sum()),
-        "accuracy": _told(sums, _share([right], [answered]), [answered], seed),
-        "accuracy_if_all_were_answered": _told(sums, _share([right_of_all], [n]), [n], seed),
+        "accuracy": _with_interval(sums, _share([right], [answered]), [answered], seed),
+        "accuracy_if_all_were_answered": _with_interval(sums, _share([right_of_all], [n]), [n], seed),
     }
 
 
@@ -70,7 +70,7 @@ def _share(part: list[int], whole: list[int]) -> Statistic:
     return lambda sums: sums[:, part].sum(axis=1) / np.maximum(sums[:, whole].sum(axis=1), 1)
 
 
-def _told(sums: np.ndarray, statistic: Statistic, whole: list[int], seed: int) -> Figure | None:
+def _with_interval(sums: np.ndarray, statistic: Statistic, whole: list[int], seed: int) -> Figure | None:
     if not sums[:, whole].sum():
         return None
     found: Estimate = estimate(sums, statistic, seed)
@@ -99,12 +99,12 @@ def abstention_note(found: Abstention) -> str:
     return note
 
 
-def _cells(row: AbstentionFigures, asked: float) -> tuple[str, ...]:
+def _cells(row: AbstentionFigures, coverage: float) -> tuple[str, ...]:
     rate = row["abstention_rate"]
     kinds = (row["closed"], row["open"])
     scores = [_cell(figure) for of in kinds for figure in (of["accuracy"], of["accuracy_if_all_were_answered"])]
     got = (_cell(row.get("image_coverage")), _cell(row["coverage"]))
-    return (str(row["n"]), f"{asked:g}", *got, "-" if rate is None else f"{rate:.3f}", *scores)
+    return (str(row["n"]), f"{coverage:g}", *got, "-" if rate is None else f"{rate:.3f}", *scores)
 
 
 def _cell(figure: Figure | None) -> str:

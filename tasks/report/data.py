@@ -36,15 +36,15 @@ def split_sentence(splits: Sequence[Mapping[str, Any]]) -> str:
     if splits[0]["disjoint"] != "none":
         return DISJOINT[splits[0]["disjoint"]]
     origins = list(dict.fromkeys(origin for each in splits for origin in each.get("origins", ["given"])))
-    told = " or ".join(ORIGINS[origin] for origin in origins)
+    described = " or ".join(ORIGINS[origin] for origin in origins)
     counts = {name: [each.get("published_split_shares", {}).get(name, 0) for each in splits] for name in SHARED}
     found = [f"{SHARED[name]} {_sum(count)}" for name, count in counts.items() if any(count)]
     tests = sum(audited_tests(each) for each in splits)
     patients = "" if None in counts["same_patient"] else " or its patient"
     unknown = "" if patients else "; patients are not stated"
     if not found:
-        return f"{told}; the audit found nothing of a test image{patients} in training{unknown}"
-    return f"{told}; of {counted(tests, 'test cases')} the audit found these to share: {', '.join(found)}{unknown}"
+        return f"{described}; the audit found nothing of a test image{patients} in training{unknown}"
+    return f"{described}; of {counted(tests, 'test cases')} the audit found these to share: {', '.join(found)}{unknown}"
 
 
 def _sum(counts: Sequence[int | str | None]) -> int | str:
@@ -80,11 +80,11 @@ def left_out_sentence(dataset: Mapping[str, Any]) -> str:
         return "no row was left out"
     total = sum(counts.values())
     every = total + dataset["cases"] + dataset["captions"]
-    told = ", ".join(_told(what, count) for what, count in counts.items())
-    return f"left out {total} of {counted(every, 'rows')}: {told}"
+    reasons = ", ".join(_count_of(what, count) for what, count in counts.items())
+    return f"left out {total} of {counted(every, 'rows')}: {reasons}"
 
 
-def _told(what: str, count: int) -> str:
+def _count_of(what: str, count: int) -> str:
     """A count with its noun; with several datasets, `what` begins with the name of one."""
     name, colon, rest = what.partition(": ")
     return f"{counted(count, rest)} of {name}" if colon and " " not in name else counted(count, what)

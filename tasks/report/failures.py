@@ -36,7 +36,7 @@ def _sum(counts: Iterable[int | None]) -> int | None:
     return None if None in counts else sum(count or 0 for count in counts)
 
 
-def failure_rows(told: Failures) -> list[tuple[str, ...]]:
+def failure_rows(failures: Failures) -> list[tuple[str, ...]]:
     """A configuration's entry of `results["failures"]` as text: headings, then a row for each mode."""
     rows = [
         (
@@ -44,7 +44,7 @@ def failure_rows(told: Failures) -> list[tuple[str, ...]]:
             *(WITHHELD if count is None else str(count) for count in (row["cases"], row["of"])),
             row["meaning"],
         )
-        for mode, row in told["modes"].items()
+        for mode, row in failures["modes"].items()
     ]
-    heading = "of 1 test case" if told["n"] == 1 else f"of {told['n']} test cases"
+    heading = "of 1 test case" if failures["n"] == 1 else f"of {failures['n']} test cases"
     return [(heading, "found", "where the rule applies", "rule"), *rows]

@@ -26,7 +26,7 @@ def _words(shared: SharedDocuments) -> Iterator[tuple[str, list[str]]]:
     for reliance in shared.reliance:
         yield reliance["hospital"], [f"{kind} with altered prompts" for kind in _questions(reliance["withheld"])]
     for failures in shared.failures:
-        few = [f"failure mode: {mode}" for mode, told in failures["modes"].items() if None in told.values()]
+        few = [f"failure mode: {mode}" for mode, counts in failures["modes"].items() if None in counts.values()]
         yield failures["hospital"], ["failure modes"] if failures["n"] is None else few
     for shares in shared.shares:
         yield shares["hospital"], ["where answers come from"] if shares["n"] is None else []

@@ -28,17 +28,17 @@ def details(shared: Sequence[tuple[ScoresDocument, Sequence[ImageSums]]], seed: 
     model: `n`, `ece` and ten confidence `bins`, each with its count and its sums. Nothing that a hospital withholds is
     included.
     """
-    names = dict.fromkeys(name for told, _ in shared for name in told["tallies"])
-    own = {
-        name: [(told["hospital"], [row for row in rows if row.configuration == name]) for told, rows in shared]
+    names = dict.fromkeys(name for scores, _ in shared for name in scores["tallies"])
+    by_hospital = {
+        name: [(scores["hospital"], [row for row in rows if row.configuration == name]) for scores, rows in shared]
         for name in names
     }
     return {
-        "scores": [entry for name in names for entry in _score_entries(name, own[name], seed)],
+        "scores": [entry for name in names for entry in _score_entries(name, by_hospital[name], seed)],
         "calibration": {
             name: _calibration(bins)
             for name in names
-            if (bins := [told["calibration"][name] for told, _ in shared if name in told["calibration"]])
+            if (bins := [scores["calibration"][name] for scores, _ in shared if name in scores["calibration"]])
         },
     }
 
@@ -92,18 +92,18 @@ def _entry(name: str, metric: Metric, group: str, value: str | None, rows: Seque
     """The score of one metric; nothing where there is no question of it, or a hospital withholds a needed column."""
     number = counted(metric)
     parts = LABELLED if metric.of_labels else (metric.name, number)
-    asked = [row.sums for row in rows if row.sums[number]]
-    if not asked or any(sums[part] is None for sums in asked for part in parts):
+    by_image = [row.sums for row in rows if row.sums[number]]
+    if not by_image or any(sums[part] is None for sums in by_image for part in parts):
         return
-    columns = np.array([[sums[part] for part in parts] for sums in asked], float)
-    found = estimate(sums_by_cluster(columns, range(len(asked))), metric.statistic, SEED)
+    columns = np.array([[sums[part] for part in parts] for sums in by_image], float)
+    found = estimate(sums_by_cluster(columns, range(len(by_image))), metric.statistic, SEED)
     yield {
         "configuration": name,
         "measure": metric.name,
         "group": group,
         "value": value,
-        "n": sum(int(sums[number] or 0) for sums in asked),
-        "images": len(asked),
+        "n": sum(int(sums[number] or 0) for sums in by_image),
+        "images": len(by_image),
         "score": found.value,
         "interval": found.interval,
         "interval_holds": HOLDS[False],
@@ -117,12 +117,13 @@ def interval_rows(results: RunDocument, *, published: bool = False) -> list[tupl
     """
     scores, names = results["scores"], [*results["configurations"], *results["baselines"]]
     found = {(each["configuration"], each["measure"]): each for each in scores if each["group"] == "all"}
-    told = {name for _, name in found}
-    asked = [metric for metric in titled(published=published) if metric.with_interval and metric.name in told]
+    measured = {name for _, name in found}
+    metrics = [metric for metric in titled(published=published) if metric.with_interval and metric.name in measured]
     rows = [
-        (name.replace("_", " "), *(_cell(metric, found.get((name, metric.name))) for metric in asked)) for name in names
+        (name.replace("_", " "), *(_cell(metric, found.get((name, metric.name))) for metric in metrics))
+        for name in names
     ]
-    return [("", *(metric.heading for metric in asked)), *rows]
+    return [("", *(metric.heading for metric in metrics)), *rows]
 
 
 def group_rows(scores: Sequence[ScoreEntry], configuration: str) -> list[tuple[str, ...]]:

@@ -62,5 +62,5 @@ def _score(tally: Tally) -> float:
 def _sentence(configuration: str, kept: float | None) -> str:
     if kept is None:
         return f"{configuration} answers nothing rightly: whether it ignores images cannot be told."
-    told = f"{configuration} keeps {kept:.0%} of its score with a blank image"
-    return f"{told}: it ignores images." if kept >= IGNORES else f"{told}: it does not ignore images."
+    statement = f"{configuration} keeps {kept:.0%} of its score with a blank image"
+    return f"{statement}: it ignores images." if kept >= IGNORES else f"{statement}: it does not ignore images."

@@ -164,7 +164,7 @@ def hospital_rows(results: RunDocument, configuration: str) -> list[tuple[str, .
     return _rows(results["configurations"][configuration]["hospitals"].items())
 
 
-def reliance_rows(told: Reliance) -> list[tuple[str, ...]]:
+def reliance_rows(reliance: Reliance) -> list[tuple[str, ...]]:
     """A configuration's entry of `results["reliance"]` as text: headings, then a row for each perturbation of the
     prompt."""
     rows = [
@@ -173,10 +173,10 @@ def reliance_rows(told: Reliance) -> list[tuple[str, ...]]:
             *map(_cell, (row["closed"], row["open"], row["score"], row["kept"])),
             row["meaning"],
         )
-        for name, row in told["alterations"].items()
+        for name, row in reliance["alterations"].items()
     ]
-    asked = f"of {counted(told['n'], 'test cases')}"
-    return [(asked, "closed accuracy", "open exact", "all", "kept", "what is changed"), *rows]
+    heading = f"of {counted(reliance['n'], 'test cases')}"
+    return [(heading, "closed accuracy", "open exact", "all", "kept", "what is changed"), *rows]
 
 
 def _rows(named: Iterable[tuple[str, Scores]]) -> list[tuple[str, ...]]:
@@ -221,8 +221,8 @@ def markdown(results: RunDocument) -> str:
             abstention_note(results["abstention"]),
             markdown_table(abstention_rows(results["abstention"])),
         ]
-    for name, told in results["reliance"].items():
-        parts += [f"## What {name} relies on", told["sentence"], markdown_table(reliance_rows(told))]
+    for name, reliance in results["reliance"].items():
+        parts += [f"## What {name} relies on", reliance["sentence"], markdown_table(reliance_rows(reliance))]
     for name, failing in results["failures"].items():
         parts += [f"## How {name} fails", markdown_table(failure_rows(failing))]
     for name, shares in results["saliency"].items():

@@ -32,9 +32,9 @@ def share_table(configuration: str, shared: Sequence[SharesDocument]) -> dict[st
     return {configuration: {"n": sum(counts), "methods": methods, "hospitals": of}}
 
 
-def share_rows(told: HospitalShares) -> list[tuple[str, ...]]:
+def share_rows(saliency: HospitalShares) -> list[tuple[str, ...]]:
     """A configuration's entry of `results["saliency"]` as text: headings, then a row for each method."""
-    parts = next(iter(told["methods"].values()))
-    rows = [(method, *(f"{share:.3f}" for share in shares.values())) for method, shares in told["methods"].items()]
-    heading = "of 1 answer" if told["n"] == 1 else f"of {told['n']} answers"
+    parts = next(iter(saliency["methods"].values()))
+    rows = [(method, *(f"{share:.3f}" for share in shares.values())) for method, shares in saliency["methods"].items()]
+    heading = "of 1 answer" if saliency["n"] == 1 else f"of {saliency['n']} answers"
     return [(heading, *(part.replace("_", " ") for part in parts)), *rows]

@@ -80,12 +80,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _line(value: Any) -> Line:
     if not isinstance(value, dict):
-        raise _WrongError(f"expected a JSON object, found {_shown(value)}; write {{...}} with {', '.join(NEEDED)}")
+        raise _WrongError(f"expected a JSON object, found {_short(value)}; write {{...}} with {', '.join(NEEDED)}")
     for name in NEEDED:
         if name not in value:
-            raise _WrongError(f"expected the field {name}, found {_shown(', '.join(value))}; add it")
+            raise _WrongError(f"expected the field {name}, found {_short(', '.join(value))}; add it")
     if isinstance(value["id"], bool) or not isinstance(value["id"], str | int):
-        raise _WrongError(f"expected a text or whole number as id, found {_shown(value['id'])}; mend it")
+        raise _WrongError(f"expected a text or whole number as id, found {_short(value['id'])}; mend it")
     return Line(
         id=value["id"],
         prediction=_text("prediction", "" if value["prediction"] is None else value["prediction"]),
@@ -101,7 +101,7 @@ def _line(value: Any) -> Line:
 def _text(name: str, value: Any) -> str:
     """Return a text as it is and a number as text: published answers hold both."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise _WrongError(f"expected a text or a number as {name}, found {_shown(value)}; put it in quotes")
+        raise _WrongError(f"expected a text or a number as {name}, found {_short(value)}; put it in quotes")
     if isinstance(value, float):
         if not math.isfinite(value):
             raise _WrongError(f"expected a number that can be held as {name}, found a greater one; put it in quotes")
@@ -117,7 +117,7 @@ def _kind(value: Any) -> Kind:
     kinds: dict[str, Kind] = {"closed": "closed", "open": "open"}
     found = kinds.get(value.strip().lower()) if isinstance(value, str) else None  # published files contain "CLOSED "
     if found is None:
-        raise _WrongError(f"expected closed or open as kind, found {_shown(value)}; name one of the two")
+        raise _WrongError(f"expected closed or open as kind, found {_short(value)}; name one of the two")
     return found
 
 
@@ -126,18 +126,18 @@ def _options(value: Any) -> dict[str, str]:
         return {}
     letters = [str(name).strip().upper() for name in value] if isinstance(value, dict) else []
     if not letters or len(set(letters)) < len(letters) or not all(len(a) == 1 and "A" <= a <= "Z" for a in letters):
-        raise _WrongError(f'expected options as {{"A": "...", "B": "..."}}, found {_shown(value)}; mend them')
+        raise _WrongError(f'expected options as {{"A": "...", "B": "..."}}, found {_short(value)}; mend them')
     texts = (_text("option", "" if text is None else text) for text in value.values())
     return {letter: text for letter, text in zip(letters, texts, strict=True) if text.strip()}
 
 
 def _confidence(value: Any) -> float | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1):
-        raise _WrongError(f"expected a number from 0 to 1 as confidence, found {_shown(value)}; mend or leave it out")
+        raise _WrongError(f"expected a number from 0 to 1 as confidence, found {_short(value)}; mend or leave it out")
     return value
 
 
-def _shown(value: Any) -> str:
+def _short(value: Any) -> str:
     """A value as JSON, cut short."""
     text = json.dumps(value, ensure_ascii=True)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -136,8 +136,8 @@ def compared_metrics() -> list[Metric]:
 
 def pooled_metrics() -> list[Metric]:
     """Our metrics of open questions, in the order of `results.json`: those of the first table come first."""
-    own = [metric for metric in METRICS.values() if metric.kind == "open" and metric.score and not metric.published]
-    return sorted(own, key=lambda metric: not metric.in_headline)
+    metrics = [metric for metric in METRICS.values() if metric.kind == "open" and metric.score and not metric.published]
+    return sorted(metrics, key=lambda metric: not metric.in_headline)
 
 
 def titled(*, published: bool) -> Iterator[Metric]:

@@ -23,9 +23,9 @@ def outcomes(predictions: Sequence[Prediction], rows: Sequence[Row], cases: Iter
         rows: the judgement of each answer.
         cases: the hospital's cases, which include all that were asked.
     """
-    own = {case.id: case for case in cases}
+    by_id = {case.id: case for case in cases}
     return [
-        _outcome(prediction, row, own[prediction.case_id]) for prediction, row in zip(predictions, rows, strict=True)
+        _outcome(prediction, row, by_id[prediction.case_id]) for prediction, row in zip(predictions, rows, strict=True)
     ]
 
 

@@ -85,14 +85,14 @@ def rouge_l(prediction: str, reference: str) -> float:
 
 def token_recall(prediction: str, reference: str) -> float:
     """The share of the reference's tokens that are in the answer."""
-    shared, _, asked = _counts(prediction, reference)
-    return shared / asked if shared else 0.0
+    shared, _, in_reference = _counts(prediction, reference)
+    return shared / in_reference if shared else 0.0
 
 
 def token_f1(prediction: str, reference: str) -> float:
     """The harmonic mean of token recall and token precision."""
-    shared, said, asked = _counts(prediction, reference)
-    return 2 * shared / (said + asked) if shared else 0.0
+    shared, in_answer, in_reference = _counts(prediction, reference)
+    return 2 * shared / (in_answer + in_reference) if shared else 0.0
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -101,5 +101,5 @@ def _counts(prediction: str, reference: str) -> tuple[int, int, int]:
     pair = _pair(prediction, reference)
     if pair is None:
         return 0, 0, 0
-    said, asked = pair.answer_tokens.split(), pair.gold_tokens.split()
-    return (Counter(said) & Counter(asked)).total(), len(said), len(asked)
+    answer, gold = pair.answer_tokens.split(), pair.gold_tokens.split()
+    return (Counter(answer) & Counter(gold)).total(), len(answer), len(gold)

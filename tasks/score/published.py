@@ -25,23 +25,23 @@ def lightfed(prediction: str, reference: str) -> float:
 
     An empty prediction scores 0 here, although every reference contains it.
     """
-    said, asked = _lowered(prediction, reference)
-    return float(bool(said and asked) and (asked in said or said in asked))
+    answer, gold = _lowered(prediction, reference)
+    return float(bool(answer and gold) and (gold in answer or answer in gold))
 
 
 def lightfed_bleu(prediction: str, reference: str) -> float:
     """What LightFED calls BLEU: precision of the sets of words, with a brevity penalty."""
-    said, asked = (text.split() for text in _lowered(prediction, reference))
-    if not said or not asked:
+    answer, gold = (text.split() for text in _lowered(prediction, reference))
+    if not answer or not gold:
         return 0.0
-    brevity = 1.0 if len(said) > len(asked) else exp(1 - len(asked) / len(said))
-    return brevity * len(set(said) & set(asked)) / len(said)
+    brevity = 1.0 if len(answer) > len(gold) else exp(1 - len(gold) / len(answer))
+    return brevity * len(set(answer) & set(gold)) / len(answer)
 
 
 def lightfed_rouge_l(prediction: str, reference: str) -> float:
     """What LightFED calls ROUGE-L: recall of the sets of words."""
-    said, asked = (text.split() for text in _lowered(prediction, reference))
-    return len(set(said) & set(asked)) / len(asked) if said and asked else 0.0
+    answer, gold = (text.split() for text in _lowered(prediction, reference))
+    return len(set(answer) & set(gold)) / len(gold) if answer and gold else 0.0
 
 
 def llava_med_closed(prediction: str, reference: str) -> float:
@@ -56,11 +56,11 @@ def llava_med_open(prediction: str, reference: str) -> float:
 
 def llava_med_released(prediction: str, reference: str, kind: Kind) -> float:
     """LLaVA-Med's rule as in its released script: a closed question other than yes/no is never right."""
-    said, asked = _lowered(prediction, reference)
-    if not said or not asked:
+    answer, gold = _lowered(prediction, reference)
+    if not answer or not gold:
         return 0.0
     rule = _recall if kind == "open" else _says
-    return rule(normalise(said), normalise(asked))
+    return rule(normalise(answer), normalise(gold))
 
 
 RULES = ("lightfed", "llava_med", "llava_med_released")
@@ -81,12 +81,12 @@ def lightfed_summary(rows: Sequence[tuple[str, str, Kind]]) -> dict[str, float |
     closed = [row for row in rows if row[2] == "closed"]
     opened = [row[:2] for row in rows if row[2] == "open"]
     right = [lightfed(prediction, reference) for prediction, reference, _ in closed]
-    asked = [reference.lower().strip() for _, reference, _ in closed]
-    said = [prediction.lower().strip() for prediction, _, _ in closed]
-    mapped = [gold if hit else answer for gold, hit, answer in zip(asked, right, said, strict=True)]
+    golds = [reference.lower().strip() for _, reference, _ in closed]
+    answers = [prediction.lower().strip() for prediction, _, _ in closed]
+    mapped = [gold if hit else answer for gold, hit, answer in zip(golds, right, answers, strict=True)]
     figures = (
         _mean(right),
-        float(f1_score(asked, mapped, average="macro", zero_division=0)) if closed else None,
+        float(f1_score(golds, mapped, average="macro", zero_division=0)) if closed else None,
         _mean([exact(lightfed_bleu(*pair)) for pair in opened]),
         _mean([exact(lightfed_rouge_l(*pair)) for pair in opened]),
     )
@@ -98,20 +98,20 @@ def _lowered(prediction: str, reference: str) -> tuple[str, str]:
 
 
 def _verbatim(prediction: str, reference: str) -> float:
-    said, asked = _lowered(prediction, reference)
-    return float(bool(said and asked) and normalise(said) == normalise(asked))
+    answer, gold = _lowered(prediction, reference)
+    return float(bool(answer and gold) and normalise(answer) == normalise(gold))
 
 
-def _recall(said: str, asked: str) -> float:
+def _recall(prediction: str, reference: str) -> float:
     """Recall: the answer's words that the reference has, with repeats, over these and the reference's missed words."""
-    answer, gold = Counter(said.split()), Counter(asked.split())
+    answer, gold = Counter(prediction.split()), Counter(reference.split())
     hit = sum(count for word, count in answer.items() if word in gold)
     missed = sum(count for word, count in gold.items() if word not in answer)
     return hit / (hit + missed)
 
 
-def _says(said: str, asked: str) -> float:
-    return float(("yes" in said or "no" in said) and asked in said)
+def _says(prediction: str, reference: str) -> float:
+    return float(("yes" in prediction or "no" in prediction) and reference in prediction)
 
 
 def _mean(values: Sequence[float]) -> float | None:

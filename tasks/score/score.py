@@ -139,15 +139,15 @@ def _choice_labels(prediction: str, reference: str, options: Sequence[str] | Map
     given = list(options.values()) if isinstance(options, Mapping) else list(options)
     letters = "".join(options) if isinstance(options, Mapping) else ascii_uppercase
     plain = unlabelled(given, letters)
-    shown = plain if isinstance(options, Mapping) else distinct(given)
-    asked = place_of(reference, given, letters)
-    asked = option_of(reference, plain, letters) if asked is None else asked
-    if asked is None:
+    choices = plain if isinstance(options, Mapping) else distinct(given)
+    gold_place = place_of(reference, given, letters)
+    gold_place = option_of(reference, plain, letters) if gold_place is None else gold_place
+    if gold_place is None:
         return _closed_labels(prediction, reference)
-    named = option_of(prediction, shown, letters)
-    said = shown[named] if named is not None else ""
-    gold, label = _closed_labels(said, plain[asked])
-    if named is not None and meaning(tidy(said)) == meaning(tidy(plain[asked])):
+    named = option_of(prediction, choices, letters)
+    said = choices[named] if named is not None else ""
+    gold, label = _closed_labels(said, plain[gold_place])
+    if named is not None and meaning(tidy(said)) == meaning(tidy(plain[gold_place])):
         return gold, gold
     return gold, OTHER if label == gold else label
 

@@ -40,7 +40,7 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Shareable:
     """What may be shared about a hospital's test cases."""
 
     kinds: Collection[Kind]
@@ -61,25 +61,29 @@ def share(outcomes: Sequence[Outcome], least: int) -> Shared:
         least: fewest cases about which anything is shared.
     """
     cases = list({row.case: row for row in outcomes}.values())
-    told = _tellable(cases, least)
+    shareable = _tellable(cases, least)
     answers: dict[str, list[Outcome]] = {row.configuration: [] for row in outcomes}
     for row in outcomes:
-        if row.kind in told.kinds:
-            answers[row.configuration].append(row if told.choices else replace(row, choice=0))
-    asked = sum(row.kind in told.kinds for row in cases)
-    if not told.choices:
-        answers = {name: rows if len(rows) == asked else [] for name, rows in answers.items()}
+        if row.kind in shareable.kinds:
+            answers[row.configuration].append(row if shareable.choices else replace(row, choice=0))
+    total = sum(row.kind in shareable.kinds for row in cases)
+    if not shareable.choices:
+        answers = {name: rows if len(rows) == total else [] for name, rows in answers.items()}
     return Shared(
-        tallies={name: summarise(_row(row, told.labels) for row in rows).to_json() for name, rows in answers.items()},
+        tallies={
+            name: summarise(_row(row, shareable.labels) for row in rows).to_json() for name, rows in answers.items()
+        },
         calibration={name: bins for name, rows in answers.items() if (bins := _bins(rows, least))},
         sums=[
-            sums for name, rows in answers.items() for sums in _image_sums(name, rows, told, whole=len(rows) == asked)
+            sums
+            for name, rows in answers.items()
+            for sums in _image_sums(name, rows, shareable, whole=len(rows) == total)
         ],
-        withheld=_withheld(cases, told),
+        withheld=_withheld(cases, shareable),
     )
 
 
-def _tellable(cases: Sequence[Outcome], least: int) -> _Told:
+def _tellable(cases: Sequence[Outcome], least: int) -> _Shareable:
     counts = Counter(row.kind for row in cases)
     kinds = {kind for kind, count in counts.items() if not is_small(count, least)}
     kept = [row for row in cases if row.kind in kinds]
@@ -93,22 +97,24 @@ def _tellable(cases: Sequence[Outcome], least: int) -> _Told:
             values.setdefault(getattr(row, group), [0, 0])[row.kind == "open"] += 1
         groups[group] = tellable({value: (sum(both),) for value, both in values.items()}, least)
         by_kind[group] = tellable(values, least, among=groups[group])
-    return _Told(kinds, choices, not any(is_small(count, least) for count in labels.values()), groups, by_kind)
+    return _Shareable(kinds, choices, not any(is_small(count, least) for count in labels.values()), groups, by_kind)
 
 
-def _withheld(cases: Sequence[Outcome], told: _Told) -> WithheldScores:
+def _withheld(cases: Sequence[Outcome], shareable: _Shareable) -> WithheldScores:
     """What is withheld about the cases, by name only."""
-    kept = [row for row in cases if row.kind in told.kinds]
+    kept = [row for row in cases if row.kind in shareable.kinds]
     values = {group: {value for row in kept if (value := getattr(row, group))} for group in SHARED_GROUPS}
-    questions = sorted({row.kind for row in cases} - set(told.kinds))
+    questions = sorted({row.kind for row in cases} - set(shareable.kinds))
     return {
-        "questions": [*questions, *([] if told.choices else ["choice"])],
-        "labels": not told.labels,
-        "groups": {group: rest for group in SHARED_GROUPS if (rest := sorted(values[group] - set(told.groups[group])))},
+        "questions": [*questions, *([] if shareable.choices else ["choice"])],
+        "labels": not shareable.labels,
+        "groups": {
+            group: rest for group in SHARED_GROUPS if (rest := sorted(values[group] - set(shareable.groups[group])))
+        },
         "by_kind": {
             group: rest
             for group in SHARED_GROUPS
-            if (rest := sorted(values[group] & set(told.groups[group]) - set(told.by_kind[group])))
+            if (rest := sorted(values[group] & set(shareable.groups[group]) - set(shareable.by_kind[group])))
         },
     }
 
@@ -128,19 +134,19 @@ def _bins(rows: Sequence[Outcome], least: int) -> list[Bin]:
     return merge_small(reliability_bins(*zip(*sure, strict=True)), least) if sure else []
 
 
-def _image_sums(name: str, rows: Sequence[Outcome], told: _Told, whole: bool) -> list[ImageSums]:
+def _image_sums(name: str, rows: Sequence[Outcome], shareable: _Shareable, whole: bool) -> list[ImageSums]:
     """Sums of all rows, and of each group where the rows cover the `whole` of the hospital's cases."""
     if not rows:
         return []
     figures, images = _figures(rows), np.array([row.image for row in rows])
-    labels = () if told.labels else LABELLED
+    labels = () if shareable.labels else LABELLED
     found = _sums(name, "all", None, figures, images, hidden=labels)
     by_kind = {column for metric in main_metrics() if metric.kind for column in (counted(metric), metric.name)}
     for group in SHARED_GROUPS if whole else ():
-        own = np.array([getattr(row, group) for row in rows], object)
-        for value in sorted(value for value in told.groups[group] if value):
-            hidden = set(columns()) - {*ALWAYS, *(by_kind if value in told.by_kind[group] else ())}
-            found += _sums(name, group, value, figures[own == value], images[own == value], hidden=hidden)
+        values = np.array([getattr(row, group) for row in rows], object)
+        for value in sorted(value for value in shareable.groups[group] if value):
+            hidden = set(columns()) - {*ALWAYS, *(by_kind if value in shareable.by_kind[group] else ())}
+            found += _sums(name, group, value, figures[values == value], images[values == value], hidden=hidden)
     return found
 
 
@@ -165,8 +171,8 @@ def _figures(rows: Sequence[Outcome]) -> np.ndarray:
 def _sums(
     name: str, group: str, value: str | None, figures: np.ndarray, images: np.ndarray, hidden: Collection[str]
 ) -> list[ImageSums]:
-    """Sums of figures by image; their order depends only on the columns that are shown."""
-    shown = {column: place for place, column in enumerate(_ordered()) if column not in hidden}
+    """Sums of figures by image; their order depends only on the columns that are kept."""
+    kept = {column: place for place, column in enumerate(_ordered()) if column not in hidden}
     whole = counts()
     return [
         ImageSums(
@@ -174,7 +180,7 @@ def _sums(
             group,
             value,
             dict.fromkeys(hidden)
-            | {column: int(total) if column in whole else total for column, total in zip(shown, row, strict=True)},
+            | {column: int(total) if column in whole else total for column, total in zip(kept, row, strict=True)},
         )
-        for row in sums_by_cluster(figures[:, list(shown.values())], images.tolist()).tolist()
+        for row in sums_by_cluster(figures[:, list(kept.values())], images.tolist()).tolist()
     ]

@@ -115,11 +115,11 @@ def label_counts(gold: Sequence[Label], predicted: Sequence[Label]) -> np.ndarra
     """
     labels = {label: place for place, label in enumerate(sorted(set(gold)))}
     counts = np.zeros((len(gold), 3, len(labels)))
-    for row, (asked, said) in enumerate(zip(gold, predicted, strict=True)):
-        counts[row, 0, labels[asked]] = asked == said
-        counts[row, 1, labels[asked]] = 1
-        if said in labels:
-            counts[row, 2, labels[said]] = 1
+    for row, (reference, prediction) in enumerate(zip(gold, predicted, strict=True)):
+        counts[row, 0, labels[reference]] = reference == prediction
+        counts[row, 1, labels[reference]] = 1
+        if prediction in labels:
+            counts[row, 2, labels[prediction]] = 1
     return counts.reshape(len(gold), -1)
 
 

@@ -2,12 +2,10 @@
 
 from tasks.store.digests import file_digest, files_below, tree_digest
 from tasks.store.folders import (
-    MANIFEST,
     ROOT,
     Folder,
     Ref,
     alone,
-    check_files,
     discard,
     find,
     remove_abandoned,
@@ -16,6 +14,7 @@ from tasks.store.folders import (
     writing,
 )
 from tasks.store.keys import stage_key
+from tasks.store.manifest import MANIFEST, check_files
 from tasks.store.memory import peak_memory
 from tasks.store.seeds import derived_seed
 

@@ -31,13 +31,13 @@ def body_digest(body: Callable[..., None], reads: Iterable[str] = (), chosen: It
         reads: files that the code reads, relative to the project, such as `data/glossary.txt`.
         chosen: full names of modules that it imports dynamically, which parsing cannot find.
     """
-    source, imports = _own_code(body)
+    source, imports = _code_of(body)
     return code_digest([*imports, *chosen], source, reads)
 
 
 def stage_imports(body: Callable[..., None]) -> list[str]:
     """The project's modules that a stage's body uses directly, sorted."""
-    return sorted({module for name in _own_code(body)[1] for module in defined_in(name)})
+    return sorted({module for name in _code_of(body)[1] for module in defined_in(name)})
 
 
 def code_digest(imports: Iterable[str], source: str = "", reads: Iterable[str] = ()) -> str:
@@ -104,7 +104,7 @@ def _libraries(names: Iterable[str]) -> frozenset[str]:
     return frozenset(name.split(".")[0] for name in names) & COMPUTING.keys()
 
 
-def _own_code(body: Callable[..., None]) -> tuple[str, list[str]]:
+def _code_of(body: Callable[..., None]) -> tuple[str, list[str]]:
     """The source of a function and of the definitions of its module that it uses, and the full names that they import.
 
     The source is without decorators and annotations.

@@ -15,7 +15,7 @@ def tree_digest(folder: Path, without: Collection[str] = ()) -> str:
     `without` lists files to ignore, relative to the folder. Raises StudyError if a file cannot be read.
     """
     digest = hashlib.sha256()
-    with _told_where_unreadable():
+    with _unreadable_as_study_error():
         for path in files_below(folder):
             name = path.relative_to(folder).as_posix()
             if name not in without:
@@ -32,7 +32,7 @@ def files_below(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
     here, found = folder.resolve(), list[Path]()
     if here in above:
         return found
-    with _told_where_unreadable():
+    with _unreadable_as_study_error():
         for path in sorted(folder.iterdir()):
             if path.is_dir():
                 found += files_below(path, (*above, here))
@@ -42,7 +42,7 @@ def files_below(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
 
 
 @contextlib.contextmanager
-def _told_where_unreadable() -> Iterator[None]:
+def _unreadable_as_study_error() -> Iterator[None]:
     try:
         yield
     except OSError as error:

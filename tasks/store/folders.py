@@ -8,7 +8,6 @@ manifest is written. So a reader sees a whole folder or none.
 import contextlib
 import ctypes
 import errno
-import hashlib
 import json
 import os
 import re
@@ -16,7 +15,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,10 +25,10 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks.errors import StudyError
 from tasks.store.digests import file_digest
+from tasks.store.manifest import MANIFEST, FileEntry, Manifest, check_files, digest_of
 from tasks.store.memory import peak_memory
 
 ROOT = Path("artifacts")
-MANIFEST = "manifest.json"
 
 
 class Ref(BaseModel):
@@ -51,8 +50,8 @@ class Ref(BaseModel):
         """A reference to one file of the folder: stages that take it do not rerun when other files change."""
         return Ref(path=self.path, digest=self.manifest()["files"][name]["sha256"])
 
-    def manifest(self) -> dict[str, Any]:
-        """The folder's manifest: `files`, `digest`, `inputs`, `leaves`, `summary`, `seconds` and more."""
+    def manifest(self) -> Manifest:
+        """The folder's manifest."""
         return json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
 
     def verified(self) -> "Ref":
@@ -97,21 +96,6 @@ class Folder:
     def write_json(self, name: str, value: Any) -> None:
         """Write one JSON file, keys in the order given."""
         self.write(name, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
-
-
-def check_files(folder: Path) -> str:
-    """Check every file of a finished folder against its manifest, and return the folder's digest.
-
-    Raises OSError if a file is missing, ValueError if one has changed or the manifest is invalid.
-    """
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    files = manifest.get("files") if isinstance(manifest, dict) else None
-    if not isinstance(files, dict) or manifest.get("digest") != _digest_of(files):
-        raise ValueError(f"{folder}: the manifest has changed")
-    for name, entry in files.items():
-        if file_digest(folder / name) != entry["sha256"]:
-            raise ValueError(f"{folder}/{name}: the content has changed")
-    return str(manifest["digest"])
 
 
 @contextlib.contextmanager
@@ -200,25 +184,23 @@ def _hidden_beside(target: Path) -> Path:
 
 
 def _finish(folder: Folder, target: Path, seconds: float) -> Ref:
-    files = {
+    files: dict[str, FileEntry] = {
         path.relative_to(folder.path).as_posix(): {"sha256": file_digest(path), "bytes": path.stat().st_size}
         for path in sorted(folder.path.rglob("*"))
         if path.is_file()
     }
-    digest = _digest_of(files)
-    folder.write_json(
-        MANIFEST,
-        {
-            "files": files,
-            "digest": digest,
-            "inputs": folder.inputs,
-            "former_inputs": folder.former_inputs,
-            "leaves": folder.leaves,
-            "summary": folder.summary,
-            "seconds": round(seconds, 3),
-            "peak_memory_bytes": peak_memory(),
-        },
-    )
+    digest = digest_of(files)
+    manifest: Manifest = {
+        "files": files,
+        "digest": digest,
+        "inputs": folder.inputs,
+        "former_inputs": folder.former_inputs,
+        "leaves": folder.leaves,
+        "summary": folder.summary,
+        "seconds": round(seconds, 3),
+        "peak_memory_bytes": peak_memory(),
+    }
+    folder.write_json(MANIFEST, manifest)
     _put(folder.path, target)
     return Ref(path=target.relative_to(ROOT).as_posix(), digest=digest)
 
@@ -266,7 +248,3 @@ def discard(folder: Path) -> None:
     hidden = _hidden_beside(folder)
     folder.rename(hidden)
     shutil.rmtree(hidden)
-
-
-def _digest_of(files: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()

@@ -13,7 +13,7 @@ def peak_memory() -> int:
     parent process.
     """
     status = Path("/proc/self/status")
-    if status.exists() and (told := re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), flags=re.MULTILINE)):
-        return int(told[1]) * 1024
+    if status.exists() and (found := re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), flags=re.MULTILINE)):
+        return int(found[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

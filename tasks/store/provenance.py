@@ -3,10 +3,10 @@
 import json
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from tasks.errors import StudyError
-from tasks.store.folders import MANIFEST, ROOT, Ref, alone, find
+from tasks.store.folders import ROOT, Ref, alone, find
+from tasks.store.manifest import MANIFEST, Manifest
 
 
 def name_inputs(path: str, inputs: Sequence[str]) -> None:
@@ -43,13 +43,13 @@ def inputs_of(path: str, former: bool = False) -> list[str]:
     return [*manifest.get("inputs", ()), *(manifest.get("former_inputs", ()) if former else ())]
 
 
-def walk(results: Iterable[Ref]) -> dict[str, dict[str, Any]]:
+def walk(results: Iterable[Ref]) -> dict[str, Manifest]:
     """The manifests of folders and of all their direct and indirect inputs, by path, inputs first.
 
     Raises StudyError if one of these folders is missing.
     """
-    found: dict[str, dict[str, Any]] = {}
-    opened: dict[str, dict[str, Any]] = {}
+    found: dict[str, Manifest] = {}
+    opened: dict[str, Manifest] = {}
     waiting = [ref.path for ref in results][::-1]
     while waiting:
         path = waiting.pop()
@@ -61,7 +61,7 @@ def walk(results: Iterable[Ref]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _manifest(path: str) -> dict[str, Any]:
+def _manifest(path: str) -> Manifest:
     try:
         return find(path).manifest()
     except FileNotFoundError:

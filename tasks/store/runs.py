@@ -4,14 +4,24 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tasks.errors import StudyError
 from tasks.settings import Study
-from tasks.store.folders import ROOT, check_files
+from tasks.store.folders import ROOT
+from tasks.store.manifest import check_files
 
 
-def open_run(run: Path) -> tuple[Study, dict[str, Any]]:
+class References(TypedDict):
+    """The content of `references.json`: paths of a run's folders, relative to the artifacts."""
+
+    adapter: str | None
+    """The final adapter; None where the hospitals' adapters differ."""
+    hospitals: dict[str, dict[str, Any]]
+    """By hospital, the folders by name: one path, or a list of paths."""
+
+
+def open_run(run: Path) -> tuple[Study, References]:
     """Open a finished run: its settings, and the paths of all its folders (`references.json`).
 
     Raises StudyError if there is no such run, or one of its files has changed.

@@ -86,7 +86,7 @@ def stage(
         @functools.wraps(body)
         def run(**parameters: Any) -> Ref:
             key = key_of(parameters)
-            with _told_as_running(TaskRunContext.get()), writing(area.format(**parameters), name, key) as folder:
+            with _listed_as_running(TaskRunContext.get()), writing(area.format(**parameters), name, key) as folder:
                 folder.inputs, folder.leaves = _paths(parameters), list(leaves or ())
                 body(folder, **parameters)
             return folder.ref
@@ -117,7 +117,7 @@ _halted = threading.Event()
 
 
 @contextlib.contextmanager
-def _told_as_running(context: TaskRunContext | None) -> Iterator[None]:
+def _listed_as_running(context: TaskRunContext | None) -> Iterator[None]:
     """List a stage as running while it works; `context` is None if it runs as a plain function, outside a flow."""
     if context is None:
         yield

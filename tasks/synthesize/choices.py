@@ -90,7 +90,7 @@ def reworded(question: str) -> str:
     text = " ".join(ASIDE.sub("", text).split())
     imperative = IMPERATIVE.match(text) or PLAIN_IMPERATIVE.match(text)
     if imperative:
-        text = _asked(text[imperative.end() :])
+        text = _as_question(text[imperative.end() :])
     text = WHICH_OPTION.sub("what", WHICH_OF.sub(_which, text))
     text = SINGULAR.sub(lambda found: f"which {found[1]}{_singular(found[2])}{found[3]}", PHRASE.sub("", text))
     text = re.sub(r"\s+([,.?!])", r"\1", " ".join(text.split())).strip(" ,;:-")
@@ -112,7 +112,7 @@ def _which(match: re.Match[str]) -> str:
     return "what" if WHAT_DOES.fullmatch(word) else "which"
 
 
-def _asked(rest: str) -> str:
+def _as_question(rest: str) -> str:
     """The rest of an instruction to select, as a question."""
     if match := CLAUSE.match(rest):
         return "what " + rest[match.end() :]

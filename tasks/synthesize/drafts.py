@@ -22,7 +22,7 @@ class Draft:
     end: int
     span: str
     """The caption's words from start to end, or `field=value`."""
-    asked: str = ""
+    value: str = ""
     """Value in a yes/no question: the modality, the plane, the side, the size or the finding."""
     about: str = ""
     """The finding that the question is about, for instance for its side or size."""
@@ -34,14 +34,14 @@ class Draft:
 
 
 def from_caption(
-    caption: Caption, start: int, end: int, topic: str, question: str, answer: str, *, asked: str = "", about: str = ""
+    caption: Caption, start: int, end: int, topic: str, question: str, answer: str, *, value: str = "", about: str = ""
 ) -> Draft:
     """A pair supported by words of the caption."""
     span = caption.text[start:end]
-    return Draft(caption, topic, question, answer, "caption", start, end, span, asked, about)
+    return Draft(caption, topic, question, answer, "caption", start, end, span, value, about)
 
 
-def from_metadata(caption: Caption, field: str, topic: str, question: str, answer: str, *, asked: str = "") -> Draft:
+def from_metadata(caption: Caption, field: str, topic: str, question: str, answer: str, *, value: str = "") -> Draft:
     """A pair supported by a metadata field."""
     span = f"{field}={getattr(caption, field)}"
-    return Draft(caption, topic, question, answer, "metadata", 0, 0, span, asked)
+    return Draft(caption, topic, question, answer, "metadata", 0, 0, span, value)

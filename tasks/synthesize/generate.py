@@ -15,7 +15,7 @@ from tasks.synthesize.rules import write_pairs
 Generator = Literal["rules", "model"]
 Writer = Callable[[Sequence[Caption]], Iterable[str]]
 """A language model: returns its reply to each caption, in order."""
-SHOWN_REFUSALS = 20
+QUOTED_REFUSALS = 20
 """Number of refusals that the report quotes; all are counted."""
 
 
@@ -54,7 +54,7 @@ def synthesize(
         "after": measure(kept, known),
         "done": done,
         "refused": dict(sorted(Counter(reason.split(": ")[0] for reason in refused).items())),
-        "refusals": refused[:SHOWN_REFUSALS],
+        "refusals": refused[:QUOTED_REFUSALS],
     }
     if not kept and not published:
         raise StudyError(
@@ -72,9 +72,9 @@ def askable(captions: Sequence[Caption], published: Sequence[Case]) -> list[Capt
     A published test split is scored as published, so no questions are made from captions of the test split.
     """
     splits = {case.image_id: case.split for case in published}
-    dealt = [replace(caption, split=splits.get(caption.image_id, caption.split)) for caption in captions]
+    assigned = [replace(caption, split=splits.get(caption.image_id, caption.split)) for caption in captions]
     tested = any(case.split == "test" for case in published)
-    return [caption for caption in dealt if not (tested and caption.split == "test")]
+    return [caption for caption in assigned if not (tested and caption.split == "test")]
 
 
 def _drafts(

@@ -19,7 +19,7 @@ EXCLUSIVE_MODALITIES = ("CT", "MRI", "X-ray", "ultrasound")
 PLANES = {"axial": r"axial|transverse|transaxial", "coronal": r"coronal", "sagittal": r"sagital|sagittal"}
 SIDES = {"left": r"left(?:[- ]sided)?", "right": r"right(?:[- ]sided)?", "bilateral": r"bilateral(?:ly)?|both sides"}
 SIZES = {"small": r"small", "large": r"large"}
-UNTOLD = frozenset(
+UNSTATED = frozenset(
     ("", "n/a", "na", "none", "unknown", "not stated", "generalized", "left blank", "pathology", "other")
 )
 """Values of metadata that mean not stated."""
@@ -82,6 +82,6 @@ def exclusive(dimension: str) -> tuple[str, ...]:
     return closed[dimension]
 
 
-def is_told(value: str | None) -> bool:
+def is_stated(value: str | None) -> bool:
     """Whether a metadata value is stated."""
-    return (value or "").strip().lower() not in UNTOLD
+    return (value or "").strip().lower() not in UNSTATED

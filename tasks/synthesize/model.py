@@ -130,9 +130,9 @@ def _draft(item: Any, caption: Caption) -> Draft | str:
     answer = bare.lower() if bare.lower() in ("yes", "no") else answer.rstrip(".")
     topic = _topic(question, answer)
     names = [kind_of(match[0]).name for match in PATTERN.finditer(question)]
-    asked = next(iter(sorted(values(topic, question))), "") if topic in ("modality", "plane", "side", "size") else ""
+    value = next(iter(sorted(values(topic, question))), "") if topic in ("modality", "plane", "side", "size") else ""
     about = names[0] if names else ""
-    draft = from_caption(caption, *place.span(), topic, question, answer, asked=asked or about, about=about)
+    draft = from_caption(caption, *place.span(), topic, question, answer, value=value or about, about=about)
     checked = replace(draft, question=without_filler(question), answer=bare)
     return f"the answer is not supported: {reason}" if (reason := objection(checked)) else draft
 
@@ -145,5 +145,5 @@ def _topic(question: str, answer: str) -> str:
 
 
 def _refusal(reason: str, found: Any) -> str:
-    shown = " ".join(str(found).split())
-    return f"{reason}: found {shown[:120]!r}"
+    text = " ".join(str(found).split())
+    return f"{reason}: found {text[:120]!r}"

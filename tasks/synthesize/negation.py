@@ -99,11 +99,11 @@ def denied(between: str) -> str | None:
     `No edema, mass effect or acute hemorrhage` denies all three, the last as acute hemorrhage; `no edema, large mass`
     says nothing certain about the mass.
     """
-    *items, own = re.split(f"({NEXT})", PATTERN.sub("x", between.lower()))
-    if any(LIMITING.search(each) for each in (*items, own)) or any(len(item.split()) > 4 for item in items):
+    *items, last = re.split(f"({NEXT})", PATTERN.sub("x", between.lower()))
+    if any(LIMITING.search(each) for each in (*items, last)) or any(len(item.split()) > 4 for item in items):
         return None
-    article = re.search(r"\b(?:a|an|the)\b", own) is not None
-    words = LINE.sub(" ", own).split()
+    article = re.search(r"\b(?:a|an|the)\b", last) is not None
+    words = LINE.sub(" ", last).split()
     listed_by_comma = bool(items) and items[-1] == ","
     if len(words) > 3 or (listed_by_comma and (words or article)) or not all(re.fullmatch("[a-z-]+", w) for w in words):
         return None

@@ -127,14 +127,14 @@ def _negatives(group: list[Draft], taken: set[tuple[str, str]], rng: random.Rand
     """As many supported negatives as are missing in the group, at most one from each pair with answer yes."""
     sources = [draft for draft in group if draft.answer == "yes"]
     lacking = 2 * len(sources) - len(group)
-    surplus = Counter(draft.asked.lower() for draft in sources)
-    surplus.subtract(draft.asked.lower() for draft in group if draft.answer == "no")
+    surplus = Counter(draft.value.lower() for draft in sources)
+    surplus.subtract(draft.value.lower() for draft in group if draft.answer == "no")
     added: list[Draft] = []
     for draft in rng.sample(sources, len(sources)):
         choices = [no for no in deny(draft, rng) if _key(no) not in taken and objection(no) is None]
         if len(added) < lacking and choices:
-            chosen = max(choices, key=lambda no: surplus[no.asked.lower()])
-            surplus[chosen.asked.lower()] -= 1
+            chosen = max(choices, key=lambda no: surplus[no.value.lower()])
+            surplus[chosen.value.lower()] -= 1
             taken.add(_key(chosen))
             added.append(chosen)
     return added
@@ -143,12 +143,12 @@ def _negatives(group: list[Draft], taken: set[tuple[str, str]], rng: random.Rand
 def _without_surplus(group: list[Draft], rng: random.Random) -> list[Draft]:
     sides = [[draft for draft in group if draft.answer == answer] for answer in ("yes", "no")]
     few, many = sorted(sides, key=len)
-    wanted = Counter(draft.asked for draft in few)
+    wanted = Counter(draft.value for draft in few)
     matching: list[Draft] = []
     others: list[Draft] = []
     for draft in rng.sample(many, len(many)):
-        matched = wanted[draft.asked] > 0
-        wanted[draft.asked] -= matched
+        matched = wanted[draft.value] > 0
+        wanted[draft.value] -= matched
         (matching if matched else others).append(draft)
     kept = {id(draft) for draft in (*few, *[*matching, *others][: len(few)])}
     return [draft for draft in group if id(draft) in kept]
@@ -188,7 +188,7 @@ def _guess(closed: Sequence[Draft]) -> float | None:
     image."""
     counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for draft in closed:
-        counts[draft.topic, draft.asked.lower()][draft.answer.lower()] += 1
+        counts[draft.topic, draft.value.lower()][draft.answer.lower()] += 1
     return _share(sum(max(each.values()) for each in counts.values()), len(closed))
 
 

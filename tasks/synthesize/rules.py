@@ -11,7 +11,7 @@ from tasks.records import Caption
 from tasks.store import derived_seed
 from tasks.synthesize.drafts import Draft, from_caption, from_metadata
 from tasks.synthesize.findings import DEVICES, GENERAL, KINDS
-from tasks.synthesize.lexicon import DIMENSIONS, PLACE_PHRASE, exclusive, is_told, only, values
+from tasks.synthesize.lexicon import DIMENSIONS, PLACE_PHRASE, exclusive, is_stated, only, values
 from tasks.synthesize.statements import Mention, read_mentions, stated
 
 OPEN = {
@@ -28,11 +28,11 @@ OPEN = {
     "age": ("How old is the patient?", "What is the age of the patient in years?"),
 }
 CLOSED = {
-    "modality": ("Is this {a} {asked} image?", "Was this image taken by {asked}?"),
-    "plane": ("Is this {a} {asked} image?", "Is this image in the {asked} plane?"),
-    "side": ("Is the {about} on the {asked} side?", "Is the {about} on the {asked}?"),
-    "size": ("Is the {about} {asked}?", "Does the {about} look {asked}?"),
-    "presence": ("Is there {asked}?", "Does the image show {asked}?"),
+    "modality": ("Is this {a} {value} image?", "Was this image taken by {value}?"),
+    "plane": ("Is this {a} {value} image?", "Is this image in the {value} plane?"),
+    "side": ("Is the {about} on the {value} side?", "Is the {about} on the {value}?"),
+    "size": ("Is the {about} {value}?", "Does the {about} look {value}?"),
+    "presence": ("Is there {value}?", "Does the image show {value}?"),
 }
 OF_THE = re.compile(r"\b(?:ct|mri|mr|x-ray|radiographs?|ultrasound|scans?|images?|views?)\s+of\s+the\s+", re.IGNORECASE)
 MOST_FINDINGS = 3
@@ -45,7 +45,7 @@ def write_pairs(caption: Caption, seed: int, ask_sex_and_age: bool) -> list[Draf
     drafts = [*_of_image(caption, rng)]
     if ask_sex_and_age:
         for field in ("sex", "age"):
-            if is_told(value := getattr(caption, field)):
+            if is_stated(value := getattr(caption, field)):
                 drafts.append(from_metadata(caption, field, field, rng.choice(OPEN[field]), str(value).strip()))
     # Findings are recognised by English words.
     return [*drafts, *_of_findings(caption, rng)] if caption.language == "en" else drafts
@@ -59,22 +59,22 @@ def deny(draft: Draft, rng: random.Random) -> list[Draft]:
     if draft.topic not in ("modality", "plane", "side", "size"):
         return []
     choices = exclusive(draft.topic)
-    truth = only(draft.topic, draft.asked)
+    truth = only(draft.topic, draft.value)
     if truth not in choices:
         return []
     named = values(draft.topic, draft.caption.text) if draft.topic in ("modality", "plane") else set()
     denied = []
     for value in choices:
         if value != truth and value not in named:
-            shown = value if draft.asked == truth else value.lower()
-            denied.append(_denial(draft, shown, rng))
+            spelling = value if draft.value == truth else value.lower()
+            denied.append(_denial(draft, spelling, rng))
     return denied
 
 
-def _denial(draft: Draft, shown: str, rng: random.Random) -> Draft:
-    question = _closed(draft.topic, rng, shown, draft.about)
+def _denial(draft: Draft, value: str, rng: random.Random) -> Draft:
+    question = _closed(draft.topic, rng, value, draft.about)
     span = (draft.source, draft.start, draft.end, draft.span)
-    return Draft(draft.caption, draft.topic, question, "no", *span, asked=shown, about=draft.about)
+    return Draft(draft.caption, draft.topic, question, "no", *span, value=value, about=draft.about)
 
 
 def with_article(words: str) -> str:
@@ -83,9 +83,9 @@ def with_article(words: str) -> str:
     return f"an {words}" if words[0].lower() in "aeio" or words.lower().startswith(("mri", "x-ray")) else f"a {words}"
 
 
-def _closed(topic: str, rng: random.Random, asked: str, about: str = "") -> str:
-    article = with_article(asked).split()[0]
-    return rng.choice(CLOSED[topic]).format(asked=asked, about=about, a=article)
+def _closed(topic: str, rng: random.Random, value: str, about: str = "") -> str:
+    article = with_article(value).split()[0]
+    return rng.choice(CLOSED[topic]).format(value=value, about=about, a=article)
 
 
 def _of_image(caption: Caption, rng: random.Random) -> Iterator[Draft]:
@@ -94,16 +94,16 @@ def _of_image(caption: Caption, rng: random.Random) -> Iterator[Draft]:
         truth = only(topic, stated_as)
         if truth and (not named or truth in named):
             # True and false values have the same spelling, or it would reveal the answer.
-            shown = truth.lower() if str(stated_as).strip() == truth.lower() else truth
-            yield from_metadata(caption, topic, topic, rng.choice(OPEN[topic]), shown)
-            yield from_metadata(caption, topic, topic, _closed(topic, rng, shown), "yes", asked=shown)
-        elif not is_told(stated_as) and len(named) == 1:
+            spelling = truth.lower() if str(stated_as).strip() == truth.lower() else truth
+            yield from_metadata(caption, topic, topic, rng.choice(OPEN[topic]), spelling)
+            yield from_metadata(caption, topic, topic, _closed(topic, rng, spelling), "yes", value=spelling)
+        elif not is_stated(stated_as) and len(named) == 1:
             (truth,) = named
             match = DIMENSIONS[topic][truth].search(caption.text)
             assert match
             yield from_caption(caption, *match.span(), topic, rng.choice(OPEN[topic]), truth)
-            yield from_caption(caption, *match.span(), topic, _closed(topic, rng, truth), "yes", asked=truth)
-    if caption.organ and is_told(caption.organ):
+            yield from_caption(caption, *match.span(), topic, _closed(topic, rng, truth), "yes", value=truth)
+    if caption.organ and is_stated(caption.organ):
         yield from_metadata(caption, "organ", "organ", rng.choice(OPEN["organ"]), caption.organ.strip())
     elif caption.language == "en" and (link := OF_THE.search(caption.text)):
         place = PLACE_PHRASE.match(caption.text, link.end())
@@ -113,17 +113,17 @@ def _of_image(caption: Caption, rng: random.Random) -> Iterator[Draft]:
 
 def _of_findings(caption: Caption, rng: random.Random) -> Iterator[Draft]:
     present, absent = stated(read_mentions(caption.text))
-    shown = {name: mentions for name, mentions in present.items() if name != GENERAL}
-    for name, mentions in shown.items():
+    specific = {name: mentions for name, mentions in present.items() if name != GENERAL}
+    for name, mentions in specific.items():
         yield from _presence(caption, mentions[0], "yes", rng)
         yield from _details(caption, name, mentions, rng)
-    abnormal = [mentions[0] for name, mentions in shown.items() if name not in DEVICES]
+    abnormal = [mentions[0] for name, mentions in specific.items() if name not in DEVICES]
     if abnormal:
-        span, asked = (abnormal[0].start, abnormal[0].end), KINDS[GENERAL].with_article()
-        yield from_caption(caption, *span, "presence", _closed("presence", rng, asked), "yes", asked=GENERAL)
+        span, value = (abnormal[0].start, abnormal[0].end), KINDS[GENERAL].with_article()
+        yield from_caption(caption, *span, "presence", _closed("presence", rng, value), "yes", value=GENERAL)
     for mention in absent.values():
         yield from _presence(caption, mention, "no", rng)
-    yield from _names(caption, shown, rng)
+    yield from _names(caption, specific, rng)
 
 
 def _presence(caption: Caption, mention: Mention, answer: str, rng: random.Random) -> Iterator[Draft]:
@@ -137,9 +137,9 @@ def _presence(caption: Caption, mention: Mention, answer: str, rng: random.Rando
     if answer == "yes" and rng.random() < 0.5:
         place = None
     words = f"{adjectives} {mention.name}".strip()
-    asked = (with_article(words) if kind.countable else words) + (f" in the {_line(place)}" if place else "")
-    question = _closed("presence", rng, asked)
-    yield from_caption(caption, mention.start, mention.end, "presence", question, answer, asked=mention.name)
+    value = (with_article(words) if kind.countable else words) + (f" in the {_line(place)}" if place else "")
+    question = _closed("presence", rng, value)
+    yield from_caption(caption, mention.start, mention.end, "presence", question, answer, value=mention.name)
 
 
 def _details(caption: Caption, name: str, mentions: list[Mention], rng: random.Random) -> Iterator[Draft]:
@@ -151,7 +151,7 @@ def _details(caption: Caption, name: str, mentions: list[Mention], rng: random.R
         yield from_caption(caption, *span, "side", rng.choice(OPEN["side"]).format(about=name), side, about=name)
         if side != "bilateral":
             question = _closed("side", rng, side, name)
-            yield from_caption(caption, *span, "side", question, "yes", asked=side, about=name)
+            yield from_caption(caption, *span, "side", question, "yes", value=side, about=name)
     places = {_line(mention.place): mention for mention in mentions if mention.place}
     if len(places) == 1:
         ((place, mention),) = places.items()
@@ -163,7 +163,7 @@ def _details(caption: Caption, name: str, mentions: list[Mention], rng: random.R
         span, question = (mention.start, mention.end), rng.choice(OPEN["size"]).format(about=name)
         yield from_caption(caption, *span, "size", question, str(size), about=name)
         yield from_caption(
-            caption, *span, "size", _closed("size", rng, str(size), name), "yes", asked=str(size), about=name
+            caption, *span, "size", _closed("size", rng, str(size), name), "yes", value=str(size), about=name
         )
 
 

@@ -64,19 +64,19 @@ def _against_open(draft: Draft, mentions: Sequence[Mention], inside: Sequence[Me
     claimed = _names(draft.answer)
     if not claimed <= there:
         return "the span does not state this finding"
-    asked = _names(draft.question) - {GENERAL}
-    if not asked <= there:
+    named = _names(draft.question) - {GENERAL}
+    if not named <= there:
         return "the span does not state what is asked about"
     if draft.topic == "finding" and not claimed:
         return "the answer names no finding"
-    if draft.topic in ("side", "size", "location") and not asked:
+    if draft.topic in ("side", "size", "location") and not named:
         return "the question names no finding"
     missing = _words(PATTERN.sub(" ", draft.answer)) - _words(draft.span)
     if missing:
         return f"the span lacks {min(missing)!r}"
     if inside and all(mention.state != "present" for mention in inside):
         return "the span is denied or unclear"
-    return _against_place(draft, [mention for mention in inside if mention.name in asked])
+    return _against_place(draft, [mention for mention in inside if mention.name in named])
 
 
 def _against_place(draft: Draft, about: Sequence[Mention]) -> str | None:
@@ -94,10 +94,10 @@ def _against_place(draft: Draft, about: Sequence[Mention]) -> str | None:
 
 def _against_yes_or_no(draft: Draft, mentions: Sequence[Mention], inside: Sequence[Mention]) -> str | None:
     present, absent = stated(mentions)
-    asked = _names(draft.question)
-    if len(asked) != 1:
+    named = _names(draft.question)
+    if len(named) != 1:
         return "a yes/no question must name one finding"
-    (name,) = asked
+    (name,) = named
     if draft.topic in ("side", "size"):
         about = [mention for mention in inside if mention.name == name and name in present]
         return _against_choice(draft, about)

@@ -72,8 +72,8 @@ def place_of(reference: str, options: Sequence[str], letters: str = LETTERS) -> 
     if reference in options and texts[options.index(reference)].strip():
         return options.index(reference)
     said = [meaning(tidy(text)) if text.strip() else None for text in texts]
-    if (asked := meaning(tidy(reference))) and asked in said:
-        return said.index(asked)
+    if (gold := meaning(tidy(reference))) and gold in said:
+        return said.index(gold)
     plain = unicodedata.normalize("NFKC", reference)
     for place, letter in enumerate(letters[: len(options)]):
         label = re.match(LABEL.format(letter), plain, re.IGNORECASE)

@@ -92,8 +92,10 @@ def test_sides_of_which_one_states_no_patient_share_an_unstated_number() -> None
     records = [case("d:1", "a", "train", group="p"), caption("b", "train", dataset="e")]
     (row,) = audit(records[:1], records[1:], PAIRS)["between_datasets"]  # type: ignore[arg-type]
     assert row["same_patient"] is None
-    (told,) = shared_table([row])
-    assert told["same_patient"] == "not stated" and "examples" not in told and told["same_image"] == row["same_image"]
+    (cells,) = shared_table([row])
+    assert (
+        cells["same_patient"] == "not stated" and "examples" not in cells and cells["same_image"] == row["same_image"]
+    )
 
 
 def test_captions_beside_cases_are_not_tested() -> None:
@@ -114,8 +116,8 @@ def test_datasets_that_share_images_are_paired() -> None:
 def test_a_chain_of_copies_shows_one_thing() -> None:
     likeness = Likeness([*TRAIN, *TEST], PAIRS)
     assert likeness.same["a"] == likeness.same["b"] != likeness.same["near"]
-    assert len({likeness.shown[image] for image in ("a", "b", "near", "mirrored")}) == 1
-    assert likeness.shown["alone"] != likeness.shown["a"]
+    assert len({likeness.copy_class[image] for image in ("a", "b", "near", "mirrored")}) == 1
+    assert likeness.copy_class["alone"] != likeness.copy_class["a"]
 
 
 def test_without_a_test_case_nothing_is_a_share() -> None:

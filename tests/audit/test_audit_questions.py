@@ -34,12 +34,12 @@ def test_same_restated_and_repeated_are_told_apart() -> None:
         case("t3", "Where does the mass lie?", "liver", image="copy of j"),
         case("t4", "???", "yes"),
     ]
-    shown = {"i": "i", "j": "j", "copy of j": "j"}
-    seen = questions_seen(train, test, shown)
+    copy_class = {"i": "i", "j": "j", "copy of j": "j"}
+    seen = questions_seen(train, test, copy_class)
     assert seen.same == {"t1": "same"}
     assert seen.restated == {"t1": "template", "t3": "elsewhere"}
     assert seen.repeated == {"t1": "same", "t2": "elsewhere"}
-    assert questions_seen([], test, shown).same == questions_seen(train, [], shown).repeated == {}
+    assert questions_seen([], test, copy_class).same == questions_seen(train, [], copy_class).repeated == {}
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +64,8 @@ def test_the_restatements_of_vqa_rad_are_found_without_being_named(truth: dict[t
         by_image[each.image_id].append(each)
 
     def restatements(each: Case) -> set[str]:
-        own = normalise(each.question)
-        forms = truth.get((each.image_id, own), set()) - {own}
+        question = normalise(each.question)
+        forms = truth.get((each.image_id, question), set()) - {question}
         return {
             other.id
             for other in by_image[each.image_id]

@@ -78,37 +78,39 @@ ROWS = st.lists(
 
 @settings(deadline=None, max_examples=60)
 @given(ROWS, ROWS, st.integers(0, 3))
-def test_the_nearest_answer_is_copied_and_counted(trained: list, asked: list, seed: int) -> None:
+def test_the_nearest_answer_is_copied_and_counted(trained: list, tested: list, seed: int) -> None:
     """Of the training cases nearest by image and question, with and without those of the image; ties may go any way."""
     train = [case(f"a{n}", f"i{i}", word, answer) for n, (word, i, answer) in enumerate(trained)]
-    test = [case(f"b{n}", f"i{i}", word, answer, "test") for n, (word, i, answer) in enumerate(asked)]
+    test = [case(f"b{n}", f"i{i}", word, answer, "test") for n, (word, i, answer) in enumerate(tested)]
     chooser = np.random.default_rng(seed)
     images = {
         f"i{n}": row / np.linalg.norm(row) for n, row in enumerate(chooser.normal(size=(4, 6)).astype(np.float32))
     }
-    shown = {f"i{n}": f"i{n}" for n in range(5)} | {"i3": "i2"}  # a copy; i4 is blank and has no shape
+    copy_class = {f"i{n}": f"i{n}" for n in range(5)} | {"i3": "i2"}  # a copy; i4 is blank and has no shape
     words = question_rows([*train, *test]).toarray()
-    found = score_without_model(train, test, images, shown, seed)
+    found = score_without_model(train, test, images, copy_class, seed)
     for name, others in {"with_same_image": False, "without_same_image": True}.items():
-        least, most, asked_of = Counter[str](), Counter[str](), Counter[str]()
+        least, most, counts = Counter[str](), Counter[str](), Counter[str]()
         for place, each in enumerate(test):
             near = [
                 float(words[n] @ words[len(train) + place])
                 + float(images.get(one.image_id, np.zeros(6)) @ images.get(each.image_id, np.zeros(6)))
                 for n, one in enumerate(train)
             ]
-            left = [n for n, one in enumerate(train) if not others or shown[one.image_id] != shown[each.image_id]]
+            left = [
+                n for n, one in enumerate(train) if not others or copy_class[one.image_id] != copy_class[each.image_id]
+            ]
             best = [n for n in left if near[n] > max(near[m] for m in left) - 1e-4]
             right = [train[n].answer.lower() == each.answer.lower() != "" for n in best] or [False]
             least[each.kind], most[each.kind] = least[each.kind] + all(right), most[each.kind] + any(right)
-            asked_of[each.kind] += 1
+            counts[each.kind] += 1
         for kind in ("closed", "open"):
-            told = found["copy_nearest"][name][kind]
-            assert told["n"] == asked_of[kind]
+            share = found["copy_nearest"][name][kind]
+            assert share["n"] == counts[kind]
             assert (
-                told["correct"] is None
-                if not told["n"]
-                else (least[kind] - 1e-3 <= told["correct"] * told["n"] <= most[kind] + 1e-3)
+                share["correct"] is None
+                if not share["n"]
+                else (least[kind] - 1e-3 <= share["correct"] * share["n"] <= most[kind] + 1e-3)
             )
     guessed = question_only(train, test, seed)
     for kind in ("closed", "open"):
@@ -128,8 +130,8 @@ def test_shares_are_told_as_rows() -> None:
     ]
     images = {name: np.eye(4, dtype=np.float32)[n] for n, name in enumerate(("a", "b", "c", "d"))}
     images["b2"] = images["b"]
-    shown = {name: name for name in images} | {"b2": "b"}
-    found = score_without_model(train, test, images, shown, 0)
+    copy_class = {name: name for name in images} | {"b2": "b"}
+    found = score_without_model(train, test, images, copy_class, 0)
     assert found["copy_nearest"] == {
         "with_same_image": {"closed": {"n": 2, "correct": 1.0}, "open": {"n": 1, "correct": 1.0}},
         "without_same_image": {"closed": {"n": 2, "correct": 0.0}, "open": {"n": 1, "correct": 1.0}},
@@ -140,7 +142,7 @@ def test_shares_are_told_as_rows() -> None:
         {"score": "the same, of another image", "closed": "0.000", "open": "1.000"},
     ]
     assert rows[2]["score"] == "question only"
-    closed = score_without_model(train, test[:2], images, shown, 0)
+    closed = score_without_model(train, test[:2], images, copy_class, 0)
     assert [row["open"] for row in score_table({"scores": closed})] == ["-"] * 3
 
 

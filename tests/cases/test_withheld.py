@@ -16,20 +16,20 @@ LEAST = st.integers(1, 6)
 
 @given(COUNTS, LEAST)
 def test_what_is_told_and_what_is_left_are_of_enough_cases(groups: dict[str, tuple[int, int]], least: int) -> None:
-    told = tellable(groups, least)
+    published = tellable(groups, least)
     for kind in range(2):
-        assert not any(0 < groups[name][kind] < least for name in told)
-        if any(groups[name][kind] for name in told):
-            assert not 0 < sum(groups[name][kind] for name in groups.keys() - told) < least
+        assert not any(0 < groups[name][kind] < least for name in published)
+        if any(groups[name][kind] for name in published):
+            assert not 0 < sum(groups[name][kind] for name in groups.keys() - published) < least
     if least == 1:
-        assert told == groups.keys()
+        assert published == groups.keys()
 
 
 @given(st.dictionaries(st.integers(0, 5), st.integers(0, 12), max_size=6), LEAST)
 def test_one_large_group_at_most_is_withheld_and_only_where_it_must(counts: dict[int, int], least: int) -> None:
-    told = tellable({name: (count,) for name, count in counts.items()}, least)
+    published = tellable({name: (count,) for name, count in counts.items()}, least)
     few = sum(count for count in counts.values() if is_small(count, least))
-    joined = [count for name, count in counts.items() if name not in told and not is_small(count, least)]
+    joined = [count for name, count in counts.items() if name not in published and not is_small(count, least)]
     large = [count for count in counts.values() if count >= least]
     assert joined == ([min(large)] if large and is_small(few, least) else [])
 
@@ -82,10 +82,10 @@ def test_of_kinds_with_few_answers_nothing_is_told_of_abstention() -> None:
     everything = count_answers(rows, images, 0.5)
     assert hide_few(everything, 1) == (everything, [])
     few = [row for row in rows if row.kind == "closed"] + [row for row in rows if row.kind == "open"][:3]
-    told, kinds = hide_few(count_answers(few, images[: len(few)], 0.5), 5)
+    published, kinds = hide_few(count_answers(few, images[: len(few)], 0.5), 5)
     assert kinds == ["open"]
-    assert not any(any(row[4:]) for row in told)
-    assert sum(row[0] for row in told) == 40
+    assert not any(any(row[4:]) for row in published)
+    assert sum(row[0] for row in published) == 40
     sure = count_answers(rows, images, sorted(row.confidence or 0 for row in rows if row.kind == "closed")[2])
     assert "closed" in hide_few(sure, 5)[1]  # two are withheld: all less the answered would tell of these
     assert hide_few([], 5) == ([], [])

@@ -65,7 +65,7 @@ def test_a_sweep_changes_one_configuration_and_every_named_one_is_valid() -> Non
 
 
 @pytest.mark.parametrize(
-    ("assignments", "sweeps", "told"),
+    ("assignments", "sweeps", "message"),
     [
         (("study.retrival.k=1",), (), "Unknown setting study.retrival.k: did you mean study.retrieval.k"),
         (("referense=fed",), (), "did you mean reference"),
@@ -84,9 +84,9 @@ def test_a_sweep_changes_one_configuration_and_every_named_one_is_valid() -> Non
     ],
 )
 def test_a_mistyped_setting_is_told_before_anything_runs(
-    assignments: tuple[str, ...], sweeps: tuple[str, ...], told: str
+    assignments: tuple[str, ...], sweeps: tuple[str, ...], message: str
 ) -> None:
-    with pytest.raises(StudyError, match=re.escape(told)):
+    with pytest.raises(StudyError, match=re.escape(message)):
         load_comparison(None, assignments, sweeps)
 
 
@@ -101,15 +101,15 @@ def test_a_file_gives_base_study_and_sweeps(tmp_path: Path) -> None:
 
 
 def test_answers_are_aligned_by_case_and_foreign_ones_refused() -> None:
-    own = [outcome(case, case % 2, f"hospital-{case % 3 + 1}") for case in range(6)]
-    central = [replace(row, hospital="hospital-1") for row in reversed(own)]
-    found = align({"fed": {0: own, 1: own}, "central": {1: central, 0: own}}, "fed")
+    rows = [outcome(case, case % 2, f"hospital-{case % 3 + 1}") for case in range(6)]
+    central = [replace(row, hospital="hospital-1") for row in reversed(rows)]
+    found = align({"fed": {0: rows, 1: rows}, "central": {1: central, 0: rows}}, "fed")
     assert [row.case for row in found["central"].rows] == [0, 1, 2, 3, 4, 5] * 2
-    assert found["central"].hospitals == found["fed"].hospitals == tuple(row.hospital for row in own) * 2
+    assert found["central"].hospitals == found["fed"].hospitals == tuple(row.hospital for row in rows) * 2
     assert set(found["fed"].images) == {0, 1, 2}
-    for wrong in (own[1:], [*own[1:], outcome(9, 1)]):
+    for wrong in (rows[1:], [*rows[1:], outcome(9, 1)]):
         with pytest.raises(StudyError, match="Expected central to answer the 6 test cases of fed"):
-            align({"fed": {0: own}, "central": {0: wrong}}, "fed")
+            align({"fed": {0: rows}, "central": {0: wrong}}, "fed")
 
 
 def test_scores_are_plain_means_of_their_group() -> None:
@@ -147,8 +147,8 @@ def test_groups_of_few_cases_are_withheld_however_many_seeds_ask_them() -> None:
     names = ["ct"] * 12 + ["mri"] * 6 + ["pet"] * 2
     rows = [outcome(case, case % 2, modality=name) for case, name in enumerate(names)]
     answers = align({"a": {0: rows, 1: rows, 2: rows}}, "a")["a"]
-    told = [each for each in score_entries("a", answers, 5) if each["group"] == "modality"]
-    assert {each["value"] for each in told} == {"ct"}
+    entries = [each for each in score_entries("a", answers, 5) if each["group"] == "modality"]
+    assert {each["value"] for each in entries} == {"ct"}
     assert withheld_values(answers, 5) == {"modality": ["mri", "pet"]}
     assert {each["value"] for each in score_entries("a", answers, 1) if each["group"] == "modality"} == set(names)
 
@@ -235,17 +235,17 @@ def test_seeds_are_compared_by_their_means_and_mcnemar_never_pools_them() -> Non
 
 def test_p_values_are_corrected_for_all_that_a_table_shows(document: dict[str, Any]) -> None:
     """Two pairs in two measures are four tests of one family, and so are all pairs in all other measures."""
-    shown = {metric.name for metric in compared_metrics()}
-    for wanted in (shown, set(METRICS) - shown):
-        own = [each for each in document["tests"] if each["measure"] in wanted]
-        tested = sorted((each["p"], each["p_holm"]) for each in own if each["p"] is not None)
+    in_tables = {metric.name for metric in compared_metrics()}
+    for wanted in (in_tables, set(METRICS) - in_tables):
+        family = [each for each in document["tests"] if each["measure"] in wanted]
+        tested = sorted((each["p"], each["p_holm"]) for each in family if each["p"] is not None)
         largest = 0.0
         for place, (p, corrected) in enumerate(tested):
             largest = max(largest, min(1, p * (len(tested) - place)))
             assert corrected == pytest.approx(largest)
-        if wanted == shown:
+        if wanted == in_tables:
             (table,) = [table for table in tables(document) if table.title.startswith("Paired tests")]
-            assert len(table.rows) == len(own) == 4
+            assert len(table.rows) == len(family) == 4
 
 
 def test_holm_by_hand() -> None:
@@ -261,19 +261,19 @@ def test_holm_never_lowers_a_p_value_and_keeps_their_order(p: list[float]) -> No
         assert found[a] <= found[b] or p[a] >= p[b]
 
 
-def altered(as_is: float, blank: float) -> dict[str, Any]:
-    """A study's summary of answers to altered prompts; ten times as many questions where less is right."""
-    alterations = {"as_is": {"score": as_is}, "image_blank": {"score": blank}}
-    return {"n": 10 if as_is > 0.4 else 100, "alterations": alterations}
+def reliance_summary(as_is: float, blank: float) -> dict[str, Any]:
+    """A study's summary of answers to perturbed prompts; ten times as many questions where less is right."""
+    perturbations = {"as_is": {"score": as_is}, "image_blank": {"score": blank}}
+    return {"n": 10 if as_is > 0.4 else 100, "alterations": perturbations}
 
 
 def test_what_is_kept_is_of_all_seeds_questions() -> None:
-    found = reliance_row("none", "fed", [altered(0.5, 0.45), altered(0.3, 0.2)])
+    found = reliance_row("none", "fed", [reliance_summary(0.5, 0.45), reliance_summary(0.3, 0.2)])
     assert found["n"] == 110
     assert found["kept"] == {"image_blank": pytest.approx((4.5 + 20) / (5 + 30))}
     assert not found["ignores_images"]
-    assert reliance_row("none", "fed", [altered(0.5, 0.4)])["ignores_images"]
-    assert reliance_row("none", "fed", [altered(0.0, 0.0)])["ignores_images"] is None
+    assert reliance_row("none", "fed", [reliance_summary(0.5, 0.4)])["ignores_images"]
+    assert reliance_row("none", "fed", [reliance_summary(0.0, 0.0)])["ignores_images"] is None
 
 
 @pytest.fixture
@@ -320,7 +320,9 @@ def document() -> dict[str, Any]:
             {"split": "none", "configuration": each, "Accuracy": 0.5, "F1-Score": None, "BLEU": 0.25, "ROUGE-L": 1.0}
             for each in right
         ],
-        "reliance": [reliance_row("none", each, [altered(0.5, 0.45), altered(0.3, 0.2)]) for each in labels],
+        "reliance": [
+            reliance_row("none", each, [reliance_summary(0.5, 0.45), reliance_summary(0.3, 0.2)]) for each in labels
+        ],
         "sweeps": [{"name": "retrieval.k", "configuration": "fed+rag", "points": [{"label": "1"} | point]}],
         "cost": [],
         "failed": [],
@@ -330,19 +332,19 @@ def document() -> dict[str, Any]:
 
 def test_json_markdown_latex_and_page_say_the_same(document: dict[str, Any]) -> None:
     found = [side_by_side(document), *tables(document)]
-    told, typeset, page = markdown(found), latex(found), comparison_page(document, found)
-    assert typeset.count(r"\begin{tabular}") == typeset.count(r"\end{tabular}") == len(found) == told.count("\n|---")
+    plain, typeset, page = markdown(found), latex(found), comparison_page(document, found)
+    assert typeset.count(r"\begin{tabular}") == typeset.count(r"\end{tabular}") == len(found) == plain.count("\n|---")
     for entry in document["scores"]:
         if entry["measure"] in ("closed_accuracy", "open_exact_match"):
             low, high = entry["interval"] or (None, None)
             cell = f"{entry['score']:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low is not None else "")
-            assert cell in told and cell in typeset and cell in page
+            assert cell in plain and cell in typeset and cell in page
     for table in found:
         for row in table.rows:
-            assert "| " + " | ".join(row) + " |" in told
+            assert "| " + " | ".join(row) + " |" in plain
             assert len(row) == len(table.headings)
     # The same figures, read back from each: LaTeX escapes letters but no digit.
-    numbers = [re.findall(r"\d\.\d{3}", text) for text in (told, typeset)]
+    numbers = [re.findall(r"\d\.\d{3}", text) for text in (plain, typeset)]
     assert numbers[0] == numbers[1]
     assert json.loads(json.dumps(document)) == document
 

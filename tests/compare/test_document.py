@@ -97,18 +97,18 @@ def test_rows_are_configurations_then_what_is_not_trained() -> None:
     assert [row["trained"] for row in rows] == [True] * 3 + [False] * 4
     assert [row["twin"] for row in rows] == [False, True] + [False] * 5
     assert [row["changes"] for row in rows] == [*changes.values(), {}, {}, {}, {}]
-    own = comparison(configurations={"fed+rag": {}}).study.model.name  # a configuration that does not name its base
-    assert configuration_rows(comparison(configurations={"fed+rag": {}}), {own: "/twins/y"})[0]["twin"]
+    base = comparison(configurations={"fed+rag": {}}).study.model.name  # a configuration that does not name its base
+    assert configuration_rows(comparison(configurations={"fed+rag": {}}), {base: "/twins/y"})[0]["twin"]
 
 
 def split_part() -> SplitPart:
     rows = [outcome(case, float(case % 3 == 0), f"hospital-{case % 2 + 1}", modality="ct") for case in range(8)]
     named = {name: {0: rows, 1: rows} for name in ("fed+rag", "fed", *BASELINES)}
-    told = dict.fromkeys(LIGHTFED, 0.25)
-    lightfed: dict[str, Any] = {"fed": {0: told, 1: dict.fromkeys(LIGHTFED, 0.75)}}
+    figures = dict.fromkeys(LIGHTFED, 0.25)
+    lightfed: dict[str, Any] = {"fed": {0: figures, 1: dict.fromkeys(LIGHTFED, 0.75)}}
     lightfed["fed"][1] = lightfed["fed"][1] | {"BLEU": None}
-    altered = {"n": 4, "alterations": {"as_is": {"score": 0.5}, "image_blank": {"score": 0.25}}}
-    return compare_split(comparison(), "none", named, lightfed, {"fed": [altered], "fed+rag": []})
+    reliance = {"n": 4, "alterations": {"as_is": {"score": 0.5}, "image_blank": {"score": 0.25}}}
+    return compare_split(comparison(), "none", named, lightfed, {"fed": [reliance], "fed+rag": []})
 
 
 def test_a_split_names_itself_in_all_that_it_says() -> None:
@@ -129,21 +129,21 @@ def test_a_split_names_itself_in_all_that_it_says() -> None:
 
 
 def test_the_whole_document_holds_each_part_where_it_belongs() -> None:
-    part, asked = split_part(), comparison(splits=("none", "image"))
-    rows = configuration_rows(asked, {})
+    part, planned = split_part(), comparison(splits=("none", "image"))
+    rows = configuration_rows(planned, {})
     sweeps: list[Any] = [{"name": "s", "configuration": "fed", "points": []}]
     cost, runs, failed = [{"configuration": "fed"}], [{"run": "r"}], [{"cell": "c", "reason": "why"}]
     parts, titles = {"none": part}, {"none": "as published"}
-    found = assemble(asked, rows, parts, titles, {"image": "none"}, sweeps, cost, runs, failed)  # type: ignore[arg-type]
-    asked_of = {"title": "as published", "images": 4, "images_by_seed": {"0": 4, "1": 4}}
+    found = assemble(planned, rows, parts, titles, {"image": "none"}, sweeps, cost, runs, failed)  # type: ignore[arg-type]
+    title_and_counts = {"title": "as published", "images": 4, "images_by_seed": {"0": 4, "1": 4}}
     assert found == {
         "schema_version": 2,
-        "name": asked.name,
+        "name": planned.name,
         "reference": "fed+rag",
         "seeds": [0, 1],
         "splits": [
-            {"name": "none", "same_as": None, **asked_of},
-            {"name": "image", "same_as": "none", **asked_of},
+            {"name": "none", "same_as": None, **title_and_counts},
+            {"name": "image", "same_as": "none", **title_and_counts},
         ],
         "configurations": rows,
         "scores": part.scores,
@@ -155,7 +155,7 @@ def test_the_whole_document_holds_each_part_where_it_belongs() -> None:
         "sweeps": sweeps,
         "cost": cost,
         "runs": runs,
-        "settings": asked.model_dump(mode="json"),
+        "settings": planned.model_dump(mode="json"),
         "failed": failed,
     }
 
@@ -172,7 +172,7 @@ def test_the_worst_hospital_is_the_lowest_and_the_first_by_name() -> None:
             "n": 5,
         } | about
 
-    own = [
+    entries = [
         entry("all", None, 0.6),
         entry("hospital", "south", 0.4),
         entry("hospital", "north", 0.4),
@@ -181,7 +181,7 @@ def test_the_worst_hospital_is_the_lowest_and_the_first_by_name() -> None:
         entry("modality", "ct", 0.0),
         entry("all", None, 0.5, name="b"),  # of whose hospitals nothing is told
     ]
-    (found,) = worst_hospitals(own)
+    (found,) = worst_hospitals(entries)
     assert found.pop("below_all") == pytest.approx(0.2)  # type: ignore[misc]
     assert found == {
         "configuration": "a",
@@ -196,11 +196,11 @@ def test_the_worst_hospital_is_the_lowest_and_the_first_by_name() -> None:
 
 def test_tables_show_the_figures_of_the_document(document: dict[str, Any]) -> None:  # noqa: F811
     """Cell by cell, of tables that hold no test and no group."""
-    told = {"seconds_per_round": 1.25, "bytes_down": 2_345_678, "bytes_up": 1_000}
+    cost = {"seconds_per_round": 1.25, "bytes_down": 2_345_678, "bytes_up": 1_000}
     memory = {"peak_memory_bytes": 2_500_000_000, "device_memory_bytes": None}
     document["cost"] = [
-        {"label": "fed+rag", **told, **memory},
-        {"label": "fed", **told, "peak_memory_bytes": None, "device_memory_bytes": 1_004_000_000},
+        {"label": "fed+rag", **cost, **memory},
+        {"label": "fed", **cost, "peak_memory_bytes": None, "device_memory_bytes": 1_004_000_000},
     ]
     document["sweeps"][0]["points"][0]["rounds"][-1]["eval_loss"] = 0.0625
     found = {table.title: table for table in tables(document)}
@@ -228,8 +228,8 @@ def test_tables_show_the_figures_of_the_document(document: dict[str, Any]) -> No
     assert "of 110 questions" in reliance.note and "keeps 80% with a blank image" in reliance.note
     (sweep,) = (table for title, table in found.items() if title.startswith("Sweep of retrieval.k"))
     assert (sweep.headings[:2], sweep.headings[-2:]) == (("retrieval.k", "n"), ("training loss", "held-out loss"))
-    ((label, asked, *_, train, held),) = sweep.rows
-    assert (label, asked, train, held) == ("1", "16", "0.500", "0.062")
+    ((label, n, *_, train, held),) = sweep.rows
+    assert (label, n, train, held) == ("1", "16", "0.500", "0.062")
     assert sweep.note == "Configuration fed+rag."
 
 

@@ -16,7 +16,7 @@ TRIALS = 400
 LIMIT = 0.07
 
 
-def told(values: np.ndarray, seeds: list[int], images: list) -> OverTrainings:
+def mean_over(values: np.ndarray, seeds: list[int], images: list) -> OverTrainings:
     """The mean of some values, over seeds and images."""
     return over_trainings(np.column_stack([values, np.ones(len(values))]), seeds, images, mean)
 
@@ -59,7 +59,7 @@ def test_of_a_score_95_of_100_intervals_hold_what_the_configuration_is_worth() -
     over_both, over_images = 0, 0
     for trial in range(TRIALS):
         found = draw(Design(4, "shared", images=150, questions=2, training=0.04), random)
-        low, high = told(found.first, found.seeds, found.images).interval
+        low, high = mean_over(found.first, found.seeds, found.images).interval
         over_both += not low <= truth <= high
         once = bootstrap_interval(found.first.tolist(), found.images, trial)
         over_images += not once.low <= truth <= once.high
@@ -71,7 +71,7 @@ def test_with_images_of_their_own_seeds_are_compared_by_students_t() -> None:
     by_seed = np.array([0.1, 0.4, 0.2, 0.5])
     noise = np.tile([-0.01, 0.01], 10)
     values = np.concatenate([value + noise for value in by_seed])
-    found = told(values, np.repeat(range(4), 20).tolist(), list(range(80)))
+    found = mean_over(values, np.repeat(range(4), 20).tolist(), list(range(80)))
     oracle = stats.ttest_1samp(by_seed, 0)
     assert found.by_seed == pytest.approx(by_seed)
     assert found.p == pytest.approx(oracle.pvalue)
@@ -83,7 +83,7 @@ def test_seeds_that_share_images_are_compared_as_in_an_analysis_of_variance() ->
     random = np.random.default_rng(2)
     seeds, images = 5, 12
     table = 0.3 + random.normal(0, 0.2, (seeds, 1)) + random.normal(0, 0.4, images) + random.normal(0, 0.1, (5, 12))
-    found = told(table.ravel(), np.repeat(range(seeds), images).tolist(), list(range(images)) * seeds)
+    found = mean_over(table.ravel(), np.repeat(range(seeds), images).tolist(), list(range(images)) * seeds)
     by_seed, by_image, middle = table.mean(axis=1), table.mean(axis=0), table.mean()
     of_seeds = images * by_seed.var(ddof=1)
     of_images = seeds * by_image.var(ddof=1)
@@ -102,13 +102,13 @@ def test_seeds_that_share_images_are_compared_as_in_an_analysis_of_variance() ->
 def test_seeds_that_are_alike_by_chance_do_not_make_images_certain() -> None:
     """Two seeds with the same mean: the interval is that over their images, which the seeds share or not."""
     values = np.array([1.0, 0, 1, 1, 0, 1, 1, 1])
-    once = told(values, [0] * 8, list(range(8)))
-    own = told(np.tile(values, 2), [0] * 8 + [1] * 8, list(range(16)))
+    once = mean_over(values, [0] * 8, list(range(8)))
+    separate = mean_over(np.tile(values, 2), [0] * 8 + [1] * 8, list(range(16)))
     oracle = stats.ttest_1samp(values, 0)
     assert once.interval == pytest.approx(list(oracle.confidence_interval(0.95)))
     assert once.p == pytest.approx(oracle.pvalue)
-    assert 0 < own.high - own.low < once.high - once.low
-    again = told(np.tile(values, 2), [0] * 8 + [1] * 8, list(range(8)) * 2)
+    assert 0 < separate.high - separate.low < once.high - once.low
+    again = mean_over(np.tile(values, 2), [0] * 8 + [1] * 8, list(range(8)) * 2)
     assert again.interval == pytest.approx(once.interval)  # the same answers to the same questions: nothing is learned
 
 
@@ -117,7 +117,7 @@ def test_an_image_that_two_seeds_share_counts_once() -> None:
     ease = random.normal(0, 0.3, 30)
     values = np.concatenate([ease + random.normal(0, 0.05, 30) + seed for seed in (0.2, 0.21, 0.19)])
     seeds = np.repeat(range(3), 30).tolist()
-    shared, anew = told(values, seeds, list(range(30)) * 3), told(values, seeds, list(range(90)))
+    shared, anew = mean_over(values, seeds, list(range(30)) * 3), mean_over(values, seeds, list(range(90)))
     assert shared.high - shared.low > 1.5 * (anew.high - anew.low)
     assert shared.p > anew.p
 
@@ -131,10 +131,10 @@ ROWS = st.lists(
 @given(ROWS, st.randoms())
 def test_order_names_and_more_questions_of_an_image_alike_make_no_difference(rows: list, random) -> None:
     values, seeds, images = zip(*rows, strict=True)
-    found = told(np.array(values), list(seeds), list(images))
+    found = mean_over(np.array(values), list(seeds), list(images))
     mixed = sorted(rows * 3, key=lambda _: random.random())
-    others, named, shown = zip(*mixed, strict=True)
-    other = told(np.array(others), [7 - seed for seed in named], [f"image {image}" for image in shown])
+    others, named, mixed_images = zip(*mixed, strict=True)
+    other = mean_over(np.array(others), [7 - seed for seed in named], [f"image {image}" for image in mixed_images])
     assert other.value == pytest.approx(found.value)
     assert (other.interval is None) == (found.interval is None)
     if found.interval:
@@ -146,19 +146,19 @@ def test_order_names_and_more_questions_of_an_image_alike_make_no_difference(row
 @given(ROWS)
 def test_the_p_value_is_below_a_twentieth_where_the_interval_leaves_nothing_out(rows: list) -> None:
     values, seeds, images = zip(*rows, strict=True)
-    found = told(np.array(values), list(seeds), list(images))
+    found = mean_over(np.array(values), list(seeds), list(images))
     if found.p is not None and abs(found.p - 0.05) > 1e-9:
         assert (found.p < 0.05) == (not found.low <= 0 <= found.high)
 
 
 def test_where_nothing_can_be_said_nothing_is() -> None:
-    one_image = told(np.array([1.0, 0.0]), [0, 0], ["a", "a"])
+    one_image = mean_over(np.array([1.0, 0.0]), [0, 0], ["a", "a"])
     assert (one_image.value, one_image.interval, one_image.p) == (0.5, None, None)
     # The second seed's single image tells nothing of how much images differ there.
-    assert told(np.array([1.0, 0.0, 1.0]), [0, 0, 1], ["a", "b", "a"]).interval is None
-    alike = told(np.zeros(4), [0, 0, 1, 1], ["a", "b", "a", "b"])
+    assert mean_over(np.array([1.0, 0.0, 1.0]), [0, 0, 1], ["a", "b", "a"]).interval is None
+    alike = mean_over(np.zeros(4), [0, 0, 1, 1], ["a", "b", "a", "b"])
     assert (alike.interval, alike.p) == ([0, 0], 1)
-    constant = told(np.full(4, 0.3), [0, 0, 1, 1], ["a", "b", "a", "b"])
+    constant = mean_over(np.full(4, 0.3), [0, 0, 1, 1], ["a", "b", "a", "b"])
     assert constant.interval == pytest.approx([0.3, 0.3])
     assert constant.p is None
     for columns, seeds, images in ((0, [], []), (2, [0], ["a", "b"]), (2, [0, 0], ["a"])):
@@ -167,7 +167,7 @@ def test_where_nothing_can_be_said_nothing_is() -> None:
 
 
 def test_each_seed_weighs_the_same() -> None:
-    found = told(np.array([1.0, 1, 0, 0, 0, 0, 0, 0]), [0, 0, 1, 1, 1, 1, 1, 1], list(range(8)))
+    found = mean_over(np.array([1.0, 1, 0, 0, 0, 0, 0, 0]), [0, 0, 1, 1, 1, 1, 1, 1], list(range(8)))
     assert (found.value, found.by_seed) == (0.5, (1.0, 0.0))
 
 

@@ -47,16 +47,16 @@ def said(*arguments: str) -> str:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_what_is_written_brackets_too(command: object) -> None:
-    shown = said(command.__name__, "--help")  # type: ignore[attr-defined]
+    printed = said(command.__name__, "--help")  # type: ignore[attr-defined]
     for line in inspect.cleandoc(command.__doc__ or "").splitlines():
-        assert " ".join(line.split()) in shown
+        assert " ".join(line.split()) in printed
 
 
 @pytest.mark.parametrize(("name", "model"), [("run", Study), ("compare", Comparison), ("pretrain", Recipe)])
 def test_help_shows_every_setting_as_it_is_described(name: str, model: type[Study]) -> None:
-    shown = said(name, "--help")
+    printed = said(name, "--help")
     for setting, default, text in describe(model):
-        assert " ".join(f"{setting} ({default}) {text}".split()) in shown
+        assert " ".join(f"{setting} ({default}) {text}".split()) in printed
 
 
 def test_the_version_is_told_without_a_command() -> None:
@@ -65,8 +65,8 @@ def test_the_version_is_told_without_a_command() -> None:
 
 def test_a_shell_is_told_how_to_complete_commands() -> None:
     assert "--install-completion" in said("--help")
-    asked = {"_FED_RAG_COMPLETE": "complete_bash", "COMP_WORDS": "fed-rag ex", "COMP_CWORD": "1"}
-    done = subprocess.run([COMMAND], env=shell() | asked, capture_output=True, text=True)
+    completing = {"_FED_RAG_COMPLETE": "complete_bash", "COMP_WORDS": "fed-rag ex", "COMP_CWORD": "1"}
+    done = subprocess.run([COMMAND], env=shell() | completing, capture_output=True, text=True)
     assert done.stdout.split() == ["explain", "export"]
 
 
@@ -92,7 +92,7 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("nothing_starts")
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (
             "run --set dataset.name=slake --set dataset.root=/absent",
@@ -140,10 +140,10 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("run --settings absent.yaml", "Cannot read the settings file absent.yaml"),
     ],
 )
-def test_a_bad_path_is_told_before_anything_starts(arguments: str, told: str) -> None:
+def test_a_bad_path_is_told_before_anything_starts(arguments: str, message: str) -> None:
     Path("file").write_text("abc", encoding="utf-8")
     sentence = refused(*arguments.split(" "))
-    assert told in sentence
+    assert message in sentence
     assert "--run" not in sentence and "remove its rows" not in sentence
 
 
@@ -174,9 +174,9 @@ def test_a_path_with_brackets_is_shown_whole(
     monkeypatch.setattr(terminal, "console", Console(width=80))
     terminal.print_place("Results", Path("/data/[red]/x [/bold] y"), ": more")
     terminal.print_rows([{"of [bold]": "[dim]x"}], "By [italic]")
-    shown = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for each in ("Results: /data/[red]/x [/bold] y: more", "of [bold]", "[dim]x", "By [italic]"):
-        assert each in shown
+        assert each in printed
 
 
 def test_bad_paths_take_no_longer_than_to_start(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def arguments(model: Path, *more: str) -> list[str]:
     return [str(COMMAND), "compare", *settings, "--sweep", "retrieval.k=0,3", *more]
 
 
-def told(log: str, what: str) -> int:
+def count_logged(log: str, what: str) -> int:
     return len(re.findall(rf": {what} \d{{8}}-", log))
 
 
@@ -85,14 +85,14 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(
     folder, gone_on = interrupted.folder, interrupted.gone_on
     assert gone_on.returncode == 0, gone_on.stderr
     # Four cells on the published split, the sweep's k=3 being the configuration itself.
-    assert told(gone_on.stderr, "found") + told(gone_on.stderr, "ran") == 4
-    assert told(gone_on.stderr, "found") == interrupted.kept + 1
+    assert count_logged(gone_on.stderr, "found") + count_logged(gone_on.stderr, "ran") == 4
+    assert count_logged(gone_on.stderr, "found") == interrupted.kept + 1
     assert "the same cases as split none" in gone_on.stderr
     # Configurations differ in who holds and shows what, not in what the tower sees.
     assert len(list(folder.glob("artifacts/source/vision/*/manifest.json"))) == 1
     document = read(folder)
     again = run(server, folder, arguments(tiny_folder))
-    assert (told(again.stderr, "found"), told(again.stderr, "ran")) == (4, 0)
+    assert (count_logged(again.stderr, "found"), count_logged(again.stderr, "ran")) == (4, 0)
     assert read(folder) == document
     says_what_it_holds(document, folder, again.stdout)
     keys = {row["key"] for row in server.post("artifacts/latest/filter", {})}
@@ -114,7 +114,7 @@ def test_a_patient_who_withdrew_is_in_no_later_comparison(
     less = ("splits=[none]", "configurations={fed+rag: {}}", "study.partition.hospitals=2", "cost=false")
     command = [*arguments(tiny_folder)[:-2], *(word for each in less for word in ("--set", each))]
     first = run(server, tmp_path, command)
-    assert (first.returncode, told(first.stderr, "found"), told(first.stderr, "ran")) == (0, 1, 0)
+    assert (first.returncode, count_logged(first.stderr, "found"), count_logged(first.stderr, "ran")) == (0, 1, 0)
     monkeypatch.chdir(tmp_path)
     before, document = Path("artifacts/latest").resolve(), read(tmp_path)
     (folder,) = Path("artifacts/hospitals/hospital-1/cases").glob("[!.]*")
@@ -124,7 +124,7 @@ def test_a_patient_who_withdrew_is_in_no_later_comparison(
     forget("hospital-1", image)
     again = run(server, tmp_path, command)
     assert again.returncode == 0, again.stderr
-    assert (told(again.stderr, "found"), told(again.stderr, "ran")) == (0, 1)
+    assert (count_logged(again.stderr, "found"), count_logged(again.stderr, "ran")) == (0, 1)
     assert Path("artifacts/latest").resolve() != before
     counts = [sum(each["n"] for each in answers(old)) for old in (document, read(tmp_path))]
     assert counts[0] - counts[1] == gone > 0
@@ -141,7 +141,7 @@ def read(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "artifacts/comparisons/small/comparison.json").read_text(encoding="utf-8"))
 
 
-def says_what_it_holds(document: dict[str, Any], folder: Path, shown: str) -> None:
+def says_what_it_holds(document: dict[str, Any], folder: Path, printed: str) -> None:
     rows = [each["name"] for each in document["configurations"]]
     assert rows == ["fed+rag", "local", "base", "majority", "question_only", "copy_nearest"]
     assert [each["same_as"] for each in document["splits"]] == [None, "none"]
@@ -153,8 +153,8 @@ def says_what_it_holds(document: dict[str, Any], folder: Path, shown: str) -> No
     assert (folder / "artifacts/latest").resolve() == runs["configurations", "fed+rag"].resolve()
     # Scores over all questions are those of the studies themselves.
     for name in ("fed+rag", "local"):
-        own = json.loads((runs["configurations", name] / "results.json").read_text(encoding="utf-8"))
-        (trained,) = own["configurations"].values()
+        study_results = json.loads((runs["configurations", name] / "results.json").read_text(encoding="utf-8"))
+        (trained,) = study_results["configurations"].values()
         for measure, kind, field in (("closed_accuracy", "closed", "accuracy"), ("open_bleu", "open", "bleu")):
             (entry,) = (
                 each
@@ -166,7 +166,7 @@ def says_what_it_holds(document: dict[str, Any], folder: Path, shown: str) -> No
     cost = {each["configuration"]: each for each in document["cost"]}
     assert cost["local"]["bytes_up"] == cost["local"]["bytes_down"] == 0 < cost["fed+rag"]["bytes_up"]
     assert all(each["peak_memory_bytes"] > 10**8 and each["seconds_per_round"] > 0 for each in cost.values())
-    assert "local" in shown
+    assert "local" in printed
     for name in ("comparison.md", "comparison.tex", "comparison.html"):
         assert (folder / "artifacts/comparisons/small" / name).stat().st_size > 1000
 

@@ -101,8 +101,8 @@ def test_what_leaves_a_hospital_is_what_its_stage_declares(finished: Path) -> No
         manifest = json.loads(path.read_text())
         learned = bool(manifest["inputs"]) and any(name.endswith(".safetensors") for name in manifest["files"])
         assert ("tensors" in manifest["leaves"]) == learned, path
-        told = "".join(each.read_text() for each in path.parent.rglob("*.json") if each.name in LOSSES)
-        assert ("losses" in manifest["leaves"]) == ("loss" in told), path
+        documents = "".join(each.read_text() for each in path.parent.rglob("*.json") if each.name in LOSSES)
+        assert ("losses" in manifest["leaves"]) == ("loss" in documents), path
         assert bool(manifest["leaves"]) == bool(manifest["inputs"]), path
 
 
@@ -111,9 +111,9 @@ def test_commands_have_what_a_shell_has_and_nothing_of_this_process(
 ) -> None:
     monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "error")
     assert "TRANSFORMERS_VERBOSITY" not in shell()
-    told = {*SHELL, *GIVEN}
+    expected = {*SHELL, *GIVEN}
     given = [psutil.Process(each.process.pid).environ() for each in (launcher(), server)]
-    assert [{name for name in each if not name.startswith("PREFECT_")} - told for each in given] == [set(), set()]
+    assert [{name for name in each if not name.startswith("PREFECT_")} - expected for each in given] == [set(), set()]
     assert {name for name in server.environment if name.startswith("PREFECT_")} == {"PREFECT_API_URL", "PREFECT_HOME"}
 
 
@@ -178,8 +178,8 @@ def test_of_few_cases_nothing_is_shared(server: Server, finished: Path, tiny_fol
     rows = [row for named in (results["configurations"], results["baselines"]) for row in named.values()]
     counted = [each for row in rows for each in (row, *row["hospitals"].values())]
     assert not any(0 < each[kind]["n"] < 5 for each in counted for kind in ("closed", "open", "choice"))
-    told = [count for row in results["partition"]["hospitals"] for count in row.values() if isinstance(count, int)]
-    assert not any(0 < count < 5 for count in told)
+    counts = [count for row in results["partition"]["hospitals"] for count in row.values() if isinstance(count, int)]
+    assert not any(0 < count < 5 for count in counts)
     for name in ("results.md", "report.html"):
         assert "fewer than 5 cases" in (newest(finished) / name).read_text()
     tables = {row["key"]: row["data"] for row in server.post("artifacts/latest/filter", {})}
@@ -205,10 +205,10 @@ def test_another_coverage_answers_held_out_cases_alone(server: Server, finished:
     assert run(server, finished, arguments(tiny_folder, "evaluation.coverage=0.7")).returncode == 0
     redone = {name.split(" ")[0] for name, state in server.task_states().items() if state == "Completed"}
     assert redone == {"calibration", "abstention"}
-    told = json.loads((newest(finished) / "results.json").read_text())["abstention"]
-    assert told["coverage_asked"] == 0.7
-    assert all(count > 0 for count in told["held_out_cases"].values())
-    assert 0 <= told["coverage"]["value"] <= 1
+    abstention = json.loads((newest(finished) / "results.json").read_text())["abstention"]
+    assert abstention["coverage_asked"] == 0.7
+    assert all(count > 0 for count in abstention["held_out_cases"].values())
+    assert 0 <= abstention["coverage"]["value"] <= 1
     assert "Answers withheld" in (newest(finished) / "results.md").read_text()
     assert "answers withheld" in (newest(finished) / "report.html").read_text()
 
@@ -216,12 +216,12 @@ def test_another_coverage_answers_held_out_cases_alone(server: Server, finished:
 def test_a_few_answers_are_explained_and_their_mean_shares_alone_leave_the_hospital(
     first_run: Path, finished: Path
 ) -> None:
-    told = json.loads((first_run / "results.json").read_text())["saliency"]["fed+rag"]
-    assert told["n"] == sum(each["n"] for each in told["hospitals"].values()) == 6
-    for method, shares in told["methods"].items():
+    saliency = json.loads((first_run / "results.json").read_text())["saliency"]["fed+rag"]
+    assert saliency["n"] == sum(each["n"] for each in saliency["hospitals"].values()) == 6
+    for method, shares in saliency["methods"].items():
         whole = sum(shares.values())
         assert whole == pytest.approx(1) or (method == "occlusion" and 0 <= whole < 1)  # an answer may lose nothing
-    for hospital in told["hospitals"]:
+    for hospital in saliency["hospitals"]:
         place = finished / "artifacts/hospitals" / hospital
         (folder,) = (place / "saliency").iterdir()
         maps = read_table(folder / "saliency.parquet", Saliency)
@@ -308,8 +308,8 @@ def test_hospitals_alone_go_on_from_their_own_adapters_and_send_nothing(
     assert all(row["seconds"] > 0 and row["bytes_down"] > 0 for row in rounds)
     image = tmp_path / "image.png"
     image.write_bytes(picture(1))
-    asked = ["ask", "--run", str(alone), "--hospital", "hospital-2", str(image), "What is seen?"]
-    assert run(server, finished, [str(COMMAND), *asked]).returncode == 0
+    question = ["ask", "--run", str(alone), "--hospital", "hospital-2", str(image), "What is seen?"]
+    assert run(server, finished, [str(COMMAND), *question]).returncode == 0
 
 
 def test_a_damaged_file_is_noticed_and_made_again(
@@ -364,10 +364,10 @@ def test_a_run_that_ends_in_a_round_goes_on_from_the_finished_hospitals(
         assert time.monotonic() < end
         time.sleep(0.005)
     process.send_signal(how)
-    told = process.communicate()[0].decode()
+    printed = process.communicate()[0].decode()
     if how == signal.SIGINT:
         assert process.returncode == 130
-        assert told.endswith(f"{MESSAGE}\n") and "Traceback" not in told
+        assert printed.endswith(f"{MESSAGE}\n") and "Traceback" not in printed
         assert server.newest_run()["state_name"] == "Crashed"
         assert "Running" not in server.task_states().values()
     kept = {path.parent.name for path in tmp_path.glob("artifacts/shared/update/*/manifest.json")}
@@ -382,8 +382,8 @@ def test_asking_shows_the_answer_and_the_cases(server: Server, first_run: Path, 
 
     image = tmp_path / "image.png"
     image.write_bytes(phantom.read(images=4, seed=9, public=False, test_fraction=0.3).images[0].data)
-    asked = [str(image), "What abnormality is seen?"]
-    command = [str(COMMAND), "ask", "--run", str(first_run), "--hospital", "hospital-1", *asked]
+    question = [str(image), "What abnormality is seen?"]
+    command = [str(COMMAND), "ask", "--run", str(first_run), "--hospital", "hospital-1", *question]
     result = run(server, finished, command)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("phantom:site-1") == 3
@@ -408,9 +408,13 @@ def test_explaining_draws_and_writes_where_an_answer_comes_from(
     for method in methods:
         with PIL.Image.open(folder / f"{method}.png") as drawn:
             assert np.asarray(drawn.convert("RGB")).std() > 10
-    told = json.loads((folder / "answer.json").read_text())
-    assert (told["answer"], told["case"], told["question"]) == (chosen.prediction, chosen.case_id, chosen.question)
-    assert [case["id"] for case in told["shown"]] == list(chosen.neighbours)
+    document = json.loads((folder / "answer.json").read_text())
+    assert (document["answer"], document["case"], document["question"]) == (
+        chosen.prediction,
+        chosen.case_id,
+        chosen.question,
+    )
+    assert [case["id"] for case in document["shown"]] == list(chosen.neighbours)
     maps = read_table(folder / "saliency.parquet", Saliency)
     shares = read_table(folder / "shares.parquet", Share)
     whole = [each for each in maps if each.layer is None]
@@ -419,14 +423,14 @@ def test_explaining_draws_and_writes_where_an_answer_comes_from(
     ]
     assert {each.layer for each in maps if each.head is not None} == {0, 1}
     for method in methods:
-        own = [each.share for each in shares if (each.method, each.layer) == (method, None)]
-        assert sum(own) == pytest.approx(1)
-        assert all(f"{share:.3f}" in result.stdout for share in own)
+        method_shares = [each.share for each in shares if (each.method, each.layer) == (method, None)]
+        assert sum(method_shares) == pytest.approx(1)
+        assert all(f"{share:.3f}" in result.stdout for share in method_shares)
 
     image = tmp_path / "mine.png"
     image.write_bytes(picture(9, size=(40, 30)))
-    asked = ["--image", str(image), "--question", "What is $x_1$ <b>seen</b> 肺?", "--method", "attention"]
-    few = [*asked, "--layer", "1", "--head", "0", "--token", "0", "--out", "drawn"]
+    question = ["--image", str(image), "--question", "What is $x_1$ <b>seen</b> 肺?", "--method", "attention"]
+    few = [*question, "--layer", "1", "--head", "0", "--token", "0", "--out", "drawn"]
     result = run(server, finished, [*command, *few])
     assert result.returncode == 0, result.stderr
     written = {"answer.json", "attention.png", "saliency.parquet", "shares.parquet"}
@@ -539,7 +543,7 @@ def test_no_patient_gets_into_artifacts_logs_or_database(server: Server, tiny_fo
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "message"),
     [
         (["run", "--set", "retrival.k=3"], "did you mean retrieval.k"),
         (["run", "--set", "dataset.name=vqa-rad", "--set", "dataset.root=/nowhere"], "/nowhere"),
@@ -554,10 +558,10 @@ def test_no_patient_gets_into_artifacts_logs_or_database(server: Server, tiny_fo
     ],
 )
 def test_bad_input_is_one_sentence_without_a_traceback(
-    server: Server, finished: Path, command: list[str], told: str
+    server: Server, finished: Path, command: list[str], message: str
 ) -> None:
     write_bytes(finished / "seen.png", picture())
     result = run(server, finished, [str(COMMAND), *command])
     assert result.returncode == 1
-    assert told in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stdout + result.stderr

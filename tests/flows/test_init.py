@@ -39,17 +39,17 @@ def test_each_default_can_be_switched_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--dataset", "tabel"], "tabel"),
         (["--dataset", "table"], "Expected --root beside --dataset table, found none: set it to the folder"),
         (["--dataset", "table", "--root", "/nowhere"], "Expected --root to be a folder, found /nowhere, which"),
     ],
 )
-def test_what_cannot_be_read_is_refused_and_nothing_written(words: list[str], told: str, tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_refused_and_nothing_written(words: list[str], message: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(cli.app, ["init", str(tmp_path / "study.yaml"), *words])
     assert isinstance(done.exception, StudyError)
-    assert told in str(done.exception)
+    assert message in str(done.exception)
     assert not list(tmp_path.iterdir())
 
 

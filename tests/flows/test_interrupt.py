@@ -35,9 +35,9 @@ def test_ctrl_c_leaves_one_line_a_crashed_run_and_no_process(tmp_path: Path, env
         assert "ingested" in process.stderr.readline()
         servers = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, signal.SIGINT)  # a terminal signals the whole group
-        told = process.stderr.read()
+        printed = process.stderr.read()
     assert process.returncode == 130
-    assert told.split("\n") == ["", MESSAGE, ""]
+    assert printed.split("\n") == ["", MESSAGE, ""]
     with closing(sqlite3.connect(tmp_path / "prefect/prefect.db")) as record:
         assert record.execute("SELECT name, state_name FROM flow_run").fetchall()[0][1] == "Crashed"
         assert not record.execute("SELECT name FROM task_run WHERE state_name = 'Running'").fetchall()

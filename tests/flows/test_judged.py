@@ -29,23 +29,23 @@ def run(seed: int, tested: range, hospitals: int, right: bool, drawn: bool = Fal
     """A finished run whose hospitals hold images in turn, with two questions about each, and shared nothing."""
     places = {}
     for hospital in range(1, hospitals + 1):
-        own = [number for number in range(12) if number % hospitals == hospital - 1]
+        numbers = [number for number in range(12) if number % hospitals == hospital - 1]
         area, key = f"hospitals/hospital-{hospital}", f"{seed}-{hospitals}-{right}-{drawn}"
         cases = [
             Case(f"d:{number}:{n}", f"image-{number}", "Is it?", "yes", "closed", "test", "d", "en")
-            for number in own
+            for number in numbers
             for n in range(2)
         ]
         with writing(area, "cases", key) as folder:
             with folder.open("cases.parquet") as sink:
                 write_table(sink, Case, cases)
             with folder.open("images.parquet") as sink:
-                write_table(sink, Image, [picture(number, seed, drawn) for number in own])
+                write_table(sink, Image, [picture(number, seed, drawn) for number in numbers])
         about = {"cases": folder.ref.path}
-        asked = [case for case in cases if int(case.image_id.split("-")[1]) in tested]
+        test_cases = [case for case in cases if int(case.image_id.split("-")[1]) in tested]
         said = [
             Prediction("fed+rag", case.id, f"hospital-{hospital}", "closed", "Is it?", "yes", word, ())
-            for case in reversed(asked)
+            for case in reversed(test_cases)
             for word in ["yes" if right or case.id.endswith(":0") else "no"]
         ]
         with writing(area, "predictions", key) as folder, folder.open("predictions.parquet") as sink:
@@ -76,9 +76,12 @@ def test_an_image_that_several_seeds_test_is_one_image() -> None:
     """Each seed splits the same twelve images otherwise: 8 + 8 + 8 of them are 12, as 155 were counted 189 times."""
     tested = {0: range(8), 1: range(4, 12), 2: range(2, 10)}
     for drawn, images in ((False, 12), (True, 24)):
-        rows = {seed: outcomes(run(seed, own, 2, right=True, drawn=drawn))["trained"] for seed, own in tested.items()}
+        rows = {
+            seed: outcomes(run(seed, numbers, 2, right=True, drawn=drawn))["trained"]
+            for seed, numbers in tested.items()
+        }
         answers = align({"fed": rows}, "fed")["fed"]
-        assert answers.images_asked() == {"images": images, "images_by_seed": {"0": 8, "1": 8, "2": 8}}
+        assert answers.image_counts() == {"images": images, "images_by_seed": {"0": 8, "1": 8, "2": 8}}
         assert len(answers.rows) == 3 * 8 * 2
 
 

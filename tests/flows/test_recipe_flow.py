@@ -58,7 +58,7 @@ def test_stages_follow_each_other_and_one_that_is_lost_is_trained_again_alone(se
 
 
 @pytest.mark.parametrize(
-    ("assignment", "told"),
+    ("assignment", "message"),
     [
         ("stages.0.epoch=3", "stages.N.epochs"),
         ("stages.1.tower_targets=[nothing]", "stages.1.tower_targets"),
@@ -66,11 +66,11 @@ def test_stages_follow_each_other_and_one_that_is_lost_is_trained_again_alone(se
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused_in_one_sentence(
-    server: Server, tmp_path: Path, assignment: str, told: str
+    server: Server, tmp_path: Path, assignment: str, message: str
 ) -> None:
     write_recipe(tmp_path, "embedded")
     done = pretrain(server, tmp_path, assignment)
     assert done.returncode != 0
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "artifacts/shared").exists()

@@ -95,13 +95,13 @@ def test_a_study_with_an_encoder_and_a_gated_fusion(study: Path) -> None:
         library = one(place, "library")
         assert (library / INDEX).read_bytes()[:2] == b"Iw"
         training = [case for case in cases if case.split == "train"]
-        asked = [case for case in cases if case.split != "validation"]
-        near = rows_of(place, asked) @ rows_of(place, training).T
+        queries = [case for case in cases if case.split != "validation"]
+        near = rows_of(place, queries) @ rows_of(place, training).T
         hidden = read_library(library).copies
-        found: dict[str, list[Neighbour]] = {case.id: [] for case in asked}
+        found: dict[str, list[Neighbour]] = {case.id: [] for case in queries}
         for row in read_table(library / "neighbours.parquet", Neighbour):
             found[row.case_id].append(row)
-        for case, similar in zip(asked, near, strict=True):
+        for case, similar in zip(queries, near, strict=True):
             barred = {case.image_id, *hidden.get(case.image_id, ())}
             allowed = [n for n, other in enumerate(training) if other.image_id not in barred]
             best = sorted(similar[allowed].tolist(), reverse=True)[:10]
@@ -162,7 +162,7 @@ def test_a_patient_is_forgotten_by_indexes_of_every_kind(study: Path, monkeypatc
         library = read_library(folder)
         assert len(library.index) == len(library.entries) == len(left)
         assert library.entries.table["case_id"].to_pylist() == [training[number].id for number in left]
-        asked = [replace(case, image_id="other") for case in training[:5]]
-        for row, found in zip(rows, library.search(rows[:5], asked, 10), strict=False):
+        queries = [replace(case, image_id="other") for case in training[:5]]
+        for row, found in zip(rows, library.search(rows[:5], queries, 10), strict=False):
             best = np.sort(rows[left] @ row)[::-1][:10]
             assert [each.similarity for each in found] == pytest.approx(best.tolist(), abs=2e-3)

@@ -22,10 +22,10 @@ from tasks.settings import EvaluationSettings, Study
 from tasks.store import MANIFEST, Ref, writing
 from tasks.store.runs import point_latest
 
-Asked = dict[str, list[tuple[Split, Kind]]]
+Questions = dict[str, list[tuple[Split, Kind]]]
 """By hospital, split and kind of each of its cases."""
 
-SPARSE: dict[str, Asked] = {
+SPARSE: dict[str, Questions] = {
     "none at the second": {"hospital-1": [("train", "closed"), ("test", "open")], "hospital-2": [("train", "open")]},
     "none at the first": {"hospital-1": [("train", "open")], "hospital-2": [("train", "closed"), ("test", "closed")]},
     "one kind each": {
@@ -42,13 +42,13 @@ SPARSE: dict[str, Asked] = {
 }
 
 
-def cases_of(asked: Asked) -> dict[str, list[Case]]:
+def cases_of(questions: Questions) -> dict[str, list[Case]]:
     return {
         hospital: [
             Case(f"{hospital}:{n}", f"{hospital}-{n}", "Is it?", "yes", kind, split, "table", "en")
             for n, (split, kind) in enumerate(rows)
         ]
-        for hospital, rows in asked.items()
+        for hospital, rows in questions.items()
     }
 
 
@@ -74,19 +74,19 @@ def source(stage: str, summary: dict[str, Any], **files: Any) -> Ref:
     return folder.ref
 
 
-def run_of(asked: Asked, notes: dict[str, int] | None = None) -> Path:
+def run_of(questions: Questions, notes: dict[str, int] | None = None) -> Path:
     """The folder of a run in which all is answered with yes; no study is run for it."""
-    held = cases_of(asked)
+    held = cases_of(questions)
     every = [case for cases in held.values() for case in cases]
     owner = {case.image_id: hospital for hospital, cases in held.items() for case in cases}
     counts = {"cases": len(every), "images": len(every), "captions": 0, "rejected": 1, "dataset": {"table": len(every)}}
     counts |= {name: {} for name in COUNTED if name != "dataset"}
     rejected = [{"file": "a.csv", "row": 3, "reason": "expected an image file, found no such file"}]
     split = {"disjoint": "none", "moved_cases": 0} | splits_of(every)
-    dealt = {"scheme": "iid", "split": split, "hospitals": hospital_table(every, owner)}
+    assigned = {"scheme": "iid", "split": split, "hospitals": hospital_table(every, owner)}
     made = [
         source("ingest", counts | {"notes": notes or {}}, rejected=rejected),
-        source("partition", dealt),
+        source("partition", assigned),
         source("audit", {"same_image": 0}, audit={"train_test": {"test_cases": 1}}),
     ]
     hospitals, answered, scored = list[HospitalRefs](), list[list[Ref]](), list[Ref]()
@@ -100,9 +100,9 @@ def run_of(asked: Asked, notes: dict[str, int] | None = None) -> Path:
         pictures = [Image(case.image_id, picture(), 8, 8) for case in cases]
         from_where = [ref.path for ref in made]
         held_there = table(area, "cases", "cases.parquet", Case, cases, from_where, images=pictures)
-        told = table(area, "predictions", "predictions.parquet", Prediction, answers, [held_there.path])
-        answered.append([told])
-        scored.append(score_hospital.fn(hospital=hospital, cases=held_there, predictions=[told], min_cell=1))
+        predictions = table(area, "predictions", "predictions.parquet", Prediction, answers, [held_there.path])
+        answered.append([predictions])
+        scored.append(score_hospital.fn(hospital=hospital, cases=held_there, predictions=[predictions], min_cell=1))
         others = dict.fromkeys(("features", "library", "adapter"), made[0])
         hospitals.append(HospitalRefs(name=hospital, cases=held_there, **others))
     rounds = [{"round": 1, "train_loss": 1.0, "eval_loss": None, "samples": {}, "screened_out": []}]
@@ -119,31 +119,31 @@ def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", SPARSE)
 def test_a_run_whose_hospitals_lack_cases_has_pages_and_a_card_with_zeros(name: str) -> None:
-    asked = SPARSE[name]
-    run = run_of(asked)
+    questions = SPARSE[name]
+    run = run_of(questions)
     pages = write_pages(run)
     card = write_card(run).read_text(encoding="utf-8")
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    assert len(pages) == 1 + len(asked)
+    assert len(pages) == 1 + len(questions)
     rows = {row["hospital"]: row for row in results["partition"]["hospitals"]}
-    for hospital, cases in asked.items():
+    for hospital, cases in questions.items():
         for split in ("train", "test"):
             for kind in ("closed", "open"):
                 assert rows[hospital][f"{split}_{kind}"] == cases.count((split, kind))  # type: ignore[arg-type]
         trained, tested = (sum(each == split for each, _ in cases) for split in ("train", "test"))
         assert f"| {hospital} | {len(cases)} | {trained} | {tested} |" in card
-        own = pages[1 + list(asked).index(hospital)].read_text(encoding="utf-8")
-        assert ("it was asked nothing" in own) == (tested == 0)
+        page_of_hospital = pages[1 + list(questions).index(hospital)].read_text(encoding="utf-8")
+        assert ("it was asked nothing" in page_of_hospital) == (tested == 0)
     for found in (*results["configurations"].values(), *results["baselines"].values()):
-        assert found["hospitals"].keys() == asked.keys()
+        assert found["hospitals"].keys() == questions.keys()
         for kind in ("closed", "open"):
             assert sum(each[kind]["n"] for each in found["hospitals"].values()) == found[kind]["n"]
-    asked_of = {kind: any(("test", kind) in cases for cases in asked.values()) for kind in ("closed", "open")}
-    assert ("not asked" in pages[0].read_text(encoding="utf-8")) == (not all(asked_of.values()))
+    has_tests = {kind: any(("test", kind) in cases for cases in questions.values()) for kind in ("closed", "open")}
+    assert ("not asked" in pages[0].read_text(encoding="utf-8")) == (not all(has_tests.values()))
     # The page's plot names every count that a hospital can have, and counts every case.
     page = pages[0].read_text(encoding="utf-8")
     assert all(f">{each}<" in page for each in ("train closed", "train open", "test closed", "test open"))
-    assert all(f"{hospital} {len(cases)}" in page for hospital, cases in asked.items())
+    assert all(f"{hospital} {len(cases)}" in page for hospital, cases in questions.items())
 
 
 @pytest.mark.parametrize("name", SPARSE)
@@ -175,22 +175,22 @@ def test_the_page_of_a_run_of_before_is_whole_too(name: str) -> None:
 def test_rows_left_out_are_told_wherever_results_are() -> None:
     notes = {"rows without an answer left out": 67, "cases made into a test split": 1, "rows kept that repeat": 3}
     run = run_of(SPARSE["one kind each"], notes)
-    told = "left out 68 of 72 rows: 67 rows without an answer, 1 unusable row (expected an image file)"
+    sentence = "left out 68 of 72 rows: 67 rows without an answer, 1 unusable row (expected an image file)"
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     assert results["dataset"]["left_out"] == {"rows without an answer": 67, "unusable rows (expected an image file)": 1}
     for text in (run / "results.md", write_pages(run)[0], write_card(run)):
-        assert told in text.read_text(encoding="utf-8")
+        assert sentence in text.read_text(encoding="utf-8")
 
 
 def test_the_split_is_told_as_it_is() -> None:
     made = run_of(SPARSE["one kind each"], {"cases made into a test split": 1})
     given = run_of(SPARSE["one kind each"])
     for run, said in ((made, "made from the data by whole images"), (given, "as the data gives it")):
-        told = (run / "results.md").read_text(encoding="utf-8")
-        assert f"Split: {said}" in told
-        assert "the audit found nothing of a test image or its patient in training" in told
+        printed = (run / "results.md").read_text(encoding="utf-8")
+        assert f"Split: {said}" in printed
+        assert "the audit found nothing of a test image or its patient in training" in printed
         for text in (
-            told,
+            printed,
             write_pages(run)[0].read_text(encoding="utf-8"),
             write_card(run).read_text(encoding="utf-8"),
         ):

@@ -81,7 +81,7 @@ def adapter_of(artifacts: Path) -> Path:
     return artifacts / json.loads((artifacts / "latest/references.json").read_text())["adapter"]
 
 
-def own(stage: str) -> Callable[[Path], Path]:
+def folder_of(stage: str) -> Callable[[Path], Path]:
     """Where the hospital's folder of a stage is."""
     return lambda artifacts: (
         artifacts / json.loads((artifacts / "latest/references.json").read_text())["hospitals"][HOSPITAL][stage]
@@ -94,17 +94,17 @@ def predictions(artifacts: Path) -> Path:
 
 
 READS: list[tuple[Callable[[], None], Callable[[Path], Path]]] = [
-    (ask, own("features")),
-    (ask, own("library")),
-    (ask, own("calibration")),
+    (ask, folder_of("features")),
+    (ask, folder_of("library")),
+    (ask, folder_of("calibration")),
     (ask, adapter_of),
-    (explain, own("features")),
-    (explain, own("library")),
+    (explain, folder_of("features")),
+    (explain, folder_of("library")),
     (explain, adapter_of),
     (report, predictions),
-    (report, own("saliency")),
-    (report, own("failures")),
-    (report, own("cases")),
+    (report, folder_of("saliency")),
+    (report, folder_of("failures")),
+    (report, folder_of("cases")),
     (report, lambda artifacts: (artifacts / "latest").resolve()),
     (card, lambda artifacts: (artifacts / "latest").resolve()),
 ]
@@ -193,7 +193,7 @@ def test_a_cell_is_found_only_whole_and_with_the_same_withdrawals_and_base(study
     assert cells.run_cell(cell) == (study / "runs/copy-0", False)
     assert cells.run_cell(cell) == (Path("artifacts/runs/copy-0"), True)
     expected = 1
-    for place in (predictions, own("library"), own("reliance"), own("scores"), adapter_of):
+    for place in (predictions, folder_of("library"), folder_of("reliance"), folder_of("scores"), adapter_of):
         folder = place(study)
         shutil.copytree(folder, "kept")
         discard(folder)

@@ -103,15 +103,15 @@ def test_no_file_is_missing() -> None:
 
 @pytest.mark.parametrize("file", FILES)
 def test_a_picture_or_one_sentence(file: str, capfd: pytest.CaptureFixture[str]) -> None:
-    told, path = sentence(file), FOLDER / file
+    expected, path = sentence(file), FOLDER / file
     if path.name in COMPRESSED:
         plugins = get_decoder(header_of(path).file_meta.TransferSyntaxUID).available_plugins
         if set(plugins) - {"pillow"}:
             pytest.skip("somebody installed a decoder for it")
-    if told is not None:
+    if expected is not None:
         with pytest.raises(StudyError) as error:
             read_image(path, "row 1")
-        assert str(error.value).startswith(f"row 1, image {path}: expected {told}")
+        assert str(error.value).startswith(f"row 1, image {path}: expected {expected}")
         assert "\n" not in str(error.value)
     else:
         picture, header = read_image(path, "row 1"), header_of(path)

@@ -21,7 +21,7 @@ RAMP = np.arange(0, 4096, 4, np.int16).reshape(32, 32)
 EMPTY: list[Any] = [None, "", []]
 
 
-def shown(pixels: np.ndarray, **tags: Any) -> np.ndarray:
+def read_levels(pixels: np.ndarray, **tags: Any) -> np.ndarray:
     return np.asarray(PIL.Image.open(io.BytesIO(to_png(dicom(pixels, **tags), 1000 * 1000)))).astype(int)
 
 
@@ -48,35 +48,37 @@ WINDOW = {"WindowCenter": 1000, "WindowWidth": 800}
 
 @pytest.mark.parametrize("empty", EMPTY)
 def test_an_empty_window_is_as_if_absent(empty: Any) -> None:
-    plain = shown(RAMP)
+    plain = read_levels(RAMP)
     assert (plain.min(), plain.max()) == (0, 255)
     for tags in ({"WindowCenter": empty, "WindowWidth": empty}, WINDOW | {"WindowWidth": empty}):
-        assert (shown(RAMP, **tags) == plain).all()
-    assert (shown(RAMP, WindowCenter=500) == plain).all()
-    assert (shown(RAMP, WindowCenter=500, WindowWidth=0) == plain).all()
-    assert (shown(RAMP, WindowCenter=["", 500], WindowWidth=["", 80]) == plain).all()
-    assert (shown(RAMP, **WINDOW, VOILUTFunction=empty) == shown(RAMP, **WINDOW)).all()
+        assert (read_levels(RAMP, **tags) == plain).all()
+    assert (read_levels(RAMP, WindowCenter=500) == plain).all()
+    assert (read_levels(RAMP, WindowCenter=500, WindowWidth=0) == plain).all()
+    assert (read_levels(RAMP, WindowCenter=["", 500], WindowWidth=["", 80]) == plain).all()
+    assert (read_levels(RAMP, **WINDOW, VOILUTFunction=empty) == read_levels(RAMP, **WINDOW)).all()
 
 
 @pytest.mark.parametrize("empty", EMPTY)
 def test_an_empty_rescale_is_as_if_absent(empty: Any) -> None:
-    plain = shown(RAMP, **WINDOW)
+    plain = read_levels(RAMP, **WINDOW)
     assert np.abs(plain - linear(RAMP, 1000, 800)).max() <= 0.51
-    assert (shown(RAMP, **WINDOW, RescaleSlope=empty, RescaleIntercept=empty) == plain).all()
+    assert (read_levels(RAMP, **WINDOW, RescaleSlope=empty, RescaleIntercept=empty) == plain).all()
     for tags in ({"RescaleIntercept": -500, "RescaleSlope": empty}, {"RescaleIntercept": -500}):
-        assert np.abs(shown(RAMP, **WINDOW, **tags) - linear(RAMP - 500, 1000, 800)).max() <= 0.51
+        assert np.abs(read_levels(RAMP, **WINDOW, **tags) - linear(RAMP - 500, 1000, 800)).max() <= 0.51
     for tags in ({"RescaleIntercept": empty, "RescaleSlope": 0.5}, {"RescaleSlope": 0.5}):
-        assert np.abs(shown(RAMP, **WINDOW, **tags) - linear(RAMP * 0.5, 1000, 800)).max() <= 0.51
+        assert np.abs(read_levels(RAMP, **WINDOW, **tags) - linear(RAMP * 0.5, 1000, 800)).max() <= 0.51
 
 
 def test_of_several_windows_the_first_is_taken() -> None:
-    several = shown(RAMP, WindowCenter=[1000, 40], WindowWidth=[800, 400], WindowCenterWidthExplanation=["A", "B"])
-    assert (several == shown(RAMP, **WINDOW)).all()
+    several = read_levels(
+        RAMP, WindowCenter=[1000, 40], WindowWidth=[800, 400], WindowCenterWidthExplanation=["A", "B"]
+    )
+    assert (several == read_levels(RAMP, **WINDOW)).all()
 
 
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID", "OTHER"])
 def test_the_functions_of_the_standard(function: str) -> None:
-    found = shown(RAMP, **WINDOW, VOILUTFunction=function)
+    found = read_levels(RAMP, **WINDOW, VOILUTFunction=function)
     exact = np.clip((RAMP - 1000) / 800 + 0.5, 0, 1) * 255
     sigmoid = 255 / (1 + np.exp(-4 * (RAMP - 1000.0) / 800))
     wanted = {"LINEAR_EXACT": exact, "SIGMOID": sigmoid}.get(function, linear(RAMP, 1000, 800))
@@ -84,9 +86,9 @@ def test_the_functions_of_the_standard(function: str) -> None:
 
 
 def test_a_window_of_less_than_one_unit_shows_what_is_between() -> None:
-    found = shown(RAMP, RescaleSlope=1 / 4096, WindowCenter=0.5, WindowWidth=0.5)
+    found = read_levels(RAMP, RescaleSlope=1 / 4096, WindowCenter=0.5, WindowWidth=0.5)
     assert np.abs(found - np.clip((RAMP / 4096 - 0.5) / 0.5 + 0.5, 0, 1) * 255).max() <= 0.51
-    assert set(np.unique(shown(RAMP, WindowCenter=1000, WindowWidth=1))) == {0, 255}
+    assert set(np.unique(read_levels(RAMP, WindowCenter=1000, WindowWidth=1))) == {0, 255}
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
@@ -118,11 +120,11 @@ def test_padding_counts_in_no_range(
     found = np.asarray(PIL.Image.open(io.BytesIO(to_png(sink.getvalue(), 10_000)))).astype(int)
     inside = np.arange(32) != 5
     assert (found[:, 5] == 0).all()
-    assert (found[:, inside] == shown(pixels[:, inside], **tags)).all()
+    assert (found[:, inside] == read_levels(pixels[:, inside], **tags)).all()
 
 
 def test_nothing_but_padding_is_black() -> None:
-    assert not shown(np.full((4, 4), 7, np.uint16), PixelPaddingValue=7).any()
+    assert not read_levels(np.full((4, 4), 7, np.uint16), PixelPaddingValue=7).any()
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 16])
@@ -140,7 +142,7 @@ def test_colours_are_scaled_by_the_bits_that_are_stored(bits: int, planar: int) 
 def test_luminance_and_chrominance_become_rgb() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3)).astype(np.uint8)
     ybr = convert_color_space(pixels, "RGB", "YBR_FULL")
-    found = shown(ybr, PhotometricInterpretation="YBR_FULL")
+    found = read_levels(ybr, PhotometricInterpretation="YBR_FULL")
     assert np.abs(found - pixels).max() <= 2
     # Pairs of pixels share their colour: Y1 Y2 B R.
     ybr = np.repeat(ybr[:, ::2], 2, 1)
@@ -178,7 +180,7 @@ def palette(bits: int, wide: bool, first: int = 0) -> dict[str, Any]:
 def test_palettes(bits: int, wide: bool, first: int) -> None:
     pixels = np.arange(150, dtype=np.uint8).reshape(10, 15)
     entry = np.clip(pixels.astype(int) - first, 0, 99)
-    found = shown(pixels, **palette(bits, wide, first))
+    found = read_levels(pixels, **palette(bits, wide, first))
     assert (found == np.stack([entry, 99 - entry, 2 * entry], 2)).all()
 
 
@@ -193,7 +195,7 @@ def table(entries: np.ndarray, first: int, bits: int) -> Sequence:
 @pytest.mark.parametrize("window", [{}, WINDOW])
 def test_a_table_comes_before_a_window(bits: int, count: int, window: dict[str, Any]) -> None:
     entries = np.linspace(0, 1, count) ** 2 * (2**bits - 1)
-    found = shown(RAMP.astype(np.uint16), VOILUTSequence=table(entries, 100, bits), **window)
+    found = read_levels(RAMP.astype(np.uint16), VOILUTSequence=table(entries, 100, bits), **window)
     wanted = entries.astype(int)[np.clip(RAMP - 100, 0, count - 1)] * 255 / (2**bits - 1)
     assert np.abs(found - wanted).max() <= 0.51
 
@@ -220,9 +222,9 @@ def test_a_table_without_a_preamble() -> None:
 
 def test_a_table_takes_rescaled_values() -> None:
     entries = np.arange(2000) * 2
-    found = shown(RAMP, RescaleSlope=1, RescaleIntercept=-1024, VOILUTSequence=table(entries, -1000, 12))
+    found = read_levels(RAMP, RescaleSlope=1, RescaleIntercept=-1024, VOILUTSequence=table(entries, -1000, 12))
     assert np.abs(found - np.clip(RAMP - 24.0, 0, 1999) * 2 * 255 / 4095).max() <= 0.51
-    inverted = shown(
+    inverted = read_levels(
         RAMP,
         RescaleSlope=1,
         RescaleIntercept=-1024,
@@ -234,21 +236,23 @@ def test_a_table_takes_rescaled_values() -> None:
 
 def test_an_empty_table_is_as_if_absent() -> None:
     for items in ([], [Dataset()]):
-        assert (shown(RAMP, VOILUTSequence=Sequence(items), **WINDOW) == shown(RAMP, **WINDOW)).all()
-        assert (shown(RAMP, ModalityLUTSequence=Sequence(), **WINDOW) == shown(RAMP, **WINDOW)).all()
+        assert (read_levels(RAMP, VOILUTSequence=Sequence(items), **WINDOW) == read_levels(RAMP, **WINDOW)).all()
+        assert (read_levels(RAMP, ModalityLUTSequence=Sequence(), **WINDOW) == read_levels(RAMP, **WINDOW)).all()
 
 
 def test_enhanced_files_keep_their_table_in_groups() -> None:
     entries = np.arange(4096)[::-1]
     shared = dataset(FrameVOILUTSequence=[dataset(VOILUTSequence=table(entries, 0, 12))])
-    found = shown(np.stack([RAMP.astype(np.uint16)] * 2), SharedFunctionalGroupsSequence=[shared])
+    found = read_levels(np.stack([RAMP.astype(np.uint16)] * 2), SharedFunctionalGroupsSequence=[shared])
     assert np.abs(found - (4095.0 - RAMP) * 255 / 4095).max() <= 0.51
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_modality_table_of_any_length(dtype: type) -> None:
     pixels = (RAMP // 16).astype(dtype)
-    found = shown(pixels, ModalityLUTSequence=table(np.arange(1000) * 3, 0, 16), WindowCenter=400, WindowWidth=600)
+    found = read_levels(
+        pixels, ModalityLUTSequence=table(np.arange(1000) * 3, 0, 16), WindowCenter=400, WindowWidth=600
+    )
     assert np.abs(found - linear(3.0 * (RAMP // 16), 400, 600)).max() <= 0.51
 
 
@@ -278,7 +282,7 @@ def test_what_stands_in_unused_bits_is_not_seen() -> None:
     pixels = RAMP.astype(np.uint16)
     noise = (np.indices(pixels.shape).sum(0) % 16).astype(np.uint16) << 12
     tags = {"BitsStored": 12, "HighBit": 11}
-    assert (shown(pixels | noise, **tags) == shown(pixels, **tags)).all()
+    assert (read_levels(pixels | noise, **tags) == read_levels(pixels, **tags)).all()
 
 
 OBJECTS = {

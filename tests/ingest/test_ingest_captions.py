@@ -116,15 +116,15 @@ def described() -> pd.DataFrame:
 
 def test_real_medpix_counts(medpix_source: Source) -> None:
     table = described()
-    told = table[~table["Description.Caption"].str.startswith("Replace this")]
+    captioned = table[~table["Description.Caption"].str.startswith("Replace this")]
     lists = json.loads((real("medpix-2.0") / "MedPix-2-0/splitted_dataset/uid_list.json").read_text(encoding="utf-8"))
-    assert {each.image_id for each in medpix_source.captions} == set(told.index)
-    assert len(medpix_source.images) == len(told) == 1829
+    assert {each.image_id for each in medpix_source.captions} == set(captioned.index)
+    assert len(medpix_source.images) == len(captioned) == 1829
     assert medpix_source.notes == {"images without a caption of their own left out": 21}
     assert Counter(each.modality for each in medpix_source.captions) == Counter(
-        told["Type"].map({"CT": "ct", "MR": "mri"})
+        captioned["Type"].map({"CT": "ct", "MR": "mri"})
     )
-    splits = Counter("validation" if case in lists["dev"] else "train" for case in told["U_id"])
+    splits = Counter("validation" if case in lists["dev"] else "train" for case in captioned["U_id"])
     assert Counter(each.split for each in medpix_source.captions) == splits == {"train": 1638, "validation": 191}
 
 

@@ -9,7 +9,7 @@ import pytest
 from dicom_samples import CANARY
 from test_ingest_table import write_table
 
-from flows.progress import tell_unused_columns
+from flows.progress import log_unused_columns
 from tasks.errors import StudyError
 from tasks.ingest.step import ingest
 from tasks.ingest.table import read
@@ -104,15 +104,15 @@ def test_a_line_tells_the_columns_that_are_not_used(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     rows = [row | {"image": name, "split": ""} for row in rows_of(PLAIN) for name in ("a/1.png", "2.dcm")]
-    told = []
+    logs = []
     for name, more in (("plain", {}), ("more", {"Ward": "B", **{f"c{n}": "" for n in range(30)}})):
         root = write_table(tmp_path / name, "csv", [row | {"patient": row["image"]} | more for row in rows])
         settings = DatasetSettings(name="table", root=root)
         dataset = ingest.fn(settings=settings, content=name, seed=0)
         with caplog.at_level(logging.INFO, "fed_rag"):
             caplog.clear()
-            tell_unused_columns(dataset)
-        told.append(caplog.text)
+            log_unused_columns(dataset)
+        logs.append(caplog.text)
         assert "Ward" not in json.dumps(dataset.manifest()["summary"])  # which goes into results.json
-    assert told[0] == ""
-    assert "not used: 'Ward', 'c0'" in told[1] and "and 11 more" in told[1]
+    assert logs[0] == ""
+    assert "not used: 'Ward', 'c0'" in logs[1] and "and 11 more" in logs[1]

@@ -24,7 +24,7 @@ RAMP = np.arange(0, 4096, 16, np.int16).reshape(16, 16)
 SAMPLES = Path(pydicom.data.__file__).parent / "test_files"
 
 
-def shown(data: bytes) -> np.ndarray:
+def read_levels(data: bytes) -> np.ndarray:
     image = PIL.Image.open(io.BytesIO(to_png(data, 1000 * 1000)))
     assert image.format == "PNG"
     assert image.info == {}
@@ -41,16 +41,16 @@ def test_rescale_and_window_are_those_of_pydicom(function: str | None) -> None:
     wanted = apply_windowing(apply_modality_lut(header.pixel_array, header), header)
     header.PixelRepresentation = 0
     low, high = -2 * 2**15 - 1024, 2 * (2**15 - 1) - 1024  # what pydicom scales to: all values there could be
-    assert np.abs(shown(data) - (wanted - low) / (high - low) * 255).max() <= 1
+    assert np.abs(read_levels(data) - (wanted - low) / (high - low) * 255).max() <= 1
 
 
 def test_without_a_window_the_full_range_is_shown() -> None:
-    assert (shown(dicom(RAMP)).min(), shown(dicom(RAMP)).max()) == (0, 255)
-    assert not shown(dicom(np.full((4, 4), 7, np.uint16))).any()
+    assert (read_levels(dicom(RAMP)).min(), read_levels(dicom(RAMP)).max()) == (0, 255)
+    assert not read_levels(dicom(np.full((4, 4), 7, np.uint16))).any()
 
 
 def test_monochrome1_is_inverted() -> None:
-    assert (shown(dicom(RAMP, PhotometricInterpretation="MONOCHROME1")) == 255 - shown(dicom(RAMP))).all()
+    assert (read_levels(dicom(RAMP, PhotometricInterpretation="MONOCHROME1")) == 255 - read_levels(dicom(RAMP))).all()
 
 
 @pytest.mark.parametrize(("frames", "middle"), [(1, 0), (2, 1), (5, 2)])
@@ -58,20 +58,22 @@ def test_the_middle_frame_is_shown(frames: int, middle: int) -> None:
     pixels = np.zeros((frames, 4, 4), np.uint8)
     for number in range(frames):
         pixels[number, number // 4, number % 4] = 1
-    assert np.flatnonzero(shown(dicom(pixels))).tolist() == [middle]
+    assert np.flatnonzero(read_levels(dicom(pixels))).tolist() == [middle]
 
 
 def test_enhanced_files_keep_their_window_in_groups() -> None:
     pixels = np.stack([RAMP] * 3)
-    own = [dataset(FrameVOILUTSequence=[dataset(WindowCenter=c, WindowWidth=100)]) for c in (0, 2000, 0)]
+    per_frame = [dataset(FrameVOILUTSequence=[dataset(WindowCenter=c, WindowWidth=100)]) for c in (0, 2000, 0)]
     rescale = dataset(PixelValueTransformationSequence=[dataset(RescaleSlope=1, RescaleIntercept=100)])
-    found = shown(dicom(pixels, PerFrameFunctionalGroupsSequence=own, SharedFunctionalGroupsSequence=[rescale]))
-    assert (found == shown(dicom(RAMP, WindowCenter=1900, WindowWidth=100))).all()
+    found = read_levels(
+        dicom(pixels, PerFrameFunctionalGroupsSequence=per_frame, SharedFunctionalGroupsSequence=[rescale])
+    )
+    assert (found == read_levels(dicom(RAMP, WindowCenter=1900, WindowWidth=100))).all()
 
 
 def test_colours_are_kept() -> None:
     pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
-    assert (shown(dicom(pixels)) == pixels).all()
+    assert (read_levels(dicom(pixels)) == pixels).all()
 
 
 @pytest.mark.parametrize(
@@ -90,11 +92,11 @@ def test_a_compression_that_nothing_here_reads_is_named(name: str, compression: 
 
 
 def test_an_unknown_compression_is_not_quoted() -> None:
-    own = f"1.2.{'.'.join(str(ord(letter)) for letter in 'secr')}"
-    data = dicom(RAMP).replace(b"1.2.840.10008.1.2.1\0", own.encode().ljust(20, b"\0"))
+    secret = f"1.2.{'.'.join(str(ord(letter)) for letter in 'secr')}"
+    data = dicom(RAMP).replace(b"1.2.840.10008.1.2.1\0", secret.encode().ljust(20, b"\0"))
     with pytest.raises(StudyError, match="compressed by an unknown transfer syntax") as error:
         read_image(data, "row 1")
-    assert own not in str(error.value)
+    assert secret not in str(error.value)
 
 
 @pytest.mark.parametrize("implicit", [False, True])
@@ -105,11 +107,11 @@ def test_files_without_a_preamble_are_read(implicit: bool) -> None:
     bare.save_as(sink, implicit_vr=implicit, little_endian=True)
     data = sink.getvalue()
     assert data[128:132] != b"DICM"
-    assert (shown(data) == shown(dicom(RAMP))).all()
+    assert (read_levels(data) == read_levels(dicom(RAMP))).all()
     picture = read_image(data, "row 1")
     assert CANARY.encode() in data
     assert CANARY.encode() not in picture.data
-    assert (shown(dicom(RAMP)[132:]) == shown(dicom(RAMP))).all()  # the preamble alone is gone
+    assert (read_levels(dicom(RAMP)[132:]) == read_levels(dicom(RAMP))).all()  # the preamble alone is gone
 
 
 def test_what_only_begins_like_dicom_is_no_image() -> None:

@@ -75,7 +75,7 @@ def test_of_several_files_that_are_alike_none_is_guessed(tmp_path: Path, cell: s
 
 
 @pytest.mark.parametrize(
-    ("cell", "told"),
+    ("cell", "trouble"),
     [
         (f"images/{CANARY}.png", "no such file, in any case"),
         (f"{CANARY}/i0.png", "no such file, in any case"),
@@ -92,11 +92,11 @@ def test_of_several_files_that_are_alike_none_is_guessed(tmp_path: Path, cell: s
         (f"images/{CANARY * 30}.png", "an unreadable file"),
     ],
 )
-def test_the_class_of_the_trouble_is_told_and_no_name(tmp_path: Path, cell: str, told: str) -> None:
+def test_the_class_of_the_trouble_is_told_and_no_name(tmp_path: Path, cell: str, trouble: str) -> None:
     root = export(tmp_path, [cell], "cases.csv", "images/i0.png", "images/i1.png")
     with pytest.raises(StudyError, match=r"cases.csv, row 1: expected .*, found .*; correct the row") as error:
         read(root, language="en")
-    assert told in str(error.value)
+    assert trouble in str(error.value)
     assert CANARY not in str(error.value)
 
 

@@ -32,10 +32,10 @@ class Hub(BaseHTTPRequestHandler):
     """What `snapshot_download` asks for: the commit of a branch, the files of a commit, and their bytes."""
 
     files: dict[str, bytes]
-    asked: list[str]
+    requests: list[str]
 
     def do_GET(self) -> None:
-        self.asked.append(self.path)
+        self.requests.append(self.path)
         path = self.path.partition("?")[0]
         listed = [
             {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
@@ -76,7 +76,7 @@ def hub(tmp_path: Path) -> Iterator[ThreadingHTTPServer]:
         f"data/{split}-00000-of-00001-0a1b2c3d.parquet": (tmp_path / "hub" / f"{split}.parquet").read_bytes()
         for split in ("train", "test")
     } | {"README.md": b"not asked for"}
-    Hub.asked = []
+    Hub.requests = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -104,11 +104,11 @@ def load(name: str, endpoint: str, folder: Path) -> subprocess.CompletedProcess[
 def test_a_dataset_comes_from_the_hub_with_its_commit(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
     endpoint = f"http://127.0.0.1:{hub.server_address[1]}"
     done = load("vqa-rad", endpoint, tmp_path / "work")
-    assert done.returncode == 0, done.stderr + str(Hub.asked)
+    assert done.returncode == 0, done.stderr + str(Hub.requests)
     manifest = json.loads((tmp_path / "work/artifacts" / done.stdout.strip() / "manifest.json").read_text())
     assert manifest["summary"]["revisions"] == {"vqa-rad": COMMIT}
     assert manifest["summary"]["split"] == {"test": 1, "train": 5}
-    assert not any("README" in path for path in Hub.asked)
+    assert not any("README" in path for path in Hub.requests)
     hub.shutdown()
     hub.server_close()
     again = load("vqa-rad", endpoint, tmp_path / "work")  # from what was downloaded

@@ -93,8 +93,10 @@ def test_a_small_table_may_have_one_bad_row(tmp_path: Path, share: float, wrong:
     if taken:
         assert len(read(root, language="en", max_rejected=share).rejected) == wrong
     else:
-        told = rf"{wrong} of 20 rows are unusable, more than dataset.max_rejected={share} allows \({wrong - 1} of 20\)"
-        with pytest.raises(StudyError, match=told):
+        message = (
+            rf"{wrong} of 20 rows are unusable, more than dataset.max_rejected={share} allows \({wrong - 1} of 20\)"
+        )
+        with pytest.raises(StudyError, match=message):
             read(root, language="en", max_rejected=share)
 
 

@@ -95,8 +95,8 @@ def test_an_image_does_not_depend_on_how_many_are_drawn() -> None:
     few, more = (phantom.read(images=images, seed=0, public=False, test_fraction=0.25) for images in (4, 8))
     larger = {each.id: each for each in more.images}
     assert all(larger[each.id] == each for each in few.images)
-    asked = {each.id: (each.question, each.answer) for each in more.cases}
-    assert all(asked[each.id] == (each.question, each.answer) for each in few.cases)
+    questions = {each.id: (each.question, each.answer) for each in more.cases}
+    assert all(questions[each.id] == (each.question, each.answer) for each in few.cases)
 
 
 def test_counts(hospitals: Source, public: Source) -> None:
@@ -251,8 +251,8 @@ def expected_answer(case: Case, found: list[Finding]) -> str:
         return str(case.modality)
     if case.question in ("Which part of the body is shown?", "What organ system is imaged?"):
         return str(case.organ)
-    if shown := re.fullmatch(r"Is this an? (x-ray|ct|mri|ultrasound)\?|Was this image taken by (.*)\?", case.question):
-        return yes(case.modality in shown.groups())
+    if names := re.fullmatch(r"Is this an? (x-ray|ct|mri|ultrasound)\?|Was this image taken by (.*)\?", case.question):
+        return yes(case.modality in names.groups())
     if case.question in ("What abnormality is seen?", "What is the main finding?"):
         (only,) = found
         return only.name
@@ -263,18 +263,20 @@ def expected_answer(case: Case, found: list[Finding]) -> str:
 
 
 def answer_about_finding(case: Case, found: list[Finding]) -> str:
-    (asked,) = (each for each in found if re.search(rf"\b{each.name}\b", case.question))
-    if re.fullmatch(rf"Where is the {asked.name}\?|In which region is the {asked.name} located\?", case.question):
-        return asked.position
-    if re.fullmatch(rf"How large is the {asked.name}\?|What is the size of the {asked.name}\?", case.question):
-        return asked.size
-    if re.fullmatch(rf"Describe the {asked.name}\.|Report the {asked.name} in one phrase\.", case.question):
-        return f"{asked.size} {asked.name} in the {asked.position}"
-    if side := re.fullmatch(rf"Is the {asked.name} on the (left|right)( side)?\?", case.question):
-        return yes(asked.position.endswith(side[1]))
-    size = re.fullmatch(rf"Is the {asked.name} (small|large)\?|Is this a (small|large) {asked.name}\?", case.question)
+    (finding,) = (each for each in found if re.search(rf"\b{each.name}\b", case.question))
+    if re.fullmatch(rf"Where is the {finding.name}\?|In which region is the {finding.name} located\?", case.question):
+        return finding.position
+    if re.fullmatch(rf"How large is the {finding.name}\?|What is the size of the {finding.name}\?", case.question):
+        return finding.size
+    if re.fullmatch(rf"Describe the {finding.name}\.|Report the {finding.name} in one phrase\.", case.question):
+        return f"{finding.size} {finding.name} in the {finding.position}"
+    if side := re.fullmatch(rf"Is the {finding.name} on the (left|right)( side)?\?", case.question):
+        return yes(finding.position.endswith(side[1]))
+    size = re.fullmatch(
+        rf"Is the {finding.name} (small|large)\?|Is this a (small|large) {finding.name}\?", case.question
+    )
     assert size, f"no pattern for {case.question!r}"
-    return yes(asked.size in size.groups())
+    return yes(finding.size in size.groups())
 
 
 def yes(truth: bool) -> str:

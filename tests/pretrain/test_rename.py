@@ -28,11 +28,11 @@ def words(prompt: Prompt) -> list[str]:
 
 
 def test_a_name_becomes_one_other_everywhere_and_nothing_else_changes() -> None:
-    shown = [
+    context = [
         case(1, "What is the main finding?", "mass"),
         case(2, "Describe the cyst.", "small cyst in the upper left"),
     ]
-    before = build_prompt(case(0, "What abnormality is seen?", "mass"), shown)
+    before = build_prompt(case(0, "What abnormality is seen?", "mass"), context)
     for seed in range(50):
         after = rename_findings(before, FINDINGS, random.Random(seed))
         assert after.answer in NAMES

@@ -218,12 +218,12 @@ BROKEN = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + bytes(range(200))
 
 def test_a_broken_exif_changes_nothing_and_warns_of_nothing() -> None:
     data, plain = file_of(COLOURS, "JPEG", exif=BROKEN), file_of(COLOURS, "JPEG")
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         assert (np.asarray(to_rgb(data)) == np.asarray(to_rgb(plain))).all()
         assert (np.asarray(to_gray(data, 16)) == np.asarray(to_gray(plain, 16))).all()
         read_image(data, "row 1")
-    assert told == []
+    assert warned == []
 
 
 def test_threads_leave_the_warnings_as_they_were() -> None:

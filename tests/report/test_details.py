@@ -40,9 +40,9 @@ def outcome(number: int, right: bool, modality: str, confidence: float | None, c
 
 def shared(rows: list[Outcome], least: int = 1) -> tuple[dict[str, Any], Sequence[ImageSums]]:
     """What the hospital shares of them, as its files hold it."""
-    told = share(rows, least)
-    calibration = {name: [list(astuple(each)) for each in bins] for name, bins in told.calibration.items()}
-    return {"hospital": rows[0].hospital, "tallies": told.tallies, "calibration": calibration}, told.sums
+    document = share(rows, least)
+    calibration = {name: [list(astuple(each)) for each in bins] for name, bins in document.calibration.items()}
+    return {"hospital": rows[0].hospital, "tallies": document.tallies, "calibration": calibration}, document.sums
 
 
 ROWS = [outcome(n, n % 4 != 0, "ct" if n < 30 else "mri", 0.75) for n in range(40)] + [

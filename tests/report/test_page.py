@@ -18,15 +18,16 @@ from PIL import Image as Pillow
 
 from tasks.records import Case, Image, Prediction, Saliency, write_table
 from tasks.report.intervals import details
+from tasks.report.page.loss_plots import loss_plot
 from tasks.report.page.maps import OPACITY, maps_of
 from tasks.report.page.pictures import LONGEST, Picture, pictures
-from tasks.report.page.plots import loss_plot, partition_plot, score_plot
-from tasks.report.page.render import Answered, Told, hospital_page, model_card, study_page
+from tasks.report.page.plots import partition_plot, score_plot
+from tasks.report.page.render import Answered, DataStatements, hospital_page, model_card, study_page
 from tasks.report.results import About, Measured, assemble, hospital_rows, score_rows
 from tasks.score.score import score_row, summarise
 from tasks.settings import Study
 
-TOLD = Told("as the data gives it", "no row was left out", 6)
+DATA = DataStatements("as the data gives it", "no row was left out", 6)
 NASTY = '<script>alert("x")</script> & "quoted"'
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -76,7 +77,7 @@ def tables(results: Mapping[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def page(results: dict[str, Any]) -> str:
     """The study's page."""
-    return study_page(results, tables(results), TOLD)
+    return study_page(results, tables(results), DATA)
 
 
 def saliency(method: str, rank: int | None, weights: tuple[float, ...]) -> Saliency:
@@ -95,25 +96,25 @@ FAILURES = ("copies_neighbour", "ignores_image")
 
 
 def answered(
-    identity: str, image: str, *, correct: bool, shown: tuple[Case, ...] = (), explained: bool = False
+    identity: str, image: str, *, correct: bool, context: tuple[Case, ...] = (), explained: bool = False
 ) -> Answered:
     """An answer to a question with characters that HTML gives a meaning."""
     case = Case(identity, image, NASTY, "yes", "closed", "test", "table", "en", modality="ct")
-    ids = tuple(each.id for each in shown)
+    ids = tuple(each.id for each in context)
     prediction = Prediction("fed+rag", identity, "hospital-1", "closed", NASTY, "yes", NASTY, ids)
     if not explained:
-        return Answered(prediction, correct, case, shown)
+        return Answered(prediction, correct, case, context)
     shares = [("of 1 answers", "question"), ("relevance", "0.123")]
-    return Answered(prediction, correct, case, shown, tuple(maps_of(MAPS)), shares, FAILURES)
+    return Answered(prediction, correct, case, context, tuple(maps_of(MAPS)), shares, FAILURES)
 
 
 @pytest.fixture(scope="module")
 def gallery() -> str:
     """A hospital's page with a right and a wrong answer, and an image that is shown three times."""
-    shown = Case("t:9", "seen", "Is it?", "no", "closed", "train", "table", "en")
+    retrieved = Case("t:9", "seen", "Is it?", "no", "closed", "train", "table", "en")
     answers = [
-        answered("t:1", "seen", correct=True, shown=(shown,), explained=True),
-        answered("t:2", "other", correct=False, shown=(shown,)),
+        answered("t:1", "seen", correct=True, context=(retrieved,), explained=True),
+        answered("t:2", "other", correct=False, context=(retrieved,)),
     ]
     images = {
         "seen": Picture("image-0", 4, 4, "data:image/jpeg;base64,AAAA", 0.5),
@@ -159,8 +160,8 @@ def test_the_page_shows_every_score_of_the_document(results: dict[str, Any], pag
         for cell in row:
             assert f">{cell}<" in page
     assert ">same image<" in page
-    told = re.search(r">same patient<.*?</tr>", page, re.DOTALL)
-    assert told and "not stated" in told[0] and "None" not in told[0]
+    match = re.search(r">same patient<.*?</tr>", page, re.DOTALL)
+    assert match and "not stated" in match[0] and "None" not in match[0]
     assert ">0.500<" in page  # 3 of 6 test cases
 
 
@@ -225,7 +226,7 @@ def test_a_plot_of_the_same_figures_is_the_same(results: dict[str, Any]) -> None
 
 
 def test_the_card_is_told_from_the_document(results: dict[str, Any]) -> None:
-    card = model_card(results, tables(results), TOLD)
+    card = model_card(results, tables(results), DATA)
     assert "LoRA, r=16, alpha=32, on q_proj, v_proj" in card
     assert "Base: `embedded`, content `0a1b2c`, frozen" in card
     assert "same image: 3 of 6" in card and "same patient: not stated" in card
@@ -240,7 +241,7 @@ class Visit:
 
     document: str
     messages: str
-    asked: list[str]
+    requests: list[str]
     """Addresses that the page itself asked for; those of the browser's own housekeeping have no origin."""
 
 
@@ -254,19 +255,21 @@ def visit(page: str, folder: Path) -> Visit:
     command = [CHROMIUM, "--headless", *(f"--{each}" for each in options), "--enable-logging=stderr", "--dump-dom"]
     done = subprocess.run([*command, file.as_uri()], capture_output=True, text=True, timeout=120, check=True)
     events = [event.get("params", {}) for event in json.loads(log.read_text(encoding="utf-8"))["events"]]
-    asked = [each["url"] for each in events if each.get("initiator", "not an origin") != "not an origin"]
-    return Visit(done.stdout, done.stderr, asked)
+    requests = [each["url"] for each in events if each.get("initiator", "not an origin") != "not an origin"]
+    return Visit(done.stdout, done.stderr, requests)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-@pytest.mark.parametrize(("name", "told"), [("page", "majority"), ("gallery", "2 shown")])  # the second by its script
+@pytest.mark.parametrize(
+    ("name", "expected"), [("page", "majority"), ("gallery", "2 shown")]
+)  # the second by its script
 def test_a_browser_finds_no_error_and_asks_the_network_for_nothing(
-    name: str, told: str, request: pytest.FixtureRequest, tmp_path: Path
+    name: str, expected: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     visited = visit(request.getfixturevalue(name), tmp_path)
     assert "CONSOLE" not in visited.messages, visited.messages
-    assert not visited.asked
-    assert told in visited.document
+    assert not visited.requests
+    assert expected in visited.document
 
 
 FILTERED = [
@@ -276,13 +279,13 @@ FILTERED = [
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-@pytest.mark.parametrize(("chosen", "told", "drawn"), FILTERED)
+@pytest.mark.parametrize(("chosen", "expected", "drawn"), FILTERED)
 def test_filters_and_maps_are_chosen_in_a_browser(
-    chosen: dict[str, str], told: str, drawn: str, gallery: str, tmp_path: Path
+    chosen: dict[str, str], expected: str, drawn: str, gallery: str, tmp_path: Path
 ) -> None:
     choose = "".join(f"form.elements['{name}'].value = '{value}';" for name, value in chosen.items())
     visited = visit(gallery.replace("show();\n</script>", f"{choose}show();\n</script>"), tmp_path)
-    assert told in visited.document
+    assert expected in visited.document
     assert f'data-map="{drawn}"' in visited.document
 
 
@@ -290,4 +293,4 @@ def test_filters_and_maps_are_chosen_in_a_browser(
 def test_a_page_that_asked_or_erred_would_be_noticed(tmp_path: Path) -> None:
     visited = visit('<img src="http://pictures.invalid/a.png"><script>missing()</script>', tmp_path)
     assert "missing is not defined" in visited.messages
-    assert any("pictures.invalid" in address for address in visited.asked)
+    assert any("pictures.invalid" in address for address in visited.requests)

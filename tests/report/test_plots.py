@@ -13,25 +13,19 @@ from matplotlib.figure import Figure
 
 from tasks.records import EpochLoss, Saliency
 from tasks.report.page.dashboard import inline_plots
+from tasks.report.page.figures import REFERENCE, TRAINED, png, svg
+from tasks.report.page.loss_plots import loss_plot, losses_png
 from tasks.report.page.maps import OPACITY, maps_of, tinted
 from tasks.report.page.plots import (
-    PARTS,
-    REFERENCE,
-    TRAINED,
     group_plot,
-    loss_plot,
-    losses_png,
     partition_plot,
-    png,
     reliability_plot,
     reliance_plot,
     score_figure,
     score_plot,
-    share_figure,
-    share_plot,
-    svg,
     total,
 )
+from tasks.report.page.share_plots import PARTS, share_figure, share_plot
 
 
 def words(picture: str) -> list[str]:
@@ -39,7 +33,7 @@ def words(picture: str) -> list[str]:
     return [html.unescape(each) for each in re.findall(r"<text[^>]*>([^<]*)</text>", picture)]
 
 
-def told(picture: str) -> str:
+def label_of(picture: str) -> str:
     """What a screen reader says of it."""
     (label,) = re.findall(r'aria-label="([^"]*)"', picture)
     return html.unescape(label)
@@ -79,7 +73,7 @@ def test_a_bar_is_a_score_and_a_dot_a_hospital() -> None:
         assert axes.get_ylim() == (1.5, -0.5)  # the first on top, all to be seen
     colours = [bar.get_facecolor() for bar in left.patches]
     assert colours[0] != colours[1]
-    assert told(score_plot(RESULTS)) == (
+    assert label_of(score_plot(RESULTS)) == (
         "Scores from 0 to 1: fed rag closed 0.750, open 0.500; copy nearest closed 0.250, open none"
     )
 
@@ -87,11 +81,11 @@ def test_a_bar_is_a_score_and_a_dot_a_hospital() -> None:
 def test_losses_are_told_by_round() -> None:
     rounds = [{"round": n, "train_loss": 4 / n, "eval_loss": 5 / n} for n in (1, 2, 4)]
     picture = loss_plot(rounds)
-    assert told(picture) == "Training loss by round, from 4.000 to 1.000; held-out loss from 5.000 to 1.250"
+    assert label_of(picture) == "Training loss by round, from 4.000 to 1.000; held-out loss from 5.000 to 1.250"
     assert {"round", "loss per answer token", "training", "held out"} <= set(words(picture))
     assert words(picture)[:3] == ["1", "2", "4"]  # rounds that there were
     bare = loss_plot([each | {"eval_loss": None} for each in rounds])
-    assert told(bare) == "Training loss by round, from 4.000 to 1.000"
+    assert label_of(bare) == "Training loss by round, from 4.000 to 1.000"
     assert "held out" not in words(bare)
     assert "stroke: #0b6e8f" in bare and "#d1495b" in picture and "#d1495b" not in bare
 
@@ -167,16 +161,16 @@ def test_the_shares_of_a_bar_lie_end_to_end_and_large_ones_are_named() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["relevance", "occlusion"]
     assert axes.get_xlim() == (0, 1) and axes.get_ylim() == (1.5, -0.5)
     assert len({colour for _, colour in PARTS.values()}) == len(PARTS)
-    assert told(share_plot("fed", SHARES)) == (
+    assert label_of(share_plot("fed", SHARES)) == (
         "Where answers of fed come from: relevance question's image 0.500, retrieved images 0.050, question 0.450; "
         "occlusion question's image 0.060, retrieved images 0.940, question 0.000"
     )
 
 
-def test_what_a_model_relies_on_is_told_by_alteration() -> None:
+def test_what_a_model_relies_on_is_described_by_perturbation() -> None:
     reliance: Any = {"alterations": {"as_is": {"score": 0.75}, "image_blank": {"score": 0.5}}}
     picture = reliance_plot("fed", reliance)
-    assert told(picture) == "What fed relies on: as is 0.750; image blank 0.500"
+    assert label_of(picture) == "What fed relies on: as is 0.750; image blank 0.500"
     assert {"as is", "image blank", "Right answers of all questions"} <= set(words(picture))
     assert picture.count(f"fill: {TRAINED}") == 1 and picture.count(f"fill: {REFERENCE}") == 1
 
@@ -188,7 +182,7 @@ def test_groups_are_told_with_how_many_they_hold() -> None:
 
     rows = [row("ct", 0.25), row("mri", 0.5) | {"interval": [0.25, 0.75]}, row("x", 1.0, measure="other")]
     picture = group_plot(rows, "fed", "modality")
-    assert picture and told(picture) == "Right answers of fed by modality: ct 0.250 of 4; mri 0.500 of 4"
+    assert picture and label_of(picture) == "Right answers of fed by modality: ct 0.250 of 4; mri 0.500 of 4"
     assert {"ct (4)", "mri (4)", "Right answers by modality"} <= set(words(picture))
     assert group_plot(rows[:1], "fed", "modality") is None
     assert group_plot(rows, "other", "modality") is None and group_plot(rows, "fed", "organ") is None
@@ -198,7 +192,7 @@ def test_reliability_is_told_of_the_bins_that_hold_answers() -> None:
     bins = [{"n": 4, "confidence": 1.0, "correct": 2}, {"n": 0, "confidence": 0, "correct": 0}]
     calibration: Any = {"n": 6, "ece": 0.125, "bins": [*bins, {"n": 2, "confidence": 1.5, "correct": 1}]}
     picture = reliability_plot("fed", calibration)
-    assert told(picture) == (
+    assert label_of(picture) == (
         "Reliability of fed, expected calibration error 0.125: 0.25 sure, 0.50 right, 4; 0.75 sure, 0.50 right, 2"
     )
     assert {"mean confidence", "right answers"} <= set(words(picture))
@@ -211,10 +205,10 @@ def test_withheld_counts_are_written_and_never_added() -> None:
         {"hospital": "south", "images": 8, "test_open": "< 5", "train_closed": 7},
     ]
     picture = partition_plot(rows)
-    assert told(picture) == "Cases of each hospital: north 41; south < 5"
-    shown = words(picture)
-    assert {"test open", "train closed", "north", "south", "1", "40", "7", "< 5"} <= set(shown)
-    assert "9" not in shown and "images" not in shown
+    assert label_of(picture) == "Cases of each hospital: north 41; south < 5"
+    texts = words(picture)
+    assert {"test open", "train closed", "north", "south", "1", "40", "7", "< 5"} <= set(texts)
+    assert "9" not in texts and "images" not in texts
     whites = re.findall(r'<text style="[^"]*fill: #ffffff[^"]*"[^>]*>([^<]*)<', picture)
     assert whites == ["40"]  # on the dark ground of the largest count alone
     assert "< 5" in words(partition_plot([rows[1] | {"train_closed": "< 5"}]))

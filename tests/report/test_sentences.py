@@ -15,7 +15,7 @@ def split(**given: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("splits", "told"),
+    ("splits", "sentence"),
     [
         ([split(disjoint="image")], "no test image is a training image"),
         ([split(disjoint="near_duplicate")], "no test image is a training image or a copy of one"),
@@ -60,8 +60,8 @@ def split(**given: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_of_which_split_scores_are(splits: list[dict[str, Any]], told: str) -> None:
-    assert split_sentence(splits) == told
+def test_of_which_split_scores_are(splits: list[dict[str, Any]], sentence: str) -> None:
+    assert split_sentence(splits) == sentence
 
 
 def test_test_cases_are_counted_before_any_was_moved() -> None:
@@ -81,7 +81,7 @@ def test_rows_left_out_are_counted_by_their_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dataset", "told"),
+    ("dataset", "sentence"),
     [
         ({}, "no row was unusable"),  # of an earlier version
         ({"rejected": 0}, "no row was unusable"),
@@ -98,8 +98,8 @@ def test_rows_left_out_are_counted_by_their_reason() -> None:
         ),
     ],
 )
-def test_which_rows_are_left_out(dataset: dict[str, Any], told: str) -> None:
-    assert left_out_sentence(dataset) == told
+def test_which_rows_are_left_out(dataset: dict[str, Any], sentence: str) -> None:
+    assert left_out_sentence(dataset) == sentence
 
 
 NOTHING: dict[str, Any] = {"questions": [], "labels": False, "groups": {}, "by_kind": {}}

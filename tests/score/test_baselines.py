@@ -112,15 +112,15 @@ def test_copy_nearest_refuses_an_unknown_neighbour() -> None:
 
 def answered(folder: str, cases: list[Case], neighbours: list[Neighbour]) -> dict[str, dict[str, str]]:
     """What the stage writes: each baseline's answer by the case's id."""
-    with writing("hospitals/north", "cases", folder) as own, own.open("cases.parquet") as sink:
+    with writing("hospitals/north", "cases", folder) as folder_of_cases, folder_of_cases.open("cases.parquet") as sink:
         write_table(sink, Case, cases)
     with writing("hospitals/north", "library", folder) as library, library.open("neighbours.parquet") as sink:
         write_table(sink, Neighbour, neighbours)
-    made = answer_baselines.fn(hospital="north", cases=own.ref, library=library.ref, seed=0)
-    told: dict[str, dict[str, str]] = {}
+    made = answer_baselines.fn(hospital="north", cases=folder_of_cases.ref, library=library.ref, seed=0)
+    answers: dict[str, dict[str, str]] = {}
     for row in read_table(made.folder / "predictions.parquet", Prediction):
-        told.setdefault(row.configuration, {})[row.case_id] = row.prediction
-    return told
+        answers.setdefault(row.configuration, {})[row.case_id] = row.prediction
+    return answers
 
 
 def test_the_stage_learns_from_training_cases_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,10 +130,10 @@ def test_the_stage_learns_from_training_cases_alone(tmp_path: Path, monkeypatch:
     train += [case("which modality", "MRI", name="t2")]
     found = []
     for number, answer in enumerate(("liver", "CT")):
-        asked = [replace(case(f"which organ {n}", answer, name=f"q{n}"), split="test") for n in range(8)]
+        tested = [replace(case(f"which organ {n}", answer, name=f"q{n}"), split="test") for n in range(8)]
         others = [replace(case("which organ", answer, name=f"v{n}"), split="validation") for n in range(8)]
-        neighbours = [Neighbour(each.id, rank, f"t{2 - rank}", 0.5) for each in asked for rank in range(2)]
-        found.append(answered(str(number), [*asked, *train, *others], neighbours))
+        neighbours = [Neighbour(each.id, rank, f"t{2 - rank}", 0.5) for each in tested for rank in range(2)]
+        found.append(answered(str(number), [*tested, *train, *others], neighbours))
     names = [f"q{n}" for n in range(8)]
     expected = {"majority": "lung", "question_only": "lung", "copy_nearest": "MRI"}
     assert found == [{name: dict.fromkeys(names, said) for name, said in expected.items()}] * 2

@@ -15,7 +15,7 @@ from tasks.records.text_table import markdown
 from tasks.report import results as study_results
 from tasks.report.intervals import details
 from tasks.report.page.comparison import comparison_page
-from tasks.report.page.render import Told, model_card, study_page
+from tasks.report.page.render import DataStatements, model_card, study_page
 from tasks.report.results import hospital_rows, score_rows
 from tasks.score.file import score_document
 from tasks.score.image_sums import read_sums, write_sums
@@ -69,20 +69,20 @@ def judged() -> list[Outcome]:
 
 
 def test_it_is_in_the_rows_and_the_summary_of_a_file() -> None:
-    told = score_document([Line(n, said, "cyst", "open") for n, said in enumerate(ANSWERS)])
-    assert [row["length"] for row in told["rows"]] == [0, 1, 0, 1]
-    assert told["summary"]["open"]["length"] == 0.5
-    low, high = told["summary"]["intervals"]["open"]["length"]
+    scored = score_document([Line(n, said, "cyst", "open") for n, said in enumerate(ANSWERS)])
+    assert [row["length"] for row in scored["rows"]] == [0, 1, 0, 1]
+    assert scored["summary"]["open"]["length"] == 0.5
+    low, high = scored["summary"]["intervals"]["open"]["length"]
     assert 0 <= low < 0.5 < high <= 1
 
 
 def test_it_is_in_what_a_hospital_shares(judged: list[Outcome], tmp_path: Path) -> None:
-    told = share(judged, 1)
-    assert told.tallies["fed+rag"]["open"]["sums"]["length"] == 4
+    shared = share(judged, 1)
+    assert shared.tallies["fed+rag"]["open"]["sums"]["length"] == 4
     with (tmp_path / "sums.parquet").open("wb") as sink:
-        write_sums(sink, told.sums)
+        write_sums(sink, shared.sums)
     found = [row for row in read_sums(tmp_path / "sums.parquet") if row.group == "all"]
-    assert found == [row for row in told.sums if row.group == "all"]
+    assert found == [row for row in shared.sums if row.group == "all"]
     assert sum(row.sums["open_length"] or 0 for row in found) == 4
     assert sum(row.sums["closed_length"] or 0 for row in found) == 2
 
@@ -90,8 +90,8 @@ def test_it_is_in_what_a_hospital_shares(judged: list[Outcome], tmp_path: Path) 
 @pytest.fixture
 def document(judged: list[Outcome]) -> dict[str, Any]:
     """`results.json` of that hospital."""
-    told = share(judged, 1)
-    shared = {"hospital": "north", "tallies": told.tallies, "withheld": told.withheld, "calibration": {}}
+    sharing = share(judged, 1)
+    shared = {"hospital": "north", "tallies": sharing.tallies, "withheld": sharing.withheld, "calibration": {}}
     about = study_results.About(
         run="r",
         trained=(),
@@ -104,12 +104,12 @@ def document(judged: list[Outcome]) -> dict[str, Any]:
         peak_memory_bytes=1,
     )
     rounds = [{"round": 1, "train_loss": 1.0, "eval_loss": None}]
-    measured = study_results.Measured(details([(shared, told.sums)], 0))
+    measured = study_results.Measured(details([(shared, sharing.sums)], 0))
     return study_results.assemble([shared], rounds, measured, about)
 
 
 HOLDS = {"test_closed": 4, "test_open": 8, "train_closed": 1, "train_open": 1}
-TOLD = Told("as the data gives it", "no row was left out", 12)
+DATA = DataStatements("as the data gives it", "no row was left out", 12)
 
 
 def test_it_is_in_the_document_the_tables_the_page_and_the_card_of_a_study(document: dict[str, Any]) -> None:
@@ -118,13 +118,13 @@ def test_it_is_in_the_document_the_tables_the_page_and_the_card_of_a_study(docum
     assert (scores["open_length"]["score"], scores["open_length"]["n"]) == (0.5, 8)
     assert (scores["closed_length"]["score"], scores["closed_length"]["n"]) == (0.5, 4)
     rows = {"": score_rows(document), "fed+rag": hospital_rows(document, "fed+rag")}
-    card, page = model_card(document, rows, TOLD), study_page(document, rows, TOLD)
-    told = study_results.markdown(document)
-    for text in (told, card, page):
+    card, page = model_card(document, rows, DATA), study_page(document, rows, DATA)
+    plain = study_results.markdown(document)
+    for text in (plain, card, page):
         assert "open length (lower is better)" in text
-    assert "closed length (lower is better)" in told
+    assert "closed length (lower is better)" in plain
     low, high = scores["closed_length"]["interval"]
-    assert f"0.50 [{low:.2f}, {high:.2f}]" in told
+    assert f"0.50 [{low:.2f}, {high:.2f}]" in plain
     assert json.loads(json.dumps(document)) == document
 
 

@@ -34,29 +34,29 @@ def shared(answers: list[Prediction]) -> list[Outcome]:
 def test_shared_labels_are_the_judgements_under_other_names(pairs: list[tuple[str, str]]) -> None:
     answers = [answer(number, *pair, "closed") for number, pair in enumerate(pairs)]
     rows = [row for row in map(judge, answers) if isinstance(row, ClosedRow)]
-    told = shared(answers)
-    for one, two in zip(told, rows, strict=True):
+    judged = shared(answers)
+    for one, two in zip(judged, rows, strict=True):
         assert one.gold is not None and one.predicted is not None
         assert (one.gold == one.predicted) == (two.gold == two.predicted)
         assert LABELS[one.gold] == (two.gold if two.gold in ("yes", "no") else "another")
         if two.predicted in ("yes", "no"):
             assert LABELS[one.predicted] == two.predicted
-    assert [row.correct for row in told] == [float(row.gold == row.predicted) for row in rows]
+    assert [row.correct for row in judged] == [float(row.gold == row.predicted) for row in rows]
 
 
 def test_macro_f1_of_what_is_shared_is_that_of_the_answers() -> None:
     """Two yeses of two are found, and one more is said; the one no is missed: F1 4/5 and 0."""
     said = [("yes", "yes"), ("Yes, it is", "yes"), ("yes", "no"), ("perhaps", "no")]
-    told = shared([answer(number, *pair, "closed") for number, pair in enumerate(said)])
-    counts = label_counts([row.gold for row in told], [row.predicted for row in told])
+    judged = shared([answer(number, *pair, "closed") for number, pair in enumerate(said)])
+    counts = label_counts([row.gold for row in judged], [row.predicted for row in judged])
     assert macro_f1(counts.sum(axis=0)[None])[0] == pytest.approx((4 / 5 + 0) / 2)
 
 
 def test_every_rule_takes_the_answer_for_the_answer() -> None:
     """By hand, of four words that hold both that were asked for; turned round, each score would be another."""
-    (told,) = shared([answer(0, "the left lung is", "left lung", "open")])
-    assert [told.scores[field] for field in ("token_recall", "llava_med", "lightfed_rouge_l")] == [1, 1, 1]
-    assert told.scores["lightfed_bleu"] == 0.5
+    (outcome,) = shared([answer(0, "the left lung is", "left lung", "open")])
+    assert [outcome.scores[field] for field in ("token_recall", "llava_med", "lightfed_rouge_l")] == [1, 1, 1]
+    assert outcome.scores["lightfed_bleu"] == 0.5
     lines = [
         Line(0, "the left lung is", "left lung", "open"),
         Line(1, "yes it is", "yes", "closed"),
@@ -64,7 +64,7 @@ def test_every_rule_takes_the_answer_for_the_answer() -> None:
     ]
     rows = score_document(lines)["rows"]
     assert [row["llava_med_released"] for row in rows] == [1, 1, 0]
-    assert rows[0].items() >= told.scores.items()
+    assert rows[0].items() >= outcome.scores.items()
     assert judge(answer(0, "no", "yes", "closed")) == ClosedRow("yes", "no")
 
 
@@ -74,6 +74,6 @@ def test_lightfeds_figures_are_of_each_configurations_answers(tmp_path: Path, mo
     with writing("hospitals/north", "predictions", "0") as folder, folder.open("predictions.parquet") as sink:
         write_table(sink, Prediction, [answer(0, *pair, "open", name) for name, pair in pairs.items()])
     made = score_as_lightfed.fn(predictions=[folder.ref])
-    told = json.loads((made.folder / "lightfed.json").read_text())
-    assert {name: row["ROUGE-L"] for name, row in told.items()} == {"fed": 1, "base": 0.5}
-    assert told["fed"]["BLEU"] == 0.5
+    scores = json.loads((made.folder / "lightfed.json").read_text())
+    assert {name: row["ROUGE-L"] for name, row in scores.items()} == {"fed": 1, "base": 0.5}
+    assert scores["fed"]["BLEU"] == 0.5

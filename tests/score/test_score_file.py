@@ -67,12 +67,12 @@ def test_the_command_prints_json_alone(tmp_path: Path) -> None:
     )
     done = run(path)
     assert (done.returncode, done.stderr) == (0, "")
-    told = json.loads(done.stdout)
-    assert [row["id"] for row in told["rows"]] == ["a", 7, "c", "d"]
-    assert [row["correct"] for row in told["rows"]] == [True, True, True, False]
-    assert (told["summary"]["n"], told["summary"]["accuracy"]) == (4, 0.75)
-    assert told["summary"]["closed"]["n"] == told["summary"]["open"]["n"] == 2
-    assert told["summary"]["choice"] == {"n": 1, "accuracy": 1}
+    printed = json.loads(done.stdout)
+    assert [row["id"] for row in printed["rows"]] == ["a", 7, "c", "d"]
+    assert [row["correct"] for row in printed["rows"]] == [True, True, True, False]
+    assert (printed["summary"]["n"], printed["summary"]["accuracy"]) == (4, 0.75)
+    assert printed["summary"]["closed"]["n"] == printed["summary"]["open"]["n"] == 2
+    assert printed["summary"]["choice"] == {"n": 1, "accuracy": 1}
 
 
 @pytest.mark.parametrize(
@@ -124,13 +124,15 @@ def test_a_number_and_its_text_are_one_id_and_a_field_is_given_once(tmp_path: Pa
 
 def test_numbers_are_compared_by_value(tmp_path: Path) -> None:
     pairs = [(2, 2.0), ("2", 2.0), (0.00001, "0.00001"), (-2, 2)]
-    lines = [line(id=place, prediction=said, answer=asked) for place, (said, asked) in enumerate(pairs)]
-    told = score_document(read_lines(lines_of(tmp_path, *lines)))
-    assert [row["correct"] for row in told["rows"]] == [True, True, True, False]
+    lines = [
+        line(id=place, prediction=prediction, answer=reference) for place, (prediction, reference) in enumerate(pairs)
+    ]
+    scored = score_document(read_lines(lines_of(tmp_path, *lines)))
+    assert [row["correct"] for row in scored["rows"]] == [True, True, True, False]
 
 
 def test_flags_say_where_a_published_rule_differs() -> None:
-    told = score_document(
+    scored = score_document(
         [
             Line(1, "a", "left lateral", "closed"),  # in the reference, as LightFED asks
             Line(2, "yes and no", "no", "closed"),
@@ -139,9 +141,9 @@ def test_flags_say_where_a_published_rule_differs() -> None:
             Line(5, "", "mass", "open"),
         ]
     )
-    flags = [[row[f"{rule}_differs"] for rule in RULES] for row in told["rows"]]
+    flags = [[row[f"{rule}_differs"] for rule in RULES] for row in scored["rows"]]
     assert flags == [[True, False, False], [True, True, True], [False, False, True], [True, True, True], [False] * 3]
-    assert told["summary"]["differing"] == {"lightfed": 3, "llava_med": 2, "llava_med_released": 3}
+    assert scored["summary"]["differing"] == {"lightfed": 3, "llava_med": 2, "llava_med_released": 3}
 
 
 def test_a_bad_file_ends_the_command_with_one_sentence(tmp_path: Path) -> None:
@@ -188,22 +190,22 @@ def test_summary_against_the_libraries() -> None:
     opened = [("left lung mass", "left lung"), ("cyst", "mass"), ("mass", "mass")]
     lines = [Line(place, *each, "closed") for place, each in enumerate(rows)]
     lines += [Line(f"o{place}", *each, "open", confidence=0.5) for place, each in enumerate(opened)]
-    told = score_document(lines)["summary"]
+    summary = score_document(lines)["summary"]
     said, gold = [[each[place].lower() for each in rows] for place in (0, 1)]
-    assert told["closed"]["accuracy"] == accuracy_score(gold, said)
-    assert told["closed"]["f1_macro"] == pytest.approx(f1_score(gold, said, average="macro"))
+    assert summary["closed"]["accuracy"] == accuracy_score(gold, said)
+    assert summary["closed"]["f1_macro"] == pytest.approx(f1_score(gold, said, average="macro"))
     scorer = RougeScorer(["rougeL"])
     rouge = [scorer.score(reference, answer)["rougeL"].fmeasure for answer, reference in opened]
-    assert told["open"]["rouge_l"] == pytest.approx(sum(rouge) / 3)
+    assert summary["open"]["rouge_l"] == pytest.approx(sum(rouge) / 3)
     bleu = BLEU(effective_order=True)
     scores = [bleu.sentence_score(answer, [reference]).score / 100 for answer, reference in opened]
-    assert told["open"]["bleu"] == pytest.approx(sum(scores) / 3)
-    assert told["open"]["f1"] == pytest.approx((2 * 2 / 5 + 0 + 1) / 3)
-    assert told["calibration"]["n"] == 3
-    assert told["calibration"]["ece"] == pytest.approx(0.5 - 1 / 3)
-    low, high = told["intervals"]["closed"]["accuracy"]
+    assert summary["open"]["bleu"] == pytest.approx(sum(scores) / 3)
+    assert summary["open"]["f1"] == pytest.approx((2 * 2 / 5 + 0 + 1) / 3)
+    assert summary["calibration"]["n"] == 3
+    assert summary["calibration"]["ece"] == pytest.approx(0.5 - 1 / 3)
+    low, high = summary["intervals"]["closed"]["accuracy"]
     assert 0 <= low < 0.6 < high <= 1
-    assert told["intervals"]["choice"]["accuracy"] is None
+    assert summary["intervals"]["choice"]["accuracy"] is None
 
 
 def test_options_keep_the_letters_they_were_given() -> None:

@@ -62,8 +62,8 @@ def everything(rows: list[Outcome]) -> list[Outcome]:
 @settings(max_examples=60, deadline=None)
 @given(cases())
 def test_without_a_least_the_scores_are_those_of_the_answers_themselves(rows: list[Outcome]) -> None:
-    told, sums = shared(rows)
-    found = details([(told, sums)], 0)["scores"]
+    document, sums = shared(rows)
+    found = details([(document, sums)], 0)["scores"]
     expected = list(score_entries("x", align({"x": {0: rows}}, "x")["x"], 1))
     assert [{name: each[name] for name in found[0] if name in each} for each in expected] == found
 
@@ -71,11 +71,11 @@ def test_without_a_least_the_scores_are_those_of_the_answers_themselves(rows: li
 @settings(max_examples=100, deadline=None)
 @given(cases())
 def test_nothing_is_told_of_few_cases_nor_follows_by_subtraction(rows: list[Outcome]) -> None:
-    told, sums = shared(everything(rows), LEAST)
-    found = details([(told, sums)], 0)
+    document, sums = shared(everything(rows), LEAST)
+    found = details([(document, sums)], 0)
     assert not any(0 < entry["n"] < LEAST for entry in found["scores"])
     assert not any(0 < each["n"] < LEAST for of in found["calibration"].values() for each in of["bins"])
-    for tally in told["tallies"].values():
+    for tally in document["tallies"].values():
         counts = [tally[kind]["n"] for kind in ("closed", "open", "choice")]
         gold = Counter[str]()
         for label, _, count in tally["closed"]["confusion"]:
@@ -120,13 +120,13 @@ def test_rows_are_in_the_order_of_what_they_show(rows: list[Outcome]) -> None:
 
 def test_a_tables_own_words_do_not_leave() -> None:
     words = {"modality": "Jane Roe", "organ": "jane's left knee", "topic": "ask Jane", "site": "Roe Ward"}
-    own = [Case(f"t:{n}", f"i{n}", "Is it Jane?", "yes", "closed", "test", "table", "en", **words) for n in range(9)]
-    answers = [Prediction("fed", each.id, "north", "closed", each.question, "yes", "Jane Roe", ()) for each in own]
-    told = share(outcomes(answers, [judge(each) for each in answers], own), LEAST)
-    assert {(row.group, row.value) for row in told.sums} == {
+    rows = [Case(f"t:{n}", f"i{n}", "Is it Jane?", "yes", "closed", "test", "table", "en", **words) for n in range(9)]
+    answers = [Prediction("fed", each.id, "north", "closed", each.question, "yes", "Jane Roe", ()) for each in rows]
+    sharing = share(outcomes(answers, [judge(each) for each in answers], rows), LEAST)
+    assert {(row.group, row.value) for row in sharing.sums} == {
         ("all", None), ("dataset", "table"), ("modality", "other"), ("organ", "other"), ("topic", "other")
     }  # fmt: skip
-    assert "jane" not in f"{told}".lower()
+    assert "jane" not in f"{sharing}".lower()
     summary: dict[str, Any] = {name: {"a": 9} for name in ("dataset", "split", "kind", "language", "captions_by_split")}
     summary |= {"modality": {"jane roe": 4, "ct": 9, "not stated": 7, "roe": 1}, "organ": {"jane": 2}, "cases": 21}
     found = dataset_counts(summary, LEAST)
@@ -144,17 +144,17 @@ def few_of_some() -> list[Outcome]:
 
 
 def test_what_is_withheld_is_named_without_a_count() -> None:
-    told = share(few_of_some(), LEAST)
-    assert told.withheld == {
+    sharing = share(few_of_some(), LEAST)
+    assert sharing.withheld == {
         "questions": ["open"], "labels": True, "groups": {"modality": ["ct", "mri"]}, "by_kind": {},
     }  # fmt: skip
-    tally = told.tallies["x"]
+    tally = sharing.tallies["x"]
     assert (tally["closed"]["n"], tally["closed"]["correct"], tally["open"]["n"]) == (12, 12, 0)
     assert tally["closed"]["confusion"] == [["(untold)", "(untold)", 12]]
-    table = score_table([{"hospital": "north", "tallies": told.tallies, "withheld": told.withheld}])["x"]
+    table = score_table([{"hospital": "north", "tallies": sharing.tallies, "withheld": sharing.withheld}])["x"]
     assert table["closed"]["f1_macro"] is None
     assert table["hospitals"]["north"]["withheld"] == ["open"]
-    found = held_back(LEAST, SharedDocuments([{"hospital": "north", "tallies": {}, "withheld": told.withheld}]))
+    found = held_back(LEAST, SharedDocuments([{"hospital": "north", "tallies": {}, "withheld": sharing.withheld}]))
     assert held_back_rows(found)[1] == (
         "north", "open questions; labels of closed questions; modality: ct; modality: mri"
     )  # fmt: skip
@@ -179,8 +179,8 @@ def test_others_that_tell_nothing_are_named_too() -> None:
 
 
 def test_a_hospital_with_too_few_cases_of_any_kind_tells_nothing() -> None:
-    told = share([outcome(n, 1, "north", modality="ct") for n in range(4)], LEAST)
-    assert not told.sums and not told.calibration
-    assert told.tallies == {"x": summarise([]).to_json()}
-    assert "4" not in json.dumps(told.withheld)
+    sharing = share([outcome(n, 1, "north", modality="ct") for n in range(4)], LEAST)
+    assert not sharing.sums and not sharing.calibration
+    assert sharing.tallies == {"x": summarise([]).to_json()}
+    assert "4" not in json.dumps(sharing.withheld)
     assert summarise([OpenRow(outcome(0, 0, kind="open").scores)]).labelled

@@ -44,7 +44,7 @@ def test_one_place_is_changed_or_none(values: dict[str, Any], parts: list[str], 
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("stages.-1.epochs", "Expected a number from 0 to 1 at '-1' in 'stages.-1.epochs': name one of the list."),
         ("stages.2.epochs", "Expected a number from 0 to 1 at '2' in 'stages.2.epochs': name one of the list."),
@@ -52,10 +52,10 @@ def test_one_place_is_changed_or_none(values: dict[str, Any], parts: list[str], 
         ("seed.x", "Expected a group of settings at 'seed' in 'seed.x', found 0."),
     ],
 )
-def test_a_place_that_is_not_there_is_told(name: str, told: str) -> None:
+def test_a_place_that_is_not_there_is_told(name: str, message: str) -> None:
     with pytest.raises(StudyError) as error:
         assign({"seed": 0, "stages": [{"epochs": 1}, {"epochs": 2}]}, name, 3)
-    assert str(error.value) == told
+    assert str(error.value) == message
 
 
 @pytest.mark.parametrize("name", ["seed.x", "lora.targets.0"])

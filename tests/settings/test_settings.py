@@ -245,11 +245,11 @@ def test_every_setting_is_described() -> None:
 
 def test_described_defaults_are_the_defaults() -> None:
     """Setting each to what is shown for it changes nothing."""
-    shown = {name: default for name, default, _ in describe()}
-    assert shown["retrieval.k"] == "3"
-    assert shown["lora.targets"] == "[q_proj, v_proj]"
-    assert shown["dataset.root"] == "null"
-    assert load_study(None, tuple(f"{name}={default}" for name, default in shown.items())) == Study()
+    defaults = {name: default for name, default, _ in describe()}
+    assert defaults["retrieval.k"] == "3"
+    assert defaults["lora.targets"] == "[q_proj, v_proj]"
+    assert defaults["dataset.root"] == "null"
+    assert load_study(None, tuple(f"{name}={default}" for name, default in defaults.items())) == Study()
 
 
 def test_study_is_frozen_and_its_parts_are_hashable() -> None:

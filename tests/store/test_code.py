@@ -225,7 +225,9 @@ def test_another_strategy_is_not_in_the_key(name: str, tmp_path: Path, monkeypat
 
 CHOSEN = {"aggregate": ["tasks.federate.strategies.fedavg"]}
 """What stages import by name, with a default study's settings."""
-MACHINERY = {f"tasks.store.{name}" for name in ("stage", "code", "libraries", "folders", "keys", "digests", "memory")}
+MACHINERY = {
+    f"tasks.store.{name}" for name in ("stage", "code", "libraries", "folders", "manifest", "keys", "digests", "memory")
+}
 """What carries a stage, and decides nothing of what it makes."""
 
 
@@ -266,7 +268,7 @@ def test_whatever_runs_in_a_stage_is_in_its_digest(
     def run(task: Any, **given: Any) -> Any:
         made, modules = ran(lambda: task.fn(**given))
         body = inspect.unwrap(task.fn)
-        known = {*code.reached([*code._own_code(body)[1], *CHOSEN.get(body.__name__, [])]), body.__module__, *MACHINERY}
+        known = {*code.reached([*code._code_of(body)[1], *CHOSEN.get(body.__name__, [])]), body.__module__, *MACHINERY}
         unknown.setdefault(body.__name__, set()).update(
             each for each in modules - known if not each.startswith(code.LEFT_OUT)
         )
@@ -279,14 +281,14 @@ def test_whatever_runs_in_a_stage_is_in_its_digest(
     cases = run(take_cases, hospital=names[0], cases=dataset, dataset=dataset, assignment=assignment, forgotten=[])
     seen = run(see_images, images=dataset.only("images.parquet"), model=model.seeing)
     features = run(take_features, hospital=names[0], cases=cases, model=model.seeing, seen=seen)
-    own: dict[str, Any] = {"cases": cases, "features": features}
-    sources = LibrarySources(name=names[0], **own)
+    folders: dict[str, Any] = {"cases": cases, "features": features}
+    sources = LibrarySources(name=names[0], **folders)
     run(build_hospital_library, hospital=sources, settings=LibrarySettings(depth=2, diversity=0.5))
     library = run(build_hospital_library, hospital=sources, settings=LibrarySettings(depth=2, rerank="learned"))
     start = run(initial_adapter, model=model, lora=study.lora, seed=0)
     common: dict[str, Any] = {"model": model, "lora": study.lora, "shown": study.retrieval.context}
     training = {"federation": study.federation.local, "round_number": 1, "seed": 0}
-    hospital = HospitalRefs(name=names[0], **own, library=library, adapter=start)
+    hospital = HospitalRefs(name=names[0], **folders, library=library, adapter=start)
     update = run(train_hospital, hospital=hospital, **common, **training, local=LocalRule())
     after = run(aggregate, strategy=study.federation.strategy, state=start, updates=[update], round_number=1)
     hospital = hospital.given(after)

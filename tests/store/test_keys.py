@@ -157,9 +157,9 @@ def test_the_versions_of_libraries_are_in_the_digests_of_code(library: str, monk
     """Of the stages whose code imports them, and of no others."""
     bodies = {name: inspect.unwrap(task.fn) for name, task in STAGES.items()}
     before = {name: code.body_digest(body) for name, body in bodies.items()}
-    told = libraries._version
+    version_of = libraries._version
     changed = libraries.COMPUTING[library][0]
-    monkeypatch.setattr(libraries, "_version", lambda each: "another" if each == changed else told(each))
+    monkeypatch.setattr(libraries, "_version", lambda each: "another" if each == changed else version_of(each))
     different = {name for name, body in bodies.items() if code.body_digest(body) != before[name]}
     behind = {library, *(other for other, names in libraries.COMPUTING.items() if changed in names)}
     assert different == {name for name in STAGES if behind & libraries_of(name)}
@@ -177,7 +177,7 @@ LIBRARIES = {
 
 def libraries_of(name: str) -> set[str]:
     """The libraries that the code of a stage imports."""
-    _, names = code._own_code(inspect.unwrap(STAGES[name].fn))
+    _, names = code._code_of(inspect.unwrap(STAGES[name].fn))
     files = [path for module in code.reached(names) for path in LIBRARIES if in_module(path, module)]
     return {each.split(".")[0] for each in names}.union(*(LIBRARIES[path] for path in files))
 
@@ -195,16 +195,16 @@ def test_every_library_is_known_to_compute_or_to_carry() -> None:
 
 
 def test_an_absent_library_has_no_version() -> None:
-    told = libraries.versions(["transformers", "numpy"])
-    assert list(told) == ["numpy", "transformers", "tokenizers", "bitsandbytes"]
-    assert told["numpy"] == importlib.import_module("numpy").__version__
+    versions = libraries.versions(["transformers", "numpy"])
+    assert list(versions) == ["numpy", "transformers", "tokenizers", "bitsandbytes"]
+    assert versions["numpy"] == importlib.import_module("numpy").__version__
 
 
 def test_files_of_the_project_that_stages_read_are_in_their_keys() -> None:
     """Each place that is told from where the code lies: the code itself, models, and the words of radiology."""
-    told = {path for path, source in SOURCES.items() if path.startswith("tasks/") and "__file__" in source}
+    reading = {path for path, source in SOURCES.items() if path.startswith("tasks/") and "__file__" in source}
     models = {"tasks/engine/identity.py", "tasks/engine/families/llava.py"}  # whose content identify() tells
-    assert told == {"tasks/store/code.py", "tasks/pretrain/step.py"} | models
+    assert reading == {"tasks/store/code.py", "tasks/pretrain/step.py"} | models
     for path, source in SOURCES.items():
         for node in ast.parse(source).body if path.endswith("step.py") else []:
             if isinstance(node, ast.FunctionDef) and node.decorator_list:

@@ -120,24 +120,24 @@ def test_phantom_answers_agree_with_its_findings(drawn: phantom.Source) -> None:
     """Every synthetic answer on 400 images against what was drawn."""
     cases, origins, report = synthesize(drawn.captions, "rules", seed=1)
     findings = {(each.image_id, each.name): each for each in drawn.findings}
-    shown = Counter(each.image_id for each in drawn.findings)
+    findings_of = Counter(each.image_id for each in drawn.findings)
     names = {each.name for each in drawn.findings}
     checked: Counter[str] = Counter()
     for case in cases:
-        own = [each for (image, _), each in findings.items() if image == case.image_id]
-        asked = [each for each in own if each.name in case.question]
+        of_image = [each for (image, _), each in findings.items() if image == case.image_id]
+        named_findings = [each for each in of_image if each.name in case.question]
         words, yes = case.question.rstrip("?").split(), case.answer == "yes"
         if case.topic in ("modality", "organ"):
             truth = getattr(case, case.topic)
             assert (truth in case.question) == yes if case.kind == "closed" else case.answer == truth
         elif case.topic == "presence":
             named = [name for name in names if name in words]
-            assert yes == (shown[case.image_id] > 0 if not named else (case.image_id, named[0]) in findings)
+            assert yes == (findings_of[case.image_id] > 0 if not named else (case.image_id, named[0]) in findings)
         elif case.topic == "finding":
             side = next((word for word in words if word in ("left", "right")), "")
-            assert set(case.answer.split(" and ")) == {each.name for each in own if side in each.position}
+            assert set(case.answer.split(" and ")) == {each.name for each in of_image if side in each.position}
         else:
-            (one,) = asked
+            (one,) = named_findings
             value = {"side": one.position.split()[1], "size": one.size, "location": one.position}[str(case.topic)]
             assert (value in words) == yes if case.kind == "closed" else case.answer == value
         checked[str(case.topic)] += 1
@@ -200,8 +200,8 @@ def test_no_presence_question_is_answered_no_unless_the_caption_denies_it() -> N
 
 def test_what_is_published_is_not_asked_again(drawn: phantom.Source) -> None:
     cases, *_ = synthesize(drawn.captions, "rules", seed=1, published=drawn.cases)
-    asked = {key(case.image_id, case.question) for case in drawn.cases}
-    assert not any(key(case.image_id, case.question) in asked for case in cases)
+    published = {key(case.image_id, case.question) for case in drawn.cases}
+    assert not any(key(case.image_id, case.question) in published for case in cases)
 
 
 def test_a_published_test_split_stays_as_published() -> None:
@@ -225,7 +225,7 @@ def test_faults_are_found_and_mended() -> None:
         replace(good, question="As seen in the image, where is it? The mass?", answer="The image shows left lung"),
         replace(good, question="Where in the left lung is the mass?"),
         replace(good, answer="right lung"),
-        replace(good, question="Is there a mass?", answer="yes", topic="presence", asked="mass"),
+        replace(good, question="Is there a mass?", answer="yes", topic="presence", value="mass"),
     ]
     assert {name: each["pairs"] for name, each in measure(worse)["faults"].items()} == {
         "filler": 1,

@@ -10,8 +10,8 @@ from tasks.text.options import distinct, lettered, option_of, place_of, unlabell
 
 
 def test_the_options_stand_below_the_question() -> None:
-    shown = lettered("What imaging technique was employed?", ("PET scan", "CT scan", "Blood test", "Fundus imaging"))
-    assert shown.splitlines() == [
+    text = lettered("What imaging technique was employed?", ("PET scan", "CT scan", "Blood test", "Fundus imaging"))
+    assert text.splitlines() == [
         "What imaging technique was employed?",
         "A. PET scan",
         "B. CT scan",

@@ -10,7 +10,8 @@ from matplotlib.ticker import MaxNLocator
 
 from tasks.records.comparison import ComparisonDocument, Sweep
 from tasks.records.text_table import Table
-from tasks.report.page.plots import METRICS, REFERENCE, TRAINED, svg
+from tasks.report.page.figures import REFERENCE, TRAINED, svg
+from tasks.report.page.plots import METRICS
 from tasks.report.page.render import fill
 
 MEASURES = {"closed_accuracy": METRICS[0][2], "open_exact_match": METRICS[1][2]}
@@ -45,7 +46,7 @@ def interval_plot(document: ComparisonDocument, split: str) -> str:
     """Closed accuracy and open exact match of each configuration on a split, with 95 % intervals."""
     rows = document["configurations"]
     figure = Figure(figsize=(8, 0.9 + 0.32 * len(rows)))
-    told = []
+    descriptions = []
     for axes, (measure, title) in zip(figure.subplots(1, 2, sharey=True), MEASURES.items(), strict=True):
         found = {
             entry["configuration"]: entry
@@ -58,13 +59,13 @@ def interval_plot(document: ComparisonDocument, split: str) -> str:
                 colour = TRAINED if row["trained"] else REFERENCE
                 axes.plot([low, high], [place, place], "-", color=colour, linewidth=2)
                 axes.plot([entry["score"]], [place], "o", color=colour)
-                told.append(f"{row['label']} {title} {entry['score']:.3f}")
+                descriptions.append(f"{row['label']} {title} {entry['score']:.3f}")
         axes.set_title(title.replace(", ", ",\n"), fontsize=9)
         axes.set_yticks(range(len(rows)), [row["label"] for row in rows], fontsize=8)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(-0.03, 1.03)
     figure.suptitle(f"partition.disjoint: {split}", fontsize=9)
-    return svg(figure, f"Scores with 95 % intervals, split {split}: {'; '.join(told)}")
+    return svg(figure, f"Scores with 95 % intervals, split {split}: {'; '.join(descriptions)}")
 
 
 def curve_plot(sweep: Sweep) -> str:
@@ -72,7 +73,7 @@ def curve_plot(sweep: Sweep) -> str:
     figure = Figure(figsize=(8, 2.8))
     axes = figure.subplots()
     labels = [point["label"] for point in sweep["points"]]
-    told = []
+    descriptions = []
     for (measure, title), colour, mark in zip(MEASURES.items(), COLOURS, ("o-", "s--"), strict=True):
         found = [
             (place, entry)
@@ -86,12 +87,14 @@ def curve_plot(sweep: Sweep) -> str:
             ends = [entry["interval"] or [entry["score"]] * 2 for _, entry in found]
             low, high = zip(*ends, strict=True)
             axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
-            told.append(f"{title}: " + ", ".join(f"{labels[place]} {entry['score']:.3f}" for place, entry in found))
+            descriptions.append(
+                f"{title}: " + ", ".join(f"{labels[place]} {entry['score']:.3f}" for place, entry in found)
+            )
     axes.set_xticks(range(len(labels)), labels)
     axes.set_xlabel(sweep["name"])
     axes.set_ylim(0, 1)
     axes.legend(frameon=False, fontsize=8)
-    return svg(figure, f"Sweep of {sweep['name']}. {'; '.join(told)}")
+    return svg(figure, f"Sweep of {sweep['name']}. {'; '.join(descriptions)}")
 
 
 def loss_curves(sweep: Sweep) -> str:

@@ -3,7 +3,9 @@
 import base64
 
 from tasks.records.run_document import RunDocument
-from tasks.report.page.plots import png, score_figure, share_figure
+from tasks.report.page.figures import png
+from tasks.report.page.plots import score_figure
+from tasks.report.page.share_plots import share_figure
 
 
 def inline_plots(results: RunDocument, losses: bytes) -> str:
@@ -12,8 +14,8 @@ def inline_plots(results: RunDocument, losses: bytes) -> str:
     They are PNG, since the dashboard does not show embedded SVG. `losses` is the run's `losses.png`.
     """
     pictures = {"Scores of all test cases; a dot is one hospital": png(score_figure(results)), "Losses": losses}
-    for name, told in results["saliency"].items():
-        pictures[f"Where answers of {name} come from"] = png(share_figure(told))
+    for name, shares in results["saliency"].items():
+        pictures[f"Where answers of {name} come from"] = png(share_figure(shares))
     return "\n\n".join(
         f"![{title}](data:image/png;base64,{base64.b64encode(data).decode()})" for title, data in pictures.items()
     )

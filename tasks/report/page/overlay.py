@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from tasks.records import Image, Saliency
 from tasks.records.pixels import to_rgb
 from tasks.report.page.maps import COLOURS, tinted
-from tasks.report.page.plots import PARTS, share_bar
+from tasks.report.page.share_plots import PARTS, share_bar
 
 FONTS = ["DejaVu Sans", "Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Micro Hei", "SimHei", "PingFang SC"]
 """Fonts in order of preference. The first has no Chinese; without one of the others, Chinese characters are boxes."""
@@ -39,9 +39,9 @@ def sheet(
     head = f"{_folded(f'Question: {question}', width)}\n{_folded(f'Answer: {answer}', width)}"
     top.suptitle(head, fontsize=11, x=0.02, ha="left", parse_math=False)
     row = top.subplots(1, len(panels), squeeze=False)[0]
-    largest = max(max(told.weights) for _, told, _ in panels)
-    for axes, (image, told, caption) in zip(row, panels, strict=True):
-        _lay_over(axes, image, told, largest)
+    largest = max(max(saliency.weights) for _, saliency, _ in panels)
+    for axes, (image, saliency, caption) in zip(row, panels, strict=True):
+        _lay_over(axes, image, saliency, largest)
         axes.set_title(_folded(caption, 3.4), fontsize=9, parse_math=False)
     scale = ScalarMappable(Normalize(0, 1), COLOURS)
     bar = top.colorbar(scale, ax=list(row), location="right", shrink=0.7, pad=0.01)
@@ -55,23 +55,23 @@ def sheet(
     return drawn.getvalue()
 
 
-def _lay_over(axes: Axes, image: Image, told: Saliency, largest: float) -> None:
+def _lay_over(axes: Axes, image: Image, saliency: Saliency, largest: float) -> None:
     axes.imshow(to_rgb(image.data).convert("L"), cmap="gray", vmin=0, vmax=255)
-    left, upper, right, lower = told.window
+    left, upper, right, lower = saliency.window
     extent = (left - 0.5, right - 0.5, lower - 0.5, upper - 0.5)
-    axes.imshow(tinted(told, largest), extent=extent, interpolation="nearest")
+    axes.imshow(tinted(saliency, largest), extent=extent, interpolation="nearest")
     axes.set_xlim(-0.5, image.width - 0.5)
     axes.set_ylim(image.height - 0.5, -0.5)
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_xlabel(_weighed(told), fontsize=9)
+    axes.set_xlabel(_weighed(saliency), fontsize=9)
 
 
-def _weighed(told: Saliency) -> str:
+def _weighed(saliency: Saliency) -> str:
     """The image's total weight, in words."""
-    if told.method == "occlusion":
-        return f"covered, the answer loses\nup to {max(told.weights):.2f} nats"
-    return f"{sum(told.weights):.1%} of the prompt's weight"
+    if saliency.method == "occlusion":
+        return f"covered, the answer loses\nup to {max(saliency.weights):.2f} nats"
+    return f"{sum(saliency.weights):.1%} of the prompt's weight"
 
 
 def _share_bar(axes: Axes, shares: Mapping[str, float]) -> None:

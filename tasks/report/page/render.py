@@ -13,18 +13,11 @@ from markupsafe import Markup
 
 from tasks.records import Case, Prediction
 from tasks.records.run_document import RunDocument
+from tasks.report.page.loss_plots import loss_plot
 from tasks.report.page.maps import Map
 from tasks.report.page.pictures import Picture
-from tasks.report.page.plots import (
-    group_plot,
-    loss_plot,
-    partition_plot,
-    reliability_plot,
-    reliance_plot,
-    score_plot,
-    share_plot,
-    total,
-)
+from tasks.report.page.plots import group_plot, partition_plot, reliability_plot, reliance_plot, score_plot, total
+from tasks.report.page.share_plots import share_plot
 from tasks.text.wording import counted
 
 Rows = Mapping[str, Sequence[Sequence[str]]]
@@ -37,7 +30,7 @@ class Answered:
     prediction: Prediction
     correct: bool
     case: Case
-    shown: tuple[Case, ...]
+    context: tuple[Case, ...]
     """The context: the retrieved cases, nearest first."""
     maps: tuple[Map, ...] = ()
     """Saliency maps; empty where the answer was not explained."""
@@ -59,7 +52,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Told:
+class DataStatements:
     """Statements about a run's data."""
 
     split: str
@@ -84,16 +77,16 @@ def detail_plots(results: RunDocument, configuration: str) -> dict[str, list[str
     }
 
 
-def study_page(results: RunDocument, rows: Rows, told: Told, sections: Sequence[Section] = ()) -> str:
+def study_page(results: RunDocument, rows: Rows, data: DataStatements, sections: Sequence[Section] = ()) -> str:
     """The page of a study.
 
     Args:
         results: `results.json`.
         rows: the score tables as text, headings first: `""` is the headline, others are configurations by hospital.
-        told: statements about its data.
+        data: statements about the run's data.
         sections: further parts, shown after the scores.
     """
-    shown = {
+    plots = {
         "scores": score_plot(results),
         "losses": loss_plot(results["rounds"]),
         "partition": partition_plot(results["partition"]["hospitals"]),
@@ -104,10 +97,10 @@ def study_page(results: RunDocument, rows: Rows, told: Told, sections: Sequence[
         results=results,
         scores=rows[""],
         by_hospital={name: table for name, table in rows.items() if name},
-        told=told,
+        data=data,
         sections=[(each, [Markup(plot) for plot in each.plots]) for each in sections],
-        plots={name: Markup(plot) for name, plot in shown.items()},  # SVG from our code, its texts escaped
-        leaks=[(leak.replace("_", " "), *_share(count, told.audited)) for leak, count in shares.items()],
+        plots={name: Markup(plot) for name, plot in plots.items()},  # SVG from our code, its texts escaped
+        leaks=[(leak.replace("_", " "), *_share(count, data.audited)) for leak, count in shares.items()],
         seconds=[(stage, f"{seconds:.1f}") for stage, seconds in results["timings_s"].items()],
         settings=yaml.safe_dump(results["settings"], sort_keys=False),
         min_cell=results["settings"].get("evaluation", {}).get("min_cell", 1),  # a run of an earlier version has none
@@ -136,12 +129,12 @@ def _share(count: int | str | None, of: int) -> tuple[str, str]:
     return str(count), f"{count / of:.3f}" if of else "-"
 
 
-def model_card(results: RunDocument, rows: Rows, told: Told) -> str:
+def model_card(results: RunDocument, rows: Rows, data: DataStatements) -> str:
     """A model card in Markdown, after Mitchell et al., "Model Cards for Model Reporting" (2019).
 
     The arguments are those of `study_page`.
     """
-    return fill("card.md", results=results, scores=rows[""], told=told, total=total)
+    return fill("card.md", results=results, scores=rows[""], data=data, total=total)
 
 
 def fill(template: str, **values: Any) -> str:

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from tasks.partition.copies import own_copies
+from tasks.partition.copies import copies_among
 from tasks.records import ImagePair
 
 
@@ -29,12 +29,12 @@ def test_pairs_among_the_own_images_alone_also_where_the_first_is_elsewhere(seed
         low, high = sorted(first[kind] for kind in kinds)
         found.append(ImagePair(low, high, relation, 0.9))
     draw.shuffle(found)
-    own = draw.sample(images, draw.randint(0, len(images)))
+    wanted = draw.sample(images, draw.randint(0, len(images)))
 
     expected = []
-    for one, other in combinations(sorted(own), 2):
+    for one, other in combinations(sorted(wanted), 2):
         if content[one] == content[other]:
             expected.append(ImagePair(one, other, "identical_bytes", 1.0))
         elif relation := alike.get(frozenset((content[one], content[other]))):
             expected.append(ImagePair(one, other, relation, 0.9))
-    assert own_copies(found, own) == expected
+    assert copies_among(found, wanted) == expected
