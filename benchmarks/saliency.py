@@ -73,7 +73,7 @@ def questions(
     engine.switch(load_state(hospital.adapter.folder))
     chosen = draw(own, list(read_findings(cases / "findings.parquet")), answers, most)
     asked = as_asked(chosen, own.prompts(chosen, study.retrieval.context), own.cases, own.neighbours)
-    seen = open_examined(engine.base, own, cases, asked, study.retrieval.context, study.evaluation.tokens_per_pass)
+    seen = open_examined(engine, own, cases, asked, study.retrieval.context, study.evaluation.tokens_per_pass)
     for each in tqdm(asked, desc="images", leave=False, disable=None):
         yield seen, each, answers[each.case.id]
 

@@ -1,7 +1,7 @@
 """Hospitals of a finished study, opened for benchmarks that change what stands in their libraries."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.base import find
@@ -77,7 +77,8 @@ def insert(ward: Ward, entries: Sequence[Case], seen: Features) -> Ward:
     places = {image: (ward.own.features, image) for image in own_images}
     features = gather_features(places | {entry.image_id: (seen, entry.image_id) for entry in entries})
     library = [case for case in cases if case.split == "train"]
-    return Ward(Hospital(cases, find(features, library, [*library, *ward.asked]), features), ward.asked)
+    neighbours = find(features, library, [*library, *ward.asked])
+    return Ward(replace(ward.own, cases=cases, neighbours=neighbours, features=features), ward.asked)
 
 
 def told(given: Sequence[tuple[Case, str]], payload: Mapping[str, str]) -> str:

@@ -3,7 +3,7 @@
 import io
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from tasks.engine.context import readable
 from tasks.engine.engine import Engine
 from tasks.engine.identity import resolve
 from tasks.engine.shared import own_base
-from tasks.engine.vision import FEATURES, load_features
+from tasks.engine.vision import FEATURES, encode_images, load_features
 from tasks.engine.written import write_base, write_companions
 from tasks.errors import OURS
-from tasks.records import Case, read_images, read_table
+from tasks.records import Case, Image, read_images, read_table
 from tasks.records.pixels import picture_digest, to_rgb
 from tasks.retrieve.encoded import Inputs
 from tasks.retrieve.library import ENTRIES, Library, build_library, read_library
@@ -63,13 +63,13 @@ def export(run: Path, hospital: str, out: Path, merge: bool = False) -> Path:
     with writing_folder(out) as folder, own_base(place.model.model_copy(update=plain)) as base:
         hub = None if merge else _hub(place)
         pattern = ending_marks(base)
-        library, encoder, as_run = _library(place)
+        _write_model(folder, place, base, hub, merge)
+        library, encoder, as_run = _library(place, base if merge and place.study.lora.tower_targets else None)
         _write_library(folder, place, library, encoder, pattern)
         learned = base.family.projector if place.study.lora.projector else None
         settings = _settings(place, hub, merge) | {"projector": learned, "marks": pattern.pattern}
         (folder / "export.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         _write_scripts(folder)
-        _write_model(folder, place, base, hub, merge)
         (folder / "README.md").write_text(
             readme(place, hospital, len(library.entries), settings, as_run), encoding="utf-8"
         )
@@ -100,17 +100,21 @@ def _settings(place: Place, hub: Hub | None, merge: bool) -> dict[str, Any]:
     }
 
 
-def _library(place: Place) -> tuple[Library, Encoder, bool]:
+def _library(place: Place, merged: Base | None) -> tuple[Library, Encoder, bool]:
     """The run's library and encoder, or a new library of the base's features if plain code cannot make the run's rows.
 
-    The third value is True if they are the run's.
+    The third value is True if they are the run's. `merged` is the exported model if its tower is no longer the one that
+    the run's rows were made with; the new library then has what that model sees.
     """
     folder, retrieval = ROOT / place.folders["library"], place.study.retrieval
     own, encoder = read_library(folder, mapped=False), open_library_encoder(folder)
-    if retrieval.encoder == "base" and isinstance(encoder, Encoder):
+    if retrieval.encoder == "base" and isinstance(encoder, Encoder) and merged is None:
         return own, encoder, True
     training = _entered(place, own)
-    inputs = Inputs(load_features(ROOT / place.folders["features"] / FEATURES)).of(training)
+    features = load_features(ROOT / place.folders["features"] / FEATURES)
+    if merged is not None:
+        features = encode_images(merged, _images(place, training), projected=features.projected)
+    inputs = Inputs(features).of(training)
     fitted = fit_encoder(*inputs, retrieval.image_weight)
     rows = fitted.encode(*inputs)
     return build_library(rows, training, retrieval.index, own.hide_patient, own.copies), fitted, False
@@ -134,18 +138,23 @@ def _write_library(folder: Path, place: Place, library: Library, encoder: Encode
     entries.to_parquet(folder / ENTRIES, index=False)
     told = json.dumps(encoder_to_json(encoder), ensure_ascii=False)
     (folder / ENCODER).write_text(told, encoding="utf-8")
-    wanted = {case.image_id for case in cases}
-    rows = pd.DataFrame(_pictures(place, wanted), columns=["image_id", "picture", "png"])
+    rows = pd.DataFrame(_pictures(_images(place, cases)), columns=["image_id", "picture", "png"])
     rows.to_parquet(folder / "images.parquet", index=False)
 
 
-def _pictures(place: Place, wanted: set[str]) -> Iterator[tuple[str, str, bytes]]:
+def _images(place: Place, cases: Sequence[Case]) -> Iterator[Image]:
+    """The images of some of the hospital's cases."""
+    wanted = {case.image_id for case in cases}
+    stored = read_images(ROOT / place.folders["cases"] / "images.parquet")
+    return (image for image in stored if image.id in wanted)
+
+
+def _pictures(images: Iterable[Image]) -> Iterator[tuple[str, str, bytes]]:
     """Each image's id, its picture's digest, and the picture as the model sees it, as PNG."""
-    for image in read_images(ROOT / place.folders["cases"] / "images.parquet"):
-        if image.id in wanted:
-            shown, sink = to_rgb(image.data), io.BytesIO()
-            shown.save(sink, "PNG")
-            yield image.id, picture_digest(shown), sink.getvalue()
+    for image in images:
+        shown, sink = to_rgb(image.data), io.BytesIO()
+        shown.save(sink, "PNG")
+        yield image.id, picture_digest(shown), sink.getvalue()
 
 
 def _write_scripts(folder: Path) -> None:
@@ -165,7 +174,7 @@ def _write_model(folder: Path, place: Place, base: Base, hub: Hub | None, merge:
     most = place.study.evaluation.max_new_tokens
     if merge:
         lora = place.study.lora
-        engine = Engine(base, lora.r, lora.alpha, lora.dropout, lora.targets, lora.projector)
+        engine = Engine(base, lora.r, lora.alpha, lora.dropout, lora.targets, lora.projector, lora.tower_targets)
         engine.switch(load_state(place.adapter))
         write_base(folder / "model", engine.merge(), base.tokenizer, base.image_processor, most)
         return

@@ -72,7 +72,12 @@ def _files(place: Place, cases: int, settings: Mapping[str, Any]) -> Iterator[st
 
 def _differs(place: Place, settings: Mapping[str, Any], as_run: bool) -> Iterator[str]:
     retrieval = place.study.retrieval
-    if not as_run:
+    if settings["folder"] == "model" and place.study.lora.tower_targets:
+        yield (
+            "The run compared cases by what the vision tower saw before training (`lora.tower_targets`). Only the "
+            "trained tower is here, and this index was built anew of what it sees: other cases may be shown."
+        )
+    elif not as_run:
         yield (
             f"The run compared cases by the encoder `{retrieval.encoder}` and `{retrieval.fusion}` fusion, which take "
             "more than plain code. This index was built anew of the base's image features and the questions' words: "

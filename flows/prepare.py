@@ -40,7 +40,12 @@ class Prepared:
 
 
 def prepare(study: Study, model: ModelChoice, steps: Steps) -> Prepared:
-    """Read and audit the dataset, partition its images among hospitals, and build each hospital's library."""
+    """Read and audit the dataset, partition its images among hospitals, and build each hospital's library.
+
+    Raises StudyError if the tower lacks a layer of `lora.tower_targets`, before anything is done.
+    """
+    if study.lora.tower_targets:
+        _check_targets(study)
     dataset = ingest(settings=study.dataset, content=dataset_content(study), seed=study.seed)
     steps.done(ingested(dataset))
     log_unused_columns(dataset)
@@ -66,6 +71,14 @@ def prepare(study: Study, model: ModelChoice, steps: Steps) -> Prepared:
         for name, taken, seen_by, library in parts
     ]
     return Prepared(untrained, between)
+
+
+def _check_targets(study: Study) -> None:
+    from tasks.engine.layers import check_layers  # loads torch, which a cached study without such layers does not need
+
+    lora = study.lora
+    targets = [("text", lora.targets, "lora.targets"), ("tower", lora.tower_targets, "lora.tower_targets")]
+    check_layers(study.model.name, study.model.revision, targets)
 
 
 def preparing_steps(study: Study) -> int:

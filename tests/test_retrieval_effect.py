@@ -1,5 +1,7 @@
 """What the benchmarks of retrieval count: right answers by kind, differences on the same questions, outliers found."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -37,7 +39,7 @@ def test_figures_are_means_over_a_kind(kind: str) -> None:
 
 def ward(features: Features, neighbours: list[Neighbour]) -> Ward:
     poisoned = Case("poison:0:x", "x", "Is it?", "yes", "closed", "train", "d", "en")
-    return Ward(Hospital([*CASES, poisoned], neighbours, features), CASES[:2])
+    return Ward(Hospital([*CASES, poisoned], neighbours, features, Path()), CASES[:2])
 
 
 def test_what_an_attack_does_is_counted(features: Features) -> None:

@@ -1,5 +1,6 @@
 """What ask.py does beside loading: the nearest cases of a question, and the prompt that they and it make."""
 
+import contextlib
 import io
 import json
 import math
@@ -55,14 +56,18 @@ def encode(model: Any, image: PIL.Image.Image, question: str) -> np.ndarray:
 
 @torch.inference_mode()
 def features(model: Any, image: PIL.Image.Image, width: int) -> np.ndarray:
-    """The image's features `(tokens, width)`: behind the projector, or what the tower gives it where it was trained."""
+    """The image's features `(tokens, width)`: behind the projector, or what the tower gives it where it was trained.
+
+    They are those of the base without its adapter, as in the index.
+    """
     pixels, given = image_processor(images=[image], return_tensors="pt"), []
-    if SETTINGS["projector"] is None:
-        return model.get_image_features(**pixels).pooler_output[0].float().numpy()
-    projector = next(each for name, each in model.named_modules() if name.endswith(SETTINGS["projector"]))
-    handle = projector.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
-    model.get_image_features(**pixels)
-    handle.remove()
+    with model.disable_adapter() if (HERE / "adapter").is_dir() else contextlib.nullcontext():
+        if SETTINGS["projector"] is None:
+            return model.get_image_features(**pixels).pooler_output[0].float().numpy()
+        projector = next(each for name, each in model.named_modules() if name.endswith(SETTINGS["projector"]))
+        handle = projector.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+        model.get_image_features(**pixels)
+        handle.remove()
     return given[0].reshape(-1, width).float().numpy()
 
 

@@ -1,7 +1,8 @@
 """Answers a question about one image with a trained model and a hospital's library."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from tasks.engine.prompt import Prompt, build_prompt
 from tasks.engine.shared import shared_engine
 from tasks.engine.vision import FEATURES, Features, encode_images, gather_features, load_features
 from tasks.errors import StudyError
-from tasks.records import Case, Image, Prediction, read_table
+from tasks.records import Case, Image, Prediction, read_images, read_table
 from tasks.retrieve.encoded import Inputs
 from tasks.retrieve.encoders.open import encode_all, opened
 from tasks.retrieve.retriever import Queries
@@ -74,7 +75,7 @@ def answer(run: Path, hospital: str, image: Path, question: str) -> Reply:
     Raises StudyError if the image or the question is unusable, and as `open_place` does.
     """
     place, picture = open_place(run, hospital), read_question(image, question)
-    with shared_engine(place.model, place.study.lora) as engine:
+    with engine_of(place) as engine:
         put = put_question(place, engine, picture, question)
         cases, similarities = [each for _, each in put.shown], [near for near, _ in put.shown]
         prompt = build_prompt(put.case, cases, similarities, place.study.retrieval.context)
@@ -109,21 +110,36 @@ def _choose_base(run: Path, study: Study) -> ModelChoice:
     return model
 
 
+@contextmanager
+def engine_of(place: Place) -> Iterator[Engine]:
+    """The base with the hospital's adapter switched on, locked for the caller."""
+    with shared_engine(place.model, place.study.lora) as engine:
+        engine.switch(load_state(place.adapter))
+        yield engine
+
+
 def put_question(place: Place, engine: Engine, picture: Image, question: str) -> Put:
-    """Retrieve the hospital's cases for a question about an image, and gather all features."""
+    """Retrieve the hospital's cases for a question about an image, and gather all features.
+
+    Cases are compared by what the frozen base sees, as in the library; the prompt's features are the adapter's.
+    """
     folders = place.folders
     cases = {case.id: case for case in read_table(ROOT / folders["cases"] / "cases.parquet", Case)}
     kept = load_features(ROOT / folders["features"] / FEATURES)
-    seen = encode_images(engine.base, [picture], projected=kept.projected)
+    with engine.peft.disable_adapter():
+        seen = encode_images(engine.base, [picture], projected=kept.projected)
     case = Case(ASKED, ASKED, question, "", "open", "test", "asked", "en")
     shown = _retrieve(place, cases, picture, seen, kept, question)
-    features = gather_features({ASKED: (seen, ASKED)} | {each.image_id: (kept, each.image_id) for _, each in shown})
-    return Put(case, shown, features)
+    if not engine.tower_learns:
+        places = {ASKED: (seen, ASKED)} | {each.image_id: (kept, each.image_id) for _, each in shown}
+        return Put(case, shown, gather_features(places))
+    wanted = {each.image_id for _, each in shown}
+    stored = read_images(ROOT / folders["cases"] / "images.parquet")
+    return Put(case, shown, encode_images(engine.base, [picture, *(each for each in stored if each.id in wanted)]))
 
 
 def give(place: Place, engine: Engine, features: Features, prompt: Prompt) -> Answer:
-    """Switch to the hospital's adapter, and answer one prompt."""
-    engine.switch(load_state(place.adapter))
+    """Answer one prompt with the adapter that is switched on."""
     answering = place.study.evaluation
     (given,) = generate(
         engine,

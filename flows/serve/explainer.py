@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from flows.serve.answerer import Place, give, open_place, put_question, threshold
+from flows.serve.answerer import Place, engine_of, give, open_place, put_question, threshold
 from flows.serve.asked import ASKED, read_question
 from tasks.engine.engine import Engine
 from tasks.engine.hospital import open_hospital
 from tasks.engine.prompt import Asked, as_asked, build_prompt
-from tasks.engine.shared import shared_engine
 from tasks.engine.vision import Features
 from tasks.errors import StudyError
 from tasks.explain.attribution import METHODS, Explanation, explain
@@ -82,8 +81,8 @@ def explain_case(run: Path, hospital: str, case_id: str, wanted: Wanted) -> Expl
     (asked,) = as_asked(chosen, own.prompts(chosen, place.study.retrieval.context), own.cases, own.neighbours)
     ids = {case.image_id for case in (asked.case, *asked.shown)}
     images = {image.id: image for image in read_images(refs.cases.folder / "images.parquet") if image.id in ids}
-    with shared_engine(place.model, place.study.lora) as engine:
-        return _explain(place, hospital, engine, asked, own.features, images, wanted)
+    with engine_of(place) as engine:
+        return _explain(place, hospital, engine, asked, own.seen_by(engine).fixed(images), images, wanted)
 
 
 def explain_image(run: Path, hospital: str, image: Path, question: str, wanted: Wanted) -> Explained:
@@ -93,7 +92,7 @@ def explain_image(run: Path, hospital: str, image: Path, question: str, wanted: 
     does.
     """
     place, picture = open_place(run, hospital), read_question(image, question)
-    with shared_engine(place.model, place.study.lora) as engine:
+    with engine_of(place) as engine:
         put = put_question(place, engine, picture, question)
         ids = {case.image_id for _, case in put.shown}
         stored = read_images(ROOT / place.folders["cases"] / "images.parquet")

@@ -45,8 +45,11 @@ def answer_altered(
     with shared_engine(model, lora) as engine:
         engine.switch(load_state(adapter))
         stood_in = stand_ins((image for image in read_images(images) if image.id in wanted), seed)
-        others = encode_images(engine.base, stood_in, projected=own.features.projected)
-        places = {image_id: (own.features, image_id) for image_id in seen - others.starts.keys()}
+        features = own.seen_by(engine)
+        others = encode_images(engine.base, stood_in, projected=features.projected)
+        stored = sorted(seen - others.starts.keys())
+        features = features.fixed(stored)
+        places = {image_id: (features, image_id) for image_id in stored}
         together = gather_features(places | {image_id: (others, image_id) for image_id in others.starts})
         answers = iter(
             generate(

@@ -29,7 +29,7 @@ def answer_prompts(
         engine.switch(load_state(adapter))
         return generate(
             engine,
-            own.features,
+            own.seen_by(engine),
             encode(engine.base, own.features, prompts),
             tokens=answering.tokens_per_pass,
             max_new_tokens=answering.max_new_tokens,

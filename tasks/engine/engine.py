@@ -14,8 +14,8 @@ from tasks.engine.layers import Widened, add_lora, linear_layers
 class Engine:
     """A base with one adapter. Switching adapters replaces its weights, never its modules.
 
-    The adapter is what a federation trains: LoRA on the text model, and optionally the whole projector, through
-    PEFT's `modules_to_save`.
+    The adapter is what a federation trains: LoRA on the text model, and optionally LoRA on the vision tower and the
+    whole projector, through PEFT's `modules_to_save`.
 
     Args:
         base: the frozen base; it is wrapped in place.
@@ -23,21 +23,33 @@ class Engine:
         alpha: LoRA's scaling numerator.
         dropout: dropout on LoRA's input in training.
         targets: names of the text model's linear layers that get LoRA.
-        projector: whether the projector learns. Image features must then come from before it (`Features.projected`).
+        projector: whether the projector learns. Cached features must then come from before it (`Features.projected`).
+        tower_targets: names of the vision tower's linear layers that get LoRA. With any, cached features are not what
+            the adapter sees: take `Pixels`.
 
-    Raises StudyError if a target names no linear layer of the text model.
+    Raises StudyError if a target names no linear layer of its part of the model.
     """
 
     def __init__(
-        self, base: Base, r: int, alpha: int, dropout: float, targets: Sequence[str], projector: bool = False
+        self,
+        base: Base,
+        r: int,
+        alpha: int,
+        dropout: float,
+        targets: Sequence[str],
+        projector: bool = False,
+        tower_targets: Sequence[str] = (),
     ) -> None:
         self.base = base
+        self.tower_learns = bool(tower_targets)
         self.config = LoraConfig(
             r=r,
             lora_alpha=alpha,
             lora_dropout=dropout,
-            # The vision tower must stay frozen: its features are computed once and reused.
-            target_modules=linear_layers(base.model, base.family, "text", targets, "lora.targets"),
+            target_modules=[
+                *linear_layers(base.model, base.family, "text", targets, "lora.targets"),
+                *linear_layers(base.model, base.family, "tower", tower_targets, "lora.tower_targets"),
+            ],
             modules_to_save=[base.family.projector] if projector else None,
             task_type="CAUSAL_LM",
         )

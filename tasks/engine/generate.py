@@ -41,7 +41,7 @@ def generate(
 
     `tokens` is the most tokens in one batch, padding and answers included.
     """
-    base = engine.base
+    base, features = engine.base, features.fixed(name for example in examples for name in example.image_ids)
     # A batch holds prompts of similar length, to save padding, or prompts about the same image.
     lengths = [len(example.prompt_ids) + max_new_tokens for example in examples]
     groups = within(lengths, _bound(base, lengths, tokens), by_image(base, examples))

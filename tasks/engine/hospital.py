@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tasks.engine.base import Base
 from tasks.engine.batch import Example, encode
+from tasks.engine.engine import Engine
+from tasks.engine.pixels import see_again
 from tasks.engine.prompt import Prompt, build_prompts
 from tasks.engine.vision import FEATURES, Features, load_features
-from tasks.records import Case, Neighbour, read_table
+from tasks.records import Case, Neighbour, read_images, read_table
 from tasks.records.federation import HospitalRefs
 from tasks.settings import ContextSettings
 
@@ -19,6 +22,18 @@ class Hospital:
     cases: list[Case]
     neighbours: list[Neighbour]
     features: Features
+    """Of the frozen base, as retrieval compares them; what a model computes with is `seen_by`."""
+    images: Path
+    """The table of its images."""
+
+    def seen_by(self, engine: Engine) -> Features:
+        """The features of its images as the adapter that is switched on sees them.
+
+        They are the cached ones, unless the adapter changes the tower: then they are computed at each call.
+        """
+        if not engine.tower_learns:
+            return self.features
+        return see_again(engine.base, self.features, read_images(self.images))
 
     def prompts(self, asked: Sequence[Case], how: ContextSettings) -> list[Prompt]:
         """The conversations about some of the hospital's cases, each with its neighbours as context."""
@@ -35,4 +50,5 @@ def open_hospital(refs: HospitalRefs) -> Hospital:
         read_table(refs.cases.folder / "cases.parquet", Case),
         read_table(refs.library.folder / "neighbours.parquet", Neighbour),
         load_features(refs.features.folder / FEATURES),
+        refs.cases.folder / "images.parquet",
     )

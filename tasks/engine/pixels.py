@@ -1,13 +1,13 @@
 """Images for a tower or projector that learns: their features change at each step and are computed again."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from tasks.engine.base import Base
 from tasks.engine.families.family import Grid
-from tasks.engine.vision import Features, batches, process
+from tasks.engine.vision import Features, batches, encode_images, process
 from tasks.records import Image
 
 
@@ -35,6 +35,11 @@ class Pixels(Features):
         seen = dict(zip(names, pieces, strict=True))
         return [seen[name] for name in image_ids]
 
+    def fixed(self, image_ids: Iterable[str]) -> Features:
+        """Features of these images with the present weights, without gradients; they are held in memory."""
+        wanted = [self.images[name] for name in dict.fromkeys(image_ids)]
+        return encode_images(self.base, wanted) if wanted else self
+
 
 @torch.inference_mode()
 def keep_images(base: Base, images: Sequence[Image]) -> Pixels:
@@ -43,3 +48,8 @@ def keep_images(base: Base, images: Sequence[Image]) -> Pixels:
     for batch in batches(images, 32):
         grids |= zip([image.id for image in batch], base.family.grids(base.model, process(base, batch)), strict=True)
     return Pixels(torch.empty(0), {}, grids, base.family.merge(base.config), base, {each.id: each for each in images})
+
+
+def see_again(base: Base, features: Features, images: Iterable[Image]) -> Pixels:
+    """The same images' features, to be computed later; grids do not depend on weights, so those of `features` hold."""
+    return Pixels(torch.empty(0), {}, features.grids, features.merge, base, {each.id: each for each in images})

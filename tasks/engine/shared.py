@@ -61,5 +61,7 @@ def shared_engine(model: ModelChoice, lora: LoraSettings) -> Iterator[Engine]:
             for other in _engine.values():
                 other.remove()
             _engine.clear()
-            _engine[lora] = Engine(base, lora.r, lora.alpha, lora.dropout, lora.targets, lora.projector)
+            _engine[lora] = Engine(
+                base, lora.r, lora.alpha, lora.dropout, lora.targets, lora.projector, lora.tower_targets
+            )
         yield _engine[lora]

@@ -1,7 +1,7 @@
 """Vision features: the output of the frozen parts for each image, computed once and reused exactly.
 
 The frozen parts are the tower and its projector. If the projector learns, only the tower is frozen, and the projector
-runs again at each step.
+runs again at each step. If the tower learns, nothing is reused: see `Pixels`.
 """
 
 import contextlib
@@ -52,6 +52,10 @@ class Features:
     def all_of(self, image_ids: Sequence[str]) -> list[torch.Tensor]:
         """The features of one batch's images, in their order; an image may occur twice."""
         return [self.of(image_id) for image_id in image_ids]
+
+    def fixed(self, image_ids: Iterable[str]) -> "Features":
+        """The features of at least these images, for use while no weight changes: each is computed only once."""
+        return self
 
     def tokens(self, image_id: str) -> int:
         """The number of an image's tokens, hence of its placeholders in the prompt."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tasks.engine.attribution.occlusion import Box, boxes, without
 from tasks.engine.base import Base
 from tasks.engine.batch import Example, encode
+from tasks.engine.engine import Engine
 from tasks.engine.hospital import Hospital
 from tasks.engine.prompt import Asked, build_prompt
 from tasks.engine.vision import Features
@@ -44,12 +45,12 @@ class Seen:
 
 
 def open_examined(
-    base: Base, own: Hospital, cases: Path, asked: Sequence[Asked], how: ContextSettings, tokens: int
+    engine: Engine, own: Hospital, cases: Path, asked: Sequence[Asked], how: ContextSettings, tokens: int
 ) -> Seen:
     """Open a hospital's images and masks of the cases asked and of their retrieved cases.
 
     Args:
-        base: the base with the hospital's adapter switched on.
+        engine: the base with the hospital's adapter switched on.
         own: the hospital.
         cases: the folder of the stage `cases`.
         asked: the questions to examine.
@@ -59,7 +60,7 @@ def open_examined(
     wanted = {case.image_id for each in asked for case in (each.case, *each.shown)}
     images = {image.id: image for image in read_images(cases / "images.parquet") if image.id in wanted}
     findings = [each for each in read_findings(cases / "findings.parquet") if each.image_id in wanted]
-    return Seen(base, own.features, images, findings, how, tokens)
+    return Seen(engine.base, own.seen_by(engine).fixed(images), images, findings, how, tokens)
 
 
 def answers_by_case(rows: Sequence[Prediction]) -> dict[str, dict[str, Prediction]]:

@@ -54,7 +54,8 @@ def explain_answers(
     pictures = {image.id: image for image in read_images(images) if image.id in wanted}
     with shared_engine(model, lora) as engine:
         engine.switch(load_state(adapter))
+        features = own.seen_by(engine).fixed(pictures)
         return [
-            explain(engine.base, own.features, pictures, each, shown, said[each.case.id], METHODS, tokens=tokens)
+            explain(engine.base, features, pictures, each, shown, said[each.case.id], METHODS, tokens=tokens)
             for each in asked
         ]

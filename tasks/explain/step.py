@@ -43,7 +43,7 @@ def find_failures(
     asked = as_asked(test, own.prompts(test, shown), own.cases, own.neighbours)
     with shared_engine(model, lora) as engine:
         engine.switch(load_state(hospital.adapter.folder))
-        seen = open_examined(engine.base, own, hospital.cases.folder, asked, shown, tokens)
+        seen = open_examined(engine, own, hospital.cases.folder, asked, shown, tokens)
         found = [examine(seen, each, answers[each.case.id]) for each in asked]
     with folder.open("failures.parquet") as sink:
         write_table(sink, FailureModes, records(found, judge_all(found)))

@@ -33,7 +33,7 @@ def footprint(asked: dict[str, Any]) -> dict[str, int | None]:
         engine.switch(engine.initial_state(asked["seed"]))
         train(
             engine,
-            own.features,
+            own.seen_by(engine),
             own.examples(engine.base, training, ContextSettings(**asked["shown"])),
             epochs=1,
             batch_size=federation.batch_size,

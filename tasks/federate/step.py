@@ -47,7 +47,7 @@ def train_hospital(
         engine.switch(start)
         loss, steps = train(
             engine,
-            own.features,
+            own.seen_by(engine),
             own.examples(engine.base, training, shown),
             epochs=federation.local_epochs,
             batch_size=federation.batch_size,
@@ -211,7 +211,7 @@ def validate_hospital(
     with shared_engine(model, lora) as engine:
         engine.switch(load_state(hospital.adapter.folder))
         examples = own.examples(engine.base, held_out, shown)
-        loss, tokens = mean_loss(engine, own.features, examples, federation.tokens_per_pass)
+        loss, tokens = mean_loss(engine, own.seen_by(engine), examples, federation.tokens_per_pass)
     if not math.isfinite(loss):
         raise StudyError(
             f"Expected a finite loss of round {round_number}'s adapter at {hospital.name}, found {loss}: "

@@ -80,6 +80,8 @@ class Study(Settings):
         lora = info.data.get("lora")
         if engine.executor == "batched" and lora and lora.projector:
             raise ValueError("expected executor mapped, since lora.projector learns, which is not done in one pass")
+        if engine.executor == "batched" and lora and lora.tower_targets:
+            raise ValueError("expected executor mapped, since lora.tower_targets learn, which is not done in one pass")
         return engine
 
     @property

@@ -42,7 +42,7 @@ class ModelChoice(ModelSettings):
 
 
 class LoraSettings(Settings):
-    """The adapter that is trained: PEFT LoRA, and the projector where it learns too."""
+    """The adapter that is trained: PEFT LoRA on the text model and the tower, and the projector where it learns too."""
 
     r: int = Field(16, ge=1)
     """Rank."""
@@ -52,6 +52,8 @@ class LoraSettings(Settings):
     """Dropout on the adapter's input while training."""
     targets: tuple[str, ...] = Field(("q_proj", "v_proj"), min_length=1)
     """Names of the text model's linear layers that get an adapter."""
+    tower_targets: tuple[str, ...] = ()
+    """Names of the vision tower's linear layers that get an adapter; features are then computed at each step."""
     projector: bool = False
     """Train all weights of the projector, which brings what the vision tower sees to the text model, with the LoRA."""
 

@@ -15,6 +15,8 @@ from plainly import plainly
 
 from flows.export import export
 from flows.files import writing_folder
+from flows.serve.answerer import answer
+from tasks.engine.adapter import load_state
 from tasks.errors import StudyError
 from tasks.records import Case, Prediction, read_images, read_table
 
@@ -30,6 +32,26 @@ for image, question in zip(asked[::2], asked[1::2]):
     runpy.run_path(f"{folder}/ask.py", run_name="__main__")
     print("--", file=sys.stderr)
 """
+
+ROWS = """
+import io, runpy, sys
+
+import faiss, PIL.Image, pandas
+
+folder = sys.argv[1]
+sys.path.insert(0, folder)
+entries = pandas.read_parquet(f"{folder}/entries.parquet")
+images = pandas.read_parquet(f"{folder}/images.parquet").set_index("image_id")
+image = PIL.Image.open(io.BytesIO(images["png"][entries["image_id"][0]]))
+sys.argv = ["ask.py", f"{folder}/first.png", entries["question"][0]]
+image.save(f"{folder}/first.png")
+done = runpy.run_path(f"{folder}/ask.py")
+from library import encode
+
+near, numbers = done["index"].search(encode(done["model"], image, entries["question"][0]), 1)
+print(float(near[0, 0]) if numbers[0, 0] == entries["number"][0] else "another")
+"""
+"""How near an exported library's first entry lies to the same question about the same image, asked anew."""
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +124,57 @@ def test_a_trained_projector_is_exported(
     done = run(server, own, studied("lora.projector=true", "retrieval.hide_copies=identical"))
     assert done.returncode == 0, done.stderr
     answers_as_the_study_did(server, own / "artifacts", own, tmp_path, merge)
+
+
+@pytest.fixture(scope="module")
+def tower_study(server: Server, study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study that trains LoRA on the vision tower too."""
+    own = Path(shutil.copytree(study, tmp_path_factory.mktemp("tower") / "study", symlinks=True))
+    done = run(server, own, studied("lora.tower_targets=[qkv]", "retrieval.hide_copies=identical"))
+    assert done.returncode == 0, done.stderr
+    return own
+
+
+def test_a_trained_tower_is_asked_and_exported(
+    server: Server, tower_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cases are found by what the tower saw untrained, and shown as it sees them trained."""
+    monkeypatch.chdir(tower_study)
+    artifacts = tower_study / "artifacts"
+    references = json.loads((artifacts / "latest/references.json").read_text())
+    learned = {name: each for name, each in load_state(artifacts / references["adapter"]).items() if ".visual." in name}
+    assert len(learned) == 8  # A and B in each of the tower's four layers
+    assert all(each.any() for name, each in learned.items() if "lora_B" in name)
+    asked_rows = predicted(artifacts, 3)
+    pairs = asked(artifacts, asked_rows, tmp_path)
+    for row, image, question in zip(asked_rows, pairs[::2], pairs[1::2], strict=True):
+        reply = answer(artifacts / "latest", HOSPITAL, Path(image), question)
+        assert reply.text == row.prediction
+        assert reply.confidence == pytest.approx(row.confidence, abs=1e-3)
+        assert [case.id for _, case in reply.shown] == list(row.neighbours)
+    answers_as_the_study_did(server, artifacts, tower_study, tmp_path, merge=False)
+
+
+def test_a_merged_tower_comes_with_a_library_of_what_it_sees(
+    tower_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tower_study)
+    apart, merged = (
+        export(Path("artifacts/latest"), HOSPITAL, tmp_path / name, merge=name == "merged")
+        for name in ("apart", "merged")
+    )
+    assert "this index was built anew" in (merged / "README.md").read_text()
+    assert "built anew" not in (apart / "README.md").read_text()
+    (tmp_path / "rows.py").write_text(ROWS)
+    for folder in (apart, merged):
+        told = plainly(tmp_path, tmp_path / "rows.py", str(folder))
+        assert told.returncode == 0, told.stderr
+        assert float(told.stdout.splitlines()[-1]) == pytest.approx(1, abs=1e-4)
+    means = [json.loads((folder / "encoder.json").read_text())["image_mean"] for folder in (apart, merged)]
+    assert means[0] != pytest.approx(means[1], abs=1e-3)
+    row = predicted(tower_study / "artifacts", 1)
+    told = plainly(tmp_path, merged / "ask.py", *asked(tower_study / "artifacts", row, tmp_path))
+    assert told.returncode == 0, told.stderr
 
 
 def answers_as_the_study_did(server: Server, artifacts: Path, study: Path, tmp_path: Path, merge: bool) -> None:

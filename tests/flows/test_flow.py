@@ -548,6 +548,7 @@ def test_no_patient_gets_into_artifacts_logs_or_database(server: Server, tiny_fo
         (["run", "--set", "retrival.k=3"], "did you mean retrieval.k"),
         (["run", "--set", "dataset.name=vqa-rad", "--set", "dataset.root=/nowhere"], "/nowhere"),
         (["run", "--set", "model.name=no/such-model"], "no/such-model"),
+        (["run", "--set", "lora.tower_targets=[no]"], "of the vision tower, found 'no', which it lacks: choose among"),
         (["audit", "--against", "/nowhere"], "/nowhere"),
         (["audit", "--out", "."], "Expected --out to be a file that can be written, found . (it is a folder)"),
         (["audit", "--out", "/dev/null/audit.json"], "found /dev/null/audit.json (File exists)"),

@@ -391,6 +391,15 @@ def test_a_list_that_holds_itself_is_no_settings_file(tmp_path: Path) -> None:
         load_study(yaml_file(tmp_path, "lora: {targets: &a [*a]}\n"))
 
 
+def test_a_tower_that_learns_is_not_trained_in_one_pass() -> None:
+    with pytest.raises(
+        StudyError, match=r"^Setting engine does not fit: expected executor mapped, since lora.tower_targets learn"
+    ):
+        load_study(None, ("lora.tower_targets=[qkv]", "engine.executor=batched"))
+    assert load_study(None, ("lora.tower_targets=[qkv]",)).lora.tower_targets == ("qkv",)
+    assert load_study(None, ("engine.executor=batched",)).lora.tower_targets == ()
+
+
 def test_a_projector_that_learns_is_not_trained_in_one_pass() -> None:
     with pytest.raises(
         StudyError, match=r"^Setting engine does not fit: expected executor mapped, since lora.projector"
