@@ -16,6 +16,7 @@ from tasks.answer.step import (
     measure_reliance,
     predict,
     score_hospital,
+    tune_retrieval,
 )
 from tasks.records.federation import HospitalRefs
 from tasks.report.results import TEXT_ONLY
@@ -45,6 +46,7 @@ def evaluate(
     study: Study, model: ModelChoice, trained: list[HospitalRefs], untrained: list[HospitalRefs], steps: Steps
 ) -> Evaluated:
     """Answer and score every hospital's test cases, then measure what the answers depend on."""
+    trained, tuned = tune(study, model, trained)
     answered = answer_all(study, model, {study.configuration: trained, "base": untrained})
     scoring = score_hospital.map(
         hospital=[hospital.name for hospital in trained],
@@ -64,9 +66,28 @@ def evaluate(
     steps.done("explained some answers" if explained else "left out where answers come from")
 
     optional = {"reliance": relied, "failures": failures, "saliency": explained, "calibration": held_out}
+    optional |= {"tuning": tuned}
     kept: dict[str, Any] = {"predictions": answered, "scores": scored}
     kept |= {name: refs for name, refs in optional.items() if refs}
     return Evaluated(kept, scored, altered, failing, shares, withheld)
+
+
+def tune(study: Study, model: ModelChoice, hospitals: list[HospitalRefs]) -> tuple[list[HospitalRefs], list[Ref]]:
+    """Let each hospital choose how it uses its retrieved cases; returns the hospitals with their choices, and these.
+
+    The list of choices is empty if the settings leave nothing to choose.
+    """
+    if not study.retrieval.tunes:
+        return hospitals, []
+    choosing = tune_retrieval.map(
+        hospital=hospitals,
+        **_answering(study, model),
+        mixture=unmapped(study.retrieval.mixture),
+        holdout=unmapped(study.federation.holdout),
+        seed=unmapped(study.seed),
+    )
+    tuned = gather(choosing, [hospital.name for hospital in hospitals])
+    return [each.model_copy(update={"tuning": ref}) for each, ref in zip(hospitals, tuned, strict=True)], tuned
 
 
 def answer_all(study: Study, model: ModelChoice, configurations: Mapping[str, list[HospitalRefs]]) -> list[list[Ref]]:

@@ -18,6 +18,7 @@ from tasks.engine.base import Base
 from tasks.engine.batch import broken, ending_marks
 from tasks.engine.context import readable
 from tasks.engine.engine import Engine
+from tasks.engine.hospital import answering_context, mixture_of
 from tasks.engine.identity import resolve
 from tasks.engine.shared import own_base
 from tasks.engine.vision import FEATURES, encode_images, load_features
@@ -84,7 +85,7 @@ def _hub(place: Place) -> Hub | None:
 
 def _settings(place: Place, hub: Hub | None, merge: bool) -> dict[str, Any]:
     """The settings that the exported scripts read."""
-    shown = place.study.retrieval.context
+    shown, mixture = answering_context(place.study.retrieval.context, place.tuning), mixture_of(place.tuning)
     return {
         "run": place.run.resolve().name,
         "folder": "model" if merge else "base",
@@ -92,6 +93,8 @@ def _settings(place: Place, hub: Hub | None, merge: bool) -> dict[str, Any]:
         "dtype": "float32" if place.model.device == "cpu" else "bfloat16",
         "k": shown.k,
         "floor": shown.floor,
+        "weight": mixture.weight if mixture else 0,
+        "temperature": mixture.temperature if mixture else None,
         "order": shown.order,
         "show_images": shown.show == "images+text",
         "say_similarity": shown.say_similarity,

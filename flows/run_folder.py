@@ -118,7 +118,7 @@ def _measured(study: Study, shared: SharedDocuments, scored: Sequence[Ref]) -> M
     coverage, name = study.evaluation.coverage, study.configuration
     return Measured(
         details=details(list(zip(shared.scores, sums, strict=True)), study.seed),
-        abstention=abstention(shared.abstention, coverage, study.seed, study.retrieval.k > 0),
+        abstention=abstention(shared.abstention, coverage, study.seed, study.retrieval.most > 0),
         reliance=reliance_table(name, shared.reliance),
         failures=failure_table(name, shared.failures),
         saliency=share_table(name, shared.shares),

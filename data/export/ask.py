@@ -5,7 +5,7 @@ from pathlib import Path
 
 import faiss
 import pandas
-from library import ANSWERING, HERE, MODEL, inputs, nearest, to_rgb, tokenizer
+from library import ANSWERING, HERE, MODEL, Mixture, inputs, nearest, to_rgb, tokenizer
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
@@ -18,5 +18,6 @@ index, entries = faiss.read_index(str(HERE / "index.faiss")), pandas.read_parque
 shown = nearest(model.eval(), index, entries, image, question)
 print(shown[["case_id", "similarity"]].to_string(index=False), file=sys.stderr)
 asked = inputs(shown, image, question)
-answer = model.generate(**asked)[0, asked["input_ids"].shape[1] :]
+start = asked["input_ids"].shape[1]
+answer = model.generate(**asked, logits_processor=[Mixture(shown, start)])[0, start:]
 print(tokenizer.decode(answer, skip_special_tokens=True).strip())

@@ -14,7 +14,7 @@ import pandas as pd
 import PIL.Image
 import torch
 from pixels import picture_digest, to_rgb
-from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, GenerationConfig
+from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, GenerationConfig, LogitsProcessor
 
 HERE = Path(__file__).resolve().parent
 SETTINGS = json.loads((HERE / "export.json").read_text(encoding="utf-8"))
@@ -130,6 +130,29 @@ def plain(text: str) -> str:
     return text
 
 
+class Mixture(LogitsProcessor):
+    """Mixes the shown cases' answers into each next token's distribution, as the study did (arXiv 1911.00172)."""
+
+    def __init__(self, shown: pd.DataFrame, start: int) -> None:
+        self.start, end = start, tokenizer.eos_token
+        self.answers = [tokenizer(plain(text) + end, add_special_tokens=False)["input_ids"] for text in shown["answer"]]
+        near = torch.tensor(shown["similarity"].to_numpy(np.float64)) / (SETTINGS["temperature"] or 1)
+        self.shares = near.softmax(0).tolist()
+
+    def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """The logarithm of the mixture; the model's scores where no answer goes on from what is written."""
+        written, votes = ids[0, self.start :].tolist(), Counter[int]()
+        for answer, share in zip(self.answers, self.shares, strict=True):
+            if answer[: len(written)] == written and len(answer) > len(written):
+                votes[answer[len(written)]] += share
+        if not votes or not SETTINGS["weight"]:
+            return scores
+        mixed = (1 - SETTINGS["weight"]) * scores.float().softmax(-1)
+        for token, share in votes.items():
+            mixed[0, token] += SETTINGS["weight"] * share / sum(votes.values())
+        return mixed.log()
+
+
 def tokenised(messages: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """The conversation as the model takes it."""
     how: dict[str, Any] = {"add_generation_prompt": True}
@@ -148,4 +171,4 @@ def tokenised(messages: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     return {**found, **pixels, "mm_token_type_ids": kinds}
 
 
-__all__ = ["ANSWERING", "HERE", "MODEL", "encode", "inputs", "nearest", "to_rgb", "tokenizer"]
+__all__ = ["ANSWERING", "HERE", "MODEL", "Mixture", "encode", "inputs", "nearest", "to_rgb", "tokenizer"]

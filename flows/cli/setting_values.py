@@ -6,6 +6,7 @@ A path or a text is taken as it is written, where YAML would make a number of `0
 
 import re
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
@@ -68,12 +69,13 @@ def field_type(name: str, model: type[BaseModel]) -> Any:
 
 
 def takes_text(annotation: Any) -> bool:
-    """Whether a setting of this type, or each item of it, is a path, a text or one of several words."""
+    """Whether a setting of this type, or each item of it, is a path, a text or one of several words, and no number."""
     if get_origin(annotation) is Literal:
         return all(isinstance(each, str) for each in get_args(annotation))
     if get_origin(annotation) is dict:
         return False
-    return annotation in (str, Path) or any(map(takes_text, get_args(annotation)))
+    parts = [each for each in get_args(annotation) if each not in (NoneType, Ellipsis)]
+    return annotation in (str, Path) or (bool(parts) and all(map(takes_text, parts)))
 
 
 def takes_list(annotation: Any) -> bool:

@@ -16,12 +16,15 @@ from tasks.engine.batch import encode
 from tasks.engine.context import choose
 from tasks.engine.engine import Engine
 from tasks.engine.generate import Answer, generate
+from tasks.engine.hospital import answering_context, mixture_of
 from tasks.engine.identity import choose_model
+from tasks.engine.mixture import mixing
 from tasks.engine.prompt import Prompt, build_prompt
 from tasks.engine.shared import shared_engine
 from tasks.engine.vision import FEATURES, Features, encode_images, gather_features, load_features
 from tasks.errors import StudyError
 from tasks.records import Case, Image, Prediction, read_images, read_table
+from tasks.records.tuning import Tuning, read_tuning
 from tasks.retrieve.encoded import Inputs
 from tasks.retrieve.encoders.open import encode_all, opened
 from tasks.retrieve.retriever import Queries
@@ -56,6 +59,8 @@ class Place:
     """The hospital's folders by name, as in `references.json`, relative to the artifacts."""
     adapter: Path
     """Folder of the adapter that it answers with."""
+    tuning: Tuning | None
+    """How it uses its retrieved cases, if its held-out images decided that."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,9 @@ def open_place(run: Path, hospital: str, *more: str) -> Place:
         known = ", ".join(references["hospitals"])
         raise StudyError(f"Expected --hospital to be one of {known}, found {hospital!r}.")
     adapter = references["adapter"] or folders["adapter"]
-    check_run(run, [*paths_of(folders, ("cases", "features", "calibration", *more)), adapter])
-    return Place(run, study, _choose_base(run, study), folders, ROOT / adapter)
+    check_run(run, [*paths_of(folders, ("cases", "features", "calibration", "tuning", *more)), adapter])
+    tuning = read_tuning(ROOT / folders["tuning"]) if "tuning" in folders else None
+    return Place(run, study, _choose_base(run, study), folders, ROOT / adapter, tuning)
 
 
 def _choose_base(run: Path, study: Study) -> ModelChoice:
@@ -147,6 +153,7 @@ def give(place: Place, engine: Engine, features: Features, prompt: Prompt) -> An
         encode(engine.base, features, [prompt]),
         tokens=answering.tokens_per_pass,
         max_new_tokens=answering.max_new_tokens,
+        mixing=mixing(engine.base, [prompt], mixture_of(place.tuning)),
     )
     return given
 
@@ -166,13 +173,14 @@ def _retrieve(
 ) -> tuple[tuple[float, Case], ...]:
     """Similarity and case of each retrieved case for a question about the image `seen`, nearest first."""
     settings, folder = place.study.retrieval, ROOT / place.folders["library"]
-    if not settings.k:
+    if not settings.most:
         return ()
     retriever = open_retriever(folder, cases, kept, settings.depth, settings.diversity)
     inputs = _query_inputs(place, encoded_of(folder), picture, seen, question)
     case = _known(cases.values(), seen, kept, question)
     (found,) = retriever.neighbours(Queries([case], *inputs.of([replace(case, image_id=ASKED)])))
-    chosen = choose(found, settings.k, settings.floor)
+    how = answering_context(settings.context, place.tuning)
+    chosen = choose(found, int(how.k), how.floor)
     return tuple((neighbour.similarity, cases[neighbour.neighbour_id]) for neighbour in chosen)
 
 

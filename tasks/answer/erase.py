@@ -22,4 +22,12 @@ def _is_copied(row: Prediction, gone: Patient) -> bool:
     return row.configuration == "copy_nearest" and bool(gone.cases.intersection(row.neighbours))
 
 
-ERASERS: Erasers = dict.fromkeys(("predictions", "baselines", "reliance", "calibration"), erase_predictions)
+def erase_tuning(old: Path, new: Folder, gone: Patient) -> Counts:
+    """Leave a tuning as it is: it holds four numbers and a count, and nothing of any case."""
+    return {}
+
+
+ERASERS: Erasers = {
+    **dict.fromkeys(("predictions", "baselines", "reliance", "calibration"), erase_predictions),
+    "tuning": erase_tuning,
+}

@@ -9,6 +9,7 @@ from tasks.engine.adapter import load_state
 from tasks.engine.batch import encode
 from tasks.engine.generate import generate
 from tasks.engine.hospital import Hospital
+from tasks.engine.mixture import mixing
 from tasks.engine.prompt import as_asked, build_prompt
 from tasks.engine.shared import shared_engine
 from tasks.engine.vision import encode_images, gather_features
@@ -51,14 +52,16 @@ def answer_altered(
         features = features.fixed(stored)
         places = {image_id: (features, image_id) for image_id in stored}
         together = gather_features(places | {image_id: (others, image_id) for image_id in others.starts})
+        every = [prompt for rows in prompts.values() for prompt in rows]
         answers = iter(
             generate(
                 engine,
                 together,
-                encode(engine.base, together, [prompt for rows in prompts.values() for prompt in rows]),
+                encode(engine.base, together, every),
                 tokens=answering.tokens_per_pass,
                 max_new_tokens=answering.max_new_tokens,
                 title=f"reliance {hospital}",
+                mixing=mixing(engine.base, every, own.mixture),
             )
         )
     return [

@@ -7,6 +7,7 @@ from tasks.engine.adapter import load_state
 from tasks.engine.batch import encode
 from tasks.engine.generate import Answer, generate
 from tasks.engine.hospital import Hospital
+from tasks.engine.mixture import mixing
 from tasks.engine.prompt import Prompt
 from tasks.engine.shared import shared_engine
 from tasks.settings import AnsweringSettings, LoraSettings, ModelChoice
@@ -34,4 +35,5 @@ def answer_prompts(
             tokens=answering.tokens_per_pass,
             max_new_tokens=answering.max_new_tokens,
             title=title,
+            mixing=mixing(engine.base, prompts, own.mixture),
         )

@@ -41,6 +41,32 @@ def predict(
         write_table(sink, Prediction, answered(configuration, hospital.name, test, prompts, answers))
 
 
+@stage("tuning", area="hospitals/{hospital.name}", title="tuning {hospital.name}")
+def tune_retrieval(
+    folder: Folder,
+    hospital: HospitalRefs,
+    model: ModelChoice,
+    lora: LoraSettings,
+    answering: AnsweringSettings,
+    shown: ContextSettings,
+    mixture: bool,
+    holdout: float,
+    seed: int,
+) -> None:
+    """Choose how a hospital uses its retrieved cases, by its adapter's loss on its held-out cases: `tuning.json`."""
+    from tasks.answer.held_out import held_out_rows
+    from tasks.answer.tuning import tune
+    from tasks.cases.holdout import split_holdout
+    from tasks.engine.hospital import open_hospital
+    from tasks.records.tuning import TUNING
+
+    opened = open_hospital(hospital)
+    _, held_out = split_holdout(opened.cases, holdout, seed)
+    rows = held_out_rows(opened, held_out, hospital.adapter.folder, model, lora, answering, shown)
+    found = tune(rows, shown.most, shown.floor, chooses_context=shown.k == "auto", mixes=mixture)
+    folder.write_json(TUNING, found.model_dump())
+
+
 @stage(
     "calibration",
     area="hospitals/{hospital.name}",

@@ -68,13 +68,18 @@ def _encode(base: Base, features: Features, prompts: Sequence[Prompt]) -> list[E
     tokenizer, marks = base.tokenizer, ending_marks(base)
     texts = [conversation(base, prompt.messages, marks) for prompt in prompts]
     start = opening(base)
-    ends = [broken(prompt.answer, marks) + str(tokenizer.eos_token) for prompt in prompts]
     prompt_ids = _token_ids(tokenizer, texts)
-    answer_ids = _token_ids(tokenizer, ends)
+    answer_ids = answer_tokens(base, [prompt.answer for prompt in prompts], marks)
     return [
         Example((*start, *expand(base, features, ids, ids, prompt.image_ids)), tuple(answer), prompt.image_ids)
         for ids, answer, prompt in zip(prompt_ids, answer_ids, prompts, strict=True)
     ]
+
+
+def answer_tokens(base: Base, answers: Sequence[str], marks: re.Pattern[str] | None = None) -> list[list[int]]:
+    """The tokens of each answer, the end token last."""
+    marks = marks or ending_marks(base)
+    return _token_ids(base.tokenizer, [broken(answer, marks) + str(base.tokenizer.eos_token) for answer in answers])
 
 
 def conversation(base: Base, messages: Sequence[Mapping[str, Any]], marks: re.Pattern[str] | None = None) -> str:

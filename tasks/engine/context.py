@@ -31,6 +31,11 @@ def choose(neighbours: Sequence[Neighbour], k: int, floor: float) -> list[Neighb
     return [each for each in first if each.similarity >= floor]
 
 
+def random_count(case_id: str, most: int) -> int:
+    """A number of retrieved cases from 0 to `most`, which depends on the case's id alone."""
+    return random.Random(derived_seed("count", case_id)).randint(0, most)
+
+
 def ordered(nearest_first: Sequence[Item], order: ContextOrder, case_id: str) -> list[Item]:
     """The context of a case in the order of the prompt; a random order depends on the case's id alone."""
     placed = list(nearest_first)

@@ -1,6 +1,6 @@
 """Answering: batched greedy generation, with the same text as one by one, and the model's confidence."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,11 @@ from tasks.engine.batch import Example, within
 from tasks.engine.engine import Engine
 from tasks.engine.fast.prefill import Read, read_prompts
 from tasks.engine.fast.prefix import by_image
+from tasks.engine.mixture import Mixing
 from tasks.engine.vision import Features
+
+Choice = Callable[[torch.Tensor, Sequence[torch.Tensor]], tuple[torch.Tensor, torch.Tensor]]
+"""From logits `(B, vocabulary)` and the tokens so far, `(B,)` each, the next tokens and their probabilities."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +24,11 @@ class Answer:
 
     text: str
     confidence: float
-    """Mean probability, from 0 to 1, that the model gave to the answer's tokens when it chose them.
+    """Mean probability, from 0 to 1, that the answer's tokens had when they were chosen.
 
-    The end token counts too, so an empty answer has a confidence. An answer cut at the maximal length has no end
-    token. Like all floating-point results, the last digits depend on the batch.
+    It is the model's, or the mixture's if retrieved answers are mixed in. The end token counts too, so an empty answer
+    has a confidence. An answer cut at the maximal length has no end token. Like all floating-point results, the last
+    digits depend on the batch.
     """
 
 
@@ -36,10 +41,15 @@ def generate(
     tokens: int,
     max_new_tokens: int,
     title: str = "answering",
+    mixing: Mixing | None = None,
 ) -> list[Answer]:
     """The adapter's greedy answer to each example, in the order of the examples.
 
-    `tokens` is the most tokens in one batch, padding and answers included.
+    Args:
+        tokens: most tokens in one batch, padding and answers included.
+        max_new_tokens: longest answer, in tokens.
+        title: shown beside the progress bar.
+        mixing: mixes each next-token distribution with that of the example's retrieved answers.
     """
     base, features = engine.base, features.fixed(name for example in examples for name in example.image_ids)
     # A batch holds prompts of similar length, to save padding, or prompts about the same image.
@@ -47,7 +57,9 @@ def generate(
     groups = within(lengths, _bound(base, lengths, tokens), by_image(base, examples))
     answers: dict[int, Answer] = {}
     for chosen in tqdm(groups, desc=title, unit="batch", leave=False, disable=None):
-        new, likely = _greedy(base, read_prompts(base, features, [examples[index] for index in chosen]), max_new_tokens)
+        choose = _Mixed(mixing.of(chosen)) if mixing else _likeliest
+        read = read_prompts(base, features, [examples[index] for index in chosen])
+        new, likely = _greedy(base, read, max_new_tokens, choose)
         texts = base.tokenizer.batch_decode(new, skip_special_tokens=True)
         sure = _confidences(new, likely, base.tokenizer.eos_token_id)
         answers |= zip(chosen, map(Answer, (text.strip() for text in texts), sure), strict=True)
@@ -60,20 +72,37 @@ def _bound(base: Base, lengths: Sequence[int], tokens: int) -> int:
     return 1 if window and max(lengths, default=0) > window else tokens
 
 
-def _greedy(base: Base, read: Read, most: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _greedy(base: Base, read: Read, most: int, choose: Choice) -> tuple[torch.Tensor, torch.Tensor]:
     """The likeliest tokens up to the end of each row, then padding, and their probabilities; both `(B, n)`."""
     end, filler = base.tokenizer.eos_token_id, base.tokenizer.pad_token_id
     ended = torch.zeros(len(read.mask), dtype=torch.bool, device=read.mask.device)
     new: list[torch.Tensor] = []
     likely: list[torch.Tensor] = []
     while True:
-        logits = read.logits.float()
-        likely.append((logits.amax(-1) - logits.logsumexp(-1)).exp())
-        new.append(logits.argmax(-1).masked_fill(ended, filler))
+        tokens, probabilities = choose(read.logits.float(), new)
+        likely.append(probabilities)
+        new.append(tokens.masked_fill(ended, filler))
         ended = ended | (new[-1] == end)
         if len(new) == most or ended.all():
             return torch.stack(new, dim=1), torch.stack(likely, dim=1)
         read.follow(base, new[-1])
+
+
+def _likeliest(logits: torch.Tensor, _: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each row's likeliest next token and its probability; both `(B,)`."""
+    return logits.argmax(-1), (logits.amax(-1) - logits.logsumexp(-1)).exp()
+
+
+@dataclass(frozen=True)
+class _Mixed:
+    """As `_likeliest`, by the mixture with each row's retrieved answers."""
+
+    mixing: Mixing
+
+    def __call__(self, logits: torch.Tensor, new: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        written = torch.stack(list(new), dim=1).tolist() if new else [[]] * len(logits)
+        probabilities, tokens = self.mixing.mixed(logits.softmax(-1), written).max(-1)
+        return tokens, probabilities
 
 
 def _confidences(new: torch.Tensor, probabilities: torch.Tensor, end: int) -> list[float]:

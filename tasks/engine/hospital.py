@@ -7,11 +7,13 @@ from pathlib import Path
 from tasks.engine.base import Base
 from tasks.engine.batch import Example, encode
 from tasks.engine.engine import Engine
+from tasks.engine.mixture import Mixture
 from tasks.engine.pixels import see_again
 from tasks.engine.prompt import Prompt, build_prompts
 from tasks.engine.vision import FEATURES, Features, load_features
 from tasks.records import Case, Neighbour, read_images, read_table
 from tasks.records.federation import HospitalRefs
+from tasks.records.tuning import Tuning, read_tuning
 from tasks.settings import ContextSettings
 
 
@@ -25,6 +27,8 @@ class Hospital:
     """Of the frozen base, as retrieval compares them; what a model computes with is `seen_by`."""
     images: Path
     """The table of its images."""
+    tuning: Tuning | None = None
+    """How it uses its retrieved cases to answer; None for what the study's settings say."""
 
     def seen_by(self, engine: Engine) -> Features:
         """The features of its images as the adapter that is switched on sees them.
@@ -36,12 +40,17 @@ class Hospital:
         return see_again(engine.base, self.features, read_images(self.images))
 
     def prompts(self, asked: Sequence[Case], how: ContextSettings) -> list[Prompt]:
-        """The conversations about some of the hospital's cases, each with its neighbours as context."""
-        return build_prompts(asked, self.cases, self.neighbours, how)
+        """The conversations in which some of the hospital's cases are answered, each with neighbours as context."""
+        return build_prompts(asked, self.cases, self.neighbours, answering_context(how, self.tuning))
 
     def examples(self, base: Base, asked: Sequence[Case], how: ContextSettings) -> list[Example]:
-        """The same conversations, tokenised for a base."""
-        return encode(base, self.features, self.prompts(asked, how))
+        """The conversations that train an adapter or measure its loss, tokenised for a base."""
+        return encode(base, self.features, build_prompts(asked, self.cases, self.neighbours, how))
+
+    @property
+    def mixture(self) -> Mixture | None:
+        """How retrieved answers are mixed into the model's distribution; None if they are not."""
+        return mixture_of(self.tuning)
 
 
 def open_hospital(refs: HospitalRefs) -> Hospital:
@@ -51,4 +60,16 @@ def open_hospital(refs: HospitalRefs) -> Hospital:
         read_table(refs.library.folder / "neighbours.parquet", Neighbour),
         load_features(refs.features.folder / FEATURES),
         refs.cases.folder / "images.parquet",
+        read_tuning(refs.tuning.folder) if refs.tuning else None,
     )
+
+
+def answering_context(how: ContextSettings, tuning: Tuning | None) -> ContextSettings:
+    """What prompts show where questions are answered: as tuned, or at most as many cases as the settings allow."""
+    chosen = {"k": how.most} if tuning is None else {"k": tuning.k, "floor": tuning.floor}
+    return how.model_copy(update=chosen)
+
+
+def mixture_of(tuning: Tuning | None) -> Mixture | None:
+    """The mixture that a tuning asks for; None if it mixes nothing."""
+    return Mixture(tuning.weight, tuning.temperature) if tuning and tuning.weight else None

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.engine.context import Shown, choose, ordered, quoted, readable
+from tasks.engine.context import Shown, choose, ordered, quoted, random_count, readable
 from tasks.records import Case, Neighbour
 from tasks.settings import ContextSettings
 from tasks.text.options import lettered
@@ -24,6 +24,8 @@ class Prompt:
     shown_ids: tuple[str, ...]
     """The retrieved cases, nearest first."""
     answer: str
+    retrieved: tuple[tuple[str, float], ...] = ()
+    """Answer and similarity of each retrieved case, nearest first; empty where similarities are not known."""
 
 
 def build_prompt(
@@ -34,7 +36,7 @@ def build_prompt(
     Args:
         case: the case to be answered.
         shown: the context: retrieved cases, nearest first. All of them are used.
-        similarities: similarities of these cases; needed only if the prompt states them.
+        similarities: similarities of these cases; needed only if the prompt states them or their answers are mixed in.
         how: what the context shows of each case, and in which order.
     """
     told: Sequence[float | None] = list(similarities) if how.say_similarity else [None] * len(shown)
@@ -46,7 +48,9 @@ def build_prompt(
     images = how.show == "images+text"
     messages = _quoting(case, placed, images) if how.quote and placed else _conversation(case, placed, images)
     seen = [each.case.image_id for each in placed] if images else []
-    return Prompt(messages, (*seen, case.image_id), tuple(earlier.id for earlier in shown), case.answer)
+    ids = tuple(earlier.id for earlier in shown)
+    retrieved = tuple(zip((each.answer for each in nearest_first), similarities, strict=False))
+    return Prompt(messages, (*seen, case.image_id), ids, case.answer, retrieved)
 
 
 def build_prompt_without_image(case: Case) -> Prompt:
@@ -66,7 +70,8 @@ def build_prompts(
         asked: cases to be answered.
         cases: all cases of the hospital, among which neighbours are looked up.
         neighbours: neighbours of the cases in `asked`, in any order.
-        how: how many neighbours form the context, which, and how they are shown.
+        how: how many neighbours form the context, which, and how they are shown. If k is `auto`, each case has a random
+            number of them, which depends on its id alone, so that an adapter learns to answer with few and many.
     """
     by_id = {case.id: case for case in cases}
     nearest: dict[str, list[Neighbour]] = {}
@@ -74,7 +79,8 @@ def build_prompts(
         nearest.setdefault(neighbour.case_id, []).append(neighbour)
     prompts = []
     for case in asked:
-        chosen = choose(nearest.get(case.id, []), how.k, how.floor)
+        k = random_count(case.id, how.most) if how.k == "auto" else how.k
+        chosen = choose(nearest.get(case.id, []), k, how.floor)
         shown = [by_id[neighbour.neighbour_id] for neighbour in chosen]
         prompts.append(build_prompt(case, shown, [neighbour.similarity for neighbour in chosen], how))
     return prompts

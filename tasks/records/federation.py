@@ -56,11 +56,14 @@ class HospitalRefs(BaseModel):
     features: Ref
     library: Ref
     adapter: Ref
+    tuning: Ref | None = None
+    """How it uses its retrieved cases to answer; None for what the study's settings say."""
 
     @classmethod
     def at(cls, name: str, places: Mapping[str, Any]) -> Self:
         """A hospital of a finished run; `places` is its entry in `references.json`."""
-        return cls(name=name, **{part: find(places[part]) for part in ("cases", "features", "library", "adapter")})
+        parts = ("cases", "features", "library", "adapter", "tuning")
+        return cls(name=name, **{part: find(places[part]) for part in parts if part in places})
 
     def given(self, adapter: Ref) -> Self:
         """The same hospital with another adapter."""

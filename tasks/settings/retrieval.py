@@ -1,6 +1,6 @@
 """Settings of retrieval: what cases are compared by, which are found, and how they are shown."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -9,13 +9,16 @@ from tasks.settings.base import Settings
 ContextOrder = Literal["nearest last", "nearest first", "random"]
 DEPTH = 10
 """Neighbours kept of each case, so that another `retrieval.k` finds them there."""
+AUTO = 5
+"""Most cases shown where `retrieval.k` is `auto`."""
 
 
 class ContextSettings(Settings):
     """Which of the retrieved cases the model is shown, and how."""
 
-    k: int = Field(3, ge=0, le=50)
-    """Cases shown with each question; 0 is no retrieval."""
+    k: Annotated[int, Field(ge=0, le=50)] | Literal["auto"] = 3
+    """Cases shown with each question; 0 is no retrieval. With `auto`, training shows each question a random number of
+    up to 5, and each hospital then sets number and floor by its trained adapter's loss on its held-out images."""
     show: Literal["images+text", "text"] = "images+text"
     """What is shown of a case: its image, question and answer, or the words alone."""
     floor: float = Field(-1, ge=-1, le=1)
@@ -28,6 +31,11 @@ class ContextSettings(Settings):
     """Show the cases as quoted data within the question's own turn, not as earlier turns of a conversation."""
     characters: int | None = Field(None, ge=1)
     """Most characters of a case's question and of its answer, invisible ones left out; as stored where not given."""
+
+    @property
+    def most(self) -> int:
+        """Most cases that are shown with a question."""
+        return AUTO if self.k == "auto" else self.k
 
 
 class EncoderSettings(Settings):
@@ -104,10 +112,19 @@ class LibrarySettings(SearchSettings):
 class RetrievalSettings(SearchSettings, ContextSettings, EncoderSettings, FusionSettings):
     """The similar past cases that a hospital shows the model."""
 
+    mixture: bool = False
+    """Mix the model's next-token distribution with that of the shown cases' answers (kNN-LM), with the weight and
+    temperature that suit a hospital's held-out images best."""
+
     @property
     def depth(self) -> int:
         """Neighbours kept of each case."""
-        return max(DEPTH, self.k)
+        return max(DEPTH, self.most)
+
+    @property
+    def tunes(self) -> bool:
+        """Whether each hospital sets something of its retrieval by its held-out images."""
+        return self.k == "auto" or (self.mixture and self.most > 0)
 
     @property
     def context(self) -> ContextSettings:

@@ -1,6 +1,7 @@
 """Answers on disk and what is shared of them: multiple choice is scored by option, beside a control without images."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,14 @@ from engine_samples import CASES, randomised
 from safetensors.torch import save
 from traces import Traces
 
-from tasks.answer.step import answer_baselines, answer_held_out, count_withheld, predict, score_hospital
+from tasks.answer.step import (
+    answer_baselines,
+    answer_held_out,
+    count_withheld,
+    predict,
+    score_hospital,
+    tune_retrieval,
+)
 from tasks.engine import shared
 from tasks.engine.adapter import WEIGHTS, load_state
 from tasks.engine.identity import choose_model
@@ -20,6 +28,7 @@ from tasks.engine.vision import FEATURES, Features
 from tasks.federate.step import initial_adapter
 from tasks.records import Case, Neighbour, Prediction, read_table, write_table
 from tasks.records.federation import HospitalRefs
+from tasks.records.tuning import TUNING, Tuning, read_tuning
 from tasks.report.abstention import abstention
 from tasks.report.intervals import details
 from tasks.report.results import About, Measured, assemble, markdown
@@ -180,3 +189,41 @@ def test_held_out_cases_calibrate_what_is_withheld(settings: dict[str, Any], fea
         assert found["n"] == 4
         assert found["coverage"]["value"] == pytest.approx(given / 4)
     assert "Answers withheld" in markdown(assemble([], [], Measured(details([], 0), abstention=found), about()))
+
+
+AUTO = ContextSettings(k="auto")
+
+
+def test_held_out_cases_alone_decide_how_retrieved_ones_count(settings: dict[str, Any], features: Features) -> None:
+    found = []
+    for cases in (
+        [*TRAIN, PLAIN, *CHOICES],
+        [*TRAIN, replace(PLAIN, answer="no such thing"), *CHOICES],
+        [*(replace(case, answer="no such thing") for case in TRAIN), PLAIN, *CHOICES],
+    ):
+        given = asking(hospital(features, cases), settings)
+        made = tune_retrieval.fn(**given, shown=AUTO, mixture=True, holdout=0.75, seed=0)
+        found.append(read_tuning(made.folder))
+        shutil.rmtree("artifacts/hospitals")
+    assert found[0] == found[1] != found[2]
+    assert (found[0].cases, found[0].k <= AUTO.most) == (3, True)
+
+
+@pytest.mark.parametrize("kind", ["k", "mixture", "floor"])
+def test_answers_follow_the_tuning(settings: dict[str, Any], features: Features, kind: str) -> None:
+    test = [PLAIN, *(replace(case, options=()) for case in CHOICES)]
+    given = asking(hospital(features, [*TRAIN, *test]), settings)
+    whole = Tuning(k=1, floor=-1, weight=0, temperature=1, cases=9, loss=1, untuned=1)
+    changed = {"k": {"k": 0}, "floor": {"floor": 0.6}, "mixture": {"weight": 0.9999999}}[kind]
+    with writing("hospitals/north", "tuning", kind) as folder:
+        folder.write_json(TUNING, whole.model_copy(update=changed).model_dump())
+    given["hospital"] = given["hospital"].model_copy(update={"tuning": folder.ref})
+    rows = answers(predict.fn(**given, configuration="fed+rag", shown=AUTO))
+    if kind == "mixture":
+        nearest = {case.id: case.answer for case in TRAIN}
+        longest = settings["answering"].max_new_tokens
+        assert [row.prediction for row in rows.values() if len(nearest[row.neighbours[0]].split()) < longest // 2]
+        for row in rows.values():
+            assert nearest[row.neighbours[0]].startswith(row.prediction)
+    else:
+        assert not any(row.neighbours for row in rows.values())

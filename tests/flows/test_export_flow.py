@@ -19,6 +19,7 @@ from flows.serve.answerer import answer
 from tasks.engine.adapter import load_state
 from tasks.errors import StudyError
 from tasks.records import Case, Prediction, read_images, read_table
+from tasks.records.tuning import read_tuning
 
 HOSPITAL = "hospital-2"
 MANY = """
@@ -115,14 +116,16 @@ def test_an_export_answers_as_the_study_did(
 
 
 @pytest.mark.parametrize("merge", [False, True])
-def test_a_trained_projector_is_exported(
+def test_a_trained_projector_and_a_mixture_are_exported(
     server: Server, study: Path, tmp_path: Path, merge: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its library compares what the tower sees, before that projector. It knows no near-duplicates of a new image."""
     own = Path(shutil.copytree(study, tmp_path / "study", symlinks=True))
     monkeypatch.chdir(own)
-    done = run(server, own, studied("lora.projector=true", "retrieval.hide_copies=identical"))
+    settings = ("lora.projector=true", "retrieval.hide_copies=identical", "retrieval.mixture=true")
+    done = run(server, own, studied(*settings))
     assert done.returncode == 0, done.stderr
+    assert read_tuning(own / "artifacts" / places(own / "artifacts")["tuning"]).weight > 0
     answers_as_the_study_did(server, own / "artifacts", own, tmp_path, merge)
 
 
