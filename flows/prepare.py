@@ -14,7 +14,7 @@ from flows.run_folder import dataset_summary
 from flows.runtimes.local import gather
 from tasks.audit.document import score_table, shared_table, table
 from tasks.audit.step import audit, audit_hospitals, read_audit
-from tasks.cases.small_groups import tell, tell_columns
+from tasks.cases.small_groups import withhold_small, withhold_small_cells
 from tasks.cases.withdrawn import all_digests
 from tasks.errors import StudyError
 from tasks.features.step import see_images
@@ -53,7 +53,7 @@ def prepare(study: Study, model: ModelChoice, steps: Steps) -> Prepared:
     questions = prepare_questions(study, dataset, steps)
     findings = audit(cases=questions, dataset=dataset, seed=study.seed)
     show_audit(findings, study.evaluation.min_cell)
-    shared = tell(findings.manifest()["summary"]["same_image"], study.evaluation.min_cell)
+    shared = withhold_small(findings.manifest()["summary"]["same_image"], study.evaluation.min_cell)
     words = counted(shared, "test cases") if isinstance(shared, int) else f"{shared} number of test cases"
     steps.done(f"audited: {words} with an image of training")
 
@@ -123,7 +123,7 @@ def deal_out(study: Study, dataset: Ref, questions: Ref, findings: Ref) -> tuple
     assignment = partition(cases=questions, settings=study.partition, seed=study.seed, findings=findings)
     table = assignment.manifest()["summary"]["hospitals"]
     least = study.evaluation.min_cell
-    told = tell_columns(table, least)
+    told = withhold_small_cells(table, least)
     create_table_artifact(table=told, key="partition", description="Cases and images of each hospital")
     between = audit_hospitals(cases=questions, findings=findings, assignment=assignment)
     shared = shared_table(json.loads((between.folder / "hospitals.json").read_text(encoding="utf-8")), least)

@@ -11,7 +11,7 @@ from typing import Any
 
 from flows.losses import round_losses, write_losses
 from tasks.audit.step import read_audit
-from tasks.cases.small_groups import tell, tell_columns, tell_counts
+from tasks.cases.small_groups import withhold_small, withhold_small_cells, withhold_small_counts
 from tasks.ingest.datasets import DATASETS
 from tasks.records.federation import HospitalRefs
 from tasks.records.shared_documents import SharedDocuments
@@ -137,7 +137,7 @@ def _about(study: Study, run: str, model: str, made: Mapping[str, Mapping[str, A
         run=run,
         trained=(study.configuration,),
         dataset=dataset_counts(source, least),
-        partition={"scheme": assigned["scheme"], "hospitals": tell_columns(assigned["hospitals"], least)},
+        partition={"scheme": assigned["scheme"], "hospitals": withhold_small_cells(assigned["hospitals"], least)},
         split=_split(study, assigned["split"], source, findings),
         model={"name": study.model.name, "revision": study.model.revision, "content": model},
         settings=study.model_dump(mode="json"),
@@ -154,7 +154,7 @@ def dataset_counts(summary: Mapping[str, Any], least: int) -> dict[str, Any]:
         for value, count in summary[name].items():
             counts[value if value == NOT_STATED else str(known(value, vocabulary))] += count
         result[name] = counts
-    return result | {name: tell_counts(result[name], least) for name in COUNTED}
+    return result | {name: withhold_small_counts(result[name], least) for name in COUNTED}
 
 
 def dataset_summary(dataset: Ref) -> dict[str, Any]:
@@ -171,7 +171,9 @@ def _split(study: Study, split: Mapping[str, Any], source: Mapping[str, Any], fi
         **split,
         "origins": sorted({_origin(name, source["notes"]) for name, _ in study.dataset.sources}),
         "audited_test_cases": read_audit(findings)["train_test"]["test_cases"],
-        "published_split_shares": {name: tell(n, least) for name, n in findings.manifest()["summary"].items()},
+        "published_split_shares": {
+            name: withhold_small(n, least) for name, n in findings.manifest()["summary"].items()
+        },
     }
 
 

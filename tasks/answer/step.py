@@ -178,7 +178,7 @@ def count_withheld(
     Figures of fewer than `min_cell` cases are withheld.
     """
     from tasks.answer.abstain import count_answers, held_out_threshold, hide_few
-    from tasks.cases.small_groups import tell
+    from tasks.cases.small_groups import withhold_small
 
     known = read_table(cases.folder / "cases.parquet", Case)
     images = {case.id: case.image_id for case in known}
@@ -188,8 +188,8 @@ def count_withheld(
     threshold = held_out_threshold(held_out, known, coverage)
     counted, untold = hide_few(count_answers(own, [images[row.case_id] for row in own], threshold), min_cell)
     left_out = {
-        "held_out_cases": tell(len(held_out), min_cell),
-        "held_out_images": tell(len({images[row.case_id] for row in held_out}), min_cell),
+        "held_out_cases": withhold_small(len(held_out), min_cell),
+        "held_out_images": withhold_small(len({images[row.case_id] for row in held_out}), min_cell),
     }
     folder.write_json("abstention.json", {"hospital": hospital, **left_out, "images": counted, "withheld": untold})
 

@@ -9,7 +9,7 @@ from tasks.audit.folder import PREFIX
 from tasks.audit.pairs import COPY
 from tasks.audit.questions import RESTATED, questions_seen
 from tasks.cases.groups import image_groups
-from tasks.cases.small_groups import WITHHELD, tell
+from tasks.cases.small_groups import WITHHELD, withhold_small
 from tasks.records import Caption, Case, ImagePair
 
 SCHEMA_VERSION = 1
@@ -166,8 +166,8 @@ def table(document: Mapping[str, Any], least: int = 1) -> list[dict[str, Any]]:
             continue
         label = name.replace("_", " ")
         if 0 < row.get("stated", 0) < found["test_cases"]:
-            label += f" (stated for {tell(row['stated'], least)} of {found['test_cases']})"
-        count = NOT_STATED if row["n"] is None else tell(row["n"], least)
+            label += f" (stated for {withhold_small(row['stated'], least)} of {found['test_cases']})"
+        count = NOT_STATED if row["n"] is None else withhold_small(row["n"], least)
         rate = "-" if row["rate"] is None or count == WITHHELD else f"{row['rate']:.3f}"
         rows.append({"leak": label, "test cases": count, "rate": rate})
     return rows
@@ -178,7 +178,7 @@ def shared_table(rows: Sequence[Mapping[str, Any]], least: int = 1) -> list[dict
     withheld."""
     return [
         {
-            name: NOT_STATED if value is None else tell(value, least) if isinstance(value, int) else value
+            name: NOT_STATED if value is None else withhold_small(value, least) if isinstance(value, int) else value
             for name, value in row.items()
             if name != EXAMPLED
         }

@@ -13,12 +13,12 @@ def is_small(count: int, least: int) -> bool:
     return 0 < count < least
 
 
-def tell(count: int | None, least: int) -> int | str | None:
+def withhold_small(count: int | None, least: int) -> int | str | None:
     """The count, or WITHHELD if it is too small; None (nothing could be counted) stays None."""
     return WITHHELD if count is not None and is_small(count, least) else count
 
 
-def tellable(groups: Mapping[Name, Sequence[int]], least: int, among: Collection[Name] | None = None) -> set[Name]:
+def publishable(groups: Mapping[Name, Sequence[int]], least: int, among: Collection[Name] | None = None) -> set[Name]:
     """The groups whose counts may be published together with the totals over all groups.
 
     Each count of a published group is 0 or at least `least`. The same holds for the sums over all other groups, which
@@ -44,17 +44,17 @@ def _rest(groups: Mapping[Name, Sequence[int]], published: set[Name]) -> list[in
     return [sum(each) for each in zip(*rest, strict=True)]
 
 
-def tell_counts(counts: Mapping[str, int], least: int) -> dict[str, int | str]:
+def withhold_small_counts(counts: Mapping[str, int], least: int) -> dict[str, int | str]:
     """Counts by name, with WITHHELD in place of small ones; the counts add up to all cases."""
-    published = tellable({name: (count,) for name, count in counts.items()}, least)
+    published = publishable({name: (count,) for name, count in counts.items()}, least)
     return {name: count if name in published else WITHHELD for name, count in counts.items()}
 
 
-def tell_columns(rows: Sequence[Mapping[str, Any]], least: int) -> list[dict[str, Any]]:
+def withhold_small_cells(rows: Sequence[Mapping[str, Any]], least: int) -> list[dict[str, Any]]:
     """The rows of a table, with WITHHELD in place of small counts; a column of counts holds only integers."""
     columns = {name: {place: row[name] for place, row in enumerate(rows) if name in row} for name in _names(rows)}
     published = {
-        name: tellable({place: (count,) for place, count in column.items()}, least)
+        name: publishable({place: (count,) for place, count in column.items()}, least)
         for name, column in columns.items()
         if all(isinstance(value, int) for value in column.values())
     }

@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.cases.small_groups import tellable
+from tasks.cases.small_groups import publishable
 from tasks.errors import StudyError
 from tasks.records import Outcome
 from tasks.records.comparison import Images
@@ -33,7 +33,7 @@ class Answers:
             if metric.kind in (None, row.kind) and (group == "all" or self.of(group, place) == value)
         ]
 
-    def tellable(self, group: str, least: int) -> tuple[set[str | None], set[str | None]]:
+    def publishable(self, group: str, least: int) -> tuple[set[str | None], set[str | None]]:
         """The values of a group that may be reported, and those whose closed and open questions may be reported
         separately.
 
@@ -43,8 +43,8 @@ class Answers:
         for place, row in enumerate(self.rows):
             cases.setdefault(self.of(group, place), (set(), set()))[row.kind == "open"].add(row.case)
         counts = {value: [len(each) for each in both] for value, both in cases.items()}
-        reportable = tellable({value: (sum(both),) for value, both in counts.items()}, least)
-        return reportable - {None}, tellable(counts, least, among=reportable)
+        reportable = publishable({value: (sum(both),) for value, both in counts.items()}, least)
+        return reportable - {None}, publishable(counts, least, among=reportable)
 
     def of(self, group: str, place: int) -> str | None:
         """The value of a group in one row."""

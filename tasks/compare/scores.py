@@ -20,12 +20,12 @@ def score_entries(name: str, answers: Answers, least: int) -> Iterator[ScoreEntr
     Scores that would reveal something about fewer than `least` cases are left out, also those that would by
     subtraction.
     """
-    kinds, _ = answers.tellable("kind", least)
+    kinds, _ = answers.publishable("kind", least)
     for metric in METRICS.values():
         if metric.kind is None or metric.kind in kinds:
             yield from _entry(name, answers, metric, "all", None)
     for group in GROUPS:
-        reportable, by_kind = answers.tellable(group, least)
+        reportable, by_kind = answers.publishable(group, least)
         for value in sorted(map(str, reportable)):
             for metric in main_metrics():
                 if metric.kind is None or value in by_kind:
@@ -66,7 +66,7 @@ def withheld_values(answers: Answers, least: int) -> dict[str, list[str]]:
     found = {}
     for group in GROUPS:
         values = {value for place in range(len(answers.rows)) if (value := answers.of(group, place))}
-        if rest := sorted(values - answers.tellable(group, least)[0]):
+        if rest := sorted(values - answers.publishable(group, least)[0]):
             found[group] = rest
     return found
 

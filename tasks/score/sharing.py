@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from tasks.cases.small_groups import is_small, tellable
+from tasks.cases.small_groups import is_small, publishable
 from tasks.records import Kind, Outcome
 from tasks.records.shared_documents import TallyDocument, WithheldScores
 from tasks.score.calibration import Bin, merge_small, reliability_bins
@@ -61,7 +61,7 @@ def share(outcomes: Sequence[Outcome], least: int) -> Shared:
         least: fewest cases about which anything is shared.
     """
     cases = list({row.case: row for row in outcomes}.values())
-    shareable = _tellable(cases, least)
+    shareable = _publishable(cases, least)
     answers: dict[str, list[Outcome]] = {row.configuration: [] for row in outcomes}
     for row in outcomes:
         if row.kind in shareable.kinds:
@@ -83,7 +83,7 @@ def share(outcomes: Sequence[Outcome], least: int) -> Shared:
     )
 
 
-def _tellable(cases: Sequence[Outcome], least: int) -> _Shareable:
+def _publishable(cases: Sequence[Outcome], least: int) -> _Shareable:
     counts = Counter(row.kind for row in cases)
     kinds = {kind for kind, count in counts.items() if not is_small(count, least)}
     kept = [row for row in cases if row.kind in kinds]
@@ -95,8 +95,8 @@ def _tellable(cases: Sequence[Outcome], least: int) -> _Shareable:
         values: dict[str | None, list[int]] = {}
         for row in kept:
             values.setdefault(getattr(row, group), [0, 0])[row.kind == "open"] += 1
-        groups[group] = tellable({value: (sum(both),) for value, both in values.items()}, least)
-        by_kind[group] = tellable(values, least, among=groups[group])
+        groups[group] = publishable({value: (sum(both),) for value, both in values.items()}, least)
+        by_kind[group] = publishable(values, least, among=groups[group])
     return _Shareable(kinds, choices, not any(is_small(count, least) for count in labels.values()), groups, by_kind)
 
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from test_abstain import predictions
 
 from tasks.answer.abstain import count_answers, hide_few
-from tasks.cases.small_groups import WITHHELD, is_small, tell_columns, tell_counts, tellable
+from tasks.cases.small_groups import WITHHELD, is_small, publishable, withhold_small_cells, withhold_small_counts
 from tasks.ingest import phantom
 from tasks.score.calibration import Bin, expected_calibration_error, merge_small
 from tasks.text.vocabulary import MODALITIES, ORGANS, TOPICS, known
@@ -15,8 +15,8 @@ LEAST = st.integers(1, 6)
 
 
 @given(COUNTS, LEAST)
-def test_what_is_told_and_what_is_left_are_of_enough_cases(groups: dict[str, tuple[int, int]], least: int) -> None:
-    published = tellable(groups, least)
+def test_what_is_published_and_what_is_left_are_of_enough_cases(groups: dict[str, tuple[int, int]], least: int) -> None:
+    published = publishable(groups, least)
     for kind in range(2):
         assert not any(0 < groups[name][kind] < least for name in published)
         if any(groups[name][kind] for name in published):
@@ -27,7 +27,7 @@ def test_what_is_told_and_what_is_left_are_of_enough_cases(groups: dict[str, tup
 
 @given(st.dictionaries(st.integers(0, 5), st.integers(0, 12), max_size=6), LEAST)
 def test_one_large_group_at_most_is_withheld_and_only_where_it_must(counts: dict[int, int], least: int) -> None:
-    published = tellable({name: (count,) for name, count in counts.items()}, least)
+    published = publishable({name: (count,) for name, count in counts.items()}, least)
     few = sum(count for count in counts.values() if is_small(count, least))
     joined = [count for name, count in counts.items() if name not in published and not is_small(count, least)]
     large = [count for count in counts.values() if count >= least]
@@ -35,12 +35,12 @@ def test_one_large_group_at_most_is_withheld_and_only_where_it_must(counts: dict
 
 
 def test_the_smallest_joins_a_rest_that_is_too_small() -> None:
-    assert tell_counts({"ct": 40, "mri": 9, "pet": 2}, 5) == {"ct": 40, "mri": WITHHELD, "pet": WITHHELD}
-    assert tell_counts({"ct": 40, "mri": 3, "pet": 2}, 5) == {"ct": 40, "mri": WITHHELD, "pet": WITHHELD}
-    assert tell_counts({"ct": 40, "mri": 5, "pet": 0}, 5) == {"ct": 40, "mri": 5, "pet": 0}
-    assert tell_counts({"ct": 4}, 5) == {"ct": WITHHELD}
+    assert withhold_small_counts({"ct": 40, "mri": 9, "pet": 2}, 5) == {"ct": 40, "mri": WITHHELD, "pet": WITHHELD}
+    assert withhold_small_counts({"ct": 40, "mri": 3, "pet": 2}, 5) == {"ct": 40, "mri": WITHHELD, "pet": WITHHELD}
+    assert withhold_small_counts({"ct": 40, "mri": 5, "pet": 0}, 5) == {"ct": 40, "mri": 5, "pet": 0}
+    assert withhold_small_counts({"ct": 4}, 5) == {"ct": WITHHELD}
     rows = [{"hospital": "a", "test": 3, "train": 8}, {"hospital": "b", "test": 20, "train": 9}, {"hospital": "c"}]
-    assert tell_columns(rows, 5) == [
+    assert withhold_small_cells(rows, 5) == [
         {"hospital": "a", "test": WITHHELD, "train": 8}, {"hospital": "b", "test": WITHHELD, "train": 9},
         {"hospital": "c"},
     ]  # fmt: skip
@@ -77,7 +77,7 @@ def test_bins_of_few_answers_join_their_neighbours(counts: list[int], least: int
         assert merged == bins
 
 
-def test_of_kinds_with_few_answers_nothing_is_told_of_abstention() -> None:
+def test_kinds_with_few_answers_have_no_abstention_figures() -> None:
     rows, images = predictions()
     everything = count_answers(rows, images, 0.5)
     assert hide_few(everything, 1) == (everything, [])
