@@ -9,7 +9,7 @@ import PIL.Image
 
 from tasks.engine.prompt import Asked
 from tasks.records import Case, Image
-from tasks.records.alterations import AS_IS, BLANK, FLIPPED, NOISE, OTHERS, REMOVED, SWAPPED, WORDS
+from tasks.records.perturbations import AS_IS, BLANK, FLIPPED, NOISE, OTHERS, REMOVED, SWAPPED, WORDS
 from tasks.store import derived_seed
 from tasks.text.meaning import meaning
 from tasks.text.normalise import HAN

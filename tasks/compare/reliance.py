@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.records.alterations import AS_IS, BLANK, MEANINGS
 from tasks.records.comparison import RelianceRow
 from tasks.records.explanations import IGNORES
+from tasks.records.perturbations import AS_IS, BLANK, MEANINGS
 
 
 def reliance_row(split: str, configuration: str, summaries: Sequence[Mapping[str, Any]]) -> RelianceRow:

@@ -21,7 +21,7 @@ from tasks.explain.burned_in import text_boxes
 from tasks.explain.failures import Evidence
 from tasks.explain.maps import coverage
 from tasks.records import Case, Finding, Image, Prediction, Saliency, read_findings, read_images
-from tasks.records.alterations import AS_IS, BLANK, FLIPPED, REMOVED
+from tasks.records.perturbations import AS_IS, BLANK, FLIPPED, REMOVED
 from tasks.records.pixels import to_rgb
 from tasks.score.outcomes import judge
 from tasks.settings import ContextSettings
@@ -77,7 +77,8 @@ def examine(seen: Seen, asked: Asked, answers: Mapping[str, Prediction]) -> Evid
     Args:
         seen: includes the features and images of the case and of its retrieved cases.
         asked: the case and its retrieved cases.
-        answers: answers by perturbation of the prompt (`tasks.records.alterations`); must include `AS_IS` and `BLANK`.
+        answers: answers by perturbation of the prompt (`tasks.records.perturbations`); `AS_IS` and `BLANK` must be
+            among them.
     """
     given = answers[AS_IS]
     prompt = replace(build_prompt(asked.case, asked.shown, asked.similarities, seen.how), answer=given.prediction)

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from tasks.records.alterations import AS_IS, BLANK, MEANINGS
 from tasks.records.explanations import IGNORES
+from tasks.records.perturbations import AS_IS, BLANK, MEANINGS
 from tasks.records.run_document import Reliance, RelianceSummary
 from tasks.records.shared_documents import ScoresDocument
 from tasks.score.score import Tally, pool

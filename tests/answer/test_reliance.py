@@ -19,7 +19,7 @@ from tasks.cases.sample import sample
 from tasks.engine.prompt import Asked
 from tasks.engine.vision import Features
 from tasks.records import Image, Prediction, read_table, write_table
-from tasks.records.alterations import AS_IS, BLANK, FLIPPED, MEANINGS, NOISE, OTHERS, REMOVED, SWAPPED, WORDS
+from tasks.records.perturbations import AS_IS, BLANK, FLIPPED, MEANINGS, NOISE, OTHERS, REMOVED, SWAPPED, WORDS
 from tasks.report.intervals import details
 from tasks.report.perturbation import reliance_table, summarise_reliance
 from tasks.report.results import Measured, assemble, markdown

@@ -33,7 +33,6 @@ from tasks.explain.hospital_attributions import draw
 from tasks.explain.step import count_failures, explain_some, find_failures
 from tasks.ingest import phantom
 from tasks.records import Case, FailureModes, Finding, Image, Prediction, Saliency, Share, read_table, write_table
-from tasks.records.alterations import AS_IS, BLANK, FLIPPED, REMOVED
 from tasks.records.explanations import (
     ALWAYS_YES,
     BORDER,
@@ -45,6 +44,7 @@ from tasks.records.explanations import (
     WRONG_REGION,
 )
 from tasks.records.federation import HospitalRefs
+from tasks.records.perturbations import AS_IS, BLANK, FLIPPED, REMOVED
 from tasks.records.pixels import to_rgb
 from tasks.report.failures import failure_rows, failure_table
 from tasks.settings import ContextSettings
