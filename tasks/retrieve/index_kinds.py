@@ -22,7 +22,7 @@ MARGIN = 0.05
 """How far the range of an 8-bit code exceeds the range of the training values, as a share of that range."""
 INVERTED: Any = faiss.SearchParametersIVF
 """Parameters of one search; typed as Any because FAISS's stubs lack its fields."""
-ASKED, NEAREST = 256, 10
+QUERIES, NEAREST = 256, 10
 """Stored rows used as queries to tune a search, and the neighbours counted for each."""
 COMPLETE = 0.9995
 """Share of the true nearest neighbours that a search must find."""
@@ -85,20 +85,20 @@ def look_far_enough(index: faiss.Index, rows: Rows) -> None:
     graph, cells = graph_of(index), faiss.try_extract_index_ivf(index)
     if graph is None and cells is None:
         return
-    asked = rows[spread(len(rows), ASKED)]
+    queries = rows[spread(len(rows), QUERIES)]
     target: Any = graph.hnsw if graph is not None else cells
     name, look, most = ("efSearch", 16, 2048) if graph is not None else ("nprobe", 1, int(target.nlist))
     with one_thread():
         if graph is not None:
-            wide = graph.storage.search(asked, NEAREST + 1)[0]
+            wide = graph.storage.search(queries, NEAREST + 1)[0]
         else:
-            wide = index.search(asked, NEAREST + 1, params=INVERTED(nprobe=most))[0]
+            wide = index.search(queries, NEAREST + 1, params=INVERTED(nprobe=most))[0]
         # Any row as near as the last neighbour counts as found, whichever it is. The query row itself does not count.
         bound = wide[:, -1:] - 1e-6
-        there = (wide >= bound).sum() - len(asked)
+        there = (wide >= bound).sum() - len(queries)
         while True:
             setattr(target, name, min(look, most))
-            found = (index.search(asked, NEAREST + 1)[0] >= bound).sum() - len(asked)
+            found = (index.search(queries, NEAREST + 1)[0] >= bound).sum() - len(queries)
             if found >= COMPLETE * there or look >= most:
                 return
             look *= 2

@@ -67,11 +67,11 @@ class Library:
             zip(similarities.tolist(), numbers.tolist(), barred, strict=True)
         ):
             if those[-1] < 0 or not hidden.isdisjoint(those):
-                near, those = self._shown(rows[place : place + 1], near, those, hidden, depth)
+                near, those = self._without_hidden(rows[place : place + 1], near, those, hidden, depth)
             found.append((near[:depth], those[:depth]))
         return found
 
-    def _shown(
+    def _without_hidden(
         self, row: Rows, near: list[float], those: list[int], hidden: set[int], depth: int
     ) -> tuple[list[float], list[int]]:
         """Drop the hidden cases from what was found for one row `(1, d)`; search all cases if too few are left."""

@@ -38,7 +38,7 @@ class Scorer:
             place: index of this query.
             library: the cases found, in the order of `found`.
         """
-        scores = evidence(query, place, library) @ np.asarray(self.weights)
+        scores = pair_features(query, place, library) @ np.asarray(self.weights)
         order = np.argsort(-scores, kind="stable")
         return [replace(found[old], rank=rank) for rank, old in enumerate(order.tolist())]
 
@@ -71,7 +71,7 @@ def learned_scorer(
     places = {case.id: place for place, case in enumerate(library.cases)}
     examples = [
         (
-            evidence(training, place, _chosen(each, library, places)),
+            pair_features(training, place, _chosen(each, library, places)),
             [answers[neighbour.neighbour_id] == answers[training.cases[place].id] for neighbour in each],
         )
         for place, each in enumerate(known)
@@ -85,8 +85,8 @@ def learn_scorer(examples: Sequence[tuple[Rows, Sequence[bool]]], image_weight: 
     Returns the fixed scorer if all neighbours have the answer, or none has.
 
     Args:
-        examples: for each training case of a hospital, the evidence `(n, 4)` of its neighbours (of other images), and
-            whether each has the same answer.
+        examples: for each training case of a hospital, the `pair_features` `(n, 4)` of its neighbours (of other
+            images), and whether each has the same answer.
         image_weight: image weight of the fixed scorer.
     """
     rows = np.concatenate([each for each, _ in examples] or [np.zeros((0, 4), np.float32)])
@@ -98,7 +98,7 @@ def learn_scorer(examples: Sequence[tuple[Rows, Sequence[bool]]], image_weight: 
     return Scorer((first, second, third, fourth))
 
 
-def evidence(query: CaseRows, place: int, library: CaseRows) -> Rows:
+def pair_features(query: CaseRows, place: int, library: CaseRows) -> Rows:
     """Features `(n, 4)` of one query and n cases: image cosine, question cosine, modality and organ agreement.
 
     Agreement is 1, disagreement -1, and 0 if either case does not state the value.

@@ -91,8 +91,8 @@ def build_hospital_library(
     scorer = fixed_scorer(settings.image_weight) if settings.rerank != "off" else None
     retriever = Retriever(library, encoder, known, data.inputs, settings.depth, scorer, settings.diversity)
 
-    asked = [case for case in data.cases if case.split != "validation"]
-    queries = Queries(asked, *data.inputs.of(asked))
+    cases = [case for case in data.cases if case.split != "validation"]
+    queries = Queries(cases, *data.inputs.of(cases))
     found = retriever.search(queries)
     if settings.rerank == "learned":
         held_out = {case.id for case in split_holdout(data.cases, settings.holdout, settings.seed)[1]}

@@ -23,7 +23,7 @@ ENCODER = DualEncoder(
 """Tells each image by its size and each text by its length."""
 
 
-def asked(encoder: Any, text: Any) -> EncoderSettings:
+def settings_of(encoder: Any, text: Any) -> EncoderSettings:
     return EncoderSettings(encoder=encoder, text=text, encoder_model=None if encoder == "base" else "folder")
 
 
@@ -35,7 +35,7 @@ def unit(rows: list[list[float]]) -> np.ndarray:
 @pytest.mark.parametrize("images", [True, False], ids=["encoder sees", "base sees"])
 @pytest.mark.parametrize("texts", [True, False], ids=["encoder reads", "words"])
 def test_only_what_the_settings_ask_for_is_encoded(images: bool, texts: bool, tmp_path: Path) -> None:
-    settings = asked("clip" if images else "base", "encoder" if texts else "tfidf")
+    settings = settings_of("clip" if images else "base", "encoder" if texts else "tfidf")
     made = encode_all(ENCODER, settings, IMAGES, TEXTS)
     (tmp_path / "encoded.safetensors").write_bytes(made.to_bytes())
     for found in (made, load_encoded(tmp_path / "encoded.safetensors")):
@@ -64,18 +64,18 @@ def test_a_case_is_compared_by_what_there_is() -> None:
     cases, questions = CASES[:3], [case.question for case in CASES[:3]]
     rows, texts = Inputs(OfBase()).of(cases)  # type: ignore[arg-type]
     assert rows.tolist() == [[0.0], [1.0], [2.0]] and texts == questions
-    read = encode_all(ENCODER, asked("base", "encoder"), [], questions)
+    read = encode_all(ENCODER, settings_of("base", "encoder"), [], questions)
     rows, texts = Inputs(OfBase(), read).of(cases)  # type: ignore[arg-type]
     assert rows.tolist() == [[0.0], [1.0], [2.0]]
     np.testing.assert_array_equal(texts, read.texts)
-    seen = encode_all(ENCODER, asked("clip", "tfidf"), IMAGES, questions)
+    seen = encode_all(ENCODER, settings_of("clip", "tfidf"), IMAGES, questions)
     rows, texts = Inputs(OfBase(), seen).of(cases[::-1])  # type: ignore[arg-type]
     np.testing.assert_array_equal(rows, seen.images[[2, 1, 0]])
     assert texts == questions[::-1]
 
 
 def test_an_image_without_a_row_is_no_other_image() -> None:
-    made = encode_all(ENCODER, asked("clip", "tfidf"), [Image("only", IMAGES[0].data, 84, 84)], [])
+    made = encode_all(ENCODER, settings_of("clip", "tfidf"), [Image("only", IMAGES[0].data, 84, 84)], [])
     with pytest.raises(KeyError):
         made.pooled(["other"])
     with pytest.raises(KeyError):

@@ -110,19 +110,19 @@ def unit(rows: torch.Tensor) -> np.ndarray:
 
 def bert_text(state: State, text: str) -> torch.Tensor:
     """One text through BERT and the projection, written out: the class token of the last layer."""
-    own = {name.removeprefix("text.transformer."): each for name, each in state.items()}
+    weights = {name.removeprefix("text.transformer."): each for name, each in state.items()}
     ids = torch.tensor([2, *(WORDS.index(word) for word in text.split()), 3][:6])
     if len(text.split()) > 4:
         ids[-1] = 3
-    found = own["embeddings.word_embeddings.weight"][ids]
-    found = found + own["embeddings.position_embeddings.weight"][: len(ids)]
-    found = found + own["embeddings.token_type_embeddings.weight"][0]
+    found = weights["embeddings.word_embeddings.weight"][ids]
+    found = found + weights["embeddings.position_embeddings.weight"][: len(ids)]
+    found = found + weights["embeddings.token_type_embeddings.weight"][0]
 
     def norm(rows: torch.Tensor, name: str) -> torch.Tensor:
-        return layer_norm(rows, (WIDTH,), own[f"{name}.weight"], own[f"{name}.bias"], eps=1e-12)
+        return layer_norm(rows, (WIDTH,), weights[f"{name}.weight"], weights[f"{name}.bias"], eps=1e-12)
 
     def apply(rows: torch.Tensor, name: str) -> torch.Tensor:
-        return linear(rows, own[f"{name}.weight"], own[f"{name}.bias"])
+        return linear(rows, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
     found = norm(found, "embeddings.LayerNorm")
     for layer in range(2):
@@ -218,7 +218,7 @@ def test_batches_and_mixtures_give_the_same_rows(tmp_path: Path, make: Callable[
     assert len(encode(encoder, [])) == 0
 
 
-def test_what_is_no_encoder_is_told_in_a_sentence(tmp_path: Path) -> None:
+def test_what_is_no_encoder_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"^Expected retrieval.encoder_model to be a biomedclip .*HF_HUB_OFFLINE.*\.$"):
         open_encoder("biomedclip", None, "cpu")
     with pytest.raises(StudyError, match=r"found 'no/such', which is no folder and could not be had from the hub"):

@@ -46,8 +46,8 @@ def train_together(hospitals: list[HospitalData], rounds: int, seed: int = 0) ->
     state = initial_fusion(12, 1024, seed)
     for number in range(1, rounds + 1):
         sent = []
-        for own in hospitals:
-            chosen, lessons = fusion_lessons(own, 0.0, seed)
+        for data in hospitals:
+            chosen, lessons = fusion_lessons(data, 0.0, seed)
             sent.append((train_fusion(state, lessons, epoch_orders(chosen, 2, seed, number), 1e-3)[0], len(chosen)))
         state = weighted_mean([each for each, _ in sent], [samples for _, samples in sent])
     return state
@@ -79,17 +79,17 @@ def test_the_start_keeps_similarities_about_as_they_are() -> None:
 def test_fusion_by_hand() -> None:
     generator = torch.Generator().manual_seed(0)
     state = {name: torch.randn(each.shape, generator=generator) * 0.1 for name, each in initial_fusion(5, 7, 0).items()}
-    own = {name: each.double().numpy() for name, each in state.items()}
+    weights = {name: each.double().numpy() for name, each in state.items()}
     images, texts = random_unit(3, 5, 2), random_unit(3, 7, 3)
-    image, text = images @ own["image.weight"].T, texts @ own["text.weight"].T
-    gate = 1 / (1 + np.exp(-(np.hstack([image, text]) @ own["gate.weight"].T + own["gate.bias"])))
+    image, text = images @ weights["image.weight"].T, texts @ weights["text.weight"].T
+    gate = 1 / (1 + np.exp(-(np.hstack([image, text]) @ weights["gate.weight"].T + weights["gate.bias"])))
     mixed = gate * image + (1 - gate) * text
-    mixed = mixed + mixed @ own["fusion.weight"].T
+    mixed = mixed + mixed @ weights["fusion.weight"].T
     expected = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
     np.testing.assert_allclose(fuse(state, images, texts), expected, atol=1e-5)
 
 
-def test_cases_of_the_own_image_are_neither_for_nor_against() -> None:
+def test_cases_of_the_querys_image_are_neither_for_nor_against() -> None:
     rows = torch.from_numpy(random_unit(6, 8, 0)).requires_grad_()
     answers, images = torch.tensor([0, 0, 0, 1, 1, 0]), torch.tensor([0, 0, 1, 1, 2, 3])
     scores = (rows @ rows.T / 0.07).detach().double().numpy()
@@ -109,14 +109,14 @@ def test_cases_of_the_own_image_are_neither_for_nor_against() -> None:
 
 
 def test_training_brings_held_out_cases_to_their_answers() -> None:
-    own = hospital_data(cases(60))
-    held = [case for case in own.cases if int(case.image_id[1:]) >= 45]
-    known = HospitalData([case for case in own.cases if int(case.image_id[1:]) < 45], own.inputs)
+    everything = hospital_data(cases(60))
+    held = [case for case in everything.cases if int(case.image_id[1:]) >= 45]
+    known = HospitalData([case for case in everything.cases if int(case.image_id[1:]) < 45], everything.inputs)
     encoder = known.fit(0.5)
     recalls = []
     for state in (initial_fusion(12, 1024, 0), train_together([known], rounds=3)):
         fused = Fused(encoder, state)
-        near = fused.encode(*own.inputs.of(held)) @ fused.encode(*own.inputs.of(known.cases)).T
+        near = fused.encode(*everything.inputs.of(held)) @ fused.encode(*everything.inputs.of(known.cases)).T
         best = near.argmax(1)
         recalls.append(np.mean([known.cases[b].answer == case.answer for b, case in zip(best, held, strict=True)]))
     assert recalls[1] > recalls[0] + 0.1
@@ -180,8 +180,8 @@ def test_a_library_keeps_its_encoder_and_fusion(tmp_path: Path) -> None:
 
 
 def test_lessons_keep_the_global_state() -> None:
-    own = hospital_data(cases(6))
-    chosen, lessons = fusion_lessons(own, 0.0, 0)
+    data = hospital_data(cases(6))
+    chosen, lessons = fusion_lessons(data, 0.0, 0)
     assert isinstance(lessons, Lessons)
     state = initial_fusion(12, 1024, 0)
     kept = {name: tensor.clone() for name, tensor in state.items()}

@@ -74,8 +74,8 @@ def test_no_forbidden_neighbour_in_thousands_of_libraries(kind: str) -> None:
     for seed in range(libraries):
         images, patients = int(rng.integers(1, 8)), int(rng.integers(1, 5))
         patient = [f"p{rng.integers(0, patients)}" if rng.random() < 0.6 else None for _ in range(images)]
-        shown = rng.integers(0, images, int(rng.integers(1, 25)))
-        library_cases = [case(f"c{n}", f"i{image}", patient[image]) for n, image in enumerate(shown)]
+        image_numbers = rng.integers(0, images, int(rng.integers(1, 25)))
+        library_cases = [case(f"c{n}", f"i{image}", patient[image]) for n, image in enumerate(image_numbers)]
         relations = ["identical_bytes", "identical_pixels", "near_duplicate", "flipped"]
         pairs = [
             ImagePair(f"i{one}", f"i{other}", rng.choice(relations), 0.9)
@@ -84,11 +84,11 @@ def test_no_forbidden_neighbour_in_thousands_of_libraries(kind: str) -> None:
         ]
         hide = ("identical", "near_duplicate")[seed % 2]
         hide_patient = bool(rng.random() < 0.7)
-        rows, depth = unit_rows(len(shown), 6, seed), int(rng.integers(1, 12))
+        rows, depth = unit_rows(len(image_numbers), 6, seed), int(rng.integers(1, 12))
         library = build_library(rows, library_cases, kind, hide_patient, copies_by_image(pairs, hide))
-        asked = [query(f"i{image}", patient[image]) for image in range(images)]
+        query_cases = [query(f"i{image}", patient[image]) for image in range(images)]
         queries = unit_rows(images, 6, seed + 10**6)
-        for row, one, found in zip(queries, asked, library.search(queries, asked, depth), strict=True):
+        for row, one, found in zip(queries, query_cases, library.search(queries, query_cases, depth), strict=True):
             allowed = {
                 each.id: float(row @ rows[place])
                 for place, each in enumerate(library_cases)
@@ -188,15 +188,15 @@ def write_each_kind(place: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS, indirect=True)
 def test_added_and_removed_is_as_if_it_had_always_been_so(kind: str) -> None:
     rows, cases = unit_rows(400, 16, 3), cases_of(400)
-    queries, asked = unit_rows(20, 16, 4), [query()] * 20
+    queries, query_cases = unit_rows(20, 16, 4), [query()] * 20
     library = build_library(rows[:300], cases[:300], kind).added(rows[300:], cases[300:])
-    before = library.search(queries, asked, 8)
+    before = library.search(queries, query_cases, 8)
     gone = {each.neighbour_id for found in before for each in found[:2]}
     library = library.removed(gone)
     assert len(library.entries) == len(library.index) == 400 - len(gone)
     left = {each.id: row for each, row in zip(cases, rows, strict=True) if each.id not in gone}
     exact = 1e-5 if kind == "flat" else 2e-3
-    for row, found in zip(queries, library.search(queries, asked, 8), strict=True):
+    for row, found in zip(queries, library.search(queries, query_cases, 8), strict=True):
         assert not gone & {each.neighbour_id for each in found}
         # Each case is still found under its own row, so no number was given to another.
         for each in found:
@@ -374,7 +374,7 @@ def add_often(folder: Path, started: Barrier, name: str) -> None:
         change_library(folder, lambda library, new=new, number=number: library.added(unit_rows(1, 16, number), new))
 
 
-def test_copies_are_told_both_ways_and_by_relation() -> None:
+def test_copies_count_both_ways_and_by_relation() -> None:
     pairs = [ImagePair("a", "b", "near_duplicate", 0.9), ImagePair("b", "c", "identical_pixels", 1.0)]
     assert copies_by_image(pairs, "near_duplicate") == {"a": {"b"}, "b": {"a", "c"}, "c": {"b"}}
     assert copies_by_image(pairs, "identical") == {"b": {"c"}, "c": {"b"}}

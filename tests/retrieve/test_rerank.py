@@ -16,10 +16,10 @@ from tasks.retrieve.rerank import (
     AGREEMENT,
     CaseRows,
     Scorer,
-    evidence,
     fixed_scorer,
     learn_scorer,
     learned_scorer,
+    pair_features,
     rerank_all,
 )
 from tasks.retrieve.step import build_hospital_library
@@ -40,7 +40,7 @@ def test_scores_by_hand() -> None:
         np.stack([EAST, NORTH, EAST]),
         np.stack([EAST, NORTH, (EAST + NORTH) / np.float32(2**0.5)]),
     )
-    rows = evidence(query, 0, library)
+    rows = pair_features(query, 0, library)
     np.testing.assert_allclose(rows, [[1, 0, 1, 1], [0, 1, -1, 0], [1, 0.5**0.5, 0, 0]], atol=1e-6)
     found = [Neighbour("q", n, name, 0.9 - n / 10) for n, name in enumerate("xyz")]
     ranked = Scorer((0.5, 0.5, 0.0, 0.0)).rerank(found, query, 0, library)
@@ -81,8 +81,8 @@ def test_what_helps_is_learned() -> None:
     assert all(len(each) == 5 for each in ranked)
     assert all(
         side.cases[int(each.neighbour_id)].answer == side.cases[n].answer
-        for n, own in enumerate(ranked)
-        for each in own
+        for n, reranked in enumerate(ranked)
+        for each in reranked
     )
     assert scorer == learned_scorer(found, side, side, 0.5, set())
 
@@ -91,26 +91,26 @@ def test_nothing_is_learned_from_cases_left_out() -> None:
     """Neither from what they ask nor from what is found: the weights are those of a hospital without them."""
     side, found = organs(60)
     left_out = {str(n) for n in range(0, 40, 2)}
-    own = learned_scorer(found, side, side, 0.5, left_out)
+    scorer = learned_scorer(found, side, side, 0.5, left_out)
     kept = [[each for each in near if each.neighbour_id not in left_out] for near in found]
     without = [[] if str(n) in left_out else each for n, each in enumerate(kept)]
-    assert learned_scorer(without, side, side, 0.5, set()) == own
-    assert own not in (learned_scorer(each, side, side, 0.5, set()) for each in (found, kept))
+    assert learned_scorer(without, side, side, 0.5, set()) == scorer
+    assert scorer not in (learned_scorer(each, side, side, 0.5, set()) for each in (found, kept))
 
 
 def scorer_of(folder: str, cases: list[Case], share: float) -> Scorer:
     """What the stage learns, of cases with an image each."""
     rows = torch.from_numpy(np.random.default_rng(0).normal(size=(len(cases), 6)).astype(np.float32))
     starts = {case.image_id: place for place, case in enumerate(cases)}
-    with writing("hospitals/north", "cases", folder) as own:
-        with own.open("cases.parquet") as sink:
+    with writing("hospitals/north", "cases", folder) as cases_folder:
+        with cases_folder.open("cases.parquet") as sink:
             write_table(sink, Case, cases)
-        with own.open("copies.parquet") as sink:
+        with cases_folder.open("copies.parquet") as sink:
             write_table(sink, ImagePair, [])
     with writing("hospitals/north", "features", folder) as seen:
         seen.write(FEATURES, Features(rows, starts, dict.fromkeys(starts, (1, 2, 2)), 2).to_bytes())
     made = build_hospital_library.fn(
-        hospital=LibrarySources(name="north", cases=own.ref, features=seen.ref),
+        hospital=LibrarySources(name="north", cases=cases_folder.ref, features=seen.ref),
         settings=LibrarySettings(depth=5, rerank="learned", holdout=share, seed=3),
     )
     return Scorer(tuple(json.loads((made.folder / "scorer.json").read_text())["weights"]))
@@ -132,7 +132,7 @@ def test_the_stage_learns_from_training_cases_that_are_not_held_out(
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_where_nothing_tells_right_from_wrong_the_weights_are_fixed(right: bool) -> None:
+def test_where_nothing_separates_right_from_wrong_the_weights_are_fixed(right: bool) -> None:
     rows = np.ones((4, 4), np.float32)
     assert learn_scorer([(rows, [right] * 4)], 0.4) == fixed_scorer(0.4)
     assert learn_scorer([], 0.4) == fixed_scorer(0.4)

@@ -56,14 +56,14 @@ def cosine(left: Rows, right: Rows) -> float:
 @st.composite
 def searches(draw: st.DrawFn) -> tuple[Rows, list[int], Rows, list[int], int]:
     """A library's rows and images, the queries' rows and images, and how many neighbours are wanted."""
-    cases, asked = draw(st.integers(1, 30)), draw(st.integers(0, 30))
+    cases, queries = draw(st.integers(1, 30)), draw(st.integers(0, 30))
     images = st.integers(0, 6)
     seed = draw(st.integers(0, 2**16))
     return (
         random_rows(cases, 5, seed),
         draw(st.lists(images, min_size=cases, max_size=cases)),
-        random_rows(asked, 5, seed + 1),
-        draw(st.lists(images, min_size=asked, max_size=asked)),
+        random_rows(queries, 5, seed + 1),
+        draw(st.lists(images, min_size=queries, max_size=queries)),
         draw(st.integers(0, 35)),
     )
 
@@ -102,7 +102,7 @@ def test_ranks_by_hand() -> None:
     ]
 
 
-def test_own_image_is_left_out_however_many_cases_it_has() -> None:
+def test_the_querys_image_is_left_out_however_many_cases_it_has() -> None:
     """Twenty cases of the own image are nearer than all others."""
     rows = np.concatenate([np.tile(np.float32([[1, 0]]), (20, 1)), random_rows(6, 2)])
     library = library_of(rows, [0] * 20 + [1, 2, 3, 4, 5, 6])
@@ -120,11 +120,11 @@ def test_a_small_library_gives_fewer(depth: int, count: int) -> None:
     ]
 
 
-def test_a_library_of_the_own_image_alone_gives_none() -> None:
+def test_a_library_of_the_querys_image_alone_gives_none() -> None:
     assert searched(library_of(random_rows(3, 4), [7, 7, 7]), random_rows(1, 4), ["q"], ["image7"], 3) == [[]]
 
 
-def test_nothing_asked_nothing_found() -> None:
+def test_without_queries_nothing_is_found() -> None:
     assert searched(library_of(random_rows(5, 3), range(5)), np.zeros((0, 3), np.float32), [], [], 3) == []
     encoder = fit_encoder(random_rows(3, 4), QUESTIONS[:3], 0.5)
     rows = encoder.encode(np.zeros((0, 4), np.float32), [])
@@ -156,14 +156,14 @@ def test_rounding_does_not_leave_the_range() -> None:
     st.sampled_from([0.0, 0.3, 0.5, 1.0]),
     st.integers(0, 2**16),
 )
-def test_rows_are_unit_or_without_direction(library: list[str], asked: list[str], weight: float, seed: int) -> None:
-    images = random_rows(len(library) + len(asked), 6, seed) * 3 + 2
+def test_rows_are_unit_or_without_direction(library: list[str], questions: list[str], weight: float, seed: int) -> None:
+    images = random_rows(len(library) + len(questions), 6, seed) * 3 + 2
     encoder = fit_encoder(images[: len(library)], library, weight)
-    rows = encoder.encode(images[len(library) :], asked)
+    rows = encoder.encode(images[len(library) :], questions)
     assert rows.dtype == np.float32
     assert rows.flags.c_contiguous
-    assert rows.shape == (len(asked), 6 + len(encoder.vocabulary))
-    known = [any(word in encoder.vocabulary for word in analysed(question)) for question in asked]
+    assert rows.shape == (len(questions), 6 + len(encoder.vocabulary))
+    known = [any(word in encoder.vocabulary for word in analysed(question)) for question in questions]
     for row, spoken in zip(rows, known, strict=True):
         directed = weight > 0 or spoken
         assert np.linalg.norm(row) == pytest.approx(float(directed), abs=1e-5)
@@ -230,11 +230,11 @@ def test_a_library_without_any_word_is_searched_by_image(questions: list[str]) -
 
 
 def test_the_nearest_question_is_found_in_chinese_and_of_single_letters() -> None:
-    asked = ["肺在哪里？", "这是什么模态？", "Is this a T2 image?", "Is this a T1 image?"]
+    questions = ["肺在哪里？", "这是什么模态？", "Is this a T2 image?", "Is this a T1 image?"]
     images = np.tile(random_rows(1, 6), (4, 1))
-    encoder = fit_encoder(images, asked, 0.5)
+    encoder = fit_encoder(images, questions, 0.5)
     assert {"肺", "模", "t2", "t1", "a"} <= set(encoder.vocabulary)
-    library = library_of(encoder.encode(images, asked), range(4))
+    library = library_of(encoder.encode(images, questions), range(4))
     queries = encoder.encode(images, ["哪里是肺", "什么模态", "t2?", "T1"])
     found = searched(library, queries, named("q", range(4)), ["none"] * 4, 1)
     assert [each[0].neighbour_id for each in found] == named("case", range(4))
@@ -275,8 +275,8 @@ def test_the_index_is_an_ordinary_faiss_file(tmp_path: Path, mapped: bool) -> No
     assert (index.ntotal, index.d, index.metric_type) == (9, 4, faiss.METRIC_INNER_PRODUCT)
     assert np.array_equal(faiss.downcast_index(index.index).reconstruct_n(0, 9), rows)
     again = read_library(tmp_path, mapped)
-    asked = (rows, named("q", range(9)), ["none"] * 9, 3)
-    assert searched(again, *asked) == searched(library, *asked)
+    search = (rows, named("q", range(9)), ["none"] * 9, 3)
+    assert searched(again, *search) == searched(library, *search)
     written = {name: (tmp_path / name).read_bytes() for name in (INDEX, ENTRIES, RULES)}
     (tmp_path / "again").mkdir()
     again.write(tmp_path / "again")
@@ -312,19 +312,19 @@ def build(
     from tasks.retrieve.step import build_hospital_library
     from tasks.store import writing
 
-    with writing("hospitals/h", "cases", key) as own:
+    with writing("hospitals/h", "cases", key) as cases_folder:
         sink = io.BytesIO()
         write_table(sink, Case, cases)
-        own.write("cases.parquet", sink.getvalue())
+        cases_folder.write("cases.parquet", sink.getvalue())
         sink = io.BytesIO()
         write_table(sink, ImagePair, [])
-        own.write("copies.parquet", sink.getvalue())
+        cases_folder.write("copies.parquet", sink.getvalue())
     with writing("hospitals/h", "features", key) as seen:
         rows = torch.from_numpy(np.concatenate(list(features.values())))
         starts = {image: place * 2 for place, image in enumerate(features)}
         seen.write(FEATURES, Features(rows, starts, dict.fromkeys(features, (1, 2, 4)), 2).to_bytes())
     made = build_hospital_library.fn(
-        hospital=LibrarySources(name="h", cases=own.ref, features=seen.ref),
+        hospital=LibrarySources(name="h", cases=cases_folder.ref, features=seen.ref),
         settings=LibrarySettings(diversity=diversity, depth=2),
     )
     assert made.manifest()["summary"]["cases"] == 4

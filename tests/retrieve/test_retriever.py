@@ -117,9 +117,9 @@ def test_a_case_served_alone_gets_the_neighbours_of_the_build(
     library = build_hospital_library.fn(hospital=sources, settings=settings, fusion=write_fusion() if gated else None)
     data, expected = open_hospital_data(sources), written(library)
     retriever = serve(library, data, settings)
-    asked = [case for case in data.cases if case.split != "validation"]
-    assert expected.keys() == {case.id for case in asked}
-    for case in asked[::5]:
+    queried = [case for case in data.cases if case.split != "validation"]
+    assert expected.keys() == {case.id for case in queried}
+    for case in queried[::5]:
         (found,) = retriever.neighbours(Queries([case], *data.inputs.of([case])))
         assert len(found) == settings.depth
         assert [(each.rank, each.neighbour_id) for each in found] == [
@@ -156,8 +156,8 @@ def test_what_is_hidden_is_hidden_in_both(order: dict[str, str], sources: Librar
 
     settings = LibrarySettings(depth=200, **order)  # type: ignore[arg-type]
     assert not relations(settings)
-    told = settings.model_copy(update={"hide_patient": False, "hide_copies": "identical"})
-    assert relations(told) == {"patient", "copy"}  # a near-duplicate, which is no copy of the same pixels
+    looser = settings.model_copy(update={"hide_patient": False, "hide_copies": "identical"})
+    assert relations(looser) == {"patient", "copy"}  # a near-duplicate, which is no copy of the same pixels
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=str)
@@ -214,7 +214,7 @@ def test_a_query_may_be_hidden_as_another_case_than_it_is_compared_as(sources: L
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=str)
-def test_where_nothing_may_be_shown_nothing_is_found(order: dict[str, str], sources: LibrarySources) -> None:
+def test_where_no_case_is_allowed_nothing_is_found(order: dict[str, str], sources: LibrarySources) -> None:
     settings = LibrarySettings(depth=4, **order)  # type: ignore[arg-type]
     library = build_hospital_library.fn(hospital=sources, settings=settings)
     data = open_hospital_data(sources)
