@@ -60,26 +60,26 @@ def dataset(key: str, cases: list[Case] = CASES, images: list[Image] = IMAGES) -
     return folder.ref
 
 
-def deal(source: Ref, seen: Ref | None, sees: dict[str, Any], hospitals: int, seed: int) -> dict[str, Path]:
+def partitioned(source: Ref, seen: Ref | None, sees: dict[str, Any], hospitals: int, seed: int) -> dict[str, Path]:
     """Each hospital's file, the images dealt out with this seed."""
     assignment = partition.fn(cases=source, settings=PartitionSettings(hospitals=hospitals, scheme="iid"), seed=seed)
-    dealt = {}
+    features = {}
     for row in assignment.manifest()["summary"]["hospitals"]:
-        own = take_cases.fn(hospital=row["hospital"], cases=source, dataset=source, assignment=assignment)
-        dealt[row["hospital"]] = take_features.fn(hospital=row["hospital"], cases=own, seen=seen, **sees)
-    return {hospital: ref.folder / FEATURES for hospital, ref in dealt.items()}
+        cases = take_cases.fn(hospital=row["hospital"], cases=source, dataset=source, assignment=assignment)
+        features[row["hospital"]] = take_features.fn(hospital=row["hospital"], cases=cases, seen=seen, **sees)
+    return {hospital: ref.folder / FEATURES for hospital, ref in features.items()}
 
 
-def test_however_images_are_dealt_the_tower_runs_once(tiny_folder: Path, looked_at: list[int]) -> None:
+def test_however_images_are_partitioned_the_tower_runs_once(tiny_folder: Path, looked_at: list[int]) -> None:
     source = dataset("0")
     sees = {"model": choose_model(ModelSettings(name=str(tiny_folder), device="cpu"))}
     seen = see_images.fn(images=source.only("images.parquet"), **sees)
     assert looked_at == [len(IMAGES)]
     whole = load_features(seen.folder / FEATURES)
     for hospitals, seed in ((2, 0), (2, 1), (3, 0), (1, 0)):
-        dealt = [load_features(path) for path in deal(source, seen, sees, hospitals, seed).values()]
-        assert sorted(name for each in dealt for name in each.starts) == sorted(whole.starts)
-        for features in dealt:
+        parts = [load_features(path) for path in partitioned(source, seen, sees, hospitals, seed).values()]
+        assert sorted(name for each in parts for name in each.starts) == sorted(whole.starts)
+        for features in parts:
             # A hospital's file holds its own images' features and no others.
             assert len(features.rows) == sum(map(features.tokens, features.starts))
             assert all(torch.equal(features.of(name), whole.of(name)) for name in features.starts)
@@ -93,13 +93,13 @@ def test_a_hospital_whose_data_was_never_elsewhere_runs_the_tower_itself(
     source = dataset("0")
     sees = {"model": choose_model(ModelSettings(name=str(tiny_folder), device="cpu"))}
     whole = load_features(see_images.fn(images=source.only("images.parquet"), **sees).folder / FEATURES)
-    (only,) = deal(source, None, sees, 1, 0).values()
+    (only,) = partitioned(source, None, sees, 1, 0).values()
     # With the same images a batch, bit by bit; a batch of others moves the last bits.
     assert only.read_bytes() == encode_images(load_base(str(tiny_folder), device="cpu"), IMAGES).to_bytes()
     looked_at.clear()
-    dealt = [load_features(path) for path in deal(source, None, sees, 2, 0).values()]
+    parts = [load_features(path) for path in partitioned(source, None, sees, 2, 0).values()]
     assert sum(looked_at) == len(IMAGES)
-    for features in dealt:
+    for features in parts:
         for name in features.starts:
             torch.testing.assert_close(features.of(name), whole.of(name), rtol=0, atol=1e-5)
 
