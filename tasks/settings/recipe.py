@@ -60,7 +60,7 @@ class Stage(Settings):
 
     @field_validator("synthesis")
     @classmethod
-    def _of_its_own_dataset(cls, synthesis: SynthesisSettings, info: ValidationInfo) -> SynthesisSettings:
+    def _beside_its_dataset(cls, synthesis: SynthesisSettings, info: ValidationInfo) -> SynthesisSettings:
         if info.data.get("dataset", synthesis) is None and synthesis != SynthesisSettings():
             raise ValueError("expected a dataset beside it, since without one both are those of the stage before")
         return synthesis
@@ -93,7 +93,7 @@ class Recipe(Settings):
 
     @field_validator("stages")
     @classmethod
-    def _told_apart(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    def _valid_stages(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
         if stages[0].dataset is None:
             raise ValueError("expected a dataset in the first stage")
         if len({stage.title for stage in stages}) < len(stages):

@@ -52,7 +52,7 @@ def test_one_place_is_changed_or_none(values: dict[str, Any], parts: list[str], 
         ("seed.x", "Expected a group of settings at 'seed' in 'seed.x', found 0."),
     ],
 )
-def test_a_place_that_is_not_there_is_told(name: str, message: str) -> None:
+def test_a_place_that_is_not_there_is_refused(name: str, message: str) -> None:
     with pytest.raises(StudyError) as error:
         assign({"seed": 0, "stages": [{"epochs": 1}, {"epochs": 2}]}, name, 3)
     assert str(error.value) == message

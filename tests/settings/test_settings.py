@@ -90,7 +90,7 @@ def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("name", "meant"), MISTYPED)
-def test_an_unknown_name_is_told_with_the_nearest_known_one(name: str, meant: str, tmp_path: Path) -> None:
+def test_an_unknown_name_is_refused_with_the_nearest_known_one(name: str, meant: str, tmp_path: Path) -> None:
     with pytest.raises(StudyError) as on_the_command_line:
         load_study(None, (f"{name}=1",))
     with pytest.raises(StudyError) as in_the_file:
@@ -148,12 +148,12 @@ def test_one_wrong_item_of_a_list_is_named() -> None:
         ("retrieval=", "Expected a group of settings at retrieval, found None"),
     ],
 )
-def test_an_assignment_that_cannot_be_read_is_told(assignment: str, said: str) -> None:
+def test_an_assignment_that_cannot_be_read_is_refused(assignment: str, said: str) -> None:
     with pytest.raises(StudyError, match=said):
         load_study(None, (assignment,))
 
 
-def test_an_assignment_below_a_value_is_told() -> None:
+def test_an_assignment_below_a_value_is_refused() -> None:
     with pytest.raises(StudyError, match=r"Expected a group of settings at 'retrieval' in 'retrieval\.k', found 5"):
         load_study(None, ("retrieval=5", "retrieval.k=3"))
 
@@ -170,14 +170,14 @@ def test_an_assignment_below_a_value_is_told() -> None:
         (b"5: 3\n", "Unknown setting 5"),
     ],
 )
-def test_a_file_that_is_no_settings_file_is_told(content: bytes, said: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_settings_file_is_refused(content: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_bytes(content)
     with pytest.raises(StudyError, match=said) as error:
         load_study(tmp_path / "study.yaml")
     assert "\n" not in str(error.value)
 
 
-def test_a_file_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"Cannot read the settings file .*absent\.yaml: No such file"):
         load_study(tmp_path / "absent.yaml")
     with pytest.raises(StudyError, match=r"Cannot read the settings file .*: Is a directory"):
@@ -197,12 +197,12 @@ def test_a_list_of_datasets_has_a_list_of_roots() -> None:
     ("name", "root", "expected"),
     [("[vqa-rad, slake]", "[/a]", "a list of 2"), ("[slake]", "/a", "a list of 1"), ("slake", "[/a]", "one folder")],
 )
-def test_roots_that_do_not_pair_with_the_datasets_are_told(name: str, root: str, expected: str) -> None:
+def test_roots_that_do_not_pair_with_the_datasets_are_refused(name: str, root: str, expected: str) -> None:
     with pytest.raises(StudyError, match=rf"^Setting dataset\.root does not fit: expected {expected}.* order of"):
         load_study(None, (f"dataset.name={name}", f"dataset.root={root}"))
 
 
-def test_a_wrong_name_in_a_list_of_datasets_is_told() -> None:
+def test_a_wrong_name_in_a_list_of_datasets_is_refused() -> None:
     with pytest.raises(StudyError, match=r"^Setting dataset\.name.* does not fit: .*'phantom'.*, found"):
         load_study(None, ("dataset.name=[slake, mnist]",))
 
