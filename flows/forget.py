@@ -49,18 +49,18 @@ def forget(hospital: str, patient: str, dry: bool = False) -> Forgotten:
         remove_abandoned(stage)
     names = names_of(patient)
     held = {path: _cases(path) for path in _folders(place, "cases")}
-    own = {path: [case for case in cases if _name(case) in names] for path, cases in held.items()}
+    withdrawn = {path: [case for case in cases if _name(case) in names] for path, cases in held.items()}
     gone = Patient(
-        frozenset(case.id for cases in own.values() for case in cases),
-        frozenset(case.image_id for cases in own.values() for case in cases),
+        frozenset(case.id for cases in withdrawn.values() for case in cases),
+        frozenset(case.image_id for cases in withdrawn.values() for case in cases),
     )
     before = _row(forgotten_at(place), names)
     if not gone.cases and before is None:
         raise StudyError(_unknown(hospital, patient, {_name(case) for cases in held.values() for case in cases}))
-    sources = {path for path, cases in own.items() if any(case.split == "train" for case in cases)}
+    sources = {path for path, cases in withdrawn.items() if any(case.split == "train" for case in cases)}
     adapters = sorted({*(before or {}).get("adapters", ()), *trained_on(place, sources)})
     if not dry:
-        called = {_name(case) for cases in own.values() for case in cases}
+        called = {_name(case) for cases in withdrawn.values() for case in cases}
         _write_down(place, names, called, gone.images, adapters)
     removed = _remove(place, gone, dry) if gone.cases else []
     others = [path.name for path in _hospitals() if path != place and _holds(path, names)]
@@ -96,12 +96,12 @@ def _holds_tensors(path: str) -> bool:
 
 
 def _remove(place: Path, gone: Patient, dry: bool) -> list[tuple[str, str]]:
-    told = []
+    removed = []
     page = place / "report.html"
     if page.exists():
         if not dry:
             page.unlink()
-        told.append((page.relative_to(ROOT).as_posix(), "the page (fed-rag report writes it again)"))
+        removed.append((page.relative_to(ROOT).as_posix(), "the page (fed-rag report writes it again)"))
     stages = sorted((path.name for path in place.iterdir() if path.is_dir()), key=lambda name: (name == "cases", name))
     paths = [path for stage in stages for path in _folders(place, stage)]
     damaged = {path for path in paths if not is_whole(ROOT / path)}
@@ -114,18 +114,20 @@ def _remove(place: Path, gone: Patient, dry: bool) -> list[tuple[str, str]]:
         if counts is None and not dry:  # an unknown stage, or its data can no longer be identified
             discard(ROOT / path)
         if counts != {}:
-            told.append((path, ", ".join(f"{name} {number}" for name, number in (counts or {}).items()) or "all of it"))
-    return told
+            removed.append(
+                (path, ", ".join(f"{name} {number}" for name, number in (counts or {}).items()) or "all of it")
+            )
+    return removed
 
 
 def _write_down(
-    place: Path, names: Iterable[str], own: Iterable[str], images: Iterable[str], adapters: list[str]
+    place: Path, names: Iterable[str], called: Iterable[str], images: Iterable[str], adapters: list[str]
 ) -> None:
     """Record a withdrawal: the digests of the patient's name in the cases and of their images, and the adapters."""
     rows = forgotten_at(place)
     row = _row(rows, names)
     if row is None:
-        row = {"digest": name_digest(bare(min(own))), "images": [], "on": f"{datetime.now(UTC):%Y-%m-%d}"}
+        row = {"digest": name_digest(bare(min(called))), "images": [], "on": f"{datetime.now(UTC):%Y-%m-%d}"}
         rows.append(row)
     row["images"] = sorted({*row["images"], *(name_digest(bare(image)) for image in images)})
     row["adapters"] = adapters

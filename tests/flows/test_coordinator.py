@@ -51,7 +51,7 @@ def test_the_server_aggregates_what_hospitals_trained_from_what_they_were_given(
     assert [each.number for each in found] == [1, 2, 3]
 
 
-def test_a_round_is_not_begun_before_it_is_asked_for() -> None:
+def test_a_round_does_not_begin_before_it_is_requested() -> None:
     """A study stores and shows a round before the next one starts."""
     strategy, begun = choose(StrategySettings()), list[int]()
 

@@ -44,8 +44,8 @@ def test_every_stage_of_a_hospital_has_an_eraser_in_its_package() -> None:
 def test_to_know_the_erasers_takes_no_large_library() -> None:
     large = ("torch", "transformers", "peft", "faiss", "prefect")
     program = f"import sys, flows.forget; print([each for each in {large} if each in sys.modules])"
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"
 
 
 @stage("test-control", area="shared", title="control {hospital}", leaves=("tensors", "counts"))
@@ -99,19 +99,19 @@ def cases_at(hospital: str, key: str) -> Ref:
     return folder.ref
 
 
-def test_a_stage_that_nobody_listed_is_told(held: dict[str, Ref]) -> None:
+def test_a_stage_that_nobody_listed_is_found(held: dict[str, Ref]) -> None:
     first = {hospital: make_control.fn(hospital=hospital, cases=cases) for hospital, cases in held.items()}
     mean = mean_control.fn(controls=list(first.values()))
     second = make_control.fn(hospital="b", cases=held["b"], control=mean)
     library = make_library.fn(hospital="a", cases=held["a"])
     personal = personalise.fn(library=library)
     counted = count.fn(cases=held["a"], control=first["a"])
-    told = forget("a", "i0", dry=True).adapters
-    assert set(told) == {first["a"].path, mean.path, second.path, personal.path}
-    assert counted.path not in told and first["b"].path not in told
+    adapters = forget("a", "i0", dry=True).adapters
+    assert set(adapters) == {first["a"].path, mean.path, second.path, personal.path}
+    assert counted.path not in adapters and first["b"].path not in adapters
 
 
-def test_a_folder_of_a_version_that_declared_nothing_is_told_by_its_tensors(held: dict[str, Ref]) -> None:
+def test_a_folder_of_a_version_that_declared_nothing_is_recognised_by_its_tensors(held: dict[str, Ref]) -> None:
     for name, file in (("update", "adapter_model.safetensors"), ("scores", "scores.json")):
         with writing("shared", name, "0") as folder:
             folder.inputs = [held["a"].path]
@@ -119,7 +119,7 @@ def test_a_folder_of_a_version_that_declared_nothing_is_told_by_its_tensors(held
     assert forget("a", "i0", dry=True).adapters == ("shared/update/0",)
 
 
-def test_what_was_found_again_for_the_same_cases_is_told_whichever_folder_of_them_is_left(
+def test_what_was_reused_for_the_same_cases_is_found_whichever_folder_of_them_is_left(
     held: dict[str, Ref],
 ) -> None:
     """A control that was made from one folder of cases, and found for another with the same content."""

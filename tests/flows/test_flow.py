@@ -151,7 +151,7 @@ def test_latest_is_a_run_with_page_and_card(first_run: Path) -> None:
     assert {"report.html", "card.md", "results.json", "results.md"} <= {path.name for path in first_run.iterdir()}
 
 
-def test_no_case_can_be_told_from_what_is_shared(server: Server, finished: Path) -> None:
+def test_no_case_can_be_identified_from_what_is_shared(server: Server, finished: Path) -> None:
     """Not by an id, a question or an answer, and not by a digest of one, whoever guesses it."""
     artifacts = finished / "artifacts"
     tables = [read_table(path, Case) for path in artifacts.glob("hospitals/*/cases/*/cases.parquet")]
@@ -437,7 +437,7 @@ def test_explaining_draws_and_writes_where_an_answer_comes_from(
     assert {path.name for path in (finished / "drawn").iterdir()} == written
 
 
-def test_what_cannot_be_explained_is_told(first_run: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_explained_is_refused(first_run: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(finished)
     wanted, missing = Wanted(), Path("none.png")
     with pytest.raises(StudyError, match=r"hospital-1's \d+ cases, as phantom:site-.*, found 'phantom:none'"):

@@ -84,10 +84,10 @@ def one(place: Path, stage: str) -> Path:
     return folder
 
 
-def shown_patient(place: Path) -> tuple[str, list[Case]]:
+def retrieved_patient(place: Path) -> tuple[str, list[Case]]:
     """A training image (nobody's, as far as is stated) that was shown with other images' questions, and its cases."""
     cases = read_table(one(place, "cases") / "cases.parquet", Case)
-    shown = [
+    retrieved = [
         {
             name
             for path in (place / stage).glob("*/*.parquet")
@@ -96,7 +96,7 @@ def shown_patient(place: Path) -> tuple[str, list[Case]]:
         }
         for stage in ("predictions", "baselines", "reliance")
     ]
-    images = [{case.image_id for case in cases if case.id in names} for names in shown]
+    images = [{case.image_id for case in cases if case.id in names} for names in retrieved]
     image = min(set.intersection(*images))
     return image, [case for case in cases if case.image_id == image]
 
@@ -109,8 +109,8 @@ def verify_all(artifacts: Path) -> None:
 @pytest.mark.slow
 def test_nothing_of_a_forgotten_patient_is_left_and_others_stay(study: Path) -> None:
     place = study / "hospitals" / HOSPITAL
-    image, own = shown_patient(place)
-    names = {image, *(case.id for case in own)}
+    image, patient_cases = retrieved_patient(place)
+    names = {image, *(case.id for case in patient_cases)}
     held = traces(place, names)
     stages = {"cases", "features", "library", "predictions", "baselines", "reliance", "calibration"}
     assert {path.split("/")[0] for path in held} >= stages - {"calibration"}  # where it may be shown to none
@@ -124,8 +124,8 @@ def test_nothing_of_a_forgotten_patient_is_left_and_others_stay(study: Path) -> 
     after = tree(study)
     apart = {path for path in before if not path.startswith((f"hospitals/{HOSPITAL}/", ".records/"))}
     assert all(after[path] == before[path] for path in apart)
-    told = {Path(path).relative_to(f"hospitals/{HOSPITAL}").parts[0] for path, _ in done.removed}
-    assert told == {"report.html", *(path.split("/")[0] for path in held)}
+    removed = {Path(path).relative_to(f"hospitals/{HOSPITAL}").parts[0] for path, _ in done.removed}
+    assert removed == {"report.html", *(path.split("/")[0] for path in held)}
     kept = read_table(one(place, "cases") / "cases.parquet", Case)
     assert kept == [case for case in others if case.image_id != image]
     index = faiss.read_index(str(one(place, "library") / "index.faiss"))
@@ -149,8 +149,8 @@ def test_times_are_of_all_that_a_run_was_made_from(study: Path) -> None:
 @pytest.mark.slow
 def test_the_library_answers_as_one_built_without_the_patient(study: Path) -> None:
     place = study / "hospitals" / HOSPITAL
-    image, own = shown_patient(place)
-    gone = {case.id for case in own}
+    image, patient_cases = retrieved_patient(place)
+    gone = {case.id for case in patient_cases}
     old = read_library(one(place, "library"), mapped=False)
     ids, rows = old.entries.table["case_id"].to_pylist(), old.index.main.index.reconstruct_n(0, len(old.index))
     forget(HOSPITAL, image)
@@ -170,12 +170,12 @@ def test_the_library_answers_as_one_built_without_the_patient(study: Path) -> No
 @pytest.mark.slow
 def test_the_adapters_trained_on_the_patient_are_listed(study: Path) -> None:
     place = study / "hospitals" / HOSPITAL
-    image, _ = shown_patient(place)
-    told: dict[str, set[str]] = {"round": set(), "update": set()}
+    image, _ = retrieved_patient(place)
+    expected_of: dict[str, set[str]] = {"round": set(), "update": set()}
     for path in (study / "shared/update").glob("*/update.json"):
         row = json.loads(path.read_text())
         if row["hospital"] == HOSPITAL or row["round"] == 2:  # round 2 goes on from the average of round 1
-            told["update"].add(path.parent.relative_to(study).as_posix())
+            expected_of["update"].add(path.parent.relative_to(study).as_posix())
     averaged = {path.parent.relative_to(study).as_posix() for path in (study / "shared/adapter").glob("*/round.json")}
     together = {path.relative_to(study).as_posix() for path in (study / "shared").glob("updates/[!.]*")}
     done = forget(HOSPITAL, image)
@@ -185,7 +185,7 @@ def test_the_adapters_trained_on_the_patient_are_listed(study: Path) -> None:
     assert not listed & initial
     expected = averaged | together
     if not together:
-        expected |= told["update"]
+        expected |= expected_of["update"]
     else:  # trained in one pass over the base: the other hospital's first update lay beside it
         expected |= {path.relative_to(study).as_posix() for path in (study / "shared/update").glob("[!.]*")}
     assert listed == expected
@@ -217,8 +217,8 @@ forget(sys.argv[1], sys.argv[2])
 @pytest.mark.slow
 def test_after_a_kill_the_same_call_removes_what_is_left(study: Path, finished: Path) -> None:
     place = study / "hospitals" / HOSPITAL
-    image, own = shown_patient(place)
-    names = {image, *(case.id for case in own)}
+    image, patient_cases = retrieved_patient(place)
+    names = {image, *(case.id for case in patient_cases)}
     folders = len([path for path in place.glob("*/[!.]*") if path.is_dir()])
     for point in (2, folders):  # at the last one, the new cases are in place and the old ones not yet removed
         shutil.rmtree(study)
@@ -237,10 +237,10 @@ def test_after_a_kill_the_same_call_removes_what_is_left(study: Path, finished: 
 @pytest.mark.slow
 def test_a_later_run_does_not_bring_the_patient_back(server: Server, study: Path, tiny_folder: Path) -> None:
     place = study / "hospitals" / HOSPITAL
-    image, own = shown_patient(place)
+    image, patient_cases = retrieved_patient(place)
     forget(HOSPITAL, image)
     fed_rag(study.parent, "run", "--set", f"model.name={tiny_folder}", *ARGUMENTS, server=server)
-    assert not traces(study / "hospitals", {image, *(case.id for case in own)})
+    assert not traces(study / "hospitals", {image, *(case.id for case in patient_cases)})
     assert (place / "report.html").exists()
     verify_all(study)
 
@@ -336,7 +336,7 @@ def test_the_only_patient_of_a_hospital_can_be_forgotten(ward: Path) -> None:
     assert len(forgotten_at(ward / "hospitals/a")) == 3
 
 
-def test_the_command_tells_what_was_removed(ward: Path) -> None:
+def test_the_command_lists_what_was_removed(ward: Path) -> None:
     command = [str(COMMAND), "forget", "--hospital", "a", "--patient", "patient 2", "--yes"]
     first, again = (
         subprocess.run(command, cwd=ward.parent, env=shell() | {"COLUMNS": "200"}, capture_output=True, text=True)
@@ -353,7 +353,7 @@ def clinic(ward: Path) -> Path:
     (path,) = (ward / "hospitals/a/cases").glob("0/cases.parquet")
     cases = read_table(path, Case)
     for key, prefix in (("1", ""), ("2", "table/")):
-        own = [
+        renamed = [
             replace(case, group=prefix + patient_digest(str(100 + n // 2)), image_id=prefix + case.image_id)
             for n, case in enumerate(cases)
         ]
@@ -361,7 +361,7 @@ def clinic(ward: Path) -> Path:
             for name in ("images.parquet", "copies.parquet", "findings.parquet"):
                 folder.write(name, path.with_name(name).read_bytes())
             with folder.open("cases.parquet") as sink:
-                write_table(sink, Case, own)
+                write_table(sink, Case, renamed)
     return ward
 
 
@@ -382,12 +382,12 @@ def test_a_patient_is_forgotten_by_the_id_that_the_hospital_writes(clinic: Path,
 
 
 def test_a_withdrawal_holds_whichever_datasets_stand_beside_the_table(clinic: Path) -> None:
-    own = read_table(clinic / "hospitals/d/cases/1/cases.parquet", Case)
+    alone = read_table(clinic / "hospitals/d/cases/1/cases.parquet", Case)
     beside = read_table(clinic / "hospitals/d/cases/2/cases.parquet", Case)
     shutil.rmtree(clinic / "hospitals/d/cases/2")  # the table was never read beside another
     forget("d", "101")
     digests = all_digests()
-    assert [case.id for case in own if is_forgotten(case, digests)] == ["c2", "c3"]
+    assert [case.id for case in alone if is_forgotten(case, digests)] == ["c2", "c3"]
     assert [case.id for case in beside if is_forgotten(case, digests)] == ["c2", "c3"]
     new = replace(beside[2], image_id="table/new")
     assert is_forgotten(new, digests) and not is_forgotten(replace(new, group=None), digests)
@@ -408,7 +408,7 @@ def test_a_damaged_folder_is_removed_whole(ward: Path) -> None:
         ("a", "i0", "one of the 3 patients .* of a, .* or as patient 0, patient 1, patient 2, found 'i0'."),
     ],
 )
-def test_an_unknown_name_is_told_and_changes_nothing(ward: Path, hospital: str, patient: str, message: str) -> None:
+def test_an_unknown_name_is_refused_and_changes_nothing(ward: Path, hospital: str, patient: str, message: str) -> None:
     before = tree(ward)
     with pytest.raises(StudyError, match=message):
         forget(hospital, patient)

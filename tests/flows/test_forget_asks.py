@@ -62,21 +62,21 @@ def test_a_dry_run_changes_nothing_and_says_what_the_real_one_removes(store: Pat
     [(["--yes"], "", True), (["--dry-run"], "", False), (["--dry-run", "--yes"], "", False), ([], "y\n", True)]
     + [([], answer, False) for answer in ("n\n", "\n", "")],
 )
-def test_what_will_go_is_shown_and_goes_once_that_is_wanted(
+def test_what_will_be_removed_is_listed_and_removed_once_confirmed(
     store: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], answer: str, gone: bool
 ) -> None:
     monkeypatch.setattr(data, "_somebody_is_there", lambda: True)
-    told = CliRunner().invoke(cli.app, [*WORDS, *more], input=answer, env={"COLUMNS": "200"})
+    result = CliRunner().invoke(cli.app, [*WORDS, *more], input=answer, env={"COLUMNS": "200"})
     assert ("image-1" not in patients(store)) == gone
     assert (store / "hospitals/north" / FORGOTTEN).exists() == gone
-    assert ("To be removed at north" in told.output) == (more != ["--yes"])
-    assert "hospitals/north/cases/0" in told.output and "cases 1" in told.output
-    assert ("Forgotten at north" in told.output) == gone
+    assert ("To be removed at north" in result.output) == (more != ["--yes"])
+    assert "hospitals/north/cases/0" in result.output and "cases 1" in result.output
+    assert ("Forgotten at north" in result.output) == gone
 
 
 def test_a_script_that_does_not_say_yes_is_refused(store: Path) -> None:
     before = tree(store)
-    told = CliRunner().invoke(cli.app, WORDS)
-    assert isinstance(told.exception, StudyError)
-    assert str(told.exception).startswith("Expected --yes or --dry-run where nobody can be asked, found neither")
+    result = CliRunner().invoke(cli.app, WORDS)
+    assert isinstance(result.exception, StudyError)
+    assert str(result.exception).startswith("Expected --yes or --dry-run where nobody can be asked, found neither")
     assert tree(store) == before

@@ -45,7 +45,7 @@ input()
 """
 
 
-def test_a_run_is_gone_once_its_process_is_killed_and_told_once(tmp_path: Path) -> None:
+def test_a_run_is_gone_once_its_process_is_killed_and_reported_once(tmp_path: Path) -> None:
     run = uuid.uuid4()
     command = [sys.executable, "-c", HOLDS, str(tmp_path), str(run)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

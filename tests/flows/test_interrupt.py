@@ -67,7 +67,7 @@ def test_a_database_that_is_none_is_one_sentence(tmp_path: Path, environment: di
     assert "not a database" in done.stderr
 
 
-def test_what_ends_a_flow_is_told_once(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_what_ends_a_flow_is_reported_once(tmp_path: Path, environment: dict[str, str]) -> None:
     absent = ["--set", "dataset.name=vqa-rad", "--set", f"dataset.root={tmp_path / 'absent'}"]
     done = start([str(COMMAND), "run", *absent], tmp_path, environment)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)

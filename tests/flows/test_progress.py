@@ -11,7 +11,7 @@ def test_the_rest_takes_as_long_as_the_mean_of_what_was_done() -> None:
     assert pace.done(10) == ""
 
 
-def test_what_was_found_done_tells_nothing_of_the_others() -> None:
+def test_the_time_left_does_not_follow_from_reused_stages() -> None:
     pace = Pace(4)
     assert pace.done(None) == ""
     assert pace.done(600) == ", about 20 min left"

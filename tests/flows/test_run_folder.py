@@ -172,7 +172,7 @@ def test_the_page_of_a_run_of_before_is_whole_too(name: str) -> None:
     assert "| hospital-1 |" in write_card(run).read_text(encoding="utf-8")
 
 
-def test_rows_left_out_are_told_wherever_results_are() -> None:
+def test_rows_left_out_are_counted_wherever_results_are() -> None:
     notes = {"rows without an answer left out": 67, "cases made into a test split": 1, "rows kept that repeat": 3}
     run = run_of(SPARSE["one kind each"], notes)
     sentence = "left out 68 of 72 rows: 67 rows without an answer, 1 unusable row (expected an image file)"
@@ -182,7 +182,7 @@ def test_rows_left_out_are_told_wherever_results_are() -> None:
         assert sentence in text.read_text(encoding="utf-8")
 
 
-def test_the_split_is_told_as_it_is() -> None:
+def test_the_split_is_described_as_it_is() -> None:
     made = run_of(SPARSE["one kind each"], {"cases made into a test split": 1})
     given = run_of(SPARSE["one kind each"])
     for run, said in ((made, "made from the data by whole images"), (given, "as the data gives it")):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from command import COMMAND, Server, fed_rag, run
-from test_forget import HOSPITAL, one, shown_patient
+from test_forget import HOSPITAL, one, retrieved_patient
 
 from flows import cells
 from flows.cli.settings_file import load_study
@@ -203,7 +203,7 @@ def test_a_cell_is_found_only_whole_and_with_the_same_withdrawals_and_base(study
         shutil.rmtree("kept")
         assert cells.run_cell(cell)[1]
         assert len(ran) == expected
-    image, _ = shown_patient(study / "hospitals" / HOSPITAL)
+    image, _ = retrieved_patient(study / "hospitals" / HOSPITAL)
     forget(HOSPITAL, image)
     assert cells.run_cell(cell)[1] is False
     assert cells.run_cell(cell)[1]
