@@ -29,33 +29,33 @@ console = Console()
 
 def main(names: Sequence[str]) -> None:
     """Measure, print a table, and write what all benchmarks give."""
-    told, figures = machine(), []
+    environment, figures = machine(), []
     for name in names or NAMES:
         started = time.perf_counter()
         figures.append(alone(import_module(f"benchmarks.{name}").measure))
         console.print(f"{name}: ratio {figures[-1].ratio:.3g}, {time.perf_counter() - started:.0f} s")
     console.print(table(figures))
-    console.print_json(data=notes(figures, told))
+    console.print_json(data=notes(figures, environment))
     if not names:
         ROOT.mkdir(exist_ok=True)
         write("bench.json", [figure.to_json() for figure in figures])
-        write("bench_notes.json", notes(figures, told))
+        write("bench_notes.json", notes(figures, environment))
 
 
 def table(figures: Sequence[Figure]) -> Table:
     """The figures beside their targets."""
-    shown = Table("benchmark", "this project", "reference", "unit", "ratio", "target", "met")
+    printed = Table("benchmark", "this project", "reference", "unit", "ratio", "target", "met")
     for figure in figures:
         bound = "" if figure.target is None else f"{'at most' if figure.at_most else 'at least'} {figure.target:g}"
         met = {True: "yes", False: "no", None: ""}[figure.met]
         numbers = (f"{figure.value:.1f}", f"{figure.reference:.1f}", figure.unit, f"{figure.ratio:.2f}")
-        shown.add_row(figure.name, *numbers, bound, met)
-    return shown
+        printed.add_row(figure.name, *numbers, bound, met)
+    return printed
 
 
-def notes(figures: Sequence[Figure], told: dict[str, object]) -> dict[str, object]:
+def notes(figures: Sequence[Figure], environment: dict[str, object]) -> dict[str, object]:
     """Machine and versions, and what each benchmark told beside its figure."""
-    return {"machine": told, **{figure.name: dict(figure.notes) for figure in figures}}
+    return {"machine": environment, **{figure.name: dict(figure.notes) for figure in figures}}
 
 
 def write(name: str, value: object) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.poisoning import poisoning
-from benchmarks.wards import Trained, Ward, insert, told, train
+from benchmarks.wards import Trained, Ward, accuracy_cells, insert, train
 from tasks.engine.adapter import adapter_files
 from tasks.engine.shared import shared_engine
 from tasks.engine.vision import gather_features
@@ -53,17 +53,19 @@ def instructions(plain: Trained, quoting: Trained) -> None:
     print("|---|---|---|---|---|---|")
     for place in ("nowhere", "question", "answer"):
         for name, trained, how in ways:
-            wards = [Ward(replace(ward.own, cases=told_to(ward, place)), ward.asked) for ward in trained.wards]
-            print(f"| {place} | {name} | {told(trained.answers(wards, **how), ORDERED)} |", flush=True)
+            wards = [
+                Ward(replace(ward.hospital, cases=with_instruction(ward, place)), ward.test) for ward in trained.wards
+            ]
+            print(f"| {place} | {name} | {accuracy_cells(trained.answers(wards, **how), ORDERED)} |", flush=True)
 
 
-def told_to(ward: Ward, place: str) -> list[Case]:
+def with_instruction(ward: Ward, place: str) -> list[Case]:
     """The ward's cases, the stored ones with the instruction in their question or answer."""
     return [
         replace(case, **{place: getattr(case, place) + INSTRUCTION})
         if case.split == "train" and place != "nowhere"
         else case
-        for case in ward.own.cases
+        for case in ward.hospital.cases
     ]
 
 
@@ -80,8 +82,8 @@ def extraction(plain: Trained, quoting: Trained) -> None:
     for question, answers, about in SECRETS:
         for name, trained, how in ways:
             given = trained.answers([keeping(ward, question, answers, about) for ward in trained.wards], **how)
-            told_of = sum(text in case.answer.split() for case, text in given)
-            print(f"| {question} | {answers[0]}, ... | {about} | {name} | {told_of} | {len(given)} |", flush=True)
+            leaked = sum(text in case.answer.split() for case, text in given)
+            print(f"| {question} | {answers[0]}, ... | {about} | {name} | {leaked} | {len(given)} |", flush=True)
 
 
 def untrained(trained: Trained) -> Trained:
@@ -108,17 +110,19 @@ def keeping(ward: Ward, question: str, answers: Sequence[str], about: str) -> Wa
     if about == "the same pictures":
         pictures = {f"copy of {each.image_id}": (each.image_id, each.answer) for each in secrets}
     else:
-        test = sorted({case.image_id for case in ward.own.cases if case.split == "test"})
+        test = sorted({case.image_id for case in ward.hospital.cases if case.split == "test"})
         pictures = {image: (image, " ".join(answers)) for image in test}
-    asked = [
+    queries = [
         replace(model, id=f"asked:{n}", image_id=name, answer=answer, split="test")
         for n, (name, (_, answer)) in enumerate(pictures.items())
     ]
-    own = ward.own.features
-    places = {name: (own, name) for name in own.starts} | {name: (own, image) for name, (image, _) in pictures.items()}
+    features = ward.hospital.features
+    places = {name: (features, name) for name in features.starts} | {
+        name: (features, image) for name, (image, _) in pictures.items()
+    }
     seen = gather_features(places)
-    others = [case for case in ward.own.cases if case.question != question]
-    return insert(Ward(replace(ward.own, cases=[*others, *asked], features=seen), asked), secrets, seen)
+    others = [case for case in ward.hospital.cases if case.question != question]
+    return insert(Ward(replace(ward.hospital, cases=[*others, *queries], features=seen), queries), secrets, seen)
 
 
 if __name__ == "__main__":

@@ -23,25 +23,25 @@ from tasks.settings import ContextSettings
 
 SEED = 99
 """Of images that no training drew: `fed-rag pretrain` uses another."""
-ASKED, KEPT = 200, 300
+TEST, KEPT = 200, 300
 
 
 def main(name: str) -> None:
     """Print a line for each topic."""
     base = load_base(name, device="cpu")
-    source = phantom.read(images=ASKED + KEPT, seed=SEED, public=True, test_fraction=0.2)
+    source = phantom.read(images=TEST + KEPT, seed=SEED, public=True, test_fraction=0.2)
     features = encode_images(base, source.images)
-    held_out = {image.id for image in source.images[:ASKED]}
+    held_out = {image.id for image in source.images[:TEST]}
     library = [replace(case, split="train") for case in source.cases if case.image_id not in held_out]
-    asked = [case for case in source.cases if case.image_id in held_out]
-    neighbours = find(features, library, asked)
+    test = [case for case in source.cases if case.image_id in held_out]
+    neighbours = find(features, library, test)
     engine = Engine(base, r=16, alpha=32, dropout=0.0, targets=["q_proj", "v_proj"])
     engine.switch(engine.initial_state(0))
     right: dict[tuple[str, str], dict[int, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for k in (0, 3):
-        examples = encode(base, features, build_prompts(asked, source.cases, neighbours, ContextSettings(k=k)))
+        examples = encode(base, features, build_prompts(test, source.cases, neighbours, ContextSettings(k=k)))
         answers = generate(engine, features, examples, tokens=8192, max_new_tokens=16, title=f"k={k}")
-        for case, answer in zip(asked, answers, strict=True):
+        for case, answer in zip(test, answers, strict=True):
             for topic in ("all", str(case.topic)):
                 right[case.kind, topic][k].append(answer.text.lower() == case.answer)
     print("kind    topic          n    k=0    k=3")
@@ -50,14 +50,14 @@ def main(name: str) -> None:
         print(f"{kind:7} {topic:12} {len(by_k[0]):4}  {shares[0]:.3f}  {shares[1]:.3f}")
 
 
-def find(features: Features, library: list[Case], asked: list[Case]) -> list[Neighbour]:
+def find(features: Features, library: list[Case], queries: list[Case]) -> list[Neighbour]:
     """The three nearest cases of the library for each case asked, as a study finds them."""
     known = [case.question for case in library]
     pooled = features.pooled([case.image_id for case in library])
     encoder = fit_encoder(pooled, known, 0.5)
     index = build_library(encoder.encode(pooled, known), library)
-    rows = encoder.encode(features.pooled([case.image_id for case in asked]), [case.question for case in asked])
-    found = index.search(rows, asked, 3)
+    rows = encoder.encode(features.pooled([case.image_id for case in queries]), [case.question for case in queries])
+    found = index.search(rows, queries, 3)
     return [neighbour for each in found for neighbour in each]
 
 

@@ -143,11 +143,11 @@ def make_base(model: Model, device: str) -> Base:
 def make_hospitals(base: Base, edge: int, hospitals: int, cases: int) -> list[TrainingHospital]:
     """Hospitals with random images, words and answers; each case shows its own image and three of the others."""
     rng = np.random.default_rng(SEED)
-    shown = RETRIEVAL.k + 1
+    count = RETRIEVAL.k + 1
     made = []
     for seed in range(hospitals):
-        images = [Image(f"{n}", noise(rng, edge), edge, edge) for n in range(shown)]
-        features = encode_images(base, images, batch_size=shown)
+        images = [Image(f"{n}", noise(rng, edge), edge, edge) for n in range(count)]
+        features = encode_images(base, images, batch_size=count)
         examples = [make_example(rng, base, features, [image.id for image in images]) for _ in range(cases)]
         made.append(TrainingHospital(features, examples, seed))
     return made
@@ -247,7 +247,7 @@ def main() -> None:
         return
     console.print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, Python {sys.version.split()[0]}")
     best = best_rate("cuda", EDGE)
-    shown = Table("model", "executor", "samples/s", "peak GB", "may take", "utilisation")
+    table = Table("model", "executor", "samples/s", "peak GB", "may take", "utilisation")
     for model in MODELS:
         try:
             runs = measure(model, "cuda", HOSPITALS, CASES, best)
@@ -256,11 +256,11 @@ def main() -> None:
             continue
         for name, run in runs.items():
             numbers = (f"{run.samples_per_second:.2f}", f"{run.peak_gigabytes:.1f}", f"{model.gigabytes:g}")
-            shown.add_row(model.name, name, *numbers, f"{run.utilisation:.1%}")
+            table.add_row(model.name, name, *numbers, f"{run.utilisation:.1%}")
         gc.collect()  # the model and its wrapper hold each other
         torch.cuda.empty_cache()
     console.print(f"torch.matmul: {best / 1e12:.0f} TFLOP/s on {EDGE} x {EDGE} matrices in bfloat16")
-    console.print(shown)
+    console.print(table)
 
 
 if __name__ == "__main__":

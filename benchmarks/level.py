@@ -54,24 +54,26 @@ class Answers:
 
 def draw(design: Design, random: np.random.Generator) -> Answers:
     """One comparison."""
-    seeds, many, asked = design.seeds, design.images, design.questions
-    shown = {
+    seeds, many, questions = design.seeds, design.images, design.questions
+    images = {
         "shared": lambda: np.tile(np.arange(many), (seeds, 1)),
         "own": lambda: np.arange(seeds * many).reshape(seeds, many),
         "drawn": lambda: np.stack([random.permutation(2 * many)[:many] for _ in range(seeds)]),
     }[design.test_sets]()
-    count = int(shown.max()) + 1
-    ease, difficulty = random.normal(0, 0.2, count), random.random((count, asked))
+    count = int(images.max()) + 1
+    ease, difficulty = random.normal(0, 0.2, count), random.random((count, questions))
     right = []
     for effect in (design.effect, 0.0):
         trained, taste = random.normal(0, design.training, (seeds, 1)), random.normal(0, design.taste, count)
-        share = 0.7 + effect + trained + ease[shown] + taste[shown]
+        share = 0.7 + effect + trained + ease[images] + taste[images]
         # Of its answers, most depend on the question, some on how the configuration takes it, some on the training.
-        own, chance = random.random((count, asked)), random.random((seeds, many, asked))
-        hangs = random.random((seeds, many, asked))
-        hurdle = np.where(hangs < 0.6, difficulty[shown], np.where(hangs < 0.8, own[shown], chance))
+        taken, chance = random.random((count, questions)), random.random((seeds, many, questions))
+        hangs = random.random((seeds, many, questions))
+        hurdle = np.where(hangs < 0.6, difficulty[images], np.where(hangs < 0.8, taken[images], chance))
         right.append((hurdle < share[:, :, None]).ravel().astype(float))
-    return Answers(*right, np.repeat(np.arange(seeds), many * asked).tolist(), np.repeat(shown.ravel(), asked).tolist())
+    return Answers(
+        *right, np.repeat(np.arange(seeds), many * questions).tolist(), np.repeat(images.ravel(), questions).tolist()
+    )
 
 
 def over_seeds_and_images(answers: Answers, trial: int) -> bool:

@@ -45,22 +45,22 @@ def draw(names: Sequence[str], most: int, seed: int) -> dict[str, list[str]]:
         package: sorted(name for name in names if name.startswith(f"tasks.{package}.")) for package in PACKAGES
     }
     return {
-        package: random.Random(f"{seed} {package}").sample(own, min(most, len(own)))
-        for package, own in by_package.items()
+        package: random.Random(f"{seed} {package}").sample(mutants, min(most, len(mutants)))
+        for package, mutants in by_package.items()
     }
 
 
 def table(drawn: Mapping[str, Sequence[str]], fate: Mapping[str, str], written: Sequence[str]) -> Table:
     """A row for each package, and one for all that were drawn."""
-    shown = Table("package", "mutants", "drawn", "killed", "share", "95 %")
+    printed = Table("package", "mutants", "drawn", "killed", "share", "95 %")
     rows = {**drawn, "all": [name for names in drawn.values() for name in names]}
     for package, names in rows.items():
         count = sum(package == "all" or name.startswith(f"tasks.{package}.") for name in written)
         killed = sum(fate[name] in KILLED for name in names)
         low, high = stats.binomtest(killed, len(names)).proportion_ci(method="wilson")
         share = f"{killed / len(names):.2f}", f"{low:.2f} to {high:.2f}"
-        shown.add_row(package, str(count), str(len(names)), str(killed), *share)
-    return shown
+        printed.add_row(package, str(count), str(len(names)), str(killed), *share)
+    return printed
 
 
 def main(most: int = 30, seed: int = 0) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from sklearn.cluster import KMeans
 
-from benchmarks.wards import Trained, Ward, insert, told
+from benchmarks.wards import Trained, Ward, accuracy_cells, insert
 from tasks.engine.shared import shared_base
 from tasks.engine.vision import Features, encode_images
 from tasks.ingest import phantom
@@ -34,7 +34,7 @@ def poisoning(trained: Trained) -> None:
         "| poisoned entries | shown with | closed | wrong yes | open | wrong payload | told by occurrence | by mean |"
     )
     print("|---|---|---|---|---|---|---|---|")
-    print(f"| none | 0.000 | {told(trained.answers(trained.wards), PAYLOAD)} | - | - |", flush=True)
+    print(f"| none | 0.000 | {accuracy_cells(trained.answers(trained.wards), PAYLOAD)} | - | - |", flush=True)
     for way in (by_picture, by_features):
         made = [way(ward, seen) for ward in trained.wards]
         wards = [insert(ward, *each) for ward, each in zip(trained.wards, made, strict=True)]
@@ -42,13 +42,16 @@ def poisoning(trained: Trained) -> None:
         found = " | ".join(outliers(wards, score) for score in (occurrence, mean_similarity))
         reached = reach(wards, trained.study.retrieval.k)
         print(
-            f"| {way.__name__}: {entries} | {reached} | {told(trained.answers(wards), PAYLOAD)} | {found} |", flush=True
+            f"| {way.__name__}: {entries} | {reached} | {accuracy_cells(trained.answers(wards), PAYLOAD)} | {found} |",
+            flush=True,
         )
 
 
 def commonest(ward: Ward) -> list[tuple[str, str]]:
     """The library's commonest questions, each with its kind."""
-    return [asked for asked, _ in Counter((case.question, case.kind) for case in ward.library).most_common(ENTRIES)]
+    return [
+        question for question, _ in Counter((case.question, case.kind) for case in ward.library).most_common(ENTRIES)
+    ]
 
 
 def poison(ward: Ward, images: Mapping[str, Sequence[str]]) -> list[Case]:
@@ -63,10 +66,10 @@ def poison(ward: Ward, images: Mapping[str, Sequence[str]]) -> list[Case]:
 
 def by_picture(ward: Ward, seen: Features) -> tuple[list[Case], Features]:
     """One picture: the candidate that is nearer than their third nearest own image to most of the library's images."""
-    own, candidates = sorted({case.image_id for case in ward.library}), list(seen.starts)
-    pooled = ward.own.features.pooled(own)
-    encoder = fit_encoder(pooled, [""] * len(own), 1.0)
-    rows = encoder.encode(pooled, [""] * len(own))
+    images, candidates = sorted({case.image_id for case in ward.library}), list(seen.starts)
+    pooled = ward.hospital.features.pooled(images)
+    encoder = fit_encoder(pooled, [""] * len(images), 1.0)
+    rows = encoder.encode(pooled, [""] * len(images))
     third = np.sort(rows @ rows.T, axis=1)[:, -4]  # behind the image itself
     nearer = rows @ encoder.encode(seen.pooled(candidates), [""] * len(candidates)).T > third[:, None]
     best = candidates[int(nearer.sum(0).argmax())]
@@ -77,24 +80,26 @@ def by_features(ward: Ward, _: Features) -> tuple[list[Case], Features]:
     """The best that pictures made for the vision tower could do: features at the centres of the library's own."""
     images: dict[str, list[str]] = {}
     made: dict[str, torch.Tensor] = {}
-    own = ward.own.features
+    features = ward.hospital.features
     for n, (question, _kind) in enumerate(commonest(ward)):
-        asked = sorted({case.image_id for case in ward.library if case.question == question})
-        rows = torch.stack([own.of(image) for image in asked])
+        image_ids = sorted({case.image_id for case in ward.library if case.question == question})
+        rows = torch.stack([features.of(image) for image in image_ids])
         groups = KMeans(CENTRES, n_init=4, random_state=0).fit_predict(rows.mean(1).float().numpy())
         made |= {f"made-{n}-{group}": rows[torch.from_numpy(groups) == group].mean(0) for group in set(groups.tolist())}
         images[question] = [name for name in made if name.startswith(f"made-{n}-")]
     length = len(next(iter(made.values())))
     starts = {name: place * length for place, name in enumerate(made)}
-    grid = next(iter(own.grids.values()))
-    return poison(ward, images), Features(torch.cat(list(made.values())), starts, dict.fromkeys(made, grid), own.merge)
+    grid = next(iter(features.grids.values()))
+    return poison(ward, images), Features(
+        torch.cat(list(made.values())), starts, dict.fromkeys(made, grid), features.merge
+    )
 
 
 def reach(wards: Sequence[Ward], k: int) -> str:
     """The share of questions that are shown a poisoned entry."""
-    shown = [{each.case_id for each in ward.own.neighbours if bad(each) and each.rank < k} for ward in wards]
-    hit = sum(case.id in ids for ward, ids in zip(wards, shown, strict=True) for case in ward.asked)
-    return f"{hit / sum(len(ward.asked) for ward in wards):.3f}"
+    reached = [{each.case_id for each in ward.hospital.neighbours if bad(each) and each.rank < k} for ward in wards]
+    hit = sum(case.id in ids for ward, ids in zip(wards, reached, strict=True) for case in ward.test)
+    return f"{hit / sum(len(ward.test) for ward in wards):.3f}"
 
 
 def bad(neighbour: Neighbour) -> bool:
@@ -108,8 +113,8 @@ def outliers(wards: Sequence[Ward], score: Callable[[Ward], dict[str, float]]) -
     for ward in wards:
         scores = score(ward)
         poisoned = [value for case_id, value in scores.items() if case_id.startswith("poison:")]
-        own = [value for case_id, value in scores.items() if not case_id.startswith("poison:")]
-        found += sum(value > np.quantile(own, 0.99) for value in poisoned)
+        clean = [value for case_id, value in scores.items() if not case_id.startswith("poison:")]
+        found += sum(value > np.quantile(clean, 0.99) for value in poisoned)
         count += len(poisoned)
     return f"{found} of {count}"
 
@@ -117,13 +122,13 @@ def outliers(wards: Sequence[Ward], score: Callable[[Ward], dict[str, float]]) -
 def occurrence(ward: Ward) -> dict[str, float]:
     """How often each entry is among the nearest 3 of the others (Radovanovic et al., "Hubs in Space", 2010)."""
     library = {case.id for case in ward.library}
-    counts = Counter(each.neighbour_id for each in ward.own.neighbours if each.case_id in library)
+    counts = Counter(each.neighbour_id for each in ward.hospital.neighbours if each.case_id in library)
     return {case_id: counts[case_id] for case_id in library}
 
 
 def mean_similarity(ward: Ward) -> dict[str, float]:
     """Each entry's mean similarity to all of the library."""
     questions = [case.question for case in ward.library]
-    pooled = ward.own.features.pooled([case.image_id for case in ward.library])
+    pooled = ward.hospital.features.pooled([case.image_id for case in ward.library])
     rows = fit_encoder(pooled, questions, 0.5).encode(pooled, questions)
     return dict(zip((case.id for case in ward.library), (rows @ rows.mean(0)).tolist(), strict=True))

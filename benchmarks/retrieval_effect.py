@@ -58,15 +58,15 @@ def judge(run: Path, configuration: str) -> Judged:
 
 def figures(kind: str, judged: Judged, without: Judged, seed: int) -> tuple[str, str, str]:
     """Number of questions of a kind, share answered rightly, and its difference from the study without retrieval."""
-    asked = sorted(case for case, (asked_kind, _, _) in judged.items() if asked_kind == kind)
-    images = [judged[case][1] for case in asked]
-    right, before = ([each[case][2] for case in asked] for each in (judged, without))
+    cases = sorted(case for case, (case_kind, _, _) in judged.items() if case_kind == kind)
+    images = [judged[case][1] for case in cases]
+    right, before = ([each[case][2] for case in cases] for each in (judged, without))
     share = bootstrap_interval(right, images, seed)
     gain = bootstrap_interval([after - first for after, first in zip(right, before, strict=True)], images, seed)
-    return str(len(asked)), told(share, ""), told(gain, "+") if judged is not without else "-"
+    return str(len(cases)), with_interval(share, ""), with_interval(gain, "+") if judged is not without else "-"
 
 
-def told(figure: Estimate, sign: str) -> str:
+def with_interval(figure: Estimate, sign: str) -> str:
     """A figure with its interval."""
     ends = "" if figure.interval is None else ", ".join(f"{end:{sign}.3f}" for end in figure.interval)
     return f"{figure.value:{sign}.3f} ({ends})"

@@ -79,10 +79,10 @@ def measure(dataset: DatasetSettings, disjoint: str, held_out: bool) -> dict[str
     data = ingest.fn(settings=dataset, content="", seed=SEED)
     findings = audit.fn(cases=data, dataset=data, seed=SEED)
     settings = PartitionSettings(disjoint=disjoint)  # type: ignore[arg-type]
-    dealt = partition.fn(cases=data, settings=settings, seed=SEED, findings=findings)
+    assignment = partition.fn(cases=data, settings=settings, seed=SEED, findings=findings)
     hospitals: list[LibrarySources] = []
-    for row in dealt.manifest()["summary"]["hospitals"]:
-        common = {"dataset": data, "assignment": dealt, "findings": findings}
+    for row in assignment.manifest()["summary"]["hospitals"]:
+        common = {"dataset": data, "assignment": assignment, "findings": findings}
         cases = take_cases.fn(hospital=row["hospital"], cases=data, forgotten=[], **common)
         features = take_features.fn(hospital=row["hospital"], cases=cases, model=MODEL)
         cases = ask_training(row["hospital"], cases) if held_out else cases
@@ -93,10 +93,10 @@ def measure(dataset: DatasetSettings, disjoint: str, held_out: bool) -> dict[str
 
 def ask_training(hospital: str, cases: Ref) -> Ref:
     """The same hospital with a fifth of its training images as its test cases, in place of its own."""
-    kept, asked = split_holdout(read_table(cases.folder / "cases.parquet", Case), 0.2, SEED + 1)
+    kept, held_out = split_holdout(read_table(cases.folder / "cases.parquet", Case), 0.2, SEED + 1)
     with writing(f"hospitals/{hospital}", "cases", "held-out") as folder:
         with folder.open("cases.parquet") as sink:
-            write_table(sink, Case, [*kept, *(replace(case, split="test") for case in asked)])
+            write_table(sink, Case, [*kept, *(replace(case, split="test") for case in held_out)])
         folder.write("copies.parquet", (cases.folder / "copies.parquet").read_bytes())
     return folder.ref
 

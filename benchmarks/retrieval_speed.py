@@ -34,7 +34,7 @@ SIZES = (1_000, 100_000, 1_000_000)
 WIDTH, DEPTH, BATCH = 512, 10, 64
 BATCHES, SINGLES, SECONDS = 7, 100, 10
 """Fewest turns of each way, together and alone, and the seconds for which more follow."""
-ASKED = 256
+QUERIES = 256
 """Questions whose recall is counted, and that are searched one at a time."""
 CLUSTER = 200
 """Rows around a centre, where there are centres."""
@@ -53,14 +53,14 @@ def measure(size: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
         try:
-            told, nearest = build(size)
-            return told | search(size, nearest) | clustered(size)
+            figures, nearest = build(size)
+            return figures | search(size, nearest) | clustered(size)
         finally:
             os.chdir(home)
 
 
 def build(size: int) -> tuple[dict[str, object], np.ndarray]:
-    """Build and store a library: its times and bytes, and the exact neighbours of the questions `(ASKED, DEPTH)`."""
+    """Build and store a library: its times and bytes, and the exact neighbours of the questions `(QUERIES, DEPTH)`."""
     rows = unit_rows(size, 1)
     cases = [Case(f"c{n}", f"i{n}", "really?", "yes", "closed", "train", "d", "en") for n in range(size)]
     started = time.perf_counter()
@@ -68,19 +68,19 @@ def build(size: int) -> tuple[dict[str, object], np.ndarray]:
     seconds = time.perf_counter() - started
     with writing("hospitals/h", "library", "k") as folder:
         library.write(folder.path)
-    told: dict[str, object] = {"index": library.kind, "build_s": seconds}
-    told["bytes_per_case"] = sum(path.stat().st_size for path in folder.ref.folder.iterdir()) / size
+    figures: dict[str, object] = {"index": library.kind, "build_s": seconds}
+    figures["bytes_per_case"] = sum(path.stat().st_size for path in folder.ref.folder.iterdir()) / size
     cells = faiss.try_extract_index_ivf(library.index.main)
     if cells is not None:
-        told["cells"], told["cells_searched"] = cells.nlist, cells.nprobe
-    return told, exactly(rows, unit_rows(ASKED, 2))
+        figures["cells"], figures["cells_searched"] = cells.nlist, cells.nprobe
+    return figures, exactly(rows, unit_rows(QUERIES, 2))
 
 
-def exactly(rows: Rows, asked: Rows) -> np.ndarray:
+def exactly(rows: Rows, queries: Rows) -> np.ndarray:
     """The nearest of all rows, by number `(n, DEPTH)`."""
     exact = faiss.IndexFlatIP(WIDTH)
     exact.add(rows)
-    return exact.search(asked, DEPTH)[1]
+    return exact.search(queries, DEPTH)[1]
 
 
 def recall(found: np.ndarray, nearest: np.ndarray) -> float:
@@ -90,18 +90,20 @@ def recall(found: np.ndarray, nearest: np.ndarray) -> float:
 
 def clustered(size: int) -> dict[str, object]:
     """The recall of an index of vectors around centres, as those of like images are."""
-    rows, asked = unit_rows(size, 1, size // CLUSTER), unit_rows(ASKED, 2, size // CLUSTER)
+    rows, queries = unit_rows(size, 1, size // CLUSTER), unit_rows(QUERIES, 2, size // CLUSTER)
     index = build_index(rows, np.arange(size))
-    told: dict[str, object] = {"recall_at_10_clustered": recall(index.search(asked, DEPTH)[1], exactly(rows, asked))}
+    figures: dict[str, object] = {
+        "recall_at_10_clustered": recall(index.search(queries, DEPTH)[1], exactly(rows, queries))
+    }
     cells = faiss.try_extract_index_ivf(index.main)
-    return told | ({"cells_searched_clustered": cells.nprobe} if cells is not None else {})
+    return figures | ({"cells_searched_clustered": cells.nprobe} if cells is not None else {})
 
 
 def search(size: int, nearest: np.ndarray) -> dict[str, object]:
     """Recall, speed and memory of the stored library, opened anew."""
     library = open_library(Path("artifacts/hospitals/h/library/k"))
-    rows = unit_rows(ASKED, 2)
-    cases = [Case("q", f"i{size - 1 - n}", "really?", "", "closed", "test", "d", "en") for n in range(ASKED)]
+    rows = unit_rows(QUERIES, 2)
+    cases = [Case("q", f"i{size - 1 - n}", "really?", "", "closed", "test", "d", "en") for n in range(QUERIES)]
     return {
         "recall_at_10": recall(library.index.search(rows, DEPTH)[1], nearest),
         **batched(library, rows[:BATCH], cases[:BATCH]),
@@ -208,7 +210,7 @@ def encoding() -> dict[str, object]:
     base = load_base("embedded", device="cpu")
     source = phantom.read(images=200, seed=SEED, public=False, test_fraction=0.4)
     features = encode_images(base, source.images)
-    training, asked = ([case for case in source.cases if case.split == split] for split in ("train", "test"))
+    training, test = ([case for case in source.cases if case.split == split] for split in ("train", "test"))
     images = {image.id: image for image in source.images}
     pooled = features.pooled([case.image_id for case in training])
     encoder = fit_encoder(pooled, [case.question for case in training], 0.5)
@@ -219,9 +221,9 @@ def encoding() -> dict[str, object]:
         rows = encoder.encode(seen.pooled([case.image_id for case in cases]), [case.question for case in cases])
         return library.search(rows, cases, DEPTH)
 
-    told: dict[str, object] = {}
-    each = list({case.image_id: case for case in asked}.values())
-    for name, cases in (("an_image_each", each[:BATCH]), ("as_they_come", asked[:BATCH])):
+    figures: dict[str, object] = {}
+    each = list({case.image_id: case for case in test}.values())
+    for name, cases in (("an_image_each", each[:BATCH]), ("as_they_come", test[:BATCH])):
         spent = in_turn(
             {
                 "alone": lambda cases=cases: [together([case]) for case in cases],
@@ -232,13 +234,13 @@ def encoding() -> dict[str, object]:
             seconds=0,
         )
         alone, joined, known = (float(np.median(spent[way][:, 1])) for way in ("alone", "together", "known"))
-        told[name] = {
+        figures[name] = {
             "questions": len(cases),
             "images": len({case.image_id for case in cases}),
             "together": alone / joined,
             "features_at_hand": alone / known,
         }
-    return told
+    return figures
 
 
 def unit_rows(number: int, seed: int, centres: int = 0) -> Rows:

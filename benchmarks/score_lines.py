@@ -24,11 +24,11 @@ def draw(count: int, rows: Sequence[dict[str, str]], *, repeating: bool) -> list
     chance = random.Random(0)
     lines = []
     for number in range(count):
-        own, other = chance.choice(rows), chance.choice(rows)
-        said = chance.choice([str(own["answer"]), str(other["answer"]), f"{own['answer']} {other['answer']}"])
+        row, other_row = chance.choice(rows), chance.choice(rows)
+        said = chance.choice([str(row["answer"]), str(other_row["answer"]), f"{row['answer']} {other_row['answer']}"])
         said = said if repeating else f"{said} {number}"
-        kind = "closed" if own["answer_type"].strip() == "CLOSED" else "open"
-        lines.append(Line(number, said, str(own["answer"]), kind, image=own["img_name"]))
+        kind = "closed" if row["answer_type"].strip() == "CLOSED" else "open"
+        lines.append(Line(number, said, str(row["answer"]), kind, image=row["img_name"]))
     return lines
 
 

@@ -43,8 +43,8 @@ def rows(stages: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
     for name in stages:
         package, function = name.split(".")
         body = inspect.unwrap(getattr(importlib.import_module(f"tasks.{package}.step"), function).fn)
-        own = (module.removeprefix("tasks.") for module in stage_imports(body))
-        called = sorted({module for module in own if module.split(".")[0] not in ("records", "store", "errors")})
+        modules = (module.removeprefix("tasks.") for module in stage_imports(body))
+        called = sorted({module for module in modules if module.split(".")[0] not in ("records", "store", "errors")})
         yield f"`{package}/step.py: {function}`", words(reads(body)), words([leaves(body)]), words(called)
 
 

@@ -18,7 +18,7 @@ from tasks.settings import ContextSettings, ModelChoice, Study
 from tasks.store import ROOT
 from tasks.store.runs import open_run
 
-ASKED = 60
+MOST = 60
 """Test cases of each hospital that are asked."""
 
 
@@ -26,13 +26,13 @@ ASKED = 60
 class Ward:
     """A hospital's library, and the cases that are asked there."""
 
-    own: Hospital
-    asked: list[Case]
+    hospital: Hospital
+    test: list[Case]
 
     @property
     def library(self) -> list[Case]:
         """Its training cases."""
-        return [case for case in self.own.cases if case.split == "train"]
+        return [case for case in self.hospital.cases if case.split == "train"]
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ class Trained:
         """Its base."""
         return choose_model(self.study.model)
 
-    def answers(self, wards: Sequence[Ward], **shown: object) -> list[tuple[Case, str]]:
+    def answers(self, wards: Sequence[Ward], **changes: object) -> list[tuple[Case, str]]:
         """What its adapter answers, with these changes to how cases are shown."""
-        how = ContextSettings.model_validate(self.study.retrieval.context.model_dump() | shown)
+        how = ContextSettings.model_validate(self.study.retrieval.context.model_dump() | changes)
         given: list[tuple[Case, str]] = []
         for ward in wards:
-            prompts = ward.own.prompts(ward.asked, how)
+            prompts = ward.hospital.prompts(ward.test, how)
             plain = (self.model, self.study.lora, self.study.evaluation.answering, "attacks")
-            told = answer_prompts(ward.own, prompts, self.adapter, *plain)
-            given += [(case, answer.text) for case, answer in zip(ward.asked, told, strict=True)]
+            answers = answer_prompts(ward.hospital, prompts, self.adapter, *plain)
+            given += [(case, answer.text) for case, answer in zip(ward.test, answers, strict=True)]
         return given
 
 
@@ -65,23 +65,23 @@ def train(settings: Sequence[str]) -> Trained:
     study, references = open_run(Path(fed_rag(load_study(None, tuple(settings)))))
     wards = []
     for name, places in references["hospitals"].items():
-        own = open_hospital(HospitalRefs.at(name, places))
-        wards.append(Ward(own, [case for case in own.cases if case.split == "test"][:ASKED]))
+        data = open_hospital(HospitalRefs.at(name, places))
+        wards.append(Ward(data, [case for case in data.cases if case.split == "test"][:MOST]))
     return Trained(study, ROOT / references["adapter"], wards)
 
 
 def insert(ward: Ward, entries: Sequence[Case], seen: Features) -> Ward:
     """The ward with more entries in its library, whose features are `seen`."""
-    cases = [*ward.own.cases, *entries]
-    own_images = {case.image_id for case in ward.own.cases}
-    places = {image: (ward.own.features, image) for image in own_images}
+    cases = [*ward.hospital.cases, *entries]
+    images = {case.image_id for case in ward.hospital.cases}
+    places = {image: (ward.hospital.features, image) for image in images}
     features = gather_features(places | {entry.image_id: (seen, entry.image_id) for entry in entries})
     library = [case for case in cases if case.split == "train"]
-    neighbours = find(features, library, [*library, *ward.asked])
-    return Ward(replace(ward.own, cases=cases, neighbours=neighbours, features=features), ward.asked)
+    neighbours = find(features, library, [*library, *ward.test])
+    return Ward(replace(ward.hospital, cases=cases, neighbours=neighbours, features=features), ward.test)
 
 
-def told(given: Sequence[tuple[Case, str]], payload: Mapping[str, str]) -> str:
+def accuracy_cells(given: Sequence[tuple[Case, str]], payload: Mapping[str, str]) -> str:
     """Accuracy by kind, and how often the attacker's answer is given where it is wrong."""
     cells = []
     for kind in ("closed", "open"):

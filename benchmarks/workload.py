@@ -100,11 +100,11 @@ def draw_work(dropout: float = LORA.dropout) -> Work:
     cases = [case for case in source.cases if case.site == "site-1"]
     images = {image.id: image for image in source.images if any(case.image_id == image.id for case in cases)}
     engine = Engine(load_base("embedded", device="cpu"), LORA.r, LORA.alpha, dropout, LORA.targets)
-    training, asked = ([case for case in cases if case.split == split] for split in ("train", "test"))
+    training, held_out = ([case for case in cases if case.split == split] for split in ("train", "test"))
     features = encode_images(engine.base, list(images.values()))
     neighbours = find(features, training, cases)
     whole = len(training) // FEDERATION.batch_size * FEDERATION.batch_size
-    train, test = (build_prompts(each, cases, neighbours, RETRIEVAL.context) for each in (training[:whole], asked))
+    train, test = (build_prompts(each, cases, neighbours, RETRIEVAL.context) for each in (training[:whole], held_out))
     return Work(engine, plain_model(engine), images, train, test)
 
 

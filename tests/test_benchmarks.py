@@ -153,6 +153,6 @@ def test_both_executors_are_measured() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
-def test_without_a_gpu_the_reason_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_gpu_the_reason_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     gpu.main()
     assert capsys.readouterr().out == "benchmarks.gpu: not measured, this machine has no CUDA device.\n"

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import retrieval_speed
 from benchmarks.poisoning import outliers, reach
 from benchmarks.retrieval_effect import Judged, figures
-from benchmarks.wards import Ward, told
+from benchmarks.wards import Ward, accuracy_cells
 from tasks.engine.hospital import Hospital
 from tasks.engine.vision import Features
 from tasks.records import Case, Neighbour
@@ -51,7 +51,7 @@ def test_what_an_attack_does_is_counted(features: Features) -> None:
     assert outliers([ward(features, [])], lambda _: scores | {"poison:0:x": 9.5}) == "1 of 1"
     opened = Case("o", "i", "What?", "cyst", "open", "test", "d", "en")
     given = [(CASES[0], "yes"), (CASES[1], "yes"), (CASES[3], "no"), (opened, "cyst")]
-    assert told(given, {"closed": "yes", "open": "pacemaker"}) == "0.667 | 1 of 2 | 1.000 | 0 of 1"
+    assert accuracy_cells(given, {"closed": "yes", "open": "pacemaker"}) == "0.667 | 1 of 2 | 1.000 | 0 of 1"
 
 
 def test_recall_counts_each_neighbour_that_was_found() -> None:
