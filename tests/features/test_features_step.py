@@ -1,4 +1,4 @@
-"""The tower runs once an image: whatever else a study changes, and however images are dealt out to hospitals."""
+"""The tower runs once an image: whatever else a study changes, and however images are partitioned among hospitals."""
 
 import gc
 import shutil
@@ -61,7 +61,7 @@ def dataset(key: str, cases: list[Case] = CASES, images: list[Image] = IMAGES) -
 
 
 def partitioned(source: Ref, seen: Ref | None, sees: dict[str, Any], hospitals: int, seed: int) -> dict[str, Path]:
-    """Each hospital's file, the images dealt out with this seed."""
+    """Each hospital's file, with the images partitioned by this seed."""
     assignment = partition.fn(cases=source, settings=PartitionSettings(hospitals=hospitals, scheme="iid"), seed=seed)
     features = {}
     for row in assignment.manifest()["summary"]["hospitals"]:
