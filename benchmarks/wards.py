@@ -55,8 +55,8 @@ class Trained:
         for ward in wards:
             prompts = ward.hospital.prompts(ward.test, how)
             plain = (self.model, self.study.lora, self.study.evaluation.answering, "attacks")
-            answers = answer_prompts(ward.hospital, prompts, self.adapter, *plain)
-            given += [(case, answer.text) for case, answer in zip(ward.test, answers, strict=True)]
+            replies = answer_prompts(ward.hospital, prompts, self.adapter, *plain)
+            given += [(case, answer.text) for case, answer in zip(ward.test, replies, strict=True)]
         return given
 
 
