@@ -225,7 +225,7 @@ def test_a_plot_of_the_same_figures_is_the_same(results: dict[str, Any]) -> None
     assert score_plot(results) == score_plot(results)
 
 
-def test_the_card_is_told_from_the_document(results: dict[str, Any]) -> None:
+def test_the_card_follows_from_the_document(results: dict[str, Any]) -> None:
     card = model_card(results, tables(results), DATA)
     assert "LoRA, r=16, alpha=32, on q_proj, v_proj" in card
     assert "Base: `embedded`, content `0a1b2c`, frozen" in card
@@ -233,6 +233,22 @@ def test_the_card_is_told_from_the_document(results: dict[str, Any]) -> None:
     assert "| hospital-2 | 2 | 9 | 3 |" in card
     for line in re.findall(r"^\|.*\|$", card, flags=re.MULTILINE):
         assert line.count("|") in (5, 10)  # the tables' own columns
+
+
+def test_the_card_names_all_that_is_trained(results: dict[str, Any]) -> None:
+    """The tower's layers only where they are trained; a run of an earlier version does not have the setting."""
+    lora = results["settings"]["lora"]
+
+    def trained(**settings: Any) -> str:
+        document = results | {"settings": results["settings"] | {"lora": settings}}
+        return re.findall(r"LoRA, .*", model_card(document, tables(document), DATA))[0]
+
+    earlier = {name: value for name, value in lora.items() if name != "tower_targets"}
+    assert trained(**earlier) == trained(**earlier, tower_targets=[]) == "LoRA, r=16, alpha=32, on q_proj, v_proj."
+    both = trained(**earlier | {"projector": True}, tower_targets=["qkv", "proj"])
+    assert both == (
+        "LoRA, r=16, alpha=32, on q_proj, v_proj, on the vision tower's qkv, proj, and the whole projector."
+    )
 
 
 @dataclass(frozen=True)
