@@ -86,7 +86,7 @@ def peak_of_round(folder: str, hospitals: list[Hospital]) -> tuple[float, float]
         "model": MODEL,
         "lora": LORA,
         "federation": FEDERATION,
-        "shown": RETRIEVAL.context,
+        "context": RETRIEVAL.context,
         "round_number": 1,
         "seed": SEED,
     }

@@ -24,7 +24,7 @@ from tasks.engine.batch import encode
 from tasks.engine.engine import Engine
 from tasks.engine.hospital import Hospital, open_hospital
 from tasks.engine.identity import choose_model
-from tasks.engine.prompt import Asked, as_asked, build_prompt
+from tasks.engine.prompt import Query, build_prompt, build_queries
 from tasks.engine.shared import shared_engine
 from tasks.explain.attribution import METHODS, Explanation, explain
 from tasks.explain.examination import Seen, covered_cells, open_examined
@@ -52,18 +52,18 @@ def main(run: Path, images: int) -> None:
     with shared_engine(choose_model(study.model), study.lora) as engine:
         for name, places in references["hospitals"].items():
             most = images // len(references["hospitals"])
-            for seen, asked, answer in questions(engine, study, name, places, most):
-                for name, value in judge(seen, asked, answer).items():
+            for seen, query, answer in questions(engine, study, name, places, most):
+                for name, value in judge(seen, query, answer).items():
                     figures[name].append(value)
     print(report(figures))
 
 
 def questions(
     engine: Engine, study: Study, name: str, places: dict[str, Any], most: int
-) -> Iterator[tuple[Seen, Asked, str]]:
+) -> Iterator[tuple[Seen, Query, str]]:
     """Some of a hospital's test cases about known findings, no image twice, each with the model's answer."""
     hospital = HospitalRefs.at(name, places)
-    own, cases = open_hospital(hospital), hospital.cases.folder
+    hospital_data, cases = open_hospital(hospital), hospital.cases.folder
     answers = {
         row.case_id: row.prediction
         for place in places["predictions"]
@@ -71,19 +71,23 @@ def questions(
         if row.configuration == study.configuration
     }
     engine.switch(load_state(hospital.adapter.folder))
-    chosen = draw(own, list(read_findings(cases / "findings.parquet")), answers, most)
-    asked = as_asked(chosen, own.prompts(chosen, study.retrieval.context), own.cases, own.neighbours)
-    seen = open_examined(engine, own, cases, asked, study.retrieval.context, study.evaluation.tokens_per_pass)
-    for each in tqdm(asked, desc="images", leave=False, disable=None):
+    chosen = draw(hospital_data, list(read_findings(cases / "findings.parquet")), answers, most)
+    queries = build_queries(
+        chosen, hospital_data.prompts(chosen, study.retrieval.context), hospital_data.cases, hospital_data.neighbours
+    )
+    seen = open_examined(
+        engine, hospital_data, cases, queries, study.retrieval.context, study.evaluation.tokens_per_pass
+    )
+    for each in tqdm(queries, desc="images", leave=False, disable=None):
         yield seen, each, answers[each.case.id]
 
 
-def draw(own: Hospital, findings: Sequence[Finding], answers: dict[str, str], most: int) -> list[Any]:
+def draw(hospital_data: Hospital, findings: Sequence[Finding], answers: dict[str, str], most: int) -> list[Any]:
     """Cases whose question or answer names a finding that their image has a mask of, and that got an answer."""
     names = {(each.image_id, each.name) for each in findings}
     about = [
         case
-        for case in own.cases
+        for case in hospital_data.cases
         if answers.get(case.id)
         and any(image == case.image_id and name in f"{case.question} {case.answer}".lower() for image, name in names)
     ]
@@ -92,12 +96,12 @@ def draw(own: Hospital, findings: Sequence[Finding], answers: dict[str, str], mo
     return list({case.image_id: case for case in mixed}.values())[:most]
 
 
-def judge(seen: Seen, asked: Asked, answer: str) -> dict[tuple[str, str], float]:
+def judge(seen: Seen, query: Query, answer: str) -> dict[tuple[str, str], float]:
     """Every figure of one image."""
     rng = np.random.default_rng(SEED)
-    told = explained(seen, asked, answer)
-    maps = {method: grid(told, method) for method in METHODS}
-    covered = covered_cells(asked.case, seen.findings, told.map("relevance"))
+    explanation = explained(seen, query, answer)
+    maps = {method: grid(explanation, method) for method in METHODS}
+    covered = covered_cells(query.case, seen.findings, explanation.map("relevance"))
     assert covered is not None
     even = np.ones_like(covered)
     found: dict[tuple[str, str], float] = {}
@@ -105,11 +109,11 @@ def judge(seen: Seen, asked: Asked, answer: str) -> dict[tuple[str, str], float]
         found["pointing", method] = pointing(weights, covered)
         found["IoU", method] = overlap(weights, covered)
         found["on the finding", method] = float(as_map(weights)[covered > 0].sum())
-    found |= curves(seen, asked, answer, maps, rng)
+    found |= curves(seen, query, answer, maps, rng)
     layers = len(seen.base.model.model.language_model.layers)
     for title, count in (("last layer at random", 1), ("all layers at random", layers)):
         with randomised(seen.base, count, SEED):
-            other = explained(seen, asked, answer)
+            other = explained(seen, query, answer)
         for method in METHODS:
             found[title, method] = correlation(maps[method], grid(other, method))
     for one, other in combinations(METHODS, 2):
@@ -118,13 +122,13 @@ def judge(seen: Seen, asked: Asked, answer: str) -> dict[tuple[str, str], float]
 
 
 def curves(
-    seen: Seen, asked: Asked, answer: str, maps: dict[str, Cells], rng: np.random.Generator
+    seen: Seen, query: Query, answer: str, maps: dict[str, Cells], rng: np.random.Generator
 ) -> dict[tuple[str, str], float]:
     """Areas under deletion and insertion, less the mean of random orders'."""
     shape = maps["relevance"].shape
     orders = [ranked(weights, rng) for weights in maps.values()]
     orders += [rng.permutation(shape[0] * shape[1]).tolist() for _ in range(ORDERS)]
-    prompt = build_prompt(asked.case, asked.shown, asked.similarities, seen.how)
+    prompt = build_prompt(query.case, query.retrieved, query.similarities, seen.how)
     (example,) = encode(seen.base, seen.features, [replace(prompt, answer=answer)])
     areas = np.array(deletion_insertion(seen.base, seen.features, seen.images, example, shape, orders, seen.tokens))
     chance = areas[len(maps) :].mean(0)
@@ -135,14 +139,14 @@ def curves(
     return found
 
 
-def explained(seen: Seen, asked: Asked, answer: str) -> Explanation:
+def explained(seen: Seen, query: Query, answer: str) -> Explanation:
     """The answer explained by every method."""
-    return explain(seen.base, seen.features, seen.images, asked, seen.how, answer, METHODS, tokens=seen.tokens)
+    return explain(seen.base, seen.features, seen.images, query, seen.how, answer, METHODS, tokens=seen.tokens)
 
 
-def grid(told: Explanation, method: str) -> Cells:
+def grid(explanation: Explanation, method: str) -> Cells:
     """The method's map of the question's own image."""
-    each = told.map(method)
+    each = explanation.map(method)
     return np.reshape(each.weights, (each.rows, each.columns))
 
 
@@ -171,9 +175,9 @@ def cell(figures: Figures, figure: str, name: str) -> str:
     values = figures.get((figure, name))
     if not values:
         return ""
-    told = bootstrap_interval(values, range(len(values)), SEED)
-    ends = "" if told.interval is None else " [{:.2f}, {:.2f}]".format(*told.interval)
-    return f"{told.value:.2f}{ends}"
+    mean = bootstrap_interval(values, range(len(values)), SEED)
+    ends = "" if mean.interval is None else " [{:.2f}, {:.2f}]".format(*mean.interval)
+    return f"{mean.value:.2f}{ends}"
 
 
 if __name__ == "__main__":

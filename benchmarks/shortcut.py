@@ -22,7 +22,7 @@ from tasks.engine.base import load_base
 from tasks.engine.batch import encode
 from tasks.engine.engine import Engine
 from tasks.engine.generate import generate
-from tasks.engine.prompt import Asked, build_prompt
+from tasks.engine.prompt import Query, build_prompt
 from tasks.engine.train import train
 from tasks.engine.vision import Features, encode_images
 from tasks.explain.attribution import METHODS, explain
@@ -114,10 +114,10 @@ def hits(
     found: dict[str, list[tuple[float, float]]] = {method: [] for method in methods}
     for case in planted.test:
         if case.image_id in planted.masks:
-            asked, answer = Asked(case, ()), case.answer
-            told = explain(engine.base, features, planted.images, asked, ContextSettings(k=0), answer, methods)
+            query, answer = Query(case, ()), case.answer
+            explanation = explain(engine.base, features, planted.images, query, ContextSettings(k=0), answer, methods)
             for method in methods:
-                each = told.map(method)
+                each = explanation.map(method)
                 weights = np.reshape(each.weights, (each.rows, each.columns))
                 covered = coverage(planted.masks[case.image_id], each.rows, each.columns)
                 found[method].append((pointing(weights, covered), pointing(np.ones_like(weights), covered)))
@@ -148,14 +148,14 @@ def main() -> None:
 
 def table(runs: Sequence[tuple[Rates, Rates]]) -> Table:
     """The share of right answers and each method's hits, a value for each seed."""
-    shown = Table("", "before", "after", "chance")
+    printed = Table("", "before", "after", "chance")
     right = [[f"{each.right:.2f}" for each in column] for column in zip(*runs, strict=True)]
-    shown.add_row("right answers", *map(", ".join, right), "")
+    printed.add_row("right answers", *map(", ".join, right), "")
     for method in METHODS:
         rates = [[np.mean(each.hits[method], axis=0) for each in column] for column in zip(*runs, strict=True)]
         cells = [", ".join(f"{rate:.2f}" for rate, _ in column) for column in rates]
-        shown.add_row(f"{method} on the mark", *cells, f"{rates[0][0][1]:.2f}")
-    return shown
+        printed.add_row(f"{method} on the mark", *cells, f"{rates[0][0][1]:.2f}")
+    return printed
 
 
 if __name__ == "__main__":

@@ -110,6 +110,6 @@ def _memory(study: Study, run: Path) -> Ref:
         model=choose_model(study.model),
         lora=study.lora,
         federation=study.federation.local,
-        shown=study.retrieval.context,
+        context=study.retrieval.context,
         seed=study.seed,
     )

@@ -81,7 +81,7 @@ def federate(
         "model": model,
         "lora": study.lora,
         "federation": study.federation.local,
-        "shown": study.retrieval.context,
+        "context": study.retrieval.context,
         "seed": study.seed,
     }
 
@@ -125,8 +125,8 @@ def validate(hospitals: Sequence[HospitalRefs], number: int, settings: dict[str,
 
 def round_row(strategy: Strategy, of: Round, held_out: Sequence[Ref]) -> dict[str, Any]:
     """The results' row for a round: its `round.json`, the held-out loss, seconds of training and bytes sent."""
-    told = json.loads((of.state.folder / "round.json").read_text(encoding="utf-8"))
-    return told | {"eval_loss": held_out_loss(held_out), "seconds": of.trained.seconds} | wire(strategy, of)
+    row = json.loads((of.state.folder / "round.json").read_text(encoding="utf-8"))
+    return row | {"eval_loss": held_out_loss(held_out), "seconds": of.trained.seconds} | wire(strategy, of)
 
 
 def given(hospitals: Sequence[HospitalRefs], adapters: Sequence[Ref]) -> list[HospitalRefs]:

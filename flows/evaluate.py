@@ -58,7 +58,7 @@ def evaluate(
     steps.done("answered and scored the test cases")
 
     held_out, withheld = calibrate(study, model, trained, answered)
-    relied, altered = rely(study, model, trained)
+    relied, perturbed = rely(study, model, trained)
     failures, failing = find_and_count(study, model, trained, relied)
     steps.done("asked again with altered prompts" if relied else "left out what answers rely on")
 
@@ -69,7 +69,7 @@ def evaluate(
     optional |= {"tuning": tuned}
     kept: dict[str, Any] = {"predictions": answered, "scores": scored}
     kept |= {name: refs for name, refs in optional.items() if refs}
-    return Evaluated(kept, scored, altered, failing, shares, withheld)
+    return Evaluated(kept, scored, perturbed, failing, shares, withheld)
 
 
 def tune(study: Study, model: ModelChoice, hospitals: list[HospitalRefs]) -> tuple[list[HospitalRefs], list[Ref]]:
@@ -99,9 +99,9 @@ def answer_all(study: Study, model: ModelChoice, configurations: Mapping[str, li
     settings = _answering(study, model)
     trained = configurations[study.configuration]
     names = [hospital.name for hospital in trained]
-    asked = [(configuration, given, False) for configuration, given in configurations.items()]
+    jobs = [(configuration, given, False) for configuration, given in configurations.items()]
     if any(hospital.cases.manifest()["summary"]["test_choices"] for hospital in trained):
-        asked.append((TEXT_ONLY, trained, True))
+        jobs.append((TEXT_ONLY, trained, True))
     answered = [
         gather(
             predict.map(
@@ -109,7 +109,7 @@ def answer_all(study: Study, model: ModelChoice, configurations: Mapping[str, li
             ),
             names,
         )
-        for configuration, given, without_image in asked
+        for configuration, given, without_image in jobs
     ]
     known: dict[str, Any] = {"cases": [each.cases for each in trained], "library": [each.library for each in trained]}
     answered.append(gather(answer_baselines.map(hospital=names, **known, seed=unmapped(study.seed)), names))
@@ -167,5 +167,5 @@ def _answering(study: Study, model: ModelChoice) -> dict[str, Any]:
         "model": unmapped(model),
         "lora": unmapped(study.lora),
         "answering": unmapped(study.evaluation.answering),
-        "shown": unmapped(study.retrieval.context),
+        "context": unmapped(study.retrieval.context),
     }

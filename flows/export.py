@@ -20,7 +20,7 @@ from tasks.engine.context import readable
 from tasks.engine.engine import Engine
 from tasks.engine.hospital import answering_context, mixture_of
 from tasks.engine.identity import resolve
-from tasks.engine.shared import own_base
+from tasks.engine.shared import exclusive_base
 from tasks.engine.vision import FEATURES, encode_images, load_features
 from tasks.engine.written import write_base, write_companions
 from tasks.errors import OURS
@@ -61,7 +61,7 @@ def export(run: Path, hospital: str, out: Path, merge: bool = False) -> Path:
     """
     place = open_place(run, hospital, "library")
     plain = {"device": "cpu", "quantisation": "none", "gradient_checkpointing": False}
-    with writing_folder(out) as folder, own_base(place.model.model_copy(update=plain)) as base:
+    with writing_folder(out) as folder, exclusive_base(place.model.model_copy(update=plain)) as base:
         hub = None if merge else _hub(place)
         pattern = ending_marks(base)
         _write_model(folder, place, base, hub, merge)
@@ -85,20 +85,20 @@ def _hub(place: Place) -> Hub | None:
 
 def _settings(place: Place, hub: Hub | None, merge: bool) -> dict[str, Any]:
     """The settings that the exported scripts read."""
-    shown, mixture = answering_context(place.study.retrieval.context, place.tuning), mixture_of(place.tuning)
+    context, mixture = answering_context(place.study.retrieval.context, place.tuning), mixture_of(place.tuning)
     return {
         "run": place.run.resolve().name,
         "folder": "model" if merge else "base",
         "hub": {"pretrained_model_name_or_path": hub.name, "revision": hub.revision} if hub else {},
         "dtype": "float32" if place.model.device == "cpu" else "bfloat16",
-        "k": shown.k,
-        "floor": shown.floor,
+        "k": context.k,
+        "floor": context.floor,
         "weight": mixture.weight if mixture else 0,
         "temperature": mixture.temperature if mixture else None,
-        "order": shown.order,
-        "show_images": shown.show == "images+text",
-        "say_similarity": shown.say_similarity,
-        "quote": shown.quote,
+        "order": context.order,
+        "show_images": context.show == "images+text",
+        "say_similarity": context.say_similarity,
+        "quote": context.quote,
         "words": TOKENS,
     }
 
@@ -110,17 +110,17 @@ def _library(place: Place, merged: Base | None) -> tuple[Library, Encoder, bool]
     the run's rows were made with; the new library then has what that model sees.
     """
     folder, retrieval = ROOT / place.folders["library"], place.study.retrieval
-    own, encoder = read_library(folder, mapped=False), open_library_encoder(folder)
+    run_library, encoder = read_library(folder, mapped=False), open_library_encoder(folder)
     if retrieval.encoder == "base" and isinstance(encoder, Encoder) and merged is None:
-        return own, encoder, True
-    training = _entered(place, own)
+        return run_library, encoder, True
+    training = _entered(place, run_library)
     features = load_features(ROOT / place.folders["features"] / FEATURES)
     if merged is not None:
         features = encode_images(merged, _images(place, training), projected=features.projected)
     inputs = Inputs(features).of(training)
     fitted = fit_encoder(*inputs, retrieval.image_weight)
     rows = fitted.encode(*inputs)
-    return build_library(rows, training, retrieval.index, own.hide_patient, own.copies), fitted, False
+    return build_library(rows, training, retrieval.index, run_library.hide_patient, run_library.copies), fitted, False
 
 
 def _entered(place: Place, library: Library) -> list[Case]:
@@ -135,12 +135,12 @@ def _write_library(folder: Path, place: Place, library: Library, encoder: Encode
     longest = place.study.retrieval.characters
     cases = _entered(place, library)
     entries = library.entries.table.to_pandas()
-    asked = (lettered(case.question, case.options) if case.options else case.question for case in cases)
-    entries["question"] = [broken(readable(text, longest), pattern) for text in asked]
+    questions = (lettered(case.question, case.options) if case.options else case.question for case in cases)
+    entries["question"] = [broken(readable(text, longest), pattern) for text in questions]
     entries["answer"] = [broken(readable(case.answer, longest), pattern) for case in cases]
     entries.to_parquet(folder / ENTRIES, index=False)
-    told = json.dumps(encoder_to_json(encoder), ensure_ascii=False)
-    (folder / ENCODER).write_text(told, encoding="utf-8")
+    encoder_json = json.dumps(encoder_to_json(encoder), ensure_ascii=False)
+    (folder / ENCODER).write_text(encoder_json, encoding="utf-8")
     rows = pd.DataFrame(_pictures(_images(place, cases)), columns=["image_id", "picture", "png"])
     rows.to_parquet(folder / "images.parquet", index=False)
 
@@ -155,9 +155,9 @@ def _images(place: Place, cases: Sequence[Case]) -> Iterator[Image]:
 def _pictures(images: Iterable[Image]) -> Iterator[tuple[str, str, bytes]]:
     """Each image's id, its picture's digest, and the picture as the model sees it, as PNG."""
     for image in images:
-        shown, sink = to_rgb(image.data), io.BytesIO()
-        shown.save(sink, "PNG")
-        yield image.id, picture_digest(shown), sink.getvalue()
+        picture, sink = to_rgb(image.data), io.BytesIO()
+        picture.save(sink, "PNG")
+        yield image.id, picture_digest(picture), sink.getvalue()
 
 
 def _write_scripts(folder: Path) -> None:
@@ -190,6 +190,6 @@ def _write_model(folder: Path, place: Place, base: Base, hub: Hub | None, merge:
     write_companions(target, base.config, base.tokenizer, base.image_processor, most)
     (folder / "adapter").mkdir()
     shutil.copyfile(place.adapter / WEIGHTS, folder / "adapter" / WEIGHTS)
-    told = json.loads((place.adapter / CONFIG).read_text(encoding="utf-8"))
-    told |= {"base_model_name_or_path": hub.name if hub else "base", "revision": hub.revision if hub else None}
-    (folder / "adapter" / CONFIG).write_text(json.dumps(told, indent=2, sort_keys=True), encoding="utf-8")
+    config = json.loads((place.adapter / CONFIG).read_text(encoding="utf-8"))
+    config |= {"base_model_name_or_path": hub.name if hub else "base", "revision": hub.revision if hub else None}
+    (folder / "adapter" / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")

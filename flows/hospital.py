@@ -97,7 +97,7 @@ def find_and_count(
         reliance=relied,
         model=unmapped(model),
         lora=unmapped(study.lora),
-        shown=unmapped(study.retrieval.context),
+        context=unmapped(study.retrieval.context),
         tokens=unmapped(study.evaluation.tokens_per_pass),
         count=unmapped(study.evaluation.examined),
         seed=unmapped(study.seed),
@@ -127,7 +127,7 @@ def show_where(
         model=unmapped(model),
         lora=unmapped(study.lora),
         answering=unmapped(settings.answering),
-        shown=unmapped(study.retrieval.context),
+        context=unmapped(study.retrieval.context),
         counts=unmapped(counts),
         seed=unmapped(study.seed),
     )

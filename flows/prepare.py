@@ -57,7 +57,7 @@ def prepare(study: Study, model: ModelChoice, steps: Steps) -> Prepared:
     words = counted(shared, "test cases") if isinstance(shared, int) else f"{shared} number of test cases"
     steps.done(f"audited: {words} with an image of training")
 
-    hospitals, cases, between = deal_out(study, dataset, questions, findings)
+    hospitals, cases, between = partition_images(study, dataset, questions, findings)
     steps.done(f"dealt the images to {counted(len(hospitals), 'hospitals')}")
 
     seen = see_images(images=dataset.only("images.parquet"), model=model.seeing, projected=not study.lora.projector)
@@ -118,13 +118,13 @@ def prepares(study: Study) -> bool:
     return study.synthesis.generator != "none" or study.synthesis.choices != "closed"
 
 
-def deal_out(study: Study, dataset: Ref, questions: Ref, findings: Ref) -> tuple[list[str], list[Ref], Ref]:
+def partition_images(study: Study, dataset: Ref, questions: Ref, findings: Ref) -> tuple[list[str], list[Ref], Ref]:
     """Partition images among hospitals; returns their names, each one's cases, and the audit of shared images."""
     assignment = partition(cases=questions, settings=study.partition, seed=study.seed, findings=findings)
     table = assignment.manifest()["summary"]["hospitals"]
     least = study.evaluation.min_cell
-    told = withhold_small_cells(table, least)
-    create_table_artifact(table=told, key="partition", description="Cases and images of each hospital")
+    rows = withhold_small_cells(table, least)
+    create_table_artifact(table=rows, key="partition", description="Cases and images of each hospital")
     between = audit_hospitals(cases=questions, findings=findings, assignment=assignment)
     shared = shared_table(json.loads((between.folder / "hospitals.json").read_text(encoding="utf-8")), least)
     create_table_artifact(table=shared, key="audit-hospitals", description="Images that pairs of hospitals share")

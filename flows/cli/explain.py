@@ -11,7 +11,7 @@ from rich.table import Table
 from flows.cli.checks import refuse_no_run, refuse_unwritable_folder
 from flows.cli.results import RunFolder
 from flows.cli.terminal import console, log_to_console, print_place
-from flows.serve.asked import read_question
+from flows.serve.user_question import read_question
 from tasks.errors import StudyError
 
 if TYPE_CHECKING:

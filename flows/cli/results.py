@@ -11,7 +11,7 @@ from rich.table import Table
 from flows.cli.checks import refuse_no_run
 from flows.cli.terminal import console, print_place
 from flows.files import refuse_filled
-from flows.serve.asked import read_question
+from flows.serve.user_question import read_question
 
 RunFolder = Annotated[Path, typer.Argument(metavar="[RUN]", help="Folder of a run; the newest one if not given.")]
 
@@ -35,9 +35,9 @@ def ask(
     table = Table(title="Cases shown to the model, nearest first", padding=(0, 0))
     for heading in ("similarity", "case", "image", "question", "answer"):
         table.add_column(heading, no_wrap=heading in ("case", "image"))  # ids are copied from here
-    for similarity, case in reply.shown:
+    for similarity, case in reply.retrieved:
         table.add_row(f"{similarity:.3f}", *map(escape, (case.id, case.image_id, case.question, case.answer)))
-    if reply.shown:
+    if reply.retrieved:
         console.print(table)
     sure = f"mean probability of the answer's tokens: {reply.confidence:.2f}"
     if reply.confidence < reply.threshold:

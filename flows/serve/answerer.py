@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from flows.serve.asked import ASKED, read_question
+from flows.serve.user_question import QUERY_ID, read_question
 from tasks.answer.abstain import held_out_threshold
 from tasks.engine.adapter import load_state
 from tasks.engine.batch import encode
@@ -43,7 +43,7 @@ class Reply:
     """Mean probability of the answer's tokens, from 0 to 1."""
     threshold: float
     """Confidence below which the study's `evaluation.coverage` withholds an answer; 0 if none is withheld."""
-    shown: tuple[tuple[float, Case], ...]
+    retrieved: tuple[tuple[float, Case], ...]
     """Similarity and case of each retrieved case, nearest first."""
 
 
@@ -64,11 +64,11 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Put:
+class PreparedQuestion:
     """A user's question about an image, with its retrieved cases, ready for the model."""
 
     case: Case
-    shown: tuple[tuple[float, Case], ...]
+    retrieved: tuple[tuple[float, Case], ...]
     """As `Reply.shown`."""
     features: Features
     """Features of all images of the prompt."""
@@ -81,11 +81,11 @@ def answer(run: Path, hospital: str, image: Path, question: str) -> Reply:
     """
     place, picture = open_place(run, hospital), read_question(image, question)
     with engine_of(place) as engine:
-        put = put_question(place, engine, picture, question)
-        cases, similarities = [each for _, each in put.shown], [near for near, _ in put.shown]
-        prompt = build_prompt(put.case, cases, similarities, place.study.retrieval.context)
-        given = give(place, engine, put.features, prompt)
-    return Reply(given.text, given.confidence, threshold(place), put.shown)
+        prepared = prepare_question(place, engine, picture, question)
+        cases, similarities = [each for _, each in prepared.retrieved], [near for near, _ in prepared.retrieved]
+        prompt = build_prompt(prepared.case, cases, similarities, place.study.retrieval.context)
+        given = give(place, engine, prepared.features, prompt)
+    return Reply(given.text, given.confidence, threshold(place), prepared.retrieved)
 
 
 def open_place(run: Path, hospital: str, *more: str) -> Place:
@@ -124,7 +124,7 @@ def engine_of(place: Place) -> Iterator[Engine]:
         yield engine
 
 
-def put_question(place: Place, engine: Engine, picture: Image, question: str) -> Put:
+def prepare_question(place: Place, engine: Engine, picture: Image, question: str) -> PreparedQuestion:
     """Retrieve the hospital's cases for a question about an image, and gather all features.
 
     Cases are compared by what the frozen base sees, as in the library; the prompt's features are the adapter's.
@@ -134,14 +134,15 @@ def put_question(place: Place, engine: Engine, picture: Image, question: str) ->
     kept = load_features(ROOT / folders["features"] / FEATURES)
     with engine.peft.disable_adapter():
         seen = encode_images(engine.base, [picture], projected=kept.projected)
-    case = Case(ASKED, ASKED, question, "", "open", "test", "asked", "en")
-    shown = _retrieve(place, cases, picture, seen, kept, question)
+    case = Case(QUERY_ID, QUERY_ID, question, "", "open", "test", "asked", "en")
+    retrieved = _retrieve(place, cases, picture, seen, kept, question)
     if not engine.tower_learns:
-        places = {ASKED: (seen, ASKED)} | {each.image_id: (kept, each.image_id) for _, each in shown}
-        return Put(case, shown, gather_features(places))
-    wanted = {each.image_id for _, each in shown}
+        places = {QUERY_ID: (seen, QUERY_ID)} | {each.image_id: (kept, each.image_id) for _, each in retrieved}
+        return PreparedQuestion(case, retrieved, gather_features(places))
+    wanted = {each.image_id for _, each in retrieved}
     stored = read_images(ROOT / folders["cases"] / "images.parquet")
-    return Put(case, shown, encode_images(engine.base, [picture, *(each for each in stored if each.id in wanted)]))
+    pictures = [picture, *(each for each in stored if each.id in wanted)]
+    return PreparedQuestion(case, retrieved, encode_images(engine.base, pictures))
 
 
 def give(place: Place, engine: Engine, features: Features, prompt: Prompt) -> Answer:
@@ -178,7 +179,7 @@ def _retrieve(
     retriever = open_retriever(folder, cases, kept, settings.depth, settings.diversity)
     inputs = _query_inputs(place, encoded_of(folder), picture, seen, question)
     case = _known(cases.values(), seen, kept, question)
-    (found,) = retriever.neighbours(Queries([case], *inputs.of([replace(case, image_id=ASKED)])))
+    (found,) = retriever.neighbours(Queries([case], *inputs.of([replace(case, image_id=QUERY_ID)])))
     how = answering_context(settings.context, place.tuning)
     chosen = choose(found, int(how.k), how.floor)
     return tuple((neighbour.similarity, cases[neighbour.neighbour_id]) for neighbour in chosen)
@@ -202,9 +203,9 @@ def _known(cases: Iterable[Case], seen: Features, kept: Features, question: str)
 
     So retrieval hides the cases of that image, of its copies, and of its patient.
     """
-    asked = Case(ASKED, ASKED, question, "", "open", "test", "asked", "en")
+    query = Case(QUERY_ID, QUERY_ID, question, "", "open", "test", "asked", "en")
     for case in cases:
-        one, other = seen.of(ASKED), kept.of(case.image_id)
+        one, other = seen.of(QUERY_ID), kept.of(case.image_id)
         if one.shape == other.shape and torch.allclose(one.float(), other.float(), rtol=1e-3, atol=1e-4):
-            return replace(asked, image_id=case.image_id, group=case.group)
-    return asked
+            return replace(query, image_id=case.image_id, group=case.group)
+    return query

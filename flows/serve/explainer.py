@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from flows.serve.answerer import Place, engine_of, give, open_place, put_question, threshold
-from flows.serve.asked import ASKED, read_question
+from flows.serve.answerer import Place, engine_of, give, open_place, prepare_question, threshold
+from flows.serve.user_question import QUERY_ID, read_question
 from tasks.engine.engine import Engine
 from tasks.engine.hospital import open_hospital
-from tasks.engine.prompt import Asked, as_asked, build_prompt
+from tasks.engine.prompt import Query, build_prompt, build_queries
 from tasks.engine.vision import Features
 from tasks.errors import StudyError
 from tasks.explain.attribution import METHODS, Explanation, explain
@@ -42,7 +42,7 @@ class Explained:
     """An answer and its explanation."""
 
     hospital: str
-    asked: Asked
+    query: Query
     answer: str
     confidence: float
     threshold: float
@@ -70,19 +70,20 @@ def explain_case(run: Path, hospital: str, case_id: str, wanted: Wanted) -> Expl
     """
     place = open_place(run, hospital, "library")
     refs = HospitalRefs.at(hospital, place.folders)
-    own = open_hospital(refs)
-    chosen = [case for case in own.cases if case.id == case_id]
+    hospital_data = open_hospital(refs)
+    chosen = [case for case in hospital_data.cases if case.id == case_id]
     if not chosen:
-        tests = [case.id for case in own.cases if case.split == "test"]
+        tests = [case.id for case in hospital_data.cases if case.split == "test"]
+        total = counted(len(hospital_data.cases), "cases")
         raise StudyError(
-            f"Expected --case to be one of {hospital}'s {counted(len(own.cases), 'cases')}, as {', '.join(tests[:3])}, "
-            f"found {case_id!r}."
+            f"Expected --case to be one of {hospital}'s {total}, as {', '.join(tests[:3])}, found {case_id!r}."
         )
-    (asked,) = as_asked(chosen, own.prompts(chosen, place.study.retrieval.context), own.cases, own.neighbours)
-    ids = {case.image_id for case in (asked.case, *asked.shown)}
+    prompts = hospital_data.prompts(chosen, place.study.retrieval.context)
+    (query,) = build_queries(chosen, prompts, hospital_data.cases, hospital_data.neighbours)
+    ids = {case.image_id for case in (query.case, *query.retrieved)}
     images = {image.id: image for image in read_images(refs.cases.folder / "images.parquet") if image.id in ids}
     with engine_of(place) as engine:
-        return _explain(place, hospital, engine, asked, own.seen_by(engine).fixed(images), images, wanted)
+        return _explain(place, hospital, engine, query, hospital_data.seen_by(engine).fixed(images), images, wanted)
 
 
 def explain_image(run: Path, hospital: str, image: Path, question: str, wanted: Wanted) -> Explained:
@@ -93,32 +94,34 @@ def explain_image(run: Path, hospital: str, image: Path, question: str, wanted: 
     """
     place, picture = open_place(run, hospital), read_question(image, question)
     with engine_of(place) as engine:
-        put = put_question(place, engine, picture, question)
-        ids = {case.image_id for _, case in put.shown}
+        prepared = prepare_question(place, engine, picture, question)
+        ids = {case.image_id for _, case in prepared.retrieved}
         stored = read_images(ROOT / place.folders["cases"] / "images.parquet")
-        images = {ASKED: picture} | {each.id: each for each in stored if each.id in ids}
-        asked = Asked(put.case, tuple(case for _, case in put.shown), tuple(near for near, _ in put.shown))
-        return _explain(place, hospital, engine, asked, put.features, images, wanted)
+        images = {QUERY_ID: picture} | {each.id: each for each in stored if each.id in ids}
+        cases = tuple(case for _, case in prepared.retrieved)
+        similarities = tuple(near for near, _ in prepared.retrieved)
+        query = Query(prepared.case, cases, similarities)
+        return _explain(place, hospital, engine, query, prepared.features, images, wanted)
 
 
 def _explain(
     place: Place,
     hospital: str,
     engine: Engine,
-    asked: Asked,
+    query: Query,
     features: Features,
     images: Mapping[str, Image],
     wanted: Wanted,
 ) -> Explained:
     how = place.study.retrieval.context
-    logger.info("answering, shown %s", counted(len(asked.shown), "retrieved cases"))
-    given = give(place, engine, features, build_prompt(asked.case, asked.shown, asked.similarities, how))
+    logger.info("answering, shown %s", counted(len(query.retrieved), "retrieved cases"))
+    given = give(place, engine, features, build_prompt(query.case, query.retrieved, query.similarities, how))
     logger.info("explaining by %s", ", ".join(wanted.methods))
     made = explain(
         engine.base,
         features,
         images,
-        asked,
+        query,
         how,
         given.text,
         wanted.methods,
@@ -127,7 +130,7 @@ def _explain(
         tokens=place.study.evaluation.tokens_per_pass,
     )
     _check_head(made, wanted)
-    return Explained(hospital, asked, given.text, given.confidence, threshold(place), images, made, wanted)
+    return Explained(hospital, query, given.text, given.confidence, threshold(place), images, made, wanted)
 
 
 def _check_head(made: Explanation, wanted: Wanted) -> None:
@@ -156,8 +159,8 @@ def write_explained(explained: Explained, out: Path) -> list[Path]:
                 (beside / f"{method}.png").write_bytes(draw(explained, method))
             _write(beside / "saliency.parquet", Saliency, explained.explanation.maps)
             _write(beside / "shares.parquet", Share, explained.explanation.shares)
-            told = json.dumps(_told(explained), indent=1, ensure_ascii=False) + "\n"
-            (beside / "answer.json").write_text(told, encoding="utf-8")
+            text = json.dumps(_answer_document(explained), indent=1, ensure_ascii=False) + "\n"
+            (beside / "answer.json").write_text(text, encoding="utf-8")
             for method in METHODS:  # of an earlier explanation, which the new tables do not describe
                 (out / f"{method}.png").unlink(missing_ok=True)
             for file in beside.iterdir():
@@ -176,7 +179,7 @@ def _write(path: Path, record: type[Record], rows: Sequence[Record]) -> None:
 
 def draw(explained: Explained, method: str) -> bytes:
     """Draw the sheet of one method as a PNG: overlays of every image, the answer, and a bar of shares."""
-    wanted, asked = explained.wanted, explained.asked
+    wanted, query = explained.wanted, explained.query
     place = (wanted.layer, wanted.head) if method == "attention" else (None, None)
     maps, shares = explained.explanation.seen(method, *place)
     words = explained.explanation.tokens
@@ -184,24 +187,24 @@ def draw(explained: Explained, method: str) -> bytes:
     named = zip(("layer", "head"), place, strict=True)
     where = "".join(f", {name} {value}" for name, value in named if value is not None)
     captions: dict[int | None, str] = {None: "the question's image"}
-    for rank, case in enumerate(asked.shown):
+    for rank, case in enumerate(query.retrieved):
         captions[rank] = f"retrieved {rank + 1}: {case.question} {case.answer}"
     return sheet(
-        asked.case.question,
+        query.case.question,
         f"{explained.answer or '(no answer)'}   ({method}{where}, of {of})",
         [(explained.images[each.image_id], each, captions[each.rank]) for each in maps],
         shares,
     )
 
 
-def _told(explained: Explained) -> dict[str, object]:
-    asked, made = explained.asked, explained.explanation
-    cases = zip(asked.shown, asked.similarities, strict=True)
+def _answer_document(explained: Explained) -> dict[str, object]:
+    query, made = explained.query, explained.explanation
+    cases = zip(query.retrieved, query.similarities, strict=True)
     return {
         "hospital": explained.hospital,
-        "case": asked.case.id,
-        "question": asked.case.question,
-        "reference": asked.case.answer or None,
+        "case": query.case.id,
+        "question": query.case.question,
+        "reference": query.case.answer or None,
         "answer": explained.answer,
         "confidence": explained.confidence,
         "tokens": [

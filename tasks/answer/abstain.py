@@ -75,17 +75,18 @@ def count_answers(predictions: Sequence[Prediction], images: Sequence[str], thre
 
 
 def hide_few(images: Sequence[Sequence[float]], least: int) -> tuple[list[list[float]], list[str]]:
-    """Hide the kinds of which too few cases were asked, answered or withheld; return the sums, and the hidden kinds.
+    """Hide the kinds with too few cases, or too few answered or withheld; return the sums, and the hidden kinds.
 
     A hidden kind's sums are 0, as if the hospital had no case of it. Rows that are all 0 are dropped.
     """
     rows = np.array(images, float).reshape(-1, len(KINDS), len(COLUMNS))
-    asked, answered, *_ = rows.sum(axis=0).T.astype(int)
+    totals, answered, *_ = rows.sum(axis=0).T.astype(int)
     few = [
-        any(is_small(count, least) for count in (n, given, n - given)) for n, given in zip(asked, answered, strict=True)
+        any(is_small(count, least) for count in (n, given, n - given))
+        for n, given in zip(totals, answered, strict=True)
     ]
     rows[:, few] = 0
     kept = rows.reshape(-1, len(KINDS) * len(COLUMNS))
     kept = kept[kept.any(axis=1)]
-    told: list[list[float]] = sums_by_cluster(kept, range(len(kept))).tolist() if len(kept) else []
-    return told, [kind for kind, hidden in zip(KINDS, few, strict=True) if hidden]
+    sums: list[list[float]] = sums_by_cluster(kept, range(len(kept))).tolist() if len(kept) else []
+    return sums, [kind for kind, hidden in zip(KINDS, few, strict=True) if hidden]

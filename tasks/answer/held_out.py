@@ -34,7 +34,7 @@ def held_out_rows(
         for count in counts
     ]
     # A case with fewer neighbours has the same prompt again at a larger count.
-    prompts = [list({prompt.shown_ids: prompt for prompt in row}.values()) for row in zip(*by_count, strict=True)]
+    prompts = [list({prompt.retrieved_ids: prompt for prompt in row}.values()) for row in zip(*by_count, strict=True)]
     every = [prompt for row in prompts for prompt in row]
     with shared_engine(model, lora) as engine:
         engine.switch(load_state(adapter))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import PIL.Image
 
-from tasks.engine.prompt import Asked
+from tasks.engine.prompt import Query
 from tasks.records import Case, Image
 from tasks.records.perturbations import AS_IS, BLANK, FLIPPED, NOISE, OTHERS, REMOVED, SWAPPED, WORDS
 from tasks.store import derived_seed
@@ -15,39 +15,39 @@ from tasks.text.meaning import meaning
 from tasks.text.normalise import HAN
 
 
-def alter(asked: Sequence[Asked], cases: Sequence[Case], seed: int) -> dict[str, list[Asked]]:
+def perturb(queries: Sequence[Query], cases: Sequence[Case], seed: int) -> dict[str, list[Query]]:
     """Apply every perturbation to some questions; returns the changed questions, in order, by perturbation.
 
     `blank_id` and `noise_id` name the blank and noise images. Perturbations of the retrieved cases are left out if no
     question has any.
 
     Args:
-        asked: the unchanged questions.
+        queries: the unchanged questions.
         cases: all cases of the hospital, the source of other images and wrong answers.
         seed: determines every random choice.
     """
-    swaps = _swaps([each.case for each in asked], cases, seed)
+    swaps = _swaps([each.case for each in queries], cases, seed)
     answers = _Answers(cases)
     rng = np.random.default_rng(derived_seed(seed, "reliance"))
     found = {
-        AS_IS: list(asked),
-        BLANK: [_with_image(each, blank_id(each.case.image_id)) for each in asked],
-        NOISE: [_with_image(each, noise_id(each.case.image_id)) for each in asked],
-        SWAPPED: [_with_image(each, swaps[each.case.image_id]) for each in asked],
+        AS_IS: list(queries),
+        BLANK: [_with_image(each, blank_id(each.case.image_id)) for each in queries],
+        NOISE: [_with_image(each, noise_id(each.case.image_id)) for each in queries],
+        SWAPPED: [_with_image(each, swaps[each.case.image_id]) for each in queries],
     }
-    if any(each.shown for each in asked):
-        found[REMOVED] = [replace(each, shown=(), similarities=()) for each in asked]
-        found[OTHERS] = _others(asked, rng)
+    if any(each.retrieved for each in queries):
+        found[REMOVED] = [replace(each, retrieved=(), similarities=()) for each in queries]
+        found[OTHERS] = _others(queries, rng)
         found[FLIPPED] = [
-            replace(each, shown=tuple(replace(case, answer=answers.wrong(case, rng)) for case in each.shown))
-            for each in asked
+            replace(each, retrieved=tuple(replace(case, answer=answers.wrong(case, rng)) for case in each.retrieved))
+            for each in queries
         ]
-    found[WORDS] = [replace(each, case=replace(each.case, question=mix(each.case.question, rng))) for each in asked]
+    found[WORDS] = [replace(each, case=replace(each.case, question=mix(each.case.question, rng))) for each in queries]
     return found
 
 
-def _with_image(asked: Asked, image_id: str) -> Asked:
-    return replace(asked, case=replace(asked.case, image_id=image_id))
+def _with_image(query: Query, image_id: str) -> Query:
+    return replace(query, case=replace(query.case, image_id=image_id))
 
 
 def blank_id(image_id: str) -> str:
@@ -74,11 +74,11 @@ def stand_ins(images: Iterable[Image], seed: int) -> list[Image]:
     return made
 
 
-def _swaps(asked: Sequence[Case], cases: Sequence[Case], seed: int) -> dict[str, str]:
+def _swaps(chosen: Sequence[Case], cases: Sequence[Case], seed: int) -> dict[str, str]:
     """Another image for each, if possible of the same modality and another group; itself if there is no other."""
     known = {case.image_id: case for case in cases}
     swaps = {}
-    for image_id, case in {case.image_id: case for case in asked}.items():
+    for image_id, case in {case.image_id: case for case in chosen}.items():
         others = [other for other in known.values() if other.image_id != image_id]
         same = [other for other in others if other.modality == case.modality] or others
         apart = [other for other in same if other.group is None or other.group != case.group] or same
@@ -87,18 +87,18 @@ def _swaps(asked: Sequence[Case], cases: Sequence[Case], seed: int) -> dict[str,
     return swaps
 
 
-def _others(asked: Sequence[Asked], rng: np.random.Generator) -> list[Asked]:
+def _others(queries: Sequence[Query], rng: np.random.Generator) -> list[Query]:
     """Each question with another question's retrieved cases, without cases of its image."""
-    order = rng.permutation(len(asked))
+    order = rng.permutation(len(queries))
     turned = np.roll(order, 1)
     partner = dict(zip(order.tolist(), turned.tolist(), strict=True))
-    return [_with_shown(each, asked[partner[place]]) for place, each in enumerate(asked)]
+    return [_with_retrieved(each, queries[partner[place]]) for place, each in enumerate(queries)]
 
 
-def _with_shown(asked: Asked, other: Asked) -> Asked:
-    kept = [place for place, case in enumerate(other.shown) if case.image_id != asked.case.image_id]
+def _with_retrieved(query: Query, other: Query) -> Query:
+    kept = [place for place, case in enumerate(other.retrieved) if case.image_id != query.case.image_id]
     near = tuple(other.similarities[place] for place in kept) if other.similarities else ()
-    return replace(asked, shown=tuple(other.shown[place] for place in kept), similarities=near)
+    return replace(query, retrieved=tuple(other.retrieved[place] for place in kept), similarities=near)
 
 
 class _Answers:

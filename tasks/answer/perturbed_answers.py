@@ -3,22 +3,22 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.answer.perturb import alter, stand_ins
+from tasks.answer.perturb import perturb, stand_ins
 from tasks.answer.predictions import answered
 from tasks.engine.adapter import load_state
 from tasks.engine.batch import encode
 from tasks.engine.generate import generate
 from tasks.engine.hospital import Hospital
 from tasks.engine.mixture import mixing
-from tasks.engine.prompt import as_asked, build_prompt
+from tasks.engine.prompt import build_prompt, build_queries
 from tasks.engine.shared import shared_engine
 from tasks.engine.vision import encode_images, gather_features
 from tasks.records import Case, Prediction, read_images
 from tasks.settings import AnsweringSettings, ContextSettings, LoraSettings, ModelChoice
 
 
-def answer_altered(
-    own: Hospital,
+def answer_perturbed(
+    hospital_data: Hospital,
     hospital: str,
     images: Path,
     test: Sequence[Case],
@@ -26,7 +26,7 @@ def answer_altered(
     model: ModelChoice,
     lora: LoraSettings,
     answering: AnsweringSettings,
-    shown: ContextSettings,
+    context: ContextSettings,
     seed: int,
 ) -> list[Prediction]:
     """Answer some test cases with each perturbation; its name is the prediction's `configuration`.
@@ -35,18 +35,18 @@ def answer_altered(
     """
     if not test:
         return []
-    asked = as_asked(test, own.prompts(test, shown), own.cases, own.neighbours)
-    changed = alter(asked, own.cases, seed)
+    queries = build_queries(test, hospital_data.prompts(test, context), hospital_data.cases, hospital_data.neighbours)
+    changed = perturb(queries, hospital_data.cases, seed)
     prompts = {
-        name: [build_prompt(each.case, each.shown, each.similarities, shown) for each in rows]
+        name: [build_prompt(each.case, each.retrieved, each.similarities, context) for each in rows]
         for name, rows in changed.items()
     }
     wanted = {case.image_id for case in test}
-    seen = {case.image_id for rows in changed.values() for each in rows for case in (each.case, *each.shown)}
+    seen = {case.image_id for rows in changed.values() for each in rows for case in (each.case, *each.retrieved)}
     with shared_engine(model, lora) as engine:
         engine.switch(load_state(adapter))
         stood_in = stand_ins((image for image in read_images(images) if image.id in wanted), seed)
-        features = own.seen_by(engine)
+        features = hospital_data.seen_by(engine)
         others = encode_images(engine.base, stood_in, projected=features.projected)
         stored = sorted(seen - others.starts.keys())
         features = features.fixed(stored)
@@ -61,7 +61,7 @@ def answer_altered(
                 tokens=answering.tokens_per_pass,
                 max_new_tokens=answering.max_new_tokens,
                 title=f"reliance {hospital}",
-                mixing=mixing(engine.base, every, own.mixture),
+                mixing=mixing(engine.base, every, hospital_data.mixture),
             )
         )
     return [

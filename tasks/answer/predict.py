@@ -14,7 +14,7 @@ from tasks.settings import AnsweringSettings, LoraSettings, ModelChoice
 
 
 def answer_prompts(
-    own: Hospital,
+    hospital_data: Hospital,
     prompts: Sequence[Prompt],
     adapter: Path,
     model: ModelChoice,
@@ -30,10 +30,10 @@ def answer_prompts(
         engine.switch(load_state(adapter))
         return generate(
             engine,
-            own.seen_by(engine),
-            encode(engine.base, own.features, prompts),
+            hospital_data.seen_by(engine),
+            encode(engine.base, hospital_data.features, prompts),
             tokens=answering.tokens_per_pass,
             max_new_tokens=answering.max_new_tokens,
             title=title,
-            mixing=mixing(engine.base, prompts, own.mixture),
+            mixing=mixing(engine.base, prompts, hospital_data.mixture),
         )

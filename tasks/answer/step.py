@@ -20,7 +20,7 @@ def predict(
     model: ModelChoice,
     lora: LoraSettings,
     answering: AnsweringSettings,
-    shown: ContextSettings,
+    context: ContextSettings,
     without_image: bool = False,
 ) -> None:
     """Answer a hospital's test cases with its adapter and the neighbours from its library.
@@ -31,11 +31,13 @@ def predict(
     from tasks.engine.hospital import open_hospital
     from tasks.engine.prompt import build_prompt_without_image
 
-    own = open_hospital(hospital)
-    test = [case for case in own.cases if case.split == "test" and (case.options or not without_image)]
-    prompts = [build_prompt_without_image(case) for case in test] if without_image else own.prompts(test, shown)
+    hospital_data = open_hospital(hospital)
+    test = [case for case in hospital_data.cases if case.split == "test" and (case.options or not without_image)]
+    prompts = (
+        [build_prompt_without_image(case) for case in test] if without_image else hospital_data.prompts(test, context)
+    )
     answers = answer_prompts(
-        own, prompts, hospital.adapter.folder, model, lora, answering, f"{configuration} {hospital.name}"
+        hospital_data, prompts, hospital.adapter.folder, model, lora, answering, f"{configuration} {hospital.name}"
     )
     with folder.open("predictions.parquet") as sink:
         write_table(sink, Prediction, answered(configuration, hospital.name, test, prompts, answers))
@@ -48,7 +50,7 @@ def tune_retrieval(
     model: ModelChoice,
     lora: LoraSettings,
     answering: AnsweringSettings,
-    shown: ContextSettings,
+    context: ContextSettings,
     mixture: bool,
     holdout: float,
     seed: int,
@@ -60,10 +62,10 @@ def tune_retrieval(
     from tasks.engine.hospital import open_hospital
     from tasks.records.tuning import TUNING
 
-    opened = open_hospital(hospital)
-    _, held_out = split_holdout(opened.cases, holdout, seed)
-    rows = held_out_rows(opened, held_out, hospital.adapter.folder, model, lora, answering, shown)
-    found = tune(rows, shown.most, shown.floor, chooses_context=shown.k == "auto", mixes=mixture)
+    hospital_data = open_hospital(hospital)
+    _, held_out = split_holdout(hospital_data.cases, holdout, seed)
+    rows = held_out_rows(hospital_data, held_out, hospital.adapter.folder, model, lora, answering, context)
+    found = tune(rows, context.most, context.floor, chooses_context=context.k == "auto", mixes=mixture)
     folder.write_json(TUNING, found.model_dump())
 
 
@@ -79,7 +81,7 @@ def answer_held_out(
     model: ModelChoice,
     lora: LoraSettings,
     answering: AnsweringSettings,
-    shown: ContextSettings,
+    context: ContextSettings,
     holdout: float,
     seed: int,
 ) -> None:
@@ -88,11 +90,11 @@ def answer_held_out(
     from tasks.cases.holdout import split_holdout
     from tasks.engine.hospital import open_hospital
 
-    own = open_hospital(hospital)
-    _, held_out = split_holdout(own.cases, holdout, seed)
-    prompts = own.prompts(held_out, shown)
+    hospital_data = open_hospital(hospital)
+    _, held_out = split_holdout(hospital_data.cases, holdout, seed)
+    prompts = hospital_data.prompts(held_out, context)
     answers = answer_prompts(
-        own, prompts, hospital.adapter.folder, model, lora, answering, f"calibration {hospital.name}"
+        hospital_data, prompts, hospital.adapter.folder, model, lora, answering, f"calibration {hospital.name}"
     )
     with folder.open("predictions.parquet") as sink:
         write_table(sink, Prediction, answered(configuration, hospital.name, held_out, prompts, answers))
@@ -144,17 +146,17 @@ def score_hospital(
     from tasks.score.sharing import share
 
     answers = [row for ref in predictions for row in read_table(ref.folder / "predictions.parquet", Prediction)]
-    own = read_table(cases.folder / "cases.parquet", Case)
-    shared = share(outcomes(answers, [judge(answer) for answer in answers], own), min_cell)
-    told = {"hospital": hospital, "tallies": shared.tallies, "withheld": shared.withheld}
+    known = read_table(cases.folder / "cases.parquet", Case)
+    shared = share(outcomes(answers, [judge(answer) for answer in answers], known), min_cell)
+    document = {"hospital": hospital, "tallies": shared.tallies, "withheld": shared.withheld}
     if by_image:
-        told["calibration"] = {
+        document["calibration"] = {
             name: [[each.n, each.confidence, each.correct] for each in bins]
             for name, bins in shared.calibration.items()
         }
         with folder.open("sums.parquet") as sink:
             write_sums(sink, shared.sums)
-    folder.write_json("scores.json", told)
+    folder.write_json("scores.json", document)
 
 
 @stage(
@@ -183,15 +185,15 @@ def count_withheld(
     known = read_table(cases.folder / "cases.parquet", Case)
     images = {case.id: case.image_id for case in known}
     rows = [row for ref in predictions for row in read_table(ref.folder / "predictions.parquet", Prediction)]
-    own = [row for row in rows if row.configuration == configuration]
+    chosen = [row for row in rows if row.configuration == configuration]
     held_out = read_table(calibration.folder / "predictions.parquet", Prediction)
     threshold = held_out_threshold(held_out, known, coverage)
-    counted, untold = hide_few(count_answers(own, [images[row.case_id] for row in own], threshold), min_cell)
+    counted, hidden = hide_few(count_answers(chosen, [images[row.case_id] for row in chosen], threshold), min_cell)
     left_out = {
         "held_out_cases": withhold_small(len(held_out), min_cell),
         "held_out_images": withhold_small(len({images[row.case_id] for row in held_out}), min_cell),
     }
-    folder.write_json("abstention.json", {"hospital": hospital, **left_out, "images": counted, "withheld": untold})
+    folder.write_json("abstention.json", {"hospital": hospital, **left_out, "images": counted, "withheld": hidden})
 
 
 @stage("lightfed", area="source")
@@ -227,7 +229,7 @@ def measure_reliance(
     model: ModelChoice,
     lora: LoraSettings,
     answering: AnsweringSettings,
-    shown: ContextSettings,
+    context: ContextSettings,
     count: int,
     seed: int,
 ) -> None:
@@ -235,15 +237,15 @@ def measure_reliance(
 
     In `predictions.parquet`, `configuration` is the perturbation's name.
     """
-    from tasks.answer.perturbed_answers import answer_altered
+    from tasks.answer.perturbed_answers import answer_perturbed
     from tasks.cases.sample import sample
     from tasks.engine.hospital import open_hospital
 
-    own = open_hospital(hospital)
-    test = sample([case for case in own.cases if case.split == "test"], count, seed)
+    hospital_data = open_hospital(hospital)
+    test = sample([case for case in hospital_data.cases if case.split == "test"], count, seed)
     images = hospital.cases.folder / "images.parquet"
-    rows = answer_altered(
-        own, hospital.name, images, test, hospital.adapter.folder, model, lora, answering, shown, seed
+    rows = answer_perturbed(
+        hospital_data, hospital.name, images, test, hospital.adapter.folder, model, lora, answering, context, seed
     )
     with folder.open("predictions.parquet") as sink:
         write_table(sink, Prediction, rows)

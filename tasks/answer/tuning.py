@@ -83,12 +83,12 @@ def _contexts(rows: Sequence[Sequence[HeldOut]], most: int, floor: float) -> Ite
 
 def _means(rows: Sequence[Sequence[HeldOut]], losses: Sequence[np.ndarray], k: int, floor: float) -> np.ndarray:
     """Mean loss over the held-out cases with each mixture, `(mixtures,)`, where prompts show up to k cases."""
-    shown = [_shown(row, k, floor) for row in rows]
-    means: np.ndarray = np.mean([case[count] for case, count in zip(losses, shown, strict=True)], axis=0)
+    sizes = [_context_size(row, k, floor) for row in rows]
+    means: np.ndarray = np.mean([case[count] for case, count in zip(losses, sizes, strict=True)], axis=0)
     return means
 
 
-def _shown(row: Sequence[HeldOut], k: int, floor: float) -> int:
+def _context_size(row: Sequence[HeldOut], k: int, floor: float) -> int:
     """How many cases a prompt shows at this setting."""
     return min(k, sum(similarity >= floor for similarity in row[-1].memory.similarities[:k]), len(row) - 1)
 

@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Shown:
+class ContextCase:
     """A retrieved case as it appears in the prompt."""
 
     case: Case
@@ -58,8 +58,8 @@ def readable(text: str, longest: int | None) -> str:
     return " ".join(seen.split())[:longest]
 
 
-def quoted(shown: Shown, number: int) -> str:
+def quoted(retrieved: ContextCase, number: int) -> str:
     """A retrieved case as one line of data; its texts are JSON strings, so they cannot break out of their quotes."""
-    similarity = "" if shown.similarity is None else f", similarity {shown.similarity:.2f}"
-    question, answer = (json.dumps(text, ensure_ascii=False) for text in (shown.question, shown.answer))
+    similarity = "" if retrieved.similarity is None else f", similarity {retrieved.similarity:.2f}"
+    question, answer = (json.dumps(text, ensure_ascii=False) for text in (retrieved.question, retrieved.answer))
     return f"Case {number}{similarity}: question {question}, answer {answer}\n"

@@ -57,8 +57,8 @@ class Engine:
         self.peft.eval()
         self._widened = self._widen() if projector else None
         # The adapter's tensors by PEFT's exported names. The model computes with these very tensors.
-        self._own: State = get_peft_model_state_dict(self.peft)
-        self._projector = {name: tensor.clone() for name, tensor in self._own.items() if "lora_" not in name}
+        self._tensors: State = get_peft_model_state_dict(self.peft)
+        self._projector = {name: tensor.clone() for name, tensor in self._tensors.items() if "lora_" not in name}
 
     def _widen(self) -> Widened:
         wrapper = self.base.model.get_submodule(self.base.family.projector)
@@ -84,12 +84,12 @@ class Engine:
 
     def named_parameters(self) -> dict[str, torch.nn.Parameter]:
         """The adapter's trainable parameters by PEFT's exported names."""
-        names = {tensor.data_ptr(): name for name, tensor in self._own.items()}
+        names = {tensor.data_ptr(): name for name, tensor in self._tensors.items()}
         return {names[each.data_ptr()]: each for each in self.peft.parameters() if each.requires_grad}
 
     def read(self) -> State:
         """A copy of the adapter that is switched on."""
-        return {name: tensor.detach().float().cpu().clone() for name, tensor in self._own.items()}
+        return {name: tensor.detach().float().cpu().clone() for name, tensor in self._tensors.items()}
 
     @torch.no_grad()
     def switch(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -98,8 +98,8 @@ class Engine:
         This does what PEFT's `set_peft_model_state_dict` does, without searching the whole model for names each time.
         Raises StudyError if a tensor is missing, unexpected or of another shape.
         """
-        check_keys(state, self._own)
-        torch._foreach_copy_(list(self._own.values()), [state[name] for name in self._own])
+        check_keys(state, self._tensors)
+        torch._foreach_copy_(list(self._tensors.values()), [state[name] for name in self._tensors])
 
     def initial_state(self, seed: int) -> State:
         """A fresh adapter, with which the base's answers are unchanged.
@@ -108,7 +108,7 @@ class Engine:
         """
         generator = torch.Generator().manual_seed(seed)
         state = {}
-        for name, tensor in sorted(self._own.items()):
+        for name, tensor in sorted(self._tensors.items()):
             if "lora_A" in name:
                 bound = (1.0 / tensor.shape[1]) ** 0.5
                 state[name] = torch.empty(tensor.shape).uniform_(-bound, bound, generator=generator)

@@ -39,13 +39,13 @@ class Hospital:
             return self.features
         return see_again(engine.base, self.features, read_images(self.images))
 
-    def prompts(self, asked: Sequence[Case], how: ContextSettings) -> list[Prompt]:
+    def prompts(self, to_answer: Sequence[Case], how: ContextSettings) -> list[Prompt]:
         """The conversations in which some of the hospital's cases are answered, each with neighbours as context."""
-        return build_prompts(asked, self.cases, self.neighbours, answering_context(how, self.tuning))
+        return build_prompts(to_answer, self.cases, self.neighbours, answering_context(how, self.tuning))
 
-    def examples(self, base: Base, asked: Sequence[Case], how: ContextSettings) -> list[Example]:
+    def examples(self, base: Base, to_answer: Sequence[Case], how: ContextSettings) -> list[Example]:
         """The conversations that train an adapter or measure its loss, tokenised for a base."""
-        return encode(base, self.features, build_prompts(asked, self.cases, self.neighbours, how))
+        return encode(base, self.features, build_prompts(to_answer, self.cases, self.neighbours, how))
 
     @property
     def mixture(self) -> Mixture | None:

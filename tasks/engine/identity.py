@@ -25,9 +25,9 @@ def choose_model(settings: ModelSettings) -> ModelChoice:
 
     Raises StudyError as `identify` does.
     """
-    told = settings.model_dump(include=set(ModelSettings.model_fields))
+    values = settings.model_dump(include=set(ModelSettings.model_fields))
     content = identify(settings.name, settings.revision)
-    return ModelChoice(**told | {"device": device_of(settings.device)}, content=content)
+    return ModelChoice(**values | {"device": device_of(settings.device)}, content=content)
 
 
 def check_unchanged(model: ModelChoice) -> None:
@@ -116,7 +116,7 @@ def identify(name: str, revision: str | None) -> str:
 def _digest(folder: Path) -> str:
     """The digest of a model's folder, without the store's manifest, which holds times."""
     files = [(path.relative_to(folder).as_posix(), path.stat()) for path in files_below(folder)]
-    state = tuple(sorted((name, told.st_size, told.st_mtime_ns, told.st_ctime_ns) for name, told in files))
+    state = tuple(sorted((name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in files))
     place, now = folder.resolve(), time.time_ns()
     known = _known.get(place)
     if known and known[0] == state:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.engine.context import Shown, choose, ordered, quoted, random_count, readable
+from tasks.engine.context import ContextCase, choose, ordered, quoted, random_count, readable
 from tasks.records import Case, Neighbour
 from tasks.settings import ContextSettings
 from tasks.text.options import lettered
@@ -21,7 +21,7 @@ class Prompt:
     """In the chat format of `transformers`, ending with the user's question."""
     image_ids: tuple[str, ...]
     """The images in the order of their placeholders; the query image is the last. There may be none."""
-    shown_ids: tuple[str, ...]
+    retrieved_ids: tuple[str, ...]
     """The retrieved cases, nearest first."""
     answer: str
     retrieved: tuple[tuple[str, float], ...] = ()
@@ -29,28 +29,30 @@ class Prompt:
 
 
 def build_prompt(
-    case: Case, shown: Sequence[Case], similarities: Sequence[float] = (), how: ContextSettings = PLAIN
+    case: Case, retrieved: Sequence[Case], similarities: Sequence[float] = (), how: ContextSettings = PLAIN
 ) -> Prompt:
     """The conversation about one case.
 
     Args:
         case: the case to be answered.
-        shown: the context: retrieved cases, nearest first. All of them are used.
+        retrieved: the context: retrieved cases, nearest first. All of them are used.
         similarities: similarities of these cases; needed only if the prompt states them or their answers are mixed in.
         how: what the context shows of each case, and in which order.
     """
-    told: Sequence[float | None] = list(similarities) if how.say_similarity else [None] * len(shown)
+    stated: Sequence[float | None] = list(similarities) if how.say_similarity else [None] * len(retrieved)
     nearest_first = [
-        Shown(earlier, readable(_text(earlier), how.characters), readable(earlier.answer, how.characters), similarity)
-        for earlier, similarity in zip(shown, told, strict=True)
+        ContextCase(
+            earlier, readable(_text(earlier), how.characters), readable(earlier.answer, how.characters), similarity
+        )
+        for earlier, similarity in zip(retrieved, stated, strict=True)
     ]
     placed = ordered(nearest_first, how.order, case.id)
     images = how.show == "images+text"
     messages = _quoting(case, placed, images) if how.quote and placed else _conversation(case, placed, images)
     seen = [each.case.image_id for each in placed] if images else []
-    ids = tuple(earlier.id for earlier in shown)
-    retrieved = tuple(zip((each.answer for each in nearest_first), similarities, strict=False))
-    return Prompt(messages, (*seen, case.image_id), ids, case.answer, retrieved)
+    ids = tuple(earlier.id for earlier in retrieved)
+    answers = tuple(zip((each.answer for each in nearest_first), similarities, strict=False))
+    return Prompt(messages, (*seen, case.image_id), ids, case.answer, answers)
 
 
 def build_prompt_without_image(case: Case) -> Prompt:
@@ -62,14 +64,14 @@ def build_prompt_without_image(case: Case) -> Prompt:
 
 
 def build_prompts(
-    asked: Sequence[Case], cases: Sequence[Case], neighbours: Sequence[Neighbour], how: ContextSettings
+    to_answer: Sequence[Case], cases: Sequence[Case], neighbours: Sequence[Neighbour], how: ContextSettings
 ) -> list[Prompt]:
     """The conversations about some cases, each with its nearest neighbours as context.
 
     Args:
-        asked: cases to be answered.
+        to_answer: cases to be answered.
         cases: all cases of the hospital, among which neighbours are looked up.
-        neighbours: neighbours of the cases in `asked`, in any order.
+        neighbours: neighbours of the cases in `to_answer`, in any order.
         how: how many neighbours form the context, which, and how they are shown. If k is `auto`, each case has a random
             number of them, which depends on its id alone, so that an adapter learns to answer with few and many.
     """
@@ -78,15 +80,15 @@ def build_prompts(
     for neighbour in neighbours:
         nearest.setdefault(neighbour.case_id, []).append(neighbour)
     prompts = []
-    for case in asked:
+    for case in to_answer:
         k = random_count(case.id, how.most) if how.k == "auto" else how.k
         chosen = choose(nearest.get(case.id, []), k, how.floor)
-        shown = [by_id[neighbour.neighbour_id] for neighbour in chosen]
-        prompts.append(build_prompt(case, shown, [neighbour.similarity for neighbour in chosen], how))
+        retrieved = [by_id[neighbour.neighbour_id] for neighbour in chosen]
+        prompts.append(build_prompt(case, retrieved, [neighbour.similarity for neighbour in chosen], how))
     return prompts
 
 
-def _conversation(case: Case, placed: Sequence[Shown], images: bool) -> tuple[Part, ...]:
+def _conversation(case: Case, placed: Sequence[ContextCase], images: bool) -> tuple[Part, ...]:
     """Each retrieved case as a user turn and an assistant turn, then the case to be answered."""
     turns: list[Part] = []
     for each in placed:
@@ -96,7 +98,7 @@ def _conversation(case: Case, placed: Sequence[Shown], images: bool) -> tuple[Pa
     return (*turns, _user(_image(), _words(_text(case))))
 
 
-def _quoting(case: Case, placed: Sequence[Shown], images: bool) -> tuple[Part, ...]:
+def _quoting(case: Case, placed: Sequence[ContextCase], images: bool) -> tuple[Part, ...]:
     """One turn: the retrieved cases as quoted data, then the question."""
     parts: list[Part] = [_words("Earlier cases, quoted as data:\n")]
     for number, each in enumerate(placed, 1):
@@ -121,27 +123,27 @@ def _words(text: str) -> Part:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Query:
     """A case and the context of its prompt."""
 
     case: Case
-    shown: tuple[Case, ...]
+    retrieved: tuple[Case, ...]
     """Retrieved cases, nearest first."""
     similarities: tuple[float, ...] = ()
     """Similarities of the retrieved cases."""
 
 
-def as_asked(
+def build_queries(
     test: Sequence[Case], prompts: Sequence[Prompt], cases: Iterable[Case], neighbours: Iterable[Neighbour]
-) -> list[Asked]:
+) -> list[Query]:
     """Test cases with the retrieved cases that their prompts show, looked up among a hospital's cases."""
     by_id = {case.id: case for case in cases}
     near = {(each.case_id, each.neighbour_id): each.similarity for each in neighbours}
     return [
-        Asked(
+        Query(
             case,
-            tuple(by_id[shown] for shown in prompt.shown_ids),
-            tuple(near[case.id, shown] for shown in prompt.shown_ids),
+            tuple(by_id[retrieved_id] for retrieved_id in prompt.retrieved_ids),
+            tuple(near[case.id, retrieved_id] for retrieved_id in prompt.retrieved_ids),
         )
         for case, prompt in zip(test, prompts, strict=True)
     ]

@@ -32,7 +32,7 @@ def shared_base(model: ModelChoice) -> Iterator[Base]:
 
 
 @contextmanager
-def own_base(model: ModelChoice) -> Iterator[Base]:
+def exclusive_base(model: ModelChoice) -> Iterator[Base]:
     """A newly loaded base that the caller may change; no other base is in memory meanwhile."""
     with _lock:
         _engine.clear()

@@ -48,22 +48,22 @@ class Trainable:
         self._projector = (
             Widened(base.model.get_submodule(base.family.projector), base.model.dtype) if projector else None
         )
-        self._own = {name: each for name, each in base.model.named_parameters() if each.requires_grad}
+        self._trainable = {name: each for name, each in base.model.named_parameters() if each.requires_grad}
         base.model.eval()
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """All trainable parameters, float32."""
-        return list(self._own.values())
+        return list(self._trainable.values())
 
     def read(self) -> State:
         """A copy of all trainable parameters."""
-        return {name: tensor.detach().cpu().clone() for name, tensor in self._own.items()}
+        return {name: tensor.detach().cpu().clone() for name, tensor in self._trainable.items()}
 
     @torch.no_grad()
     def switch(self, state: Mapping[str, torch.Tensor]) -> None:
         """Replace the present weights by a state from `read`."""
-        check_keys(state, self._own)
-        for name, tensor in self._own.items():
+        check_keys(state, self._trainable)
+        for name, tensor in self._trainable.items():
             tensor.copy_(state[name])
 
     def merge(self) -> None:

@@ -13,7 +13,7 @@ from tasks.engine.attribution.occlusion import occlude_parts, occlude_regions, r
 from tasks.engine.base import Base
 from tasks.engine.batch import Example, encode
 from tasks.engine.context import ordered
-from tasks.engine.prompt import Asked, build_prompt
+from tasks.engine.prompt import Query, build_prompt
 from tasks.engine.vision import Features
 from tasks.errors import StudyError
 from tasks.explain.maps import Row, attention_row, relevance_row, rollout_row, share_by_part
@@ -59,7 +59,7 @@ def explain(
     base: Base,
     features: Features,
     images: Mapping[str, Image],
-    asked: Asked,
+    query: Query,
     how: ContextSettings,
     answer: str,
     methods: Sequence[str] = METHODS,
@@ -73,7 +73,7 @@ def explain(
         base: the model.
         features: features of the prompt's images.
         images: the same images by id; may hold other images too.
-        asked: the case and its retrieved cases, nearest first.
+        query: the case and its retrieved cases, nearest first.
         how: what the prompt shows of the retrieved cases, and in which order.
         answer: the answer to explain: usually the model's answer, not the reference.
         methods: some of METHODS.
@@ -85,27 +85,27 @@ def explain(
 
     Raises StudyError if the answer has no such token.
     """
-    prompt = replace(build_prompt(asked.case, asked.shown, asked.similarities, how), answer=answer)
+    prompt = replace(build_prompt(query.case, query.retrieved, query.similarities, how), answer=answer)
     (example,) = encode(base, features, [prompt])
     count = max(len(example.answer_ids) - 1, 1)
     if token is not None and not 0 <= token < count:
         raise StudyError(f"Expected a token of the answer, 0 to {count - 1}, found {token}.")
     chosen = list(range(count)) if token is None else [token]
-    ranks = ordered(range(len(asked.shown)), how.order, asked.case.id) if how.show == "images+text" else []
-    told = _Told(asked.case.id, token, layout(base, features, prompt), (*ranks, None), images, base)
+    ranks = ordered(range(len(query.retrieved)), how.order, query.case.id) if how.show == "images+text" else []
+    records = _AnswerRecords(query.case.id, token, layout(base, features, prompt), (*ranks, None), images, base)
     traced = trace(base, features, example)
     maps: list[Saliency] = []
     shares: list[Share] = []
     for view in _views(traced, methods, heads):
         row = view.row(traced, chosen)
-        shares += told.shares(view, share_by_part(row, told.layout.parts, PARTS))
-        pieces = [row[place.positions].reshape(place.rows, place.columns) for place in told.layout.places]
-        maps += told.maps(view, pieces)
+        shares += records.shares(view, share_by_part(row, records.layout.parts, PARTS))
+        pieces = [row[place.positions].reshape(place.rows, place.columns) for place in records.layout.places]
+        maps += records.maps(view, pieces)
     if "occlusion" in methods:
         view = _View("occlusion")
-        parts, pieces = _occluded(base, features, images, example, told.layout, chosen, tokens)
-        shares += told.shares(view, parts)
-        maps += told.maps(view, pieces)
+        parts, pieces = _occluded(base, features, images, example, records.layout, chosen, tokens)
+        shares += records.shares(view, parts)
+        maps += records.maps(view, pieces)
     words = tuple(str(base.tokenizer.decode([each])) for each in example.answer_ids[:count])
     return Explanation(words, tuple(traced.log_probs[:count].detach().exp().tolist()), tuple(maps), tuple(shares))
 
@@ -123,16 +123,18 @@ class _View:
         """The weights of the prompt's tokens, `(tokens of the prompt,)`: they sum to 1, or are all 0."""
         rows = []
         for token in tokens:
-            row = ROWS[self.method](traced, self.layers or [], token)[: traced.asked]
+            row = ROWS[self.method](traced, self.layers or [], token)[: traced.prompt_length]
             total = row.sum()
             rows.append(row / total if total > 0 else row)
         return np.mean(rows, axis=0)
 
 
 ROWS: Mapping[str, Callable[[Trace, Layers, int], Row]] = {
-    "attention": lambda traced, layers, token: attention_row(layers, traced.asked - 1 + token),
-    "rollout": lambda traced, layers, token: rollout_row(layers, traced.asked - 1 + token),
-    "relevance": lambda traced, layers, token: relevance_row(layers, traced.gradients(token), traced.asked - 1 + token),
+    "attention": lambda traced, layers, token: attention_row(layers, traced.prompt_length - 1 + token),
+    "rollout": lambda traced, layers, token: rollout_row(layers, traced.prompt_length - 1 + token),
+    "relevance": lambda traced, layers, token: relevance_row(
+        layers, traced.gradients(token), traced.prompt_length - 1 + token
+    ),
 }
 
 
@@ -146,7 +148,7 @@ def _views(traced: Trace, methods: Sequence[str], heads: bool) -> Iterator[_View
 
 
 @dataclass(frozen=True)
-class _Told:
+class _AnswerRecords:
     """The fields that all records of one answer share, and the making of those records."""
 
     case_id: str
@@ -177,7 +179,7 @@ def _occluded(
     features: Features,
     images: Mapping[str, Image],
     example: Example,
-    told: Layout,
+    prompt_layout: Layout,
     chosen: Sequence[int],
     tokens: int,
 ) -> tuple[dict[str, float], list[NDArray[np.float64]]]:
@@ -185,10 +187,12 @@ def _occluded(
 
     Shares are proportional to the fall when the whole part is covered; negative falls count as 0.
     """
-    falls = np.clip(occlude_parts(base, features, images, example, told, tokens)[:, chosen].sum(1), 0, None)
+    falls = np.clip(occlude_parts(base, features, images, example, prompt_layout, tokens)[:, chosen].sum(1), 0, None)
     parts = [*(falls / falls.sum() if falls.any() else falls), 0.0]
     pieces = []
-    for number, place in enumerate(tqdm(told.places, desc="covering", unit="image", leave=False, disable=None)):
+    for number, place in enumerate(
+        tqdm(prompt_layout.places, desc="covering", unit="image", leave=False, disable=None)
+    ):
         shape = region_shape(place, REGIONS)
         found = occlude_regions(base, features, images, example, number, shape, tokens)
         pieces.append(found[..., chosen].sum(-1))

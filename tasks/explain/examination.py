@@ -1,4 +1,4 @@
-"""Collects the evidence on an answer that failure modes are judged by: perturbed answers, occlusion and relevance."""
+"""Examines answers for failure modes: perturbed answers, occlusion and relevance."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ from tasks.engine.base import Base
 from tasks.engine.batch import Example, encode
 from tasks.engine.engine import Engine
 from tasks.engine.hospital import Hospital
-from tasks.engine.prompt import Asked, build_prompt
+from tasks.engine.prompt import Query, build_prompt
 from tasks.engine.vision import Features
 from tasks.explain.attribution import explain
 from tasks.explain.burned_in import text_boxes
-from tasks.explain.failures import Evidence
+from tasks.explain.failures import Examination
 from tasks.explain.maps import coverage
 from tasks.records import Case, Finding, Image, Prediction, Saliency, read_findings, read_images
 from tasks.records.perturbations import AS_IS, BLANK, FLIPPED, REMOVED
@@ -45,22 +45,22 @@ class Seen:
 
 
 def open_examined(
-    engine: Engine, own: Hospital, cases: Path, asked: Sequence[Asked], how: ContextSettings, tokens: int
+    engine: Engine, hospital_data: Hospital, cases: Path, queries: Sequence[Query], how: ContextSettings, tokens: int
 ) -> Seen:
-    """Open a hospital's images and masks of the cases asked and of their retrieved cases.
+    """Open a hospital's images and masks of some queries and of their retrieved cases.
 
     Args:
         engine: the base with the hospital's adapter switched on.
-        own: the hospital.
+        hospital_data: the hospital.
         cases: the folder of the stage `cases`.
-        asked: the questions to examine.
+        queries: the questions to examine.
         how: what the prompt shows of the retrieved cases.
         tokens: most tokens, padding included, in one forward pass.
     """
-    wanted = {case.image_id for each in asked for case in (each.case, *each.shown)}
+    wanted = {case.image_id for each in queries for case in (each.case, *each.retrieved)}
     images = {image.id: image for image in read_images(cases / "images.parquet") if image.id in wanted}
     findings = [each for each in read_findings(cases / "findings.parquet") if each.image_id in wanted]
-    return Seen(engine.base, own.seen_by(engine).fixed(images), images, findings, how, tokens)
+    return Seen(engine.base, hospital_data.seen_by(engine).fixed(images), images, findings, how, tokens)
 
 
 def answers_by_case(rows: Sequence[Prediction]) -> dict[str, dict[str, Prediction]]:
@@ -71,36 +71,36 @@ def answers_by_case(rows: Sequence[Prediction]) -> dict[str, dict[str, Predictio
     return found
 
 
-def examine(seen: Seen, asked: Asked, answers: Mapping[str, Prediction]) -> Evidence:
-    """Collect the evidence on one answer.
+def examine(seen: Seen, query: Query, answers: Mapping[str, Prediction]) -> Examination:
+    """Collect what the failure modes of one answer are judged by.
 
     Args:
         seen: includes the features and images of the case and of its retrieved cases.
-        asked: the case and its retrieved cases.
+        query: the case and its retrieved cases.
         answers: answers by perturbation of the prompt (`tasks.records.perturbations`); `AS_IS` and `BLANK` must be
             among them.
     """
     given = answers[AS_IS]
-    prompt = replace(build_prompt(asked.case, asked.shown, asked.similarities, seen.how), answer=given.prediction)
+    prompt = replace(build_prompt(query.case, query.retrieved, query.similarities, seen.how), answer=given.prediction)
     (example,) = encode(seen.base, seen.features, [prompt])
-    blank, border, text = _falls(seen, asked.case, example)
+    blank, border, text = _falls(seen, query.case, example)
     explained = explain(
-        seen.base, seen.features, seen.images, asked, seen.how, given.prediction, ("relevance",), tokens=seen.tokens
+        seen.base, seen.features, seen.images, query, seen.how, given.prediction, ("relevance",), tokens=seen.tokens
     )
     found = explained.map("relevance")
-    return Evidence(
-        case_id=asked.case.id,
+    return Examination(
+        case_id=query.case.id,
         reference=given.reference,
         prediction=given.prediction,
         correct=judge(given).correct,
         blank=answers[BLANK].prediction,
-        shown=tuple(case.answer for case in asked.shown),
+        retrieved_answers=tuple(case.answer for case in query.retrieved),
         unaided=tuple(answers[name].prediction for name in (REMOVED, FLIPPED) if name in answers),
         blank_fall=blank,
         border_fall=border,
         text_fall=text,
         weights=np.reshape(found.weights, (found.rows, found.columns)),
-        covered=covered_cells(asked.case, seen.findings, found),
+        covered=covered_cells(query.case, seen.findings, found),
     )
 
 

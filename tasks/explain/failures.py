@@ -33,7 +33,7 @@ from tasks.text.meaning import polarity, same
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Examination:
     """What the rules of the failure modes need to know about one answer."""
 
     case_id: str
@@ -42,7 +42,7 @@ class Evidence:
     correct: bool
     blank: str
     """The model's answer with a blank image."""
-    shown: tuple[str, ...]
+    retrieved_answers: tuple[str, ...]
     """The answers of the retrieved cases in the prompt."""
     unaided: tuple[str, ...]
     """The model's answers without the retrieved cases, and with wrong answers in them; empty if none is retrieved."""
@@ -58,23 +58,23 @@ class Evidence:
     """`(rows, columns)`: the share of each cell that the relevant findings cover; None if no mask is known."""
 
 
-def judge_all(answers: Sequence[Evidence]) -> list[dict[str, bool | None]]:
+def judge_all(examinations: Sequence[Examination]) -> list[dict[str, bool | None]]:
     """For each answer and each mode: whether the mode holds, or None if its rule does not apply.
 
     Pass all of one hospital's answers by one configuration: `ALWAYS_YES` is judged over all of them.
     """
-    asked = [each for each in answers if polarity(each.reference)]
-    said, due = ([polarity(getattr(each, name)) == "yes" for each in asked] for name in ("prediction", "reference"))
-    always = bool(np.mean(said) >= YES > np.mean(due)) if len(asked) >= FEWEST else None
-    return [_judge(each, always) for each in answers]
+    yes_no = [each for each in examinations if polarity(each.reference)]
+    said, due = ([polarity(getattr(each, name)) == "yes" for each in yes_no] for name in ("prediction", "reference"))
+    always = bool(np.mean(said) >= YES > np.mean(due)) if len(yes_no) >= FEWEST else None
+    return [_judge(each, always) for each in examinations]
 
 
-def _judge(one: Evidence, always: bool | None) -> dict[str, bool | None]:
+def _judge(one: Examination, always: bool | None) -> dict[str, bool | None]:
     matters = one.blank_fall >= LEAST_FALL
     said_yes = polarity(one.prediction) == "yes" and not one.correct
     return {
         IGNORES_IMAGE: same(one.blank, one.prediction) and not matters,
-        COPIES_NEIGHBOUR: _copies(one) if one.shown else None,
+        COPIES_NEIGHBOUR: _copies(one) if one.retrieved_answers else None,
         BORDER: one.border_fall >= HALF * one.blank_fall if matters else None,
         BURNED_IN: one.text_fall >= HALF * one.blank_fall if matters and one.text_fall is not None else None,
         DIFFUSE: bool(one.weights.size ** (entropy(one.weights) - 1) >= SPREAD) if one.weights.size > 1 else None,
@@ -83,8 +83,8 @@ def _judge(one: Evidence, always: bool | None) -> dict[str, bool | None]:
     }
 
 
-def _copies(one: Evidence) -> bool:
-    copied = any(same(answer, one.prediction) for answer in one.shown)
+def _copies(one: Examination) -> bool:
+    copied = any(same(answer, one.prediction) for answer in one.retrieved_answers)
     return copied and not all(same(answer, one.prediction) for answer in one.unaided)
 
 
@@ -94,15 +94,15 @@ def _misses(weights: NDArray[np.float64], covered: NDArray[np.float64]) -> bool:
     return pointing(weights, covered) < HALF and bool(as_map(weights)[touched].sum() < touched.mean())
 
 
-def records(answers: Sequence[Evidence], judged: Sequence[Mapping[str, bool | None]]) -> list[FailureModes]:
+def records(examinations: Sequence[Examination], judged: Sequence[Mapping[str, bool | None]]) -> list[FailureModes]:
     """The judgements as records that a hospital stores."""
     return [
         FailureModes(
-            answer.case_id,
+            examination.case_id,
             tuple(mode for mode, found in modes.items() if found),
             tuple(mode for mode, found in modes.items() if found is None),
         )
-        for answer, modes in zip(answers, judged, strict=True)
+        for examination, modes in zip(examinations, judged, strict=True)
     ]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from tasks.cases.sample import sample
 from tasks.engine.adapter import load_state
 from tasks.engine.hospital import Hospital
-from tasks.engine.prompt import as_asked
+from tasks.engine.prompt import build_queries
 from tasks.engine.shared import shared_engine
 from tasks.explain.attribution import METHODS, Explanation, explain
 from tasks.records import Case, Prediction, read_images
@@ -25,37 +25,39 @@ def draw(cases: Sequence[Case], counts: Sequence[int], seed: int) -> list[Case]:
 
 
 def explain_answers(
-    own: Hospital,
+    hospital_data: Hospital,
     images: Path,
     chosen: Sequence[Case],
     answers: Iterable[Prediction],
     adapter: Path,
     model: ModelChoice,
     lora: LoraSettings,
-    shown: ContextSettings,
+    context: ContextSettings,
     tokens: int,
 ) -> list[Explanation]:
     """Explain the answer to each chosen case by every method, with the adapter in a PEFT folder.
 
     Args:
-        own: the hospital.
+        hospital_data: the hospital.
         images: its `images.parquet`.
         chosen: some of its cases.
         answers: answers to at least the chosen cases.
         adapter: a PEFT folder.
         model: the base.
         lora: the adapter's shape.
-        shown: what the prompt shows of the retrieved cases.
+        context: what the prompt shows of the retrieved cases.
         tokens: as in `explain`.
     """
     said = {row.case_id: row.prediction for row in answers}
-    asked = as_asked(chosen, own.prompts(chosen, shown), own.cases, own.neighbours)
-    wanted = {case.image_id for each in asked for case in (each.case, *each.shown)}
+    queries = build_queries(
+        chosen, hospital_data.prompts(chosen, context), hospital_data.cases, hospital_data.neighbours
+    )
+    wanted = {case.image_id for each in queries for case in (each.case, *each.retrieved)}
     pictures = {image.id: image for image in read_images(images) if image.id in wanted}
     with shared_engine(model, lora) as engine:
         engine.switch(load_state(adapter))
-        features = own.seen_by(engine).fixed(pictures)
+        features = hospital_data.seen_by(engine).fixed(pictures)
         return [
-            explain(engine.base, features, pictures, each, shown, said[each.case.id], METHODS, tokens=tokens)
-            for each in asked
+            explain(engine.base, features, pictures, each, context, said[each.case.id], METHODS, tokens=tokens)
+            for each in queries
         ]

@@ -20,7 +20,7 @@ def find_failures(
     reliance: Ref,
     model: ModelChoice,
     lora: LoraSettings,
-    shown: ContextSettings,
+    context: ContextSettings,
     tokens: int,
     count: int,
     seed: int,
@@ -32,19 +32,19 @@ def find_failures(
     from tasks.cases.sample import sample
     from tasks.engine.adapter import load_state
     from tasks.engine.hospital import open_hospital
-    from tasks.engine.prompt import as_asked
+    from tasks.engine.prompt import build_queries
     from tasks.engine.shared import shared_engine
     from tasks.explain.examination import answers_by_case, examine, open_examined
     from tasks.explain.failures import judge_all, records
 
-    own = open_hospital(hospital)
+    hospital_data = open_hospital(hospital)
     answers = answers_by_case(read_table(reliance.folder / "predictions.parquet", Prediction))
-    test = sample([case for case in own.cases if case.id in answers], count, seed)
-    asked = as_asked(test, own.prompts(test, shown), own.cases, own.neighbours)
+    test = sample([case for case in hospital_data.cases if case.id in answers], count, seed)
+    queries = build_queries(test, hospital_data.prompts(test, context), hospital_data.cases, hospital_data.neighbours)
     with shared_engine(model, lora) as engine:
         engine.switch(load_state(hospital.adapter.folder))
-        seen = open_examined(engine, own, hospital.cases.folder, asked, shown, tokens)
-        found = [examine(seen, each, answers[each.case.id]) for each in asked]
+        seen = open_examined(engine, hospital_data, hospital.cases.folder, queries, context, tokens)
+        found = [examine(seen, each, answers[each.case.id]) for each in queries]
     with folder.open("failures.parquet") as sink:
         write_table(sink, FailureModes, records(found, judge_all(found)))
 
@@ -78,7 +78,7 @@ def explain_some(
     model: ModelChoice,
     lora: LoraSettings,
     answering: AnsweringSettings,
-    shown: ContextSettings,
+    context: ContextSettings,
     counts: list[int],
     seed: int,
 ) -> None:
@@ -86,11 +86,13 @@ def explain_some(
     from tasks.engine.hospital import open_hospital
     from tasks.explain.hospital_attributions import draw, explain_answers
 
-    own = open_hospital(hospital)
+    hospital_data = open_hospital(hospital)
     answers = read_table(predictions.folder / "predictions.parquet", Prediction)
-    chosen, images = draw(own.cases, counts, seed), hospital.cases.folder / "images.parquet"
+    chosen, images = draw(hospital_data.cases, counts, seed), hospital.cases.folder / "images.parquet"
     tokens = answering.tokens_per_pass
-    found = explain_answers(own, images, chosen, answers, hospital.adapter.folder, model, lora, shown, tokens)
+    found = explain_answers(
+        hospital_data, images, chosen, answers, hospital.adapter.folder, model, lora, context, tokens
+    )
     with folder.open("saliency.parquet") as sink:
         write_table(sink, Saliency, [row for each in found for row in each.maps])
     with folder.open("shares.parquet") as sink:
@@ -106,6 +108,6 @@ def share_means(folder: Folder, hospital: str, saliency: Ref, min_cell: int) -> 
     from tasks.cases.small_groups import is_small
     from tasks.explain.shares import mean_shares
 
-    told = mean_shares(read_table(saliency.folder / "shares.parquet", Share))
-    untold: dict[str, Any] = {"n": None, "methods": {}}
-    folder.write_json("shares.json", {"hospital": hospital, **(untold if is_small(told["n"], min_cell) else told)})
+    means = mean_shares(read_table(saliency.folder / "shares.parquet", Share))
+    withheld: dict[str, Any] = {"n": None, "methods": {}}
+    folder.write_json("shares.json", {"hospital": hospital, **(withheld if is_small(means["n"], min_cell) else means)})

@@ -17,29 +17,29 @@ from tasks.settings import ContextSettings, FederationSettings, LoraSettings, Mo
 from tasks.store import peak_memory
 
 
-def footprint(asked: dict[str, Any]) -> dict[str, int | None]:
+def footprint(request: dict[str, Any]) -> dict[str, int | None]:
     """Train one hospital for one epoch, and return the peak memory of this process and of its GPU, in bytes.
 
     Args:
-        asked: references of the `hospital`, settings `model`, `lora`, `federation` and `shown`, and `seed`.
+        request: references of the `hospital`, settings `model`, `lora`, `federation` and `context`, and `seed`.
     """
     import torch
 
-    model, lora = ModelChoice(**asked["model"]), LoraSettings(**asked["lora"])
-    federation = FederationSettings(**asked["federation"])
-    own = open_hospital(HospitalRefs(**asked["hospital"]))
-    training, _ = split_holdout(own.cases, federation.holdout, asked["seed"])
+    model, lora = ModelChoice(**request["model"]), LoraSettings(**request["lora"])
+    federation = FederationSettings(**request["federation"])
+    hospital_data = open_hospital(HospitalRefs(**request["hospital"]))
+    training, _ = split_holdout(hospital_data.cases, federation.holdout, request["seed"])
     with shared_engine(model, lora) as engine:
-        engine.switch(engine.initial_state(asked["seed"]))
+        engine.switch(engine.initial_state(request["seed"]))
         train(
             engine,
-            own.seen_by(engine),
-            own.examples(engine.base, training, ContextSettings(**asked["shown"])),
+            hospital_data.seen_by(engine),
+            hospital_data.examples(engine.base, training, ContextSettings(**request["context"])),
             epochs=1,
             batch_size=federation.batch_size,
             tokens=federation.tokens_per_pass,
             learning_rate=federation.learning_rate,
-            seed=asked["seed"],
+            seed=request["seed"],
             title="measuring memory",
         )
     device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None

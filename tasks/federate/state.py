@@ -45,9 +45,9 @@ def read_update(folder: Path, groups: Iterable[str]) -> Update:
     """Read an update's counts, and its tensors of the given groups."""
     from safetensors.torch import load_file
 
-    told = read_counts(folder)
+    counts = read_counts(folder)
     parts = {group: load_file(folder / group_file(group)) for group in groups}
-    return Update(told.hospital, told.round - 1, told.samples, told.loss, parts)
+    return Update(counts.hospital, counts.round - 1, counts.samples, counts.loss, parts)
 
 
 def read_state(folder: Path) -> ServerState:

@@ -27,7 +27,7 @@ def train_hospital(
     model: ModelChoice,
     lora: LoraSettings,
     federation: FederationSettings,
-    shown: ContextSettings,
+    context: ContextSettings,
     local: LocalRule,
     round_number: int,
     seed: int,
@@ -40,15 +40,15 @@ def train_hospital(
     from tasks.engine.train import train
     from tasks.federate.local import correction
 
-    own = open_hospital(hospital)
-    training, _ = split_holdout(own.cases, federation.holdout, seed)
+    hospital_data = open_hospital(hospital)
+    training, _ = split_holdout(hospital_data.cases, federation.holdout, seed)
     start = load_state(hospital.adapter.folder)
     with shared_engine(model, lora) as engine:
         engine.switch(start)
         loss, steps = train(
             engine,
-            own.seen_by(engine),
-            own.examples(engine.base, training, shown),
+            hospital_data.seen_by(engine),
+            hospital_data.examples(engine.base, training, context),
             epochs=federation.local_epochs,
             batch_size=federation.batch_size,
             tokens=federation.tokens_per_pass,
@@ -80,7 +80,7 @@ def train_together(
     model: ModelChoice,
     lora: LoraSettings,
     federation: FederationSettings,
-    shown: ContextSettings,
+    context: ContextSettings,
     local: LocalRule,
     round_number: int,
     seed: int,
@@ -96,8 +96,8 @@ def train_together(
     from tasks.engine.shared import shared_engine
     from tasks.federate.local import correction
 
-    owned = [open_hospital(each) for each in hospitals]
-    training = [split_holdout(each.cases, federation.holdout, seed)[0] for each in owned]
+    opened = [open_hospital(each) for each in hospitals]
+    training = [split_holdout(each.cases, federation.holdout, seed)[0] for each in opened]
     start = load_state(hospitals[0].adapter.folder)
     with shared_engine(model, lora) as engine:
         engine.switch(start)
@@ -105,9 +105,11 @@ def train_together(
             engine,
             [
                 TrainingHospital(
-                    own.features, own.examples(engine.base, chosen, shown), derived_seed(seed, round_number, each.name)
+                    data.features,
+                    data.examples(engine.base, chosen, context),
+                    derived_seed(seed, round_number, each.name),
                 )
-                for each, own, chosen in zip(hospitals, owned, training, strict=True)
+                for each, data, chosen in zip(hospitals, opened, training, strict=True)
             ],
             epochs=federation.local_epochs,
             batch_size=federation.batch_size,
@@ -169,13 +171,13 @@ def _aggregate(
     kept = strategy.aggregate(read_state(state.folder), used)
     write_state(folder, kept)
     samples = sum(update.samples for update in used)
-    told = {
+    summary = {
         "round": round_number,
         "train_loss": sum(update.samples * update.loss for update in used) / samples,
         "samples": {update.hospital: update.samples for update in sent},
         "screened_out": sorted({update.hospital for update in sent} - {update.hospital for update in used}),
     }
-    folder.write_json("round.json", told)
+    folder.write_json("round.json", summary)
     return kept.groups.keys()
 
 
@@ -191,7 +193,7 @@ def validate_hospital(
     model: ModelChoice,
     lora: LoraSettings,
     federation: FederationSettings,
-    shown: ContextSettings,
+    context: ContextSettings,
     round_number: int,
     seed: int,
     min_cell: int,
@@ -204,14 +206,14 @@ def validate_hospital(
     from tasks.engine.shared import shared_engine
     from tasks.engine.train import mean_loss
 
-    own = open_hospital(hospital)
-    _, held_out = split_holdout(own.cases, federation.holdout, seed)
+    hospital_data = open_hospital(hospital)
+    _, held_out = split_holdout(hospital_data.cases, federation.holdout, seed)
     if is_small(len(held_out), min_cell):
         held_out = []
     with shared_engine(model, lora) as engine:
         engine.switch(load_state(hospital.adapter.folder))
-        examples = own.examples(engine.base, held_out, shown)
-        loss, tokens = mean_loss(engine, own.seen_by(engine), examples, federation.tokens_per_pass)
+        examples = hospital_data.examples(engine.base, held_out, context)
+        loss, tokens = mean_loss(engine, hospital_data.seen_by(engine), examples, federation.tokens_per_pass)
     if not math.isfinite(loss):
         raise StudyError(
             f"Expected a finite loss of round {round_number}'s adapter at {hospital.name}, found {loss}: "
@@ -234,7 +236,7 @@ def measure_memory(
     model: ModelChoice,
     lora: LoraSettings,
     federation: FederationSettings,
-    shown: ContextSettings,
+    context: ContextSettings,
     seed: int,
 ) -> None:
     """Measure the peak memory of a process that trains one hospital for one epoch, in bytes: `footprint.json`."""
@@ -243,17 +245,17 @@ def measure_memory(
 
     import tasks.federate.footprint as measured
 
-    settings = {"hospital": hospital, "model": model, "lora": lora, "federation": federation, "shown": shown}
-    told = subprocess.run(
+    settings = {"hospital": hospital, "model": model, "lora": lora, "federation": federation, "context": context}
+    process = subprocess.run(
         [sys.executable, "-m", measured.__name__],
         input=json.dumps({name: each.model_dump(mode="json") for name, each in settings.items()} | {"seed": seed}),
         capture_output=True,
         text=True,
     )
-    if told.returncode:
-        reason = (told.stderr.strip().split("\n") or [""])[-1]
+    if process.returncode:
+        reason = (process.stderr.strip().split("\n") or [""])[-1]
         raise StudyError(f"Could not measure the memory of training at {hospital.name}: {reason}.")
-    folder.write_json("footprint.json", {"hospital": hospital.name} | json.loads(told.stdout))
+    folder.write_json("footprint.json", {"hospital": hospital.name} | json.loads(process.stdout))
 
 
 @stage("adapter", area="shared", title="initial adapter", leaves=())

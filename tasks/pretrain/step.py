@@ -102,12 +102,12 @@ def train_stage(
 
     `features` are cached features, given if only the text model learns.
     """
-    from tasks.engine.shared import own_base
+    from tasks.engine.shared import exclusive_base
     from tasks.pretrain.stage import cases_of, train_sides
 
     images = dataset.folder / "images.parquet"
     training, held_out = cases_of(read_table(questions.folder / "cases.parquet", Case), settings, seed)
-    with own_base(model) as base:
+    with exclusive_base(model) as base:
         rows, folder.summary["held_out_loss"] = train_sides(
             base, training, held_out, features.folder if features else images, settings, derived_seed(seed, number)
         )

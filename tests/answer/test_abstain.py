@@ -56,19 +56,19 @@ def drawn(images: int, chooser: np.random.Generator, alike: float) -> tuple[np.n
 def test_questions_of_new_images_are_answered_as_often_as_asked(coverage: float, alike: float) -> None:
     """Held-out images with many like questions, and a new one: over draws, the share of its questions."""
     chooser = np.random.default_rng(3)
-    held, asked = [], []
+    held, independent = [], []
     for _ in range(1500):
         confidences, images = drawn(8, chooser, alike)
         old = [place for place, image in enumerate(images) if image < 7]
         new = [place for place, image in enumerate(images) if image == 7]
         threshold = conformal_threshold(confidences[old].tolist(), [images[place] for place in old], coverage)
         held.append(np.mean(confidences[new] >= threshold))
-        asked.append(np.mean(confidences[new] >= conformal_threshold(confidences[old].tolist(), old, coverage)))
+        independent.append(np.mean(confidences[new] >= conformal_threshold(confidences[old].tolist(), old, coverage)))
     noise = 3 * np.std(held) / len(held) ** 0.5
     assert np.mean(held) >= coverage - noise
     assert np.mean(held) <= coverage + 1 / 8 + noise
     if alike == 1 and coverage > 0.5:  # questions taken for independent, as they stood here before
-        assert np.mean(asked) < coverage - 0.02
+        assert np.mean(independent) < coverage - 0.02
 
 
 def test_an_image_weighs_the_same_however_much_is_asked_of_it() -> None:
@@ -109,28 +109,31 @@ def test_figures_are_those_counted_one_by_one() -> None:
         {
             "hospital": hospital,
             "held_out_cases": cases,
-            "held_out_images": shown,
-            "images": count_answers(rows[own], images[own], threshold),
+            "held_out_images": held_out_images,
+            "images": count_answers(rows[part], images[part], threshold),
         }
-        for hospital, (cases, shown, own, threshold) in parts.items()
+        for hospital, (cases, held_out_images, part, threshold) in parts.items()
     ]
     found = abstention(shared, 0.7, seed=1, retrieves=True)
-    told = [row for row in rows[:40] if (row.confidence or 0) >= 0.3]
-    told += [row for row in rows[40:] if (row.confidence or 0) >= 0.6]
-    assert found["coverage"]["value"] == pytest.approx(len(told) / 60)
+    answered = [row for row in rows[:40] if (row.confidence or 0) >= 0.3]
+    answered += [row for row in rows[40:] if (row.confidence or 0) >= 0.6]
+    assert found["coverage"]["value"] == pytest.approx(len(answered) / 60)
     shares = {image: [] for image in images}
     for row, image in zip(rows, images, strict=True):
-        shares[image].append(row in told)
+        shares[image].append(row in answered)
     assert found["image_coverage"]["value"] == pytest.approx(np.mean([np.mean(each) for each in shares.values()]))
     assert found["held_out_images"] == {"a": 3, "b": 4, "empty": 0}
     assert "shown as retrieved cases in training" in abstention_note(found)
     assert "shown as" not in abstention_note(found | {"held_out_shown_in_training": False})
-    assert found["abstention_rate"] == pytest.approx(1 - len(told) / 60)
+    assert found["abstention_rate"] == pytest.approx(1 - len(answered) / 60)
     for kind in ("closed", "open"):
-        answered = [row for row in told if row.kind == kind]
-        right = sum(row.prediction == row.reference for row in answered)
-        assert (found[kind]["n"], found[kind]["answered"]) == (sum(row.kind == kind for row in rows), len(answered))
-        assert found[kind]["accuracy"]["value"] == pytest.approx(right / len(answered))
+        of_kind = [row for row in answered if row.kind == kind]
+        right = sum(row.prediction == row.reference for row in of_kind)
+        assert (found[kind]["n"], found[kind]["answered"]) == (
+            sum(row.kind == kind for row in rows),
+            len(of_kind),
+        )
+        assert found[kind]["accuracy"]["value"] == pytest.approx(right / len(of_kind))
         everything = [row.prediction == row.reference for row in rows if row.kind == kind]
         assert found[kind]["accuracy_if_all_were_answered"]["value"] == pytest.approx(np.mean(everything))
         low, high = found[kind]["accuracy"]["interval"]
@@ -143,7 +146,7 @@ def test_figures_are_those_counted_one_by_one() -> None:
     assert table[3][3:] == ("-",) * 7
 
 
-def test_nothing_told_of_an_image_names_it() -> None:
+def test_nothing_shared_about_an_image_names_it() -> None:
     rows, images = predictions()
     order = np.random.default_rng(1).permutation(60)
     mixed = count_answers([rows[n] for n in order], [images[n] for n in order], 0.3)

@@ -79,10 +79,10 @@ def settings(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     shared._base.clear()
 
 
-def asking(own: dict[str, Ref], settings: dict[str, Any]) -> dict[str, Any]:
+def asking(refs: dict[str, Ref], settings: dict[str, Any]) -> dict[str, Any]:
     """What a stage is called with that asks the hospital's model."""
     others = {name: value for name, value in settings.items() if name != "adapter"}
-    return others | {"hospital": HospitalRefs(name="north", adapter=settings["adapter"], **own)}
+    return others | {"hospital": HospitalRefs(name="north", adapter=settings["adapter"], **refs)}
 
 
 def about() -> About:
@@ -97,48 +97,48 @@ def answers(ref: Ref) -> dict[str, Prediction]:
 def test_the_control_sees_neither_image_nor_neighbours(settings: dict[str, Any], features: Features) -> None:
     other = replace(features, rows=features.rows + torch.randn(features.rows.shape))
     cases = [*TRAIN, PLAIN, *CHOICES]
-    seeing, blind = [], []
+    seeing, without = [], []
     for each in (features, other):
-        own = hospital(each, cases)
-        seeing.append(answers(predict.fn(**asking(own, settings), configuration="fed+rag", shown=ONE)))
-        blind.append(
-            answers(predict.fn(**asking(own, settings), configuration="text_only", shown=ONE, without_image=True))
+        refs = hospital(each, cases)
+        seeing.append(answers(predict.fn(**asking(refs, settings), configuration="fed+rag", context=ONE)))
+        without.append(
+            answers(predict.fn(**asking(refs, settings), configuration="text_only", context=ONE, without_image=True))
         )
     assert seeing[0].keys() == {case.id for case in (PLAIN, *CHOICES)}
-    assert blind[0].keys() == {case.id for case in CHOICES}
-    assert {row.neighbours for row in blind[0].values()} == {()}
+    assert without[0].keys() == {case.id for case in CHOICES}
+    assert {row.neighbours for row in without[0].values()} == {()}
     assert all(row.neighbours for row in seeing[0].values())
-    assert blind[0] == blind[1]
-    assert all(0 < (row.confidence or 0) <= 1 for row in (*blind[0].values(), *seeing[0].values()))
+    assert without[0] == without[1]
+    assert all(0 < (row.confidence or 0) <= 1 for row in (*without[0].values(), *seeing[0].values()))
     assert seeing[0] != seeing[1]
-    assert any(blind[0][case.id].prediction != seeing[0][case.id].prediction for case in CHOICES)
-    assert {row.options for row in blind[0].values()} == {OPTIONS}
+    assert any(without[0][case.id].prediction != seeing[0][case.id].prediction for case in CHOICES)
+    assert {row.options for row in without[0].values()} == {OPTIONS}
 
 
-def own_texts() -> set[str]:
+def all_texts() -> set[str]:
     """What the hospital's cases say and are called."""
     cases = (*TRAIN, PLAIN, *CHOICES)
     return {text for case in cases for text in (case.id, case.image_id, case.question, case.answer, *case.options)}
 
 
 def test_results_hold_both_by_option(settings: dict[str, Any], features: Features) -> None:
-    own = hospital(features, [*TRAIN, PLAIN, *CHOICES])
+    hospital_refs = hospital(features, [*TRAIN, PLAIN, *CHOICES])
     refs = [
-        predict.fn(**asking(own, settings), configuration="fed", shown=NONE),
-        predict.fn(**asking(own, settings), configuration="text_only", shown=NONE, without_image=True),
-        answer_baselines.fn(hospital="north", cases=own["cases"], library=own["library"], seed=0),
+        predict.fn(**asking(hospital_refs, settings), configuration="fed", context=NONE),
+        predict.fn(**asking(hospital_refs, settings), configuration="text_only", context=NONE, without_image=True),
+        answer_baselines.fn(hospital="north", cases=hospital_refs["cases"], library=hospital_refs["library"], seed=0),
     ]
     assert {row.confidence for row in read_table(refs[-1].folder / "predictions.parquet", Prediction)} == {None}
-    scored = score_hospital.fn(hospital="north", cases=own["cases"], predictions=refs, min_cell=1)
-    told = json.loads((scored.folder / "scores.json").read_text())
+    scored = score_hospital.fn(hospital="north", cases=hospital_refs["cases"], predictions=refs, min_cell=1)
+    scores = json.loads((scored.folder / "scores.json").read_text())
     shared = read_sums(scored.folder / "sums.parquet")
-    assert not Traces(own_texts()).found([scored.folder])
+    assert not Traces(all_texts()).found([scored.folder])
     mine = [row for row in shared if (row.configuration, row.group) == ("fed", "all")]
-    assert sum(row.sums["closed_accuracy"] or 0 for row in mine) == told["tallies"]["fed"]["closed"]["correct"]
+    assert sum(row.sums["closed_accuracy"] or 0 for row in mine) == scores["tallies"]["fed"]["closed"]["correct"]
     assert [sum(row.sums[kind] or 0 for row in mine) for kind in ("closed", "open")] == [3, 1]
-    assert set(told["calibration"]) == {"fed", "text_only"}
-    assert sum(n for n, *_ in told["calibration"]["fed"]) == 4
-    results = assemble([told], [], Measured(details([(told, shared)], 0)), about())
+    assert set(scores["calibration"]) == {"fed", "text_only"}
+    assert sum(n for n, *_ in scores["calibration"]["fed"]) == 4
+    results = assemble([scores], [], Measured(details([(scores, shared)], 0)), about())
     everything = results["configurations"]["fed"]
     assert (everything["choice"]["n"], everything["closed"]["n"], everything["open"]["n"]) == (3, 3, 1)
     assert list(results["baselines"]) == ["text_only", "majority", "question_only", "copy_nearest"]
@@ -149,35 +149,37 @@ def test_results_hold_both_by_option(settings: dict[str, Any], features: Feature
 
 
 def test_without_options_nothing_is_said_of_them(settings: dict[str, Any], features: Features) -> None:
-    own = hospital(features, [*TRAIN, PLAIN])
+    hospital_refs = hospital(features, [*TRAIN, PLAIN])
     refs = [
-        predict.fn(**asking(own, settings), configuration=name, shown=NONE, without_image=name != "fed")
+        predict.fn(**asking(hospital_refs, settings), configuration=name, context=NONE, without_image=name != "fed")
         for name in ("fed", "text_only")
     ]
-    scored = score_hospital.fn(hospital="north", cases=own["cases"], predictions=refs, min_cell=1)
-    told = json.loads((scored.folder / "scores.json").read_text())
-    assert set(told["tallies"]) == {"fed"}
-    results = assemble([told], [], Measured(details([], 0)), about())
+    scored = score_hospital.fn(hospital="north", cases=hospital_refs["cases"], predictions=refs, min_cell=1)
+    scores = json.loads((scored.folder / "scores.json").read_text())
+    assert set(scores["tallies"]) == {"fed"}
+    results = assemble([scores], [], Measured(details([], 0)), about())
     assert results["configurations"]["fed"]["choice"] == {"n": 0, "accuracy": None}
     assert "by option" not in markdown(results)
 
 
 def test_held_out_cases_calibrate_what_is_withheld(settings: dict[str, Any], features: Features) -> None:
     """The second of three confidences is the threshold of coverage 0.5; three are too few for 0.9."""
-    own = hospital(features, [*TRAIN, PLAIN, *CHOICES])
+    hospital_refs = hospital(features, [*TRAIN, PLAIN, *CHOICES])
     named = {"hospital": "north", "configuration": "fed"}
-    held_out = answer_held_out.fn(**asking(own, settings), configuration="fed", shown=ONE, holdout=0.75, seed=0)
+    held_out = answer_held_out.fn(
+        **asking(hospital_refs, settings), configuration="fed", context=ONE, holdout=0.75, seed=0
+    )
     rows = answers(held_out)
     images = len({case.image_id for case in TRAIN if case.id in rows})
     assert len(rows) == 3
     assert rows.keys() < {case.id for case in TRAIN}
-    told = predict.fn(**asking(own, settings), configuration="fed", shown=ONE)
-    other = predict.fn(**asking(own, settings), configuration="base", shown=NONE)
+    answered = predict.fn(**asking(hospital_refs, settings), configuration="fed", context=ONE)
+    other = predict.fn(**asking(hospital_refs, settings), configuration="base", context=NONE)
     for coverage, threshold in ((0.5, sorted(row.confidence or 0 for row in rows.values())[1]), (0.9, 0.0)):
         ref = count_withheld.fn(
             **named,
-            cases=own["cases"],
-            predictions=[told, other],
+            cases=hospital_refs["cases"],
+            predictions=[answered, other],
             calibration=held_out,
             coverage=coverage,
             min_cell=1,
@@ -185,7 +187,7 @@ def test_held_out_cases_calibrate_what_is_withheld(settings: dict[str, Any], fea
         shared = json.loads((ref.folder / "abstention.json").read_text())
         assert (shared["hospital"], shared["held_out_cases"], shared["held_out_images"]) == ("north", 3, images)
         found = abstention([shared], coverage, seed=0, retrieves=True)
-        given = sum((row.confidence or 0) >= threshold for row in answers(told).values())
+        given = sum((row.confidence or 0) >= threshold for row in answers(answered).values())
         assert found["n"] == 4
         assert found["coverage"]["value"] == pytest.approx(given / 4)
     assert "Answers withheld" in markdown(assemble([], [], Measured(details([], 0), abstention=found), about()))
@@ -202,7 +204,7 @@ def test_held_out_cases_alone_decide_how_retrieved_ones_count(settings: dict[str
         [*(replace(case, answer="no such thing") for case in TRAIN), PLAIN, *CHOICES],
     ):
         given = asking(hospital(features, cases), settings)
-        made = tune_retrieval.fn(**given, shown=AUTO, mixture=True, holdout=0.75, seed=0)
+        made = tune_retrieval.fn(**given, context=AUTO, mixture=True, holdout=0.75, seed=0)
         found.append(read_tuning(made.folder))
         shutil.rmtree("artifacts/hospitals")
     assert found[0] == found[1] != found[2]
@@ -218,7 +220,7 @@ def test_answers_follow_the_tuning(settings: dict[str, Any], features: Features,
     with writing("hospitals/north", "tuning", kind) as folder:
         folder.write_json(TUNING, whole.model_copy(update=changed).model_dump())
     given["hospital"] = given["hospital"].model_copy(update={"tuning": folder.ref})
-    rows = answers(predict.fn(**given, configuration="fed+rag", shown=AUTO))
+    rows = answers(predict.fn(**given, configuration="fed+rag", context=AUTO))
     if kind == "mixture":
         nearest = {case.id: case.answer for case in TRAIN}
         longest = settings["answering"].max_new_tokens

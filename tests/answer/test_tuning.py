@@ -57,7 +57,7 @@ def test_no_setting_that_is_tried_is_better(rows: list[list[HeldOut]]) -> None:
     assert found.loss == pytest.approx(reached)
 
 
-def test_cases_that_mislead_are_not_shown() -> None:
+def test_cases_that_mislead_are_not_put_into_the_prompt() -> None:
     rows = [row(0, [1], [0.9], [0.9, 0.1]) for _ in range(5)]
     assert tune(rows, 1, -1, chooses_context=True, mixes=True).k == 0
 

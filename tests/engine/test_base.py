@@ -197,7 +197,7 @@ def test_an_unknown_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["embedded", "qwen2-vl-2b", "llama-clip"])
-def test_a_folder_named_like_a_preset_is_told_from_it(
+def test_a_folder_named_like_a_preset_is_not_taken_for_it(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

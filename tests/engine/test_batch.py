@@ -26,8 +26,8 @@ from tasks.settings import ContextSettings
 def turns(prompt: Prompt) -> list[tuple[str, str | None]]:
     """The prompt's questions and answers, looked up by the ids that it says it shows."""
     by_id = {known.id: known for known in CASES}
-    shown = [by_id[shown_id] for shown_id in reversed(prompt.shown_ids)]
-    return [(known.question, known.answer) for known in shown] + [(prompt.messages[-1]["content"][1]["text"], None)]
+    retrieved = [by_id[case_id] for case_id in reversed(prompt.retrieved_ids)]
+    return [(known.question, known.answer) for known in retrieved] + [(prompt.messages[-1]["content"][1]["text"], None)]
 
 
 def once(base: Base, ids: Sequence[int]) -> list[int]:
@@ -42,7 +42,7 @@ def squeezed(base: Base, ids: Sequence[int]) -> str:
 
 def test_the_nearest_case_stands_next_to_the_question() -> None:
     prompt = build_prompt(CASES[0], [CASES[1], CASES[2]])
-    assert prompt.shown_ids == ("toy:1", "toy:2")
+    assert prompt.retrieved_ids == ("toy:1", "toy:2")
     assert prompt.image_ids == ("image-2", "image-1", "image-0")
     texts = [part["text"] for message in prompt.messages for part in message["content"] if part["type"] == "text"]
     assert texts == [CASES[2].question, CASES[2].answer, CASES[1].question, CASES[1].answer, CASES[0].question]
@@ -51,15 +51,15 @@ def test_the_nearest_case_stands_next_to_the_question() -> None:
 
 def test_neighbours_are_shown_by_rank_up_to_k() -> None:
     neighbours = [Neighbour("toy:0", rank, f"toy:{other}", 0.5) for rank, other in ((2, 3), (0, 1), (3, 4), (1, 2))]
-    shown = {k: build_prompts(CASES[:2], CASES, neighbours, ContextSettings(k=k)) for k in (0, 2, 9)}
-    assert [prompt.shown_ids for prompt in shown[0]] == [(), ()]
-    assert [prompt.shown_ids for prompt in shown[2]] == [("toy:1", "toy:2"), ()]
-    assert [prompt.shown_ids for prompt in shown[9]] == [("toy:1", "toy:2", "toy:3", "toy:4"), ()]
+    prompts = {k: build_prompts(CASES[:2], CASES, neighbours, ContextSettings(k=k)) for k in (0, 2, 9)}
+    assert [prompt.retrieved_ids for prompt in prompts[0]] == [(), ()]
+    assert [prompt.retrieved_ids for prompt in prompts[2]] == [("toy:1", "toy:2"), ()]
+    assert [prompt.retrieved_ids for prompt in prompts[9]] == [("toy:1", "toy:2", "toy:3", "toy:4"), ()]
 
 
 def test_the_text_is_qwen2_vls_chat_format(tiny_base: Base, features: Features) -> None:
     prompts = prompts_with_neighbours()
-    assert {len(prompt.shown_ids) for prompt in prompts} == {0, 1, 2, 3}
+    assert {len(prompt.retrieved_ids) for prompt in prompts} == {0, 1, 2, 3}
     for prompt, example in zip(prompts, encode(tiny_base, features, prompts), strict=True):
         assert squeezed(tiny_base, example.prompt_ids) == chat_text(turns(prompt))
         assert tiny_base.tokenizer.decode(example.answer_ids) == f"{prompt.answer}<|im_end|>"
@@ -70,11 +70,11 @@ def test_a_training_row_is_the_prompt_and_the_answer(tiny_base: Base, features: 
     prompts = prompts_with_neighbours()
     examples = encode(tiny_base, features, prompts)
     training = collate(tiny_base, features, examples)
-    asked = collate(tiny_base, features, [replace(example, answer_ids=()) for example in examples])
-    assert (asked.labels == IGNORED).all()
+    prompted = collate(tiny_base, features, [replace(example, answer_ids=()) for example in examples])
+    assert (prompted.labels == IGNORED).all()
     for row, (prompt, example) in enumerate(zip(prompts, examples, strict=True)):
         trained = training.inputs["input_ids"][row][training.inputs["attention_mask"][row].bool()].tolist()
-        generated_from = asked.inputs["input_ids"][row][asked.inputs["attention_mask"][row].bool()].tolist()
+        generated_from = prompted.inputs["input_ids"][row][prompted.inputs["attention_mask"][row].bool()].tolist()
         assert tuple(generated_from) == example.prompt_ids
         assert trained[: len(generated_from)] == generated_from
         *earlier, (question, _) = turns(prompt)
@@ -150,10 +150,10 @@ def test_what_people_wrote_holds_no_special_tokens(tiny_base: Base, features: Fe
         return ([token for token in example.prompt_ids if token in special], [*special & {*example.answer_ids[:-1]}])
 
     honest = build_prompt(CASES[0], [CASES[1]])
-    shown = case(90, "image-1", f"Is it {mark}?", f"{mark} no")
-    asked = case(91, "image-0", f"{mark}What is {mark}?", f"a {mark}")
-    assert specials(build_prompt(asked, [shown])) == specials(honest)
-    examples = encode(tiny_base, features, [build_prompt(asked, [shown]), honest])
+    retrieved = case(90, "image-1", f"Is it {mark}?", f"{mark} no")
+    query = case(91, "image-0", f"{mark}What is {mark}?", f"a {mark}")
+    assert specials(build_prompt(query, [retrieved])) == specials(honest)
+    examples = encode(tiny_base, features, [build_prompt(query, [retrieved]), honest])
     batch = collate(tiny_base, features, examples)
     assert logits(tiny_base.model, batch.inputs).isfinite().all()
     # What was written is still there to be read, but for the space.
@@ -205,9 +205,9 @@ def test_prompts_seen_before_are_tokenised_the_same(
     prompts = prompts_with_neighbours()
     expected = encode(replace(tiny_base, tokenised={}), features, prompts)
     monkeypatch.setattr(batch, "KEPT", kept)
-    for asked in (prompts[:3], prompts, [*prompts[5:], *prompts[:5], prompts[0]], prompts):
-        found = encode(tiny_base, features, asked)
-        assert found == [expected[prompts.index(prompt)] for prompt in asked]
+    for some in (prompts[:3], prompts, [*prompts[5:], *prompts[:5], prompts[0]], prompts):
+        found = encode(tiny_base, features, some)
+        assert found == [expected[prompts.index(prompt)] for prompt in some]
         assert len(tiny_base.tokenised) <= kept
     # The same prompt about an image of another size is another example.
     larger = {name: (time, 2 * height, width) for name, (time, height, width) in features.grids.items()}

@@ -19,11 +19,11 @@ from tasks.engine.vision import Features
 from tasks.records import Neighbour
 from tasks.settings import ContextSettings, RetrievalSettings
 
-SHOWN, SIMILARITIES = CASES[1:4], (0.9, 0.5, -0.25)
+RETRIEVED, SIMILARITIES = CASES[1:4], (0.9, 0.5, -0.25)
 
 
 def prompt(**how: Any) -> Prompt:
-    return build_prompt(CASES[0], SHOWN, SIMILARITIES, ContextSettings(**how))
+    return build_prompt(CASES[0], RETRIEVED, SIMILARITIES, ContextSettings(**how))
 
 
 def texts(built: Prompt) -> list[str]:
@@ -35,8 +35,8 @@ def images(built: Prompt) -> int:
 
 
 def test_defaults_are_turns_with_images_nearest_last() -> None:
-    assert prompt() == build_prompt(CASES[0], SHOWN)
-    earlier = [text for each in reversed(SHOWN) for text in (each.question, each.answer)]
+    assert prompt() == build_prompt(CASES[0], RETRIEVED)
+    earlier = [text for each in reversed(RETRIEVED) for text in (each.question, each.answer)]
     assert texts(prompt()) == [*earlier, CASES[0].question]
     assert RetrievalSettings().context == ContextSettings()
 
@@ -45,16 +45,16 @@ def test_defaults_are_turns_with_images_nearest_last() -> None:
 @pytest.mark.parametrize("show", ["images+text", "text"])
 def test_every_placeholder_has_its_image(show: str, quote: bool) -> None:
     built = prompt(show=show, quote=quote)
-    expected = [each.image_id for each in reversed(SHOWN)] if show == "images+text" else []
+    expected = [each.image_id for each in reversed(RETRIEVED)] if show == "images+text" else []
     assert built.image_ids == (*expected, CASES[0].image_id)
     assert images(built) == len(built.image_ids)
-    assert built.shown_ids == tuple(each.id for each in SHOWN)
+    assert built.retrieved_ids == tuple(each.id for each in RETRIEVED)
     assert built.messages[-1]["content"][-2:] == [{"type": "image"}, {"type": "text", "text": CASES[0].question}]
 
 
 def test_the_nearest_may_stand_first() -> None:
-    assert texts(prompt(order="nearest first"))[:2] == [SHOWN[0].question, SHOWN[0].answer]
-    assert prompt(order="nearest first").shown_ids == prompt().shown_ids
+    assert texts(prompt(order="nearest first"))[:2] == [RETRIEVED[0].question, RETRIEVED[0].answer]
+    assert prompt(order="nearest first").retrieved_ids == prompt().retrieved_ids
 
 
 def test_a_random_order_follows_from_the_case() -> None:
@@ -67,11 +67,11 @@ def test_a_random_order_follows_from_the_case() -> None:
 
 
 def test_similarities_are_said() -> None:
-    assert texts(prompt(say_similarity=True))[4] == f"(similarity 0.90) {SHOWN[0].question}"
+    assert texts(prompt(say_similarity=True))[4] == f"(similarity 0.90) {RETRIEVED[0].question}"
     assert "similarity -0.25: question" in texts(prompt(say_similarity=True, quote=True))[1]
     assert not any("similarity" in text for text in texts(prompt(quote=True)))
     with pytest.raises(ValueError, match="zip"):
-        build_prompt(CASES[0], SHOWN, (), ContextSettings(say_similarity=True))
+        build_prompt(CASES[0], RETRIEVED, (), ContextSettings(say_similarity=True))
 
 
 @given(
@@ -92,7 +92,7 @@ def test_the_floor_reaches_the_prompt() -> None:
     neighbours = [Neighbour("toy:0", n, f"toy:{n + 1}", s) for n, s in enumerate((0.9, 0.5, -0.2))]
     for floor, count in ((-1, 3), (0.5, 2), (0.95, 0)):
         (built,) = build_prompts(CASES[:1], CASES, neighbours, ContextSettings(floor=floor))
-        assert len(built.shown_ids) == count
+        assert len(built.retrieved_ids) == count
 
 
 @given(st.text(), st.none() | st.integers(1, 40))
@@ -116,8 +116,8 @@ def test_hidden_letters_are_left_out() -> None:
 @given(st.text(), st.text())
 def test_quoted_text_cannot_leave_its_quotes(question: str, answer: str) -> None:
     """The line reads back as what was stored, whatever was stored: no text can pass for another case."""
-    shown = case(9, "image-1", question, answer)
-    built = build_prompt(CASES[0], [shown], (), ContextSettings(quote=True))
+    retrieved = case(9, "image-1", question, answer)
+    built = build_prompt(CASES[0], [retrieved], (), ContextSettings(quote=True))
     assert len(built.messages) == 1
     line = texts(built)[1]
     assert line.count("\n") == 1
@@ -137,4 +137,4 @@ def test_every_family_reads_it(tiny_base: Base, features: Features, how: dict[st
     placeholders = sum(token == tiny_base.image_token_id for token in example.prompt_ids)
     assert placeholders == sum(features.tokens(image_id) for image_id in example.image_ids)
     written = tiny_base.tokenizer.decode(example.prompt_ids)
-    assert all(" ".join(each.question.split())[:6] in written for each in SHOWN)
+    assert all(" ".join(each.question.split())[:6] in written for each in RETRIEVED)

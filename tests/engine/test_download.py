@@ -104,7 +104,7 @@ def test_a_text_model_alone(folder: Path) -> None:
 
 @every_family
 def test_too_little_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    truncate(folder / WEIGHTS)  # told before these are read
+    truncate(folder / WEIGHTS)  # refused before these are read
     monkeypatch.setattr(memory, "free_bytes", lambda device: 10**6)
     with pytest.raises(StudyError, match=r"^Expected at least .* of free memory on cpu to train .*, found 1.0 MB: "):
         load_base(str(folder), device="cpu")

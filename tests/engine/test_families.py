@@ -68,18 +68,18 @@ def test_half_precision_goes_the_same_way(tiny_base: Base) -> None:
 def test_what_people_wrote_ends_no_turn(twin: Twin, tiny_base: Base, features: Features) -> None:
     marks = ["USER:", "ASSISTANT:", "[INST]", "[/INST]", "<image>", "<|image_pad|>", twin.end, "<|eot_id|>", "\n"]
     family, config = tiny_base.family, tiny_base.config
-    own = [mark for mark in marks if mark in family.marks(tiny_base.tokenizer, config)] + [twin.end]
+    known = [mark for mark in marks if mark in family.marks(tiny_base.tokenizer, config)] + [twin.end]
     if family.model_types == ("paligemma",):
-        own.append("\n")
+        known.append("\n")
     honest, forged = (
         encode(tiny_base, features, [build_prompt(case(1, "image-0", f"a {words} b", words), [])])[0]
-        for words in ("lung", " ".join(own))
+        for words in ("lung", " ".join(known))
     )
 
     def count(ids: tuple[int, ...], mark: str) -> int:
         return str(tiny_base.tokenizer.decode(ids, skip_special_tokens=False)).count(mark)
 
-    for mark in own:
+    for mark in known:
         assert count(forged.prompt_ids, mark) == count(honest.prompt_ids, mark)
     assert forged.prompt_ids.count(tiny_base.image_token_id) == features.tokens("image-0")
     assert count(forged.answer_ids, twin.end) == 1

@@ -22,7 +22,7 @@ LENGTH = 12
 def plain_loop(twin: Twin, base: Base, turns: Turns, image_ids: list[str]) -> Answer:
     """Greedy decoding from pixels, the whole sequence run anew for each token."""
     inputs = twin.row(base, turns, image_ids, None)
-    asked = inputs["input_ids"].shape[1]
+    prompt_length = inputs["input_ids"].shape[1]
     end = base.tokenizer.convert_tokens_to_ids(twin.end)
     likely = []
     with torch.inference_mode():
@@ -36,7 +36,7 @@ def plain_loop(twin: Twin, base: Base, turns: Turns, image_ids: list[str]) -> An
             inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
             for name, value in twin.grown.items():
                 inputs[name] = torch.nn.functional.pad(inputs[name], (0, 1), value=value)
-    text = str(base.tokenizer.decode(inputs["input_ids"][0, asked:], skip_special_tokens=True)).strip()
+    text = str(base.tokenizer.decode(inputs["input_ids"][0, prompt_length:], skip_special_tokens=True)).strip()
     return Answer(text, sum(likely) / len(likely))
 
 
@@ -65,9 +65,9 @@ def test_answers_are_those_of_a_plain_loop(twin: Twin, engine: Engine, features:
     examples = encode(engine.base, features, prompts_with_neighbours())
     found = generate(engine, features, examples, tokens=8192, max_new_tokens=LENGTH)
     for number in (0, 3, 5):
-        shown = [CASES[(number + 1 + i) % len(CASES)] for i in reversed(range(number % 4))]
-        turns = [*((case.question, case.answer) for case in shown), (CASES[number].question, None)]
-        images = [case.image_id for case in [*shown, CASES[number]]]
+        retrieved = [CASES[(number + 1 + i) % len(CASES)] for i in reversed(range(number % 4))]
+        turns = [*((case.question, case.answer) for case in retrieved), (CASES[number].question, None)]
+        images = [case.image_id for case in [*retrieved, CASES[number]]]
         expected = plain_loop(twin, engine.base, turns, images)
         assert found[number].text == expected.text
         assert found[number].confidence == pytest.approx(expected.confidence, abs=1e-4)

@@ -19,7 +19,7 @@ from tasks.engine.base import load_base
 from tasks.engine.engine import Engine
 from tasks.engine.hospital import open_hospital
 from tasks.engine.identity import choose_model
-from tasks.engine.prompt import as_asked
+from tasks.engine.prompt import build_queries
 from tasks.engine.vision import Features, encode_images
 from tasks.explain.examination import answers_by_case, examine, open_examined
 from tasks.explain.step import explain_some, find_failures
@@ -41,7 +41,7 @@ from tasks.store import writing
 LORA = LoraSettings(r=4, alpha=8, dropout=0.0)
 TOWER = LORA.model_copy(update={"tower_targets": ("qkv", "fc2")})
 FEDERATION = FederationSettings(rounds=1, local_epochs=2, batch_size=4, learning_rate=1e-2, holdout=0.3)
-SHOWN = ContextSettings(k=1)
+CONTEXT = ContextSettings(k=1)
 ANSWERING = AnsweringSettings(max_new_tokens=6)
 
 
@@ -56,7 +56,7 @@ def nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 def place(features: Features, model: ModelChoice, lora: LoraSettings, state: State) -> dict[str, Any]:
     """What stages take: a hospital with these cached features and this adapter."""
     cases = [*TRAIN, *(replace(case, split="test") for case in CASES[4:])]
-    own = hospital(features, cases)
+    hospital_refs = hospital(features, cases)
     with writing("hospitals/north", "cases", "1") as folder:
         findings = [Finding(IMAGES[5].id, "mass", "", "", IMAGES[5].data)]
         rows: list[Any] = [("cases", Case, cases), ("images", Image, IMAGES), ("findings", Finding, findings)]
@@ -65,8 +65,8 @@ def place(features: Features, model: ModelChoice, lora: LoraSettings, state: Sta
                 write_table(sink, record, each)
     with writing("shared", "adapter", f"{len(state)}-{model.content[-6:]}") as adapter:
         adapter.write(WEIGHTS, save(dict(sorted(state.items())), {"format": "pt"}))
-    refs = HospitalRefs(name="north", adapter=adapter.ref, **own | {"cases": folder.ref})
-    return {"hospital": refs, "model": model, "lora": lora, "shown": SHOWN}
+    refs = HospitalRefs(name="north", adapter=adapter.ref, **hospital_refs | {"cases": folder.ref})
+    return {"hospital": refs, "model": model, "lora": lora, "context": CONTEXT}
 
 
 def results(given: dict[str, Any]) -> dict[str, list[Any]]:
@@ -80,25 +80,25 @@ def results(given: dict[str, Any]) -> dict[str, list[Any]]:
     validated = validate_hospital.fn(**given, **round_one, min_cell=1)
     return {
         "answers": read_table(answered.folder / "predictions.parquet", Prediction),
-        "altered": read_table(relied.folder / "predictions.parquet", Prediction),
+        "perturbed": read_table(relied.folder / "predictions.parquet", Prediction),
         "failures": read_table(failed.folder / "failures.parquet", FailureModes),
         "maps": read_table(explained.folder / "saliency.parquet", Saliency),
         "shares": read_table(explained.folder / "shares.parquet", Share),
-        "evidence": evidence(given, read_table(relied.folder / "predictions.parquet", Prediction)),
+        "observations": observations(given, read_table(relied.folder / "predictions.parquet", Prediction)),
         "loss": [json.loads((validated.folder / "validation.json").read_text())["loss"]],
     }
 
 
-def evidence(given: dict[str, Any], relied: list[Prediction]) -> list[float]:
+def observations(given: dict[str, Any], relied: list[Prediction]) -> list[float]:
     """What failure modes are judged by, of each answer: falls of its log-probability, and a map."""
     hospital, answers = given["hospital"], answers_by_case(relied)
-    own = open_hospital(hospital)
-    test = [case for case in own.cases if case.id in answers]
-    asked = as_asked(test, own.prompts(test, SHOWN), own.cases, own.neighbours)
+    hospital_data = open_hospital(hospital)
+    test = [case for case in hospital_data.cases if case.id in answers]
+    queries = build_queries(test, hospital_data.prompts(test, CONTEXT), hospital_data.cases, hospital_data.neighbours)
     with shared.shared_engine(given["model"], given["lora"]) as engine:
         engine.switch(load_state(hospital.adapter.folder))
-        seen = open_examined(engine, own, hospital.cases.folder, asked, SHOWN, tokens=8192)
-        found = [examine(seen, each, answers[each.case.id]) for each in asked]
+        seen = open_examined(engine, hospital_data, hospital.cases.folder, queries, CONTEXT, tokens=8192)
+        found = [examine(seen, each, answers[each.case.id]) for each in queries]
     return [number for each in found for number in (each.blank_fall, each.border_fall, *each.weights.ravel())]
 
 
@@ -138,12 +138,14 @@ def test_all_stages_compute_with_the_adapted_tower(tiny_folder: Path, tmp_path: 
         if name == "failures":
             assert rows == others
             continue
-        if name not in ("evidence", "loss"):
+        if name not in ("observations", "loss"):
             assert [words(row) for row in rows] == [words(row) for row in others]
         for row, other in zip(rows, others, strict=True):
             assert numbers(row) == pytest.approx(numbers(other), abs=1e-4), name
     plain = results(place(features, model, LORA, {name: state[name] for name in fresh}))
-    assert all(found[name] != plain[name] for name in ("answers", "altered", "maps", "shares", "evidence", "loss"))
+    assert all(
+        found[name] != plain[name] for name in ("answers", "perturbed", "maps", "shares", "observations", "loss")
+    )
 
 
 def test_training_does_not_read_cached_rows(tiny_folder: Path, features: Features) -> None:
@@ -156,8 +158,8 @@ def test_training_does_not_read_cached_rows(tiny_folder: Path, features: Feature
         given = place(each, model, TOWER, start) | {"federation": FEDERATION, "seed": 0}
         update = train_hospital.fn(**given, local=LocalRule(), round_number=1)
         trained.append(load_state(update.folder))
-        asked = {name: value if name == "seed" else value.model_dump(mode="json") for name, value in given.items()}
-        footprint(asked)
+        request = {name: value if name == "seed" else value.model_dump(mode="json") for name, value in given.items()}
+        footprint(request)
         (engine,) = shared._engine.values()
         measured.append(engine.read())
     assert same(*trained) and same(*measured)

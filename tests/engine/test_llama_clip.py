@@ -53,12 +53,12 @@ def checkpoint() -> State:
 
 def timm_forward(state: State, pixels: torch.Tensor, layers: int) -> torch.Tensor:
     """timm's VisionTransformer written out: the tokens after some blocks, normalised after all of them."""
-    own = {name.removeprefix("visual.trunk."): tensor for name, tensor in state.items()}
-    found = conv2d(pixels, own["patch_embed.proj.weight"], own["patch_embed.proj.bias"], stride=PATCH)
-    found = torch.cat([own["cls_token"].expand(len(pixels), -1, -1), found.flatten(2).transpose(1, 2)], dim=1)
-    found = found + own["pos_embed"]
+    weight_of = {name.removeprefix("visual.trunk."): tensor for name, tensor in state.items()}
+    found = conv2d(pixels, weight_of["patch_embed.proj.weight"], weight_of["patch_embed.proj.bias"], stride=PATCH)
+    found = torch.cat([weight_of["cls_token"].expand(len(pixels), -1, -1), found.flatten(2).transpose(1, 2)], dim=1)
+    found = found + weight_of["pos_embed"]
     for layer in range(layers):
-        of = {name.removeprefix(f"blocks.{layer}."): each for name, each in own.items()}
+        of = {name.removeprefix(f"blocks.{layer}."): each for name, each in weight_of.items()}
         normed = layer_norm(found, (WIDTH,), of["norm1.weight"], of["norm1.bias"], eps=1e-6)
         qkv = linear(normed, of["attn.qkv.weight"], of["attn.qkv.bias"])
         query, key, value = qkv.reshape(*qkv.shape[:2], 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
@@ -68,7 +68,11 @@ def timm_forward(state: State, pixels: torch.Tensor, layers: int) -> torch.Tenso
         normed = layer_norm(found, (WIDTH,), of["norm2.weight"], of["norm2.bias"], eps=1e-6)
         inner = gelu(linear(normed, of["mlp.fc1.weight"], of["mlp.fc1.bias"]))
         found = found + linear(inner, of["mlp.fc2.weight"], of["mlp.fc2.bias"])
-    return layer_norm(found, (WIDTH,), own["norm.weight"], own["norm.bias"], eps=1e-6) if layers == DEPTH else found
+    return (
+        layer_norm(found, (WIDTH,), weight_of["norm.weight"], weight_of["norm.bias"], eps=1e-6)
+        if layers == DEPTH
+        else found
+    )
 
 
 @torch.inference_mode()

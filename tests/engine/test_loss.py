@@ -14,7 +14,7 @@ from tasks.engine.train import mean_loss
 from tasks.engine.vision import Features
 
 
-def with_shown(k: int) -> list[Prompt]:
+def with_context(k: int) -> list[Prompt]:
     return [build_prompt(case, [CASES[(n + 1 + i) % len(CASES)] for i in range(k)]) for n, case in enumerate(CASES)]
 
 
@@ -29,7 +29,7 @@ def batch_of(base: Base, features: Features, prompts: list[Prompt]) -> Batch:
 @torch.inference_mode()
 def test_it_is_the_models_own_loss(engine: Engine, features: Features, k: int) -> None:
     engine.switch(randomised(engine.read(), 1))
-    batch = batch_of(engine.base, features, with_shown(k))
+    batch = batch_of(engine.base, features, with_context(k))
     whole = engine.base.model(**batch.inputs, labels=batch.labels).loss
     assert float(answer_loss(engine.base, batch)) == pytest.approx(float(whole), abs=1e-5)
 
@@ -64,9 +64,9 @@ def test_each_logit_comes_from_the_token_before(engine: Engine, features: Featur
 def loss_from_pixels(twin: Twin, base: Base, prompt: Prompt) -> tuple[float, int]:
     """Summed loss of one answer and its number of tokens: one row, no padding, no cached features."""
     by_id = {case.id: case for case in CASES}
-    shown = [by_id[shown_id] for shown_id in reversed(prompt.shown_ids)]
-    asked = prompt.messages[-1]["content"][1]["text"]
-    turns = [*((case.question, case.answer) for case in shown), (asked, None)]
+    retrieved = [by_id[case_id] for case_id in reversed(prompt.retrieved_ids)]
+    question = prompt.messages[-1]["content"][1]["text"]
+    turns = [*((case.question, case.answer) for case in retrieved), (question, None)]
     answer = base.tokenizer(f"{prompt.answer}{twin.end}", add_special_tokens=False)["input_ids"]
     inputs = twin.row(base, turns, prompt.image_ids, prompt.answer)
     assert inputs["input_ids"][0, -len(answer) :].tolist() == answer

@@ -1,4 +1,4 @@
-"""What a base takes is told from its configuration; too little is refused before a weight is read."""
+"""The memory that a base needs follows from its configuration; too little is refused before a weight is read."""
 
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def test_what_would_fit_is_named(
         memory.check_memory(config, torch.bfloat16, "cuda", "huge")
 
 
-def test_a_system_that_does_not_tell_is_trusted(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_that_does_not_say_is_trusted(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda device: None)
     memory.check_memory(AutoConfig.from_pretrained(tiny_folder), torch.float32, "cpu", "tiny")
 

@@ -49,14 +49,14 @@ def test_mixed_rows_are_distributions_and_a_row_without_answers_is_the_models() 
 
 
 @pytest.fixture
-def asked(engine: Engine) -> list[Prompt]:
+def prompts(engine: Engine) -> list[Prompt]:
     engine.switch(randomised(engine.read(), 1))
     near = (0.8, 0.35, 0.3)
     return [build_prompt(case, CASES[:count], near[:count]) for count, case in zip((1, 2, 3), CASES[5:], strict=False)]
 
 
-def test_the_prompts_carry_their_cases_answers(engine: Engine, asked: list[Prompt]) -> None:
-    for prompt, memory in zip(asked, memories(engine.base, asked), strict=True):
+def test_the_prompts_carry_their_cases_answers(engine: Engine, prompts: list[Prompt]) -> None:
+    for prompt, memory in zip(prompts, memories(engine.base, prompts), strict=True):
         assert len(memory.answers) == len(prompt.retrieved)
         texts = [engine.base.tokenizer.decode(answer, skip_special_tokens=True).strip() for answer in memory.answers]
         assert texts == [answer for answer, _ in prompt.retrieved]
@@ -64,13 +64,13 @@ def test_the_prompts_carry_their_cases_answers(engine: Engine, asked: list[Promp
 
 @pytest.mark.parametrize("weight", [0.0, 0.2, 0.6])
 def test_answers_are_those_of_a_plain_loop(
-    engine: Engine, features: Features, asked: list[Prompt], weight: float
+    engine: Engine, features: Features, prompts: list[Prompt], weight: float
 ) -> None:
-    examples, mixture = encode(engine.base, features, asked), Mixture(weight, 0.1)
+    examples, mixture = encode(engine.base, features, prompts), Mixture(weight, 0.1)
     found = generate(
-        engine, features, examples, tokens=8192, max_new_tokens=5, mixing=mixing(engine.base, asked, mixture)
+        engine, features, examples, tokens=8192, max_new_tokens=5, mixing=mixing(engine.base, prompts, mixture)
     )
-    for example, memory, given_answer in zip(examples, memories(engine.base, asked), found, strict=True):
+    for example, memory, given_answer in zip(examples, memories(engine.base, prompts), found, strict=True):
         written: list[int] = []
         while len(written) < 5 and engine.base.tokenizer.eos_token_id not in written:
             following = {}
@@ -90,17 +90,17 @@ def test_answers_are_those_of_a_plain_loop(
         assert engine.base.tokenizer.decode(written, skip_special_tokens=True).strip() == given_answer.text
 
 
-def test_nearly_all_weight_copies_the_nearest_case(engine: Engine, features: Features, asked: list[Prompt]) -> None:
-    sure = mixing(engine.base, asked, Mixture(0.9999999, 1e-3))
-    examples = encode(engine.base, features, asked)
+def test_nearly_all_weight_copies_the_nearest_case(engine: Engine, features: Features, prompts: list[Prompt]) -> None:
+    sure = mixing(engine.base, prompts, Mixture(0.9999999, 1e-3))
+    examples = encode(engine.base, features, prompts)
     found = generate(engine, features, examples, tokens=8192, max_new_tokens=12, mixing=sure)
-    assert [each.text for each in found] == [max(each.retrieved, key=lambda one: one[1])[0] for each in asked]
+    assert [each.text for each in found] == [max(each.retrieved, key=lambda one: one[1])[0] for each in prompts]
 
 
 def test_an_answers_probabilities_are_those_of_plain_forward_passes(
-    engine: Engine, features: Features, asked: list[Prompt]
+    engine: Engine, features: Features, prompts: list[Prompt]
 ) -> None:
-    examples = encode(engine.base, features, asked)
+    examples = encode(engine.base, features, prompts)
     found = answer_probabilities(engine, features, examples, tokens=8192)
     for example, likely in zip(examples, found, strict=True):
         with torch.inference_mode():

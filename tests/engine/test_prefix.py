@@ -22,14 +22,14 @@ from tasks.engine.vision import Features
 WORDS = ("Is there a mass?", "Where is it?", "What imaging modality is this, and what is wrong with it?", "What?")
 
 
-def about(image_id: str, words: Sequence[str] = WORDS, shown: int = 0) -> list[Prompt]:
+def about(image_id: str, words: Sequence[str] = WORDS, retrieved: int = 0) -> list[Prompt]:
     """Several questions about one image, each with the same cases before it."""
-    return [build_prompt(case(n, image_id, text, "yes"), CASES[:shown]) for n, text in enumerate(words)]
+    return [build_prompt(case(n, image_id, text, "yes"), CASES[:retrieved]) for n, text in enumerate(words)]
 
 
 MIXTURES: dict[str, Callable[[], list[Prompt]]] = {
     "one image": lambda: about("image-2"),
-    "one image, the same cases shown": lambda: about("image-2", shown=2),
+    "one image, the same cases shown": lambda: about("image-2", retrieved=2),
     "several images of several sizes": lambda: [*about("image-2"), *about("image-4"), *about("image-0", WORDS[:1])],
     "other cases for each": lambda: prompts_with_neighbours()[:4],
     "the same prompt twice": lambda: [*about("image-1", WORDS[:1]), *about("image-1", WORDS[:1])],

@@ -26,7 +26,7 @@ needs_bitsandbytes = pytest.mark.skipif(util.find_spec("bitsandbytes") is None, 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-def test_without_bitsandbytes_the_reason_is_told(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_bitsandbytes_the_error_gives_the_reason(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantise, "is_bitsandbytes_available", lambda: False)
     with pytest.raises(
         StudyError, match=r"is nf4, but .* is not installed: .* pip install '\.\[cuda\]', or set"
@@ -37,16 +37,16 @@ def test_without_bitsandbytes_the_reason_is_told(tiny_folder: Path, monkeypatch:
 
 
 @every_family
-def test_only_the_text_models_layers_are_told_to_shrink(tiny_base: Base, tiny_folder: Path) -> None:
+def test_only_the_text_models_layers_shrink(tiny_base: Base, tiny_folder: Path) -> None:
     from transformers.quantizers.quantizers_utils import should_convert_module
 
     config = AutoConfig.from_pretrained(tiny_folder)
-    asked = quantise.four_bits(config, torch.bfloat16).to_dict()
-    assert (asked["load_in_4bit"], asked["bnb_4bit_quant_type"]) == (True, "nf4")
-    assert (asked["bnb_4bit_compute_dtype"], asked["bnb_4bit_use_double_quant"]) == ("bfloat16", True)
-    assert json.dumps(asked)
+    settings = quantise.four_bits(config, torch.bfloat16).to_dict()
+    assert (settings["load_in_4bit"], settings["bnb_4bit_quant_type"]) == (True, "nf4")
+    assert (settings["bnb_4bit_compute_dtype"], settings["bnb_4bit_use_double_quant"]) == ("bfloat16", True)
+    assert json.dumps(settings)
     linear = [name for name, module in tiny_base.model.named_modules() if isinstance(module, torch.nn.Linear)]
-    shrunk = [name for name in linear if should_convert_module(name, asked["llm_int8_skip_modules"])]
+    shrunk = [name for name in linear if should_convert_module(name, settings["llm_int8_skip_modules"])]
     assert {name.split(".")[-1] for name in shrunk} == {*LINEAR}
     assert len(shrunk) == 2 * len(LINEAR)
     assert all(name.startswith("model.language_model.layers.") for name in shrunk)
@@ -61,7 +61,7 @@ def test_four_bits_are_counted(tiny_folder: Path) -> None:
     assert (small.adapter, small.activations) == (plain.adapter, plain.activations)
 
 
-def test_what_would_fit_in_four_bits_is_told(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_says_what_would_fit_in_four_bits(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = AutoConfig.from_pretrained(tiny_folder)
     monkeypatch.setattr(memory, "free_bytes", lambda device: memory.estimate(config, torch.float32, True).total)
     memory.check_memory(config, torch.float32, "cpu", "tiny", is_quantised=True)

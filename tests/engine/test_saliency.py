@@ -35,13 +35,13 @@ from tasks.records.pixels import to_rgb
 from tasks.settings import ContextSettings
 
 PICTURES = {image.id: image for image in IMAGES}
-SHOWN = [CASES[4], CASES[2]]
-ASKED = CASES[1]
-TURNS = [*((case.question, case.answer) for case in reversed(SHOWN)), (ASKED.question, None)]
+RETRIEVED = [CASES[4], CASES[2]]
+QUERY = CASES[1]
+TURNS = [*((case.question, case.answer) for case in reversed(RETRIEVED)), (QUERY.question, None)]
 
 
 def prompt() -> Prompt:
-    return build_prompt(ASKED, SHOWN)
+    return build_prompt(QUERY, RETRIEVED)
 
 
 @every_family
@@ -56,13 +56,13 @@ def test_attention_is_that_of_transformers_from_pixels(twin: Twin, engine: Engin
         weights = base.model(**expected, output_attentions=True).attentions
     assert len(found.weights) == len(weights) == base.config.get_text_config().num_hidden_layers
     for ours, theirs in zip(found.attention(), weights, strict=True):
-        assert found.asked == theirs.shape[-1]
-        np.testing.assert_allclose(ours[:, : found.asked, : found.asked], theirs[0].numpy(), atol=1e-5)
+        assert found.prompt_length == theirs.shape[-1]
+        np.testing.assert_allclose(ours[:, : found.prompt_length, : found.prompt_length], theirs[0].numpy(), atol=1e-5)
     now = {id(each): each._attn_implementation for each in (base.model.config, base.model.config.text_config)}
     assert now == used
     # Nothing of it changes what is answered.
-    told = answer_log_probs(base, features, [example], 8192)[0]
-    np.testing.assert_allclose(found.log_probs.detach().numpy(), told, atol=1e-4)
+    plain = answer_log_probs(base, features, [example], 8192)[0]
+    np.testing.assert_allclose(found.log_probs.detach().numpy(), plain, atol=1e-4)
 
 
 def test_the_gradient_is_that_of_a_small_change(
@@ -99,54 +99,54 @@ def test_the_gradient_is_that_of_a_small_change(
 
 
 @every_family
-def test_every_token_of_a_prompt_is_told_what_it_is(tiny_base: Base, features: Features) -> None:
+def test_every_token_of_a_prompt_belongs_to_its_part(tiny_base: Base, features: Features) -> None:
     (example,) = encode(tiny_base, features, [prompt()])
-    told = layout(tiny_base, features, prompt())
+    found = layout(tiny_base, features, prompt())
     ids = np.array(example.prompt_ids)
-    assert len(told.parts) == len(ids)
-    images = (told.parts == QUERY_IMAGE) | (told.parts == RETRIEVED_IMAGES)
+    assert len(found.parts) == len(ids)
+    images = (found.parts == QUERY_IMAGE) | (found.parts == RETRIEVED_IMAGES)
     assert ((ids == tiny_base.image_token_id) == images).all()
 
     def text(part: int) -> str:
-        return " ".join(tiny_base.tokenizer.decode(ids[told.parts == part]).replace("\n", " ").split())
+        return " ".join(tiny_base.tokenizer.decode(ids[found.parts == part]).replace("\n", " ").split())
 
-    assert text(QUESTION).replace(" ", "") == ASKED.question.replace(" ", "")
-    written = [words for case in reversed(SHOWN) for words in (case.question, case.answer)]
+    assert text(QUESTION).replace(" ", "") == QUERY.question.replace(" ", "")
+    written = [words for case in reversed(RETRIEVED) for words in (case.question, case.answer)]
     assert text(RETRIEVED_TEXT).replace(" ", "") == "".join(written).replace(" ", "")
     assert not any(word in text(FORMAT) for word in ("nodule", "imaging", "body", "?"))
-    assert [place.image_id for place in told.places] == list(example.image_ids)
-    assert [place.retrieved for place in told.places] == [True, True, False]
-    for place in told.places:
+    assert [place.image_id for place in found.places] == list(example.image_ids)
+    assert [place.retrieved for place in found.places] == [True, True, False]
+    for place in found.places:
         kind = RETRIEVED_IMAGES if place.retrieved else QUERY_IMAGE
-        assert (told.parts[place.positions] == kind).all()
+        assert (found.parts[place.positions] == kind).all()
         assert (place.rows, place.columns) == features.shape(place.image_id)
 
 
 @every_family
 @pytest.mark.parametrize("show", ["images+text", "text"])
-def test_quoted_cases_are_told_from_the_question(tiny_base: Base, features: Features, show: Any) -> None:
+def test_quoted_cases_are_kept_apart_from_the_question(tiny_base: Base, features: Features, show: Any) -> None:
     how = ContextSettings(quote=True, show=show, order="nearest first", say_similarity=True)
-    quoting = build_prompt(ASKED, SHOWN, [0.9, 0.5], how)
+    quoting = build_prompt(QUERY, RETRIEVED, [0.9, 0.5], how)
     (example,) = encode(tiny_base, features, [quoting])
-    told = layout(tiny_base, features, quoting)
+    found = layout(tiny_base, features, quoting)
     ids = np.array(example.prompt_ids)
-    question, retrieved = (tiny_base.tokenizer.decode(ids[told.parts == part]) for part in (QUESTION, RETRIEVED_TEXT))
-    assert question.replace(" ", "").strip() == ASKED.question.replace(" ", "")
-    assert all(case.answer.split()[0] in retrieved for case in SHOWN[1:])
-    assert ASKED.question not in retrieved
-    assert [place.retrieved for place in told.places] == [True, True, False][-len(quoting.image_ids) :]
+    question, retrieved = (tiny_base.tokenizer.decode(ids[found.parts == part]) for part in (QUESTION, RETRIEVED_TEXT))
+    assert question.replace(" ", "").strip() == QUERY.question.replace(" ", "")
+    assert all(case.answer.split()[0] in retrieved for case in RETRIEVED[1:])
+    assert QUERY.question not in retrieved
+    assert [place.retrieved for place in found.places] == [True, True, False][-len(quoting.image_ids) :]
 
 
 @every_family
 def test_blanks_and_marks_in_a_question_do_not_mislead(tiny_base: Base, features: Features) -> None:
-    odd = build_prompt_without_image(replace(ASKED, question="  \ue000 assistant a <image> ?\n "))
+    odd = build_prompt_without_image(replace(QUERY, question="  \ue000 assistant a <image> ?\n "))
     (example,) = encode(tiny_base, features, [odd])
-    told = layout(tiny_base, features, odd)
-    assert len(told.parts) == len(example.prompt_ids)
+    found = layout(tiny_base, features, odd)
+    assert len(found.parts) == len(example.prompt_ids)
     ids = np.array(example.prompt_ids)
-    said = tiny_base.tokenizer.decode(ids[told.parts == QUESTION]).strip()
+    said = tiny_base.tokenizer.decode(ids[found.parts == QUESTION]).strip()
     assert said.startswith("\ue000") and said.endswith("?")
-    assert told.places == ()
+    assert found.places == ()
 
 
 def random_layers(seed: int, positions: int = 7) -> list[Any]:
@@ -192,18 +192,18 @@ def test_relevance_is_the_update_rule_of_the_paper() -> None:
 def test_shares_sum_to_one(engine: Engine, features: Features) -> None:
     engine.switch(randomised(engine.read(), 1))
     (example,) = encode(engine.base, features, [prompt()])
-    told = layout(engine.base, features, prompt())
+    found = layout(engine.base, features, prompt())
     traced = trace(engine.base, features, example)
     layers = traced.attention()
     for token in range(len(example.answer_ids)):
-        row = traced.asked - 1 + token
+        row = traced.prompt_length - 1 + token
         rows = [
             rollout_row(layers, row),
             relevance_row(layers, traced.gradients(token), row),
             attention_row(layers, row),
         ]
         for each in rows:
-            shares = share_by_part(each, told.parts, PARTS)
+            shares = share_by_part(each, found.parts, PARTS)
             assert sum(shares.values()) == pytest.approx(1)
             assert all(value > 0 for value in shares.values())
     assert share_by_part(np.zeros(5), np.zeros(5, np.int8), PARTS) == dict.fromkeys(PARTS, 0.0)
@@ -226,7 +226,7 @@ def test_occlusion_is_the_difference_from_a_painted_picture(
     engine.switch(randomised(engine.read(), 1))
     base = engine.base
     (example,) = encode(base, features, [prompt()])
-    place, asked = 1, len(example.prompt_ids)
+    place, prompt_length = 1, len(example.prompt_ids)
     image = PICTURES[example.image_ids[place]]
     falls = occlude_regions(base, features, PICTURES, example, place, (2, 3), 8192)
     assert falls.shape == (2, 3, len(example.answer_ids))
@@ -234,10 +234,10 @@ def test_occlusion_is_the_difference_from_a_painted_picture(
     def log_probs(images: list[Image]) -> Any:
         for module in (engine_samples, family_samples):
             monkeypatch.setattr(module, "IMAGES", images)
-        inputs = twin.row(base, [*TURNS[:-1], (ASKED.question, None)], example.image_ids, ASKED.answer)
+        inputs = twin.row(base, [*TURNS[:-1], (QUERY.question, None)], example.image_ids, QUERY.answer)
         with torch.inference_mode():
-            told = base.model(**inputs).logits[0, asked - 1 : -1].log_softmax(-1)
-        return told.gather(1, torch.tensor(example.answer_ids).unsqueeze(1)).squeeze(1).numpy()
+            chances = base.model(**inputs).logits[0, prompt_length - 1 : -1].log_softmax(-1)
+        return chances.gather(1, torch.tensor(example.answer_ids).unsqueeze(1)).squeeze(1).numpy()
 
     whole = log_probs(IMAGES)
     assert np.abs(falls).max() > 1e-3
@@ -251,17 +251,17 @@ def test_parts_are_covered_wholly(engine: Engine, features: Features) -> None:
     engine.switch(randomised(engine.read(), 1))
     base = engine.base
     (example,) = encode(base, features, [prompt()])
-    told = layout(base, features, prompt())
-    falls = occlude_parts(base, features, PICTURES, example, told, 8192)
+    found = layout(base, features, prompt())
+    falls = occlude_parts(base, features, PICTURES, example, found, 8192)
     assert falls.shape == (4, len(example.answer_ids))
-    blank = painted(PICTURES[ASKED.image_id], (0, 0, 10_000, 10_000))
+    blank = painted(PICTURES[QUERY.image_id], (0, 0, 10_000, 10_000))
     seen = encode_images(base, [blank, *(each for each in IMAGES if each.id != blank.id)])
     whole, other = (answer_log_probs(base, each, [example], 8192)[0] for each in (features, seen))
     np.testing.assert_allclose(falls[QUERY_IMAGE], whole - other, atol=1e-5)
-    words = np.where(told.parts == QUESTION, base.tokenizer.pad_token_id, example.prompt_ids)
+    words = np.where(found.parts == QUESTION, base.tokenizer.pad_token_id, example.prompt_ids)
     (other,) = answer_log_probs(base, features, [replace(example, prompt_ids=tuple(words.tolist()))], 8192)
     np.testing.assert_allclose(falls[QUESTION], whole - other, atol=1e-5)
-    alone = build_prompt(ASKED, [])
+    alone = build_prompt(QUERY, [])
     (example,) = encode(base, features, [alone])
     falls = occlude_parts(base, features, PICTURES, example, layout(base, features, alone), 8192)
     assert not falls[[RETRIEVED_IMAGES, RETRIEVED_TEXT]].any()

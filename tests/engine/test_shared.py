@@ -115,8 +115,8 @@ def test_another_model_at_the_same_path_is_loaded_anew(model: ModelChoice, tmp_p
     second = choose_model(ModelSettings(name=str(folder), device="cpu"))
     with shared.shared_base(second) as base:
         assert base is not before and base.tokenizer.chat_template.endswith("{# other #}")
-    with shared.own_base(second):
+    with shared.exclusive_base(second):
         pass
-    for use in (shared.shared_base, shared.own_base):
+    for use in (shared.shared_base, shared.exclusive_base):
         with pytest.raises(StudyError, match=r"to stay as it was when the work began, found it changed"), use(first):
             pass

@@ -121,10 +121,10 @@ def test_gradients_are_those_of_peft_from_pixels(tiny_base: Base, twin: Twin, ti
     names = linear_layers(other.model, other.family, "text", ["q_proj", "v_proj"], "")
     names += linear_layers(other.model, other.family, "tower", tower_targets(other), "")
     model = get_peft_model(other.model, LoraConfig(r=4, lora_alpha=8, target_modules=names))
-    own = {name.replace(".default", ""): each for name, each in model.named_parameters() if each.requires_grad}
-    assert own.keys() == state.keys()
+    trainable = {name.replace(".default", ""): each for name, each in model.named_parameters() if each.requires_grad}
+    assert trainable.keys() == state.keys()
     with torch.no_grad():
-        for name, parameter in own.items():
+        for name, parameter in trainable.items():
             parameter.copy_(state[name])
     counts = []
     for case in cases:
@@ -135,13 +135,13 @@ def test_gradients_are_those_of_peft_from_pixels(tiny_base: Base, twin: Twin, ti
         counts.append(labels.shape[1] - begun)
         logits = model(**whole).logits[0, begun - 1 : -1]
         torch.nn.functional.cross_entropy(logits, labels[0, begun:], reduction="sum").backward()
-    expected = {name: each.grad / sum(counts) for name, each in own.items() if each.grad is not None}
+    expected = {name: each.grad / sum(counts) for name, each in trainable.items() if each.grad is not None}
     assert found.keys() == expected.keys()
     reached = {name for name in tower_names(engine) if name in found}
     assert reached and all(found[name].any() for name in reached)
     # A CLIP or ViT tower's last layer comes after the one that LLaVA reads: no gradient reaches it.
-    blind = tower_names(engine) - reached
-    assert {name.split(".layers.")[1][0] for name in blind} <= {"2"}
+    unreached = tower_names(engine) - reached
+    assert {name.split(".layers.")[1][0] for name in unreached} <= {"2"}
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
@@ -257,7 +257,7 @@ def test_checkpointed_layers_give_the_same_adapter(tiny_folder: Path) -> None:
     torch.testing.assert_close(trained[1], trained[0], rtol=1e-4, atol=1e-5)
 
 
-def test_a_layer_that_the_tower_lacks_is_told(tiny_base: Base) -> None:
+def test_a_layer_that_the_tower_lacks_is_refused(tiny_base: Base) -> None:
     with pytest.raises(
         StudyError, match=r"^Expected lora\.tower_targets to name .* of the vision tower, found 'q_proj'"
     ):

@@ -101,10 +101,10 @@ def test_a_step_in_parts_is_the_whole_step(tiny_base: Base, features: Features, 
         engine.switch(randomised(engine.read(), 1))
         loss = train(engine, features, examples, epochs=2, batch_size=5, tokens=tokens, learning_rate=1e-3, seed=5)
         found.append((loss, engine.read()))
-    (told, whole), *parts = found
+    (reported, whole), *parts = found
     for (loss, steps), state in parts:
-        assert steps == told[1] == 2 * 2
-        assert loss == pytest.approx(told[0], rel=1e-5)
+        assert steps == reported[1] == 2 * 2
+        assert loss == pytest.approx(reported[0], rel=1e-5)
         torch.testing.assert_close(state, whole, rtol=0, atol=1e-5)
 
 
@@ -214,7 +214,7 @@ def test_it_learns_eight_examples_by_heart(tiny_base: Base, features: Features) 
     assert answer_texts(engine, features, examples, tokens=8192, max_new_tokens=24) == [case.answer for case in CASES]
 
 
-def test_the_loss_told_is_the_mean_over_answer_tokens(
+def test_the_reported_loss_is_the_mean_over_answer_tokens(
     tiny_base: Base, features: Features, examples: list[Example]
 ) -> None:
     """At a learning rate of next to nothing, training's own figure is the loss of the adapter it started from."""

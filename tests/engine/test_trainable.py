@@ -157,7 +157,7 @@ def test_weights_are_switched_back_exactly(tiny_base: Base) -> None:
     assert same(learner.read(), start)
 
 
-def test_names_that_a_side_lacks_are_told(tiny_folder: Path) -> None:
+def test_names_that_a_side_lacks_are_refused(tiny_folder: Path) -> None:
     with pytest.raises(
         StudyError,
         match=r"^Expected stages\.0\.tower_targets to name linear layers of the vision tower, found 'q_proj'",

@@ -25,11 +25,11 @@ from tasks.records.pixels import to_rgb
 def test_features_give_the_logits_of_the_pixels(
     twin: Twin, tiny_base: Base, features: Features, number: int, k: int
 ) -> None:
-    shown = [CASES[(number + 1 + i) % len(CASES)] for i in range(k)]
-    (example,) = encode(tiny_base, features, [build_prompt(CASES[number], shown)])
+    retrieved = [CASES[(number + 1 + i) % len(CASES)] for i in range(k)]
+    (example,) = encode(tiny_base, features, [build_prompt(CASES[number], retrieved)])
     batch = collate(tiny_base, features, [replace(example, answer_ids=())])
-    turns = [*((case.question, case.answer) for case in reversed(shown)), (CASES[number].question, None)]
-    images = [case.image_id for case in [*reversed(shown), CASES[number]]]
+    turns = [*((case.question, case.answer) for case in reversed(retrieved)), (CASES[number].question, None)]
+    images = [case.image_id for case in [*reversed(retrieved), CASES[number]]]
     expected = twin.row(tiny_base, turns, images, None)
     others = expected.keys() - {"pixel_values"}
     assert others | {"mm_encoder_outputs"} == batch.inputs.keys() - {"position_ids"}

@@ -31,7 +31,7 @@ WORDS = [text for case in CASES for text in (case.question, case.answer)]
 MADE = ("composed", "twin", "blank")
 
 
-def asked(work: Path, prompts: Sequence[Prompt], images: Sequence[Image]) -> list[Conversation]:
+def conversations(work: Path, prompts: Sequence[Prompt], images: Sequence[Image]) -> list[Conversation]:
     """The conversations, their images files of what `to_rgb` gives."""
     paths = {image.id: work / f"{image.id.replace(':', '-')}.png" for image in images}
     for image in images:
@@ -71,23 +71,23 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[str]]
         folders[name] = tmp_path / name
         write_base(folders[name], base.model, base.tokenizer, base.image_processor)
     drawn = phantom.read(images=6, seed=9, public=False, test_fraction=0.3)
-    shown = [build_prompt(case, drawn.cases[max(0, n - 2) : n]) for n, case in enumerate(drawn.cases[:16])]
-    own, jobs = {}, []
+    drawn_prompts = [build_prompt(case, drawn.cases[max(0, n - 2) : n]) for n, case in enumerate(drawn.cases[:16])]
+    here, jobs = {}, []
     for name, folder in folders.items():
-        prompts, images = (shown, drawn.images) if name == "embedded" else (prompts_with_neighbours(), IMAGES)
+        prompts, images = (drawn_prompts, drawn.images) if name == "embedded" else (prompts_with_neighbours(), IMAGES)
         adapter = tmp_path / f"{name}-adapter"
-        own[name] = answered(folder, adapter, prompts, images, 0.01 if name == "embedded" else 0.2)
-        jobs.append((folder, adapter, asked(tmp_path, prompts, images)))
-    return own, dict(zip(folders, plain_answers(tmp_path, jobs), strict=True))
+        here[name] = answered(folder, adapter, prompts, images, 0.01 if name == "embedded" else 0.2)
+        jobs.append((folder, adapter, conversations(tmp_path, prompts, images)))
+    return here, dict(zip(folders, plain_answers(tmp_path, jobs), strict=True))
 
 
 @pytest.mark.parametrize("name", ["embedded", *MADE, *TWINS])
 def test_every_folder_answers_elsewhere_as_here(name: str, both: tuple[dict[str, list[str]], ...]) -> None:
-    own, plain = both
-    assert plain[name] == own[name]
-    assert len(set(own[name])) > 1
+    here, plain = both
+    assert plain[name] == here[name]
+    assert len(set(here[name])) > 1
     if name == "embedded":
-        assert all(len(answer.split()) < ANSWERING.max_new_tokens for answer in own[name])  # each ends by itself
+        assert all(len(answer.split()) < ANSWERING.max_new_tokens for answer in here[name])  # each ends by itself
 
 
 def written(kind: str, folder: Path) -> Path:
@@ -106,12 +106,12 @@ def written(kind: str, folder: Path) -> Path:
 @pytest.mark.parametrize("kind", MADE)
 def test_what_ends_an_answer_is_written_down(kind: str, tmp_path: Path) -> None:
     folder = written(kind, tmp_path)
-    told, tokenizer = GenerationConfig.from_pretrained(folder), load_base(str(folder), device="cpu").tokenizer
-    assert told.eos_token_id == tokenizer.eos_token_id is not None
-    assert told.pad_token_id == tokenizer.pad_token_id is not None
-    assert told.bos_token_id == tokenizer.bos_token_id
-    assert told.max_new_tokens == ANSWERING.max_new_tokens
-    assert not told.do_sample
+    config, tokenizer = GenerationConfig.from_pretrained(folder), load_base(str(folder), device="cpu").tokenizer
+    assert config.eos_token_id == tokenizer.eos_token_id is not None
+    assert config.pad_token_id == tokenizer.pad_token_id is not None
+    assert config.bos_token_id == tokenizer.bos_token_id
+    assert config.max_new_tokens == ANSWERING.max_new_tokens
+    assert not config.do_sample
 
 
 def test_the_shipped_files_are_those_that_pretraining_writes(tmp_path: Path) -> None:

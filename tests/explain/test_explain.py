@@ -15,7 +15,7 @@ from tasks.engine.attribution.layout import PARTS, layout
 from tasks.engine.attribution.occlusion import boxes, occlude_parts, occlude_regions
 from tasks.engine.batch import encode
 from tasks.engine.engine import Engine
-from tasks.engine.prompt import PLAIN, Asked, build_prompt
+from tasks.engine.prompt import PLAIN, Query, build_prompt
 from tasks.engine.vision import Features
 from tasks.errors import StudyError
 from tasks.explain.attribution import METHODS, Explanation, explain
@@ -28,7 +28,7 @@ from tasks.report.saliency import share_rows, share_table
 from tasks.settings import ContextSettings
 
 PICTURES = {image.id: image for image in IMAGES}
-ASKED = Asked(CASES[1], (CASES[4], CASES[2]), (0.9, 0.8))
+QUERY = Query(CASES[1], (CASES[4], CASES[2]), (0.9, 0.8))
 SAID = "lower left side"
 
 
@@ -36,14 +36,14 @@ def grid(each: Saliency) -> np.ndarray[Any, Any]:
     return np.reshape(each.weights, (each.rows, each.columns))
 
 
-def told(engine: Engine, features: Features, how: ContextSettings = PLAIN, **rest: Any) -> Explanation:
+def explained(engine: Engine, features: Features, how: ContextSettings = PLAIN, **rest: Any) -> Explanation:
     engine.switch(randomised(engine.read(), 1))
-    return explain(engine.base, features, PICTURES, ASKED, how, SAID, **rest)
+    return explain(engine.base, features, PICTURES, QUERY, how, SAID, **rest)
 
 
 @every_family
 def test_maps_and_shares_are_one_weight(engine: Engine, features: Features) -> None:
-    found = told(engine, features, methods=METHODS[:3])
+    found = explained(engine, features, methods=METHODS[:3])
     assert "".join(found.tokens).replace(" ", "") == SAID.replace(" ", "")
     assert all(0 < each < 1 for each in found.probabilities)
     assert [(each.image_id, each.rank) for each in found.maps] == 3 * [
@@ -65,23 +65,25 @@ def test_maps_and_shares_are_one_weight(engine: Engine, features: Features) -> N
 
 def test_heads_together_are_the_whole(engine: Engine, features: Features) -> None:
     """The answer's first token sees the prompt alone, so that each head's weights sum to 1 in it."""
-    found = told(engine, features, methods=["attention"], token=0, heads=True)
+    found = explained(engine, features, methods=["attention"], token=0, heads=True)
     heads = [each for each in found.maps if each.rank is None and each.head is not None]
     text = engine.base.config.get_text_config()
     wanted = [(layer, head) for layer in range(text.num_hidden_layers) for head in range(text.num_attention_heads)]
     assert [(each.layer, each.head) for each in heads] == wanted
     np.testing.assert_allclose(np.mean([grid(each) for each in heads], axis=0), grid(found.map("attention")), atol=1e-6)
     for layer in range(text.num_hidden_layers):
-        (own, *others), shares = found.seen("attention", layer)
-        assert (own.rank, [each.rank for each in others]) == (None, [0, 1])
-        np.testing.assert_allclose(np.mean([grid(each) for each in heads if each.layer == layer], axis=0), grid(own))
-        assert sum(own.weights) == pytest.approx(shares["query_image"])
+        (query_map, *others), shares = found.seen("attention", layer)
+        assert (query_map.rank, [each.rank for each in others]) == (None, [0, 1])
+        np.testing.assert_allclose(
+            np.mean([grid(each) for each in heads if each.layer == layer], axis=0), grid(query_map)
+        )
+        assert sum(query_map.weights) == pytest.approx(shares["query_image"])
     assert {each.token for each in (*found.maps, *found.shares)} == {0}
 
 
 def test_the_whole_answer_is_its_tokens_together(engine: Engine, features: Features) -> None:
-    whole = told(engine, features)
-    each = [told(engine, features, token=token) for token in range(len(whole.tokens))]
+    whole = explained(engine, features)
+    each = [explained(engine, features, token=token) for token in range(len(whole.tokens))]
     assert len(each) > 1
     for method, rank in [(method, rank) for method in METHODS for rank in (None, 0, 1)]:
         over = np.sum if method == "occlusion" else np.mean
@@ -90,11 +92,11 @@ def test_the_whole_answer_is_its_tokens_together(engine: Engine, features: Featu
 
 
 def test_one_token_is_what_the_method_says(engine: Engine, features: Features) -> None:
-    found = told(engine, features, methods=["relevance", "occlusion"], token=1)
-    prompt = replace(build_prompt(ASKED.case, ASKED.shown), answer=SAID)
+    found = explained(engine, features, methods=["relevance", "occlusion"], token=1)
+    prompt = replace(build_prompt(QUERY.case, QUERY.retrieved), answer=SAID)
     (example,) = encode(engine.base, features, [prompt])
     traced, where = trace(engine.base, features, example), layout(engine.base, features, prompt)
-    row = relevance_row(traced.attention(), traced.gradients(1), traced.asked)[: traced.asked]
+    row = relevance_row(traced.attention(), traced.gradients(1), traced.prompt_length)[: traced.prompt_length]
     place = where.places[1]
     expected = (row / row.sum())[place.positions].reshape(place.rows, place.columns)
     np.testing.assert_allclose(grid(found.map("relevance", 0)), expected, atol=1e-6)
@@ -109,13 +111,13 @@ def test_one_token_is_what_the_method_says(engine: Engine, features: Features) -
 @pytest.mark.parametrize("order", ["nearest first", "nearest last", "random"])
 @pytest.mark.parametrize("quote", [False, True])
 def test_a_map_knows_which_case_brought_its_image(engine: Engine, features: Features, order: Any, quote: bool) -> None:
-    found = told(engine, features, ContextSettings(order=order, quote=quote), methods=["attention"])
+    found = explained(engine, features, ContextSettings(order=order, quote=quote), methods=["attention"])
     brought = {each.rank: each.image_id for each in found.maps}
     assert brought == {None: "image-1", 0: "image-4", 1: "image-2"}
 
 
 def test_words_alone_bring_no_image(engine: Engine, features: Features) -> None:
-    found = told(engine, features, ContextSettings(show="text"), methods=["attention", "occlusion"])
+    found = explained(engine, features, ContextSettings(show="text"), methods=["attention", "occlusion"])
     assert [(each.image_id, each.rank) for each in found.maps] == 2 * [("image-1", None)]
     assert found.share("attention")["retrieved_text"] > 0
 
@@ -132,11 +134,11 @@ def test_means_of_hospitals_are_the_means_of_their_answers() -> None:
             for column, part in enumerate(PARTS)
         ]
         shared.append({"hospital": hospital, **mean_shares(rows)})
-    told = share_table("fed+rag", shared)["fed+rag"]
-    assert (told["n"], list(told["hospitals"])) == (4, ["a", "b"])
+    table = share_table("fed+rag", shared)["fed+rag"]
+    assert (table["n"], list(table["hospitals"])) == (4, ["a", "b"])
     means = np.concatenate([of["a"], of["b"]]).mean(0)
-    np.testing.assert_allclose([list(shares.values()) for shares in told["methods"].values()], means)
-    headings, first, *_ = share_rows(told)
+    np.testing.assert_allclose([list(shares.values()) for shares in table["methods"].values()], means)
+    headings, first, *_ = share_rows(table)
     assert headings == ("of 4 answers", "query image", "retrieved images", "retrieved text", "question", "format")
     assert first == ("relevance", *(f"{share:.3f}" for share in means[0]))
     assert share_table("fed+rag", [shared[2]]) == {}
@@ -175,6 +177,6 @@ def png(pixels: Any) -> bytes:
     return sink.getvalue()
 
 
-def test_a_token_that_is_not_there_is_told(engine: Engine, features: Features) -> None:
+def test_a_token_that_is_not_there_is_refused(engine: Engine, features: Features) -> None:
     with pytest.raises(StudyError, match=r"Expected a token of the answer, 0 to \d+, found 99\."):
-        told(engine, features, token=99)
+        explained(engine, features, token=99)

@@ -22,13 +22,13 @@ from tasks.engine.attribution.occlusion import answer_log_probs
 from tasks.engine.batch import encode
 from tasks.engine.engine import Engine
 from tasks.engine.hospital import open_hospital
-from tasks.engine.prompt import Asked, as_asked, build_prompt
+from tasks.engine.prompt import Query, build_prompt, build_queries
 from tasks.engine.shared import shared_engine
 from tasks.engine.vision import Features, encode_images
 from tasks.explain.attribution import explain
 from tasks.explain.burned_in import text_boxes
 from tasks.explain.examination import Seen, covered_cells, examine
-from tasks.explain.failures import Evidence, count_modes, judge_all, records
+from tasks.explain.failures import Examination, count_modes, judge_all, records
 from tasks.explain.hospital_attributions import draw
 from tasks.explain.step import count_failures, explain_some, find_failures
 from tasks.ingest import phantom
@@ -52,13 +52,13 @@ from tasks.store import Ref, writing
 
 PEAK = np.array([[0, 0, 0], [0, 9.0, 1], [0, 1, 0]])
 ON = np.array([[0, 0, 0], [0, 0.4, 0], [0, 0, 0]])
-SOUND = Evidence(
+SOUND = Examination(
     case_id="c",
     reference="Yes",
     prediction="yes",
     correct=True,
     blank="no",
-    shown=("no", "mass"),
+    retrieved_answers=("no", "mass"),
     unaided=("yes", "yes"),
     blank_fall=2.0,
     border_fall=0.5,
@@ -84,11 +84,11 @@ def test_a_sound_answer_has_no_failure() -> None:
         (IGNORES_IMAGE, {"blank": "Yes.", "blank_fall": -1.0}, True),
         (IGNORES_IMAGE, {"blank": "Yes.", "blank_fall": 0.1}, False),
         (IGNORES_IMAGE, {"blank": "no", "blank_fall": 0.05}, False),
-        (COPIES_NEIGHBOUR, {"shown": ("YES", "no"), "unaided": ("no", "yes")}, True),
-        (COPIES_NEIGHBOUR, {"shown": ("YES", "no"), "unaided": ("yes", "no")}, True),
-        (COPIES_NEIGHBOUR, {"shown": ("YES", "no"), "unaided": ("yes", "yes")}, False),
-        (COPIES_NEIGHBOUR, {"shown": ("no", "no"), "unaided": ("no", "no")}, False),
-        (COPIES_NEIGHBOUR, {"shown": (), "unaided": ()}, None),
+        (COPIES_NEIGHBOUR, {"retrieved_answers": ("YES", "no"), "unaided": ("no", "yes")}, True),
+        (COPIES_NEIGHBOUR, {"retrieved_answers": ("YES", "no"), "unaided": ("yes", "no")}, True),
+        (COPIES_NEIGHBOUR, {"retrieved_answers": ("YES", "no"), "unaided": ("yes", "yes")}, False),
+        (COPIES_NEIGHBOUR, {"retrieved_answers": ("no", "no"), "unaided": ("no", "no")}, False),
+        (COPIES_NEIGHBOUR, {"retrieved_answers": (), "unaided": ()}, None),
         (BORDER, {"border_fall": 1.0}, True),
         (BORDER, {"border_fall": 0.99}, False),
         (BORDER, {"border_fall": 1.0, "blank_fall": 0.05}, None),
@@ -126,11 +126,11 @@ def test_a_model_that_says_no_too_does_not_say_yes_to_everything() -> None:
 @given(st.lists(st.lists(st.sampled_from([True, False, None]), min_size=len(MEANINGS), max_size=len(MEANINGS))))
 def test_counts_are_of_the_cases_a_rule_applies_to(drawn: list[list[bool | None]]) -> None:
     judged = [dict(zip(MEANINGS, each, strict=True)) for each in drawn]
-    told = count_modes(records([SOUND] * len(judged), judged), 1)
-    assert told["n"] == len(judged)
+    counts = count_modes(records([SOUND] * len(judged), judged), 1)
+    assert counts["n"] == len(judged)
     for place, mode in enumerate(MEANINGS):
         column = [each[place] for each in drawn]
-        assert told["modes"][mode] == {"cases": column.count(True), "of": len(column) - column.count(None)}
+        assert counts["modes"][mode] == {"cases": column.count(True), "of": len(column) - column.count(None)}
 
 
 def test_hospitals_are_added_up() -> None:
@@ -138,25 +138,25 @@ def test_hospitals_are_added_up() -> None:
         {"hospital": name, **count_modes(records([SOUND] * n, [modes(blank="yes", blank_fall=0.0)] * n), 1)}
         for name, n in (("a", 2), ("b", 3))
     )
-    told = failure_table("fed", [one, other, {"hospital": "c", **count_modes([], 1)}])["fed"]
-    assert told["n"] == 5 and set(told["hospitals"]) == {"a", "b"}
-    assert told["modes"][IGNORES_IMAGE] == {"meaning": MEANINGS[IGNORES_IMAGE], "cases": 5, "of": 5}
-    assert told["modes"][ALWAYS_YES]["of"] == 0
-    assert failure_rows(told)[1] == ("ignores image", "5", "5", MEANINGS[IGNORES_IMAGE])
+    table = failure_table("fed", [one, other, {"hospital": "c", **count_modes([], 1)}])["fed"]
+    assert table["n"] == 5 and set(table["hospitals"]) == {"a", "b"}
+    assert table["modes"][IGNORES_IMAGE] == {"meaning": MEANINGS[IGNORES_IMAGE], "cases": 5, "of": 5}
+    assert table["modes"][ALWAYS_YES]["of"] == 0
+    assert failure_rows(table)[1] == ("ignores image", "5", "5", MEANINGS[IGNORES_IMAGE])
     assert failure_table("fed", []) == {}
 
 
 @given(st.lists(st.lists(st.sampled_from([True, False, None]), min_size=len(MEANINGS), max_size=len(MEANINGS))))
-def test_no_count_of_few_answers_is_told(drawn: list[list[bool | None]]) -> None:
+def test_no_count_of_few_answers_is_published(drawn: list[list[bool | None]]) -> None:
     judged = records([SOUND] * len(drawn), [dict(zip(MEANINGS, each, strict=True)) for each in drawn])
-    told, whole = count_modes(judged, 5), count_modes(judged, 1)
-    assert told["n"] == (whole["n"] if whole["n"] not in range(1, 5) else None)
-    for mode, counts in told["modes"].items():
-        assert not {1, 2, 3, 4} & set(counts.values())
+    published, whole = count_modes(judged, 5), count_modes(judged, 1)
+    assert published["n"] == (whole["n"] if whole["n"] not in range(1, 5) else None)
+    for mode, cells in published["modes"].items():
+        assert not {1, 2, 3, 4} & set(cells.values())
         few = whole["modes"][mode]["of"] in range(1, 5)
-        assert counts["of"] == (None if few else whole["modes"][mode]["of"])
+        assert cells["of"] == (None if few else whole["modes"][mode]["of"])
         if not few and whole["modes"][mode]["cases"] not in range(1, 5):
-            assert counts["cases"] == whole["modes"][mode]["cases"]
+            assert cells["cases"] == whole["modes"][mode]["cases"]
 
 
 def test_a_sum_is_withheld_where_a_hospital_withholds_its_part() -> None:
@@ -164,10 +164,10 @@ def test_a_sum_is_withheld_where_a_hospital_withholds_its_part() -> None:
     one = {"hospital": "a", **count_modes(records([SOUND] * 6, [ignores] * 6), 5)}
     other = {"hospital": "b", **count_modes(records([SOUND] * 6, [ignores] * 2 + [modes()] * 4), 5)}
     silent = {"hospital": "c", **count_modes(records([SOUND] * 3, [ignores] * 3), 5)}
-    told = failure_table("fed", [one, other, silent])["fed"]
-    assert (told["n"], set(told["hospitals"])) == (12, {"a", "b"})
-    assert told["modes"][IGNORES_IMAGE] == {"meaning": MEANINGS[IGNORES_IMAGE], "cases": None, "of": 12}
-    assert failure_rows(told)[1][1:3] == ("withheld", "12")
+    table = failure_table("fed", [one, other, silent])["fed"]
+    assert (table["n"], set(table["hospitals"])) == (12, {"a", "b"})
+    assert table["modes"][IGNORES_IMAGE] == {"meaning": MEANINGS[IGNORES_IMAGE], "cases": None, "of": 12}
+    assert failure_rows(table)[1][1:3] == ("withheld", "12")
 
 
 def written(words: str, at: tuple[int, int], colour: tuple[int, int, int], size: int = 14) -> Any:
@@ -212,11 +212,11 @@ def test_the_findings_in_question_are_those_that_are_named() -> None:
         Finding("i", "cyst", "lower right", "small", mask((60, 30, 90, 60))),
         Finding("j", "mass", "upper left", "small", mask((0, 0, 90, 60))),
     ]
-    asked = Case("c", "i", "Where is the mass?", "upper left", "open", "test", "d", "en")
+    case = Case("c", "i", "Where is the mass?", "upper left", "open", "test", "d", "en")
     found = Saliency("c", "relevance", None, None, None, "i", None, 2, 3, (0.0,) * 6, (0.0, 0.0, 90.0, 60.0))
 
     def covered(**changes: str) -> Any:
-        each = covered_cells(replace(asked, **changes), findings, found)
+        each = covered_cells(replace(case, **changes), findings, found)
         return None if each is None else each.tolist()
 
     assert covered() == [[1, 0, 0], [0, 0, 0]]
@@ -225,27 +225,27 @@ def test_the_findings_in_question_are_those_that_are_named() -> None:
     assert covered(question="Is this massive?", answer="no") is None
     assert covered(question="Is there an abscess?", answer="no") is None
     part = replace(found, window=(30.0, 0.0, 90.0, 60.0), columns=2)
-    assert (covered_cells(replace(asked, answer="cyst"), findings, part) == [[0, 0], [0, 1]]).all()
+    assert (covered_cells(replace(case, answer="cyst"), findings, part) == [[0, 0], [0, 1]]).all()
 
 
 @every_family
-def test_evidence_is_of_images_painted_by_hand(engine: Engine) -> None:
+def test_an_examination_is_of_images_painted_by_hand(engine: Engine) -> None:
     """The border, the text and the whole image are painted over in pixels, and the answer is asked for again."""
     engine.switch(randomised(engine.read(), 1))
     base = engine.base
     pixels = written("PORTABLE", (150, 120), (255, 255, 255))[1]
     pictures = {"asked": picture(pixels, "asked"), **{image.id: image for image in IMAGES}}
-    asked = Asked(replace(CASES[1], image_id="asked"), (CASES[4],), (0.9,))
+    query = Query(replace(CASES[1], image_id="asked"), (CASES[4],), (0.9,))
     lower_half = np.arange(300)[:, None] // 150 * np.full((1, 300), 255)
     findings = [Finding("asked", "nodule", "", "", to_png(lower_half))]
-    given = Prediction("", asked.case.id, "north", "open", "", "upper left", "upper left", ())
+    given = Prediction("", query.case.id, "north", "open", "", "upper left", "upper left", ())
     answers = {name: replace(given, prediction=name) for name in (BLANK, REMOVED, FLIPPED)} | {AS_IS: given}
     seen = Seen(base, encode_images(base, list(pictures.values())), pictures, findings, ContextSettings(), 8192)
-    found = examine(seen, asked, answers)
+    found = examine(seen, query, answers)
 
     def log_prob(other: Any) -> float:
         changed = encode_images(base, [picture(other, "asked"), *IMAGES])
-        (example,) = encode(base, changed, [build_prompt(asked.case, asked.shown)])
+        (example,) = encode(base, changed, [build_prompt(query.case, query.retrieved)])
         return float(answer_log_probs(base, changed, [example], 8192)[0].sum())
 
     def fall(rows: slice, columns: slice, inside: bool) -> float:
@@ -263,7 +263,7 @@ def test_evidence_is_of_images_painted_by_hand(engine: Engine) -> None:
     assert found.text_fall == pytest.approx(fall(slice(y, yy), slice(x, xx), True), abs=1e-3)
     assert len({round(each, 3) for each in (found.blank_fall, found.border_fall, found.text_fall or 0)}) == 3
     assert (found.correct, found.blank, found.unaided) == (True, BLANK, (REMOVED, FLIPPED))
-    assert found.shown == (CASES[4].answer,)
+    assert found.retrieved_answers == (CASES[4].answer,)
     assert found.covered is not None and found.covered.shape == found.weights.shape
     half = found.covered.shape[0] // 2
     assert not found.covered[:half].any() and (found.covered[half + 1 :] == 1).all()
@@ -282,27 +282,27 @@ def picture(pixels: Any, name: str) -> Image:
 def study(settings: dict[str, Any], features: Features) -> tuple[dict[str, Any], Ref]:  # noqa: F811
     """A hospital's folders and what its answers become with altered prompts."""
     test = [replace(case, split="test") for case in CASES[4:]]
-    own = hospital(features, [*TRAIN, *test])
+    hospital_refs = hospital(features, [*TRAIN, *test])
     with writing("hospitals/north", "cases", "1") as folder:
         findings = [Finding(IMAGES[5].id, "mass", "", "", IMAGES[5].data)]
         rows: list[Any] = [("cases", Case, [*TRAIN, *test]), ("images", Image, IMAGES), ("findings", Finding, findings)]
         for name, record, each in rows:
             with folder.open(f"{name}.parquet") as sink:
                 write_table(sink, record, each)
-    places = own | {"cases": folder.ref}
-    shown = ContextSettings(k=1)
-    return places, measure_reliance.fn(**asking(places, settings), shown=shown, count=4, seed=0)
+    places = hospital_refs | {"cases": folder.ref}
+    context = ContextSettings(k=1)
+    return places, measure_reliance.fn(**asking(places, settings), context=context, count=4, seed=0)
 
 
 def test_the_stages_keep_cases_and_share_counts(settings: dict[str, Any], features: Features) -> None:  # noqa: F811
     places, relied = study(settings, features)
     given = {name: value for name, value in settings.items() if name != "answering"}
-    shown = ContextSettings(k=1)
-    found = find_failures.fn(**asking(places, given), reliance=relied, shown=shown, tokens=8192, count=3, seed=0)
+    context = ContextSettings(k=1)
+    found = find_failures.fn(**asking(places, given), reliance=relied, context=context, tokens=8192, count=3, seed=0)
     assert found.path.startswith("hospitals/north/failures/")
     rows = read_table(found.folder / "failures.parquet", FailureModes)
-    asked = read_table(relied.folder / "predictions.parquet", Prediction)
-    assert len(rows) == 3 and {row.case_id for row in rows} < {row.case_id for row in asked}
+    answered = read_table(relied.folder / "predictions.parquet", Prediction)
+    assert len(rows) == 3 and {row.case_id for row in rows} < {row.case_id for row in answered}
     assert all({*row.modes, *row.inapplicable} <= set(MEANINGS) for row in rows)
     assert all(not {*row.modes} & {*row.inapplicable} for row in rows)
     assert all(ALWAYS_YES in row.inapplicable for row in rows)
@@ -318,25 +318,29 @@ def test_the_stages_keep_cases_and_share_counts(settings: dict[str, Any], featur
 def test_answers_are_explained_as_each_would_be_alone(settings: dict[str, Any], features: Features) -> None:  # noqa: F811
     """By the hospital's adapter, with what is retrieved, and of what was answered: not of the reference."""
     places, _ = study(settings, features)
-    shown = ContextSettings(k=1)
-    own = open_hospital(HospitalRefs(name="north", adapter=settings["adapter"], **places))
-    test = [case for case in own.cases if case.split == "test"]
+    context = ContextSettings(k=1)
+    hospital_data = open_hospital(HospitalRefs(name="north", adapter=settings["adapter"], **places))
+    test = [case for case in hospital_data.cases if case.split == "test"]
     said = {case.id: f"said {number}" for number, case in enumerate(test)}
     rows = [Prediction("fed+rag", case.id, "north", case.kind, "?", case.answer, said[case.id], ()) for case in test]
     with writing("hospitals/north", "predictions", "0") as folder, folder.open("predictions.parquet") as sink:
         write_table(sink, Prediction, rows)
-    found = explain_some.fn(**asking(places, settings), predictions=folder.ref, shown=shown, counts=[3, 2], seed=5)
+    found = explain_some.fn(**asking(places, settings), predictions=folder.ref, context=context, counts=[3, 2], seed=5)
     assert found.path.startswith("hospitals/north/saliency/")
     maps = read_table(found.folder / "saliency.parquet", Saliency)
     shares = read_table(found.folder / "shares.parquet", Share)
-    chosen = draw(own.cases, [3, 2], 5)
+    chosen = draw(hospital_data.cases, [3, 2], 5)
     assert len(chosen) == 2 and {row.case_id for row in shares} == {case.id for case in chosen}
     images = {image.id: image for image in IMAGES}
     with shared_engine(settings["model"], settings["lora"]) as engine:
         engine.switch(load_state(settings["adapter"].folder))
-        asked = as_asked(chosen, own.prompts(chosen, shown), own.cases, own.neighbours)
-        alone = [explain(engine.base, own.features, images, each, shown, said[each.case.id]) for each in asked]
-    assert all(each.shown for each in asked)
+        queries = build_queries(
+            chosen, hospital_data.prompts(chosen, context), hospital_data.cases, hospital_data.neighbours
+        )
+        alone = [
+            explain(engine.base, hospital_data.features, images, each, context, said[each.case.id]) for each in queries
+        ]
+    assert all(each.retrieved for each in queries)
     assert [(row.case_id, row.method, row.image_id, row.rank) for row in maps] == [
         (row.case_id, row.method, row.image_id, row.rank) for each in alone for row in each.maps
     ]
@@ -347,12 +351,14 @@ def test_answers_are_explained_as_each_would_be_alone(settings: dict[str, Any], 
         assert one.share == pytest.approx(other.share, abs=1e-5)
 
 
-def test_nothing_asked_is_nothing_found(settings: dict[str, Any], features: Features) -> None:  # noqa: F811
+def test_without_queries_nothing_is_found(settings: dict[str, Any], features: Features) -> None:  # noqa: F811
     places, _ = study(settings, features)
     with writing("hospitals/north", "reliance", "none") as folder, folder.open("predictions.parquet") as sink:
         write_table(sink, Prediction, [])
     given = {name: value for name, value in settings.items() if name != "answering"}
-    shown = ContextSettings(k=1)
-    found = find_failures.fn(**asking(places, given), reliance=folder.ref, shown=shown, tokens=8192, count=3, seed=0)
+    context = ContextSettings(k=1)
+    found = find_failures.fn(
+        **asking(places, given), reliance=folder.ref, context=context, tokens=8192, count=3, seed=0
+    )
     assert read_table(found.folder / "failures.parquet", FailureModes) == []
     assert failure_table("fed", [{"hospital": "north", **count_modes([], 1)}]) == {}

@@ -140,7 +140,7 @@ def test_maps_change_with_the_weights_and_these_come_back(engine: Engine, featur
 
     def relevance() -> Any:
         traced = trace(base, features, example)
-        return relevance_row(traced.attention(), traced.gradients(0), traced.asked - 1)[: traced.asked]
+        return relevance_row(traced.attention(), traced.gradients(0), traced.prompt_length - 1)[: traced.prompt_length]
 
     plain = relevance()
     layers = list(base.model.model.language_model.layers)

@@ -69,7 +69,7 @@ class Round:
             "model": self.model,
             "lora": LORA,
             "federation": federation,
-            "shown": ContextSettings(k=1),
+            "context": ContextSettings(k=1),
             "seed": 0,
         }
         return {"hospital": self.hospitals[hospital].given(adapter), "round_number": number} | settings
@@ -119,24 +119,24 @@ def test_the_next_adapter_is_the_mean_of_the_updates(one_round: Round) -> None:
     assert not same(*states)
     assert updates[0]["samples"] != updates[1]["samples"]
     assert all(not same(state, load_state(one_round.start.folder)) for state in states)
-    told = json.loads((adapter.folder / "round.json").read_text())
-    assert told.keys() == {"round", "train_loss", "samples", "screened_out"}
-    assert told["round"] == 1
-    assert told["samples"] == {update["hospital"]: update["samples"] for update in updates}
+    summary = json.loads((adapter.folder / "round.json").read_text())
+    assert summary.keys() == {"round", "train_loss", "samples", "screened_out"}
+    assert summary["round"] == 1
+    assert summary["samples"] == {update["hospital"]: update["samples"] for update in updates}
     assert all(0 < update["samples"] < len(HOSPITALS[update["hospital"]]) for update in updates)
     weighted = sum(update["samples"] * update["loss"] for update in updates)
-    assert told["train_loss"] == pytest.approx(weighted / sum(told["samples"].values()))
-    assert told["screened_out"] == []
+    assert summary["train_loss"] == pytest.approx(weighted / sum(summary["samples"].values()))
+    assert summary["screened_out"] == []
     assert (adapter.folder / CONFIG).read_bytes() == (one_round.start.folder / CONFIG).read_bytes()
     before, after = (one_round.validate("north", ref) for ref in (one_round.start, adapter))
     assert before["tokens"] == after["tokens"] > 0
     assert after["loss"] != before["loss"]
 
 
-def test_no_loss_is_told_of_few_held_out_cases(one_round: Round) -> None:
+def test_no_loss_is_published_of_few_held_out_cases(one_round: Round) -> None:
     assert one_round.validate("north", one_round.start)["tokens"] > 0
-    told = one_round.validate("north", one_round.start, least=5)
-    assert (told["loss"], told["tokens"]) == (0, 0)
+    validation = one_round.validate("north", one_round.start, least=5)
+    assert (validation["loss"], validation["tokens"]) == (0, 0)
 
 
 def test_trained_together_is_trained_alone(one_round: Round) -> None:
@@ -179,15 +179,15 @@ def test_training_and_validation_share_no_case(one_round: Round) -> None:
         for name, rows in HOSPITALS.items():
             chosen = split_holdout(rows, FEDERATION.holdout, 0)[changed] if changed is not None else []
             others = [replace(row, answer=f"{row.answer} and fracture") if row in chosen else row for row in rows]
-            with writing(f"hospitals/{name}", "cases", f"{changed}") as own, own.open("cases.parquet") as sink:
+            with writing(f"hospitals/{name}", "cases", f"{changed}") as folder, folder.open("cases.parquet") as sink:
                 write_table(sink, Case, others)
-            given = one_round.given(name, one_round.start, FEDERATION) | {"shown": ContextSettings(k=0)}
-            each.append(given | {"hospital": given["hospital"].model_copy(update={"cases": own.ref})})
+            given = one_round.given(name, one_round.start, FEDERATION) | {"context": ContextSettings(k=0)}
+            each.append(given | {"hospital": given["hospital"].model_copy(update={"cases": folder.ref})})
         made = [*(train_hospital.fn(**one, local=PLAIN) for one in each), train_together.fn(**all_of(each))]
-        told = [
+        validations = [
             json.loads((validate_hospital.fn(**one, min_cell=1).folder / "validation.json").read_text()) for one in each
         ]
-        return [tree_digest(ref.folder, {"manifest.json"}) for ref in made], [one["loss"] for one in told]
+        return [tree_digest(ref.folder, {"manifest.json"}) for ref in made], [one["loss"] for one in validations]
 
     updates, losses = results()
     for held_out in (0, 1):
@@ -202,17 +202,17 @@ def test_validation_is_the_mean_loss_of_what_is_held_out(one_round: Round) -> No
     base = load_base(one_round.model.name, device="cpu")
     engine = Engine(base, LORA.r, LORA.alpha, 0.0, list(LORA.targets))
     engine.switch(load_state(adapter.folder))
-    own = open_hospital(one_round.hospitals["south"])
-    _, held_out = split_holdout(own.cases, FEDERATION.holdout, 0)
+    hospital_data = open_hospital(one_round.hospitals["south"])
+    _, held_out = split_holdout(hospital_data.cases, FEDERATION.holdout, 0)
     total, tokens = 0.0, 0
-    for example in own.examples(base, held_out, ContextSettings(k=1)):
-        batch = collate(base, own.features, [example])
+    for example in hospital_data.examples(base, held_out, ContextSettings(k=1)):
+        batch = collate(base, hospital_data.features, [example])
         with torch.inference_mode():
             total += float(base.model(**batch.inputs, labels=batch.labels).loss) * len(example.answer_ids)
         tokens += len(example.answer_ids)
-    told = one_round.validate("south", adapter)
-    assert told["tokens"] == tokens
-    assert told["loss"] == pytest.approx(total / tokens, rel=1e-4)
+    validation = one_round.validate("south", adapter)
+    assert validation["tokens"] == tokens
+    assert validation["loss"] == pytest.approx(total / tokens, rel=1e-4)
 
 
 def test_each_round_draws_anew(one_round: Round) -> None:
@@ -225,9 +225,9 @@ def test_a_hospital_that_diverges_is_left_out(one_round: Round, caplog: pytest.L
     assert update_of(sent[1])["loss"] is None
     adapter = aggregate.fn(strategy=FEDAVG, state=one_round.start, updates=sent, round_number=1)
     assert same(load_state(adapter.folder), load_state(sent[0].folder))
-    told = json.loads((adapter.folder / "round.json").read_text())
-    assert told["screened_out"] == ["south"]
-    assert told["train_loss"] == update_of(sent[0])["loss"]
+    summary = json.loads((adapter.folder / "round.json").read_text())
+    assert summary["screened_out"] == ["south"]
+    assert summary["train_loss"] == update_of(sent[0])["loss"]
     assert any("south sent an update that is not finite" in message for message in caplog.messages)
     with pytest.raises(StudyError, match=r"found none: lower federation.learning_rate"):
         aggregate.fn(strategy=FEDAVG, state=one_round.start, updates=sent[1:], round_number=1)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from flows.cli import data, explain, init, results, studies, terminal
 from flows.cli import main as cli
 from flows.cli.settings_file import describe
-from flows.serve.asked import read_question
+from flows.serve.user_question import read_question
 from tasks.errors import StudyError
 from tasks.settings import Study
 from tasks.settings.comparison import Comparison
@@ -59,11 +59,11 @@ def test_help_shows_every_setting_as_it_is_described(name: str, model: type[Stud
         assert " ".join(f"{setting} ({default}) {text}".split()) in printed
 
 
-def test_the_version_is_told_without_a_command() -> None:
+def test_the_version_is_printed_without_a_command() -> None:
     assert re.fullmatch(r"fed-rag \d+\.\d+\.\d+", said("--version"))
 
 
-def test_a_shell_is_told_how_to_complete_commands() -> None:
+def test_a_shell_learns_to_complete_commands() -> None:
     assert "--install-completion" in said("--help")
     completing = {"_FED_RAG_COMPLETE": "complete_bash", "COMP_WORDS": "fed-rag ex", "COMP_CWORD": "1"}
     done = subprocess.run([COMMAND], env=shell() | completing, capture_output=True, text=True)
@@ -140,14 +140,14 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("run --settings absent.yaml", "Cannot read the settings file absent.yaml"),
     ],
 )
-def test_a_bad_path_is_told_before_anything_starts(arguments: str, message: str) -> None:
+def test_a_bad_path_is_refused_before_anything_starts(arguments: str, message: str) -> None:
     Path("file").write_text("abc", encoding="utf-8")
     sentence = refused(*arguments.split(" "))
     assert message in sentence
     assert "--run" not in sentence and "remove its rows" not in sentence
 
 
-def test_an_image_is_asked_about_by_itself(tmp_path: Path) -> None:
+def test_a_question_may_be_about_an_image_file(tmp_path: Path) -> None:
     (tmp_path / "image.png").write_bytes(picture())
     assert read_question(tmp_path / "image.png", "Is it?").width > 0
     with pytest.raises(StudyError, match=r'^Expected a question, found none: write it in quotes, as "Is there a mass'):
@@ -157,7 +157,7 @@ def test_an_image_is_asked_about_by_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments", [("ask", "image.png", b"caf\xe9?"), ("run", "--set", b"dataset.root=/d\xe9"), ("report", b"r\xff")]
 )
-def test_arguments_in_another_encoding_are_told_in_one_sentence(
+def test_arguments_in_another_encoding_are_refused_in_one_sentence(
     arguments: tuple[str | bytes, ...], tmp_path: Path
 ) -> None:
     done = subprocess.run([COMMAND, *arguments], cwd=tmp_path, capture_output=True, env=shell(), timeout=120)
@@ -168,7 +168,7 @@ def test_arguments_in_another_encoding_are_told_in_one_sentence(
     )
 
 
-def test_a_path_with_brackets_is_shown_whole(
+def test_a_path_with_brackets_is_printed_whole(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(terminal, "console", Console(width=80))

@@ -26,9 +26,9 @@ MANY = """
 import json, runpy, sys
 from pathlib import Path
 
-folder, *asked = sys.argv[1:]
+folder, *arguments = sys.argv[1:]
 sys.path.insert(0, folder)
-for image, question in zip(asked[::2], asked[1::2]):
+for image, question in zip(arguments[::2], arguments[1::2]):
     sys.argv = ["ask.py", image, question]
     runpy.run_path(f"{folder}/ask.py", run_name="__main__")
     print("--", file=sys.stderr)
@@ -86,19 +86,19 @@ def artifacts(study: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def places(artifacts: Path) -> dict[str, Any]:
     """Where what is the hospital's lies."""
-    told: dict[str, Any] = json.loads((artifacts / "latest/references.json").read_text())["hospitals"][HOSPITAL]
-    return told
+    references: dict[str, Any] = json.loads((artifacts / "latest/references.json").read_text())["hospitals"][HOSPITAL]
+    return references
 
 
 def predicted(artifacts: Path, count: int) -> list[Prediction]:
     """What the study answered to some of the hospital's test cases, of different answers."""
     folders = places(artifacts)["predictions"]
     rows = [row for each in folders for row in read_table(artifacts / each / "predictions.parquet", Prediction)]
-    own = [row for row in rows if row.configuration == "fed+rag"]
-    return sorted(own, key=lambda row: (row.prediction, row.case_id))[:: max(1, len(own) // count)][:count]
+    answered = [row for row in rows if row.configuration == "fed+rag"]
+    return sorted(answered, key=lambda row: (row.prediction, row.case_id))[:: max(1, len(answered) // count)][:count]
 
 
-def asked(artifacts: Path, rows: Sequence[Prediction], work: Path) -> list[str]:
+def arguments(artifacts: Path, rows: Sequence[Prediction], work: Path) -> list[str]:
     """Image files and questions, as a user of ask.py gives them."""
     folder = artifacts / places(artifacts)["cases"]
     of = {case.id: case.image_id for case in read_table(folder / "cases.parquet", Case)}
@@ -120,25 +120,25 @@ def test_a_trained_projector_and_a_mixture_are_exported(
     server: Server, study: Path, tmp_path: Path, merge: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its library compares what the tower sees, before that projector. It knows no near-duplicates of a new image."""
-    own = Path(shutil.copytree(study, tmp_path / "study", symlinks=True))
-    monkeypatch.chdir(own)
+    copied = Path(shutil.copytree(study, tmp_path / "study", symlinks=True))
+    monkeypatch.chdir(copied)
     settings = ("lora.projector=true", "retrieval.hide_copies=identical", "retrieval.mixture=true")
-    done = run(server, own, studied(*settings))
+    done = run(server, copied, studied(*settings))
     assert done.returncode == 0, done.stderr
-    assert read_tuning(own / "artifacts" / places(own / "artifacts")["tuning"]).weight > 0
-    answers_as_the_study_did(server, own / "artifacts", own, tmp_path, merge)
+    assert read_tuning(copied / "artifacts" / places(copied / "artifacts")["tuning"]).weight > 0
+    answers_as_the_study_did(server, copied / "artifacts", copied, tmp_path, merge)
 
 
 @pytest.fixture(scope="module")
 def tower_study(server: Server, study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study that trains LoRA on the vision tower too."""
-    own = Path(shutil.copytree(study, tmp_path_factory.mktemp("tower") / "study", symlinks=True))
-    done = run(server, own, studied("lora.tower_targets=[qkv]", "retrieval.hide_copies=identical"))
+    copied = Path(shutil.copytree(study, tmp_path_factory.mktemp("tower") / "study", symlinks=True))
+    done = run(server, copied, studied("lora.tower_targets=[qkv]", "retrieval.hide_copies=identical"))
     assert done.returncode == 0, done.stderr
-    return own
+    return copied
 
 
-def test_a_trained_tower_is_asked_and_exported(
+def test_a_trained_tower_answers_and_is_exported(
     server: Server, tower_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cases are found by what the tower saw untrained, and shown as it sees them trained."""
@@ -148,13 +148,13 @@ def test_a_trained_tower_is_asked_and_exported(
     learned = {name: each for name, each in load_state(artifacts / references["adapter"]).items() if ".visual." in name}
     assert len(learned) == 8  # A and B in each of the tower's four layers
     assert all(each.any() for name, each in learned.items() if "lora_B" in name)
-    asked_rows = predicted(artifacts, 3)
-    pairs = asked(artifacts, asked_rows, tmp_path)
-    for row, image, question in zip(asked_rows, pairs[::2], pairs[1::2], strict=True):
+    predictions = predicted(artifacts, 3)
+    pairs = arguments(artifacts, predictions, tmp_path)
+    for row, image, question in zip(predictions, pairs[::2], pairs[1::2], strict=True):
         reply = answer(artifacts / "latest", HOSPITAL, Path(image), question)
         assert reply.text == row.prediction
         assert reply.confidence == pytest.approx(row.confidence, abs=1e-3)
-        assert [case.id for _, case in reply.shown] == list(row.neighbours)
+        assert [case.id for _, case in reply.retrieved] == list(row.neighbours)
     answers_as_the_study_did(server, artifacts, tower_study, tmp_path, merge=False)
 
 
@@ -170,14 +170,14 @@ def test_a_merged_tower_comes_with_a_library_of_what_it_sees(
     assert "built anew" not in (apart / "README.md").read_text()
     (tmp_path / "rows.py").write_text(ROWS)
     for folder in (apart, merged):
-        told = plainly(tmp_path, tmp_path / "rows.py", str(folder))
-        assert told.returncode == 0, told.stderr
-        assert float(told.stdout.splitlines()[-1]) == pytest.approx(1, abs=1e-4)
+        process = plainly(tmp_path, tmp_path / "rows.py", str(folder))
+        assert process.returncode == 0, process.stderr
+        assert float(process.stdout.splitlines()[-1]) == pytest.approx(1, abs=1e-4)
     means = [json.loads((folder / "encoder.json").read_text())["image_mean"] for folder in (apart, merged)]
     assert means[0] != pytest.approx(means[1], abs=1e-3)
     row = predicted(tower_study / "artifacts", 1)
-    told = plainly(tmp_path, merged / "ask.py", *asked(tower_study / "artifacts", row, tmp_path))
-    assert told.returncode == 0, told.stderr
+    process = plainly(tmp_path, merged / "ask.py", *arguments(tower_study / "artifacts", row, tmp_path))
+    assert process.returncode == 0, process.stderr
 
 
 def answers_as_the_study_did(server: Server, artifacts: Path, study: Path, tmp_path: Path, merge: bool) -> None:
@@ -189,15 +189,15 @@ def answers_as_the_study_did(server: Server, artifacts: Path, study: Path, tmp_p
     rows = predicted(artifacts, 8)
     assert len({row.prediction for row in rows}) > 2 and all(row.neighbours for row in rows)
     (tmp_path / "many.py").write_text(MANY)
-    told = plainly(tmp_path, tmp_path / "many.py", str(moved), *asked(artifacts, rows, tmp_path))
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.splitlines() == [row.prediction for row in rows]
-    shown = [re.findall(r"phantom:\S+", part) for part in told.stderr.split("--\n")]
-    assert shown[:-1] == [list(row.neighbours) for row in rows]
+    process = plainly(tmp_path, tmp_path / "many.py", str(moved), *arguments(artifacts, rows, tmp_path))
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines() == [row.prediction for row in rows]
+    printed = [re.findall(r"phantom:\S+", part) for part in process.stderr.split("--\n")]
+    assert printed[:-1] == [list(row.neighbours) for row in rows]
     assert (moved / "model").exists() == merge and (moved / "adapter").exists() != merge
 
 
-def test_an_export_tells_what_it_is(artifacts: Path, tmp_path: Path) -> None:
+def test_an_export_describes_itself(artifacts: Path, tmp_path: Path) -> None:
     out = export(artifacts / "latest", HOSPITAL, tmp_path / "taken")
     names = {"README.md", "ask.py", "library.py", "pixels.py", "base", "adapter", "index.faiss", "entries.parquet"}
     names |= {"images.parquet", "encoder.json", "library.json", "export.json"}
@@ -213,37 +213,39 @@ def test_an_export_tells_what_it_is(artifacts: Path, tmp_path: Path) -> None:
     assert faiss.read_index(str(out / "index.faiss")).ntotal == len(entries)
 
 
-def test_the_image_itself_is_never_shown(artifacts: Path, tmp_path: Path) -> None:
+def test_cases_of_the_image_itself_are_never_retrieved(artifacts: Path, tmp_path: Path) -> None:
     out = export(artifacts / "latest", HOSPITAL, tmp_path / "taken")
     entries = pd.read_parquet(out / "entries.parquet")
     images = pd.read_parquet(out / "images.parquet").set_index("image_id")
     (tmp_path / "own.png").write_bytes(images["png"][entries["image_id"][0]])
-    told = plainly(tmp_path, out / "ask.py", str(tmp_path / "own.png"), entries["question"][0])
-    assert told.returncode == 0, told.stderr
-    shown = re.findall(r"phantom:\S+", told.stderr)
-    assert len(shown) == 3
-    assert not set(shown) & set(entries["case_id"][entries["image_id"] == entries["image_id"][0]])
+    process = plainly(tmp_path, out / "ask.py", str(tmp_path / "own.png"), entries["question"][0])
+    assert process.returncode == 0, process.stderr
+    printed = re.findall(r"phantom:\S+", process.stderr)
+    assert len(printed) == 3
+    assert not set(printed) & set(entries["case_id"][entries["image_id"] == entries["image_id"][0]])
 
 
 def test_a_copy_is_hidden_and_its_patient_is_not(artifacts: Path, tmp_path: Path) -> None:
     """As in the study: of the asked image its copies and its own patient, whoever else a copy is said to be of."""
     out = export(artifacts / "latest", HOSPITAL, tmp_path / "taken")
     entries = pd.read_parquet(out / "entries.parquet")
-    asked, copy, *_ = entries["image_id"].unique()
+    query_image, copy, *_ = entries["image_id"].unique()
     images = pd.read_parquet(out / "images.parquet").set_index("image_id")
-    (tmp_path / "own.png").write_bytes(images["png"][asked])
+    (tmp_path / "own.png").write_bytes(images["png"][query_image])
     rules = json.loads((out / "library.json").read_text())
-    (out / "library.json").write_text(json.dumps(rules | {"copies": {asked: [copy]}, "hide_patient": True}))
+    (out / "library.json").write_text(json.dumps(rules | {"copies": {query_image: [copy]}, "hide_patient": True}))
 
-    def shown() -> list[str]:
-        told = plainly(tmp_path, out / "ask.py", str(tmp_path / "own.png"), entries["question"][0])
-        assert told.returncode == 0, told.stderr
-        return [entries.set_index("case_id")["image_id"][case] for case in re.findall(r"phantom:\S+", told.stderr)]
+    def printed_images() -> list[str]:
+        process = plainly(tmp_path, out / "ask.py", str(tmp_path / "own.png"), entries["question"][0])
+        assert process.returncode == 0, process.stderr
+        return [entries.set_index("case_id")["image_id"][case] for case in re.findall(r"phantom:\S+", process.stderr)]
 
-    entries.assign(group=entries["image_id"].map({asked: "one"}).fillna("other")).to_parquet(out / "entries.parquet")
-    assert len(shown()) == 3 and not {asked, copy} & set(shown())
+    entries.assign(group=entries["image_id"].map({query_image: "one"}).fillna("other")).to_parquet(
+        out / "entries.parquet"
+    )
+    assert len(printed_images()) == 3 and not {query_image, copy} & set(printed_images())
     entries.assign(group="one").to_parquet(out / "entries.parquet")
-    assert not shown()
+    assert not printed_images()
 
 
 def test_a_folder_with_something_in_it_is_left_as_it_is(server: Server, artifacts: Path, study: Path) -> None:

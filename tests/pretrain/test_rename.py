@@ -36,7 +36,7 @@ def test_a_name_becomes_one_other_everywhere_and_nothing_else_changes() -> None:
     for seed in range(50):
         after = rename_findings(before, FINDINGS, random.Random(seed))
         assert after.answer in NAMES
-        assert (after.image_ids, after.shown_ids) == (before.image_ids, before.shown_ids)
+        assert (after.image_ids, after.retrieved_ids) == (before.image_ids, before.retrieved_ids)
         assert after.messages[3]["content"][0]["text"] == after.answer  # the nearest case stands last
         cyst = after.messages[1]["content"][0]["text"].removeprefix("small ").removesuffix(" in the upper left")
         assert cyst in NAMES

@@ -235,11 +235,11 @@ def ran(work: Callable[[], Any]) -> tuple[Any, set[str]]:
     """What a call gives, and the project's modules of which a function ran meanwhile."""
     seen = set[str]()
 
-    def tell(frame: FrameType, event: str, _: Any) -> None:
+    def record(frame: FrameType, event: str, _: Any) -> None:
         if event == "call" and frame.f_code.co_name != "<module>":  # a package that is imported on the way runs nothing
             seen.add(frame.f_code.co_filename)
 
-    sys.setprofile(tell)
+    sys.setprofile(record)
     try:
         made = work()
     finally:
@@ -286,7 +286,7 @@ def test_whatever_runs_in_a_stage_is_in_its_digest(
     run(build_hospital_library, hospital=sources, settings=LibrarySettings(depth=2, diversity=0.5))
     library = run(build_hospital_library, hospital=sources, settings=LibrarySettings(depth=2, rerank="learned"))
     start = run(initial_adapter, model=model, lora=study.lora, seed=0)
-    common: dict[str, Any] = {"model": model, "lora": study.lora, "shown": study.retrieval.context}
+    common: dict[str, Any] = {"model": model, "lora": study.lora, "context": study.retrieval.context}
     training = {"federation": study.federation.local, "round_number": 1, "seed": 0}
     hospital = HospitalRefs(name=names[0], **folders, library=library, adapter=start)
     update = run(train_hospital, hospital=hospital, **common, **training, local=LocalRule())

@@ -147,7 +147,9 @@ def test_a_stage_that_loads_a_model_takes_its_content(name: str) -> None:
     path = module.replace(".", "/") + ".py"
     node = next(each for each in ast.parse(SOURCES[path]).body if getattr(each, "name", "") == body)
     text = ast.unparse(node)
-    loads = [word for word in ("shared_engine", "shared_base", "own_base", "_see(", "answer_prompts") if word in text]
+    loads = [
+        word for word in ("shared_engine", "shared_base", "exclusive_base", "_see(", "answer_prompts") if word in text
+    ]
     if loads or "model" in parameters(task):
         assert parameters(task)["model"] is ModelChoice
 

@@ -33,8 +33,8 @@ def eager(base: Base) -> Iterator[None]:
 class Trace:
     """The result of one forward pass over a prompt and its answer, `T` tokens together."""
 
-    asked: int
-    """Number of prompt tokens. Position `asked - 1 + n` predicts the answer's token `n`."""
+    prompt_length: int
+    """Number of prompt tokens. Position `prompt_length - 1 + n` predicts the answer's token `n`."""
     log_probs: torch.Tensor
     """`(n,)`: log-probability of each answer token, given all tokens before it."""
     weights: tuple[torch.Tensor, ...]
@@ -68,8 +68,8 @@ def trace(base: Base, features: Features, example: Example) -> Trace:
     finally:
         handle.remove()
     answered = batch.labels[0, 1:] != IGNORED
-    told = log_probs[answered].gather(1, batch.labels[0, 1:][answered].unsqueeze(1)).squeeze(1)
-    return Trace(len(example.prompt_ids), told, tuple(made.attentions))
+    answer_log_probs = log_probs[answered].gather(1, batch.labels[0, 1:][answered].unsqueeze(1)).squeeze(1)
+    return Trace(len(example.prompt_ids), answer_log_probs, tuple(made.attentions))
 
 
 def _numpy(tensor: torch.Tensor) -> NDArray[np.float32]:

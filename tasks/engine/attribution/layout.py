@@ -51,9 +51,9 @@ def layout(base: Base, features: Features, prompt: Prompt) -> Layout:
     To find the text of each turn, the conversation is written once more with marks around the text.
     """
     text, spans = _spans(base, prompt)
-    told = base.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids: list[int] = told["input_ids"]
-    kinds = [_kind(offset, spans) for offset in told["offset_mapping"]]
+    encoding = base.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids: list[int] = encoding["input_ids"]
+    kinds = [_kind(offset, spans) for offset in encoding["offset_mapping"]]
     order = list(range(len(prompt.image_ids)))  # the images' numbers, in the order of their placeholders
     numbered = [order.pop(0) if token == base.image_token_id else -1 for token in ids]
     start = [FORMAT] * len(opening(base))

@@ -30,9 +30,9 @@ def answer_log_probs(
     for places in within([len(example) for example in examples], tokens):
         batch = collate(base, features, [examples[place] for place in places])
         logits, targets = answer_logits(base, batch)
-        told = logits.float().log_softmax(-1).gather(1, targets.unsqueeze(1)).squeeze(1).double().cpu()
+        log_probs = logits.float().log_softmax(-1).gather(1, targets.unsqueeze(1)).squeeze(1).double().cpu()
         counts = (batch.labels != IGNORED).sum(1).tolist()
-        for place, piece in zip(places, told.split(counts), strict=True):
+        for place, piece in zip(places, log_probs.split(counts), strict=True):
             found[place] = piece.numpy()
     return found
 
@@ -114,7 +114,7 @@ def without(
 
 
 def occlude_parts(
-    base: Base, features: Features, images: Mapping[str, Image], example: Example, told: Layout, tokens: int
+    base: Base, features: Features, images: Mapping[str, Image], example: Example, layout: Layout, tokens: int
 ) -> NDArray[np.float64]:
     """Cover whole parts in turn: the query image, the retrieved images, the retrieved texts, the question.
 
@@ -131,12 +131,12 @@ def occlude_parts(
         together = _joined(features, example, seen)
     changed: dict[int, Example] = {}
     for part in (QUERY_IMAGE, RETRIEVED_IMAGES):
-        chosen = [number for number, each in enumerate(told.places) if each.retrieved == (part == RETRIEVED_IMAGES)]
+        chosen = [number for number, each in enumerate(layout.places) if each.retrieved == (part == RETRIEVED_IMAGES)]
         if chosen:
             changed[part] = _with_image(example, chosen, [blanks[example.image_ids[each]].id for each in chosen])
     for part in (RETRIEVED_TEXT, QUESTION):
-        if (told.parts == part).any():
-            pairs = zip(example.prompt_ids, told.parts == part, strict=True)
+        if (layout.parts == part).any():
+            pairs = zip(example.prompt_ids, layout.parts == part, strict=True)
             filler = base.tokenizer.pad_token_id
             changed[part] = replace(example, prompt_ids=tuple(filler if hit else token for token, hit in pairs))
     whole, *others = answer_log_probs(base, together, [example, *changed.values()], tokens)
@@ -159,5 +159,5 @@ def _with_image(example: Example, places: Sequence[int], names: Sequence[str]) -
 
 def _joined(features: Features, example: Example, seen: Features) -> Features:
     """The features of the example's images and of the changed ones."""
-    own = {image_id: (features, image_id) for image_id in example.image_ids}
-    return gather_features(own | {name: (seen, name) for name in seen.starts})
+    originals = {image_id: (features, image_id) for image_id in example.image_ids}
+    return gather_features(originals | {name: (seen, name) for name in seen.starts})

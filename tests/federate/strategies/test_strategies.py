@@ -1,4 +1,4 @@
-"""Strategies against independent computations; orders and state, pure and told by the same settings."""
+"""Strategies against independent computations; orders and state, pure and the same for the same settings."""
 
 import math
 from pathlib import Path
@@ -99,7 +99,7 @@ def test_a_resumed_server_goes_on_with_its_momentum(tmp_path: Path, monkeypatch:
     assert not same(forgetful.groups["adapter"], straight.groups["adapter"])
 
 
-def test_alone_nothing_is_kept_and_a_loss_that_is_not_finite_is_told() -> None:
+def test_alone_nothing_is_kept_and_a_loss_that_is_not_finite_is_refused() -> None:
     chosen = strategy("none")
     sent = [Update("north", 2, 5, 0.5, {}), Update("south", 2, 5, math.nan, {})]
     assert not chosen.aggregate(ServerState({}), sent[:1]).groups

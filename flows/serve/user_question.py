@@ -7,8 +7,8 @@ from tasks.ingest.finding import FindingError
 from tasks.ingest.pictures import read_image
 from tasks.records import Image
 
-ASKED = "asked"
-"""Id of the user's image."""
+QUERY_ID = "asked"
+"""Id of the user's image, and of the case made of the question about it."""
 
 
 def read_question(image: Path, question: str) -> Image:
@@ -19,6 +19,6 @@ def read_question(image: Path, question: str) -> Image:
     if not question.strip():
         raise StudyError('Expected a question, found none: write it in quotes, as "Is there a mass?".')
     try:
-        return Image(ASKED, *read_image(image, str(image)))
+        return Image(QUERY_ID, *read_image(image, str(image)))
     except FindingError as error:  # its full message speaks of a dataset's rows
         raise StudyError(f"{image}: {error.reason}; name an image file, as PNG, JPEG, TIFF or DICOM.") from None
