@@ -66,7 +66,7 @@ def open_hospital(refs: HospitalRefs) -> Hospital:
 
 def answering_context(how: ContextSettings, tuning: Tuning | None) -> ContextSettings:
     """What prompts show where questions are answered: as tuned, or at most as many cases as the settings allow."""
-    chosen = {"k": how.most} if tuning is None else {"k": tuning.k, "floor": tuning.floor}
+    chosen: dict[str, float] = {"k": how.most} if tuning is None else {"k": tuning.k, "floor": tuning.floor}
     return how.model_copy(update=chosen)
 
 

@@ -35,7 +35,7 @@ def images(built: Prompt) -> int:
 
 
 def test_defaults_are_turns_with_images_nearest_last() -> None:
-    assert prompt() == build_prompt(CASES[0], RETRIEVED)
+    assert prompt() == build_prompt(CASES[0], RETRIEVED, SIMILARITIES)
     earlier = [text for each in reversed(RETRIEVED) for text in (each.question, each.answer)]
     assert texts(prompt()) == [*earlier, CASES[0].question]
     assert RetrievalSettings().context == ContextSettings()
