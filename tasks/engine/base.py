@@ -98,6 +98,7 @@ def load_base(
     if max_pixels is not None:
         family.limit(config, image_processor, max_pixels)
     model.requires_grad_(False).eval()
+    keep_statistics(model)
     use_onednn(model)
     if not is_quantised:  # 4-bit weights are already on the device
         model.to(device)
@@ -111,6 +112,20 @@ def outline(name: str, revision: str | None = None) -> tuple[Any, Family]:
     place = resolve(name)
     config = _config(place, revision)
     return blank_model(config), family_of(config.model_type, place)
+
+
+def keep_statistics(model: Any) -> None:
+    """Keep each batch normalisation at its published statistics, also while the model trains.
+
+    A convolutional tower would otherwise change with every batch of images, though none of its weights learns.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.register_forward_pre_hook(_at_rest)
+
+
+def _at_rest(module: torch.nn.Module, _: Any) -> None:
+    module.eval()
 
 
 def compute_again(model: Any) -> None:
