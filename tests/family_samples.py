@@ -257,6 +257,7 @@ def make_fast_vlm(folder: Path) -> Path:
         hidden_act="relu6",
         hidden_dim=64,
         hidden_size=64,
+        drop_connect_rate=0.0,
     )
     config = FastVlmConfig(
         vision_config=tower,

@@ -215,6 +215,7 @@ def convert_tower(weights: Mapping[str, "torch.Tensor"]) -> tuple[Any, dict[str,
         depth_coefficient=1.0,
         hidden_act="relu6",
         hidden_dim=WIDTH,
+        drop_connect_rate=0.0,  # an image's features must not vary at random while what follows the tower learns
         hidden_size=WIDTH,  # by this name, the projector looks for its input's width
     )
     with torch.device("meta"):
