@@ -242,7 +242,7 @@ def chatml_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def make_fast_vlm(folder: Path) -> Path:
-    """A convolutional tower whose map is 4 x 4, with batch statistics that are not 0 and 1."""
+    """A convolutional tower whose map is 4 x 4, with batch statistics and scales that are not 0 and 1."""
     tokenizer = chatml_tokenizer()
     tower = EfficientNetConfig(
         image_size=64,
@@ -267,11 +267,11 @@ def make_fast_vlm(folder: Path) -> Path:
     )
     model = FastVlmForConditionalGeneration(config)
     generator = torch.Generator().manual_seed(2)
-    for name, statistic in model.named_buffers():
-        if name.endswith("running_mean"):
-            statistic.normal_(std=0.2, generator=generator)
-        elif name.endswith("running_var"):
-            statistic.uniform_(0.5, 1.5, generator=generator)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.4, generator=generator)
+            torch.nn.init.normal_(module.running_mean, std=0.2, generator=generator)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5, generator=generator)
     processor = EfficientNetImageProcessorPil(size={"height": 64, "width": 64}, include_top=False)
     return save(folder, model, tokenizer, processor)
 
