@@ -23,7 +23,7 @@ from tasks.engine.identity import resolve
 from tasks.engine.shared import exclusive_base
 from tasks.engine.vision import FEATURES, encode_images, load_features
 from tasks.engine.written import write_base, write_companions
-from tasks.errors import OURS
+from tasks.errors import OURS, StudyError
 from tasks.records import Case, Image, read_images, read_table
 from tasks.records.pixels import picture_digest, to_rgb
 from tasks.retrieve.encoded import Inputs
@@ -56,10 +56,15 @@ def export(run: Path, hospital: str, out: Path, merge: bool = False) -> Path:
         out: a folder that does not exist, or is empty.
         merge: write one model with the adapter merged into the base, instead of both.
 
-    Raises StudyError as `open_place` does (for an unknown run or hospital, or a base that is not the run's), and if the
-    folder is not empty or cannot be written.
+    Raises StudyError as `open_place` does (for an unknown run or hospital, or a base that is not the run's), if the
+    run's images were pooled to fewer tokens, and if the folder is not empty or cannot be written.
     """
     place = open_place(run, hospital, "library")
+    if place.model.image_tokens is not None:
+        raise StudyError(
+            f"Expected a run with all tokens of an image, found model.image_tokens {place.model.image_tokens}, which "
+            "transformers alone cannot do: export a run without it."
+        )
     plain = {"device": "cpu", "quantisation": "none", "gradient_checkpointing": False}
     with writing_folder(out) as folder, exclusive_base(place.model.model_copy(update=plain)) as base:
         hub = None if merge else _hub(place)

@@ -14,6 +14,9 @@ from engine_samples import IMAGES, TEXTS, chat_text, make_folder, pixel_inputs, 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     CLIPVisionConfig,
+    EfficientNetConfig,
+    FastVlmConfig,
+    FastVlmForConditionalGeneration,
     Gemma2Config,
     GemmaConfig,
     GemmaTokenizer,
@@ -33,9 +36,11 @@ from transformers import (
     ViTConfig,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.efficientnet.image_processing_pil_efficientnet import EfficientNetImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from tasks.engine.base import Base, load_base
+from tasks.engine.families.smol_clip import TEMPLATE
 
 Turns = Sequence[tuple[str, str | None]]
 """Questions with the answers given so far, None where it is to be given."""
@@ -131,15 +136,18 @@ def llama3_tokenizer(image: bool = True) -> PreTrainedTokenizerFast:
     """Bytes, special marks for turns, and neither padding nor unknown words, as LLaMA-3 is published."""
     marks = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
     marks += ["<image>"] if image else []
+    return byte_tokenizer(marks, bos_token=marks[0], eos_token="<|eot_id|>", additional_special_tokens=marks[1:])
+
+
+def byte_tokenizer(marks: list[str], **special: Any) -> PreTrainedTokenizerFast:
+    """A small byte-level BPE with these special tokens first."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=marks, initial_alphabet=alphabet, show_progress=False)
     core.train_from_iterator([text for pair in TEXTS for text in pair], trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token=marks[0], eos_token="<|eot_id|>", additional_special_tokens=marks[1:]
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=core, **special)
 
 
 def make_llava(folder: Path, text: type, tower: type, tokenizer: Any) -> Path:
@@ -154,12 +162,17 @@ def make_llava(folder: Path, text: type, tower: type, tokenizer: Any) -> Path:
     return save(folder, LlavaForConditionalGeneration(config), tokenizer, processor)
 
 
-def llava_row(base: Base, text: str, image_ids: Iterable[str]) -> dict[str, torch.Tensor]:
+def llava_row(
+    base: Base, text: str, image_ids: Iterable[str], patch: int = 14, class_token: bool = True
+) -> dict[str, torch.Tensor]:
     """As transformers' own processor gives it."""
     processor = LlavaProcessor(
-        base.image_processor, base.tokenizer, patch_size=14, vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-    )  # fmt: skip
+        base.image_processor,
+        base.tokenizer,
+        patch_size=patch,
+        vision_feature_select_strategy="default" if class_token else "full",
+        num_additional_image_tokens=int(class_token),
+    )
     found = dict(processor(text=text, images=pictures(image_ids), return_tensors="pt"))
     return {name: found[name] for name in ("input_ids", "attention_mask", "pixel_values")}
 
@@ -213,6 +226,65 @@ def paligemma_row(base: Base, turns: Turns, image_ids: Iterable[str], answer: st
     return {"pixel_values": pixels, **texts}
 
 
+def chatml_tokenizer() -> PreTrainedTokenizerFast:
+    """Bytes and ChatML's marks, as SmolLM2 has them: what starts a turn also starts a text."""
+    marks = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>"]
+    tokenizer = byte_tokenizer(
+        marks,
+        bos_token=marks[1],
+        eos_token=marks[2],
+        unk_token=marks[0],
+        pad_token=marks[2],
+        additional_special_tokens=["<image>"],
+    )
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def make_fast_vlm(folder: Path) -> Path:
+    """A convolutional tower whose map is 4 x 4, with batch statistics and scales that are not 0 and 1."""
+    tokenizer = chatml_tokenizer()
+    tower = EfficientNetConfig(
+        image_size=64,
+        width_coefficient=0.05,
+        depth_coefficient=1.0,
+        in_channels=(160, 160, 320),
+        out_channels=(160, 320, 320),
+        kernel_sizes=(3, 5, 3),
+        strides=(2, 2, 2),
+        num_block_repeats=(1, 1, 2),
+        expand_ratios=(1, 2, 2),
+        hidden_act="relu6",
+        hidden_dim=64,
+        hidden_size=64,
+        drop_connect_rate=0.0,
+    )
+    config = FastVlmConfig(
+        vision_config=tower,
+        text_config=LlamaConfig(vocab_size=len(tokenizer), bos_token_id=1, eos_token_id=2, **TEXT),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=16,
+    )
+    model = FastVlmForConditionalGeneration(config)
+    generator = torch.Generator().manual_seed(2)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.3, generator=generator)
+            torch.nn.init.normal_(module.running_mean, std=0.2, generator=generator)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5, generator=generator)
+    processor = EfficientNetImageProcessorPil(size={"height": 64, "width": 64}, include_top=False)
+    return save(folder, model, tokenizer, processor)
+
+
+def chatml_row(base: Base, turns: Turns, image_ids: Iterable[str], answer: str | None) -> dict[str, torch.Tensor]:
+    text = ""
+    for question, given in turns:
+        text += f"<|im_start|>user\n<image>\n{question}<|im_end|>\n<|im_start|>assistant\n"
+        text += f"{given}<|im_end|>\n" if given is not None else ""
+    text += f"{answer}<|im_end|>" if answer is not None else ""
+    return llava_row(base, text, image_ids, patch=16, class_token=False)
+
+
 QWEN = {"mm_token_type_ids": 0}
 TWINS = {
     "qwen2-vl": Twin(make_folder, qwen_row, "<|im_end|>", QWEN),
@@ -226,6 +298,7 @@ TWINS = {
     ),
     "paligemma2": Twin(lambda f: make_paligemma(f, Gemma2Config), paligemma_row, "<eos>", {"token_type_ids": 1}),
     "paligemma": Twin(lambda f: make_paligemma(f, GemmaConfig), paligemma_row, "<eos>", {"token_type_ids": 1}),
+    "smol-clip": Twin(make_fast_vlm, chatml_row, "<|im_end|>", {}),
 }
 every_family = pytest.mark.parametrize("twin", list(TWINS), indirect=True)
 """Runs a test once for each twin, whose folder, base, features and engine the fixtures then give."""

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from flows.cli.checks import refuse_other_encodings
+from flows.cli.compose import compose
 from flows.cli.data import audit, datasets, forget
 from flows.cli.explain import explain
 from flows.cli.init import init
@@ -56,7 +57,7 @@ def _add(command: Callable[..., None], epilog: str | None = None) -> None:
 _add(run, settings_help())
 _add(compare, settings_help(model=Comparison))
 _add(audit, settings_help("dataset.", "synthesis.", "seed"))
-for each in (init, datasets, ask, explain, export, score, report, card, forget):
+for each in (init, datasets, compose, ask, explain, export, score, report, card, forget):
     _add(each)
 _add(pretrain, settings_help(model=Recipe))
 

@@ -40,6 +40,8 @@ class Base:
     image_processor: Any
     image_token_id: int
     """Id of the placeholder token. In a prompt, each placeholder stands for one image feature."""
+    image_tokens: int | None = None
+    """Tokens of each image, pooled from the tower's square map (`tower.look`); None for all."""
     tokenised: dict[bytes, Any] = field(default_factory=dict, repr=False, compare=False)
     """The results of `encode` by the digest of the prompt: each round encodes the same prompts."""
 
@@ -66,6 +68,7 @@ def load_base(
     max_pixels: int | None = None,
     gradient_checkpointing: bool = False,
     quantisation: str = "none",
+    image_tokens: int | None = None,
 ) -> Base:
     """Load a base for inference, with all weights frozen.
 
@@ -77,9 +80,10 @@ def load_base(
         gradient_checkpointing: in training, keep only the input of each layer and compute the layer again for its
             gradients (arXiv 1604.06174).
         quantisation: `none`, or `nf4` for 4-bit linear layers in the text model (see `four_bits`).
+        image_tokens: tokens of each image, a square number; None for as many as the model makes of it.
 
-    Raises StudyError if the model is absent, incomplete, of another kind or too large for this machine, or if CUDA or
-    bitsandbytes is needed and absent.
+    Raises StudyError if the model is absent, incomplete, of another kind or too large for this machine, if CUDA or
+    bitsandbytes is needed and absent, or if its images have no square of tokens to be pooled.
     """
     place = resolve(name)
     device = device_of(device)
@@ -88,6 +92,11 @@ def load_base(
     config = _config(place, revision)
     family = family_of(config.model_type, place)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    if image_tokens is not None and family.merge(config) != 1:
+        raise StudyError(
+            f"Expected no model.image_tokens for {place}, whose tower joins patches itself, found {image_tokens}: "
+            "leave it out, or bound an image by model.max_pixels."
+        )
     is_quantised = quantisation == "nf4"
     if is_quantised:
         need_bitsandbytes()
@@ -98,12 +107,13 @@ def load_base(
     if max_pixels is not None:
         family.limit(config, image_processor, max_pixels)
     model.requires_grad_(False).eval()
+    keep_statistics(model)
     use_onednn(model)
     if not is_quantised:  # 4-bit weights are already on the device
         model.to(device)
     if gradient_checkpointing:
         compute_again(model)
-    return Base(model, tokenizer, image_processor, model.config.image_token_id)
+    return Base(model, tokenizer, image_processor, model.config.image_token_id, image_tokens)
 
 
 def outline(name: str, revision: str | None = None) -> tuple[Any, Family]:
@@ -111,6 +121,20 @@ def outline(name: str, revision: str | None = None) -> tuple[Any, Family]:
     place = resolve(name)
     config = _config(place, revision)
     return blank_model(config), family_of(config.model_type, place)
+
+
+def keep_statistics(model: Any) -> None:
+    """Keep each batch normalisation at its published statistics, also while the model trains.
+
+    A convolutional tower would otherwise change with every batch of images, though none of its weights learns.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.register_forward_pre_hook(_at_rest)
+
+
+def _at_rest(module: torch.nn.Module, _: Any) -> None:
+    module.eval()
 
 
 def compute_again(model: Any) -> None:

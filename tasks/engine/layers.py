@@ -39,8 +39,14 @@ def _linear(model: Any, family: Family, side: str) -> list[str]:
     return [
         name
         for name, module in model.get_submodule(family.tower).named_modules(prefix=family.tower)
-        if isinstance(module, torch.nn.Linear) and not name.startswith(f"{family.projector}.")
+        if _is_linear(module) and not name.startswith(f"{family.projector}.")
     ]
+
+
+def _is_linear(module: torch.nn.Module) -> bool:
+    """Whether it is a linear layer; a convolution of 1 x 1 is one, applied at each place of a map."""
+    pointwise = isinstance(module, torch.nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1
+    return pointwise or isinstance(module, torch.nn.Linear)
 
 
 def check_layers(name: str, revision: str | None, targets: Iterable[tuple[str, Sequence[str], str]]) -> None:

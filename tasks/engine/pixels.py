@@ -7,6 +7,7 @@ import torch
 
 from tasks.engine.base import Base
 from tasks.engine.families.family import Grid
+from tasks.engine.tower import grids, look
 from tasks.engine.vision import Features, batches, encode_images, process
 from tasks.records import Image
 
@@ -31,7 +32,7 @@ class Pixels(Features):
         if not names:
             return []
         pixels = process(self.base, [self.images[name] for name in names])
-        pieces = [piece for piece, _ in self.base.family.see(self.base.model, pixels)]
+        pieces = [piece for piece, _ in look(self.base, pixels)]
         seen = dict(zip(names, pieces, strict=True))
         return [seen[name] for name in image_ids]
 
@@ -44,10 +45,10 @@ class Pixels(Features):
 @torch.inference_mode()
 def keep_images(base: Base, images: Sequence[Image]) -> Pixels:
     """Features of these images to be computed later; only the grids are computed now, since `encode` needs them."""
-    grids: dict[str, Grid] = {}
+    found: dict[str, Grid] = {}
     for batch in batches(images, 32):
-        grids |= zip([image.id for image in batch], base.family.grids(base.model, process(base, batch)), strict=True)
-    return Pixels(torch.empty(0), {}, grids, base.family.merge(base.config), base, {each.id: each for each in images})
+        found |= zip([image.id for image in batch], grids(base, process(base, batch)), strict=True)
+    return Pixels(torch.empty(0), {}, found, base.family.merge(base.config), base, {each.id: each for each in images})
 
 
 def see_again(base: Base, features: Features, images: Iterable[Image]) -> Pixels:

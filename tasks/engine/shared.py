@@ -48,6 +48,7 @@ def _load(model: ModelChoice) -> Base:
         model.max_pixels,
         model.gradient_checkpointing,
         model.quantisation,
+        model.image_tokens,
     )
     check_unchanged(model)  # after loading, so that no change is missed
     return base

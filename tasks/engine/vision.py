@@ -4,7 +4,6 @@ The frozen parts are the tower and its projector. If the projector learns, only 
 runs again at each step. If the tower learns, nothing is reused: see `Pixels`.
 """
 
-import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from tasks.engine.base import Base
 from tasks.engine.families.family import Grid
+from tasks.engine.tower import look
 from tasks.records import Image
 from tasks.records.pixels import to_rgb
 
@@ -128,8 +128,7 @@ def see(
 ) -> Iterator[Seen]:
     """Yield the features of each image, with only one batch in memory; `total` is for the progress bar."""
     for batch in batches(images, batch_size, total):
-        with contextlib.nullcontext() if projected else base.family.unprojected(base.model):
-            found = base.family.see(base.model, process(base, batch))
+        found = look(base, process(base, batch), projected)
         for image, (piece, grid) in zip(batch, found, strict=True):
             yield image.id, piece.cpu(), grid
 

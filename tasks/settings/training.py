@@ -1,8 +1,9 @@
 """Settings of what is trained: the base, the adapter, the rounds, and the lessons that a base had before."""
 
+from math import isqrt
 from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tasks.settings.base import Settings
 
@@ -16,12 +17,21 @@ class ModelSettings(Settings):
     """Hub revision (branch, tag or commit)."""
     max_pixels: int | None = Field(None, ge=784)
     """Upper bound on an image's pixels after resizing; the processor's own where not given."""
+    image_tokens: int | None = Field(None, ge=1)
+    """Tokens of each image, pooled from the tower's square map: 16, 9 or 4 of smol-clip's 49; all where not given."""
     gradient_checkpointing: bool = False
     """While training, keep each layer's input alone and compute the rest again: less memory, about a third slower."""
     quantisation: Literal["none", "nf4"] = "none"
     """`nf4` keeps the text model's linear layers in 4 bits (needs `pip install .[cuda]`); the tower stays as it is."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; `auto` takes CUDA where there is one. CUDA computes in bfloat16, CPU in float32."""
+
+    @field_validator("image_tokens")
+    @classmethod
+    def _square(cls, tokens: int | None) -> int | None:
+        if tokens is not None and isqrt(tokens) ** 2 != tokens:
+            raise ValueError(f"image_tokens must be a square number, as 4, 9 or 16, found {tokens}")
+        return tokens
 
     @property
     def seeing(self) -> Self:

@@ -211,7 +211,12 @@ def test_tables_show_the_figures_of_the_document(document: dict[str, Any]) -> No
         (("fed+rag", "2.50", "", "1.2", "2.35", "0.00"), ("fed", "", "1.00", "1.2", "2.35", "0.00")),
         "All hospitals together; adapters as files, nothing else travels.",
     )
+    reference = [row for row in document["scores"] if row["configuration"] == "fed+rag" and row["group"] == "all"]
+    counts = {row["measure"]: row["n"] for row in reference}
+    sizes = (f"closed accuracy n = {counts['closed_accuracy']}", f"open exact match n = {counts['open_exact_match']}")
+    assert "; ".join(sizes) in found["Scores, original split"].note
     lightfed = found["LightFED's metrics, original split"]
+    assert lightfed.note.endswith("Mean of the seeds.")
     assert lightfed.headings == ("", "Accuracy", "F1-Score", "BLEU", "ROUGE-L")
     assert lightfed.rows == tuple((name, "0.500", "", "0.250", "1.000") for name in ("fed+rag", twin, "untrained base"))
     worst = found["Worst hospital, original split"]

@@ -48,7 +48,7 @@ def keep_the_text_models(folder: Path) -> None:
 
 def take_another_type(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
-    other = "paligemma" if config["model_type"] == "llava" else "llava"
+    other = "paligemma" if config["model_type"] in ("llava", "fast_vlm") else "llava"
     (folder / "config.json").write_text(json.dumps(config | {"model_type": other}))
 
 

@@ -24,8 +24,8 @@ def prompts() -> list[Prompt]:
 
 
 def sides(base: Base, tower: bool = True, projector: bool = True, text: bool = True) -> Trainable:
-    attention = ("qkv",) if base.config.model_type.startswith("qwen") else ("q_proj", "v_proj")
-    targets = {"tower": attention} if tower else {}
+    layers = {"qwen2_vl": ("qkv",), "qwen2_5_vl": ("qkv",), "fast_vlm": ("expand_conv", "project_conv")}
+    targets = {"tower": layers.get(base.config.model_type, ("q_proj", "v_proj"))} if tower else {}
     targets |= {"text": ("q_proj", "up_proj")} if text else {}
     return Trainable(base, targets, projector, r=4, alpha=8, dropout=0.0, seed=3)
 

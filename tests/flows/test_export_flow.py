@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import faiss
@@ -284,3 +285,11 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="found files in it"), writing_folder(tmp_path / "out"):
         (tmp_path / "out/meanwhile").touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "meanwhile"]
+
+
+def test_a_run_whose_images_were_pooled_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    place = SimpleNamespace(model=SimpleNamespace(image_tokens=16))
+    monkeypatch.setattr("flows.export.open_place", lambda *_: place)
+    with pytest.raises(StudyError, match=r"found model\.image_tokens 16, which transformers alone cannot do: export a"):
+        export(tmp_path / "run", HOSPITAL, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

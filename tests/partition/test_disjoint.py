@@ -62,6 +62,14 @@ def test_a_split_that_shares_nothing_stays() -> None:
     assert disjoint(cases, [], "none", 0) == cases
 
 
+def test_a_near_duplicate_is_another_image_and_identical_pixels_are_not() -> None:
+    cases = [case(n, f"i{n}", "test" if n == 0 else "train") for n in range(4)]
+    near, same = (ImagePair("i0", "i1", relation, 1.0) for relation in ("near_duplicate", "identical_pixels"))
+    for pair, mode, moves in ((near, "image", False), (near, "near_duplicate", True), (same, "image", True)):
+        moved = disjoint(cases, [pair], mode, 0)
+        assert (moved[0].split == moved[1].split) == moves
+
+
 def test_images_that_are_all_shared_are_dealt_anew_at_the_published_share() -> None:
     cases = [case(n, f"i{n % 50}", "test" if n < 100 else "train") for n in range(500)]
     moved = disjoint(cases, [], "image", 0)

@@ -192,6 +192,7 @@ def test_summary_against_the_libraries() -> None:
     lines += [Line(f"o{place}", *each, "open", confidence=0.5) for place, each in enumerate(opened)]
     summary = score_document(lines)["summary"]
     said, gold = [[each[place].lower() for each in rows] for place in (0, 1)]
+    assert summary["accuracy"] == (3 + 1) / 8
     assert summary["closed"]["accuracy"] == accuracy_score(gold, said)
     assert summary["closed"]["f1_macro"] == pytest.approx(f1_score(gold, said, average="macro"))
     scorer = RougeScorer(["rougeL"])

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isqrt
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tasks.errors import StudyError
@@ -108,8 +109,19 @@ class Family(ABC):
             )
 
     def window(self, image_processor: Any, width: int, height: int) -> tuple[float, float, float, float]:
-        """The part of an image of this size that the tower sees: left, upper, right and lower edge, in its pixels."""
-        return 0, 0, width, height
+        """The part of an image of this size that the tower sees: left, upper, right and lower edge, in its pixels.
+
+        It is the middle if the processor crops the image.
+        """
+        if not getattr(image_processor, "do_center_crop", False):
+            return 0, 0, width, height
+        size, crop = image_processor.size, image_processor.crop_size
+        if size.get("shortest_edge"):
+            across = down = min(width, height) / size["shortest_edge"]
+        else:
+            across, down = width / size["width"], height / size["height"]
+        half_width, half_height = (min(width, crop["width"] * across) / 2, min(height, crop["height"] * down) / 2)
+        return width / 2 - half_width, height / 2 - half_height, width / 2 + half_width, height / 2 + half_height
 
     def merge(self, config: Any) -> int:
         """Number of patches along each side of a token."""
@@ -126,7 +138,7 @@ class Family(ABC):
         If the tokens are not a square of patches (because of a class token), the grid is one row of tokens.
         """
         found = model.get_image_features(pixel_values=pixels["pixel_values"]).pooler_output
-        edge = model.config.vision_config.image_size // model.config.vision_config.patch_size
+        edge = isqrt(len(found[0]))
         return [(piece, (1, edge, edge) if len(piece) == edge * edge else (1, 1, len(piece))) for piece in found]
 
     def project(self, model: Any, pieces: "Sequence[torch.Tensor]") -> "list[torch.Tensor]":

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.engine.families.open_clip import OPEN_CLIP, check_tensors, read_open_clip
+from tasks.engine.families.composing import add_placeholder, composed, fresh_projector
+from tasks.engine.families.open_clip import OPEN_CLIP, read_open_clip
 from tasks.engine.written import write_base
 from tasks.errors import OURS, StudyError
 
@@ -27,13 +28,12 @@ def compose(vision: Path, text: Path, out: Path, seed: int = 0) -> Path:
 
     Raises StudyError if a part is of another kind, or a tensor is missing, left over or of another shape.
     """
-    import torch
     from transformers import AutoTokenizer, LlamaForCausalLM, LlavaConfig, LlavaForConditionalGeneration
 
     _check_type(text, ("llama",), "a Llama text model")
     language = _whole(LlamaForCausalLM, text, dtype="auto")
     tokenizer = _part(AutoTokenizer, text)
-    image = _add_placeholder(tokenizer, language)
+    image = add_placeholder(tokenizer, language)
     tower_config, tower, processor = _read_tower(vision)
     config = LlavaConfig(
         vision_config=tower_config,
@@ -43,54 +43,22 @@ def compose(vision: Path, text: Path, out: Path, seed: int = 0) -> Path:
         tie_word_embeddings=language.config.tie_word_embeddings,
         dtype=language.dtype,
     )
-    with torch.device("meta"):  # the parts' tensors are put in below: no weights are drawn only to be replaced
-        model = LlavaForConditionalGeneration(config)
-    expected = model.state_dict()
-    state = {f"model.vision_tower.{name}": tensor for name, tensor in tower.items()}
-    state |= {f"model.language_model.{name}": tensor for name, tensor in language.model.state_dict().items()}
-    state["lm_head.weight"] = language.lm_head.weight
-    state |= _fresh(expected, seed)
-    check_tensors(state, {name: tuple(tensor.shape) for name, tensor in expected.items()}, str(out))
-    model.load_state_dict({name: tensor.detach().to(language.dtype) for name, tensor in state.items()}, assign=True)
+    model = composed(
+        LlavaForConditionalGeneration, config, tower, language, lambda expected: _fresh(expected, seed), str(out)
+    )
     write_base(out, model, tokenizer, processor)
     return out
 
 
-def _add_placeholder(tokenizer: Any, language: Any) -> int:
-    """Add an `<image>` token to tokenizer and text model; returns its id.
-
-    Its new row is the mean of all others. Its logit is then the mean of theirs, so it is never generated.
-    """
-    import torch
-
-    tokenizer.add_special_tokens({"extra_special_tokens": ["<image>"]}, replace_extra_special_tokens=False)
-    if tokenizer.convert_tokens_to_ids("<|eot_id|>") not in (None, tokenizer.unk_token_id):
-        tokenizer.eos_token = "<|eot_id|>"  # ends a turn; some copies name only the token that ends a whole text
-    found = int(tokenizer.convert_tokens_to_ids("<image>"))
-    rows = language.get_input_embeddings().weight.shape[0]
-    if found >= rows:
-        language.resize_token_embeddings(found + 1, mean_resizing=False)
-        for weight in (language.get_input_embeddings().weight, language.get_output_embeddings().weight):
-            with torch.no_grad():
-                weight[rows:] = weight[:rows].float().mean(0).to(weight.dtype)
-    return found
-
-
 def _fresh(expected: Mapping[str, "torch.Tensor"], seed: int) -> dict[str, "torch.Tensor"]:
-    """New weights: for the projector, Xavier uniform with zero biases; for the unused pooler, zeros.
+    """New weights: the projector's, and zeros for the unused pooler.
 
     Transformers adds a pooler to a ViT, which BiomedCLIP lacks. Its output is replaced by the projector's.
     """
     import torch
 
-    generator = torch.Generator().manual_seed(seed)
-    state = {}
-    for name, tensor in sorted(expected.items()):
-        if name.startswith(("model.multi_modal_projector.", "model.vision_tower.pooler.")):
-            state[name] = torch.zeros(tensor.shape)
-            if tensor.dim() == 2 and "projector" in name:
-                torch.nn.init.xavier_uniform_(state[name], generator=generator)
-    return state
+    pooler = [name for name in expected if name.startswith("model.vision_tower.pooler.")]
+    return fresh_projector(expected, seed) | {name: torch.zeros(expected[name].shape) for name in pooler}
 
 
 def _read_tower(folder: Path) -> tuple[Any, Mapping[str, "torch.Tensor"], Any]:

@@ -61,8 +61,8 @@ class Llava(Family):
         "llama-clip": Preset(
             str(LLAMA_CLIP),
             8.1,
-            f"compose it once with tasks.engine.families.llama_clip.compose(BIOMEDCLIP, LLAMA, {str(LLAMA_CLIP)!r}), "
-            "from the downloaded folders of BiomedCLIP and of LLaMA-3 8B Instruct",
+            "run fed-rag compose llama-clip --vision DIR --text DIR with the downloaded folders of BiomedCLIP and of "
+            "LLaMA-3 8B Instruct",
         ),
     }
     foreign: ClassVar[Mapping[str, str]] = dict.fromkeys(
@@ -106,18 +106,6 @@ class Llava(Family):
         if _has_headers(tokenizer):
             return ()
         return ("[INST]", "[/INST]") if config.text_config.model_type == "mistral" else ("USER:", "ASSISTANT:")
-
-    def window(self, image_processor: Any, width: int, height: int) -> tuple[float, float, float, float]:
-        """The middle of the image, if the processor crops it."""
-        if not getattr(image_processor, "do_center_crop", False):
-            return 0, 0, width, height
-        size, crop = image_processor.size, image_processor.crop_size
-        if size.get("shortest_edge"):
-            across = down = min(width, height) / size["shortest_edge"]
-        else:
-            across, down = width / size["width"], height / size["height"]
-        half_width, half_height = (min(width, crop["width"] * across) / 2, min(height, crop["height"] * down) / 2)
-        return width / 2 - half_width, height / 2 - half_height, width / 2 + half_width, height / 2 + half_height
 
     def inputs(self, config: Any, rows: Rows) -> dict[str, Any]:
         """Only the features."""

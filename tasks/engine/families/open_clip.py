@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.engine.families.composing import check_tensors
 from tasks.errors import OURS, StudyError
 
 if TYPE_CHECKING:
@@ -156,19 +157,3 @@ def _places(depth: int) -> Iterator[tuple[str, tuple[str, ...]]]:
             yield f"{old}.attn.proj.{kind}", (f"{new}.attention.o_proj.{kind}",)
             yield f"{old}.mlp.fc1.{kind}", (f"{new}.mlp.fc1.{kind}",)
             yield f"{old}.mlp.fc2.{kind}", (f"{new}.mlp.fc2.{kind}",)
-
-
-def check_tensors(state: Mapping[str, "torch.Tensor"], expected: Mapping[str, tuple[int, ...]], place: str) -> None:
-    """Raise StudyError unless the tensors have the expected names and shapes."""
-    for problem, names in (("lacks", expected.keys() - state.keys()), ("has beside them", state.keys() - expected)):
-        if names:
-            raise StudyError(
-                f"Expected the {len(expected)} tensors of the model in {place}, found a checkpoint that {problem} "
-                f"{min(names)}: take the model as published."
-            )
-    for name, shape in expected.items():
-        if tuple(state[name].shape) != shape:
-            raise StudyError(
-                f"Expected {name} of shape {shape} for {place}, found {tuple(state[name].shape)}: "
-                "take the model as published."
-            )

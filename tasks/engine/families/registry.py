@@ -1,12 +1,13 @@
 """All families and their presets; a new family is a file in this folder and a line here."""
 
 from tasks.engine.families.family import Family, Preset
+from tasks.engine.families.fast_vlm import FastVlm
 from tasks.engine.families.llava import Llava
 from tasks.engine.families.paligemma import PaliGemma
 from tasks.engine.families.qwen_vl import QwenVL
 from tasks.errors import StudyError
 
-FAMILIES: tuple[Family, ...] = (QwenVL(), Llava(), PaliGemma())
+FAMILIES: tuple[Family, ...] = (QwenVL(), Llava(), PaliGemma(), FastVlm())
 PRESETS: dict[str, Preset] = {name: preset for family in FAMILIES for name, preset in family.presets.items()}
 """Short names that `model.name` accepts."""
 

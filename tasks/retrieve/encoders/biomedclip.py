@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.engine.families.open_clip import check_tensors, convert_trunk, read_checkpoint
+from tasks.engine.families.composing import check_tensors
+from tasks.engine.families.open_clip import convert_trunk, read_checkpoint
 from tasks.errors import OURS, StudyError
 from tasks.retrieve.encoders.encoder import DualEncoder
 

@@ -70,9 +70,11 @@ def base_encoder(base: "Base") -> DualEncoder:
     """
     import torch
 
+    from tasks.engine.tower import look
+
     def see(pictures: Sequence["PIL.Image.Image"]) -> "torch.Tensor":
         pixels = base.image_processor(images=list(pictures), return_tensors="pt").to(base.device)
-        return torch.stack([piece.float().mean(0) for piece, _ in base.family.see(base.model, pixels)])
+        return torch.stack([piece.float().mean(0) for piece, _ in look(base, pixels)])
 
     def read(texts: Sequence[str]) -> "torch.Tensor":
         table = base.model.get_input_embeddings().weight
