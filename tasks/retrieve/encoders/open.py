@@ -9,6 +9,7 @@ from tasks.records import Image
 from tasks.retrieve.encoded import Encoded
 from tasks.retrieve.encoders.biomedclip import read_biomedclip
 from tasks.retrieve.encoders.clip import read_clip
+from tasks.retrieve.encoders.efficientnet import identify_efficientnet, read_efficientnet
 from tasks.retrieve.encoders.encoder import DualEncoder, encode
 from tasks.retrieve.encoders.located import identify_encoder, locate
 from tasks.settings import EncoderSettings, ModelChoice
@@ -59,6 +60,8 @@ def content_of(encoding: EncoderSettings, model: ModelChoice) -> str:
     """Identify the content of the encoder's files."""
     if encoding.encoder == "base":
         return model.content
+    if encoding.encoder == "efficientnet":
+        return identify_efficientnet()
     return identify_encoder(encoding.encoder, encoding.encoder_model)
 
 
@@ -85,9 +88,11 @@ def base_encoder(base: "Base") -> DualEncoder:
 
 
 def open_encoder(kind: str, name: str | None, device: str) -> DualEncoder:
-    """Open the encoder of a kind (`clip` or `biomedclip`) on the device `cpu` or `cuda`.
+    """Open the encoder of a kind (`clip`, `biomedclip` or `efficientnet`) on the device `cpu` or `cuda`.
 
-    Raises StudyError if the folder is missing, damaged, or holds a model of another kind.
+    Raises StudyError if the folder or the package is missing, damaged, or holds a model of another kind.
     """
+    if kind == "efficientnet":
+        return read_efficientnet(device)
     folder = locate(kind, name)
     return read_biomedclip(folder, device) if kind == "biomedclip" else read_clip(folder, device)
