@@ -27,7 +27,8 @@ NAMES = ["image-2", "image-0", "image-2"]
 
 
 def tower_targets(base: Base) -> list[str]:
-    return ["qkv"] if base.config.model_type.startswith("qwen") else ["q_proj", "v_proj"]
+    layers = {"qwen2_vl": ["qkv"], "qwen2_5_vl": ["qkv"], "fast_vlm": ["expand_conv", "project_conv"]}
+    return layers.get(base.config.model_type, ["q_proj", "v_proj"])
 
 
 def learning(base: Base, projector: bool = False) -> Engine:

@@ -258,10 +258,10 @@ def test_an_examination_is_of_images_painted_by_hand(engine: Engine) -> None:
     left, upper, right, lower = base.family.window(base.image_processor, 300, 300)
     assert (left, upper, right, lower) == (0, 0, 300, 300)
     ((x, y, xx, yy),) = text_boxes(pixels)
-    assert found.blank_fall == pytest.approx(fall(slice(None), slice(None), True), abs=1e-3)
-    assert found.border_fall == pytest.approx(fall(slice(30, 270), slice(30, 270), False), abs=1e-3)
-    assert found.text_fall == pytest.approx(fall(slice(y, yy), slice(x, xx), True), abs=1e-3)
-    assert len({round(each, 3) for each in (found.blank_fall, found.border_fall, found.text_fall or 0)}) == 3
+    assert found.blank_fall == pytest.approx(fall(slice(None), slice(None), True), abs=1e-4)
+    assert found.border_fall == pytest.approx(fall(slice(30, 270), slice(30, 270), False), abs=1e-4)
+    assert found.text_fall == pytest.approx(fall(slice(y, yy), slice(x, xx), True), abs=1e-4)
+    assert len({round(each, 4) for each in (found.blank_fall, found.border_fall, found.text_fall or 0)}) == 3
     assert (found.correct, found.blank, found.unaided) == (True, BLANK, (REMOVED, FLIPPED))
     assert found.retrieved_answers == (CASES[4].answer,)
     assert found.covered is not None and found.covered.shape == found.weights.shape
