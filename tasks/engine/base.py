@@ -124,17 +124,24 @@ def outline(name: str, revision: str | None = None) -> tuple[Any, Family]:
 
 
 def keep_statistics(model: Any) -> None:
-    """Keep each batch normalisation at its published statistics, also while the model trains.
+    """Keep each batch normalisation at its published statistics, also while the model trains, and its gradients right.
 
-    A convolutional tower would otherwise change with every batch of images, though none of its weights learns.
+    A convolutional tower would otherwise change with every batch of images, though none of its weights learns. And
+    PyTorch 2.13 on CPU permutes the gradient of a single image that comes in channels-last order, as FastVLM's does.
     """
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.register_forward_pre_hook(_at_rest)
+            module.register_forward_hook(_gradient_in_order)
 
 
 def _at_rest(module: torch.nn.Module, _: Any) -> None:
     module.eval()
+
+
+def _gradient_in_order(_: torch.nn.Module, __: Any, made: torch.Tensor) -> None:
+    if made.requires_grad:
+        made.register_hook(torch.Tensor.contiguous)
 
 
 def compute_again(model: Any) -> None:
