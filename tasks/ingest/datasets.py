@@ -9,7 +9,7 @@ from tasks.errors import StudyError
 from tasks.ingest import hub, medpix, omnimedvqa, path_vqa, phantom, pmc_vqa, roco, rocov2, slake, table, vqa_rad
 from tasks.ingest.merge import merge
 from tasks.ingest.source import Source, check
-from tasks.ingest.split import make_test_split
+from tasks.ingest.split import make_test_split, validation_as_test
 from tasks.records import Caption, Case
 from tasks.store import tree_digest
 
@@ -20,6 +20,7 @@ class Options:
 
     language: str
     frames: bool
+    test: str
     test_fraction: float
     images: int
     max_rejected: float
@@ -154,6 +155,8 @@ def _ingest_one(name: str, root: Path | None, ask: Options) -> Source:
         revisions = {name: root.name}
     source = replace(dataset.read(root, ask), revisions=revisions)
     check(source)
+    if ask.test == "validation":
+        return validation_as_test(source, name)
     return source if dataset.drawn else _with_test_split(source, ask)
 
 

@@ -1,4 +1,4 @@
-"""Makes a test split for a dataset without a published one."""
+"""Gives a dataset a test split: one made of its images, or its validation split."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -7,10 +7,35 @@ from typing import TypeVar
 
 from tasks.cases.groups import image_groups
 from tasks.errors import StudyError
+from tasks.ingest.source import Source
 from tasks.records import Caption, Case
 from tasks.store import derived_seed
 
 Record = TypeVar("Record", Case, Caption)
+
+
+def validation_as_test(source: Source, name: str) -> Source:
+    """The dataset with its validation split as the test split, without published test cases.
+
+    Raises StudyError, naming the dataset, if it has no validation split.
+    """
+    if not any(record.split == "validation" for record in source.records):
+        raise StudyError(
+            f"Expected a validation split of {name} for dataset.test=validation, found none: "
+            "set dataset.test=published."
+        )
+    cases, captions = _validation_tested(source.cases), _validation_tested(source.captions)
+    lost = len(source.records) - len(cases) - len(captions)
+    notes = {
+        "rows of the validation split that serve as test": sum(each.split == "test" for each in (*cases, *captions))
+    }
+    notes |= {"rows of the published test split left out": lost} if lost else {}
+    return replace(source, cases=cases, captions=captions, notes=source.notes | notes)
+
+
+def _validation_tested(records: Sequence[Record]) -> list[Record]:
+    kept = [each for each in records if each.split != "test"]
+    return [replace(each, split="test") if each.split == "validation" else each for each in kept]
 
 
 def make_test_split(cases: Sequence[Record], fraction: float, seed: int) -> list[Record]:

@@ -34,6 +34,9 @@ class DatasetSettings(Settings):
     """Language of the questions, where a dataset has several (SLAKE); of a table's questions, `zh` or else `en`."""
     frames: bool = False
     """Keep VQA-RAD's `frame` rows, which restate test questions with their answers."""
+    test: Literal["published", "validation"] = "published"
+    """What serves as test split: the published one, or one that is made where none is; or the validation split, and
+    then published test cases are left out."""
     test_fraction: float = Field(0.2, gt=0, lt=1)
     """Share of images that become the test split where none is published."""
     images: int = Field(120, ge=4)

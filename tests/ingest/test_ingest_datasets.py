@@ -1,6 +1,7 @@
 """Datasets by name, and what every reader's source must hold."""
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,15 @@ def test_real_slake_gets_a_test_split_that_is_disjoint_across_languages() -> Non
 
 
 def several(*named: tuple[str, Path | None], **settings: Any) -> Source:
-    values = {"language": "en", "frames": False, "test_fraction": 0.2, "images": 5, "max_rejected": 0.01, "seed": 0}
+    values = {
+        "language": "en",
+        "frames": False,
+        "test": "published",
+        "test_fraction": 0.2,
+        "images": 5,
+        "max_rejected": 0.01,
+        "seed": 0,
+    }
     return ingest(named, Options(**(values | settings)))  # type: ignore[arg-type]
 
 
@@ -200,3 +209,11 @@ def test_summary_counts_every_case_once() -> None:
         "notes": {"left out": 4},
         "revisions": {},
     }
+
+
+def test_the_validation_split_of_real_slake_serves_as_test() -> None:
+    source = load("slake", real("slake"), test="validation")
+    published = load("slake", real("slake"))
+    assert Counter(case.split for case in source.cases) == {"train": 4918, "test": 1053}
+    assert images_of(source, "test").isdisjoint(images_of(source, "train"))
+    assert {case.id for case in source.cases} == {case.id for case in published.cases}

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import StudyError
-from tasks.ingest.split import image_groups, make_test_split
+from tasks.ingest.images import Images
+from tasks.ingest.source import Source
+from tasks.ingest.split import image_groups, make_test_split, validation_as_test
 from tasks.records import Case
 
 FRACTIONS = st.floats(0.01, 0.99)
@@ -126,3 +128,21 @@ def test_choice_is_the_same_in_every_process() -> None:
 def test_cases_that_cannot_be_parted_are_refused(rows: list[Case]) -> None:
     with pytest.raises(StudyError, match="at least 2 unrelated images"):
         make_test_split(rows, 0.2, 0)
+
+
+def test_validation_serves_as_test_and_published_test_cases_are_left_out() -> None:
+    splits = ["train", "validation", "test", "validation", "train"]
+    published = [case(place, f"i{place}", split=split) for place, split in enumerate(splits)]
+    made = validation_as_test(Source(published, Images([]), notes={"others": 2}), "d")
+    expected = [("d:0", "train"), ("d:1", "test"), ("d:3", "test"), ("d:4", "train")]
+    assert [(each.id, each.split) for each in made.cases] == expected
+    assert made.notes == {
+        "others": 2,
+        "rows of the validation split that serve as test": 2,
+        "rows of the published test split left out": 1,
+    }
+
+
+def test_without_a_validation_split_it_cannot_serve() -> None:
+    with pytest.raises(StudyError, match=r"^Expected a validation split of d .*: set dataset\.test=published\.$"):
+        validation_as_test(Source([case(0, "i")], Images([])), "d")
