@@ -134,7 +134,8 @@ def test_the_public_part_is_for_training_alone(public: Source) -> None:
 
 def test_a_test_split_that_takes_everything_is_told() -> None:
     with pytest.raises(StudyError, match="Expected training cases, found none"):
-        ingest([("phantom", None)], Options("en", False, "published", test_fraction=0.99, images=4, max_rejected=0.01, seed=0))
+        options = Options("en", False, "published", test_fraction=0.99, images=4, max_rejected=0.01, seed=0)
+        ingest([("phantom", None)], options)
 
 
 def test_every_hospital_sees_findings_that_the_public_part_lacks(hospitals: Source, public: Source) -> None:
