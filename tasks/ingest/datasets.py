@@ -43,8 +43,10 @@ class Dataset:
     """Whether this project draws it: it then needs no root, and no test split is added."""
 
 
-def _phantom(public: bool) -> Callable[[Path | None, Options], Source]:
-    return lambda _, ask: phantom.read(images=ask.images, seed=ask.seed, public=public, test_fraction=ask.test_fraction)
+def _phantom(public: bool, terms: bool = False) -> Callable[[Path | None, Options], Source]:
+    return lambda _, ask: phantom.read(
+        images=ask.images, seed=ask.seed, public=public, test_fraction=ask.test_fraction, terms=terms
+    )
 
 
 def _plain(read: Callable[..., Source]) -> Callable[[Path | None, Options], Source]:
@@ -55,6 +57,13 @@ DATASETS = {
     "phantom": Dataset(_phantom(public=False), "none", "Apache-2.0", "nothing: drawn here", drawn=True),
     "phantom-public": Dataset(
         _phantom(public=True), "none", "Apache-2.0", "nothing: drawn here, all of it training cases", drawn=True
+    ),
+    "phantom-terms": Dataset(
+        _phantom(public=False, terms=True),
+        "none",
+        "Apache-2.0",
+        "nothing: drawn here, each site with its own words for the findings",
+        drawn=True,
     ),
     "vqa-rad": Dataset(
         lambda root, ask: vqa_rad.read(root, frames=ask.frames, max_rejected=ask.max_rejected),

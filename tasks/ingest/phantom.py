@@ -4,9 +4,12 @@ The questions can only be answered by looking: findings, sides, heights and size
 and yes/no questions are balanced. The public part, for training a base model, has the common findings in medium
 quality. The hospital part comes from four sites that differ in contrast, noise, resolution and case mix, and each site
 has findings that the public part lacks. The seed determines everything.
+
+The hospital part can also be drawn with house terms: the same images, but each site has its own words for the findings,
+and the same word means another finding elsewhere. What a word means, only a site's own cases tell.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +43,12 @@ class Site:
     thorough: bool = False
     """Whether every comparison is asked both ways: an untrained model learns comparisons late, and only from many
     examples."""
+    terms: tuple[str, ...] = COMMON + RARE
+    """The site's words for COMMON and then RARE, in their order."""
+
+    def term(self, finding: str) -> str:
+        """The site's word for a finding."""
+        return self.terms[(COMMON + RARE).index(finding)]
 
 
 PUBLIC = Site("public", (0.25, 0.25, 0.25, 0.25), (1, 0, 0), 0.0, (84, 140), (0.7, 1.2), (0.01, 0.06), thorough=True)
@@ -49,6 +58,12 @@ SITES = (
     Site("site-3", (0.10, 0.10, 0.55, 0.25), (0.1, 0.1, 0.8), 0.40, (96, 140), (0.75, 0.95), (0.05, 0.08)),
     Site("site-4", (0.25, 0.10, 0.10, 0.55), (0.34, 0.33, 0.33), 0.30, (84, 126), (1.10, 1.35), (0.02, 0.05)),
 )
+HOUSE_TERMS = ("opacity", "lesion", "nodule", "effusion", "consolidation", "granuloma", "infarct")
+"""Words of radiology, none of which is a finding's name here."""
+SITES_WITH_TERMS = tuple(
+    replace(site, terms=HOUSE_TERMS[2 * place :] + HOUSE_TERMS[: 2 * place]) for place, site in enumerate(SITES)
+)
+"""No two sites have the same word for a finding."""
 
 
 @dataclass
@@ -71,7 +86,7 @@ class Questions:
         return bool(self.rng.random() < share)
 
 
-def read(*, images: int, seed: int, public: bool, test_fraction: float) -> Source:
+def read(*, images: int, seed: int, public: bool, test_fraction: float, terms: bool = False) -> Source:
     """Draw the public part (`images` in all) or the hospital part (`images` for each of the four sites).
 
     Args:
@@ -79,9 +94,10 @@ def read(*, images: int, seed: int, public: bool, test_fraction: float) -> Sourc
         seed: determines every choice, together with the image's number.
         public: whether to draw the public part, which holds only training cases; else the hospital part.
         test_fraction: share of a site's images that are its test split.
+        terms: whether each site of the hospital part calls the findings by its own words; the images stay the same.
     """
     source = Source(cases=[], images=Images())
-    for site in (PUBLIC,) if public else SITES:
+    for site in (PUBLIC,) if public else SITES_WITH_TERMS if terms else SITES:
         tests = 0 if public else max(1, round(images * test_fraction))
         for number in range(images):
             rng = np.random.default_rng(derived_seed("phantom", seed, site.name, number))
@@ -92,6 +108,7 @@ def read(*, images: int, seed: int, public: bool, test_fraction: float) -> Sourc
 def _add_image(source: Source, site: Site, image_id: str, split: str, rng: np.random.Generator) -> None:
     look = _look(site, rng)
     pixels, masks = draw(look, rng)
+    look = replace(look, spots=tuple(replace(spot, finding=site.term(spot.finding)) for spot in look.spots))
     source.images.append(Image(image_id, png(pixels), pixels.shape[1], pixels.shape[0]))
     known: dict[str, Any] = {
         "image_id": image_id,
@@ -158,7 +175,7 @@ def _ask_about_image(questions: Questions, look: Look, site: Site) -> None:
         name = str(questions.rng.choice(present))
         questions.closed("presence", True, f"Is there {_a(name)}?", f"Does the image show {_a(name)}?")
         # Absent findings are drawn with the site's frequencies, or the name alone would reveal the answer.
-        while (name := _finding(site, questions.rng)) in present:
+        while (name := site.term(_finding(site, questions.rng))) in present:
             pass
         questions.closed("presence", False, f"Is there {_a(name)}?", f"Does the image show {_a(name)}?")
 

@@ -10,6 +10,7 @@ from tasks.settings.base import Settings
 Dataset = Literal[
     "phantom",
     "phantom-public",
+    "phantom-terms",
     "vqa-rad",
     "slake",
     "path-vqa",

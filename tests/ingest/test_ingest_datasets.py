@@ -140,7 +140,7 @@ def test_phantom_is_repeatable() -> None:
 
 
 def test_unknown_name_is_refused() -> None:
-    with pytest.raises(StudyError, match=r"phantom, phantom-public, vqa-rad, slake, .*, found 'vqarad'"):
+    with pytest.raises(StudyError, match=r"phantom, phantom-public, phantom-terms, vqa-rad, slake, .*, found 'vqarad'"):
         load("vqarad")
 
 

@@ -27,6 +27,7 @@ from tasks.score.baselines import majority, question_only
 SITES = ("site-1", "site-2", "site-3", "site-4")
 IMAGES = 120
 NAMES = "|".join(COMMON + RARE)
+TERMS = {site.name: site.terms for site in phantom.SITES_WITH_TERMS}
 
 
 @pytest.fixture(scope="module")
@@ -358,3 +359,43 @@ def test_questions_alone_do_not_tell_the_answers(hospitals: Source) -> None:
     assert 0.42 <= mean(right["closed"]) <= 0.58
     assert mean(right["open"]) < 0.45
     assert mean(common) < 0.2
+
+
+@pytest.fixture(scope="module")
+def termed() -> Source:
+    return phantom.read(images=IMAGES, seed=0, public=False, test_fraction=0.2, terms=True)
+
+
+def in_terms(text: str, terms: dict[str, str]) -> str:
+    """The text with a site's words put in, and no difference made between a and an."""
+    return re.sub(r"\ban? ", "a ", re.sub(rf"\b({NAMES})\b", lambda found: terms.get(found[1], found[1]), text))
+
+
+def test_house_terms_change_words_alone(hospitals: Source, termed: Source) -> None:
+    """The pictures are the same bytes; each text is the other with the site's words put in, and nothing else."""
+    assert [image.data for image in termed.images] == [image.data for image in hospitals.images]
+    for plain, other in zip(hospitals.cases, termed.cases, strict=True):
+        terms = dict(zip(COMMON + RARE, TERMS[site_of(plain.image_id)], strict=True))
+        assert (plain.id, plain.image_id, plain.topic, plain.split) == (
+            other.id,
+            other.image_id,
+            other.topic,
+            other.split,
+        )
+        assert in_terms(plain.question, terms) == in_terms(other.question, {})
+        assert in_terms(plain.answer, terms) == in_terms(other.answer, {})
+
+
+def test_a_word_means_another_finding_at_every_site() -> None:
+    for place in range(len(COMMON + RARE)):
+        assert len({terms[place] for terms in TERMS.values()}) == len(SITES)
+    assert all(len(set(terms)) == len(COMMON + RARE) for terms in TERMS.values())
+    assert not {word for terms in TERMS.values() for word in terms} & {*FINDINGS}
+
+
+def test_house_terms_cannot_be_told_from_the_question(termed: Source) -> None:
+    """Over all sites together, the most frequent word for what is seen is right about as often as chance."""
+    rows = [case for case in termed.cases if case.topic == "finding"]
+    train, test = [[case for case in rows if case.split == split] for split in ("train", "test")]
+    right = mean(answer == case.answer for answer, case in zip(majority(train, test), test, strict=True))
+    assert right < 0.3
