@@ -8,6 +8,7 @@ from tasks.ingest.folder import find_root, resolve
 from tasks.ingest.modalities import modality_of
 from tasks.ingest.pictures import Picture, read_image
 from tasks.ingest.rows import Row
+from tasks.ingest.slake_boxes import read_boxes
 from tasks.ingest.source import Source, gather
 from tasks.records import Case, Kind, Split
 
@@ -48,6 +49,9 @@ def read(root: Path | None, *, language: str, max_rejected: float = 0.0) -> Sour
 
     rows = [row for split, path in paths if path for row in read_rows(path, split)]
     source = gather(folder, rows, make, read_picture, max_rejected=max_rejected)
+    findings, unreadable = read_boxes(folder / "imgs", source.images)
+    notes = {"files of boxes that could not be read": unreadable} if unreadable else {}
+    source = replace(source, findings=findings, notes=source.notes | notes)
     return _without_test_images(source) if language == "all" else source
 
 

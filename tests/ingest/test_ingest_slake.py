@@ -1,10 +1,14 @@
 """SLAKE: the real files, and each of their traps in the small."""
 
+import io
 import json
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import PIL.Image
 import pytest
 from ingest_samples import real, slake_row, write_slake
 
@@ -127,3 +131,23 @@ def test_image_name_that_leaves_the_root_is_refused(tmp_path: Path, name: str) -
 def test_missing_image_is_named_with_its_row(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"train.json, row 2, image .*xmlab9/source.jpg: .* found no such file"):
         read(write_slake(tmp_path, train=[slake_row(1), slake_row(2, 9)]), language="en")
+
+
+def test_boxes_beside_the_images_are_findings(tmp_path: Path) -> None:
+    """Each is drawn here pixel by pixel; one leaves the image, one lies outside of it."""
+    root = write_slake(tmp_path, train=[slake_row(0), slake_row(1, 2), slake_row(2, 3)])
+    sizes = {image.id: (image.height, image.width) for image in read(root, language="en").images}
+    height, width = sizes["xmlab1"]
+    boxes = [{"Left Lung": [2.0, 3.0, 4.0, 5.0]}, {"Heart": [width - 2.0, -1.0, 9.0, 3.0]}, {"Liver": [900, 900, 5, 5]}]
+    (root / "imgs/xmlab1/detection.json").write_text(json.dumps(boxes))
+    (root / "imgs/xmlab2/detection.json").write_text('{"no": "boxes"}')
+    source = read(root, language="en")
+    assert [(each.image_id, each.name) for each in source.findings] == [("xmlab1", "Left Lung"), ("xmlab1", "Heart")]
+    expected = np.zeros((2, height, width), int)
+    for y, x in product(range(height), range(width)):
+        expected[0, y, x] = 255 * (2 <= x < 6 and 3 <= y < 8)
+        expected[1, y, x] = 255 * (width - 2 <= x and y < 2)
+    for mask, each in zip(expected, source.findings, strict=True):
+        assert (np.asarray(PIL.Image.open(io.BytesIO(each.mask))) == mask).all()
+    assert source.notes["files of boxes that could not be read"] == 1
+    assert not read(write_slake(tmp_path / "without", train=[slake_row(0)]), language="en").findings
