@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MESSAGE = "Interrupted; the same command goes on from here."
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STDERR = 2
 RECORDED_WITHIN_S = 2.0
 LOOKS, LOOKS_EVERY_S = 4, 0.1
 """How often, and how many seconds apart, to look for stages that were just about to begin."""
@@ -47,14 +48,18 @@ def _interrupt(number: int, _: FrameType | None) -> None:
     for each in SIGNALS:
         signal.signal(each, signal.SIG_DFL)  # a second signal ends the process at once
     logging.disable()  # no messages about the work that is broken off
-    # In another thread: this one may hold a lock, or wait for a reply that never comes.
-    record = threading.Thread(target=contextvars.copy_context().run, args=(_mark_as_crashed,), daemon=True)
-    record.start()
-    record.join(RECORDED_WITHIN_S)
-    remove_unfinished()
-    sys.stdout.flush()
-    print(f"\n{MESSAGE}", file=sys.stderr, flush=True)
-    os._exit(128 + number)  # nothing else ends the thread that runs a task
+    try:
+        # In another thread: this one may hold a lock, or wait for a reply that never comes.
+        record = threading.Thread(target=contextvars.copy_context().run, args=(_mark_as_crashed,), daemon=True)
+        record.start()
+        record.join(RECORDED_WITHIN_S)
+        remove_unfinished()
+        # The signal may have come amid a write; Python refuses another one on the same stream.
+        with contextlib.suppress(RuntimeError):
+            sys.stdout.flush()
+        os.write(STDERR, f"\n{MESSAGE}\n".encode())
+    finally:
+        os._exit(128 + number)  # nothing else ends the thread that runs a task
 
 
 def _mark_as_crashed() -> None:

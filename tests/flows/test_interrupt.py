@@ -4,6 +4,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -43,6 +44,30 @@ def test_ctrl_c_leaves_one_line_a_crashed_run_and_no_process(tmp_path: Path, env
         assert not record.execute("SELECT name FROM task_run WHERE state_name = 'Running'").fetchall()
     assert not list(tmp_path.glob("artifacts/**/.*.tmp"))
     assert len(servers) == 1 and not psutil.wait_procs(servers, timeout=60)[1]
+
+
+AMID_A_WRITE = """
+import os, signal, sys
+from flows.interrupt import interruptible
+
+class Busy:
+    def write(self, text=""):
+        raise RuntimeError("reentrant call inside the stream")
+    flush = write
+
+with interruptible():
+    sys.stdout = sys.stderr = Busy()
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except RuntimeError:  # as logging does with what a line of its own raises
+        pass
+    signal.pause()
+"""
+
+
+def test_ctrl_c_amid_a_line_ends_the_command_too(environment: dict[str, str]) -> None:
+    done = subprocess.run([sys.executable, "-c", AMID_A_WRITE], env=environment, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr.decode()) == (130, f"\n{MESSAGE}\n")
 
 
 def test_a_server_that_does_not_answer_is_one_sentence(tmp_path: Path, environment: dict[str, str]) -> None:
