@@ -1,8 +1,8 @@
 """Settings of retrieval: what cases are compared by, which are found, and how they are shown."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks.settings.base import Settings
 
@@ -16,7 +16,7 @@ AUTO = 5
 class ContextSettings(Settings):
     """Which of the retrieved cases the model is shown, and how."""
 
-    k: Annotated[int, Field(ge=0, le=50)] | Literal["auto"] = 3
+    k: int | Literal["auto"] = 3
     """Cases shown with each question; 0 is no retrieval. With `auto`, training shows each question a random number of
     up to 5, and each hospital then sets number and floor by its trained adapter's loss on its held-out images."""
     show: Literal["images+text", "text"] = "images+text"
@@ -31,6 +31,14 @@ class ContextSettings(Settings):
     """Show the cases as quoted data within the question's own turn, not as earlier turns of a conversation."""
     characters: int | None = Field(None, ge=1)
     """Most characters of a case's question and of its answer, invisible ones left out; as stored where not given."""
+
+    @field_validator("k", mode="plain")
+    @classmethod
+    def _counts_cases(cls, value: Any) -> int | Literal["auto"]:
+        """One sentence, where Pydantic would have one for each kind of value."""
+        if value != "auto" and not (type(value) is int and 0 <= value <= 50):  # True is an int of Python
+            raise ValueError("Input should be a whole number from 0 to 50, or auto")
+        return value
 
     @property
     def most(self) -> int:

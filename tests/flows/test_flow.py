@@ -359,7 +359,7 @@ def test_a_run_that_ends_in_a_round_goes_on_from_the_finished_hospitals(
         preexec_fn=hear_ctrl_c,
     )
     end = time.monotonic() + 120
-    while not list(tmp_path.glob("artifacts/shared/update/*/manifest.json")):
+    while not list(tmp_path.glob("artifacts/shared/update/[!.]*/manifest.json")):
         assert process.poll() is None, process.stdout.read() if process.stdout else ""
         assert time.monotonic() < end
         time.sleep(0.005)
@@ -370,7 +370,7 @@ def test_a_run_that_ends_in_a_round_goes_on_from_the_finished_hospitals(
         assert printed.endswith(f"{MESSAGE}\n") and "Traceback" not in printed
         assert server.newest_run()["state_name"] == "Crashed"
         assert "Running" not in server.task_states().values()
-    kept = {path.parent.name for path in tmp_path.glob("artifacts/shared/update/*/manifest.json")}
+    kept = {path.parent.name for path in tmp_path.glob("artifacts/shared/update/[!.]*/manifest.json")}
     assert 1 <= len(kept) < 6
     assert run(server, tmp_path, command).returncode == 0
     assert final_adapter(newest(tmp_path)) == final_adapter(first_run)

@@ -30,7 +30,8 @@ CONTRARY = [replace(each, answer=f"{CASES[(n + 3) % 8].answer}") for n, each in 
 
 
 def learner(base: Base, dropout: float = 0.1) -> Trainable:
-    attention = ("qkv",) if base.config.model_type.startswith("qwen") else ("q_proj", "v_proj")
+    layers = {"qwen2_vl": ("qkv",), "qwen2_5_vl": ("qkv",), "fast_vlm": ("expand_conv", "project_conv")}
+    attention = layers.get(base.config.model_type, ("q_proj", "v_proj"))
     return Trainable(
         base, {"tower": attention, "text": ("q_proj", "v_proj")}, True, r=4, alpha=8, dropout=dropout, seed=1
     )

@@ -26,6 +26,7 @@ from tasks.score.score import (
     scores,
     summarise,
 )
+from tasks.text.meaning import meaning
 from tasks.text.normalise import normalise
 from tasks.text.options import distinct
 
@@ -110,7 +111,7 @@ def test_scrambled_words_are_not_a_perfect_answer(words: list[str], random: Rand
 @example("*", "closed")
 @example("`", "open")
 def test_a_perfect_answer_scores_one(reference: str, kind: Kind) -> None:
-    assume(normalise(reference))
+    assume(meaning(reference))  # a reply of special tokens alone, as <|end|>, answers nothing
     assert all(value == 1 for value in figures([score_row(reference, reference, kind)], kind))
 
 

@@ -205,7 +205,9 @@ def test_an_absent_library_has_no_version() -> None:
 def test_files_of_the_project_that_stages_read_are_in_their_keys() -> None:
     """Each place that is told from where the code lies: the code itself, models, and the words of radiology."""
     reading = {path for path, source in SOURCES.items() if path.startswith("tasks/") and "__file__" in source}
-    models = {"tasks/engine/identity.py", "tasks/engine/families/llava.py"}  # whose content identify() tells
+    models = {
+        f"tasks/engine/{name}.py" for name in ("identity", "families/llava", "families/fast_vlm")
+    }  # see identify()
     assert reading == {"tasks/store/code.py", "tasks/pretrain/step.py"} | models
     for path, source in SOURCES.items():
         for node in ast.parse(source).body if path.endswith("step.py") else []:
