@@ -24,13 +24,12 @@ def validation_as_test(source: Source, name: str) -> Source:
             f"Expected a validation split of {name} for dataset.test=validation, found none: "
             "set dataset.test=published."
         )
-    cases, captions = _validation_tested(source.cases), _validation_tested(source.captions)
-    lost = len(source.records) - len(cases) - len(captions)
-    notes = {
-        "rows of the validation split that serve as test": sum(each.split == "test" for each in (*cases, *captions))
-    }
+    made = replace(source, cases=_validation_tested(source.cases), captions=_validation_tested(source.captions))
+    tested = sum(record.split == "test" for record in made.records)
+    notes = {"rows of the validation split that serve as test": tested}
+    lost = len(source.records) - len(made.records)
     notes |= {"rows of the published test split left out": lost} if lost else {}
-    return replace(source, cases=cases, captions=captions, notes=source.notes | notes)
+    return replace(made, notes=source.notes | notes)
 
 
 def _validation_tested(records: Sequence[Record]) -> list[Record]:
