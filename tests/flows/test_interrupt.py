@@ -66,7 +66,9 @@ with interruptible():
 
 
 def test_ctrl_c_amid_a_line_ends_the_command_too(environment: dict[str, str]) -> None:
-    done = subprocess.run([sys.executable, "-c", AMID_A_WRITE], env=environment, capture_output=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", AMID_A_WRITE], env=environment, capture_output=True, timeout=60, preexec_fn=hear_ctrl_c
+    )
     assert (done.returncode, done.stderr.decode()) == (130, f"\n{MESSAGE}\n")
 
 
