@@ -89,4 +89,4 @@ def test_damage_ends_in_a_sentence_or_an_account_of_every_row(sample: str, data:
 
 def read(name: str, root: Path) -> Source:
     ask: dict[str, Any] = {"language": "en", "frames": False, "test_fraction": 0.2, "images": 4, "seed": 0}
-    return ingest([(name, root)], Options(**ask, max_rejected=1.0))
+    return ingest([(name, root)], Options(**ask, test="published", max_rejected=1.0))
