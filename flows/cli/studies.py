@@ -16,6 +16,7 @@ from flows.cli.checks import (
     refuse_absent_model,
     refuse_unwritable_folder,
 )
+from flows.cli.named_studies import NamedStudy, file_of, introduction, refuse_no_root
 from flows.cli.settings_file import load_comparison, load_recipe, load_study
 from flows.cli.terminal import AsJson, Assignments, Quiet, SettingsFile, console, flow_running, print_place, print_rows
 from tasks.errors import StudyError
@@ -27,14 +28,24 @@ if TYPE_CHECKING:
 
 
 def run(
-    settings: SettingsFile = None, assignments: Assignments = None, quiet: Quiet = False, as_json: AsJson = False
+    named: NamedStudy = None,
+    settings: SettingsFile = None,
+    assignments: Assignments = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a study: from published data files to a scored federated model with private retrieval.
 
     Stages that an earlier run has finished, and that nothing has changed of, are reused.
+
+    Example: fed-rag run --study slake --set dataset.root=FOLDER
     """
-    study = load_study(settings, tuple(assignments or ()))
+    file = file_of(named, settings)
+    study = load_study(file or settings, tuple(assignments or ()))
+    refuse_no_root(named, study.dataset)
     refuse_absent(study)
+    if file and not quiet:
+        typer.echo(introduction(file), err=True)
     has_server = "PREFECT_API_URL" in os.environ
     with flow_running(quiet):
         from flows.fed_rag import fed_rag
@@ -65,6 +76,7 @@ def _print_results(folder: Path) -> None:
 
 
 def compare(
+    named: NamedStudy = None,
     settings: SettingsFile = None,
     assignments: Assignments = None,
     sweeps: Annotated[
@@ -90,12 +102,22 @@ def compare(
 
     Examples: fed-rag compare --set study.dataset.images=60 --set seeds=[0,1,2]
 
+    fed-rag compare --study slake --set study.dataset.root=FOLDER --set name=slake
+
     fed-rag compare --sweep retrieval.k=0,1,3,5,10 --sweep alpha --set name=sweeps
 
     fed-rag compare --set 'configurations={fed+rag: {}, all-layers: {lora.targets: [q_proj, k_proj, v_proj, o_proj]}}'
     """
-    comparison = load_comparison(settings, tuple(assignments or ()), tuple(sweeps or ()))
-    refuse_absent_all(cell.study for cell in cells(comparison))
+    file = file_of(named, settings)
+    comparison = load_comparison(settings, tuple(assignments or ()), tuple(sweeps or ()), file)
+    studies = [cell.study for cell in cells(comparison)]
+    for study in studies:
+        refuse_no_root(named, study.dataset, "study.dataset.root")
+    refuse_absent_all(studies)
+    if file and not quiet:
+        typer.echo(
+            f"{introduction(file)}\nThe comparison consists of {counted(len(studies), 'such studies')}.", err=True
+        )
     with flow_running(quiet):
         from flows.compare import compare as flow
 
