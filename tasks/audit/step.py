@@ -24,10 +24,11 @@ def audit(folder: Folder, cases: Ref, dataset: Ref, seed: int, against: str | No
     """
     from tasks.audit.document import Likeness, inside
     from tasks.audit.document import audit as count
-    from tasks.audit.fingerprint import fingerprints, pixel_digest
+    from tasks.audit.fingerprint import fingerprints
     from tasks.audit.folder import folder_images
     from tasks.audit.pairs import image_pairs, whole_shapes
     from tasks.audit.scores import score_without_model
+    from tasks.records.pixels import pixel_digest
 
     def images(wanted: set[str] | None = None) -> Iterator[Image]:
         of_dataset = read_images(dataset.folder / "images.parquet")
