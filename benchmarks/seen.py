@@ -1,4 +1,4 @@
-"""How far the perceptual hashes of copies lie apart, and those of unrelated images: what chose `tasks.cases.seen.ALIKE`.
+"""How far apart the perceptual hashes of copies and of unrelated images lie, which chose `tasks.cases.seen.ALIKE`.
 
     python benchmarks/seen.py FOLDER FOLDER ...
 

@@ -13,7 +13,7 @@ from tasks.settings import ModelChoice, ModelSettings
 from tasks.store import MANIFEST, file_digest, files_below, tree_digest
 
 EMBEDDED = Path(__file__).parents[2] / "data" / "base"
-SEEN = "seen.parquet"
+RECORD = "seen.parquet"
 """The record, in a base's folder, of the images that it was trained on. What the base computes does not depend on it,
 so it is no part of the model's content: only the stages that read it run again when it changes."""
 SETTLED_NS = 2 * 10**9
@@ -121,7 +121,7 @@ def find_record(name: str) -> tuple[str, str] | None:
 
     Then what it has seen is unknown, as of every model of the hub.
     """
-    path = Path(resolve(name)) / SEEN
+    path = Path(resolve(name)) / RECORD
     return (str(path), file_digest(path)) if path.is_file() else None
 
 
@@ -133,7 +133,7 @@ def _digest(folder: Path) -> str:
     known = _known.get(place)
     if known and known[0] == state:
         return known[1]
-    digest = tree_digest(folder, without=(MANIFEST, SEEN))
+    digest = tree_digest(folder, without=(MANIFEST, RECORD))
     if all(max(modified, changed) < now - SETTLED_NS for _, _, modified, changed in state):
         _known[place] = state, digest
     return digest

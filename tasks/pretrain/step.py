@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.pretrain.rename import rename_findings
-from tasks.records import Caption, Case, EpochLoss, Finding, Image, Neighbour, read_table, write_table
+from tasks.records import (
+    Caption,
+    Case,
+    EpochLoss,
+    Finding,
+    Image,
+    Neighbour,
+    SeenImage,
+    read_images,
+    read_table,
+    write_table,
+)
 from tasks.settings import ContextSettings, Lesson, ModelChoice
 from tasks.settings.recipe import Stage as RecipeStage
 from tasks.store import Ref, derived_seed
@@ -95,18 +106,26 @@ def train_stage(
     features: Ref | None,
     model: ModelChoice,
     settings: RecipeStage,
+    record: str,
     number: int,
     seed: int,
 ) -> None:
-    """The base after one stage of a recipe, with LoRA merged: a Hugging Face folder and `losses.parquet`.
+    """The base after one stage of a recipe, with LoRA merged: a Hugging Face folder, its record and `losses.parquet`.
 
-    `features` are cached features, given if only the text model learns.
+    `features` are cached features, given if only the text model learns. `record` is the digest of the record of the
+    base that the stage begins with; "" if it has none.
     """
+    from tasks.cases.seen import join, read_seen, seen_images
+    from tasks.engine.identity import RECORD, resolve
     from tasks.engine.shared import exclusive_base
     from tasks.pretrain.stage import cases_of, train_sides
 
     images = dataset.folder / "images.parquet"
     training, held_out = cases_of(read_table(questions.folder / "cases.parquet", Case), settings, seed)
+    before = read_seen(Path(resolve(model.name)) / RECORD) if record else []
+    datasets = {case.image_id: case.dataset for case in (*training, *held_out)}  # these choose the epoch that is kept
+    with folder.open(RECORD) as sink:
+        write_table(sink, SeenImage, join(before, seen_images(read_images(images), datasets)))
     with exclusive_base(model) as base:
         rows, folder.summary["held_out_loss"] = train_sides(
             base, training, held_out, features.folder if features else images, settings, derived_seed(seed, number)
