@@ -99,15 +99,16 @@ def audit_seen(folder: Folder, cases: Ref, dataset: Ref, record: str, content: s
 
 def _seen(test: Sequence[Case | Caption], images: Ref, record: str) -> dict[str, "Sight"]:
     """How the base has seen each test image, by id."""
-    from tasks.cases.seen import find_seen, read_seen
+    from tasks.cases.seen import find_seen
+    from tasks.cases.seen import read_seen as read_record
 
     wanted = {row.image_id for row in test}
     every = read_images(images.folder / "images.parquet")
-    return find_seen((image for image in every if image.id in wanted), read_seen(Path(record)))
+    return find_seen((image for image in every if image.id in wanted), read_record(Path(record)))
 
 
-def read_seen_counts(ref: Ref) -> dict[str, Any]:
-    """Read the document of finished counts of seen images."""
+def read_seen(ref: Ref) -> dict[str, Any]:
+    """Read the document of a finished `audit_seen`."""
     return json.loads((ref.folder / SEEN).read_text(encoding="utf-8"))
 
 

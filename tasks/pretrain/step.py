@@ -123,7 +123,7 @@ def train_stage(
     images = dataset.folder / "images.parquet"
     training, held_out = cases_of(read_table(questions.folder / "cases.parquet", Case), settings, seed)
     before = read_seen(Path(resolve(model.name)) / RECORD) if record else []
-    datasets = {case.image_id: case.dataset for case in (*training, *held_out)}  # these choose the epoch that is kept
+    datasets = {case.image_id: case.dataset for case in (*training, *held_out)}  # held-out images choose the epoch
     with folder.open(RECORD) as sink:
         write_table(sink, SeenImage, join(before, seen_images(read_images(images), datasets)))
     with exclusive_base(model) as base:
