@@ -1,14 +1,14 @@
 """Which of the test images a base was trained on, in counts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from tasks.cases.seen import Sight
 from tasks.cases.small_groups import is_small, publishable
 from tasks.records import Caption, Case
-from tasks.records.shared_documents import SeenCounts
+from tasks.records.shared_documents import SeenCounts, SeenOfDataset
 
 
-def seen_counts(test: Sequence[Case | Caption], found: Mapping[str, Sight], least: int = 1) -> dict[str, SeenCounts]:
+def seen_counts(test: Sequence[Case | Caption], found: Mapping[str, Sight], least: int = 1) -> SeenOfDataset:
     """Count test `images` and test `cases` that the base has seen; nothing is told of fewer than `least` of either.
 
     Args:
@@ -25,20 +25,17 @@ def seen_counts(test: Sequence[Case | Caption], found: Mapping[str, Sight], leas
         for sight in ("identical", "alike", None)
     }
     told = publishable(groups, least)
-    rows = {"images": len(images), "cases": len(test)}
-    return {
-        name: _counts(n, [each[place] for each in groups.values()], told, least)
-        for place, (name, n) in enumerate(rows.items())
-    }
+    of_images, of_cases = zip(*groups.values(), strict=True)
+    return {"images": _counts(of_images, told, least), "cases": _counts(of_cases, told, least)}
 
 
-def _counts(n: int, parts: Sequence[int], told: set[str | None], least: int) -> SeenCounts:
-    """The counts of one column: `parts` are those of identical, alike and unseen images, of which some are told."""
+def _counts(parts: Sequence[int], told: Collection[str | None], least: int) -> SeenCounts:
+    """The counts of images, or of cases: `parts` are those identical, alike and not seen, of which some are told."""
     identical, alike, _ = parts
-    known = None in told or {"identical", "alike"} <= told
+    known = None in told or {"identical", "alike"} <= set(told)
     exact = identical if "identical" in told else None
     return {
-        "n": None if is_small(n, least) else n,
+        "n": None if is_small(sum(parts), least) else sum(parts),
         "seen": identical + alike if known else None,
         "identical": exact,
         "at_least": identical + alike if known else exact or 0,

@@ -5,7 +5,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from tasks.records.comparison import Interval, ScoreEntry
 from tasks.records.explanations import Means
-from tasks.records.shared_documents import ModeCounts, SeenCounts
+from tasks.records.shared_documents import ModeCounts, SeenOfDataset
 
 QuestionKind = Literal["closed", "choice", "open"]
 """Kinds of question that are scored separately; `choice` (multiple choice) is a part of `closed`."""
@@ -156,19 +156,12 @@ class WithheldOfRun(TypedDict):
     hospitals: dict[str, list[str]]
 
 
-class SeenOfHospital(TypedDict):
-    """How many test images, and cases about them, the base was trained on."""
-
-    images: SeenCounts
-    cases: SeenCounts
-
-
-class SeenOfRun(SeenOfHospital):
+class SeenOfRun(SeenOfDataset):
     """The counts over all hospitals, and of each hospital."""
 
     record: str
     """sha256 of the base's record, in hexadecimal."""
-    hospitals: dict[str, SeenOfHospital]
+    hospitals: dict[str, SeenOfDataset]
 
 
 class RunDocument(TypedDict):

@@ -112,14 +112,19 @@ class SeenCounts(TypedDict):
     """`seen`; if it is withheld, the part of it that is told."""
 
 
-class SeenDocument(TypedDict):
-    """`seen.json`."""
+class SeenOfDataset(TypedDict):
+    """How many test images, and cases about them, a base was trained on."""
+
+    images: SeenCounts
+    cases: SeenCounts
+
+
+class SeenDocument(SeenOfDataset):
+    """`seen.json` of a hospital."""
 
     hospital: str
     record: str
     """sha256 of the base's record, in hexadecimal."""
-    images: SeenCounts
-    cases: SeenCounts
 
 
 @dataclass(frozen=True)
