@@ -47,8 +47,8 @@ def audit(
 
     Copies are found though resized, recompressed, framed or of another contrast; flipped ones are told apart. Beside
     the counts stand scores that need no model at all: the answer copied from the most similar training case, with and
-    without the same image, and the answer that the question alone suggests. The file lists every test case by id. If model.name
-    is a base with a record of its training images, test images that are among these are counted too.
+    without the same image, and the answer that the question alone suggests. The file lists every test case by id.
+    If model.name is a base with a record of its training images, the test images among these are counted as well.
     docs/audit.md defines each count.
 
     Example: fed-rag audit --set dataset.name=vqa-rad --set dataset.root=FOLDER --out audit.json

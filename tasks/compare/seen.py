@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tasks.compare.cells import SPLITS, labels
+from tasks.compare.cells import SPLITS
 from tasks.records.comparison import ComparisonDocument
 
 CONFIGURATIONS = "configurations"
@@ -11,8 +11,8 @@ CONFIGURATIONS = "configurations"
 
 def split_note(document: ComparisonDocument, split: str) -> str:
     """What the tables of a split say; empty if no configuration's base has seen a test image of it."""
-    called = {name: label for name, label in labels(document).items() if name in document["settings"]["configurations"]}
-    return _note(document, CONFIGURATIONS, split, called)
+    trained = {each["name"]: each["label"] for each in document["configurations"] if each["trained"]}
+    return _note(document, CONFIGURATIONS, split, trained)
 
 
 def headline_note(document: ComparisonDocument) -> str:
