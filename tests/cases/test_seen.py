@@ -152,7 +152,9 @@ def test_copies_that_another_dataset_published_are_found() -> None:
     """VQA-RAD's images in MedPix, at most 224 pixels and gray there, by their published number."""
     theirs = real("medpix-2.0/MedPix-2-0/images")
     record = list(seen_images(ours := published(real("vqa-rad-osf/VQA_RAD Image Folder"), "*.jpg"), numbers(ours)))
-    copies = [each for each in published(theirs, "*.png") if set(numbers([each]).values()) & set(numbers(ours).values())]
+    copies = [
+        each for each in published(theirs, "*.png") if set(numbers([each]).values()) & set(numbers(ours).values())
+    ]
     others = published(theirs, "*.png")[::40]
     found = find_seen([*copies, *others], record)
     assert len(copies) == 18
