@@ -20,7 +20,9 @@ from flows.cli.named_studies import NamedStudy, file_of, introduction, refuse_no
 from flows.cli.settings_file import load_comparison, load_recipe, load_study
 from flows.cli.terminal import AsJson, Assignments, Quiet, SettingsFile, console, flow_running, print_place, print_rows
 from tasks.errors import StudyError
+from tasks.settings import DatasetSettings
 from tasks.settings.comparison import SWEEPS, cells
+from tasks.settings.recipe import Recipe
 from tasks.text.wording import counted
 
 if TYPE_CHECKING:
@@ -163,30 +165,62 @@ def pretrain(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Every random choice of it follows from this; 0 if not given.")
     ] = None,
+    slake: Annotated[
+        Path | None, typer.Option(help="Folder of SLAKE; with --vqa-rad, the base radiology is made instead.")
+    ] = None,
+    vqa_rad: Annotated[Path | None, typer.Option(help="Folder of VQA-RAD, beside --slake.")] = None,
 ) -> None:
-    """Train a base before a federation: by a recipe, or, without one, the embedded base from nothing.
+    """Train a base before a federation: by a recipe, or, without one, one of the two bases that fed-rag comes with.
 
+    These are the embedded base, from nothing, and radiology, from pretrained parts (with --slake and --vqa-rad).
     A recipe's stages follow each other; each is cached, so that after a kill the same command goes on with the stage
     that was not finished. What comes out is artifacts/recipes/NAME, which model.name takes. docs/models.md tells what
     the recipes in data/recipes are.
 
     Example: fed-rag pretrain --settings data/recipes/radiology-3b.yaml --set stages.0.dataset.root=FOLDER
     """
-    given = [name for name, value in {"out": out, "images": images, "seed": seed}.items() if value is not None]
-    if settings and given:
-        raise StudyError(f"Expected no --{given[0]} beside a recipe, which has settings of its own: leave it out.")
+    given = {"out": out, "images": images, "seed": seed, "slake": slake, "vqa-rad": vqa_rad}
+    beside = [name for name, value in given.items() if value is not None]
+    if settings and beside:
+        raise StudyError(f"Expected no --{beside[0]} beside a recipe, which has settings of its own: leave it out.")
     if assignments and not settings:
         raise StudyError("Expected --settings with a recipe beside --set: name one of the files in data/recipes.")
-    recipe = load_recipe(settings, tuple(assignments or ())) if settings else None
-    if recipe:
-        refuse_absent_model(recipe.model)
-        for dataset in [stage.dataset for stage in recipe.stages if stage.dataset]:
-            refuse_absent_data(dataset)
+    if settings:
+        made = _by_recipe(load_recipe(settings, tuple(assignments or ())))
+    elif slake or vqa_rad:
+        made = _radiology(slake, vqa_rad, out or Path("artifacts/radiology"), images, seed or 0)
     else:
-        refuse_unwritable_folder(out or Path("artifacts/base"))
+        made = _embedded(out or Path("artifacts/base"), images or 8000, seed or 0)
+    print_place("Base", Path(made))
+
+
+def _by_recipe(recipe: Recipe) -> str:
+    refuse_absent_model(recipe.model)
+    for dataset in [stage.dataset for stage in recipe.stages if stage.dataset]:
+        refuse_absent_data(dataset)
     with flow_running():
-        from flows.pretrain import pretrain as flow
         from flows.pretrain import train_recipe
 
-        made = train_recipe(recipe) if recipe else flow(out or Path("artifacts/base"), images or 8000, seed=seed or 0)
-    print_place("Base", Path(made))
+        return train_recipe(recipe)
+
+
+def _embedded(out: Path, images: int, seed: int) -> str:
+    refuse_unwritable_folder(out)
+    with flow_running():
+        from flows.pretrain import pretrain as flow
+
+        return flow(out, images, seed=seed)
+
+
+def _radiology(slake: Path | None, vqa_rad: Path | None, out: Path, images: int | None, seed: int) -> str:
+    if slake is None or vqa_rad is None:
+        raise StudyError("Expected --slake and --vqa-rad together, found one of them: the base learns from both.")
+    if images is not None:
+        raise StudyError("Expected no --images beside --slake, whose images are all used: leave it out.")
+    refuse_unwritable_folder(out)
+    for name, root in (("slake", slake), ("vqa-rad", vqa_rad)):
+        refuse_absent_data(DatasetSettings(name=name, root=root))  # type: ignore[arg-type]
+    with flow_running():
+        from flows.radiology import pretrain_radiology
+
+        return pretrain_radiology(slake, vqa_rad, out, seed=seed)

@@ -19,6 +19,7 @@ from tasks.records import (
     read_table,
     write_table,
 )
+from tasks.records.federation import TrainingData
 from tasks.settings import ContextSettings, Lesson, ModelChoice
 from tasks.settings.recipe import Stage as RecipeStage
 from tasks.store import Ref, derived_seed
@@ -115,7 +116,7 @@ def train_stage(
     `features` are cached features, given if only the text model learns. `record` is the digest of the record of the
     base that the stage begins with; "" if it has none.
     """
-    from tasks.cases.seen import join, read_seen, seen_images
+    from tasks.cases.seen import read_seen
     from tasks.engine.identity import RECORD, resolve
     from tasks.engine.shared import exclusive_base
     from tasks.pretrain.stage import cases_of, train_sides
@@ -123,9 +124,7 @@ def train_stage(
     images = dataset.folder / "images.parquet"
     training, held_out = cases_of(read_table(questions.folder / "cases.parquet", Case), settings, seed)
     before = read_seen(Path(resolve(model.name)) / RECORD) if record else []
-    datasets = {case.image_id: case.dataset for case in (*training, *held_out)}  # held-out images choose the epoch
-    with folder.open(RECORD) as sink:
-        write_table(sink, SeenImage, join(before, seen_images(read_images(images), datasets)))
+    _write_record(folder, [(dataset, [*training, *held_out])], before)  # held-out images choose the epoch: seen too
     with exclusive_base(model) as base:
         rows, folder.summary["held_out_loss"] = train_sides(
             base, training, held_out, features.folder if features else images, settings, derived_seed(seed, number)
@@ -134,6 +133,90 @@ def train_stage(
     with folder.open("losses.parquet") as sink:
         write_table(sink, EpochLoss, rows)
     folder.summary |= {"cases": len(training), "held_out_cases": len(held_out)}
+
+
+@stage("radiology", area="shared", title="compose radiology", leaves=())
+def compose_radiology(folder: Folder, datasets: list[Ref], embedded: ModelChoice) -> None:
+    """The untrained base `radiology`, with words of the training questions and answers."""
+    from tasks.engine.shared import exclusive_base
+    from tasks.pretrain.radiology import compose
+
+    cases = [case for dataset in datasets for case in _training(dataset)]
+    with exclusive_base(embedded) as base:
+        compose(base, (text for case in cases for text in (case.question, case.answer)), folder.path)
+
+
+@stage("varied", area="source", title="features of altered copies")
+def see_varied_images(folder: Folder, dataset: Ref, model: ModelChoice, copies: int, seed: int) -> None:
+    """What the tower makes of altered copies of the training images."""
+    from tasks.engine.shared import shared_base
+    from tasks.engine.vision import FEATURES, see, write_features
+    from tasks.pretrain.varied import varied
+
+    wanted = {case.image_id for case in _training(dataset)}
+    images = (image for image in read_images(dataset.folder / "images.parquet") if image.id in wanted)
+    with shared_base(model) as base:
+        seen = see(base, varied(images, copies, seed), total=copies * len(wanted), projected=False)
+        write_features(folder.path / FEATURES, seen, base.family.merge(base.config), False)
+
+
+@stage("base", area="shared", title="teach radiology", leaves=())
+def teach_radiology(
+    folder: Folder, data: list[TrainingData], model: ModelChoice, copies: int, epochs: int, seed: int
+) -> None:
+    """The base after its projector and text model have learned the training questions, about images and copies.
+
+    Its record names the images alone: of altered copies, no study has one.
+    """
+    import torch
+
+    from tasks.engine.batch import encode
+    from tasks.engine.shared import exclusive_base
+    from tasks.engine.vision import FEATURES, gather_features, load_features
+    from tasks.pretrain.radiology import prompts_of
+    from tasks.pretrain.text import train_text
+
+    prompts, known = [], {}
+    for each in data:
+        neighbours = read_table(each.library.folder / "neighbours.parquet", Neighbour)
+        prompts += prompts_of(_training(each.dataset), neighbours, copies, seed)
+        for part in (load_features(ref.folder / FEATURES) for ref in (each.features, each.varied)):
+            known |= {name: (part, name) for name in part.starts}
+    vision = gather_features(known)
+    _write_record(folder, [(each.dataset, _training(each.dataset)) for each in data])
+    with exclusive_base(model) as base:
+        folder.summary["loss"] = train_text(
+            base,
+            vision,
+            encode(base, vision, prompts),
+            epochs=epochs,
+            batch_size=48,
+            learning_rate=1.2e-3,
+            seed=seed,
+            title="radiology",
+            projector=True,
+        )
+        base.model.to(torch.bfloat16)  # half the size; a CPU computes it in float32 again
+        _save(base, folder)
+
+
+def _write_record(
+    folder: Folder, trained: Sequence[tuple[Ref, Sequence[Case]]], before: Sequence[SeenImage] = ()
+) -> None:
+    """Write the record of a base: the images of the cases that it learns from, by dataset, and what it saw before."""
+    from tasks.cases.seen import join, seen_images
+    from tasks.engine.identity import RECORD
+
+    rows = [
+        seen_images(read_images(dataset.folder / "images.parquet"), {case.image_id: case.dataset for case in cases})
+        for dataset, cases in trained
+    ]
+    with folder.open(RECORD) as sink:
+        write_table(sink, SeenImage, join(before, *rows))
+
+
+def _training(dataset: Ref) -> list[Case]:
+    return [case for case in read_table(dataset.folder / "cases.parquet", Case) if case.split == "train"]
 
 
 def choose(cases: Sequence[Case], lesson: Lesson, seed: int) -> list[Case]:
