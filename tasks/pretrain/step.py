@@ -166,7 +166,7 @@ def teach_radiology(
 ) -> None:
     """The base after its projector and text model have learned the training questions, about images and copies.
 
-    Its record names the images alone: of altered copies, no study has one.
+    Its record holds the training images, without the altered copies.
     """
     import torch
 
