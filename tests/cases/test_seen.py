@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,6 +148,16 @@ def test_another_file_in_place_of_a_record_is_an_error_in_one_sentence(tmp_path:
             write(sink)
         with pytest.raises(StudyError, match=r"^Expected .*seen\.parquet to be a record of training images"):
             read_seen(path)
+
+
+def test_the_shipped_record_is_of_the_images_that_slake_published_for_training() -> None:
+    rows = read_seen(Path(__file__).parents[2] / "data/radiology/seen.parquet")
+    assert Counter(row.dataset for row in rows) == {"slake": 450, "vqa-rad": 313}
+    slake = real("slake")
+    questions = json.loads((slake / "train.json").read_text(encoding="utf-8"))
+    names = sorted({row["img_name"] for row in questions if row["q_lang"] == "en"})
+    images = [image(name, (slake / "imgs" / name).read_bytes()) for name in names]
+    assert list(join(seen_images(images, dict.fromkeys(names, "slake")))) == rows[:450]
 
 
 def test_copies_that_another_dataset_published_are_found() -> None:
