@@ -42,7 +42,7 @@ def pretrain_radiology(
         _ingested(DatasetSettings(name="slake", root=slake, test="validation"), seed, steps),
         _ingested(DatasetSettings(name="vqa-rad", root=vqa_rad), seed, steps),
     ]
-    composed = compose_radiology(datasets=datasets, embedded=choose_model(ModelSettings(device="cpu")))
+    composed = compose_radiology(datasets=datasets, model=choose_model(ModelSettings(device="cpu")))
     model = choose_model(ModelSettings(name=str(composed.folder), device="cpu"))
     steps.done("composed the untrained base")
     data = [_looked_at(dataset, model, copies, seed, steps) for dataset in datasets]

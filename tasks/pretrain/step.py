@@ -119,13 +119,13 @@ def train_stage(
 
 
 @stage("radiology", area="shared", title="compose radiology", leaves=())
-def compose_radiology(folder: Folder, datasets: list[Ref], embedded: ModelChoice) -> None:
-    """The untrained base `radiology`, with words of the training questions and answers."""
+def compose_radiology(folder: Folder, datasets: list[Ref], model: ModelChoice) -> None:
+    """The untrained base `radiology` around the text model of `model`, with words of the training cases."""
     from tasks.engine.shared import exclusive_base
     from tasks.pretrain.radiology import compose
 
     cases = [case for dataset in datasets for case in _training(dataset)]
-    with exclusive_base(embedded) as base:
+    with exclusive_base(model) as base:
         compose(base, (text for case in cases for text in (case.question, case.answer)), folder.path)
 
 
