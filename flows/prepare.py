@@ -13,9 +13,10 @@ from flows.progress import Steps, log_unused_columns
 from flows.run_folder import dataset_summary
 from flows.runtimes.local import gather
 from tasks.audit.document import score_table, shared_table, table
-from tasks.audit.step import audit, audit_hospitals, read_audit
+from tasks.audit.step import audit, audit_hospitals, count_seen, read_audit
 from tasks.cases.small_groups import withhold_small, withhold_small_cells
 from tasks.cases.withdrawn import all_digests
+from tasks.engine.identity import find_record
 from tasks.errors import StudyError
 from tasks.features.step import see_images
 from tasks.federate.step import initial_adapter
@@ -37,6 +38,8 @@ class Prepared:
     """Each with the initial adapter."""
     copies: Ref
     """The audit of images that pairs of hospitals share."""
+    seen: list[Ref]
+    """For each hospital, how many of its test images the base was trained on; empty if the base has no record."""
 
 
 def prepare(study: Study, model: ModelChoice, steps: Steps) -> Prepared:
@@ -70,7 +73,7 @@ def prepare(study: Study, model: ModelChoice, steps: Steps) -> Prepared:
         HospitalRefs(name=name, cases=taken, features=seen_by, library=library, adapter=start)
         for name, taken, seen_by, library in parts
     ]
-    return Prepared(untrained, between)
+    return Prepared(untrained, between, seen_before(study, hospitals, cases))
 
 
 def _check_targets(study: Study) -> None:
@@ -137,6 +140,22 @@ def partition_images(study: Study, dataset: Ref, questions: Ref, findings: Ref) 
         "forgotten": unmapped(all_digests()),
     }
     return hospitals, gather(take_cases.map(hospital=hospitals, **common), hospitals), between
+
+
+def seen_before(study: Study, hospitals: list[str], cases: list[Ref]) -> list[Ref]:
+    """Count the test images of each hospital that the base was trained on; empty if the base has no record."""
+    record = find_record(study.model.name)
+    if record is None:
+        return []
+    place, content = record
+    counting = count_seen.map(
+        hospital=hospitals,
+        cases=cases,
+        record=unmapped(place),
+        content=unmapped(content),
+        min_cell=unmapped(study.evaluation.min_cell),
+    )
+    return gather(counting, hospitals)
 
 
 def show_audit(findings: Ref, least: int) -> None:

@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.pretrain.rename import rename_findings
-from tasks.records import Caption, Case, EpochLoss, Finding, Image, Neighbour, read_images, read_table, write_table
+from tasks.records import (
+    Caption,
+    Case,
+    EpochLoss,
+    Finding,
+    Image,
+    Neighbour,
+    SeenImage,
+    read_images,
+    read_table,
+    write_table,
+)
 from tasks.records.federation import TrainingData
 from tasks.settings import ContextSettings, Lesson, ModelChoice
 from tasks.settings.recipe import Stage as RecipeStage
@@ -96,18 +107,24 @@ def train_stage(
     features: Ref | None,
     model: ModelChoice,
     settings: RecipeStage,
+    record: str,
     number: int,
     seed: int,
 ) -> None:
-    """The base after one stage of a recipe, with LoRA merged: a Hugging Face folder and `losses.parquet`.
+    """The base after one stage of a recipe, with LoRA merged: a Hugging Face folder, its record and `losses.parquet`.
 
-    `features` are cached features, given if only the text model learns.
+    `features` are cached features, given if only the text model learns. `record` is the digest of the record of the
+    base that the stage begins with; "" if it has none.
     """
+    from tasks.cases.seen import read_seen
+    from tasks.engine.identity import RECORD, resolve
     from tasks.engine.shared import exclusive_base
     from tasks.pretrain.stage import cases_of, train_sides
 
     images = dataset.folder / "images.parquet"
     training, held_out = cases_of(read_table(questions.folder / "cases.parquet", Case), settings, seed)
+    before = read_seen(Path(resolve(model.name)) / RECORD) if record else []
+    _write_record(folder, [(dataset, [*training, *held_out])], before)  # held-out images choose the epoch: seen too
     with exclusive_base(model) as base:
         rows, folder.summary["held_out_loss"] = train_sides(
             base, training, held_out, features.folder if features else images, settings, derived_seed(seed, number)
@@ -147,7 +164,10 @@ def see_varied_images(folder: Folder, dataset: Ref, model: ModelChoice, copies: 
 def teach_radiology(
     folder: Folder, data: list[TrainingData], model: ModelChoice, copies: int, epochs: int, seed: int
 ) -> None:
-    """The base after its projector and text model have learned the training questions, about images and copies."""
+    """The base after its projector and text model have learned the training questions, about images and copies.
+
+    Its record holds the training images, without the altered copies.
+    """
     import torch
 
     from tasks.engine.batch import encode
@@ -163,6 +183,7 @@ def teach_radiology(
         for part in (load_features(ref.folder / FEATURES) for ref in (each.features, each.varied)):
             known |= {name: (part, name) for name in part.starts}
     vision = gather_features(known)
+    _write_record(folder, [(each.dataset, _training(each.dataset)) for each in data])
     with exclusive_base(model) as base:
         folder.summary["loss"] = train_text(
             base,
@@ -177,6 +198,21 @@ def teach_radiology(
         )
         base.model.to(torch.bfloat16)  # half the size; a CPU computes it in float32 again
         _save(base, folder)
+
+
+def _write_record(
+    folder: Folder, trained: Sequence[tuple[Ref, Sequence[Case]]], before: Sequence[SeenImage] = ()
+) -> None:
+    """Write the record of a base: the images of the cases that it learns from, by dataset, and what it saw before."""
+    from tasks.cases.seen import join, seen_images
+    from tasks.engine.identity import RECORD
+
+    rows = [
+        seen_images(read_images(dataset.folder / "images.parquet"), {case.image_id: case.dataset for case in cases})
+        for dataset, cases in trained
+    ]
+    with folder.open(RECORD) as sink:
+        write_table(sink, SeenImage, join(before, *rows))
 
 
 def _training(dataset: Ref) -> list[Case]:
