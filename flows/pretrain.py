@@ -131,7 +131,7 @@ def _study(recipe: Recipe, number: int) -> Study:
 
 def _ask(study: Study, steps: Steps) -> tuple[Ref, Ref]:
     """Read a stage's dataset and prepare its questions; both are the same folder if no questions are made."""
-    dataset = ingest(settings=study.dataset, content=dataset_content(study), seed=study.seed)
+    dataset = ingest(settings=study.dataset, content=dataset_content(study.dataset), seed=study.seed)
     log_unused_columns(dataset)
     questions = prepare_questions(study, dataset, steps)
     steps.done(f"{study.dataset.label}: {ingested(dataset)}")

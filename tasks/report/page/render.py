@@ -61,6 +61,8 @@ class DataStatements:
     """Which published rows are left out, and why."""
     audited: int
     """Number of test cases in the audit, before any was moved or left out."""
+    control: str
+    """What the negative control says of the near-duplicates."""
 
 
 def detail_plots(results: RunDocument, configuration: str) -> dict[str, list[str]]:
