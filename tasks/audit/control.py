@@ -99,8 +99,8 @@ def control_sentence(document: Mapping[str, Any] | None) -> str:
     name = document["dataset"]
     return (
         f"Negative control: {test} test images are near-duplicates of a training image; {control} images of {name}, "
-        f"which is taken to be unrelated, pass for one too, by likeness alone. If {name} looks unlike the dataset, this "
-        "says little."
+        "which is taken to be unrelated, pass for one too, by likeness alone. "
+        f"If {name} looks unlike the dataset, this says little."
     )
 
 
