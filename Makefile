@@ -1,15 +1,16 @@
-# `make run` needs nothing but Python 3.11; `make test` is all that CI checks.
+# `make run` needs nothing but Python 3.11. CI runs `make test`, then `make test-slow`.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 export HF_HUB_OFFLINE ?= 1
 export DO_NOT_TRACK ?= 1
 
-.PHONY: run test types tests bench mutants format clean
+.PHONY: run test test-slow types tests bench mutants format clean
 
 run: .venv/installed  ## run the study of the default settings
 	$(BIN)/fed-rag run
 
-test: .venv/installed  ## lint, types, tests
+test: .venv/installed  ## lint, types, and every test that takes seconds
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(MAKE) --no-print-directory --jobs 2 types tests  # tests often wait for a server, where mypy can go on
@@ -18,7 +19,10 @@ types: .venv/installed
 	$(BIN)/mypy
 
 tests: .venv/installed
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+test-slow: .venv/installed  ## the tests of whole studies, servers, schedules and kills
+	$(PYTEST) -m slow
 
 bench: .venv/installed  ## the figures of docs/benchmarks.md; 5 to 7 minutes on two free cores
 	$(BIN)/python -m benchmarks

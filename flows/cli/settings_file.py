@@ -59,7 +59,7 @@ def load_study(file: Path | None = None, assignments: tuple[str, ...] = ()) -> S
 
     Raises StudyError, naming the setting, where a name is unknown or a value does not fit.
     """
-    return _validated(Study, _read(file, assignments, Study))
+    return _validated(Study, _assigned(_read_file(file, Study), assignments, Study))
 
 
 def load_recipe(file: Path | None, assignments: tuple[str, ...] = ()) -> Recipe:
@@ -67,18 +67,23 @@ def load_recipe(file: Path | None, assignments: tuple[str, ...] = ()) -> Recipe:
 
     Raises StudyError as `load_study` does.
     """
-    return _validated(Recipe, _read(file, assignments, Recipe))
+    return _validated(Recipe, _assigned(_read_file(file, Recipe), assignments, Recipe))
 
 
 def load_comparison(
-    file: Path | None = None, assignments: tuple[str, ...] = (), sweeps: tuple[str, ...] = ()
+    file: Path | None = None,
+    assignments: tuple[str, ...] = (),
+    sweeps: tuple[str, ...] = (),
+    study: Path | None = None,
 ) -> Comparison:
     """The comparison of a YAML file, with assignments on top, and sweeps beside those of the file.
 
+    With `study`, the settings file of a study, there is no `file`: that study is the base of a comparison by defaults.
     A sweep is `retrieval.k=0,1,3`, or one of the names in SWEEPS. Raises StudyError as `load_study` does, for the
     settings that configurations and sweeps change too.
     """
-    values = _read(file, assignments, Comparison)
+    values = {"study": _read_file(study, Study)} if study else _read_file(file, Comparison)
+    _assigned(values, assignments, Comparison)
     swept = values.setdefault("sweeps", {})
     for sweep in sweeps:
         name, equals, text = sweep.partition("=")
@@ -109,8 +114,8 @@ def _changes(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from nested.items()
 
 
-def _read(file: Path | None, assignments: tuple[str, ...], model: type[BaseModel]) -> dict[str, Any]:
-    values = _read_file(file, model) if file else {}
+def _assigned(values: dict[str, Any], assignments: tuple[str, ...], model: type[BaseModel]) -> dict[str, Any]:
+    """The values, changed in place by the assignments."""
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
@@ -134,7 +139,10 @@ def _validated(model: type[Model], values: Mapping[str, Any]) -> Model:
         raise StudyError(_first_problem(error, model)) from None
 
 
-def _read_file(file: Path, model: type[BaseModel]) -> dict[str, Any]:
+def _read_file(file: Path | None, model: type[BaseModel]) -> dict[str, Any]:
+    """The values of a settings file; none without a file."""
+    if file is None:
+        return {}
     try:
         values = read_yaml(file.read_text(encoding="utf-8"), model)
     except OSError as error:

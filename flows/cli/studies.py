@@ -16,10 +16,13 @@ from flows.cli.checks import (
     refuse_absent_model,
     refuse_unwritable_folder,
 )
+from flows.cli.named_studies import NamedStudy, file_of, introduction, refuse_no_root
 from flows.cli.settings_file import load_comparison, load_recipe, load_study
 from flows.cli.terminal import AsJson, Assignments, Quiet, SettingsFile, console, flow_running, print_place, print_rows
 from tasks.errors import StudyError
+from tasks.settings import DatasetSettings
 from tasks.settings.comparison import SWEEPS, cells
+from tasks.settings.recipe import Recipe
 from tasks.text.wording import counted
 
 if TYPE_CHECKING:
@@ -27,14 +30,24 @@ if TYPE_CHECKING:
 
 
 def run(
-    settings: SettingsFile = None, assignments: Assignments = None, quiet: Quiet = False, as_json: AsJson = False
+    named: NamedStudy = None,
+    settings: SettingsFile = None,
+    assignments: Assignments = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a study: from published data files to a scored federated model with private retrieval.
 
     Stages that an earlier run has finished, and that nothing has changed of, are reused.
+
+    Example: fed-rag run --study slake --set dataset.root=FOLDER
     """
-    study = load_study(settings, tuple(assignments or ()))
+    file = file_of(named, settings)
+    study = load_study(file or settings, tuple(assignments or ()))
+    refuse_no_root(named, study.dataset)
     refuse_absent(study)
+    if file and not quiet:
+        typer.echo(introduction(file), err=True)
     has_server = "PREFECT_API_URL" in os.environ
     with flow_running(quiet):
         from flows.fed_rag import fed_rag
@@ -65,6 +78,7 @@ def _print_results(folder: Path) -> None:
 
 
 def compare(
+    named: NamedStudy = None,
     settings: SettingsFile = None,
     assignments: Assignments = None,
     sweeps: Annotated[
@@ -90,12 +104,22 @@ def compare(
 
     Examples: fed-rag compare --set study.dataset.images=60 --set seeds=[0,1,2]
 
+    fed-rag compare --study slake --set study.dataset.root=FOLDER --set name=slake
+
     fed-rag compare --sweep retrieval.k=0,1,3,5,10 --sweep alpha --set name=sweeps
 
     fed-rag compare --set 'configurations={fed+rag: {}, all-layers: {lora.targets: [q_proj, k_proj, v_proj, o_proj]}}'
     """
-    comparison = load_comparison(settings, tuple(assignments or ()), tuple(sweeps or ()))
-    refuse_absent_all(cell.study for cell in cells(comparison))
+    file = file_of(named, settings)
+    comparison = load_comparison(settings, tuple(assignments or ()), tuple(sweeps or ()), file)
+    studies = [cell.study for cell in cells(comparison)]
+    for study in studies:
+        refuse_no_root(named, study.dataset, "study.dataset.root")
+    refuse_absent_all(studies)
+    if file and not quiet:
+        typer.echo(
+            f"{introduction(file)}\nThe comparison consists of {counted(len(studies), 'such studies')}.", err=True
+        )
     with flow_running(quiet):
         from flows.compare import compare as flow
 
@@ -138,30 +162,62 @@ def pretrain(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Every random choice of it follows from this; 0 if not given.")
     ] = None,
+    slake: Annotated[
+        Path | None, typer.Option(help="Folder of SLAKE; with --vqa-rad, the base radiology is made instead.")
+    ] = None,
+    vqa_rad: Annotated[Path | None, typer.Option(help="Folder of VQA-RAD, beside --slake.")] = None,
 ) -> None:
-    """Train a base before a federation: by a recipe, or, without one, the embedded base from nothing.
+    """Train a base before a federation: by a recipe, or, without one, one of the two bases that fed-rag comes with.
 
+    These are the embedded base, from nothing, and radiology, from pretrained parts (with --slake and --vqa-rad).
     A recipe's stages follow each other; each is cached, so that after a kill the same command goes on with the stage
     that was not finished. What comes out is artifacts/recipes/NAME, which model.name takes. docs/models.md tells what
     the recipes in data/recipes are.
 
     Example: fed-rag pretrain --settings data/recipes/radiology-3b.yaml --set stages.0.dataset.root=FOLDER
     """
-    given = [name for name, value in {"out": out, "images": images, "seed": seed}.items() if value is not None]
-    if settings and given:
-        raise StudyError(f"Expected no --{given[0]} beside a recipe, which has settings of its own: leave it out.")
+    given = {"out": out, "images": images, "seed": seed, "slake": slake, "vqa-rad": vqa_rad}
+    beside = [name for name, value in given.items() if value is not None]
+    if settings and beside:
+        raise StudyError(f"Expected no --{beside[0]} beside a recipe, which has settings of its own: leave it out.")
     if assignments and not settings:
         raise StudyError("Expected --settings with a recipe beside --set: name one of the files in data/recipes.")
-    recipe = load_recipe(settings, tuple(assignments or ())) if settings else None
-    if recipe:
-        refuse_absent_model(recipe.model)
-        for dataset in [stage.dataset for stage in recipe.stages if stage.dataset]:
-            refuse_absent_data(dataset)
+    if settings:
+        made = _by_recipe(load_recipe(settings, tuple(assignments or ())))
+    elif slake or vqa_rad:
+        made = _radiology(slake, vqa_rad, out or Path("artifacts/radiology"), images, seed or 0)
     else:
-        refuse_unwritable_folder(out or Path("artifacts/base"))
+        made = _embedded(out or Path("artifacts/base"), images or 8000, seed or 0)
+    print_place("Base", Path(made))
+
+
+def _by_recipe(recipe: Recipe) -> str:
+    refuse_absent_model(recipe.model)
+    for dataset in [stage.dataset for stage in recipe.stages if stage.dataset]:
+        refuse_absent_data(dataset)
     with flow_running():
-        from flows.pretrain import pretrain as flow
         from flows.pretrain import train_recipe
 
-        made = train_recipe(recipe) if recipe else flow(out or Path("artifacts/base"), images or 8000, seed=seed or 0)
-    print_place("Base", Path(made))
+        return train_recipe(recipe)
+
+
+def _embedded(out: Path, images: int, seed: int) -> str:
+    refuse_unwritable_folder(out)
+    with flow_running():
+        from flows.pretrain import pretrain as flow
+
+        return flow(out, images, seed=seed)
+
+
+def _radiology(slake: Path | None, vqa_rad: Path | None, out: Path, images: int | None, seed: int) -> str:
+    if slake is None or vqa_rad is None:
+        raise StudyError("Expected --slake and --vqa-rad together, found one of them: the base learns from both.")
+    if images is not None:
+        raise StudyError("Expected no --images beside --slake, whose images are all used: leave it out.")
+    refuse_unwritable_folder(out)
+    for name, root in (("slake", slake), ("vqa-rad", vqa_rad)):
+        refuse_absent_data(DatasetSettings(name=name, root=root))  # type: ignore[arg-type]
+    with flow_running():
+        from flows.radiology import pretrain_radiology
+
+        return pretrain_radiology(slake, vqa_rad, out, seed=seed)

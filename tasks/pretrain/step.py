@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.pretrain.rename import rename_findings
-from tasks.records import Caption, Case, EpochLoss, Finding, Image, Neighbour, read_table, write_table
+from tasks.records import Caption, Case, EpochLoss, Finding, Image, Neighbour, read_images, read_table, write_table
+from tasks.records.federation import TrainingData
 from tasks.settings import ContextSettings, Lesson, ModelChoice
 from tasks.settings.recipe import Stage as RecipeStage
 from tasks.store import Ref, derived_seed
@@ -115,6 +116,71 @@ def train_stage(
     with folder.open("losses.parquet") as sink:
         write_table(sink, EpochLoss, rows)
     folder.summary |= {"cases": len(training), "held_out_cases": len(held_out)}
+
+
+@stage("radiology", area="shared", title="compose radiology", leaves=())
+def compose_radiology(folder: Folder, datasets: list[Ref], embedded: ModelChoice) -> None:
+    """The untrained base `radiology`, with words of the training questions and answers."""
+    from tasks.engine.shared import exclusive_base
+    from tasks.pretrain.radiology import compose
+
+    cases = [case for dataset in datasets for case in _training(dataset)]
+    with exclusive_base(embedded) as base:
+        compose(base, (text for case in cases for text in (case.question, case.answer)), folder.path)
+
+
+@stage("varied", area="source", title="features of altered copies")
+def see_varied_images(folder: Folder, dataset: Ref, model: ModelChoice, copies: int, seed: int) -> None:
+    """What the tower makes of altered copies of the training images."""
+    from tasks.engine.shared import shared_base
+    from tasks.engine.vision import FEATURES, see, write_features
+    from tasks.pretrain.varied import varied
+
+    wanted = {case.image_id for case in _training(dataset)}
+    images = (image for image in read_images(dataset.folder / "images.parquet") if image.id in wanted)
+    with shared_base(model) as base:
+        seen = see(base, varied(images, copies, seed), total=copies * len(wanted), projected=False)
+        write_features(folder.path / FEATURES, seen, base.family.merge(base.config), False)
+
+
+@stage("base", area="shared", title="teach radiology", leaves=())
+def teach_radiology(
+    folder: Folder, data: list[TrainingData], model: ModelChoice, copies: int, epochs: int, seed: int
+) -> None:
+    """The base after its projector and text model have learned the training questions, about images and copies."""
+    import torch
+
+    from tasks.engine.batch import encode
+    from tasks.engine.shared import exclusive_base
+    from tasks.engine.vision import FEATURES, gather_features, load_features
+    from tasks.pretrain.radiology import prompts_of
+    from tasks.pretrain.text import train_text
+
+    prompts, known = [], {}
+    for each in data:
+        neighbours = read_table(each.library.folder / "neighbours.parquet", Neighbour)
+        prompts += prompts_of(_training(each.dataset), neighbours, copies, seed)
+        for part in (load_features(ref.folder / FEATURES) for ref in (each.features, each.varied)):
+            known |= {name: (part, name) for name in part.starts}
+    vision = gather_features(known)
+    with exclusive_base(model) as base:
+        folder.summary["loss"] = train_text(
+            base,
+            vision,
+            encode(base, vision, prompts),
+            epochs=epochs,
+            batch_size=48,
+            learning_rate=1.2e-3,
+            seed=seed,
+            title="radiology",
+            projector=True,
+        )
+        base.model.to(torch.bfloat16)  # half the size; a CPU computes it in float32 again
+        _save(base, folder)
+
+
+def _training(dataset: Ref) -> list[Case]:
+    return [case for case in read_table(dataset.folder / "cases.parquet", Case) if case.split == "train"]
 
 
 def choose(cases: Sequence[Case], lesson: Lesson, seed: int) -> list[Case]:

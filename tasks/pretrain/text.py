@@ -22,8 +22,11 @@ def train_text(
     learning_rate: float,
     seed: int,
     title: str,
+    projector: bool = False,
 ) -> float:
     """Train the whole text model in place, on answer tokens only, with AdamW and a cosine schedule with warm-up.
+
+    If `projector`, the base's projector learns too; `features` must then be the tower's own.
 
     Returns the mean loss over the last tenth of the steps.
     """
@@ -31,6 +34,8 @@ def train_text(
     generator = torch.Generator().manual_seed(seed)
     model = base.model
     model.model.language_model.requires_grad_(True)  # the output projection shares its embedding
+    if projector:
+        model.get_submodule(base.family.projector).requires_grad_(True)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)
     steps = epochs * -(-len(examples) // batch_size)

@@ -70,6 +70,18 @@ class HospitalRefs(BaseModel):
         return self.model_copy(update={"adapter": adapter})
 
 
+class TrainingData(BaseModel):
+    """A public dataset to train a base on: its folder, and what was made of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: Ref
+    features: Ref
+    varied: Ref
+    """Features of altered copies of its training images."""
+    library: Ref
+
+
 def read_counts(folder: Path) -> UpdateCounts:
     """Read the counts and the loss of the update in a folder; a loss that was not finite is NaN."""
     counts = json.loads((folder / "update.json").read_text(encoding="utf-8"))

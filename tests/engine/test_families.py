@@ -123,7 +123,7 @@ def test_llavas_own_layout_is_refused(tiny_folder: Path, tmp_path: Path) -> None
 
 def test_presets_stand_for_their_models() -> None:
     wanted = {"qwen2-vl-2b", "qwen2-vl-7b", "qwen2.5-vl-3b", "qwen2.5-vl-7b", "llava-med-7b", "llava-1.5-13b"}
-    assert wanted | {"llama-clip", "smol-clip", "paligemma-3b", "paligemma-3b-224"} == PRESETS.keys()
+    assert wanted | {"llama-clip", "smol-clip", "radiology", "paligemma-3b", "paligemma-3b-224"} == PRESETS.keys()
     assert sum(len(family.presets) for family in FAMILIES) == len(PRESETS)
     assert resolve("qwen2-vl-2b") == "Qwen/Qwen2-VL-2B-Instruct"
     assert resolve("Qwen/Qwen2-VL-2B-Instruct") == "Qwen/Qwen2-VL-2B-Instruct"

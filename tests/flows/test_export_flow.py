@@ -22,6 +22,8 @@ from tasks.errors import StudyError
 from tasks.records import Case, Prediction, read_images, read_table
 from tasks.records.tuning import read_tuning
 
+pytestmark = pytest.mark.slow
+
 HOSPITAL = "hospital-2"
 MANY = """
 import json, runpy, sys

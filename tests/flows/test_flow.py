@@ -166,6 +166,7 @@ def test_no_case_can_be_identified_from_what_is_shared(server: Server, finished:
         assert not each.found([artifacts / "shared", artifacts / "runs", server.home])
 
 
+@pytest.mark.slow
 def test_of_few_cases_nothing_is_shared(server: Server, finished: Path, tiny_folder: Path) -> None:
     """The same study again with the default: its answers are found, and less is told of them."""
     assert run(server, finished, arguments(tiny_folder, "evaluation.min_cell=5")).returncode == 0
@@ -204,6 +205,7 @@ def test_nothing_changed_means_nothing_done(server: Server, finished: Path, tiny
     assert parts == ["prepare", "round 1", "round 2", "evaluate"]
 
 
+@pytest.mark.slow
 def test_another_coverage_answers_held_out_cases_alone(server: Server, finished: Path, tiny_folder: Path) -> None:
     assert run(server, finished, arguments(tiny_folder, "evaluation.coverage=0.7")).returncode == 0
     redone = {name.split(" ")[0] for name, state in server.task_states().items() if state == "Completed"}
@@ -249,6 +251,7 @@ def test_the_dashboard_shows_key_plots_and_the_way_to_the_page(server: Server, f
     assert "| fed+rag |" in text
 
 
+@pytest.mark.slow
 def test_another_k_redoes_neither_ingestion_nor_partition_nor_libraries(
     server: Server, finished: Path, tiny_folder: Path
 ) -> None:
@@ -260,6 +263,7 @@ def test_another_k_redoes_neither_ingestion_nor_partition_nor_libraries(
     assert "train" in redone
 
 
+@pytest.mark.slow
 def test_another_partition_runs_the_tower_on_no_image(server: Server, finished: Path, tiny_folder: Path) -> None:
     changes = ("partition.hospitals=2", "model.gradient_checkpointing=true", *UNEXPLAINED)
     assert run(server, finished, arguments(tiny_folder, *changes)).returncode == 0
@@ -269,6 +273,7 @@ def test_another_partition_runs_the_tower_on_no_image(server: Server, finished: 
     assert len(list((finished / "artifacts/source/vision").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_hospitals_trained_together_have_folders_of_their_own(
     server: Server, finished: Path, tiny_folder: Path
 ) -> None:
@@ -285,6 +290,7 @@ def test_hospitals_trained_together_have_folders_of_their_own(
     assert final_adapter(newest(finished)) == adapter
 
 
+@pytest.mark.slow
 def test_hospitals_alone_go_on_from_their_own_adapters_and_send_nothing(
     server: Server, finished: Path, first_run: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
@@ -315,6 +321,7 @@ def test_hospitals_alone_go_on_from_their_own_adapters_and_send_nothing(
     assert run(server, finished, [str(COMMAND), *question]).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_noticed_and_made_again(
     server: Server, first_run: Path, finished: Path, tiny_folder: Path
 ) -> None:
@@ -328,6 +335,7 @@ def test_a_damaged_file_is_noticed_and_made_again(
     assert path.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_a_failed_hospital_alone_runs_again(server: Server, tiny_folder: Path, tmp_path: Path, first_run: Path) -> None:
     blocked = tmp_path / "artifacts/hospitals/hospital-2/library"
     blocked.parent.mkdir(parents=True)
@@ -348,6 +356,7 @@ def test_a_failed_hospital_alone_runs_again(server: Server, tiny_folder: Path, t
     assert final_adapter(newest(tmp_path)) == final_adapter(first_run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_ends_in_a_round_goes_on_from_the_finished_hospitals(
     server: Server, tiny_folder: Path, tmp_path: Path, first_run: Path, how: signal.Signals
@@ -482,6 +491,7 @@ def small(model: Path, *more: str) -> list[str]:
     return arguments(model, *few, "evaluation.examined=1", "evaluation.saliency=1", *more)
 
 
+@pytest.mark.slow
 def test_multiple_choice_is_scored_by_option_beside_a_control_without_images(
     server: Server, tiny_folder: Path, tmp_path: Path
 ) -> None:
@@ -522,6 +532,7 @@ def write_export(root: Path, count: int) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_no_patient_gets_into_artifacts_logs_or_database(server: Server, tiny_folder: Path, tmp_path: Path) -> None:
     root = write_export(tmp_path / "export", 14)
     work = tmp_path / "work"

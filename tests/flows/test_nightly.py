@@ -15,6 +15,8 @@ from command import PREFECT, Server, hear_ctrl_c, start
 
 from flows.automations import NAME
 
+pytestmark = pytest.mark.slow
+
 TOP = Path(__file__).parents[2]
 SMALL = {
     "dataset": {"images": 10},

@@ -10,19 +10,19 @@ from tasks.engine.families.family import Family, Grid, Preset, Rows, encoded
 if TYPE_CHECKING:
     import torch
 
-SMOL_CLIP = Path(__file__).parents[3] / "data" / "cache" / "smol-clip"
-"""The folder of the composed smol-clip."""
+DATA = Path(__file__).parents[3] / "data"
 
 
 class FastVlm(Family):
-    """A convolutional tower, a projector of two layers, a text model; smol-clip as `smol_clip` composes it.
+    """A convolutional tower, a projector of two layers, a text model; smol-clip and radiology.
 
     Each place of the tower's last map is one token. Conversations are written by the folder's chat template.
     """
 
     model_types = ("fast_vlm",)
     presets: ClassVar[Mapping[str, Preset]] = {
-        "smol-clip": Preset(str(SMOL_CLIP), 0.14, "run fed-rag compose smol-clip"),
+        "smol-clip": Preset(str(DATA / "cache" / "smol-clip"), 0.14, "run fed-rag compose smol-clip"),
+        "radiology": Preset(str(DATA / "radiology"), 0.005, "run fed-rag pretrain --slake DIR --vqa-rad DIR"),
     }
 
     def text(self, tokenizer: Any, config: Any, messages: Sequence[Mapping[str, Any]]) -> str:
