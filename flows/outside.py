@@ -34,10 +34,15 @@ def dataset_content(dataset: DatasetSettings) -> str:
 def control_of(study: Study) -> DatasetSettings | None:
     """The dataset of the audit's negative control; None if there is none.
 
-    Raises StudyError if it is a dataset of the study, whose images would be their own copies.
+    Raises StudyError if it is a dataset of the study, whose images would be their own copies, or a folder alone.
     """
     names = [name for name, _ in study.dataset.sources]
     control = study.audit.control
+    if control is None and study.audit.control_root:
+        raise StudyError(
+            f"Expected audit.control beside audit.control_root={study.audit.control_root}, found none: name the "
+            "dataset that the folder holds."
+        )
     if control in names:
         raise StudyError(
             f"Expected audit.control to be another dataset than dataset.name, found {control} in both: name an "

@@ -98,13 +98,6 @@ class AuditSettings(Settings):
     control_root: Path | None = None
     """Folder that holds the control as published."""
 
-    @field_validator("control_root")
-    @classmethod
-    def _with_its_dataset(cls, root: Path | None, info: ValidationInfo) -> Path | None:
-        if root is not None and info.data.get("control", root) is None:  # a wrong name is told by itself
-            raise ValueError("expected audit.control beside it, which names the dataset")
-        return root
-
 
 class PartitionSettings(Settings):
     """Which hospital holds which images."""

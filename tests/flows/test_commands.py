@@ -123,7 +123,7 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("audit --set audit.control=slake", "Expected audit.control_root beside audit.control=slake, found none"),
         ("run --set audit.control=slake --set audit.control_root=/absent", "audit.control_root to be a folder, found"),
         ("audit --set audit.control=phantom", "Expected audit.control to be another dataset than dataset.name, found"),
-        ("audit --set audit.control_root=file", "Setting audit.control_root does not fit: expected audit.control"),
+        ("audit --set audit.control_root=file", "Expected audit.control beside audit.control_root=file"),
         ("audit --against /absent", "Expected --against to be a folder with images, found no folder /absent"),
         ("audit --out .", "Expected --out to be a file that can be written, found ."),
         ("audit --out file/inside", "Expected --out to be a file that can be written"),

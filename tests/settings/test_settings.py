@@ -266,8 +266,8 @@ def test_the_negative_control_is_drawn_beside_drawn_images_and_named_beside_othe
     assert control_of(named) == DatasetSettings(name="vqa-rad", root=Path("/rad"))
     with pytest.raises(StudyError, match=r"another dataset than dataset\.name, found slake in both"):
         control_of(load_study(None, (*real, "audit.control=slake")))
-    with pytest.raises(StudyError, match=r"audit\.control_root does not fit: expected audit\.control beside it"):
-        load_study(None, ("audit.control_root=/rad",))
+    with pytest.raises(StudyError, match=r"^Expected audit\.control beside audit\.control_root=/rad, found none"):
+        control_of(load_study(None, ("audit.control_root=/rad",)))
 
 
 def test_study_is_frozen_and_its_parts_are_hashable() -> None:
