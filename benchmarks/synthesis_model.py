@@ -44,8 +44,9 @@ def main(folder: Path, model: str, first: int, count: int) -> None:
     known = {fact(draft) for draft in told}
     new = unique([draft for draft in taken if fact(draft) not in known])
     print(f"what no rule asks about: {len(new)} of {len(unique(taken))} accepted, by topic {topics(new)}")
-    *_, made = synthesize(captions, "model", seed=SEED, writer=lambda _: replies)
-    print(f"after the corrections: {made['after']['pairs']} pairs, {made['done']}, {made['after']['yes_no']}")
+    if taken:
+        *_, made = synthesize(captions, "model", seed=SEED, writer=lambda _: replies)
+        print(f"after the corrections: {made['after']['pairs']} pairs, {made['done']}, {made['after']['yes_no']}")
     for draft in random.Random(SEED).sample(unique(taken), min(SHOWN, len(unique(taken)))):
         print(f"- {draft.question} {draft.answer} [{draft.span!r}] {' '.join(draft.caption.text.split())!r}")
 
