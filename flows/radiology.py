@@ -17,7 +17,7 @@ from tasks.partition.step import partition, take_cases
 from tasks.pretrain.step import compose_radiology, see_varied_images, teach_radiology
 from tasks.records.federation import LibrarySources, TrainingData
 from tasks.retrieve.step import build_hospital_library
-from tasks.settings import DatasetSettings, LibrarySettings, ModelChoice, ModelSettings, PartitionSettings, Study
+from tasks.settings import DatasetSettings, LibrarySettings, ModelChoice, ModelSettings, PartitionSettings
 from tasks.store import MANIFEST, Ref
 
 
@@ -53,7 +53,7 @@ def pretrain_radiology(
 
 
 def _ingested(settings: DatasetSettings, seed: int, steps: Steps) -> Ref:
-    dataset = ingest(settings=settings, content=dataset_content(Study(dataset=settings)), seed=seed)
+    dataset = ingest(settings=settings, content=dataset_content(settings), seed=seed)
     steps.done(f"{settings.label}: {ingested(dataset)}")
     return dataset
 

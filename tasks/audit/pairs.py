@@ -118,7 +118,7 @@ class Meetings(NamedTuple):
 
     def where(self, kept: NDArray[np.bool_]) -> "Meetings":
         """Those at which `kept` `(m,)` is true."""
-        return Meetings(*(column[kept] for column in self))
+        return Meetings(self.flip[kept], self.one[kept], self.other[kept], self.alike[kept])
 
 
 def _glances(pictures: NDArray[np.float16]) -> Vectors:

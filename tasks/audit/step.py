@@ -69,8 +69,9 @@ def audit_control(folder: Folder, cases: Ref, dataset: Ref, findings: Ref, contr
     the pairs of copies of the audit; `control` is the unrelated dataset, which is called `name`.
     """
     from tasks.audit.control import PREFIX, beside_control, split_images
-    from tasks.audit.fingerprint import fingerprints, pixel_digest
+    from tasks.audit.fingerprint import fingerprints
     from tasks.audit.pairs import image_pairs
+    from tasks.records.pixels import pixel_digest
 
     cases_or_captions: list[Case] | list[Caption] = read_table(cases.folder / "cases.parquet", Case)
     cases_or_captions = cases_or_captions or read_table(dataset.folder / "captions.parquet", Caption)

@@ -28,6 +28,7 @@ from tasks.store.stage import Folder, stage
 if TYPE_CHECKING:
     from tasks.engine.base import Base
     from tasks.engine.prompt import Prompt
+    from tasks.engine.vision import Features
 
 GLOSSARY = Path(__file__).parents[2] / "data" / "glossary.txt"
 """The stages that read it list it in `reads`, so that it counts as part of their code."""
@@ -176,7 +177,8 @@ def teach_radiology(
     from tasks.pretrain.radiology import prompts_of
     from tasks.pretrain.text import train_text
 
-    prompts, known = [], {}
+    prompts: list[Prompt] = []
+    known: dict[str, tuple[Features, str]] = {}
     for each in data:
         neighbours = read_table(each.library.folder / "neighbours.parquet", Neighbour)
         prompts += prompts_of(_training(each.dataset), neighbours, copies, seed)
