@@ -7,11 +7,11 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.gone import HOOKS
-from flows.outside import dataset_content
-from flows.prepare import ingested, prepare_questions, prepares, show_audit
+from flows.outside import control_of, dataset_content
+from flows.prepare import compare_control, ingested, prepare_questions, prepares, show_audit
 from flows.progress import Steps, log_unused_columns
 from tasks.audit.step import audit as audit_dataset
-from tasks.audit.step import audit_seen, read_audit, read_seen
+from tasks.audit.step import audit_seen, read_audit, read_control, read_seen
 from tasks.engine.identity import find_record
 from tasks.ingest.step import ingest
 from tasks.settings import Study
@@ -28,10 +28,11 @@ def audit(study: Study = Study(), against: Path | None = None) -> dict[str, Any]
     """Audit the dataset of a study, or the questions made from it, and optionally a folder `against`.
 
     `against` holds images of another dataset. Captions without a question generator are audited as they are.
-    Returns the content of `audit.json`, with the test images that the study's base was trained on as `seen`.
+    Returns the content of `audit.json`, with that of `control.json` as `control`, and with the test images that the
+    study's base was trained on as `seen`.
     """
-    steps = Steps("audit-progress", total=2 + prepares(study))
-    dataset = ingest(settings=study.dataset, content=dataset_content(study), seed=study.seed)
+    steps = Steps("audit-progress", total=2 + prepares(study) + (control_of(study) is not None))
+    dataset = ingest(settings=study.dataset, content=dataset_content(study.dataset), seed=study.seed)
     steps.done(ingested(dataset))
     log_unused_columns(dataset)
     questions = prepare_questions(study, dataset, steps) if prepares(study) else dataset
@@ -41,7 +42,10 @@ def audit(study: Study = Study(), against: Path | None = None) -> dict[str, Any]
     )
     show_audit(findings, study.evaluation.min_cell)
     steps.done("compared images, cases and questions")
-    document = read_audit(findings) | {"seen": None}
+    document = read_audit(findings) | {"control": None, "seen": None}
+    if control := compare_control(study, dataset, questions, findings):
+        document["control"] = read_control(control)
+        steps.done("compared the images of the negative control")
     if record := find_record(study.model.name):
         place, content = record
         document["seen"] = read_seen(audit_seen(cases=questions, dataset=dataset, record=place, content=content))

@@ -78,7 +78,7 @@ def same_splits(planned: Sequence[Cell], steps: Steps) -> dict[str, str]:
     seen: dict[str, list[Any]] = {}
     for cell in {(cell.split, cell.seed): cell for cell in planned}.values():
         study = cell.study
-        dataset = ingest(settings=study.dataset, content=dataset_content(study), seed=study.seed)
+        dataset = ingest(settings=study.dataset, content=dataset_content(study.dataset), seed=study.seed)
         questions = prepare_questions(study, dataset, steps)
         findings = audit(cases=questions, dataset=dataset, seed=study.seed)
         assigned = partition(cases=questions, settings=study.partition, seed=study.seed, findings=findings)

@@ -43,6 +43,7 @@ def fed_rag(study: Study = Study()) -> str:
         copies=start.copies,
         losses=validated,
         scores=found.scores,
+        control=start.control,
         reliance=found.reliance,
         failures=found.failures,
         shares=found.shares,

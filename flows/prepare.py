@@ -8,12 +8,20 @@ from prefect import unmapped
 from prefect.artifacts import create_table_artifact
 
 from flows.hospital import build_libraries
-from flows.outside import dataset_content, writer_of
+from flows.outside import control_of, dataset_content, writer_of
 from flows.progress import Steps, log_unused_columns
 from flows.run_folder import dataset_summary
 from flows.runtimes.local import gather
+from tasks.audit.control import control_table, withhold
 from tasks.audit.document import score_table, shared_table, table
-from tasks.audit.step import audit, audit_hospitals, count_seen, read_audit
+from tasks.audit.step import (
+    audit,
+    audit_control,
+    audit_hospitals,
+    count_seen,
+    read_audit,
+    read_control,
+)
 from tasks.cases.small_groups import withhold_small, withhold_small_cells
 from tasks.cases.withdrawn import all_digests
 from tasks.engine.identity import find_record
@@ -40,6 +48,8 @@ class Prepared:
     """The audit of images that pairs of hospitals share."""
     seen: list[Ref]
     """For each hospital, how many of its test images the base was trained on; empty if the base has no record."""
+    control: Ref | None
+    """The negative control of the audit's near-duplicates, if there is one."""
 
 
 def prepare(study: Study, model: ModelChoice, steps: Steps) -> Prepared:
@@ -49,13 +59,14 @@ def prepare(study: Study, model: ModelChoice, steps: Steps) -> Prepared:
     """
     if study.lora.tower_targets:
         _check_targets(study)
-    dataset = ingest(settings=study.dataset, content=dataset_content(study), seed=study.seed)
+    dataset = ingest(settings=study.dataset, content=dataset_content(study.dataset), seed=study.seed)
     steps.done(ingested(dataset))
     log_unused_columns(dataset)
 
     questions = prepare_questions(study, dataset, steps)
     findings = audit(cases=questions, dataset=dataset, seed=study.seed)
     show_audit(findings, study.evaluation.min_cell)
+    control = compare_control(study, dataset, questions, findings)
     shared = withhold_small(findings.manifest()["summary"]["same_image"], study.evaluation.min_cell)
     words = counted(shared, "test cases") if isinstance(shared, int) else f"{shared} number of test cases"
     steps.done(f"audited: {words} with an image of training")
@@ -73,7 +84,7 @@ def prepare(study: Study, model: ModelChoice, steps: Steps) -> Prepared:
         HospitalRefs(name=name, cases=taken, features=seen_by, library=library, adapter=start)
         for name, taken, seen_by, library in parts
     ]
-    return Prepared(untrained, between, seen_before(study, hospitals, cases))
+    return Prepared(untrained, between, seen_before(study, hospitals, cases), control)
 
 
 def _check_targets(study: Study) -> None:
@@ -156,6 +167,28 @@ def seen_before(study: Study, hospitals: list[str], cases: list[Ref]) -> list[Re
         min_cell=unmapped(study.evaluation.min_cell),
     )
     return gather(counting, hospitals)
+
+
+def compare_control(study: Study, dataset: Ref, questions: Ref, findings: Ref) -> Ref | None:
+    """Count the images of the negative control that lie as near to training as copies, and show them in the dashboard.
+
+    None if there is no control.
+    """
+    settings = control_of(study)
+    if settings is None:
+        return None
+    unrelated = ingest(settings=settings, content=dataset_content(settings), seed=study.seed)
+    compared = audit_control(
+        cases=questions.only("cases.parquet"),
+        dataset=dataset,
+        findings=findings.only("image_pairs.parquet"),
+        control=unrelated.only("images.parquet"),
+        name=settings.label,
+    )
+    found = read_control(compared)
+    rows = control_table(withhold(found, study.evaluation.min_cell) if found else None)
+    create_table_artifact(table=rows, key="audit-control", description=f"Near training: test images, {settings.label}")
+    return compared
 
 
 def show_audit(findings: Ref, least: int) -> None:

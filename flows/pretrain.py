@@ -76,8 +76,8 @@ def train_recipe(recipe: Recipe) -> str:
     """Train a base in the recipe's stages, each from the result of the previous one; stages are cached as in a study.
 
     Returns `artifacts/recipes/NAME`: the last stage's base, an ordinary Hugging Face folder that can be set as
-    `model.name`, plus `losses.parquet`, `losses.png`, `recipe.json`, and `seen.parquet`, the record of its training
-    images. Raises StudyError if a setting does not fit the model or the data, before any training.
+    `model.name`, plus `losses.parquet`, `losses.png`, `recipe.json`, and the record of its training images,
+    `seen.parquet`. Raises StudyError if a setting does not fit the model or the data, before any training.
     """
     model = choose_model(recipe.model)
     _check_targets(recipe)
@@ -133,7 +133,7 @@ def _study(recipe: Recipe, number: int) -> Study:
 
 def _ask(study: Study, steps: Steps) -> tuple[Ref, Ref]:
     """Read a stage's dataset and prepare its questions; both are the same folder if no questions are made."""
-    dataset = ingest(settings=study.dataset, content=dataset_content(study), seed=study.seed)
+    dataset = ingest(settings=study.dataset, content=dataset_content(study.dataset), seed=study.seed)
     log_unused_columns(dataset)
     questions = prepare_questions(study, dataset, steps)
     steps.done(f"{study.dataset.label}: {ingested(dataset)}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.files import write_text
+from tasks.audit.control import control_sentence
 from tasks.errors import StudyError
 from tasks.explain.shares import mean_shares
 from tasks.records import Case, FailureModes, Prediction, Saliency, Share, read_table
@@ -98,7 +99,11 @@ def _statements(results: RunDocument) -> DataStatements:
     """The sentences on the data for pages and card."""
     split = results["split"]
     return DataStatements(
-        split_sentence([split]), left_out_sentence(results["dataset"]), audited_tests(split), seen=run_sentence(results)
+        split_sentence([split]),
+        left_out_sentence(results["dataset"]),
+        audited_tests(split),
+        control_sentence(split.get("control")),  # a run of an earlier version has none
+        seen=run_sentence(results),
     )
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.losses import round_losses, write_losses
-from tasks.audit.step import read_audit
+from tasks.audit.control import withhold
+from tasks.audit.step import read_audit, read_control
 from tasks.cases.small_groups import withhold_small, withhold_small_cells, withhold_small_counts
 from tasks.ingest.datasets import DATASETS
 from tasks.records.federation import HospitalRefs
@@ -48,6 +49,8 @@ class SharedRefs:
     losses: Sequence[Ref]
     """Held-out losses, by round."""
     scores: Sequence[Ref]
+    control: Ref | None = None
+    """The negative control of the audit's near-duplicates, if there is one."""
     reliance: Sequence[Ref] = ()
     """Scores with perturbed prompts; this and the fields below are empty if not measured."""
     failures: Sequence[Ref] = ()
@@ -95,7 +98,7 @@ def write_run(
     """
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"  # unique, even if the same study runs again
     documents = shared.read()
-    about = _about(study, run, model, walk(_ends(hospitals, kept, shared)))
+    about = _about(study, run, model, walk(_ends(hospitals, kept, shared)), shared.control)
     results = assemble(documents.scores, rounds, _measured(study, documents, shared.scores), about)
     with writing("", "runs", run) as folder:
         folder.write_json("settings.json", about.settings)
@@ -120,7 +123,9 @@ def _ends(
         *shared.shares,
         *shared.seen,
     ]
-    return [shared.copies, *held, *shared.losses, *others, *shared_folders]
+    control = [shared.control] if shared.control else []
+    # The control last: the first ingested dataset on the way is the study's own.
+    return [shared.copies, *held, *shared.losses, *others, *shared_folders, *control]
 
 
 def _measured(study: Study, shared: SharedDocuments, scored: Sequence[Ref]) -> Measured:
@@ -138,7 +143,7 @@ def _measured(study: Study, shared: SharedDocuments, scored: Sequence[Ref]) -> M
     )
 
 
-def _about(study: Study, run: str, model: str, made: Mapping[str, Mapping[str, Any]]) -> About:
+def _about(study: Study, run: str, model: str, made: Mapping[str, Mapping[str, Any]], control: Ref | None) -> About:
     """The run's description, from its settings and from the manifests of all its folders."""
     dataset, findings, assignment = (
         find(next(path for path in made if path.startswith(f"source/{stage}/")))
@@ -150,7 +155,7 @@ def _about(study: Study, run: str, model: str, made: Mapping[str, Mapping[str, A
         trained=(study.configuration,),
         dataset=dataset_counts(source, least),
         partition={"scheme": assigned["scheme"], "hospitals": withhold_small_cells(assigned["hospitals"], least)},
-        split=_split(study, assigned["split"], source, findings),
+        split=_split(study, assigned["split"], source, findings) | _control(control, least),
         model={"name": study.model.name, "revision": study.model.revision, "content": model},
         settings=study.model_dump(mode="json"),
         timings_s=_timings(made),
@@ -187,6 +192,12 @@ def _split(study: Study, split: Mapping[str, Any], source: Mapping[str, Any], fi
             name: withhold_small(n, least) for name, n in findings.manifest()["summary"].items()
         },
     }
+
+
+def _control(control: Ref | None, least: int) -> dict[str, Any]:
+    """The negative control of the audit's near-duplicates, with small counts withheld; null if there is none."""
+    found = read_control(control)
+    return {"control": withhold(found, least) if found else None}
 
 
 def _origin(name: str, notes: Iterable[str]) -> str:

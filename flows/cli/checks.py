@@ -24,6 +24,7 @@ def refuse_other_encodings() -> None:
 def refuse_absent(study: Study) -> None:
     """Raise StudyError where a study names data, a model or a package that is not there."""
     refuse_absent_data(study.dataset)
+    refuse_absent_control(study)
     refuse_absent_model(study.model)
     refuse_no_folder("retrieval.encoder_model", study.retrieval.encoder_model)
     if study.retrieval.encoder == "efficientnet":
@@ -38,7 +39,7 @@ def refuse_absent_all(studies: Iterable[Study]) -> None:
     """Raise StudyError as `refuse_absent` does; presets are left out, which may have a stand-in."""
     seen: list[Study] = []
     for study in studies:
-        named = Study(dataset=study.dataset, synthesis=study.synthesis, retrieval=study.retrieval)
+        named = Study(dataset=study.dataset, synthesis=study.synthesis, audit=study.audit, retrieval=study.retrieval)
         if named not in seen:
             seen.append(named)
             refuse_absent(named)
@@ -62,6 +63,14 @@ def refuse_absent_data(dataset: DatasetSettings, chosen: str = "dataset.name=", 
         if root is not None and not root.is_dir():
             found = "is a file" if root.exists() else "is not there"
             raise StudyError(f"Expected {folder} to be a folder, found {root}, which {found}: name the folder.")
+
+
+def refuse_absent_control(study: Study) -> None:
+    """Raise StudyError where the audit's negative control has no folder, or is the study's own dataset."""
+    from flows.outside import control_of
+
+    if control := control_of(study):
+        refuse_absent_data(control, "audit.control=", "audit.control_root")
 
 
 def refuse_absent_model(model: ModelSettings) -> None:

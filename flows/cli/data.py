@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from flows.cli.checks import refuse_absent_data, refuse_no_folder, refuse_unwritable
+from flows.cli.checks import refuse_absent_control, refuse_absent_data, refuse_no_folder, refuse_unwritable
 from flows.cli.settings_file import load_study
 from flows.cli.terminal import Assignments, SettingsFile, console, flow_running, print_place, print_rows
 from flows.files import write_text
@@ -56,6 +56,7 @@ def audit(
     study = load_study(settings, tuple(assignments or ()))
     refuse_absent_data(study.dataset)
     refuse_no_folder("model.name", study.model.name)
+    refuse_absent_control(study)
     if against and not against.is_dir():
         raise StudyError(f"Expected --against to be a folder with images, found no folder {against}: name another.")
     refuse_unwritable(out)
@@ -63,12 +64,15 @@ def audit(
         from flows.audit import audit as flow
 
         document = flow(study, against)
+    from tasks.audit.control import control_sentence, control_table
     from tasks.audit.document import score_table, shared_table, table
 
     write_text(out, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     print_rows(
         table(document), f"Of {counted(document['train_test']['test_cases'], 'test cases')}, shared with training"
     )
+    print_rows(control_table(document["control"]), "Images near a training image (share, 95 % interval)")
+    console.print(escape(control_sentence(document["control"])), highlight=False)
     print_rows(score_table(document), "Right answers without a model (0 to 1)")
     print_rows(shared_table(document["between_datasets"]), "Images of dataset a that b has too, and patients of both")
     if study.model.name != "embedded":

@@ -219,7 +219,7 @@ def _radiology(slake: Path | None, vqa_rad: Path | None, out: Path, images: int 
         raise StudyError("Expected no --images beside --slake, whose images are all used: leave it out.")
     refuse_unwritable_folder(out)
     for name, root in (("slake", slake), ("vqa-rad", vqa_rad)):
-        refuse_absent_data(DatasetSettings(name=name, root=root))  # type: ignore[arg-type]
+        refuse_absent_data(DatasetSettings(name=name, root=root))
     with flow_running():
         from flows.radiology import pretrain_radiology
 

@@ -4,7 +4,7 @@ The cost grows about linearly with the number of images: each image has a bounde
 are searched in a few cells of an inverted file.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -36,7 +36,11 @@ FLIPS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
 """Upright, mirrored left to right, upside down, and both."""
 
 
-def image_pairs(prints: Sequence[Fingerprint], pixels: Callable[[set[str]], dict[str, bytes]]) -> list[ImagePair]:
+def image_pairs(
+    prints: Sequence[Fingerprint],
+    pixels: Callable[[set[str]], dict[str, bytes]],
+    among: Collection[str] | None = None,
+) -> list[ImagePair]:
     """Find all pairs of copies, sorted by id.
 
     Of several files with the same bytes, the first represents all: each of the others is paired with it only, and
@@ -45,6 +49,7 @@ def image_pairs(prints: Sequence[Fingerprint], pixels: Callable[[set[str]], dict
     Args:
         prints: of all images, with distinct ids.
         pixels: returns the pixel digests of the given images, which it decodes.
+        among: ids of images; only pairs with one of them are found, at a fraction of the cost. None: all pairs.
     """
     first: dict[bytes, Fingerprint] = {}
     pairs = []
@@ -53,8 +58,9 @@ def image_pairs(prints: Sequence[Fingerprint], pixels: Callable[[set[str]], dict
         if known is not each:
             pairs.append(ImagePair(known.image_id, each.image_id, "identical_bytes", 1.0))
     kept = list(first.values())
+    asked = np.asarray([among is None or each.image_id in among for each in kept], bool)
     best: dict[tuple[int, int], tuple[float, bool]] = {}
-    for one, other, flipped, score in _verified(kept):
+    for one, other, flipped, score in _verified(kept, asked):
         key = (min(one, other), max(one, other))
         # Where both orientations agree, as for a symmetric image, the pair is an upright copy.
         best[key] = max(best.get(key, (-1.0, False)), (score, not flipped))
@@ -65,17 +71,23 @@ def image_pairs(prints: Sequence[Fingerprint], pixels: Callable[[set[str]], dict
         same = names[0] in digests and digests[names[0]] == digests.get(names[1])
         relation = "identical_pixels" if same else "near_duplicate" if upright else "flipped"
         pairs.append(ImagePair(*names, relation, 1.0 if same else round(min(score, 1.0), 4)))  # type: ignore[arg-type]
-    return sorted(pairs, key=lambda pair: (pair.image_a, pair.image_b))
+    found = [pair for pair in pairs if among is None or pair.image_a in among or pair.image_b in among]
+    return sorted(found, key=lambda pair: (pair.image_a, pair.image_b))
 
 
-def _verified(prints: Sequence[Fingerprint]) -> Iterator[tuple[int, int, bool, float]]:
-    """Pairs of copies by position: whether one is flipped, and the correlation of their detail."""
+def _verified(prints: Sequence[Fingerprint], asked: NDArray[np.bool_]) -> Iterator[tuple[int, int, bool, float]]:
+    """Pairs of copies by position, of which one is asked for: whether one is flipped, and their detail's correlation.
+
+    `asked` `(n,)` says of each image whether its pairs are asked for.
+    """
     owner = np.repeat(np.arange(len(prints)), [len(each.pictures) for each in prints])
     if not len(owner):
         return
     pictures = np.concatenate([each.pictures for each in prints])
     glances = np.concatenate([_glances(pictures[at : at + CHUNK]) for at in range(0, len(pictures), CHUNK)])
     meetings = _likeliest(_candidates(coarse(pictures), owner, glances), owner)
+    # Only now: what is not asked for competes for the candidates' places all the same.
+    meetings = meetings.where(asked[owner[meetings.one]] | asked[owner[meetings.other]])
 
     def verify(start: int) -> list[tuple[int, int, bool, float]]:
         part = slice(start, start + CHUNK)
@@ -103,6 +115,10 @@ class Meetings(NamedTuple):
     other: NDArray[np.intp]
     alike: Vectors
     """Correlation of detail before alignment."""
+
+    def where(self, kept: NDArray[np.bool_]) -> "Meetings":
+        """Those at which `kept` `(m,)` is true."""
+        return Meetings(self.flip[kept], self.one[kept], self.other[kept], self.alike[kept])
 
 
 def _glances(pictures: NDArray[np.float16]) -> Vectors:
@@ -145,7 +161,7 @@ def _likeliest(meetings: Meetings, owner: NDArray[np.intp]) -> Meetings:
         owners = owner[side][order]
         first = np.searchsorted(owners, owners)  # where each image's candidate pairs begin
         kept[order] |= np.arange(len(order)) - first < TRIED
-    return Meetings(meetings.flip[kept], meetings.one[kept], meetings.other[kept], meetings.alike[kept])
+    return meetings.where(kept)
 
 
 def whole_shapes(prints: Sequence[Fingerprint]) -> dict[str, Vectors]:

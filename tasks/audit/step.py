@@ -1,7 +1,8 @@
-"""The audit steps: what a dataset's splits share, what its hospitals share, and what the base has seen of the tests."""
+"""The audit steps: what splits and hospitals share, a negative control, and what the base has seen of the tests."""
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 AUDIT = "audit.json"
 PAIRS = "image_pairs.parquet"
 SEEN = "seen.json"
+CONTROL = "control.json"
 
 
 @stage("audit", area="source")
@@ -57,6 +59,39 @@ def audit(folder: Folder, cases: Ref, dataset: Ref, seed: int, against: str | No
     folder.write_json(AUDIT, document)
     found = document["train_test"]
     folder.summary = {name: row["n"] for name, row in found.items() if isinstance(row, dict)}
+
+
+@stage("audit-control", area="source")
+def audit_control(folder: Folder, cases: Ref, dataset: Ref, findings: Ref, control: Ref, name: str) -> None:
+    """Count the images of an unrelated dataset that lie as near to training as copies: writes `control.json`.
+
+    The control's images take the place of the test images, so both are looked for among the same others. `findings` are
+    the pairs of copies of the audit; `control` is the unrelated dataset, which is called `name`.
+    """
+    from tasks.audit.control import PREFIX, beside_control, split_images
+    from tasks.audit.fingerprint import fingerprints
+    from tasks.audit.pairs import image_pairs
+    from tasks.records.pixels import pixel_digest
+
+    cases_or_captions: list[Case] | list[Caption] = read_table(cases.folder / "cases.parquet", Case)
+    cases_or_captions = cases_or_captions or read_table(dataset.folder / "captions.parquet", Caption)
+    *_, only_tested = split_images(cases_or_captions)
+
+    def ours() -> Iterator[Image]:
+        return (image for image in read_images(dataset.folder / "images.parquet") if image.id not in only_tested)
+
+    def theirs() -> Iterator[Image]:
+        return (replace(image, id=PREFIX + image.id) for image in read_images(control.folder / "images.parquet"))
+
+    def pixels(wanted: set[str]) -> dict[str, bytes]:
+        images = chain(ours(), theirs()) if wanted else ()
+        return {image.id: pixel_digest(image.data) for image in images if image.id in wanted}
+
+    added = list(fingerprints(theirs()))
+    names = {each.image_id for each in added}
+    found = image_pairs([*fingerprints(ours()), *added], pixels, among=names)
+    pairs = read_table(findings.folder / PAIRS, ImagePair)
+    folder.write_json(CONTROL, beside_control(cases_or_captions, pairs, names, found, name))
 
 
 @stage("audit-hospitals", area="source")
@@ -110,6 +145,11 @@ def _seen(test: Sequence[Case | Caption], images: Ref, record: str) -> dict[str,
 def read_seen(ref: Ref) -> dict[str, Any]:
     """Read the document of a finished `audit_seen`."""
     return json.loads((ref.folder / SEEN).read_text(encoding="utf-8"))
+
+
+def read_control(ref: Ref | None) -> dict[str, Any] | None:
+    """Read the document of a finished negative control; None without one."""
+    return json.loads((ref.folder / CONTROL).read_text(encoding="utf-8")) if ref else None
 
 
 def read_audit(ref: Ref) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from tasks.store.stage import Folder, stage
 if TYPE_CHECKING:
     from tasks.engine.base import Base
     from tasks.engine.prompt import Prompt
+    from tasks.engine.vision import Features
 
 GLOSSARY = Path(__file__).parents[2] / "data" / "glossary.txt"
 """The stages that read it list it in `reads`, so that it counts as part of their code."""
@@ -136,13 +137,13 @@ def train_stage(
 
 
 @stage("radiology", area="shared", title="compose radiology", leaves=())
-def compose_radiology(folder: Folder, datasets: list[Ref], embedded: ModelChoice) -> None:
-    """The untrained base `radiology`, with words of the training questions and answers."""
+def compose_radiology(folder: Folder, datasets: list[Ref], model: ModelChoice) -> None:
+    """The untrained base `radiology` around the text model of `model`, with words of the training cases."""
     from tasks.engine.shared import exclusive_base
     from tasks.pretrain.radiology import compose
 
     cases = [case for dataset in datasets for case in _training(dataset)]
-    with exclusive_base(embedded) as base:
+    with exclusive_base(model) as base:
         compose(base, (text for case in cases for text in (case.question, case.answer)), folder.path)
 
 
@@ -176,7 +177,8 @@ def teach_radiology(
     from tasks.pretrain.radiology import prompts_of
     from tasks.pretrain.text import train_text
 
-    prompts, known = [], {}
+    prompts: list[Prompt] = []
+    known: dict[str, tuple[Features, str]] = {}
     for each in data:
         neighbours = read_table(each.library.folder / "neighbours.parquet", Neighbour)
         prompts += prompts_of(_training(each.dataset), neighbours, copies, seed)

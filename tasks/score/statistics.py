@@ -77,6 +77,15 @@ def bootstrap_intervals(values: np.ndarray, clusters: Sequence[Hashable], seed: 
     return [Estimate(float(value), *_percentiles(each, len(sums))) for value, each in zip(means, drawn.T, strict=True)]
 
 
+def proportion(count: int, of: int) -> Estimate:
+    """A share with its exact interval (Clopper and Pearson, Biometrika 26, 1934); the trials are independent.
+
+    Unlike the bootstrap's, it has a width where nothing or everything was counted. Raises ValueError where `of` is 0.
+    """
+    low, high = stats.binomtest(count, of).proportion_ci(CONFIDENCE, "exact")
+    return Estimate(count / of, float(low), float(high))
+
+
 def mcnemar(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> McNemar:
     """McNemar's exact test (Psychometrika 12, 1947): where only one of a and b is right, are both equally often right?
 

@@ -3,7 +3,7 @@
 from pydantic import Field, ValidationInfo, field_validator
 
 from tasks.settings.base import Settings
-from tasks.settings.data import Dataset, DatasetSettings, PartitionSettings, SynthesisSettings
+from tasks.settings.data import AuditSettings, Dataset, DatasetSettings, PartitionSettings, SynthesisSettings
 from tasks.settings.evaluation import AnsweringSettings, EvaluationSettings
 from tasks.settings.retrieval import (
     ContextOrder,
@@ -26,6 +26,7 @@ from tasks.settings.training import (
 
 __all__ = [
     "AnsweringSettings",
+    "AuditSettings",
     "ContextOrder",
     "ContextSettings",
     "Dataset",
@@ -57,6 +58,8 @@ class Study(Settings):
     """Which published data the study runs on."""
     synthesis: SynthesisSettings = SynthesisSettings()
     """Questions made from captions, and multiple choice made open."""
+    audit: AuditSettings = AuditSettings()
+    """The negative control of the audit's near-duplicates."""
     partition: PartitionSettings = PartitionSettings()
     """Which hospital holds which images."""
     model: ModelSettings = ModelSettings()

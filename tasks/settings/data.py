@@ -89,6 +89,16 @@ class SynthesisSettings(Settings):
     """Multiple choice with its options, scored by option (`closed`), or reworded without them (`open`)."""
 
 
+class AuditSettings(Settings):
+    """The negative control of the audit's near-duplicates."""
+
+    control: Dataset | None = None
+    """Unrelated dataset of similar images: how many of them pass as copies of training images is what likeness alone
+    gives. By default none, and `phantom-public` for the embedded datasets."""
+    control_root: Path | None = None
+    """Folder that holds the control as published."""
+
+
 class PartitionSettings(Settings):
     """Which hospital holds which images."""
 

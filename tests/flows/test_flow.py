@@ -84,6 +84,7 @@ def test_a_study_leaves_results_of_the_documented_shape(first_run: Path, finishe
     assert results["peak_memory_bytes"] > 0
     assert results["split"]["disjoint"] == "none"
     assert results["split"]["published_split_shares"]["same_image"] == 0
+    assert results["split"]["control"]["dataset"] == "phantom-public"
     assert {"ingest", "audit", "partition", "update", "predictions"} <= set(results["timings_s"])
     for hospital in everything["hospitals"]:
         assert list((finished / "artifacts/hospitals" / hospital / "predictions").glob("*/predictions.parquet"))
@@ -131,7 +132,7 @@ def test_failure_modes_are_shared_as_counts_alone(first_run: Path, finished: Pat
 
 def test_the_dashboard_shows_tables_results_and_progress(server: Server, finished: Path) -> None:
     keys = {row["key"]: row for row in server.post("artifacts/latest/filter", {})}
-    assert {"audit", "audit-scores", "partition", "rounds", "results", "study-progress"} <= set(keys)
+    assert {"audit", "audit-control", "audit-scores", "partition", "rounds", "results", "study-progress"} <= set(keys)
     assert "fed+rag" in keys["results"]["data"]
     assert keys["study-progress"]["data"] == 100
 
@@ -184,9 +185,11 @@ def test_of_few_cases_nothing_is_shared(server: Server, finished: Path, tiny_fol
     for name in ("results.md", "report.html"):
         assert "fewer than 5 cases" in (newest(finished) / name).read_text()
     tables = {row["key"]: row["data"] for row in server.post("artifacts/latest/filter", {})}
-    for key in ("audit", "audit-hospitals", "partition"):
+    for key in ("audit", "audit-control", "audit-hospitals", "partition"):
         numbers = [value for row in json.loads(tables[key]) for value in row.values() if isinstance(value, int)]
         assert not any(0 < number < 5 for number in numbers), key
+    control = json.loads(tables["audit-control"])
+    assert not {row[side].split()[0] for row in control for side in ("test images", "control images")} & set("1234")
 
 
 def test_nothing_changed_means_nothing_done(server: Server, finished: Path, tiny_folder: Path) -> None:
@@ -470,6 +473,9 @@ def test_the_audit_alone_writes_its_file_and_shows_a_table(server: Server, finis
     assert same["n"] == len(same["test_cases"]) == 0
     assert document["scores"]["question_only"]["closed"]["n"] > 0
     assert "restated question" in result.stdout
+    control = document["control"]
+    assert (control["dataset"], control["control_images"]["n"]) == ("phantom-public", 10)
+    assert "Negative control: " in result.stdout
     # What the study had audited is found, not made again.
     assert len(list((finished / "artifacts/source/audit").glob("*/audit.json"))) == 1
     # With questions made of captions, these are what is audited.

@@ -74,7 +74,7 @@ def source(stage: str, summary: dict[str, Any], **files: Any) -> Ref:
     return folder.ref
 
 
-def run_of(questions: Questions, notes: dict[str, int] | None = None) -> Path:
+def run_of(questions: Questions, notes: dict[str, int] | None = None, control: Ref | None = None) -> Path:
     """The folder of a run in which all is answered with yes; no study is run for it."""
     held = cases_of(questions)
     every = [case for cases in held.values() for case in cases]
@@ -108,7 +108,7 @@ def run_of(questions: Questions, notes: dict[str, int] | None = None) -> Path:
     rounds = [{"round": 1, "train_loss": 1.0, "eval_loss": None, "samples": {}, "screened_out": []}]
     study = Study(evaluation=EvaluationSettings(min_cell=1))
     study = study.model_copy(update={"dataset": study.dataset.model_copy(update={"name": "table"})})
-    shared = SharedRefs(copies=made[2], losses=(), scores=scored)
+    shared = SharedRefs(copies=made[2], losses=(), scores=scored, control=control)
     return write_run(study, "content", hospitals, {"predictions": answered, "scores": scored}, rounds, shared)
 
 
@@ -156,7 +156,7 @@ def test_the_page_of_a_run_of_before_is_whole_too(name: str) -> None:
     ]
     split = results["split"]
     results["split"] = {name: split[name] for name in split if split[name] or name == "moved_cases"}
-    for new in ("origins", "audited_test_cases"):
+    for new in ("origins", "audited_test_cases", "control"):
         results["split"].pop(new, None)
     results["split"]["published_split_shares"] = {"same_image": 0}
     del results["dataset"]["left_out"]
@@ -195,6 +195,28 @@ def test_the_split_is_described_as_it_is() -> None:
             write_card(run).read_text(encoding="utf-8"),
         ):
             assert "published split" not in text and "as published" not in text
+
+
+def test_the_negative_control_is_told_and_is_not_taken_for_the_dataset() -> None:
+    with writing("source", "ingest", "another") as unrelated:
+        unrelated.summary = {"cases": 99}
+    shares = {"n": 1, "rate": 0.25, "interval": [0.1, 0.5]}
+    counts = {"n": 4, "same_image": shares, "near_duplicate_image": shares, "flipped_image": shares}
+    with writing("source", "audit-control", "0") as folder:
+        folder.inputs = [unrelated.ref.path]
+        folder.write_json(
+            "control.json", {"dataset": "theirs", "test_images": counts, "control_images": counts, "examples": [["a"]]}
+        )
+    run = run_of(SPARSE["one kind each"], control=folder.ref)
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    assert results["dataset"]["cases"] == 4
+    assert results["split"]["control"] == {"dataset": "theirs", "test_images": counts, "control_images": counts}
+    assert "audit-control" in results["timings_s"]
+    for text in (write_pages(run)[0].read_text(encoding="utf-8"), write_card(run).read_text(encoding="utf-8")):
+        assert "1 of 4 (0.250 [0.100, 0.500]) images of theirs" in text
+    plain = run_of(SPARSE["one kind each"])
+    assert json.loads((plain / "results.json").read_text(encoding="utf-8"))["split"]["control"] is None
+    assert "No negative control: " in write_pages(plain)[0].read_text(encoding="utf-8")
 
 
 class Stopped(datetime):

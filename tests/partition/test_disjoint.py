@@ -85,6 +85,21 @@ def test_copies_share_a_group_for_hospitals_too() -> None:
     assert moved[0].group == moved[1].group != moved[2].group
 
 
+def test_slices_of_a_scan_stay_together_through_a_chain_of_neighbours() -> None:
+    """Each slice is a near-duplicate of the next alone; the first is trained on, the last is a test image."""
+    slices = [case(n, f"slice-{n}", "train" if n < 4 else "test") for n in range(6)]
+    others = [case(10 + n, f"other-{n}", ["train", "test"][n % 2]) for n in range(8)]
+    chain = [ImagePair(f"slice-{n}", f"slice-{n + 1}", "near_duplicate", 0.9) for n in range(5)]
+    for links in (chain, chain[::-1], chain[1::2] + chain[::2]):
+        moved = disjoint([*slices, *others], links, "near_duplicate", 0)
+        assert {each.split for each in moved[:6]} in ({"train"}, {"test"})
+        assert len({each.group for each in moved[:6]}) == 1
+    broken = [pair for pair in chain if pair.image_a != "slice-3"]
+    assert [each.split for each in disjoint([*slices, *others], broken, "near_duplicate", 0)[:6]] == [
+        each.split for each in slices
+    ]
+
+
 def test_where_no_group_fits_the_smallest_is_tested() -> None:
     """Three published test cases, each on an image of more; of two that are as small, the first by name."""
     rows = [(image, n) for image, size in {"z": 4, "a": 5, "m": 4}.items() for n in range(size)]

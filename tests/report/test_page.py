@@ -27,7 +27,7 @@ from tasks.report.results import About, Measured, assemble, hospital_rows, score
 from tasks.score.score import score_row, summarise
 from tasks.settings import Study
 
-DATA = DataStatements("as the data gives it", "no row was left out", 6)
+DATA = DataStatements("as the data gives it", "no row was left out", 6, "No negative control.")
 NASTY = '<script>alert("x")</script> & "quoted"'
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

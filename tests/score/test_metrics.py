@@ -109,7 +109,7 @@ def document(judged: list[Outcome]) -> dict[str, Any]:
 
 
 HOLDS = {"test_closed": 4, "test_open": 8, "train_closed": 1, "train_open": 1}
-DATA = DataStatements("as the data gives it", "no row was left out", 12)
+DATA = DataStatements("as the data gives it", "no row was left out", 12, "No negative control.")
 
 
 def test_it_is_in_the_document_the_tables_the_page_and_the_card_of_a_study(document: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from tasks.score.statistics import (
     macro_f1,
     mcnemar,
     mean,
+    proportion,
     sums_by_cluster,
 )
 
@@ -139,6 +140,20 @@ def test_macro_f1_against_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     found = estimate(sums_by_cluster(label_counts(gold, predicted), range(len(pairs))), macro_f1, 0)
     oracle = f1_score(gold, predicted, labels=sorted(set(gold)), average="macro", zero_division=0)
     assert found.value == pytest.approx(oracle)
+
+
+@pytest.mark.parametrize(("count", "of"), [(0, 1), (1, 1), (0, 120), (1, 313), (40, 96), (96, 96)])
+def test_the_interval_of_a_share_leaves_2_5_percent_at_each_end(count: int, of: int) -> None:
+    """At each end the count, or one farther away, has a probability of 0.025; summed term by term."""
+    found = proportion(count, of)
+    assert found.value == count / of
+
+    def tail(share: float, counts: range) -> float:
+        return sum(comb(of, n) * share**n * (1 - share) ** (of - n) for n in counts)
+
+    assert found.low is not None and found.high is not None
+    assert found.low == 0 if count == 0 else tail(found.low, range(count, of + 1)) == pytest.approx(0.025)
+    assert found.high == 1 if count == of else tail(found.high, range(count + 1)) == pytest.approx(0.025)
 
 
 def test_mcnemar_by_hand() -> None:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from flows.cli.settings_file import describe, load_comparison, load_study
+from flows.outside import control_of
 from tasks.errors import StudyError
-from tasks.settings import Settings, Study
+from tasks.settings import DatasetSettings, Settings, Study
 
 MISTYPED = [
     ("retrival.k", "retrieval.k"),
@@ -252,6 +253,21 @@ def test_described_defaults_are_the_defaults() -> None:
     assert defaults["lora.targets"] == "[q_proj, v_proj]"
     assert defaults["dataset.root"] == "null"
     assert load_study(None, tuple(f"{name}={default}" for name, default in defaults.items())) == Study()
+
+
+def test_the_negative_control_is_drawn_beside_drawn_images_and_named_beside_others() -> None:
+    assert control_of(Study()) == DatasetSettings(name="phantom-public", images=120)
+    assert control_of(load_study(None, ("dataset.name=phantom-terms", "dataset.images=8"))).images == 8  # type: ignore[union-attr]
+    real = ("dataset.name=slake", "dataset.root=/data")
+    assert control_of(load_study(None, real)) is None
+    assert control_of(load_study(None, ("dataset.name=[phantom, slake]", "dataset.root=[null, /data]"))) is None
+    assert control_of(load_study(None, ("dataset.name=phantom-public",))) is None
+    named = load_study(None, (*real, "audit.control=vqa-rad", "audit.control_root=/rad"))
+    assert control_of(named) == DatasetSettings(name="vqa-rad", root=Path("/rad"))
+    with pytest.raises(StudyError, match=r"another dataset than dataset\.name, found slake in both"):
+        control_of(load_study(None, (*real, "audit.control=slake")))
+    with pytest.raises(StudyError, match=r"^Expected audit\.control beside audit\.control_root=/rad, found none"):
+        control_of(load_study(None, ("audit.control_root=/rad",)))
 
 
 def test_study_is_frozen_and_its_parts_are_hashable() -> None:

@@ -63,6 +63,8 @@ class DataStatements:
     """Which published rows are left out, and why."""
     audited: int
     """Number of test cases in the audit, before any was moved or left out."""
+    control: str
+    """What the negative control says of the near-duplicates."""
     seen: str = ""
     """How many test images the base was trained on; empty if none, or if it has no record."""
 
