@@ -61,14 +61,21 @@ def load_writer(name: str, device: str) -> Callable[[Sequence[Caption]], Iterato
     Raises StudyError where it does not load or has no chat template.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import (
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+        AutoTokenizer,
+        GenerationConfig,
+    )
 
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False, padding_side="left")
+        sees = type(AutoConfig.from_pretrained(name, trust_remote_code=False)) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        kind: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, trust_remote_code=False, use_safetensors=True
-        )
+        model: Any = kind.from_pretrained(name, dtype=dtype, trust_remote_code=False, use_safetensors=True)
         tokenizer.apply_chat_template(messages("A chest x-ray."), add_generation_prompt=True, tokenize=False)
     except (MemoryError, torch.OutOfMemoryError):
         raise StudyError(f"Too little memory to load {name}: free some, or choose a smaller model.") from None

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from tasks.synthesize.drafts import Draft
-from tasks.synthesize.findings import DEVICES, GENERAL, PATTERN, kind_of
+from tasks.synthesize.findings import DEVICES, GENERAL, PATTERN, names_in
 from tasks.synthesize.lexicon import exclusive, values
 from tasks.synthesize.statements import Mention, read_mentions, stated
 
@@ -61,10 +61,10 @@ def _against_values(draft: Draft, truth_text: str) -> str | None:
 def _against_open(draft: Draft, mentions: Sequence[Mention], inside: Sequence[Mention]) -> str | None:
     present, _ = stated(mentions)
     there = {mention.name for mention in inside if mention.state == "present" and mention.name in present}
-    claimed = _names(draft.answer)
+    claimed = names_in(draft.answer)
     if not claimed <= there:
         return "the span does not state this finding"
-    named = _names(draft.question) - {GENERAL}
+    named = names_in(draft.question) - {GENERAL}
     if not named <= there:
         return "the span does not state what is asked about"
     if draft.topic == "finding" and not claimed:
@@ -94,7 +94,7 @@ def _against_place(draft: Draft, about: Sequence[Mention]) -> str | None:
 
 def _against_yes_or_no(draft: Draft, mentions: Sequence[Mention], inside: Sequence[Mention]) -> str | None:
     present, absent = stated(mentions)
-    named = _names(draft.question)
+    named = names_in(draft.question)
     if len(named) != 1:
         return "a yes/no question must name one finding"
     (name,) = named
@@ -126,10 +126,6 @@ def _against_choice(draft: Draft, about: Sequence[Mention]) -> str | None:
     if len(claimed) != 1 or len(truth) != 1 or not truth <= set(exclusive(draft.topic)):
         return f"the {draft.topic} cannot be told"
     return None if (claimed == truth) == (draft.answer.lower() == "yes") else f"the span states another {draft.topic}"
-
-
-def _names(text: str) -> set[str]:
-    return {kind_of(match[0]).name for match in PATTERN.finditer(text)}
 
 
 def _words(text: str) -> set[str]:
