@@ -3,8 +3,8 @@
     python -m benchmarks.synthesis_model MEDPIX [MODEL] [FIRST] [CAPTIONS]
 
 MEDPIX is the folder of MedPix-2-0; MODEL as in synthesis.model (smol-clip). Of the different captions, in an order
-drawn once, CAPTIONS (100) from number FIRST (40) on are read: those before number 40 are left to tune the prompt on. A
-draft is one pair of a reply, or a reply that holds none.
+drawn once, CAPTIONS (100) from number FIRST (40) on are read: the prompt was tuned on those before number 40. A draft
+is one line of a reply.
 """
 
 import random
@@ -20,12 +20,11 @@ from tasks.records import Caption
 from tasks.synthesize.drafts import Draft
 from tasks.synthesize.findings import names_in
 from tasks.synthesize.generate import synthesize
-from tasks.synthesize.model import load_writer, parse_reply
+from tasks.synthesize.model import load_writer
 from tasks.synthesize.quality import key
+from tasks.synthesize.reply import UNSUPPORTED, parse_reply
 from tasks.synthesize.rules import write_pairs
 
-UNSUPPORTED = ("the answer is not supported", "the span is not in the caption")
-"""Reasons for refusing a draft that was read."""
 SEED = 0
 SHOWN = 20
 """Accepted pairs that are printed, to be judged by eye."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tasks.synthesize.drafts import Draft
 from tasks.synthesize.findings import DEVICES, GENERAL, PATTERN, names_in
-from tasks.synthesize.lexicon import exclusive, values
+from tasks.synthesize.lexicon import PLACE_PHRASE, exclusive, only, values
 from tasks.synthesize.statements import Mention, read_mentions, stated
 
 _FRAME = """
@@ -49,6 +49,8 @@ def _against_values(draft: Draft, truth_text: str) -> str | None:
     claimed = values(draft.topic, draft.question if draft.closed else draft.answer)
     if len(truth) != 1 or len(claimed) != 1:
         return f"the {draft.topic} cannot be told"
+    if draft.source == "caption" and truth != _of_image(draft):
+        return f"the image's own {draft.topic} is another or not certain"
     if draft.answer.lower() != "no":
         return None if claimed == truth else f"the span states another {draft.topic}"
     choices = exclusive(draft.topic)
@@ -56,6 +58,12 @@ def _against_values(draft: Draft, truth_text: str) -> str | None:
     if apart and claimed.isdisjoint(values(draft.topic, draft.caption.text)):
         return None
     return f"the span does not exclude this {draft.topic}"
+
+
+def _of_image(draft: Draft) -> set[str]:
+    """The modality or plane by the metadata, or else all that the caption names: it may speak of other images too."""
+    told = only(draft.topic, getattr(draft.caption, draft.topic))
+    return {told} if told else values(draft.topic, draft.caption.text)
 
 
 def _against_open(draft: Draft, mentions: Sequence[Mention], inside: Sequence[Mention]) -> str | None:
@@ -71,6 +79,9 @@ def _against_open(draft: Draft, mentions: Sequence[Mention], inside: Sequence[Me
         return "the answer names no finding"
     if draft.topic in ("side", "size", "location") and not named:
         return "the question names no finding"
+    places = " ".join(match[0] for match in PLACE_PHRASE.finditer(draft.question))
+    if draft.topic == "finding" and not _words(places) <= _words(draft.span):
+        return "the span does not state the place asked about"
     missing = _words(PATTERN.sub(" ", draft.answer)) - _words(draft.span)
     if missing:
         return f"the span lacks {min(missing)!r}"
