@@ -17,6 +17,8 @@ _FRAME = """
     appears located"""
 FRAME = frozenset(_FRAME.split())
 """Words of a question or an answer that state nothing."""
+MOST_WORDS = 4
+"""Most words of an answer that states a modality or a plane: what more it says is not checked."""
 
 
 def objection(draft: Draft) -> str | None:
@@ -49,6 +51,8 @@ def _against_values(draft: Draft, truth_text: str) -> str | None:
     claimed = values(draft.topic, draft.question if draft.closed else draft.answer)
     if len(truth) != 1 or len(claimed) != 1:
         return f"the {draft.topic} cannot be told"
+    if len(draft.answer.split()) > MOST_WORDS:
+        return f"the answer says more than the {draft.topic}"
     if draft.source == "caption" and truth != _of_image(draft):
         return f"the image's own {draft.topic} is another or not certain"
     if draft.answer.lower() != "no":
@@ -93,7 +97,8 @@ def _against_open(draft: Draft, mentions: Sequence[Mention], inside: Sequence[Me
 def _against_place(draft: Draft, about: Sequence[Mention]) -> str | None:
     """Check that side, size and place are those of the finding in the question."""
     answer = draft.answer.lower()
-    if draft.topic == "side" and {side for mention in about for side in mention.sides} != values("side", answer):
+    sides = {side for mention in about for side in mention.sides}
+    if draft.topic == "side" and not (sides and sides == values("side", answer)):
         return "the finding's side is another or not stated"
     if draft.topic == "size" and answer not in {mention.size for mention in about}:
         return "the finding's size is another or not stated"

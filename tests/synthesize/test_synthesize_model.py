@@ -85,6 +85,17 @@ def test_a_caption_may_speak_of_other_images(text: str, modality: str | None, an
     assert bool(drafts) == taken
 
 
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [("On which side is the mass?", "the mass"), ("Which modality is this?", "MRI shows a mass of the orbit")],
+)
+def test_an_answer_that_states_nothing_or_more_is_refused(question: str, answer: str) -> None:
+    caption = replace(CAPTION, text="MRI shows a mass of the orbit and a left effusion.")
+    drafts, (reason,) = parse_reply(f"{question} {answer}", caption)
+    assert not drafts
+    assert "side is another or not stated" in reason or "says more than the modality" in reason
+
+
 def test_the_answer_may_name_several_findings() -> None:
     caption = replace(CAPTION, text="CT shows a mass and edema.")
     (draft,), _ = parse_reply("What abnormalities are seen? mass and edema", caption)
