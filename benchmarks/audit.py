@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from tasks.audit.fingerprint import fingerprints, pixel_digest
+from tasks.audit.fingerprint import fingerprints
 from tasks.audit.folder import folder_images
 from tasks.audit.pairs import image_pairs
 from tasks.records import Image
+from tasks.records.pixels import pixel_digest
 
 COPIED = 10
 

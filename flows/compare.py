@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.cells import run_cell, with_stand_ins
-from flows.compare_runs import Runs, read_cost, read_split, read_sweeps, read_title
+from flows.compare_runs import Runs, read_cost, read_seen, read_split, read_sweeps, read_title
 from flows.gone import HOOKS
 from flows.outside import dataset_content
 from flows.prepare import prepare_questions, prepares
@@ -129,6 +129,7 @@ def read_document(
             {"part": part, "name": name, "split": split, "seed": seed, "run": run.name}
             for (part, name, split, seed), run in runs.items()
         ],
+        seen=read_seen(runs),
         failed=failed,
     )
 
@@ -148,6 +149,7 @@ def show(document: ComparisonDocument) -> None:
     """Show the comparison in the dashboard: the headline as a table, all tables as Markdown."""
     headline = side_by_side(document)
     rows = [dict(zip(headline.headings, row, strict=True)) for row in headline.rows]
-    create_table_artifact(table=rows, key="comparison", description="Scores of each configuration, with 95 % intervals")
+    described = f"Scores of each configuration, with 95 % intervals. {headline.note}".strip()
+    create_table_artifact(table=rows, key="comparison", description=described)
     found = markdown([headline, *tables(document)])
     create_markdown_artifact(markdown=found, key="comparison-tables", description="All tables of the comparison")

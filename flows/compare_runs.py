@@ -12,9 +12,11 @@ from tasks.compare.document import BASELINES, SplitPart, compare_split, cost_row
 from tasks.engine.identity import choose_model
 from tasks.federate.step import measure_memory
 from tasks.records import Outcome
-from tasks.records.comparison import ConfigurationRow, CostRow, Sweep
+from tasks.records.comparison import ConfigurationRow, CostRow, SeenRow, Sweep
 from tasks.records.federation import HospitalRefs
+from tasks.records.shared_documents import SeenCounts
 from tasks.report.data import split_sentence
+from tasks.report.seen import seen_sentence
 from tasks.settings import Study
 from tasks.settings.comparison import Cell, Comparison, labelled
 from tasks.store import Ref
@@ -85,6 +87,22 @@ def read_sweeps(comparison: Comparison, runs: Runs) -> list[Sweep]:
         if points:
             found.append({"name": sweep, "configuration": comparison.swept, "points": points})
     return found
+
+
+def read_seen(runs: Runs) -> list[SeenRow]:
+    """The sentences on test images that a base was trained on, each with the configurations or points it holds of."""
+    counts: dict[tuple[str, str, str], list[SeenCounts]] = {}
+    for (part, name, split, _), run in runs.items():
+        found = results(run)["seen"]
+        counts.setdefault((part, split, name), []).extend([found["images"]] if found else [])
+    names: dict[tuple[str, str, str], list[str]] = {}
+    for (part, split, name), of_seeds in counts.items():
+        if sentence := seen_sentence(of_seeds):
+            names.setdefault((part, split, sentence), []).append(name)
+    return [
+        {"part": part, "split": split, "names": named, "sentence": sentence}
+        for (part, split, sentence), named in names.items()
+    ]
 
 
 def read_cost(

@@ -19,7 +19,7 @@ from tasks.engine.batch import broken, ending_marks
 from tasks.engine.context import readable
 from tasks.engine.engine import Engine
 from tasks.engine.hospital import answering_context, mixture_of
-from tasks.engine.identity import resolve
+from tasks.engine.identity import RECORD, resolve
 from tasks.engine.shared import exclusive_base
 from tasks.engine.vision import FEATURES, encode_images, load_features
 from tasks.engine.written import write_base, write_companions
@@ -35,7 +35,7 @@ from tasks.text.options import lettered
 
 SCRIPTS = Path(__file__).parents[1] / "data" / "export"
 PIXELS = Path(__file__).parents[1] / "tasks" / "records" / "pixels.py"
-WEIGHED = ("config.json", "*.safetensors", "*.safetensors.index.json", "LICENSE*")
+WEIGHED = ("config.json", "*.safetensors", "*.safetensors.index.json", RECORD, "LICENSE*")
 """Files of a base's folder that are copied; all others are written anew, as the engine uses them."""
 
 

@@ -48,6 +48,7 @@ def fed_rag(study: Study = Study()) -> str:
         failures=found.failures,
         shares=found.shares,
         abstention=found.abstention,
+        seen=start.seen,
     )
     run = write_run(study, model.content, trained, found.kept, rounds, shared)
     page, *_ = write_pages(run)

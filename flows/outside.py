@@ -3,7 +3,7 @@
 from typing import Any
 
 from tasks.cases.withdrawn import all_digests
-from tasks.engine.identity import choose_model, device_of, identify
+from tasks.engine.identity import choose_model, device_of, find_record, identify
 from tasks.errors import StudyError
 from tasks.ingest.datasets import DATASETS, state
 from tasks.retrieve.encoders.open import content_of
@@ -21,6 +21,7 @@ def outside(study: Study) -> dict[str, Any]:
         "control": dataset_content(control) if (control := control_of(study)) else "",
         "writer": writer_of(study),
         "model": model.model_dump(mode="json"),
+        "record": find_record(study.model.name),
         "encoder": content_of(study.retrieval.encoding, model),
         "forgotten": all_digests(),
     }

@@ -14,9 +14,17 @@ from flows.run_folder import dataset_summary
 from flows.runtimes.local import gather
 from tasks.audit.control import control_table, withhold
 from tasks.audit.document import score_table, shared_table, table
-from tasks.audit.step import audit, audit_control, audit_hospitals, read_audit, read_control
+from tasks.audit.step import (
+    audit,
+    audit_control,
+    audit_hospitals,
+    count_seen,
+    read_audit,
+    read_control,
+)
 from tasks.cases.small_groups import withhold_small, withhold_small_cells
 from tasks.cases.withdrawn import all_digests
+from tasks.engine.identity import find_record
 from tasks.errors import StudyError
 from tasks.features.step import see_images
 from tasks.federate.step import initial_adapter
@@ -38,6 +46,8 @@ class Prepared:
     """Each with the initial adapter."""
     copies: Ref
     """The audit of images that pairs of hospitals share."""
+    seen: list[Ref]
+    """For each hospital, how many of its test images the base was trained on; empty if the base has no record."""
     control: Ref | None
     """The negative control of the audit's near-duplicates, if there is one."""
 
@@ -74,7 +84,7 @@ def prepare(study: Study, model: ModelChoice, steps: Steps) -> Prepared:
         HospitalRefs(name=name, cases=taken, features=seen_by, library=library, adapter=start)
         for name, taken, seen_by, library in parts
     ]
-    return Prepared(untrained, between, control)
+    return Prepared(untrained, between, seen_before(study, hospitals, cases), control)
 
 
 def _check_targets(study: Study) -> None:
@@ -141,6 +151,22 @@ def partition_images(study: Study, dataset: Ref, questions: Ref, findings: Ref) 
         "forgotten": unmapped(all_digests()),
     }
     return hospitals, gather(take_cases.map(hospital=hospitals, **common), hospitals), between
+
+
+def seen_before(study: Study, hospitals: list[str], cases: list[Ref]) -> list[Ref]:
+    """Count the test images of each hospital that the base was trained on; empty if the base has no record."""
+    record = find_record(study.model.name)
+    if record is None:
+        return []
+    place, content = record
+    counting = count_seen.map(
+        hospital=hospitals,
+        cases=cases,
+        record=unmapped(place),
+        content=unmapped(content),
+        min_cell=unmapped(study.evaluation.min_cell),
+    )
+    return gather(counting, hospitals)
 
 
 def compare_control(study: Study, dataset: Ref, questions: Ref, findings: Ref) -> Ref | None:

@@ -12,7 +12,7 @@ from flows.losses import TABLE, show_losses, write_losses
 from flows.outside import dataset_content
 from flows.prepare import ingested, prepare_questions, prepares
 from flows.progress import Steps, log_unused_columns
-from tasks.engine.identity import choose_model
+from tasks.engine.identity import choose_model, find_record
 from tasks.features.step import see_images
 from tasks.ingest.step import ingest
 from tasks.partition.step import partition, take_cases
@@ -76,8 +76,8 @@ def train_recipe(recipe: Recipe) -> str:
     """Train a base in the recipe's stages, each from the result of the previous one; stages are cached as in a study.
 
     Returns `artifacts/recipes/NAME`: the last stage's base, an ordinary Hugging Face folder that can be set as
-    `model.name`, plus `losses.parquet`, `losses.png` and `recipe.json`. Raises StudyError if a setting does not fit the
-    model or the data, before any training.
+    `model.name`, plus `losses.parquet`, `losses.png`, `recipe.json`, and the record of its training images,
+    `seen.parquet`. Raises StudyError if a setting does not fit the model or the data, before any training.
     """
     model = choose_model(recipe.model)
     _check_targets(recipe)
@@ -89,12 +89,14 @@ def train_recipe(recipe: Recipe) -> str:
     for number, (stage, (dataset, questions)) in enumerate(zip(recipe.stages, inputs, strict=True)):
         images = dataset.only("images.parquet")
         frozen = stage.sides == ("text",)
+        _, record = find_record(model.name) or ("", "")
         trained = train_stage(
             questions=questions,
             dataset=dataset,
             features=see_images(images=images, model=model.seeing) if frozen else None,
             model=model,
             settings=stage,
+            record=record,
             number=number + 1,
             seed=recipe.seed,
         )

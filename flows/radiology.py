@@ -17,7 +17,7 @@ from tasks.partition.step import partition, take_cases
 from tasks.pretrain.step import compose_radiology, see_varied_images, teach_radiology
 from tasks.records.federation import LibrarySources, TrainingData
 from tasks.retrieve.step import build_hospital_library
-from tasks.settings import DatasetSettings, LibrarySettings, ModelChoice, ModelSettings, PartitionSettings, Study
+from tasks.settings import DatasetSettings, LibrarySettings, ModelChoice, ModelSettings, PartitionSettings
 from tasks.store import MANIFEST, Ref
 
 
@@ -42,7 +42,7 @@ def pretrain_radiology(
         _ingested(DatasetSettings(name="slake", root=slake, test="validation"), seed, steps),
         _ingested(DatasetSettings(name="vqa-rad", root=vqa_rad), seed, steps),
     ]
-    composed = compose_radiology(datasets=datasets, embedded=choose_model(ModelSettings(device="cpu")))
+    composed = compose_radiology(datasets=datasets, model=choose_model(ModelSettings(device="cpu")))
     model = choose_model(ModelSettings(name=str(composed.folder), device="cpu"))
     steps.done("composed the untrained base")
     data = [_looked_at(dataset, model, copies, seed, steps) for dataset in datasets]
@@ -53,7 +53,7 @@ def pretrain_radiology(
 
 
 def _ingested(settings: DatasetSettings, seed: int, steps: Steps) -> Ref:
-    dataset = ingest(settings=settings, content=dataset_content(Study(dataset=settings)), seed=seed)
+    dataset = ingest(settings=settings, content=dataset_content(settings), seed=seed)
     steps.done(f"{settings.label}: {ingested(dataset)}")
     return dataset
 

@@ -31,6 +31,7 @@ from tasks.report.page.render import (
 )
 from tasks.report.results import MEANS, hospital_rows, reliance_rows, score_rows
 from tasks.report.saliency import share_rows
+from tasks.report.seen import run_sentence
 from tasks.score.outcomes import judge
 from tasks.settings import Study
 from tasks.store import ROOT
@@ -102,6 +103,7 @@ def _statements(results: RunDocument) -> DataStatements:
         left_out_sentence(results["dataset"]),
         audited_tests(split),
         control_sentence(split.get("control")),  # a run of an earlier version has none
+        seen=run_sentence(results),
     )
 
 
@@ -147,9 +149,8 @@ def _sections(results: RunDocument) -> Iterator[Section]:
             yield Section("Where answers come from", MEANS, {"By method": share_rows(shares)}, drawn["saliency"])
     if withheld := results.get("withheld"):  # a run of an earlier version has none
         rows = held_back_rows(withheld)
-        yield Section(
-            "What hospitals withhold", held_back_sentence(withheld), {"By hospital": rows} if rows[1:] else {}
-        )
+        table = {"By hospital": rows} if rows[1:] else {}
+        yield Section("What hospitals withhold", held_back_sentence(withheld), table, scores=False)
 
 
 def _hospital_page(study: Study, run: str, hospital: str, places: Mapping[str, Any]) -> str:

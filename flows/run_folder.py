@@ -24,6 +24,7 @@ from tasks.report.intervals import details
 from tasks.report.perturbation import reliance_table
 from tasks.report.results import About, Measured, assemble, markdown
 from tasks.report.saliency import share_table
+from tasks.report.seen import seen_of_run
 from tasks.score.image_sums import read_sums
 from tasks.settings import Study
 from tasks.store import Ref, find, peak_memory, writing
@@ -58,6 +59,8 @@ class SharedRefs:
     """Mean shares of the prompt's parts in the explained answers."""
     abstention: Sequence[Ref] = ()
     """Counts of answers that would be withheld."""
+    seen: Sequence[Ref] = ()
+    """Counts of test images that the base was trained on; empty if it has no record of them."""
 
     def read(self) -> SharedDocuments:
         """Read the documents that the results are computed from."""
@@ -67,6 +70,7 @@ class SharedRefs:
             failures=_documents(self.failures, "failures.json"),
             shares=_documents(self.shares, "shares.json"),
             abstention=_documents(self.abstention, "abstention.json"),
+            seen=_documents(self.seen, "seen.json"),
         )
 
 
@@ -111,7 +115,14 @@ def _ends(
     """The final folders of the run; walking their inputs finds all others."""
     held = [ref for each in hospitals for ref in (each.cases, each.features, each.library, each.adapter)]
     others = [ref for refs in kept.values() for each in refs for ref in (each if isinstance(each, list) else [each])]
-    shared_folders = [*shared.scores, *shared.reliance, *shared.abstention, *shared.failures, *shared.shares]
+    shared_folders = [
+        *shared.scores,
+        *shared.reliance,
+        *shared.abstention,
+        *shared.failures,
+        *shared.shares,
+        *shared.seen,
+    ]
     control = [shared.control] if shared.control else []
     # The control last: the first ingested dataset on the way is the study's own.
     return [shared.copies, *held, *shared.losses, *others, *shared_folders, *control]
@@ -128,6 +139,7 @@ def _measured(study: Study, shared: SharedDocuments, scored: Sequence[Ref]) -> M
         failures=failure_table(name, shared.failures),
         saliency=share_table(name, shared.shares),
         withheld=held_back(study.evaluation.min_cell, shared),
+        seen=seen_of_run(shared.seen),
     )
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-from tasks.audit.fingerprint import fingerprints, pixel_digest
+from tasks.audit.fingerprint import fingerprints
 from tasks.audit.pairs import image_pairs
 from tasks.records import Image, ImagePair
+from tasks.records.pixels import pixel_digest
 
 KINDS = ("resize", "recompress", "contrast", "border", "two of these", "flip")
 

@@ -4,18 +4,21 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from flows.cli.checks import refuse_absent_control, refuse_absent_data, refuse_unwritable
+from flows.cli.checks import refuse_absent_control, refuse_absent_data, refuse_no_folder, refuse_unwritable
 from flows.cli.settings_file import load_study
 from flows.cli.terminal import Assignments, SettingsFile, console, flow_running, print_place, print_rows
 from flows.files import write_text
 from tasks.errors import StudyError
 from tasks.text.wording import counted
+
+if TYPE_CHECKING:
+    from tasks.records.shared_documents import SeenOfDataset
 
 
 def datasets() -> None:
@@ -45,12 +48,14 @@ def audit(
     Copies are found though resized, recompressed, framed or of another contrast; flipped ones are told apart. Beside
     the counts stand scores that need no model at all: the answer copied from the most similar training case, with and
     without the same image, and the answer that the question alone suggests. The file lists every test case by id.
+    If model.name is a base with a record of its training images, the test images among these are counted as well.
     docs/audit.md defines each count.
 
     Example: fed-rag audit --set dataset.name=vqa-rad --set dataset.root=FOLDER --out audit.json
     """
     study = load_study(settings, tuple(assignments or ()))
     refuse_absent_data(study.dataset)
+    refuse_no_folder("model.name", study.model.name)
     refuse_absent_control(study)
     if against and not against.is_dir():
         raise StudyError(f"Expected --against to be a folder with images, found no folder {against}: name another.")
@@ -70,9 +75,21 @@ def audit(
     console.print(escape(control_sentence(document["control"])), highlight=False)
     print_rows(score_table(document), "Right answers without a model (0 to 1)")
     print_rows(shared_table(document["between_datasets"]), "Images of dataset a that b has too, and patients of both")
+    if study.model.name != "embedded":
+        console.print(escape(_told_of_base(document["seen"])), highlight=False)
     if against:
         console.print(f"Images with a copy in {escape(str(against))}: {document['against']['n']}")
     print_place("Audit", out)
+
+
+def _told_of_base(seen: "SeenOfDataset | None") -> str:
+    """What the audit tells of a base that its settings name."""
+    from tasks.report.seen import seen_sentence
+
+    if seen is None:
+        return "The base has no record of its training images: whether it has seen test images is unknown."
+    none = f"The base was trained on none of the {counted(seen['images']['n'] or 0, 'test images')}."
+    return seen_sentence([seen["images"]]) or none
 
 
 def forget(

@@ -56,7 +56,7 @@ def _add(command: Callable[..., None], epilog: str | None = None) -> None:
 
 _add(run, settings_help())
 _add(compare, settings_help(model=Comparison))
-_add(audit, settings_help("dataset.", "synthesis.", "audit.", "seed"))
+_add(audit, settings_help("dataset.", "synthesis.", "audit.", "model.name", "seed"))
 for each in (init, datasets, compose, ask, explain, export, score, report, card, forget):
     _add(each)
 _add(pretrain, settings_help(model=Recipe))

@@ -65,6 +65,7 @@ def run(
 def _print_results(folder: Path) -> None:
     from tasks.report.data import split_sentence
     from tasks.report.results import score_rows
+    from tasks.report.seen import run_sentence
 
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     table = Table(title="Test cases (scores from 0 to 1)", padding=(0, 0))
@@ -75,6 +76,8 @@ def _print_results(folder: Path) -> None:
         table.add_row(*map(escape, row), style="bold" if place < len(results["configurations"]) else None)
     console.print(table)
     console.print(f"Split: {escape(split_sentence([results['split']]))}.", highlight=False)
+    if seen := run_sentence(results):
+        console.print(f"[bold]{escape(seen)}[/bold]", highlight=False)
 
 
 def compare(
@@ -216,7 +219,7 @@ def _radiology(slake: Path | None, vqa_rad: Path | None, out: Path, images: int 
         raise StudyError("Expected no --images beside --slake, whose images are all used: leave it out.")
     refuse_unwritable_folder(out)
     for name, root in (("slake", slake), ("vqa-rad", vqa_rad)):
-        refuse_absent_data(DatasetSettings(name=name, root=root))  # type: ignore[arg-type]
+        refuse_absent_data(DatasetSettings(name=name, root=root))
     with flow_running():
         from flows.radiology import pretrain_radiology
 

@@ -12,7 +12,7 @@ from tasks.cases.groups import image_groups
 from tasks.cases.small_groups import WITHHELD, withhold_small
 from tasks.records import Caption, Case, ImagePair
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 EXAMPLES = 10
 NOT_STATED = "not stated"
 EXAMPLED = "examples"

@@ -7,19 +7,11 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-import PIL.Image
 from numpy.typing import NDArray
 
 from tasks.records import Image
-from tasks.records.pixels import pixel_levels, to_gray
+from tasks.records.shapes import SIDE, Gray, Pictures, levels_between, small, working_copy
 
-Gray = NDArray[np.uint8]
-Pictures = NDArray[np.float16]
-
-SIDE = 48
-"""Side of a small picture in pixels: enough to distinguish most slices of a volume, few enough to compare in bulk."""
-WORKING = 192
-"""Longest side, in pixels, of the copy in which frames are detected: four for each pixel of a small picture."""
 FRAME = 0.03
 """An outer frame has one level: all but 2 % of a row lie within this share of the image's range around it."""
 FLAT = 0.06
@@ -57,30 +49,12 @@ def fingerprints(images: Iterable[Image], threads: int = 2) -> Iterator[Fingerpr
 
 def fingerprint(image: Image) -> Fingerprint:
     """The fingerprint of one image."""
-    gray = _working_copy(image.data)
+    gray = working_copy(image.data)
     views = [gray, unframed(gray), trim(gray), _cropped(gray)]
     distinct = [view for place, view in enumerate(views) if all(view.shape != other.shape for other in views[:place])]
     pictures = [picture for view in distinct if (picture := small(view)) is not None]
     stacked = np.stack(pictures) if pictures else np.zeros((0, SIDE, SIDE), np.float16)
     return Fingerprint(image.id, hashlib.sha256(image.data).digest(), (image.width, image.height), stacked)
-
-
-def pixel_digest(data: bytes) -> bytes:
-    """sha256 of the decoded pixels, their shape and their type: equal for files with identical pixels.
-
-    Gray of more than 8 bits is hashed before scaling: an image and one with doubled values are near-duplicates, not
-    identical.
-    """
-    levels = pixel_levels(data)
-    return hashlib.sha256(repr((levels.shape, str(levels.dtype))).encode() + levels.tobytes()).digest()
-
-
-def _working_copy(data: bytes) -> Gray:
-    """Gray levels, at most WORKING pixels a side."""
-    gray = to_gray(data, WORKING)  # most of the audit's time is decoding
-    scale = WORKING / max(gray.size)
-    width, height = (max(1, round(side * scale)) for side in gray.size)
-    return np.asarray(gray.resize((width, height), PIL.Image.Resampling.BOX, reducing_gap=2.0))
 
 
 def unframed(gray: Gray) -> Gray:
@@ -120,15 +94,8 @@ def _is_content(inside: Gray, gray: Gray) -> bool:
 
 
 def _range(gray: Gray) -> int:
-    low, high = _levels(gray, 0.01)
+    low, high = levels_between(gray, 0.01)
     return high - low
-
-
-def _levels(gray: Gray, share: float) -> tuple[int, int]:
-    """The levels below and above which this share of the pixels lies."""
-    below = np.cumsum(np.bincount(gray.ravel(), minlength=256))
-    low, high = np.searchsorted(below, (share * gray.size, (1 - share) * gray.size))
-    return int(low), int(high)
 
 
 def _outer(gray: Gray, tolerance: float) -> int:
@@ -148,14 +115,3 @@ def _content(kept: NDArray[np.bool_]) -> tuple[int, int]:
     """Start and end (exclusive) of the places that are kept; (0, 0) where there are none."""
     places = np.flatnonzero(kept)
     return (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
-
-
-def small(gray: Gray) -> Pictures | None:
-    """Reduce gray levels `(h, w)` to a picture `(SIDE, SIDE)` of zero mean and unit length; None if all are equal."""
-    low, high = _levels(gray, 0.005)
-    curve = np.clip((np.arange(256) - low) / max(high - low, 1), 0, 1).astype(np.float32)
-    picture = PIL.Image.fromarray(curve[gray])
-    levels = np.asarray(picture.resize((SIDE, SIDE), PIL.Image.Resampling.BOX), np.float64)
-    centred = levels - levels.mean()
-    length = float(np.linalg.norm(centred))
-    return (centred / length).astype(np.float16) if length > 1e-3 else None

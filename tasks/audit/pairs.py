@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.audit.align import SMOOTH, agreement, detail, halved
-from tasks.audit.fingerprint import SIDE, Fingerprint
+from tasks.audit.fingerprint import Fingerprint
 from tasks.audit.search import searcher
 from tasks.records import ImagePair
+from tasks.records.shapes import COARSE, coarse
 
 Vectors = NDArray[np.float32]
 
-COARSE = 10
-"""Number of frequencies in each direction in the coarse shape: a discrete cosine transform, as in perceptual hashes."""
 CANDIDATES = 8
 """Nearest pictures of each picture that become candidates, in each orientation."""
 LIKELY = 0.55
@@ -119,7 +118,7 @@ class Meetings(NamedTuple):
 
     def where(self, kept: NDArray[np.bool_]) -> "Meetings":
         """Those at which `kept` `(m,)` is true."""
-        return Meetings(*(column[kept] for column in self))
+        return Meetings(self.flip[kept], self.one[kept], self.other[kept], self.alike[kept])
 
 
 def _glances(pictures: NDArray[np.float16]) -> Vectors:
@@ -163,15 +162,6 @@ def _likeliest(meetings: Meetings, owner: NDArray[np.intp]) -> Meetings:
         first = np.searchsorted(owners, owners)  # where each image's candidate pairs begin
         kept[order] |= np.arange(len(order)) - first < TRIED
     return meetings.where(kept)
-
-
-def coarse(pictures: NDArray[np.float16]) -> Vectors:
-    """Coarse shapes, unit rows `(n, COARSE**2 - 1)`: low frequencies of pictures `(n, SIDE, SIDE)`, mean removed."""
-    steps = np.arange(SIDE) + 0.5
-    waves = np.cos(np.pi / SIDE * np.outer(np.arange(COARSE), steps)).astype(np.float32)
-    parts = [waves @ pictures[at : at + CHUNK].astype(np.float32) @ waves.T for at in range(0, len(pictures), CHUNK)]
-    rows = np.concatenate(parts).reshape(len(pictures), -1)[:, 1:]
-    return np.ascontiguousarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6))
 
 
 def whole_shapes(prints: Sequence[Fingerprint]) -> dict[str, Vectors]:

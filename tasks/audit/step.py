@@ -1,11 +1,11 @@
-"""The audit steps: what a dataset's splits share, its negative control, and what its hospitals share."""
+"""The audit steps: what splits and hospitals share, a negative control, and what the base has seen of the tests."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
@@ -13,8 +13,12 @@ from tasks.records import Caption, Case, Image, ImagePair, read_images, read_tab
 from tasks.store import Ref
 from tasks.store.stage import Folder, stage
 
+if TYPE_CHECKING:
+    from tasks.cases.seen import Sight
+
 AUDIT = "audit.json"
 PAIRS = "image_pairs.parquet"
+SEEN = "seen.json"
 CONTROL = "control.json"
 
 
@@ -26,10 +30,11 @@ def audit(folder: Folder, cases: Ref, dataset: Ref, seed: int, against: str | No
     """
     from tasks.audit.document import Likeness, inside
     from tasks.audit.document import audit as count
-    from tasks.audit.fingerprint import fingerprints, pixel_digest
+    from tasks.audit.fingerprint import fingerprints
     from tasks.audit.folder import folder_images
     from tasks.audit.pairs import image_pairs, whole_shapes
     from tasks.audit.scores import score_without_model
+    from tasks.records.pixels import pixel_digest
 
     def images(wanted: set[str] | None = None) -> Iterator[Image]:
         of_dataset = read_images(dataset.folder / "images.parquet")
@@ -64,8 +69,9 @@ def audit_control(folder: Folder, cases: Ref, dataset: Ref, findings: Ref, contr
     the pairs of copies of the audit; `control` is the unrelated dataset, which is called `name`.
     """
     from tasks.audit.control import PREFIX, beside_control, split_images
-    from tasks.audit.fingerprint import fingerprints, pixel_digest
+    from tasks.audit.fingerprint import fingerprints
     from tasks.audit.pairs import image_pairs
+    from tasks.records.pixels import pixel_digest
 
     cases_or_captions: list[Case] | list[Caption] = read_table(cases.folder / "cases.parquet", Case)
     cases_or_captions = cases_or_captions or read_table(dataset.folder / "captions.parquet", Caption)
@@ -98,6 +104,47 @@ def audit_hospitals(folder: Folder, cases: Ref, findings: Ref, assignment: Ref) 
     table = pq.read_table(assignment.folder / "assignment.parquet").to_pylist()
     owner = {row["image_id"]: row["hospital"] for row in table}
     folder.write_json("hospitals.json", between(rows, Likeness(rows, pairs), owner))
+
+
+@stage("seen", area="shared", title="seen {hospital}", leaves=("counts",))
+def count_seen(folder: Folder, hospital: str, cases: Ref, record: str, content: str, min_cell: int) -> None:
+    """Count a hospital's test images that the base was trained on, withholding what is of few: writes `seen.json`.
+
+    `record` is the path of the base's record, and `content` its digest.
+    """
+    from tasks.audit.seen import seen_counts
+
+    test = [case for case in read_table(cases.folder / "cases.parquet", Case) if case.split == "test"]
+    found = _seen(test, cases, record)
+    folder.write_json(SEEN, {"hospital": hospital, "record": content, **seen_counts(test, found, min_cell)})
+
+
+@stage("audit-seen", area="source")
+def audit_seen(folder: Folder, cases: Ref, dataset: Ref, record: str, content: str) -> None:
+    """Count a dataset's test images that a base was trained on, and list the cases about them: writes `seen.json`."""
+    from tasks.audit.seen import seen_counts
+
+    rows: list[Case] | list[Caption] = read_table(cases.folder / "cases.parquet", Case)
+    rows = rows or read_table(dataset.folder / "captions.parquet", Caption)
+    test = [row for row in rows if row.split == "test"]
+    found = _seen(test, dataset, record)
+    ids = [row.id if isinstance(row, Case) else row.image_id for row in test if row.image_id in found]
+    folder.write_json(SEEN, {"record": content, **seen_counts(test, found), "test_cases": ids})
+
+
+def _seen(test: Sequence[Case | Caption], images: Ref, record: str) -> dict[str, "Sight"]:
+    """How the base has seen each test image, by id."""
+    from tasks.cases.seen import find_seen
+    from tasks.cases.seen import read_seen as read_record
+
+    wanted = {row.image_id for row in test}
+    every = read_images(images.folder / "images.parquet")
+    return find_seen((image for image in every if image.id in wanted), read_record(Path(record)))
+
+
+def read_seen(ref: Ref) -> dict[str, Any]:
+    """Read the document of a finished `audit_seen`."""
+    return json.loads((ref.folder / SEEN).read_text(encoding="utf-8"))
 
 
 def read_control(ref: Ref | None) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from tasks.records.comparison import (
     RelianceRow,
     RoundLoss,
     RunRow,
+    SeenRow,
     SplitRow,
     SplitScore,
     SplitTest,
@@ -27,7 +28,7 @@ from tasks.records.comparison import (
 from tasks.score.published import LIGHTFED
 from tasks.settings.comparison import Changes, Comparison
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BASELINES = ("base", "majority", "question_only", "copy_nearest")
 """Rows of the tables that are not trained; they come from the reference's runs."""
 
@@ -174,6 +175,7 @@ def assemble(
     sweeps: list[Sweep],
     cost: list[CostRow],
     runs: list[RunRow],
+    seen: list[SeenRow],
     failed: Sequence[Mapping[str, str]],
 ) -> ComparisonDocument:
     """Assemble the whole document.
@@ -187,6 +189,7 @@ def assemble(
         sweeps: their points.
         cost: of training; empty where it was not measured.
         runs: the run of every study.
+        seen: sentences on test images that a base was trained on.
         failed: points of sweeps that failed, as `cell` and `reason`.
     """
     return {
@@ -201,6 +204,7 @@ def assemble(
             "min_cell": comparison.study.evaluation.min_cell,
             "groups": {split: part.withheld for split, part in parts.items()},
         },
+        "seen": seen,
         "worst_hospitals": [row for part in parts.values() for row in part.worst],
         "tests": [test for part in parts.values() for test in part.tests],
         "lightfed": [row for part in parts.values() for row in part.lightfed],

@@ -1,8 +1,11 @@
 """The tables of a comparison as text, made from its document."""
 
+from dataclasses import replace
+
 from tasks.compare.cells import SPLITS, find_score, holds, labels, score_cell
 from tasks.compare.other_tables import cost_table, lightfed_table, reliance_tables, sweep_tables
 from tasks.compare.paired_tables import paired_tables
+from tasks.compare.seen import headline_note, split_note, sweep_note
 from tasks.records.comparison import ComparisonDocument, SplitRow
 from tasks.records.text_table import Table
 from tasks.score.groups import GROUPS
@@ -15,7 +18,7 @@ def tables(document: ComparisonDocument) -> list[Table]:
     for split in document["splits"]:
         if split["same_as"] is None:
             name, title = split["name"], SPLITS[split["name"]]
-            found += [
+            of_split = [
                 _scores(document, split),
                 *paired_tables(document, name, title),
                 lightfed_table(document, name, title),
@@ -23,7 +26,15 @@ def tables(document: ComparisonDocument) -> list[Table]:
                 *reliance_tables(document, name, title),
                 *_groups(document, split),
             ]
-    return [*found, *sweep_tables(document), *([cost_table(document)] if document["cost"] else [])]
+            found += [_noted(table, split_note(document, name)) for table in of_split]
+    for sweep, table in zip(document["sweeps"], sweep_tables(document), strict=True):
+        found.append(_noted(table, sweep_note(document, sweep["name"], [each["label"] for each in sweep["points"]])))
+    return [*found, *([cost_table(document)] if document["cost"] else [])]
+
+
+def _noted(table: Table, note: str) -> Table:
+    """The table with one more note."""
+    return replace(table, note=f"{table.note} {note}".strip())
 
 
 def side_by_side(document: ComparisonDocument) -> Table:
@@ -46,7 +57,7 @@ def side_by_side(document: ComparisonDocument) -> Table:
         for each in splits
         if each["same_as"]
     ]
-    return Table("Splits side by side", ("", *headings), tuple(rows), " ".join(same))
+    return _noted(Table("Splits side by side", ("", *headings), tuple(rows), " ".join(same)), headline_note(document))
 
 
 def _scores(document: ComparisonDocument, split: SplitRow) -> Table:

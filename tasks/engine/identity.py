@@ -10,9 +10,12 @@ from typing import Literal
 from tasks.engine.families.registry import PRESETS
 from tasks.errors import StudyError
 from tasks.settings import ModelChoice, ModelSettings
-from tasks.store import MANIFEST, files_below, tree_digest
+from tasks.store import MANIFEST, file_digest, files_below, tree_digest
 
 EMBEDDED = Path(__file__).parents[2] / "data" / "base"
+RECORD = "seen.parquet"
+"""The record, in a base's folder, of the images that it was trained on. What the base computes does not depend on it,
+so it is no part of the model's content: only the stages that read it run again when it changes."""
 SETTLED_NS = 2 * 10**9
 """Nanoseconds after which a file that is written again certainly gets a new time stamp."""
 State = tuple[tuple[str, int, int, int], ...]
@@ -113,15 +116,24 @@ def identify(name: str, revision: str | None) -> str:
     return f"{place}@{Path(str(config)).parent.name}"
 
 
+def find_record(name: str) -> tuple[str, str] | None:
+    """The path and the digest of the record of a base's training images; None if the base has none.
+
+    Then what it has seen is unknown, as of every model of the hub.
+    """
+    path = Path(resolve(name)) / RECORD
+    return (str(path), file_digest(path)) if path.is_file() else None
+
+
 def _digest(folder: Path) -> str:
-    """The digest of a model's folder, without the store's manifest, which holds times."""
+    """The digest of a model's folder, without the store's manifest, which holds times, and without its record."""
     files = [(path.relative_to(folder).as_posix(), path.stat()) for path in files_below(folder)]
     state = tuple(sorted((name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in files))
     place, now = folder.resolve(), time.time_ns()
     known = _known.get(place)
     if known and known[0] == state:
         return known[1]
-    digest = tree_digest(folder, without=(MANIFEST,))
+    digest = tree_digest(folder, without=(MANIFEST, RECORD))
     if all(max(modified, changed) < now - SETTLED_NS for _, _, modified, changed in state):
         _known[place] = state, digest
     return digest

@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.pretrain.rename import rename_findings
-from tasks.records import Caption, Case, EpochLoss, Finding, Image, Neighbour, read_images, read_table, write_table
+from tasks.records import (
+    Caption,
+    Case,
+    EpochLoss,
+    Finding,
+    Image,
+    Neighbour,
+    SeenImage,
+    read_images,
+    read_table,
+    write_table,
+)
 from tasks.records.federation import TrainingData
 from tasks.settings import ContextSettings, Lesson, ModelChoice
 from tasks.settings.recipe import Stage as RecipeStage
@@ -17,6 +28,7 @@ from tasks.store.stage import Folder, stage
 if TYPE_CHECKING:
     from tasks.engine.base import Base
     from tasks.engine.prompt import Prompt
+    from tasks.engine.vision import Features
 
 GLOSSARY = Path(__file__).parents[2] / "data" / "glossary.txt"
 """The stages that read it list it in `reads`, so that it counts as part of their code."""
@@ -96,18 +108,24 @@ def train_stage(
     features: Ref | None,
     model: ModelChoice,
     settings: RecipeStage,
+    record: str,
     number: int,
     seed: int,
 ) -> None:
-    """The base after one stage of a recipe, with LoRA merged: a Hugging Face folder and `losses.parquet`.
+    """The base after one stage of a recipe, with LoRA merged: a Hugging Face folder, its record and `losses.parquet`.
 
-    `features` are cached features, given if only the text model learns.
+    `features` are cached features, given if only the text model learns. `record` is the digest of the record of the
+    base that the stage begins with; "" if it has none.
     """
+    from tasks.cases.seen import read_seen
+    from tasks.engine.identity import RECORD, resolve
     from tasks.engine.shared import exclusive_base
     from tasks.pretrain.stage import cases_of, train_sides
 
     images = dataset.folder / "images.parquet"
     training, held_out = cases_of(read_table(questions.folder / "cases.parquet", Case), settings, seed)
+    before = read_seen(Path(resolve(model.name)) / RECORD) if record else []
+    _write_record(folder, [(dataset, [*training, *held_out])], before)  # held-out images choose the epoch: seen too
     with exclusive_base(model) as base:
         rows, folder.summary["held_out_loss"] = train_sides(
             base, training, held_out, features.folder if features else images, settings, derived_seed(seed, number)
@@ -119,13 +137,13 @@ def train_stage(
 
 
 @stage("radiology", area="shared", title="compose radiology", leaves=())
-def compose_radiology(folder: Folder, datasets: list[Ref], embedded: ModelChoice) -> None:
-    """The untrained base `radiology`, with words of the training questions and answers."""
+def compose_radiology(folder: Folder, datasets: list[Ref], model: ModelChoice) -> None:
+    """The untrained base `radiology` around the text model of `model`, with words of the training cases."""
     from tasks.engine.shared import exclusive_base
     from tasks.pretrain.radiology import compose
 
     cases = [case for dataset in datasets for case in _training(dataset)]
-    with exclusive_base(embedded) as base:
+    with exclusive_base(model) as base:
         compose(base, (text for case in cases for text in (case.question, case.answer)), folder.path)
 
 
@@ -147,7 +165,10 @@ def see_varied_images(folder: Folder, dataset: Ref, model: ModelChoice, copies: 
 def teach_radiology(
     folder: Folder, data: list[TrainingData], model: ModelChoice, copies: int, epochs: int, seed: int
 ) -> None:
-    """The base after its projector and text model have learned the training questions, about images and copies."""
+    """The base after its projector and text model have learned the training questions, about images and copies.
+
+    Its record holds the training images, without the altered copies.
+    """
     import torch
 
     from tasks.engine.batch import encode
@@ -156,13 +177,15 @@ def teach_radiology(
     from tasks.pretrain.radiology import prompts_of
     from tasks.pretrain.text import train_text
 
-    prompts, known = [], {}
+    prompts: list[Prompt] = []
+    known: dict[str, tuple[Features, str]] = {}
     for each in data:
         neighbours = read_table(each.library.folder / "neighbours.parquet", Neighbour)
         prompts += prompts_of(_training(each.dataset), neighbours, copies, seed)
         for part in (load_features(ref.folder / FEATURES) for ref in (each.features, each.varied)):
             known |= {name: (part, name) for name in part.starts}
     vision = gather_features(known)
+    _write_record(folder, [(each.dataset, _training(each.dataset)) for each in data])
     with exclusive_base(model) as base:
         folder.summary["loss"] = train_text(
             base,
@@ -177,6 +200,21 @@ def teach_radiology(
         )
         base.model.to(torch.bfloat16)  # half the size; a CPU computes it in float32 again
         _save(base, folder)
+
+
+def _write_record(
+    folder: Folder, trained: Sequence[tuple[Ref, Sequence[Case]]], before: Sequence[SeenImage] = ()
+) -> None:
+    """Write the record of a base: the images of the cases that it learns from, by dataset, and what it saw before."""
+    from tasks.cases.seen import join, seen_images
+    from tasks.engine.identity import RECORD
+
+    rows = [
+        seen_images(read_images(dataset.folder / "images.parquet"), {case.image_id: case.dataset for case in cases})
+        for dataset, cases in trained
+    ]
+    with folder.open(RECORD) as sink:
+        write_table(sink, SeenImage, join(before, *rows))
 
 
 def _training(dataset: Ref) -> list[Case]:

@@ -4,8 +4,8 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
-import torch
 from tokenizers import Tokenizer
 from transformers import Qwen2Tokenizer
 
@@ -78,7 +78,7 @@ def learn_words(base: Base, texts: Iterable[str], vocabulary: int) -> Base:
     return Base(base.model, tokenizer, base.image_processor, base.image_token_id)
 
 
-def _grow(model: torch.nn.Module, parents: Sequence[tuple[int, int]]) -> None:
+def _grow(model: Any, parents: Sequence[tuple[int, int]]) -> None:
     """Append a row to the embeddings, which are the output projection too, for each pair of parents."""
     before = model.get_input_embeddings().weight.shape[0]
     model.resize_token_embeddings(before + len(parents), mean_resizing=False)

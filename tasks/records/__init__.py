@@ -1,6 +1,6 @@
 """The records that pass between stages: frozen dataclasses, whose fields define the Parquet schema of their tables."""
 
-from tasks.records.data import Caption, Case, Finding, Image, ImagePair, Kind, Split, Synthetic
+from tasks.records.data import Caption, Case, Finding, Image, ImagePair, Kind, SeenImage, Split, Synthetic
 from tasks.records.results import (
     EpochLoss,
     FailureModes,
@@ -28,6 +28,7 @@ __all__ = [
     "Prediction",
     "Record",
     "Saliency",
+    "SeenImage",
     "Share",
     "Split",
     "Synthetic",

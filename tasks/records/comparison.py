@@ -180,6 +180,17 @@ class Withheld(TypedDict):
     groups: dict[str, dict[str, list[str]]]
 
 
+class SeenRow(TypedDict):
+    """Runs whose base was trained on some of their test images, and the sentence that says so."""
+
+    part: str
+    """`configurations`, or a sweep's name."""
+    split: str
+    names: list[str]
+    """Names of configurations, or labels of a sweep's points."""
+    sentence: str
+
+
 class ComparisonDocument(TypedDict):
     """The whole file, in the order of its fields."""
 
@@ -191,6 +202,7 @@ class ComparisonDocument(TypedDict):
     configurations: list[ConfigurationRow]
     scores: list[SplitScore]
     withheld: Withheld
+    seen: list[SeenRow]
     worst_hospitals: list[SplitWorst]
     tests: list[SplitTest]
     lightfed: list[dict[str, Any]]

@@ -1,4 +1,4 @@
-"""Records of a dataset: cases, images, captions, findings, and pairs of images that are copies."""
+"""Records of a dataset: cases, images, captions, findings, pairs of images that are copies, and images seen before."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -45,6 +45,17 @@ class Image:
     width: int
     """In pixels of the upright picture; so is `height`."""
     height: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeenImage:
+    """An image that a base was trained on, without its name, its pixels or its texts."""
+
+    dataset: str
+    pixels: bytes
+    """sha256 of the decoded pixels (`tasks.records.pixels.pixel_digest`)."""
+    shape: bytes
+    """Signs of the picture's low frequencies, one bit each (`tasks.cases.seen.shape_bits`); empty for a blank image."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,16 @@ def pixel_levels(data: bytes) -> NDArray[np.float64] | NDArray[np.uint8]:
     return _levels(image)
 
 
+def pixel_digest(data: bytes) -> bytes:
+    """sha256 of the decoded pixels, their shape and their type: equal for files with identical pixels.
+
+    Gray of more than 8 bits is hashed before scaling: an image and one with doubled values are near-duplicates, not
+    identical.
+    """
+    levels = pixel_levels(data)
+    return hashlib.sha256(repr((levels.shape, str(levels.dtype))).encode() + levels.tobytes()).digest()
+
+
 def picture_digest(image: PIL.Image.Image) -> str:
     """A digest of a picture's size and pixels; expects a picture from `to_rgb`."""
     return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()

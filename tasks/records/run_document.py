@@ -5,7 +5,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from tasks.records.comparison import Interval, ScoreEntry
 from tasks.records.explanations import Means
-from tasks.records.shared_documents import ModeCounts
+from tasks.records.shared_documents import ModeCounts, SeenOfDataset
 
 QuestionKind = Literal["closed", "choice", "open"]
 """Kinds of question that are scored separately; `choice` (multiple choice) is a part of `closed`."""
@@ -156,6 +156,14 @@ class WithheldOfRun(TypedDict):
     hospitals: dict[str, list[str]]
 
 
+class SeenOfRun(SeenOfDataset):
+    """The counts over all hospitals, and of each hospital."""
+
+    record: str
+    """sha256 of the base's record, in hexadecimal."""
+    hospitals: dict[str, SeenOfDataset]
+
+
 class RunDocument(TypedDict):
     """The whole file, in the order of its fields."""
 
@@ -171,6 +179,7 @@ class RunDocument(TypedDict):
     failures: Mapping[str, Failures]
     saliency: Mapping[str, SharesOfParts]
     withheld: WithheldOfRun | None
+    seen: SeenOfRun | None
     dataset: Mapping[str, Any]
     partition: Mapping[str, Any]
     split: Mapping[str, Any]

@@ -99,6 +99,34 @@ class SharesDocument(TypedDict):
     methods: Means
 
 
+class SeenCounts(TypedDict):
+    """How many test images (or cases about them) a base was trained on; None if a count is withheld."""
+
+    n: int | None
+    """All of them."""
+    seen: int | None
+    """Those that are among the base's training images, or as good as the same as one."""
+    identical: int | None
+    """Those of them that are identical pixel for pixel."""
+    at_least: int
+    """`seen`; if it is withheld, the part of it that is told."""
+
+
+class SeenOfDataset(TypedDict):
+    """How many test images, and cases about them, a base was trained on."""
+
+    images: SeenCounts
+    cases: SeenCounts
+
+
+class SeenDocument(SeenOfDataset):
+    """`seen.json` of a hospital."""
+
+    hospital: str
+    record: str
+    """sha256 of the base's record, in hexadecimal."""
+
+
 @dataclass(frozen=True)
 class SharedDocuments:
     """The documents that the hospitals of a study share about their answers, one of each kind per hospital."""
@@ -109,3 +137,4 @@ class SharedDocuments:
     failures: Sequence[FailuresDocument] = ()
     shares: Sequence[SharesDocument] = ()
     abstention: Sequence[AbstentionDocument] = ()
+    seen: Sequence[SeenDocument] = ()

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Literal, TypeVar, Union, get_args, get_origin,
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.records.data import Caption, Case, Finding, Image, ImagePair, Synthetic
+from tasks.records.data import Caption, Case, Finding, Image, ImagePair, SeenImage, Synthetic
 from tasks.records.results import (
     EpochLoss,
     FailureModes,
@@ -35,6 +35,7 @@ Record = TypeVar(
     Share,
     FailureModes,
     ImagePair,
+    SeenImage,
     EpochLoss,
 )
 

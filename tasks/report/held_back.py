@@ -32,6 +32,9 @@ def _words(shared: SharedDocuments) -> Iterator[tuple[str, list[str]]]:
         yield shares["hospital"], ["where answers come from"] if shares["n"] is None else []
     for each in shared.abstention:
         yield each["hospital"], [f"{kind} questions answered and withheld" for kind in each["withheld"]]
+    for seen in shared.seen:
+        hidden = None in (*seen["images"].values(), *seen["cases"].values())
+        yield seen["hospital"], ["test images that the base was trained on"] if hidden else []
 
 
 def _of_scores(withheld: WithheldScores) -> list[str]:

@@ -14,6 +14,7 @@ from tasks.records.run_document import (
     Reliance,
     RunDocument,
     Scores,
+    SeenOfRun,
     SharesOfParts,
     WithheldOfRun,
 )
@@ -25,12 +26,13 @@ from tasks.report.failures import failure_rows
 from tasks.report.held_back import held_back_rows, held_back_sentence
 from tasks.report.intervals import group_rows, interval_rows
 from tasks.report.saliency import share_rows
+from tasks.report.seen import run_sentence
 from tasks.score.metrics import pooled_metrics
 from tasks.score.overlap import bleu_signatures
 from tasks.score.score import Tally, pool, scores, summarise
 from tasks.text.wording import counted
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 TEXT_ONLY = "text_only"
 """The multiple-choice baseline without context: the trained adapter, without the image and the retrieved cases."""
 BASELINES = ("base", TEXT_ONLY, "majority", "question_only", "copy_nearest")
@@ -68,6 +70,8 @@ class Measured:
     failures: Mapping[str, Failures] = field(default_factory=dict)
     saliency: Mapping[str, SharesOfParts] = field(default_factory=dict)
     withheld: WithheldOfRun | None = None
+    seen: SeenOfRun | None = None
+    """None where the base has no record of what it was trained on."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ def assemble(
         "failures": measured.failures,
         "saliency": measured.saliency,
         "withheld": measured.withheld,
+        "seen": measured.seen,
         "dataset": about.dataset,
         "partition": about.partition,
         "split": about.split,
@@ -200,33 +205,39 @@ def _cell(value: float | None, text: Callable[[float], str] = "{:.3f}".format) -
 
 def markdown(results: RunDocument) -> str:
     """The results as Markdown: headline scores, details where they were measured, hospitals, rounds."""
+    seen = run_sentence(results)
+
+    def table(rows: Sequence[Sequence[str]]) -> str:
+        """A table of scores, with what stands beside each of them."""
+        return "\n\n".join([markdown_table(rows), *([seen] if seen else [])])
+
     parts = [
         f"# Results of {results['run']}",
         f"Split: {split_sentence([results['split']])}.",
         f"Data: {left_out_sentence(results['dataset'])}.",
-        markdown_table(score_rows(results)),
+        table(score_rows(results)),
         "## With 95 % intervals",
         "By bootstrap over images, each with all its questions; one seed, so the chance of training is not in them.",
-        markdown_table(interval_rows(results)),
+        table(interval_rows(results)),
         "## By the rules of published systems",
-        markdown_table(interval_rows(results, published=True)),
+        table(interval_rows(results, published=True)),
     ]
     for name in results["configurations"]:
-        parts += [f"## {name} by hospital", markdown_table(hospital_rows(results, name))]
+        parts += [f"## {name} by hospital", table(hospital_rows(results, name))]
         groups = group_rows(results["scores"], name)
-        parts += [f"## {name} by group", markdown_table(groups)] if groups[1:] else []
+        parts += [f"## {name} by group", table(groups)] if groups[1:] else []
     if results["abstention"]:
         parts += [
             "## Answers withheld where the model is unsure",
             abstention_note(results["abstention"]),
-            markdown_table(abstention_rows(results["abstention"])),
+            table(abstention_rows(results["abstention"])),
         ]
     for name, reliance in results["reliance"].items():
-        parts += [f"## What {name} relies on", reliance["sentence"], markdown_table(reliance_rows(reliance))]
+        parts += [f"## What {name} relies on", reliance["sentence"], table(reliance_rows(reliance))]
     for name, failing in results["failures"].items():
-        parts += [f"## How {name} fails", markdown_table(failure_rows(failing))]
+        parts += [f"## How {name} fails", table(failure_rows(failing))]
     for name, shares in results["saliency"].items():
-        parts += [f"## Where answers of {name} come from", MEANS, markdown_table(share_rows(shares))]
+        parts += [f"## Where answers of {name} come from", MEANS, table(share_rows(shares))]
     if held_back := results["withheld"]:
         parts += ["## Withheld", held_back_sentence(held_back)]
         parts += [markdown_table(held_back_rows(held_back))] if held_back["hospitals"] else []

@@ -195,3 +195,8 @@ KINDS, PATTERN = _read()
 def kind_of(words: str) -> Kind:
     """The finding that matched words of a caption name."""
     return KINDS[" ".join(words.lower().split())]
+
+
+def names_in(text: str) -> set[str]:
+    """The names of the findings that a text mentions."""
+    return {kind_of(match[0]).name for match in PATTERN.finditer(text)}

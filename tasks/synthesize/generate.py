@@ -8,8 +8,8 @@ from typing import Any, Literal
 from tasks.errors import StudyError
 from tasks.records import Caption, Case, Synthetic
 from tasks.synthesize.drafts import Draft
-from tasks.synthesize.model import parse_reply
 from tasks.synthesize.quality import key, measure, mend
+from tasks.synthesize.reply import parse_reply
 from tasks.synthesize.rules import write_pairs
 
 Generator = Literal["rules", "model"]

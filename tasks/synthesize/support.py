@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 
 from tasks.synthesize.drafts import Draft
-from tasks.synthesize.findings import DEVICES, GENERAL, PATTERN, kind_of
-from tasks.synthesize.lexicon import exclusive, values
+from tasks.synthesize.findings import DEVICES, GENERAL, PATTERN, names_in
+from tasks.synthesize.lexicon import PLACE_PHRASE, exclusive, only, values
 from tasks.synthesize.statements import Mention, read_mentions, stated
 
 _FRAME = """
@@ -17,6 +17,8 @@ _FRAME = """
     appears located"""
 FRAME = frozenset(_FRAME.split())
 """Words of a question or an answer that state nothing."""
+MOST_WORDS = 4
+"""Most words of an answer that states a modality or a plane: what more it says is not checked."""
 
 
 def objection(draft: Draft) -> str | None:
@@ -49,6 +51,10 @@ def _against_values(draft: Draft, truth_text: str) -> str | None:
     claimed = values(draft.topic, draft.question if draft.closed else draft.answer)
     if len(truth) != 1 or len(claimed) != 1:
         return f"the {draft.topic} cannot be told"
+    if len(draft.answer.split()) > MOST_WORDS:
+        return f"the answer says more than the {draft.topic}"
+    if draft.source == "caption" and truth != _of_image(draft):
+        return f"the image's own {draft.topic} is another or not certain"
     if draft.answer.lower() != "no":
         return None if claimed == truth else f"the span states another {draft.topic}"
     choices = exclusive(draft.topic)
@@ -58,19 +64,28 @@ def _against_values(draft: Draft, truth_text: str) -> str | None:
     return f"the span does not exclude this {draft.topic}"
 
 
+def _of_image(draft: Draft) -> set[str]:
+    """The modality or plane by the metadata, or else all that the caption names: it may speak of other images too."""
+    told = only(draft.topic, getattr(draft.caption, draft.topic))
+    return {told} if told else values(draft.topic, draft.caption.text)
+
+
 def _against_open(draft: Draft, mentions: Sequence[Mention], inside: Sequence[Mention]) -> str | None:
     present, _ = stated(mentions)
     there = {mention.name for mention in inside if mention.state == "present" and mention.name in present}
-    claimed = _names(draft.answer)
+    claimed = names_in(draft.answer)
     if not claimed <= there:
         return "the span does not state this finding"
-    named = _names(draft.question) - {GENERAL}
+    named = names_in(draft.question) - {GENERAL}
     if not named <= there:
         return "the span does not state what is asked about"
     if draft.topic == "finding" and not claimed:
         return "the answer names no finding"
     if draft.topic in ("side", "size", "location") and not named:
         return "the question names no finding"
+    places = " ".join(match[0] for match in PLACE_PHRASE.finditer(draft.question))
+    if draft.topic == "finding" and not _words(places) <= _words(draft.span):
+        return "the span does not state the place asked about"
     missing = _words(PATTERN.sub(" ", draft.answer)) - _words(draft.span)
     if missing:
         return f"the span lacks {min(missing)!r}"
@@ -82,7 +97,8 @@ def _against_open(draft: Draft, mentions: Sequence[Mention], inside: Sequence[Me
 def _against_place(draft: Draft, about: Sequence[Mention]) -> str | None:
     """Check that side, size and place are those of the finding in the question."""
     answer = draft.answer.lower()
-    if draft.topic == "side" and {side for mention in about for side in mention.sides} != values("side", answer):
+    sides = {side for mention in about for side in mention.sides}
+    if draft.topic == "side" and not (sides and sides == values("side", answer)):
         return "the finding's side is another or not stated"
     if draft.topic == "size" and answer not in {mention.size for mention in about}:
         return "the finding's size is another or not stated"
@@ -94,7 +110,7 @@ def _against_place(draft: Draft, about: Sequence[Mention]) -> str | None:
 
 def _against_yes_or_no(draft: Draft, mentions: Sequence[Mention], inside: Sequence[Mention]) -> str | None:
     present, absent = stated(mentions)
-    named = _names(draft.question)
+    named = names_in(draft.question)
     if len(named) != 1:
         return "a yes/no question must name one finding"
     (name,) = named
@@ -126,10 +142,6 @@ def _against_choice(draft: Draft, about: Sequence[Mention]) -> str | None:
     if len(claimed) != 1 or len(truth) != 1 or not truth <= set(exclusive(draft.topic)):
         return f"the {draft.topic} cannot be told"
     return None if (claimed == truth) == (draft.answer.lower() == "yes") else f"the span states another {draft.topic}"
-
-
-def _names(text: str) -> set[str]:
-    return {kind_of(match[0]).name for match in PATTERN.finditer(text)}
 
 
 def _words(text: str) -> set[str]:

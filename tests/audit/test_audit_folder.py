@@ -11,9 +11,10 @@ from test_audit_images import drawing, image
 from tasks.audit.document import inside
 from tasks.audit.fingerprint import fingerprints
 from tasks.audit.folder import PREFIX, SUFFIXES, folder_images
-from tasks.audit.pairs import coarse, whole_shapes
+from tasks.audit.pairs import whole_shapes
 from tasks.errors import StudyError
 from tasks.records import ImagePair
+from tasks.records.shapes import coarse
 
 
 def test_every_image_below_the_folder_is_read_in_the_order_of_its_path(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 from audit_samples import KINDS, as_png, find, load, plant
 from ingest_samples import real
 
-from tasks.audit.fingerprint import SIDE, fingerprint, trim, unframed
+from tasks.audit.fingerprint import fingerprint, trim, unframed
 from tasks.records import Image
+from tasks.records.shapes import SIDE
 
 VQA_RAD = "vqa-rad-osf/VQA_RAD Image Folder"
 MEDPIX = "medpix-2.0/MedPix-2-0/images"

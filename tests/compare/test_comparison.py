@@ -276,6 +276,9 @@ def test_what_is_kept_is_of_all_seeds_questions() -> None:
     assert reliance_row("none", "fed", [reliance_summary(0.0, 0.0)])["ignores_images"] is None
 
 
+COSTS = ("peak_memory_bytes", "device_memory_bytes", "seconds_per_round", "bytes_down", "bytes_up")
+
+
 @pytest.fixture
 def document() -> dict[str, Any]:
     """A comparison of two configurations, one a twin, on two splits of which one moves nothing."""
@@ -297,7 +300,7 @@ def document() -> dict[str, Any]:
     point = {"changes": {"retrieval.k": 1}, "seeds": [0], "local_epochs": 1, "scores": swept, "rounds": rounds}
     labels = {"fed+rag": "fed+rag", "fed-llava-med": "fed-llava-med (twin of llava-med-7b: random weights)"}
     return {
-        "schema_version": 2,
+        "schema_version": 3,
         "name": "a_b & <c>",
         "reference": "fed+rag",
         "seeds": [0],
@@ -314,6 +317,7 @@ def document() -> dict[str, Any]:
         ],
         "scores": scores,
         "withheld": {"min_cell": 1, "groups": {"none": {}}},
+        "seen": [],
         "worst_hospitals": [{"split": "none", **row} for row in worst_hospitals(scores)],
         "tests": [{"split": "none", **each} for each in paired_tests(answers, list(labels), "fed+rag")],
         "lightfed": [
@@ -354,6 +358,33 @@ def test_a_twin_is_called_one_in_every_table_that_names_it(document: dict[str, A
         for text in (cell for row in (table.headings, *table.rows) for cell in row):
             assert "fed-llava-med" not in text or "twin of llava-med-7b: random weights" in text
     assert "no published model" in comparison_page(document, [])
+
+
+def test_every_table_of_scores_says_what_the_base_has_seen(document: dict[str, Any]) -> None:
+    def row(sentence: str, *names: str, part: str = "configurations", split: str = "none") -> dict[str, Any]:
+        return {"part": part, "split": split, "names": list(names), "sentence": sentence}
+
+    plain = [side_by_side(document), *tables(document)]
+    both = ("fed+rag", "fed-llava-med")
+    document["cost"] = [{"label": "fed", **dict.fromkeys(COSTS, 1.0)}]
+    document["seen"] = [row("All saw.", *both), row("One point saw.", "1", part="retrieval.k")]
+    told = [side_by_side(document), *tables(document)]
+    *scored, cost = told
+    for before, after in zip(plain, scored, strict=True):
+        sentence = "One point saw." if before.title.startswith("Sweep") else "All saw."
+        assert after == replace(before, note=f"{before.note} {sentence}".strip())
+    assert cost.title == "What it took" and "saw" not in cost.note
+    page = comparison_page(document, told)
+    assert page.count("saw.</p>") == markdown(told).count("saw.\n") == latex(told).count("saw.}") == len(scored)
+    document["seen"] = [row("One saw.", "fed-llava-med")]
+    assert all(
+        "fed-llava-med (twin of llava-med-7b: random weights): One saw." in table.note
+        for table in tables(document)[:-1]
+        if not table.title.startswith("Sweep")
+    )
+    document["splits"][1]["same_as"] = None
+    document["seen"] = [row("Many.", *both), row("Few.", *both, split="image")]
+    assert side_by_side(document).note == "Original split: Many. Image-disjoint split: Few."
 
 
 def test_text_is_escaped_where_it_means_something(document: dict[str, Any]) -> None:

@@ -133,11 +133,12 @@ def test_the_whole_document_holds_each_part_where_it_belongs() -> None:
     rows = configuration_rows(planned, {})
     sweeps: list[Any] = [{"name": "s", "configuration": "fed", "points": []}]
     cost, runs, failed = [{"configuration": "fed"}], [{"run": "r"}], [{"cell": "c", "reason": "why"}]
+    seen: list[Any] = [{"part": "configurations", "split": "none", "names": ["fed"], "sentence": "It was."}]
     parts, titles = {"none": part}, {"none": "as published"}
-    found = assemble(planned, rows, parts, titles, {"image": "none"}, sweeps, cost, runs, failed)  # type: ignore[arg-type]
+    found = assemble(planned, rows, parts, titles, {"image": "none"}, sweeps, cost, runs, seen, failed)  # type: ignore[arg-type]
     title_and_counts = {"title": "as published", "images": 4, "images_by_seed": {"0": 4, "1": 4}}
     assert found == {
-        "schema_version": 2,
+        "schema_version": 3,
         "name": planned.name,
         "reference": "fed+rag",
         "seeds": [0, 1],
@@ -148,6 +149,7 @@ def test_the_whole_document_holds_each_part_where_it_belongs() -> None:
         "configurations": rows,
         "scores": part.scores,
         "withheld": {"min_cell": 1, "groups": {"none": part.withheld}},
+        "seen": seen,
         "worst_hospitals": part.worst,
         "tests": part.tests,
         "lightfed": part.lightfed,

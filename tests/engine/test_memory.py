@@ -39,9 +39,9 @@ def test_too_little_is_refused_before_loading(tiny_folder: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("gigabytes", "fitting"),
     [
-        (4, "smol-clip or embedded, which fit"),
-        (8, "qwen2-vl-2b, smol-clip or embedded, which fit"),
-        (20, "qwen2.5-vl-3b, paligemma-3b, paligemma-3b-224, qwen2-vl-2b, smol-clip or embedded, which fit"),
+        (4, "smol-clip, radiology or embedded, which fit"),
+        (8, "qwen2-vl-2b, smol-clip, radiology or embedded, which fit"),
+        (20, "qwen2.5-vl-3b, paligemma-3b, paligemma-3b-224, qwen2-vl-2b, smol-clip, radiology or embedded, which fit"),
     ],
 )
 def test_what_would_fit_is_named(

@@ -18,6 +18,7 @@ from flows.export import export
 from flows.files import writing_folder
 from flows.serve.answerer import answer
 from tasks.engine.adapter import load_state
+from tasks.engine.identity import RECORD
 from tasks.errors import StudyError
 from tasks.records import Case, Prediction, read_images, read_table
 from tasks.records.tuning import read_tuning
@@ -116,6 +117,16 @@ def test_an_export_answers_as_the_study_did(
     server: Server, artifacts: Path, study: Path, tmp_path: Path, merge: bool
 ) -> None:
     answers_as_the_study_did(server, artifacts, study, tmp_path, merge)
+
+
+def test_the_record_of_what_the_base_has_seen_goes_with_the_base(artifacts: Path, study: Path, tmp_path: Path) -> None:
+    record = study / "base" / RECORD
+    record.write_bytes(b"as it came")  # the run stays that of the same base
+    try:
+        export(artifacts / "latest", HOSPITAL, tmp_path / "out")
+    finally:
+        record.unlink()
+    assert (tmp_path / "out/base" / RECORD).read_bytes() == b"as it came"
 
 
 @pytest.mark.parametrize("merge", [False, True])

@@ -9,7 +9,9 @@ import yaml
 from command import COMMAND, Server, run
 from transformers import AutoModelForImageTextToText
 
+from tasks.cases.seen import read_seen
 from tasks.engine.base import load_base
+from tasks.engine.identity import RECORD
 from tasks.records import EpochLoss, read_table
 
 STAGES = [
@@ -40,6 +42,7 @@ def test_stages_follow_each_other_and_one_that_is_lost_is_trained_again_alone(se
     assert [(row.stage, row.epoch) for row in rows] == [("words", 1), ("words", 2), ("images", 1)]
     assert all(any(row.kept for row in rows if row.stage == stage["title"]) for stage in STAGES)
     assert (made / "losses.png").read_bytes().startswith(b"\x89PNG")
+    assert {row.dataset for row in read_seen(made / RECORD)} == {"phantom"}
     # An ordinary folder: transformers opens it, and so does a federation.
     AutoModelForImageTextToText.from_pretrained(made)
     load_base(str(made), device="cpu")

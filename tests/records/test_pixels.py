@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.audit.fingerprint import fingerprint, pixel_digest
+from tasks.audit.fingerprint import fingerprint
 from tasks.engine.attribution.occlusion import cover
 from tasks.engine.base import Base
 from tasks.engine.vision import encode_images
 from tasks.errors import StudyError
 from tasks.ingest.pictures import read_image
 from tasks.records import Image, write_table
-from tasks.records.pixels import PictureError, pixel_levels, to_gray, to_rgb
+from tasks.records.pixels import PictureError, pixel_digest, pixel_levels, to_gray, to_rgb
 from tasks.report.page.pictures import pictures
 
 HERE = Path(__file__).parents[2]

@@ -144,7 +144,7 @@ def test_it_is_in_a_comparison(judged: list[Outcome]) -> None:
     lightfed: dict[str, Any] = {name: {0: dict.fromkeys(LIGHTFED, 0.0)} for name in named}
     part = compare_split(comparison, "none", named, lightfed, {})
     found: ComparisonDocument = assemble(
-        comparison, configuration_rows(comparison, {}), {"none": part}, {"none": "as given"}, {}, [], [], [], []
+        comparison, configuration_rows(comparison, {}), {"none": part}, {"none": "as given"}, {}, [], [], [], [], []
     )
     by_name = {each["configuration"]: each["score"] for each in found["scores"] if each["measure"] == "open_length"}
     assert (by_name["fed+rag"], by_name["base"]) == (0, 1)

@@ -1,6 +1,6 @@
 """Questions by a language model: what it writes is checked, whatever it is."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,87 +11,120 @@ from tasks.errors import StudyError
 from tasks.records import Caption
 from tasks.store import tree_digest
 from tasks.synthesize.generate import synthesize
-from tasks.synthesize.model import MAX_NEW_TOKENS, load_writer, parse_reply
-from tasks.synthesize.prompts import messages
+from tasks.synthesize.model import MAX_NEW_TOKENS, load_writer
+from tasks.synthesize.prompts import EXAMPLES, messages
+from tasks.synthesize.reply import parse_reply
 
 TEXT = "Axial CT shows a small mass in the left\nlower lobe. There is no evidence of pleural effusion."
 CAPTION = Caption("i1", TEXT, "train", "d", "en")
 
 
-def reply(*pairs: tuple[str, str, str]) -> str:
-    return json.dumps([dict(zip(("question", "answer", "span"), pair, strict=True)) for pair in pairs])
-
-
 GOOD = [
-    ("On which side is the mass?", "left", "mass in the left lower lobe"),
-    ("Where is the mass?", "Left lower lobe.", "small mass in the left lower lobe"),
-    ("What is seen in the left lower lobe?", "small mass", "small mass in the left lower lobe"),
-    ("Is there a pleural effusion?", "No.", "no evidence of pleural effusion"),
-    ("Is there a mass?", "Yes", "small mass"),
-    ("What imaging modality was used?", "CT", "Axial CT"),
-    ("Is this an MRI scan taken by that modality?", "no", "Axial CT"),
-    ("In which plane is the image?", "axial", "axial ct"),
+    ("side: On which side is the mass? left", "mass in the left\nlower lobe"),
+    ("Where is the mass? Left lower lobe.", "small mass in the left\nlower lobe"),
+    ("3. What is seen in the left lower lobe? A: small mass", "small mass in the left\nlower lobe"),
+    ("- Is there a pleural effusion? No.", "no evidence of pleural effusion"),
+    ("present: Is there a mass? Yes", "small mass in the left\nlower lobe"),
+    ("modality: What imaging modality was used? CT", "CT"),
+    ("Q: Is this an MRI scan taken by that modality? no", "CT"),
+    ("plane: In which plane is the image? axial", "Axial"),
+    ("finding: What abnormality is seen? a small mass", "small mass in the left\nlower lobe"),
 ]
+"""Lines, with the words that the rules would cite for them."""
 
 
-@pytest.mark.parametrize("pair", GOOD)
-def test_a_supported_pair_is_taken(pair: tuple[str, str, str]) -> None:
-    (draft,), refused = parse_reply(reply(pair), CAPTION)
+@pytest.mark.parametrize(("line", "span"), GOOD)
+def test_a_supported_pair_is_taken(line: str, span: str) -> None:
+    (draft,), refused = parse_reply(line, CAPTION)
     assert not refused
     assert TEXT[draft.start : draft.end] == draft.span
-    assert draft.answer in (pair[1].rstrip("."), pair[1].rstrip(".").lower())
+    assert span in draft.span
+    assert line.endswith(f"{draft.question}{line.rpartition('?')[2]}")
+    assert draft.answer.lower() == line.rpartition("?")[2].removeprefix(" A:").strip(" .").lower()
 
 
 @pytest.mark.parametrize(
-    ("pair", "why"),
+    ("line", "why"),
     [
-        (("On which side is the mass?", "right", "mass in the left lower lobe"), "not supported"),
-        (("On which side is the mass?", "left", "mass in the left upper lobe"), "not in the caption"),
-        (("Is there a pleural effusion?", "yes", "no evidence of pleural effusion"), "not supported"),
-        (("What is seen?", "pleural effusion", "pleural effusion"), "not supported"),
-        (("Is there a fracture?", "no", "small mass"), "not supported"),
-        (("Is there a fracture?", "no", "no evidence of pleural effusion"), "not supported"),
-        (("Is the patient old?", "yes", "small mass"), "not supported"),
-        (("What is seen?", "a malignant mass", "small mass"), "not supported"),
-        (("Is this an MRI image?", "yes", "Axial CT"), "not supported"),
-        (("", "left", "mass"), "lacks question"),
-        (("The mass is left.", "left", "mass"), "has not the form"),
-        (("What is seen?", "m" * 400, "mass"), "has not the form"),
+        ("On which side is the mass? right", "not supported: the span lacks 'right'"),
+        ("Where is the mass? left upper lobe", "not supported: the span lacks 'upper'"),
+        ("What is seen in the liver? mass", "not supported: the span does not state the place asked about"),
+        ("Is there a pleural effusion? yes", "not supported: the span does not state this"),
+        ("What is seen? pleural effusion", "not supported"),
+        ("Is there a fracture? no", "not supported: it names nothing that the caption states"),
+        ("Is there no mass? no", "not supported: the span does not deny this"),
+        ("Is the patient old? yes", "not supported"),
+        ("What is seen? a malignant mass", "not supported: the span lacks 'malignant'"),
+        ("Is this an MRI image? yes", "not supported"),
+        ("In which plane is the image? coronal", "not supported"),
+        ("The mass is left.", "no question with an answer"),
+        ("What is seen?", "no question with an answer"),
+        ("side: ? left", "no question with an answer"),
+        ("What is seen? " + "m" * 400, "too long"),
     ],
 )
-def test_an_unsupported_pair_is_refused(pair: tuple[str, str, str], why: str) -> None:
-    drafts, (reason,) = parse_reply(reply(pair), CAPTION)
+def test_an_unsupported_pair_is_refused(line: str, why: str) -> None:
+    drafts, (reason,) = parse_reply(line, CAPTION)
     assert not drafts
     assert why in reason
+    assert line[:20] in reason
 
 
-@pytest.mark.parametrize("text", ["", "Here are some questions.", "[", "[1, 2", "]["])
-def test_a_reply_without_a_list_is_refused(text: str) -> None:
-    assert parse_reply(text, CAPTION)[1][0].startswith("the reply is no JSON list")
+@pytest.mark.parametrize(
+    ("text", "modality", "answer", "taken"),
+    [
+        ("CT and MRI of a mass.", None, "CT", False),
+        ("CT and MRI of a mass.", "MRI", "CT", False),
+        ("CT and MRI of a mass.", "MRI", "MRI", True),
+        ("CT of a mass.", "MRI", "CT", False),
+        ("CT of a mass.", "ct", "CT", True),
+    ],
+)
+def test_a_caption_may_speak_of_other_images(text: str, modality: str | None, answer: str, taken: bool) -> None:
+    drafts, _ = parse_reply(f"What imaging modality was used? {answer}", replace(CAPTION, text=text, modality=modality))
+    assert bool(drafts) == taken
 
 
-def test_words_around_the_list_do_no_harm() -> None:
-    drafts, refused = parse_reply(f"Here are your pairs:\n```json\n{reply(*GOOD)}\n```", CAPTION)
-    assert len(drafts) == len(GOOD)
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [("On which side is the mass?", "the mass"), ("Which modality is this?", "MRI shows a mass of the orbit")],
+)
+def test_an_answer_that_states_nothing_or_more_is_refused(question: str, answer: str) -> None:
+    caption = replace(CAPTION, text="MRI shows a mass of the orbit and a left effusion.")
+    drafts, (reason,) = parse_reply(f"{question} {answer}", caption)
+    assert not drafts
+    assert "side is another or not stated" in reason or "says more than the modality" in reason
+
+
+def test_the_answer_may_name_several_findings() -> None:
+    caption = replace(CAPTION, text="CT shows a mass and edema.")
+    (draft,), _ = parse_reply("What abnormalities are seen? mass and edema", caption)
+    assert draft.span == "mass and edema"
+
+
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_an_empty_reply_is_refused(text: str) -> None:
+    assert parse_reply(text, CAPTION) == ([], ["no question with an answer: found ''"])
+
+
+@pytest.mark.parametrize(("caption", "lines"), EXAMPLES)
+def test_the_examples_of_the_prompt_are_supported(caption: str, lines: str) -> None:
+    drafts, refused = parse_reply(lines, replace(CAPTION, text=caption))
     assert not refused
+    assert all(draft.question in line for draft, line in zip(drafts, lines.splitlines(), strict=True))
 
 
-anything = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.text(max_size=30) | st.sampled_from([*GOOD[0], *GOOD[3], TEXT]),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.sampled_from(("question", "answer", "span", "x")), inner, max_size=4)
-    ),
+words = st.sampled_from(
+    ["mass", "left", "no", "yes", "?", ":", "CT", "axial", "pleural effusion", "\n", "is", "\ud800"]
 )
 
 
 @settings(deadline=None, max_examples=300)
-@given(
-    st.text() | anything.map(lambda value: json.dumps([value])) | st.text(alphabet='[]{}",:ab ?'), st.text(max_size=60)
-)
-@example("[" * 100_000 + "]", "mass")
-@example('[{"question": "?", "answer": "mass", "span": "\\ud800"}]', "mass")
-@example("[" + "9" * 5000 + "]", "mass")
+@given(st.text() | st.lists(words, max_size=20).map(" ".join), st.text(max_size=60))
+@example("?" * 10_000, "mass")
+@example("a:" * 10_000 + "? mass", "mass")
+@example("1" * 10_000 + "? mass", "mass")
+@example("- " * 10_000, "mass")
 def test_no_reply_and_no_caption_brings_a_traceback(text: str, words: str) -> None:
     for caption in (CAPTION, Caption("i1", words, "train", "d", "en")):
         drafts, refused = parse_reply(text, caption)
@@ -101,13 +134,13 @@ def test_no_reply_and_no_caption_brings_a_traceback(text: str, words: str) -> No
 
 def test_one_function_for_both_generators() -> None:
     def writer(captions: list[Caption]) -> list[str]:
-        return [reply(*GOOD), "no idea"]
+        return ["\n".join(line for line, _ in GOOD), "no idea"]
 
     rows = [CAPTION, Caption("i2", TEXT, "train", "d", "en")]
     cases, origins, report = synthesize(rows, "model", seed=0, model="some/model", writer=writer)  # type: ignore[arg-type]
     assert {case.image_id for case in cases} == {"i1"}
     assert {origin.generator for origin in origins} == {"model some/model"}
-    assert report["refused"] == {"the reply is no JSON list": 1}
+    assert report["refused"] == {"no question with an answer": 1}
     assert report["after"]["yes_no"]["yes_share"] == 0.5
     assert "no idea" in report["refusals"][0]
 
@@ -139,8 +172,27 @@ def test_a_model_that_knows_nothing_is_refused(tiny: Path, monkeypatch: pytest.M
     replies = list(load_writer(str(tiny), "cpu")(rows))
     assert len(replies) == 10
     assert replies == list(load_writer(str(tiny), "cpu")(rows))  # greedy
-    with pytest.raises(StudyError, match=r"found none among 10 \(the reply is no JSON list"):
+    with pytest.raises(StudyError, match=r"found none among 10 \(no question with an answer"):
         synthesize(rows, "model", seed=0, model=str(tiny), writer=load_writer(str(tiny), "cpu"))
+
+
+def test_a_model_that_sees_writes_without_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As transformers does for one caption at a time, without padding."""
+    from family_samples import make_fast_vlm
+    from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+    monkeypatch.setattr("tasks.synthesize.model.MAX_NEW_TOKENS", 8)
+    folder = make_fast_vlm(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    rows = [CAPTION, replace(CAPTION, text="Chest x-ray."), replace(CAPTION, text=TEXT * 2)]
+    expected = []
+    for row in rows:
+        ids = tokenizer.apply_chat_template(messages(row.text), add_generation_prompt=True, return_tensors="pt")
+        made = model.generate(**ids, do_sample=False, max_new_tokens=8)[0, ids["input_ids"].shape[1] :]
+        expected.append(tokenizer.decode(made, skip_special_tokens=True))
+    assert list(load_writer(str(folder), "cpu")(rows)) == expected
+    assert any(expected)
 
 
 def test_a_model_that_does_not_load_is_one_sentence(tmp_path: Path) -> None:
@@ -151,7 +203,7 @@ def test_a_model_that_does_not_load_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_the_prompt_holds_the_caption_on_one_line() -> None:
-    assert messages(TEXT)[1]["content"].endswith("Caption: " + " ".join(TEXT.split()))
+    assert messages(TEXT)[-1]["content"] == "Caption: " + " ".join(TEXT.split())
 
 
 def test_a_model_that_changed_since_is_refused(tiny: Path) -> None:

@@ -49,6 +49,8 @@ class Section:
     tables: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
     """Rows of text by caption, headings first."""
     plots: Sequence[str] = ()
+    scores: bool = True
+    """Whether the tables are of scores, and tell how many test images the base was trained on."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class DataStatements:
     """Number of test cases in the audit, before any was moved or left out."""
     control: str
     """What the negative control says of the near-duplicates."""
+    seen: str = ""
+    """How many test images the base was trained on; empty if none, or if it has no record."""
 
 
 def detail_plots(results: RunDocument, configuration: str) -> dict[str, list[str]]:
