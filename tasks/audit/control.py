@@ -60,9 +60,11 @@ def _counts(found: Mapping[str, Collection[str]], of: int) -> dict[str, Any]:
     """Of each relation: the number of images, and its share with an interval; None where there is no image."""
     counts: dict[str, Any] = {"n": of}
     for relation, images in found.items():
-        share = proportion(len(images), of) if of else None
-        rate, interval = (share.value, share.interval) if share else (None, None)
-        counts[relation] = {"n": len(images), "rate": rate, "interval": interval}
+        counts[relation] = {"n": len(images), "rate": None, "interval": None}
+        if of:
+            share = proportion(len(images), of)
+            ends = [round(end, 4) for end in share.interval or ()]
+            counts[relation] |= {"rate": round(share.value, 4), "interval": ends}
     return counts
 
 
