@@ -108,7 +108,8 @@ def _accounts(by_seed: np.ndarray, influences: np.ndarray) -> list[Parts]:
     """
     many, images = influences.shape
     covariances = influences @ influences.T
-    found = [[(covariances.mean() ** 0.5, images - 1.0)]]
+    # Not from the mean covariance: where the seeds' influences cancel, rounding may leave that below 0.
+    found = [[(float(np.linalg.norm(influences.mean(axis=0))), images - 1.0)]]
     if many > 1:
         between = by_seed.var(ddof=1) / many
         shared = max(0.0, (covariances.sum() - covariances.trace()) / (many * (many - 1)))

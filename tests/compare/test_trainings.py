@@ -181,3 +181,23 @@ def test_a_difference_of_any_figure() -> None:
     assert found.value == pytest.approx(1 - (2 / 3 + 0) / 2)
     assert found.low > 0
     assert found.p < 0.01
+
+
+@pytest.mark.parametrize("images", [2, 3])
+def test_images_whose_influences_cancel_between_seeds_have_a_p_value_too(images: int) -> None:
+    """Their part of the variance is 0, and must not be a rounding error below it."""
+    random = np.random.default_rng(7)
+    for _ in range(400):
+        sizes = random.integers(1, 8, images)
+        first = random.integers(0, sizes + 1)
+        right = [first, sizes - first, random.integers(0, sizes + 1)]  # the second seed is the first one's opposite
+        rows = [
+            (float(number < hits), seed, image)
+            for seed, of_image in enumerate(right)
+            for image, hits in enumerate(of_image)
+            for number in range(sizes[image])
+        ]
+        values, seeds, places = zip(*rows, strict=True)
+        found = mean_over(np.array(values), list(seeds), list(places))
+        assert found.low is not None and found.high is not None and found.low <= found.value <= found.high
+        assert found.p is None or 0 <= found.p <= 1
