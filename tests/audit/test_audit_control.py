@@ -14,10 +14,11 @@ from test_audit_document import caption, case
 from test_audit_images import drawing, image
 
 from tasks.audit.control import PREFIX, beside_control, control_sentence, control_table, split_images, withhold
-from tasks.audit.fingerprint import fingerprints, pixel_digest
+from tasks.audit.fingerprint import fingerprints
 from tasks.audit.pairs import image_pairs
 from tasks.audit.step import audit, audit_control, read_control
 from tasks.records import Caption, Case, Image, ImagePair, write_table
+from tasks.records.pixels import pixel_digest
 from tasks.store import Ref, writing
 
 
