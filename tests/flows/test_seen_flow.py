@@ -39,8 +39,13 @@ def test_what_the_base_has_seen_is_told_wherever_scores_are(server: Server, tiny
     assert "was trained on" not in called(server, tmp_path, "run", *study)
     assert json.loads((tmp_path / "artifacts/latest/results.json").read_text())["seen"] is None
 
-    (dataset,) = (tmp_path / "artifacts/source/ingest").iterdir()
-    tested = sorted({case.image_id for case in read_table(dataset / "cases.parquet", Case) if case.split == "test"})
+    ingested = (path.parent for path in tmp_path.glob("artifacts/source/ingest/*/cases.parquet"))
+    split = {
+        each: {case.image_id for case in read_table(each / "cases.parquet", Case) if case.split == "test"}
+        for each in ingested
+    }
+    (dataset,) = (each for each, images in split.items() if images)  # the negative control has no test images
+    tested = sorted(split[dataset])
     half = dict.fromkeys(tested[::2], "phantom")
     with (base / RECORD).open("wb") as sink:
         write_table(sink, SeenImage, join(seen_images(read_images(dataset / "images.parquet"), half)))
