@@ -50,6 +50,8 @@ AMID_A_WRITE = """
 import os, signal, sys
 from flows.interrupt import interruptible
 
+pytestmark = pytest.mark.slow
+
 class Busy:
     def write(self, text=""):
         raise RuntimeError("reentrant call inside the stream")

@@ -175,6 +175,7 @@ def digests() -> dict[str, str]:
     return {name: code.body_digest(body) for name, body in bodies.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["tasks/records/text_table.py", "tasks/report/page/plots.py", "tasks/federate/strategies/krum.py"]
 )

@@ -126,6 +126,7 @@ print(json.dumps({"told": study(int(sys.argv[1])), "ran": ran}))
 """
 
 
+@pytest.mark.slow
 def test_a_later_run_walks_its_own_folders(server: Server, tmp_path: Path) -> None:
     """Through Prefect, in two processes; the first one's folder is removed in between."""
 
