@@ -80,7 +80,8 @@ class SynthesisSettings(Settings):
     """Questions made from captions, and multiple choice made open."""
 
     generator: Literal["none", "rules", "model"] = "none"
-    """What writes question-answer pairs from captions: nothing, rules, or a local language model."""
+    """What writes question-answer pairs from captions: nothing, rules, or a local language model, of which a small one
+    finds far less than the rules."""
     model: str | None = None
     """Folder or hub id of the instruct model that writes them (`generator=model` only)."""
     ask_sex_and_age: bool = False
