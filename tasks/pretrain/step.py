@@ -1,12 +1,10 @@
-"""The pretraining steps: the embedded base's tower and text model, one stage of a recipe, and the LLaVA-Med twin."""
+"""The pretraining steps: the embedded base's parts, the base radiology, one stage of a recipe, and the LLaVA-Med twin."""
 
-import random
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.pretrain.rename import rename_findings
+from tasks.pretrain.lessons import choose, rename_some, split_at_random
 from tasks.records import (
     Caption,
     Case,
@@ -77,9 +75,9 @@ def pretrain_text(
     neighbours = read_table(library.folder / "neighbours.parquet", Neighbour)
     vision = load_features(features.folder / FEATURES)
     learner = load_base(str(base.folder), device="cpu")
-    split = _split_at_random(choose(cases, lesson, seed), lesson.shown + 1, seed)
+    split = split_at_random(choose(cases, lesson, seed), lesson.shown + 1, seed)
     prompts = [prompt for k, part in split for prompt in build_prompts(part, cases, neighbours, ContextSettings(k=k))]
-    prompts = _rename_some(prompts, findings, lesson, seed)
+    prompts = rename_some(prompts, findings, lesson, seed)
     examples = encode(learner, vision, prompts)
     learner.model.train()
     folder.summary["loss"] = train_text(
@@ -219,35 +217,6 @@ def _write_record(
 
 def _training(dataset: Ref) -> list[Case]:
     return [case for case in read_table(dataset.folder / "cases.parquet", Case) if case.split == "train"]
-
-
-def choose(cases: Sequence[Case], lesson: Lesson, seed: int) -> list[Case]:
-    """The cases that a lesson uses."""
-    named = set(lesson.naming)
-
-    def is_used(case: Case) -> bool:
-        words = set(re.findall(r"[\w-]+", case.question.lower()))
-        drawn = derived_seed(seed, "share", case.image_id) < lesson.share * 2**31
-        fits = not named or bool(named & words) or derived_seed(seed, "others", case.id) < lesson.others * 2**31
-        return drawn and lesson.kind in (None, case.kind) and fits
-
-    return [case for case in cases if is_used(case)]
-
-
-def _split_at_random(cases: Sequence[Case], parts: int, seed: int) -> list[tuple[int, list[Case]]]:
-    """Split the cases at random into parts; returns each with its number."""
-    chooser = random.Random(derived_seed(seed, "shown"))
-    number = {case.id: chooser.randrange(parts) for case in cases}
-    return [(part, [case for case in cases if number[case.id] == part]) for part in range(parts)]
-
-
-def _rename_some(prompts: Sequence["Prompt"], findings: Sequence[Finding], lesson: Lesson, seed: int) -> list["Prompt"]:
-    """The prompts, with the findings renamed in a random share of them."""
-    chooser = random.Random(derived_seed(seed, "renamed"))
-    names = sorted({finding.name for finding in findings})
-    return [
-        rename_findings(prompt, names, chooser) if chooser.random() < lesson.renamed else prompt for prompt in prompts
-    ]
 
 
 def _save(base: "Base", folder: Folder) -> None:

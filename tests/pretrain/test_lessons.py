@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from tasks.ingest import phantom
-from tasks.pretrain.step import choose
+from tasks.pretrain.lessons import choose
 from tasks.records import Case
 from tasks.settings import Lesson
 
