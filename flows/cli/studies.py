@@ -157,7 +157,8 @@ def pretrain(
         typer.Option("--set", metavar="NAME=VALUE", help="One setting of it, as stages.0.epochs=3; may be repeated."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder that receives the embedded base; artifacts/base if not given.")
+        Path | None,
+        typer.Option(help="Folder that receives the base; artifacts/base or artifacts/radiology if not given."),
     ] = None,
     images: Annotated[
         int | None, typer.Option(min=100, help="Public images to draw for it; 8000 if not given.")
@@ -173,6 +174,7 @@ def pretrain(
     """Train a base before a federation: by a recipe, or, without one, one of the two bases that fed-rag comes with.
 
     These are the embedded base, from nothing, and radiology, from pretrained parts (with --slake and --vqa-rad).
+
     A recipe's stages follow each other; each is cached, so that after a kill the same command goes on with the stage
     that was not finished. What comes out is artifacts/recipes/NAME, which model.name takes. docs/models.md tells what
     the recipes in data/recipes are.
@@ -219,7 +221,7 @@ def _radiology(slake: Path | None, vqa_rad: Path | None, out: Path, images: int 
         raise StudyError("Expected no --images beside --slake, whose images are all used: leave it out.")
     refuse_unwritable_folder(out)
     for name, root in (("slake", slake), ("vqa-rad", vqa_rad)):
-        refuse_absent_data(DatasetSettings(name=name, root=root))
+        refuse_absent_data(DatasetSettings(name=name, root=root), folder=f"--{name}")
     with flow_running():
         from flows.radiology import pretrain_radiology
 

@@ -1,4 +1,4 @@
-"""The pretraining steps: the embedded base's parts, the base radiology, one stage of a recipe, and the LLaVA-Med twin."""
+"""The pretraining steps: the bases embedded and radiology, one stage of a recipe, and the LLaVA-Med twin."""
 
 from collections.abc import Sequence
 from pathlib import Path
