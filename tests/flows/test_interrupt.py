@@ -14,6 +14,8 @@ from command import COMMAND, hear_ctrl_c, shell, start
 
 from flows.interrupt import MESSAGE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
@@ -49,8 +51,6 @@ def test_ctrl_c_leaves_one_line_a_crashed_run_and_no_process(tmp_path: Path, env
 AMID_A_WRITE = """
 import os, signal, sys
 from flows.interrupt import interruptible
-
-pytestmark = pytest.mark.slow
 
 class Busy:
     def write(self, text=""):
