@@ -65,7 +65,7 @@ def export(run: Path, hospital: str, out: Path, merge: bool = False) -> Path:
             f"Expected a run with all tokens of an image, found model.image_tokens {place.model.image_tokens}, which "
             "transformers alone cannot do: export a run without it."
         )
-    plain = {"device": "cpu", "quantisation": "none", "gradient_checkpointing": False}
+    plain = {"device": "cpu", "precision": "float32", "quantisation": "none", "gradient_checkpointing": False}
     with writing_folder(out) as folder, exclusive_base(place.model.model_copy(update=plain)) as base:
         hub = None if merge else _hub(place)
         pattern = ending_marks(base)
@@ -95,7 +95,7 @@ def _settings(place: Place, hub: Hub | None, merge: bool) -> dict[str, Any]:
         "run": place.run.resolve().name,
         "folder": "model" if merge else "base",
         "hub": {"pretrained_model_name_or_path": hub.name, "revision": hub.revision} if hub else {},
-        "dtype": "float32" if place.model.device == "cpu" else "bfloat16",
+        "dtype": place.model.precision,
         "k": context.k,
         "floor": context.floor,
         "weight": mixture.weight if mixture else 0,

@@ -23,7 +23,7 @@ from tasks.engine.families.family import Family
 from tasks.engine.families.registry import family_of, refuse_foreign
 from tasks.engine.fast.onednn import use_onednn
 from tasks.engine.fast.quantise import blank_model, four_bits, need_bitsandbytes
-from tasks.engine.identity import device_of, resolve
+from tasks.engine.identity import device_of, precision_of, resolve
 from tasks.engine.memory import check_memory
 from tasks.errors import OURS, StudyError
 
@@ -69,18 +69,20 @@ def load_base(
     gradient_checkpointing: bool = False,
     quantisation: str = "none",
     image_tokens: int | None = None,
+    precision: str = "auto",
 ) -> Base:
     """Load a base for inference, with all weights frozen.
 
     Args:
         name: a preset, a local folder, a hub id, or `embedded`.
         revision: hub branch, tag or commit.
-        device: `auto`, `cpu` or `cuda`; bfloat16 on CUDA, float32 on CPU.
+        device: `auto`, `cpu` or `cuda`.
         max_pixels: upper bound on the pixels of a resized image; None for the processor's default.
         gradient_checkpointing: in training, keep only the input of each layer and compute the layer again for its
             gradients (arXiv 1604.06174).
         quantisation: `none`, or `nf4` for 4-bit linear layers in the text model (see `four_bits`).
         image_tokens: tokens of each image, a square number; None for as many as the model makes of it.
+        precision: type of the weights, `float32`, `bfloat16`, or `auto` for bfloat16 on CUDA and float32 on the CPU.
 
     Raises StudyError if the model is absent, incomplete, of another kind or too large for this machine, if CUDA or
     bitsandbytes is needed and absent, or if its images have no square of tokens to be pooled.
@@ -91,7 +93,7 @@ def load_base(
         raise StudyError("Setting model.device is cuda, but this machine has no CUDA device: set it to auto or cpu.")
     config = _config(place, revision)
     family = family_of(config.model_type, place)
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    dtype: torch.dtype = getattr(torch, precision_of(precision, device))
     if image_tokens is not None and family.merge(config) != 1:
         raise StudyError(
             f"Expected no model.image_tokens for {place}, whose tower joins patches itself, found {image_tokens}: "

@@ -24,13 +24,15 @@ _known: dict[Path, tuple[State, str]] = {}
 
 
 def choose_model(settings: ModelSettings) -> ModelChoice:
-    """The base that the settings name, with its present content and device.
+    """The base that the settings name, with its present content, device and precision.
 
     Raises StudyError as `identify` does.
     """
     values = settings.model_dump(include=set(ModelSettings.model_fields))
     content = identify(settings.name, settings.revision)
-    return ModelChoice(**values | {"device": device_of(settings.device)}, content=content)
+    device = device_of(settings.device)
+    chosen = {"device": device, "precision": precision_of(settings.precision, device)}
+    return ModelChoice(**values | chosen, content=content)
 
 
 def check_unchanged(model: ModelChoice) -> None:
@@ -51,6 +53,13 @@ def device_of(setting: str) -> Literal["cpu", "cuda"]:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def precision_of(setting: str, device: str) -> Literal["float32", "bfloat16"]:
+    """The type of a model's weights on a device: `auto` is bfloat16 on CUDA and float32 on the CPU."""
+    if setting == "auto":
+        return "bfloat16" if device == "cuda" else "float32"
+    return "bfloat16" if setting == "bfloat16" else "float32"
 
 
 def _may_have_cuda() -> bool:

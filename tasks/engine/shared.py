@@ -49,6 +49,7 @@ def _load(model: ModelChoice) -> Base:
         model.gradient_checkpointing,
         model.quantisation,
         model.image_tokens,
+        model.precision,
     )
     check_unchanged(model)  # after loading, so that no change is missed
     return base

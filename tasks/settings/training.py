@@ -24,7 +24,10 @@ class ModelSettings(Settings):
     quantisation: Literal["none", "nf4"] = "none"
     """`nf4` keeps the text model's linear layers in 4 bits (needs `pip install .[cuda]`); the tower stays as it is."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs; `auto` takes CUDA where there is one. CUDA computes in bfloat16, CPU in float32."""
+    """Where the model runs; `auto` takes CUDA where there is one."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the base's weights and of what it computes: `auto` is bfloat16 on CUDA and float32 on the CPU. bfloat16
+    halves the memory, and is faster on CPUs that compute in it (AVX512-BF16, AMX) but slower on others."""
 
     @field_validator("image_tokens")
     @classmethod
@@ -46,7 +49,9 @@ class ModelChoice(ModelSettings):
     """The base as it is on this machine: what a stage that loads it takes, so that its key holds the model itself."""
 
     device: Literal["cpu", "cuda"]
-    """Where it runs, and with that the type in which it computes."""
+    """Where it runs."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type of its weights."""
     content: str
     """What tells its files apart from others at the same place: their digest, or the commit that the hub gave."""
 

@@ -9,7 +9,7 @@ BLOCK_END = re.compile(rf".*[<\[◁]/(?:{TAG})[>\]▷]", re.IGNORECASE | re.DOTA
 """The end of a reasoning block that began in the prompt."""
 BLOCK_BEGIN = re.compile(rf"[<\[◁](?:{TAG})[>\]▷].*", re.IGNORECASE | re.DOTALL)
 """A reasoning block without an end: the reply was cut off and answers nothing."""
-TOKENS = re.compile(r"<\|[^|<>]*\|>|</?s>|</?(?:b|i|u|p|br|em|strong|span)\s*/?>", re.IGNORECASE)
+TOKENS = re.compile(r"<\|[^|<>]+\|>|</?s>|</?(?:b|i|u|p|br|em|strong|span)\s*/?>", re.IGNORECASE)
 """Special tokens of chat formats, and HTML tags."""
 ANSWER_TAG = re.compile(r"<answer>\s*(\S.*?)\s*(?:</answer>|$)", re.IGNORECASE | re.DOTALL)
 BOXED = re.compile(r"(?:\\+b|\x08)oxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from transformers import BlipConfig, BlipForConditionalGeneration, Qwen2Config, Qwen2ForCausalLM
 
 from tasks.engine.base import Base, load_base
-from tasks.engine.identity import identify, resolve
+from tasks.engine.identity import choose_model, identify, precision_of, resolve
 from tasks.engine.vision import Features, encode_images
 from tasks.errors import StudyError
+from tasks.settings import ModelSettings
 
 WEIGHTS = "model.safetensors"
 LOST = "its tokenizer unusable (words or an image's placeholder get lost in it or in its chat template)"
@@ -184,6 +185,16 @@ def test_cuda_where_there_is_none(tiny_folder: Path, monkeypatch: pytest.MonkeyP
         load_base(str(tiny_folder), device="cuda")
     sentence(error)
     assert load_base(str(tiny_folder), device="auto").device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("setting", "device", "expected"),
+    [("auto", "cpu", "float32"), ("auto", "cuda", "bfloat16"), ("bfloat16", "cpu", "bfloat16")],
+)
+def test_precision(setting: str, device: str, expected: str) -> None:
+    assert precision_of(setting, device) == expected
+    chosen = choose_model(ModelSettings(device="cpu", precision=setting))  # type: ignore[arg-type]
+    assert chosen.precision == precision_of(setting, "cpu")
 
 
 @pytest.mark.parametrize("name", ["nobody/absent-model", "absent", "no such/folder/anywhere", "./absent"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_samples import CASES, answer_texts, prompts_with_neighbours, randomised, same
+from engine_samples import CASES, IMAGES, answer_texts, prompts_with_neighbours, randomised, same
 from family_samples import every_family
 
 from tasks.engine.adapter import State, adapter_files
@@ -16,7 +16,7 @@ from tasks.engine.fast.stacked import TrainingHospital, train_stacked
 from tasks.engine.loss import answer_loss
 from tasks.engine.prompt import build_prompt
 from tasks.engine.train import mean_loss, train
-from tasks.engine.vision import Features
+from tasks.engine.vision import Features, encode_images
 from tasks.federate.local import correction
 from tasks.settings import LocalRule
 
@@ -49,6 +49,20 @@ def test_the_same_seed_gives_the_same_bytes(
     elsewhere = trained(other, features, examples, seed=5)
     assert adapter_files(first, engine.config, "tiny") == adapter_files(again, engine.config, "tiny")
     assert adapter_files(first, engine.config, "tiny") == adapter_files(elsewhere, other.config, "tiny")
+
+
+@every_family
+def test_a_base_in_bfloat16_trains_on_a_cpu(
+    tiny_folder: Path, tiny_base: Base, features: Features, examples: list[Example]
+) -> None:
+    """As in float32 but for rounding, which keeps 8 bits of a number; the adapter learns in float32."""
+    narrow, losses = load_base(str(tiny_folder), device="cpu", precision="bfloat16"), {}
+    for base, seen in ((tiny_base, features), (narrow, encode_images(narrow, IMAGES))):
+        engine = fresh(base, dropout=0.0)
+        learned = trained(engine, seen, examples, seed=5)
+        assert {tensor.dtype for tensor in learned.values()} == {torch.float32}
+        losses[base.model.dtype] = mean_loss(engine, seen, examples, 8192)[0]
+    assert losses[torch.bfloat16] == pytest.approx(losses[torch.float32], rel=0.05)
 
 
 def test_another_seed_gives_another_order(tiny_base: Base, features: Features, examples: list[Example]) -> None:
