@@ -111,7 +111,9 @@ def answer_all(study: Study, model: ModelChoice, configurations: Mapping[str, li
         )
         for configuration, given, without_image in jobs
     ]
-    known: dict[str, Any] = {"cases": [each.cases for each in trained], "library": [each.library for each in trained]}
+    known: dict[str, Any] = {
+        name: [getattr(each, name) for each in trained] for name in ("cases", "features", "library")
+    }
     answered.append(gather(answer_baselines.map(hospital=names, **known, seed=unmapped(study.seed)), names))
     return [list(refs) for refs in zip(*answered, strict=True)]
 

@@ -105,9 +105,10 @@ def answer_held_out(
     area="hospitals/{hospital}",
     title="baselines {hospital}",
 )
-def answer_baselines(folder: Folder, hospital: str, cases: Ref, library: Ref, seed: int) -> None:
-    """Answer the test cases by the three baselines that need no model, from the hospital's training cases."""
-    from tasks.score.baselines import copy_nearest, majority, question_only
+def answer_baselines(folder: Folder, hospital: str, cases: Ref, features: Ref, library: Ref, seed: int) -> None:
+    """Answer the test cases by the baselines that need no language model, from the hospital's training cases."""
+    from tasks.engine.vision import FEATURES, load_features
+    from tasks.score.baselines import copy_nearest, image_and_question, majority, question_only
 
     rows = read_table(cases.folder / "cases.parquet", Case)
     neighbours = read_table(library.folder / "neighbours.parquet", Neighbour)
@@ -116,6 +117,9 @@ def answer_baselines(folder: Folder, hospital: str, cases: Ref, library: Ref, se
     nearest = {neighbour.case_id: (neighbour.neighbour_id,) for neighbour in neighbours if neighbour.rank == 0}
     nothing = [() for _ in test]
     copied = [nearest.get(case.id, ()) for case in test]
+    shown = sorted({case.image_id for case in rows})
+    images = dict(zip(shown, load_features(features.folder / FEATURES).pooled(shown), strict=True))
+    seeing = image_and_question(train, test, images, seed)
     with folder.open("predictions.parquet") as sink:
         write_table(
             sink,
@@ -123,6 +127,7 @@ def answer_baselines(folder: Folder, hospital: str, cases: Ref, library: Ref, se
             [
                 *predictions("majority", hospital, test, majority(train, test), nothing),
                 *predictions("question_only", hospital, test, question_only(train, test, seed), nothing),
+                *predictions("image_and_question", hospital, test, seeing, nothing),
                 *predictions("copy_nearest", hospital, test, copy_nearest(train, test, neighbours), copied),
             ],
         )

@@ -29,7 +29,7 @@ from tasks.score.published import LIGHTFED
 from tasks.settings.comparison import Changes, Comparison
 
 SCHEMA_VERSION = 3
-BASELINES = ("base", "majority", "question_only", "copy_nearest")
+BASELINES = ("base", "majority", "question_only", "image_and_question", "copy_nearest")
 """Rows of the tables that are not trained; they come from the reference's runs."""
 
 

@@ -35,8 +35,8 @@ from tasks.text.wording import counted
 SCHEMA_VERSION = 6
 TEXT_ONLY = "text_only"
 """The multiple-choice baseline without context: the trained adapter, without the image and the retrieved cases."""
-BASELINES = ("base", TEXT_ONLY, "majority", "question_only", "copy_nearest")
-"""Baselines: the untrained base on the same prompts, the text-only adapter, and three that need no model."""
+BASELINES = ("base", TEXT_ONLY, "majority", "question_only", "image_and_question", "copy_nearest")
+"""Baselines: the untrained base on the same prompts, the text-only adapter, and four that need no language model."""
 
 
 def score_table(shared: Sequence[ScoresDocument], known: Sequence[str] = ()) -> dict[str, ConfigurationScores]:

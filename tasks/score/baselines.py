@@ -1,4 +1,4 @@
-"""Baselines that never look at the image: majority answer, question only, and nearest answer copied.
+"""Baselines without a language model: majority answer, question only, image and question, nearest answer copied.
 
 Scores of a model are shown beside these, and the audit uses them to show what a dataset gives away. Each function
 answers the test cases in their order and learns from training cases only.
@@ -7,14 +7,16 @@ answers the test cases in their order and learns from training cases only.
 import random
 import warnings
 from collections import Counter
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from tasks.records import Case, Kind, Neighbour
 from tasks.text.meaning import meaning
 from tasks.text.normalise import HAN, normalise
 
 if TYPE_CHECKING:
+    import numpy as np
     from sklearn.pipeline import Pipeline
 
 ANSWERS = 1000
@@ -43,12 +45,27 @@ def question_only(train: list[Case], test: list[Case], seed: int) -> list[str]:
     questions and the solver's order, so the same seed gives the same answers. Running time is bounded: at most ANSWERS
     classes and QUESTIONS training questions are used.
     """
+    return _classify(train, test, seed, _words)
+
+
+def image_and_question(
+    train: list[Case], test: list[Case], images: "Mapping[str, np.ndarray[Any, Any]]", seed: int
+) -> list[str]:
+    """The classifier of `question_only` that sees the image too: what a language model must add to.
+
+    Args:
+        images: each image's features, `(d,)`. They are standardised, and scaled to the length of the question's row.
+    """
+    return _classify(train, test, seed, partial(_words_and_image, images))
+
+
+def _classify(train: list[Case], test: list[Case], seed: int, columns: Callable[[], Any]) -> list[str]:
     answers = majority(train, test)
     for kind in sorted({case.kind for case in test}):
-        model = _classifier(_of_kind(train, kind), seed)
+        model = _classifier(_of_kind(train, kind), seed, columns())
         places = [place for place, case in enumerate(test) if case.kind == kind]
         if model is not None:
-            predicted = model.predict([test[place].question for place in places])
+            predicted = model.predict([test[place] for place in places])
             for place, answer in zip(places, predicted, strict=True):
                 answers[place] = str(answer)
     return answers
@@ -73,13 +90,28 @@ def _spellings(cases: list[Case]) -> dict[str, str]:
     return spellings
 
 
-def _classifier(cases: list[Case], seed: int) -> "Pipeline | None":
-    """Fit a classifier from questions to spellings of answers; None where there is nothing to learn.
+def _words() -> Any:
+    """TF-IDF of a case's question."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    return TfidfVectorizer(preprocessor=_spaced_question, token_pattern=r"\S+", ngram_range=(1, 2), max_features=WORDS)
+
+
+def _words_and_image(images: "Mapping[str, np.ndarray[Any, Any]]") -> Any:
+    """TF-IDF of a case's question, and its image's features."""
+    from sklearn.pipeline import make_pipeline, make_union
+    from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
+
+    seen = FunctionTransformer(lambda cases: [images[case.image_id] for case in cases])
+    return make_union(_words(), make_pipeline(seen, StandardScaler(), Normalizer()))
+
+
+def _classifier(cases: list[Case], seed: int, columns: Any) -> "Pipeline | None":
+    """Fit a classifier from cases to spellings of answers; None where there is nothing to learn.
 
     It is a linear support vector machine: as accurate as the other linear models of scikit-learn, and several times
     faster than logistic regression where most open answers are classes of their own.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_pipeline
     from sklearn.svm import LinearSVC
 
@@ -93,17 +125,16 @@ def _classifier(cases: list[Case], seed: int) -> "Pipeline | None":
     # NumPy drops zero characters at the end of a text.
     if len({answer.rstrip("\0") for answer in answers}) < 2 or not any(normalise(case.question) for case in cases):
         return None
-    words = TfidfVectorizer(preprocessor=_spaced, token_pattern=r"\S+", ngram_range=(1, 2), max_features=WORDS)
-    model = make_pipeline(words, LinearSVC(random_state=seed))
+    model = make_pipeline(columns, LinearSVC(random_state=seed))
     with warnings.catch_warnings():
         # Most open answers are unique. scikit-learn then warns that this looks like a regression problem.
         warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)
-        return model.fit([case.question for case in cases], answers)
+        return model.fit(cases, answers)
 
 
-def _spaced(question: str) -> str:
+def _spaced_question(case: Case) -> str:
     """The normalised question, with spaces around each Chinese character."""
-    return HAN.sub(r" \g<0> ", normalise(question))
+    return HAN.sub(r" \g<0> ", normalise(case.question))
 
 
 def copy_nearest(train: list[Case], test: list[Case], neighbours: Iterable[Neighbour]) -> list[str]:

@@ -126,7 +126,9 @@ def test_results_hold_both_by_option(settings: dict[str, Any], features: Feature
     refs = [
         predict.fn(**asking(hospital_refs, settings), configuration="fed", context=NONE),
         predict.fn(**asking(hospital_refs, settings), configuration="text_only", context=NONE, without_image=True),
-        answer_baselines.fn(hospital="north", cases=hospital_refs["cases"], library=hospital_refs["library"], seed=0),
+        answer_baselines.fn(
+            hospital="north", **{name: hospital_refs[name] for name in ("cases", "features", "library")}, seed=0
+        ),
     ]
     assert {row.confidence for row in read_table(refs[-1].folder / "predictions.parquet", Prediction)} == {None}
     scored = score_hospital.fn(hospital="north", cases=hospital_refs["cases"], predictions=refs, min_cell=1)
@@ -141,7 +143,13 @@ def test_results_hold_both_by_option(settings: dict[str, Any], features: Feature
     results = assemble([scores], [], Measured(details([(scores, shared)], 0)), about())
     everything = results["configurations"]["fed"]
     assert (everything["choice"]["n"], everything["closed"]["n"], everything["open"]["n"]) == (3, 3, 1)
-    assert list(results["baselines"]) == ["text_only", "majority", "question_only", "copy_nearest"]
+    assert list(results["baselines"]) == [
+        "text_only",
+        "majority",
+        "question_only",
+        "image_and_question",
+        "copy_nearest",
+    ]
     control = results["baselines"]["text_only"]
     assert (control["choice"]["n"], control["open"]["n"]) == (3, 0)
     assert control["choice"]["accuracy"] is not None

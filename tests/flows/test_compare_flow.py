@@ -144,7 +144,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 def says_what_it_holds(document: dict[str, Any], folder: Path, printed: str) -> None:
     rows = [each["name"] for each in document["configurations"]]
-    assert rows == ["fed+rag", "local", "base", "majority", "question_only", "copy_nearest"]
+    assert rows == ["fed+rag", "local", "base", "majority", "question_only", "image_and_question", "copy_nearest"]
     assert [each["same_as"] for each in document["splits"]] == [None, "none"]
     runs = {(each["part"], each["name"]): folder / "artifacts/runs" / each["run"] for each in document["runs"]}
     assert set(runs) == {

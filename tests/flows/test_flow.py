@@ -73,7 +73,7 @@ def test_a_study_leaves_results_of_the_documented_shape(first_run: Path, finishe
     assert results["model"] == base | {"content": identify(str(tiny_folder), None)}
     assert base.items() <= json.loads((first_run / "settings.json").read_text())["model"].items()
     assert set(results["configurations"]) == {"fed+rag"}
-    assert set(results["baselines"]) == {"base", "majority", "question_only", "copy_nearest"}
+    assert set(results["baselines"]) == {"base", "majority", "question_only", "image_and_question", "copy_nearest"}
     everything = results["configurations"]["fed+rag"]
     assert set(everything["closed"]) == {"n", "accuracy", "f1_macro"}
     assert set(everything["open"]) == {"n", "exact_match", "bleu", "rouge_l", "token_recall", "f1"}

@@ -4,14 +4,17 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.answer.step import answer_baselines
+from tasks.engine.vision import FEATURES, Features
 from tasks.records import Case, Kind, Neighbour, Prediction, read_table, write_table
 from tasks.score import baselines as blind
-from tasks.score.baselines import copy_nearest, majority, question_only
+from tasks.score.baselines import copy_nearest, image_and_question, majority, question_only
 from tasks.score.score import score_row, scores, summarise
 from tasks.store import writing
 
@@ -98,6 +101,28 @@ def test_question_only_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(set(question_only(train, train, seed=0))) == 1
 
 
+def test_image_and_question_needs_both() -> None:
+    """Each image holds an organ and is taken by a modality, so neither image nor question tells the answer alone."""
+    rng = np.random.default_rng(0)
+    images, cases = {}, []
+    for number in range(60):
+        organ, modality = rng.integers(2), rng.integers(2)
+        images[f"i{number}"] = rng.normal(0, 0.3, 8) + np.eye(8)[organ] * 3 + np.eye(8)[2 + modality] * 3
+        for question, answer in (
+            ("which organ", ("lung", "liver")[organ]),
+            ("which modality", ("CT", "MRI")[modality]),
+        ):
+            cases.append(replace(case(question, answer, name=f"{question}{number}"), image_id=f"i{number}"))
+    train, test = cases[:80], cases[80:]
+    wanted = [each.answer for each in test]
+    assert image_and_question(train, test, images, seed=0) == wanted
+    assert image_and_question(train, test, {name: row * 1000 - 5 for name, row in images.items()}, seed=0) == wanted
+    alone = question_only(train, test, seed=0)
+    assert sum(said == answer for said, answer in zip(alone, wanted, strict=True)) < len(wanted) * 0.75
+    alike = image_and_question(train, test, dict.fromkeys(images, np.ones(8)), seed=0)
+    assert alike == alone
+
+
 def test_copy_nearest_takes_rank_zero() -> None:
     train = [case("", "lung", name="t1"), case("", "liver", name="t2")]
     found = [Neighbour("q1", 1, "t1", 0.4), Neighbour("q1", 0, "t2", 0.9), Neighbour("q3", 1, "t1", 0.2)]
@@ -116,7 +141,10 @@ def answered(folder: str, cases: list[Case], neighbours: list[Neighbour]) -> dic
         write_table(sink, Case, cases)
     with writing("hospitals/north", "library", folder) as library, library.open("neighbours.parquet") as sink:
         write_table(sink, Neighbour, neighbours)
-    made = answer_baselines.fn(hospital="north", cases=folder_of_cases.ref, library=library.ref, seed=0)
+    with writing("hospitals/north", "features", folder) as seen:
+        seen.write(FEATURES, Features(torch.ones(1, 2), {"image": 0}, {"image": (1, 1, 1)}, 1).to_bytes())
+    given = {"cases": folder_of_cases.ref, "features": seen.ref, "library": library.ref}
+    made = answer_baselines.fn(hospital="north", **given, seed=0)
     answers: dict[str, dict[str, str]] = {}
     for row in read_table(made.folder / "predictions.parquet", Prediction):
         answers.setdefault(row.configuration, {})[row.case_id] = row.prediction
@@ -135,7 +163,7 @@ def test_the_stage_learns_from_training_cases_alone(tmp_path: Path, monkeypatch:
         neighbours = [Neighbour(each.id, rank, f"t{2 - rank}", 0.5) for each in tested for rank in range(2)]
         found.append(answered(str(number), [*tested, *train, *others], neighbours))
     names = [f"q{n}" for n in range(8)]
-    expected = {"majority": "lung", "question_only": "lung", "copy_nearest": "MRI"}
+    expected = {"majority": "lung", "question_only": "lung", "image_and_question": "lung"} | {"copy_nearest": "MRI"}
     assert found == [{name: dict.fromkeys(names, said) for name, said in expected.items()}] * 2
 
 

@@ -296,7 +296,7 @@ def test_whatever_runs_in_a_stage_is_in_its_digest(
     run(validate_hospital, hospital=hospital, **common, **training, min_cell=5)
     answering = {"configuration": "fed+rag", "answering": study.evaluation.answering}
     answered = [run(predict, hospital=hospital, **common, **answering)]
-    answered.append(run(answer_baselines, hospital=names[0], cases=cases, library=library, seed=0))
+    answered.append(run(answer_baselines, hospital=names[0], **folders, library=library, seed=0))
     run(score_hospital, hospital=names[0], cases=cases, predictions=answered, min_cell=1)
     assert len(unknown) == 13
     assert not any(unknown.values()), unknown
