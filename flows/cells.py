@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from flows.fed_rag import fed_rag
 from flows.outside import outside
 from tasks.engine.identity import identify, resolve
 from tasks.errors import StudyError
+from tasks.ingest.datasets import DATASETS
 from tasks.pretrain.step import make_twin
 from tasks.records.run_document import RunDocument
 from tasks.settings import Study
@@ -18,6 +21,8 @@ from tasks.store.runs import check_run, open_run, paths_of
 
 TWINS = ("llava-med-7b",)
 """Presets that have a twin, which stands in for them if their weights are absent."""
+SMALL = "smol-clip"
+"""The small model of that shape (tower, projector, text model) with real weights; `fed-rag compose` writes it."""
 
 
 def run_cell(cell: Cell) -> tuple[Path, bool]:
@@ -58,23 +63,41 @@ def results(run: Path) -> RunDocument:
 
 
 def with_stand_ins(cells: Sequence[Cell]) -> tuple[list[Cell], dict[str, str]]:
-    """Replace presets whose weights are absent by their twins; returns the cells, and the twin's folder by preset.
+    """Replace presets whose weights are absent; returns the cells, and by preset the model in its place.
 
-    Raises StudyError if any other model is absent, before anything runs.
+    On real images that is `smol-clip`, if it was composed; else a twin's folder. Raises StudyError if any other model
+    is absent, before anything runs.
     """
-    twins: dict[str, str] = {}
-    for name, revision in dict.fromkeys((cell.study.model.name, cell.study.model.revision) for cell in cells):
-        resolve(name)  # raises if a name is ambiguous, which has no twin
-        try:
-            identify(name, revision)
-        except StudyError:
-            if name not in TWINS:
-                raise
-            twins[name] = str(make_twin(of=name, seed=0).folder)
-    return [Cell(cell.part, cell.name, cell.split, cell.seed, _replaced(cell.study, twins)) for cell in cells], twins
+    stand_ins: dict[str, str] = {}
+    for cell in cells:
+        study, name = cell.study, cell.study.model.name
+        if name in stand_ins:
+            continue
+        resolve(name)  # raises if a name is ambiguous, which has no stand-in
+        if name in TWINS and not _is_there(name, study.model.revision):
+            stand_ins[name] = SMALL if _is_real(study) and _is_there(SMALL) else str(make_twin(of=name, seed=0).folder)
+        else:
+            identify(name, study.model.revision)
+    return [replace(cell, study=_replaced(cell.study, stand_ins)) for cell in cells], stand_ins
 
 
-def _replaced(study: Study, twins: dict[str, str]) -> Study:
-    if study.model.name not in twins:
+def _is_real(study: Study) -> bool:
+    """Whether the study's images are published ones, not drawn."""
+    return not any(DATASETS[name].drawn for name, _ in study.dataset.sources)
+
+
+def _is_there(name: str, revision: str | None = None) -> bool:
+    try:
+        return bool(identify(name, revision))
+    except StudyError:
+        return False
+
+
+def _replaced(study: Study, stand_ins: dict[str, str]) -> Study:
+    if study.model.name not in stand_ins:
         return study
-    return changed(study, {"model.name": twins[study.model.name], "model.revision": None})
+    stand_in = stand_ins[study.model.name]
+    changes: dict[str, Any] = {"model.name": stand_in, "model.revision": None}
+    if stand_in == SMALL:  # its projector is new: until it has learned, images tell the model nothing
+        changes["lora.projector"] = True
+    return changed(study, changes)

@@ -43,7 +43,7 @@ def compare(comparison: Comparison = Comparison()) -> str:
     Each cell is a study of the flow `fed-rag`. Finished studies are reused, so an interrupted comparison continues
     where it stopped. Returns the folder of the comparison.
     """
-    planned, twins = with_stand_ins(cells(comparison))
+    planned, stand_ins = with_stand_ins(cells(comparison))
     splits = dict.fromkeys((cell.split, cell.seed) for cell in planned)
     steps = Steps("comparison-progress", total=len(planned) + 1 + prepares(comparison.study) * len(splits))
     same = same_splits(planned, steps)
@@ -64,7 +64,7 @@ def compare(comparison: Comparison = Comparison()) -> str:
             failed.append({"cell": cell.title, "reason": str(error)})
             steps.done(f"{cell.title}: failed, {error}{pace.done(None)}")
     refuse_gaps(comparison, runs, same, failed)
-    document = read_document(comparison, planned, runs, same, twins, failed)
+    document = read_document(comparison, planned, runs, same, stand_ins, failed)
     folder = write(comparison.name, document)
     # Commands such as `fed-rag ask` use the latest run: let this be the reference, not the last point of a sweep.
     point_latest(runs["configurations", comparison.reference, comparison.splits[0], comparison.seeds[0]])
@@ -111,12 +111,12 @@ def read_document(
     planned: Sequence[Cell],
     runs: Runs,
     same: Mapping[str, str],
-    twins: Mapping[str, str],
+    stand_ins: Mapping[str, str],
     failed: Sequence[Mapping[str, str]],
 ) -> ComparisonDocument:
     """Assemble the document of all runs: splits, sweeps, cost."""
     different = [split for split in comparison.splits if split not in same]
-    rows = configuration_rows(comparison, twins)
+    rows = configuration_rows(comparison, stand_ins)
     return assemble(
         comparison,
         configurations=rows,

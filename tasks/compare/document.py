@@ -8,6 +8,7 @@ from tasks.compare.aligned import Outcomes, align
 from tasks.compare.reliance import reliance_row
 from tasks.compare.scores import score_entries, withheld_values, worst_hospitals
 from tasks.compare.tests import paired_tests
+from tasks.engine.families.registry import PRESETS
 from tasks.records import Outcome
 from tasks.records.comparison import (
     ComparisonDocument,
@@ -88,13 +89,17 @@ def _lightfed_row(split: str, name: str, by_seed: Mapping[int, Mapping[str, floa
     return {"split": split, "configuration": name, **means, "by_seed": seeds}
 
 
-def configuration_rows(comparison: Comparison, twins: Mapping[str, str]) -> list[ConfigurationRow]:
-    """The rows of every table, in order. `twins` are the folders of twin models, by preset."""
+def configuration_rows(comparison: Comparison, stand_ins: Mapping[str, str]) -> list[ConfigurationRow]:
+    """The rows of every table, in order. `stand_ins` are by preset the preset in its place, or a twin's folder."""
     rows: list[ConfigurationRow] = []
     for name, changes in comparison.configurations.items():
         preset = str(changes.get("model.name", comparison.study.model.name))
-        label = f"{name} (twin of {preset}: random weights)" if preset in twins else name
-        rows.append({"name": name, "label": label, "trained": True, "changes": changes, "twin": preset in twins})
+        stand_in = stand_ins.get(preset)
+        twin = stand_in is not None and stand_in not in PRESETS
+        label = name
+        if stand_in is not None:
+            label += f" (twin of {preset}: random weights)" if twin else f" ({stand_in} in place of {preset})"
+        rows.append({"name": name, "label": label, "trained": True, "changes": changes, "twin": twin})
     for name in BASELINES:
         label = "untrained base" if name == "base" else name.replace("_", " ")
         rows.append({"name": name, "label": label, "trained": False, "changes": {}, "twin": False})

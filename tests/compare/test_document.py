@@ -92,11 +92,14 @@ def test_rows_are_configurations_then_what_is_not_trained() -> None:
         "untrained base",
         "majority",
         "question only",
+        "image and question",
         "copy nearest",
     ]
-    assert [row["trained"] for row in rows] == [True] * 3 + [False] * 4
-    assert [row["twin"] for row in rows] == [False, True] + [False] * 5
-    assert [row["changes"] for row in rows] == [*changes.values(), {}, {}, {}, {}]
+    assert [row["trained"] for row in rows] == [True] * 3 + [False] * 5
+    assert [row["twin"] for row in rows] == [False, True] + [False] * 6
+    assert [row["changes"] for row in rows] == [*changes.values(), *[{}] * 5]
+    other = configuration_rows(comparison(configurations=changes), {"llava-med-7b": "smol-clip"})[1]
+    assert (other["label"], other["twin"]) == ("other (smol-clip in place of llava-med-7b)", False)
     base = comparison(configurations={"fed+rag": {}}).study.model.name  # a configuration that does not name its base
     assert configuration_rows(comparison(configurations={"fed+rag": {}}), {base: "/twins/y"})[0]["twin"]
 

@@ -5,9 +5,9 @@ import re
 import shutil
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from command import COMMAND, Server, run
@@ -17,7 +17,7 @@ from flows.forget import forget
 from tasks.errors import StudyError
 from tasks.records import Case, read_table
 from tasks.settings import ModelSettings, Study
-from tasks.settings.comparison import Cell
+from tasks.settings.comparison import Cell, changed
 from tasks.store import Ref
 
 SETTINGS = (
@@ -185,6 +185,24 @@ def test_a_twin_has_no_revision(asks_for_a_preset: list[Cell], tmp_path: Path, m
     ((cell,), twins) = cells.with_stand_ins(asks_for_a_preset)
     assert twins == {"llava-med-7b": "artifacts/shared/twin/0"}
     assert (cell.study.model.name, cell.study.model.revision) == (twins["llava-med-7b"], None)
+
+
+@pytest.mark.parametrize(("dataset", "composed"), [("slake", True), ("slake", False), ("phantom", True)])
+def test_on_real_images_smol_clip_stands_in_if_it_was_composed(
+    dataset: Literal["slake", "phantom"],
+    composed: bool,
+    asks_for_a_preset: list[Cell],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cells, "make_twin", lambda of, seed: Ref(path="shared/twin/0", digest=of))
+    monkeypatch.setattr(cells, "_is_there", lambda name, revision=None: name == "smol-clip" and composed)
+    asked = replace(asks_for_a_preset[0], study=changed(asks_for_a_preset[0].study, {"dataset.name": dataset}))
+    ((cell,), stand_ins) = cells.with_stand_ins([asked])
+    expected = "smol-clip" if dataset == "slake" and composed else "artifacts/shared/twin/0"
+    assert stand_ins == {"llava-med-7b": expected}
+    assert (cell.study.model.name, cell.study.lora.projector) == (expected, expected == "smol-clip")
 
 
 def test_a_folder_named_like_a_preset_has_no_twin(
