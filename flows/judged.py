@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from tasks.records import Case, Outcome, Prediction, read_images, read_table
+from tasks.records.copied import read_copied
 from tasks.score.outcomes import judge, number
 from tasks.score.outcomes import outcomes as of_answers
 from tasks.store import MANIFEST, ROOT, Ref
@@ -31,7 +32,7 @@ def outcomes(run: Path) -> dict[str, list[Outcome]]:
             for place in folders["predictions"]
             for row in read_table(ROOT / place / "predictions.parquet", Prediction)
         ]
-        judged = of_answers(answers, [judge(answer) for answer in answers], cases)
+        judged = of_answers(answers, [judge(answer) for answer in answers], cases, read_copied(ROOT / folders["cases"]))
         for answer, row in zip(answers, judged, strict=True):
             known = replace(row, case=number(answer.case_id), image=pictures[images[answer.case_id]])
             found.setdefault("trained" if row.configuration == study.configuration else row.configuration, []).append(

@@ -2,6 +2,7 @@
 
 from tasks.answer.predictions import answered, predictions
 from tasks.records import Case, Neighbour, Prediction, read_table, write_table
+from tasks.records.copied import read_copied
 from tasks.records.federation import HospitalRefs
 from tasks.settings import AnsweringSettings, ContextSettings, LoraSettings, ModelChoice
 from tasks.store import Ref
@@ -152,7 +153,8 @@ def score_hospital(
 
     answers = [row for ref in predictions for row in read_table(ref.folder / "predictions.parquet", Prediction)]
     known = read_table(cases.folder / "cases.parquet", Case)
-    shared = share(outcomes(answers, [judge(answer) for answer in answers], known), min_cell)
+    judged = [judge(answer) for answer in answers]
+    shared = share(outcomes(answers, judged, known, read_copied(cases.folder)), min_cell)
     document = {"hospital": hospital, "tallies": shared.tallies, "withheld": shared.withheld}
     if by_image:
         document["calibration"] = {

@@ -1,4 +1,4 @@
-"""The pairs of copied images that a hospital learns of: those among its images."""
+"""What a hospital learns of copied images: the pairs among its own, and which of its test images are in training."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
@@ -29,6 +29,22 @@ def copies_among(pairs: Iterable[ImagePair], images: Collection[str]) -> list[Im
                 low, high = sorted((one, other))
                 found.append(ImagePair(low, high, pair.relation, pair.correlation))
     return sorted(found, key=lambda pair: (pair.image_a, pair.image_b))
+
+
+def copied_in_training(pairs: Iterable[ImagePair], test: Collection[str], training: Collection[str]) -> list[str]:
+    """The test images that are copies of a training image, or are training images themselves, sorted.
+
+    Args:
+        pairs: the pairs of copies among all images.
+        test: ids of a hospital's test images.
+        training: ids of all hospitals' training images.
+    """
+    found = set(test) & set(training)
+    for pair in copies_among(pairs, {*test, *training}):
+        for one, other in ((pair.image_a, pair.image_b), (pair.image_b, pair.image_a)):
+            if one in test and other in training:
+                found.add(one)
+    return sorted(found)
 
 
 def _identical(groups: Iterable[list[str]]) -> Iterator[ImagePair]:

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.records import Case, Finding, Image, ImagePair, read_findings, read_images, read_table, write_table
+from tasks.records.copied import COPIED
 from tasks.settings import PartitionSettings
 from tasks.store import Ref
 from tasks.store.stage import Folder, stage
@@ -57,17 +58,19 @@ def take_cases(
 
     `findings.parquet` holds the masks; it has no row if the dataset has no masks. The argument `findings` is the audit
     that found the copies; without it, no image counts as a copy. `forgotten` are digests of patients and images to
-    leave out.
+    leave out. `copied.json` names the hospital's test images with a copy among the training images of any hospital;
+    only a simulation can tell.
     """
     from tasks.cases.withdrawn import is_forgotten
-    from tasks.partition.copies import copies_among
+    from tasks.partition.copies import copied_in_training, copies_among
 
     table = pq.read_table(assignment.folder / "assignment.parquet").to_pylist()
     assigned = {row["image_id"] for row in table if row["hospital"] == hospital}
     rows = read_table(cases.folder / "cases.parquet", Case)
     splits = {row["case_id"]: row for row in pq.read_table(assignment.folder / "splits.parquet").to_pylist()}
     gone = set(forgotten)
-    rows = [case for case in rows if case.image_id in assigned and case.id in splits and not is_forgotten(case, gone)]
+    used = [case for case in rows if case.id in splits and not is_forgotten(case, gone)]
+    rows = [case for case in used if case.image_id in assigned]
     # The group stays the published patient: splits.parquet also groups copies, which copies.parquet lists instead.
     moved = [replace(case, split=splits[case.id]["split"]) for case in rows]
     image_ids = {case.image_id for case in moved}
@@ -83,3 +86,6 @@ def take_cases(
     with folder.open("copies.parquet") as sink:
         pairs = read_table(findings.folder / "image_pairs.parquet", ImagePair) if findings else []
         write_table(sink, ImagePair, copies_among(pairs, image_ids))
+    test = {case.image_id for case in moved if case.split == "test"}
+    training = {case.image_id for case in used if splits[case.id]["split"] == "train"}
+    folder.write_json(COPIED, copied_in_training(pairs, test, training) if findings else None)

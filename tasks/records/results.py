@@ -70,6 +70,9 @@ class Outcome:
     modality: str | None
     organ: str | None
     topic: str | None
+    training_image: str | None
+    """`alike` if the image has a copy (near-duplicates count) among the training images, else `none alike`; None if no
+    copies were looked for."""
     correct: float
     """1 or 0, by our rule; for an open question, the exact match."""
     gold: int | None

@@ -28,7 +28,7 @@ class ImageSums:
 
     configuration: str
     group: str
-    """`all`, `dataset`, `modality`, `organ` or `topic`."""
+    """`all`, or one of SHARED_GROUPS."""
     value: str | None
     """Value of the group, in the words of `tasks.text.vocabulary`; None for `all`."""
     sums: Mapping[str, float | None]

@@ -1,7 +1,7 @@
 """The outcome of each single answer, as numbers; a hospital computes from them what it shares."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from tasks.records import Case, Outcome, Prediction
 from tasks.score.labels import places
@@ -15,17 +15,24 @@ def judge(row: Prediction) -> Row:
     return score_row(row.prediction, row.reference, row.kind, row.options)
 
 
-def outcomes(predictions: Sequence[Prediction], rows: Sequence[Row], cases: Iterable[Case]) -> list[Outcome]:
+def outcomes(
+    predictions: Sequence[Prediction],
+    rows: Sequence[Row],
+    cases: Iterable[Case],
+    copied: Collection[str] | None = None,
+) -> list[Outcome]:
     """Compute the outcomes of answers.
 
     Args:
         predictions: the answers.
         rows: the judgement of each answer.
         cases: the hospital's cases, which include all that were asked.
+        copied: ids of the images with a copy in training; None if none were looked for.
     """
     by_id = {case.id: case for case in cases}
     return [
-        _outcome(prediction, row, by_id[prediction.case_id]) for prediction, row in zip(predictions, rows, strict=True)
+        _outcome(prediction, row, by_id[prediction.case_id], copied)
+        for prediction, row in zip(predictions, rows, strict=True)
     ]
 
 
@@ -37,7 +44,7 @@ def number(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
 
 
-def _outcome(row: Prediction, judged: Row, case: Case) -> Outcome:
+def _outcome(row: Prediction, judged: Row, case: Case, copied: Collection[str] | None) -> Outcome:
     gold, predicted = places(judged) if isinstance(judged, ClosedRow) else (None, None)
     return Outcome(
         configuration=row.configuration,
@@ -50,6 +57,7 @@ def _outcome(row: Prediction, judged: Row, case: Case) -> Outcome:
         modality=known(case.modality, MODALITIES),
         organ=known(case.organ, ORGANS),
         topic=known(case.topic, TOPICS),
+        training_image=None if copied is None else ("alike" if case.image_id in copied else "none alike"),
         correct=float(judged.correct),
         gold=gold,
         predicted=predicted,

@@ -30,7 +30,15 @@ from tasks.settings.comparison import CONFIGURATIONS, SWEEPS, Comparison, cells
 
 def outcome(case: int, correct: float, hospital: str = "hospital-1", kind: Any = "closed", **more: Any) -> Outcome:
     scores = dict.fromkeys((metric.field for metric in METRICS.values() if metric.score), correct)
-    about = {"choice": 0, "dataset": "d", "modality": None, "organ": None, "topic": None, "confidence": None}
+    about = {
+        "choice": 0,
+        "dataset": "d",
+        "modality": None,
+        "organ": None,
+        "topic": None,
+        "training_image": None,
+        "confidence": None,
+    }
     labels = {"gold": case % 2, "predicted": case % 2 if correct else 2} if kind == "closed" else {}
     about |= {"gold": None, "predicted": None} | labels | more
     return Outcome("x", hospital, case, case // 2, kind, correct=correct, scores=scores, **about)

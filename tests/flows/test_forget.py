@@ -23,6 +23,7 @@ from tasks.cases.withdrawn import all_digests, forgotten_at, is_forgotten, name_
 from tasks.engine.vision import FEATURES, Features, load_features
 from tasks.errors import StudyError
 from tasks.records import Case, FailureModes, Finding, Image, ImagePair, Neighbour, Prediction, read_table, write_table
+from tasks.records.copied import COPIED, read_copied
 from tasks.retrieve.encoded import ENCODED, Encoded, load_encoded
 from tasks.retrieve.library import read_library
 from tasks.store import find, writing
@@ -263,6 +264,7 @@ def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 write_table(sink, Finding, [Finding(f"i{n}", "mass", "upper left", "small", b"mask") for n in (1, 3)])
             with folder.open("copies.parquet") as sink:
                 write_table(sink, ImagePair, [ImagePair("i0", "i5", "identical_bytes", 1.0)])
+            folder.write_json(COPIED, ["i0", "i5"])
     answers = [Prediction("fed", case.id, "a", "closed", "Mass?", "yes", "no", ("c0", "c4")) for case in cases]
     with writing("hospitals/a", "predictions", "0") as folder:
         folder.inputs = ["hospitals/a/cases/0"]
@@ -283,6 +285,7 @@ def test_all_images_of_a_patient_are_forgotten(ward: Path) -> None:
     done = forget("a", "patient 0")
     place = ward / "hospitals/a"
     assert not traces(place, {"c0", "c1", "i0", "i1", "patient 0"})
+    assert read_copied(place / "cases/0") == {"i5"}
     rows = read_table(place / "predictions/0/predictions.parquet", Prediction)
     assert [(row.case_id, row.neighbours) for row in rows] == [
         *((f"c{n}", ("c4",)) for n in range(2, 6)),

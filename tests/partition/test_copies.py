@@ -1,11 +1,11 @@
-"""What a hospital learns of copies, against the rule spelled out for every pair of its images."""
+"""What a hospital learns of copies, against the rule spelled out for every pair of images."""
 
 from itertools import combinations
 from random import Random
 
 import pytest
 
-from tasks.partition.copies import copies_among
+from tasks.partition.copies import copied_in_training, copies_among
 from tasks.records import ImagePair
 
 
@@ -38,3 +38,15 @@ def test_pairs_among_the_own_images_alone_also_where_the_first_is_elsewhere(seed
         elif relation := alike.get(frozenset((content[one], content[other]))):
             expected.append(ImagePair(one, other, relation, 0.9))
     assert copies_among(found, wanted) == expected
+
+    others = [image for image in images if image not in wanted]
+    training = draw.sample(others, draw.randint(0, len(others)))
+    copied = [
+        one
+        for one in sorted(wanted)
+        if any(
+            content[one] == content[other] or frozenset((content[one], content[other])) in alike for other in training
+        )
+    ]
+    assert copied_in_training(found, wanted, training) == copied
+    assert set(wanted[:1]) <= set(copied_in_training(found, wanted, [*training, *wanted[:1]]))

@@ -18,7 +18,8 @@ from tasks.cases.groups import image_groups
 from tasks.errors import StudyError
 from tasks.ingest import phantom
 from tasks.partition.partitioners import MOST_LABELS, OTHER, _labels, assign_images
-from tasks.records import Case, Finding, Image, read_table, write_table
+from tasks.records import Case, Finding, Image, ImagePair, read_table, write_table
+from tasks.records.copied import read_copied
 
 HERE = Path(__file__).parents[2]
 SCHEMES = ("auto", "site", "dirichlet", "iid", "modality", "organ")
@@ -349,10 +350,18 @@ def test_each_hospitals_folder_holds_its_own_cases_and_images_only(
             write_table(sink, Image, source.images)
         with folder.open("findings.parquet") as sink:
             write_table(sink, Finding, source.findings)
+    tested = next(case.image_id for case in source.cases if case.split == "test" and case.site == "site-1")
+    learned = next(case.image_id for case in source.cases if case.split == "train" and case.site == "site-3")
+    with writing("source", "audit", "k") as audit, audit.open("image_pairs.parquet") as sink:
+        low, high = sorted((tested, learned))
+        write_table(sink, ImagePair, [ImagePair(low, high, "near_duplicate", 0.99)])
     assigned = partition.fn(cases=folder.ref, settings=PartitionSettings(hospitals=4), seed=0)
+    given = {"cases": folder.ref, "dataset": folder.ref, "assignment": assigned}
     cases, images, masks = [], [], []
     for row in assigned.manifest()["summary"]["hospitals"]:
-        taken = take_cases.fn(hospital=row["hospital"], cases=folder.ref, dataset=folder.ref, assignment=assigned)
+        taken = take_cases.fn(hospital=row["hospital"], **given, findings=audit.ref)
+        assert read_copied(taken.folder) == ({tested} if row["hospital"] == "hospital-1" else set())
+        assert read_copied(take_cases.fn(hospital=row["hospital"], **given).folder) is None
         assert taken.path.startswith(f"hospitals/{row['hospital']}/cases/")
         taken_cases = read_table(taken.folder / "cases.parquet", Case)
         taken_images = read_table(taken.folder / "images.parquet", Image)

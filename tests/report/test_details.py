@@ -30,6 +30,7 @@ def outcome(number: int, right: bool, modality: str, confidence: float | None, c
         modality=modality,
         organ=None,
         topic=None,
+        training_image=None,
         correct=float(right),
         gold=None,
         predicted=None,

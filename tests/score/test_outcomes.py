@@ -44,6 +44,14 @@ def test_shared_labels_are_the_judgements_under_other_names(pairs: list[tuple[st
     assert [row.correct for row in judged] == [float(row.gold == row.predicted) for row in rows]
 
 
+def test_an_answer_is_of_an_image_like_one_of_training_or_not() -> None:
+    asked = Prediction("fed", "d:0", "north", "closed", "Is it?", "yes", "yes", ())
+    cases = [Case("d:0", "i", "Is it?", "yes", "closed", "test", "d", "en")]
+    for copied, expected in ((None, None), (set(), "none alike"), ({"i"}, "alike"), ({"j"}, "none alike")):
+        (outcome,) = outcomes([asked], [judge(asked)], cases, copied)
+        assert outcome.training_image == expected
+
+
 def test_macro_f1_of_what_is_shared_is_that_of_the_answers() -> None:
     """Two yeses of two are found, and one more is said; the one no is missed: F1 4/5 and 0."""
     said = [("yes", "yes"), ("Yes, it is", "yes"), ("yes", "no"), ("perhaps", "no")]
