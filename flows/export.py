@@ -60,11 +60,12 @@ def export(run: Path, hospital: str, out: Path, merge: bool = False) -> Path:
     run's images were pooled to fewer tokens, and if the folder is not empty or cannot be written.
     """
     place = open_place(run, hospital, "library")
-    if place.model.image_tokens is not None:
-        raise StudyError(
-            f"Expected a run with all tokens of an image, found model.image_tokens {place.model.image_tokens}, which "
-            "transformers alone cannot do: export a run without it."
-        )
+    for part, tokens in (("model", place.model.image_tokens), ("retrieval", place.study.retrieval.image_tokens)):
+        if tokens is not None:
+            raise StudyError(
+                f"Expected a run with all tokens of an image, found {part}.image_tokens {tokens}, which transformers "
+                "alone cannot do: export a run without it."
+            )
     plain = {"device": "cpu", "precision": "float32", "quantisation": "none", "gradient_checkpointing": False}
     with writing_folder(out) as folder, exclusive_base(place.model.model_copy(update=plain)) as base:
         hub = None if merge else _hub(place)

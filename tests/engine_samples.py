@@ -15,6 +15,7 @@ from tasks.engine.generate import generate
 from tasks.engine.prompt import Prompt, build_prompt
 from tasks.pretrain.blank import blank_base, train_tokenizer
 from tasks.records import Case, Image
+from tasks.settings import ContextSettings
 
 # Square, wide, tall, tiny, larger than the tower takes, and of odd sides.
 SIZES = ((84, 84), (140, 60), (50, 200), (30, 28), (330, 240), (97, 131))
@@ -48,10 +49,11 @@ def case(number: int, image_id: str, question: str, answer: str, split: Any = "t
 CASES = [case(n, f"image-{n % len(SIZES)}", *text) for n, text in enumerate(TEXTS)]
 
 
-def prompts_with_neighbours() -> list[Prompt]:
+def prompts_with_neighbours(**how: Any) -> list[Prompt]:
     """Each case with 0, 1, 2 or 3 others shown."""
     contexts = [[CASES[(n + 1 + i) % len(CASES)] for i in range(n % 4)] for n in range(len(CASES))]
-    return [build_prompt(query, earlier) for query, earlier in zip(CASES, contexts, strict=True)]
+    shown = ContextSettings(**how)
+    return [build_prompt(query, earlier, how=shown) for query, earlier in zip(CASES, contexts, strict=True)]
 
 
 def answer_texts(*arguments: Any, **bounds: Any) -> list[str]:

@@ -140,7 +140,7 @@ def collate(base: Base, features: Features, examples: Sequence[Example]) -> Batc
     images = [found.to(base.device) for found in features.all_of(names)]
     if not features.projected:
         images = base.family.project(base.model, images)
-    rows = Rows(ids, labels != IGNORED, tuple(images), tuple(features.grids[name] for name in names))
+    rows = Rows(ids, labels != IGNORED, tuple(images), tuple(features.grid(name) for name in names))
     inputs = {"input_ids": ids, "attention_mask": mask, **base.family.inputs(base.config, rows)}
     inputs = {name: each.to(base.device) if isinstance(each, torch.Tensor) else each for name, each in inputs.items()}
     return Batch(inputs, labels.to(base.device))

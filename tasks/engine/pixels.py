@@ -7,6 +7,7 @@ import torch
 
 from tasks.engine.base import Base
 from tasks.engine.families.family import Grid
+from tasks.engine.thumbnail import original
 from tasks.engine.tower import grids, look
 from tasks.engine.vision import Features, batches, encode_images, process
 from tasks.records import Image
@@ -28,17 +29,17 @@ class Pixels(Features):
 
     def all_of(self, image_ids: Sequence[str]) -> list[torch.Tensor]:
         """The features of one batch's images, in their order; each image passes the tower once."""
-        names = list(dict.fromkeys(image_ids))
+        names = list(dict.fromkeys(original(name) for name in image_ids))
         if not names:
             return []
         pixels = process(self.base, [self.images[name] for name in names])
         pieces = [piece for piece, _ in look(self.base, pixels)]
         seen = dict(zip(names, pieces, strict=True))
-        return [seen[name] for name in image_ids]
+        return [self.shrunk(seen[original(name)], name) for name in image_ids]
 
     def fixed(self, image_ids: Iterable[str]) -> Features:
         """Features of these images with the present weights, without gradients; they are held in memory."""
-        wanted = [self.images[name] for name in dict.fromkeys(image_ids)]
+        wanted = [self.images[name] for name in dict.fromkeys(original(name) for name in image_ids)]
         return encode_images(self.base, wanted) if wanted else self
 
 

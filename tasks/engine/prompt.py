@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.engine.context import ContextCase, choose, ordered, quoted, random_count, readable
+from tasks.engine.thumbnail import thumbnail
 from tasks.records import Case, Neighbour
 from tasks.settings import ContextSettings
 from tasks.text.options import lettered
@@ -20,7 +21,8 @@ class Prompt:
     messages: tuple[dict[str, Any], ...]
     """In the chat format of `transformers`, ending with the user's question."""
     image_ids: tuple[str, ...]
-    """The images in the order of their placeholders; the query image is the last. There may be none."""
+    """The images in the order of their placeholders, the query image last: ids, or names of thumbnails. There may be
+    none."""
     retrieved_ids: tuple[str, ...]
     """The retrieved cases, nearest first."""
     answer: str
@@ -49,7 +51,7 @@ def build_prompt(
     placed = ordered(nearest_first, how.order, case.id)
     images = how.show == "images+text"
     messages = _quoting(case, placed, images) if how.quote and placed else _conversation(case, placed, images)
-    seen = [each.case.image_id for each in placed] if images else []
+    seen = [_shown(each.case.image_id, how.image_tokens) for each in placed] if images else []
     ids = tuple(earlier.id for earlier in retrieved)
     answers = tuple(zip((each.answer for each in nearest_first), similarities, strict=False))
     return Prompt(messages, (*seen, case.image_id), ids, case.answer, answers)
@@ -112,6 +114,10 @@ def _text(case: Case) -> str:
 
 def _user(*parts: Part) -> Part:
     return {"role": "user", "content": list(parts)}
+
+
+def _shown(image_id: str, tokens: int | None) -> str:
+    return image_id if tokens is None else thumbnail(image_id, tokens)
 
 
 def _image() -> Part:

@@ -27,7 +27,8 @@ def look(base: Base, pixels: Mapping[str, Any], projected: bool = True) -> Looke
         with contextlib.nullcontext() if projected else family.unprojected(model):
             return family.see(model, pixels)
     with family.unprojected(model):
-        pieces = [_pooled(piece, grid, base.image_tokens) for piece, grid in family.see(model, pixels)]
+        seen = family.see(model, pixels)
+        pieces = [pooled(piece, grid, base.image_tokens, "model.image_tokens") for piece, grid in seen]
     edge = isqrt(base.image_tokens)
     return [(piece, (1, edge, edge)) for piece in (family.project(model, pieces) if projected else pieces)]
 
@@ -40,12 +41,21 @@ def grids(base: Base, pixels: Mapping[str, Any]) -> list[Grid]:
     )
 
 
-def _pooled(piece: torch.Tensor, grid: Grid, tokens: int) -> torch.Tensor:
-    """The means of a square of regions that covers the map, `(tokens, d)`; uneven regions overlap by one place."""
+def pooled(piece: torch.Tensor, grid: Grid, tokens: int, setting: str) -> torch.Tensor:
+    """The means of a square of regions that covers a square map, `(tokens, d)`; uneven regions overlap by one place.
+
+    Args:
+        piece: the map's features, `(n, d)`, row by row.
+        grid: time, rows and columns of the map.
+        tokens: a square number.
+        setting: the setting that asks for them.
+
+    Raises StudyError if the map is not square, or smaller.
+    """
     time, height, width = grid
     if time != 1 or height != width or tokens > len(piece):
         raise StudyError(
-            f"Expected model.image_tokens to be at most the square of tokens that this model makes of an image, found "
+            f"Expected {setting} to be at most the square of tokens that this model makes of an image, found "
             f"{tokens} and {len(piece)} tokens ({height} x {width}): set it lower or leave it out."
         )
     found = torch.nn.functional.adaptive_avg_pool2d(piece.T.unflatten(1, (height, width)), isqrt(tokens))

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from tqdm import tqdm
 
 from tasks.engine.base import Base
 from tasks.engine.families.family import Grid
-from tasks.engine.tower import look
+from tasks.engine.thumbnail import original, tokens_of
+from tasks.engine.tower import look, pooled
 from tasks.records import Image
 from tasks.records.pixels import to_rgb
 
@@ -45,9 +47,29 @@ class Features:
     """Whether the rows are the projector's output; else they are the tower's, because the projector learns."""
 
     def of(self, image_id: str) -> torch.Tensor:
-        """One image's features, `(tokens, d)`."""
+        """One image's features, `(tokens, d)`; of a thumbnail the image's, pooled."""
+        if image_id not in self.grids:
+            return self.shrunk(self.of(original(image_id)), image_id)
         start = self.starts[image_id]
         return self.rows[start : start + self.tokens(image_id)]
+
+    def shrunk(self, piece: torch.Tensor, name: str) -> torch.Tensor:
+        """An image's features, `(tokens, d)`, pooled to the number of tokens that the name asks for.
+
+        Raises StudyError if they are no square, or fewer.
+        """
+        tokens = tokens_of(name)
+        if tokens is None:
+            return piece
+        return pooled(piece, (1, *self.shape(original(name))), tokens, "retrieval.image_tokens")
+
+    def grid(self, image_id: str) -> Grid:
+        """An image's patches: time, height, width, before the tower merges them."""
+        tokens = tokens_of(image_id)
+        if image_id in self.grids or tokens is None:
+            return self.grids[image_id]
+        edge = isqrt(tokens) * self.merge
+        return (1, edge, edge)
 
     def all_of(self, image_ids: Sequence[str]) -> list[torch.Tensor]:
         """The features of one batch's images, in their order; an image may occur twice."""
@@ -59,12 +81,12 @@ class Features:
 
     def tokens(self, image_id: str) -> int:
         """The number of an image's tokens, hence of its placeholders in the prompt."""
-        time, height, width = self.grids[image_id]
+        time, height, width = self.grid(image_id)
         return time * height * width // self.merge**2
 
     def shape(self, image_id: str) -> tuple[int, int]:
         """Rows and columns of an image's tokens; a time axis counts as further rows."""
-        time, height, width = self.grids[image_id]
+        time, height, width = self.grid(image_id)
         return time * height // self.merge, width // self.merge
 
     def pooled(self, image_ids: Sequence[str]) -> np.ndarray:
@@ -104,7 +126,7 @@ def gather_features(wanted: Mapping[str, tuple[Features, str]]) -> Features:
         starts[name] = total
         total += features.tokens(image_id)
     rows = torch.cat([features.of(image_id) for features, image_id in wanted.values()])
-    grids = {name: features.grids[image_id] for name, (features, image_id) in wanted.items()}
+    grids = {name: features.grid(image_id) for name, (features, image_id) in wanted.items()}
     first, _ = next(iter(wanted.values()))
     return Features(rows, starts, grids, first.merge, projected=first.projected)
 

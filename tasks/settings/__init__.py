@@ -77,6 +77,17 @@ class Study(Settings):
     seed: int = Field(0, ge=0, lt=2**31)
     """Every random choice of the study follows from it."""
 
+    @field_validator("retrieval")
+    @classmethod
+    def _pools_further(cls, retrieval: RetrievalSettings, info: ValidationInfo) -> RetrievalSettings:
+        model, tokens = info.data.get("model"), retrieval.image_tokens
+        if tokens and model and model.image_tokens and tokens > model.image_tokens:
+            raise ValueError(
+                f"expected image_tokens to be at most those of the question's image, found {tokens} and "
+                f"model.image_tokens {model.image_tokens}"
+            )
+        return retrieval
+
     @field_validator("engine")
     @classmethod
     def _can_be_stacked(cls, engine: EngineSettings, info: ValidationInfo) -> EngineSettings:

@@ -1,5 +1,6 @@
 """What all settings are: frozen, and strict about names and values."""
 
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -26,3 +27,10 @@ class Settings(BaseModel):
         if isinstance(value, list | tuple):
             return [cls._at_home(each) for each in value]
         return str(Path(value).expanduser()) if isinstance(value, str) and value[:2] in ("~", "~/") else value
+
+
+def square(number: int | None, name: str) -> int | None:
+    """The number, if it is a square or None. Raises ValueError, with the setting's name, if not."""
+    if number is not None and isqrt(number) ** 2 != number:
+        raise ValueError(f"{name} must be a square number, as 4, 9 or 16, found {number}")
+    return number

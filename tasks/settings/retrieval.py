@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from tasks.settings.base import Settings
+from tasks.settings.base import Settings, square
 
 ContextOrder = Literal["nearest last", "nearest first", "random"]
 DEPTH = 10
@@ -21,6 +21,9 @@ class ContextSettings(Settings):
     up to 5, and each hospital then sets number and floor by its trained adapter's loss on its held-out images."""
     show: Literal["images+text", "text"] = "images+text"
     """What is shown of a case: its image, question and answer, or the words alone."""
+    image_tokens: int | None = Field(None, ge=1)
+    """Tokens of each retrieved image, a square number: its own tokens are pooled again. As of the question's image
+    where not given."""
     floor: float = Field(-1, ge=-1, le=1)
     """Similarity below which a case is not shown; -1 shows all."""
     order: ContextOrder = "nearest last"
@@ -39,6 +42,11 @@ class ContextSettings(Settings):
         if value != "auto" and not (type(value) is int and 0 <= value <= 50):  # True is an int of Python
             raise ValueError("Input should be a whole number from 0 to 50, or auto")
         return value
+
+    @field_validator("image_tokens")
+    @classmethod
+    def _square(cls, tokens: int | None) -> int | None:
+        return square(tokens, "image_tokens")
 
     @property
     def most(self) -> int:

@@ -1,11 +1,10 @@
 """Settings of what is trained: the base, the adapter, the rounds, and the lessons that a base had before."""
 
-from math import isqrt
 from typing import Literal, Self
 
 from pydantic import Field, field_validator
 
-from tasks.settings.base import Settings
+from tasks.settings.base import Settings, square
 
 
 class ModelSettings(Settings):
@@ -32,9 +31,7 @@ class ModelSettings(Settings):
     @field_validator("image_tokens")
     @classmethod
     def _square(cls, tokens: int | None) -> int | None:
-        if tokens is not None and isqrt(tokens) ** 2 != tokens:
-            raise ValueError(f"image_tokens must be a square number, as 4, 9 or 16, found {tokens}")
-        return tokens
+        return square(tokens, "image_tokens")
 
     @property
     def seeing(self) -> Self:

@@ -1,19 +1,25 @@
-"""Images of fewer tokens: the tower's map pooled before the projector, in every family whose images are squares."""
+"""Images of fewer tokens, in every family whose images are squares: the tower's map pooled before the projector, and
+retrieved images pooled again."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from engine_samples import IMAGES, answer_texts, prompts_with_neighbours
 from family_samples import Twin, pictures
 
+from tasks.engine.attribution.layout import QUERY_IMAGE, RETRIEVED_IMAGES, layout
+from tasks.engine.attribution.occlusion import answer_log_probs, cover, occlude_parts, without
 from tasks.engine.base import Base, load_base
-from tasks.engine.batch import encode
+from tasks.engine.batch import collate, encode
 from tasks.engine.engine import Engine
 from tasks.engine.pixels import keep_images
+from tasks.engine.thumbnail import original, thumbnail
 from tasks.engine.train import add_gradients
-from tasks.engine.vision import encode_images
+from tasks.engine.vision import encode_images, gather_features
 from tasks.errors import StudyError
+from tasks.settings import ModelSettings, RetrievalSettings, Study
 
 square = pytest.mark.parametrize("twin", ["smol-clip", "llava", "paligemma"], indirect=True)
 """Their maps are 4 x 4."""
@@ -71,6 +77,74 @@ def test_prompts_are_shorter_and_answered(tiny_folder: Path) -> None:
     images = [len(prompt.image_ids) for prompt in prompts_with_neighbours()]
     assert [one - 12 * count for one, count in zip(lengths[0], images, strict=True)] == lengths[1]
     assert answers[0] != answers[1]
+
+
+@pytest.mark.parametrize("twin", ["smol-clip", "llava", "paligemma", "qwen2-vl"], indirect=True)
+@pytest.mark.parametrize("projected", [True, False])
+@torch.inference_mode()
+def test_retrieved_images_are_the_same_images_pooled(tiny_folder: Path, tiny_base: Base, projected: bool) -> None:
+    """Only images that are squares of tokens: the first, and all of a tower that makes squares of them."""
+    features = encode_images(tiny_base, IMAGES, projected=projected)
+    images = [image.id for image in IMAGES if len({*features.shape(image.id)}) == 1]
+    for image in images:
+        small, edge = thumbnail(image, 4), features.shape(image)[0]
+        torch.testing.assert_close(features.of(small), means(features.of(image), edge, 2), rtol=0, atol=1e-5)
+        assert (features.tokens(small), features.shape(small)) == (4, (2, 2))
+        copied = gather_features({"other": (features, small), small: (features, small)})
+        assert torch.equal(copied.of("other"), copied.of(small)) and copied.grid("other") == features.grid(small)
+        assert torch.equal(copied.of(small), features.of(small))
+    if projected:
+        seen = keep_images(tiny_base, IMAGES)
+        small = [thumbnail(image, 1) for image in images]
+        for one, other in zip(seen.all_of([*small, *images]), features.all_of([*small, *images]), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
+@square
+def test_prompts_with_smaller_retrieved_images_are_shorter_and_answered(tiny_base: Base) -> None:
+    features = encode_images(tiny_base, IMAGES)
+    engine = Engine(tiny_base, r=4, alpha=8, dropout=0.0, targets=["q_proj"])
+    whole, fewer = (prompts_with_neighbours(image_tokens=tokens) for tokens in (None, 4))
+    examples = [encode(tiny_base, features, prompts) for prompts in (whole, fewer)]
+    lengths = [[len(example) for example in each] for each in examples]
+    assert [one - 12 * len(p.retrieved_ids) for one, p in zip(lengths[0], whole, strict=True)] == lengths[1]
+    texts = [answer_texts(engine, features, each, tokens=8192, max_new_tokens=6) for each in examples]
+    assert texts[0] != texts[1] and texts[0][0] == texts[1][0]  # the first shows no case
+
+
+@square
+def test_covering_a_smaller_retrieved_image_covers_that_image(tiny_base: Base) -> None:
+    features = encode_images(tiny_base, IMAGES)
+    prompt = prompts_with_neighbours(image_tokens=4)[3]
+    (example,) = encode(tiny_base, features, [prompt])
+    found = layout(tiny_base, features, prompt)
+    assert [(place.image_id, place.rows) for place in found.places] == [
+        *((original(name), 2) for name in prompt.image_ids[:3]),
+        (prompt.image_ids[3], 4),
+    ]
+    pictures_by_id = {image.id: image for image in IMAGES}
+    falls = occlude_parts(tiny_base, features, pictures_by_id, example, found, 8192)
+    assert falls[[QUERY_IMAGE, RETRIEVED_IMAGES]].all()
+    shown = original(prompt.image_ids[0])
+    blank = cover(pictures_by_id[shown], [(0, 0, 10_000, 10_000)], shown)
+    other = encode_images(tiny_base, [blank if image.id == shown else image for image in IMAGES])
+    (whole,), (hidden,) = (answer_log_probs(tiny_base, each, [example], 8192) for each in (features, other))
+    single = without(tiny_base, features, pictures_by_id, example, 0, [[(0, 0, 10_000, 10_000)]], 8192)
+    np.testing.assert_allclose(single[0], hidden, atol=1e-5)
+    assert np.abs(whole - hidden).max() > 1e-5
+
+
+@square
+def test_more_tokens_of_a_retrieved_image_than_there_are_is_refused(tiny_base: Base) -> None:
+    features = encode_images(tiny_base, IMAGES)
+    prompts = prompts_with_neighbours(image_tokens=25)
+    with pytest.raises(StudyError, match=r"^Expected retrieval\.image_tokens to be at most .* found 25 and 16 tokens"):
+        collate(tiny_base, features, encode(tiny_base, features, prompts))
+
+
+def test_retrieved_images_of_more_tokens_than_the_questions_are_no_study() -> None:
+    with pytest.raises(ValueError, match=r"at most those of the question's image, found 16 and model\.image_tokens 9"):
+        Study(model=ModelSettings(image_tokens=9), retrieval=RetrievalSettings(image_tokens=16))
 
 
 @square

@@ -22,6 +22,8 @@ from tasks.engine.identity import RECORD
 from tasks.errors import StudyError
 from tasks.records import Case, Prediction, read_images, read_table
 from tasks.records.tuning import read_tuning
+from tasks.settings import Study
+from tasks.settings.comparison import changed
 
 pytestmark = pytest.mark.slow
 
@@ -300,9 +302,13 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "meanwhile"]
 
 
-def test_a_run_whose_images_were_pooled_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    place = SimpleNamespace(model=SimpleNamespace(image_tokens=16))
+@pytest.mark.parametrize("part", ["model", "retrieval"])
+def test_a_run_whose_images_were_pooled_is_refused(part: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    study = changed(Study(), {f"{part}.image_tokens": 16})
+    place = SimpleNamespace(model=study.model, study=study)
     monkeypatch.setattr("flows.export.open_place", lambda *_: place)
-    with pytest.raises(StudyError, match=r"found model\.image_tokens 16, which transformers alone cannot do: export a"):
+    with pytest.raises(
+        StudyError, match=rf"found {part}\.image_tokens 16, which transformers alone cannot do: export a"
+    ):
         export(tmp_path / "run", HOSPITAL, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -63,6 +63,7 @@ OUT_OF_RANGE: list[tuple[str, Any]] = [
     ("model.max_pixels", 783),
     ("model.image_tokens", 0),
     ("model.image_tokens", 15),
+    ("retrieval.image_tokens", 15),
     ("model.device", "tpu"),
     ("evaluation.tokens_per_pass", 0),
     ("federation.tokens_per_pass", 0),

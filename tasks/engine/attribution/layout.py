@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tasks.engine.base import Base
 from tasks.engine.batch import conversation, expand, opening
 from tasks.engine.prompt import Prompt
+from tasks.engine.thumbnail import original
 from tasks.engine.vision import Features
 
 PARTS = ("query_image", "retrieved_images", "retrieved_text", "question", "format")
@@ -69,7 +70,7 @@ def _places(features: Features, prompt: Prompt, images: NDArray[np.int_]) -> Ite
     last = len(prompt.image_ids) - 1
     for number, image_id in enumerate(prompt.image_ids):
         start = int(np.flatnonzero(images == number)[0])
-        yield Place(image_id, start, *features.shape(image_id), retrieved=number < last)
+        yield Place(original(image_id), start, *features.shape(image_id), retrieved=number < last)
 
 
 def _spans(base: Base, prompt: Prompt) -> tuple[str, list[tuple[int, int, int]]]:

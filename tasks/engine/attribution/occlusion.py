@@ -13,6 +13,7 @@ from tasks.engine.attribution.layout import QUERY_IMAGE, QUESTION, RETRIEVED_IMA
 from tasks.engine.base import Base
 from tasks.engine.batch import IGNORED, Example, collate, within
 from tasks.engine.loss import answer_logits
+from tasks.engine.thumbnail import original, renamed
 from tasks.engine.vision import Features, encode_images, gather_features
 from tasks.records import Image
 from tasks.records.pixels import to_rgb
@@ -85,7 +86,7 @@ def occlude_regions(
 
     Returns `(rows, columns, answer tokens)`.
     """
-    single = [[box] for box in boxes(base, images[example.image_ids[place]], *shape)]
+    single = [[box] for box in boxes(base, images[original(example.image_ids[place])], *shape)]
     (whole,) = answer_log_probs(base, features, [example], tokens)
     return (whole - without(base, features, images, example, place, single, tokens)).reshape(*shape, -1)
 
@@ -106,7 +107,7 @@ def without(
 
     Returns `(sets, answer tokens)`.
     """
-    image = images[example.image_ids[place]]
+    image = images[original(example.image_ids[place])]
     changed = [cover(image, regions, f"{image.id} without {number}") for number, regions in enumerate(covered)]
     together = _joined(features, example, encode_images(base, changed, projected=features.projected))
     examples = [_with_image(example, [place], [each.id]) for each in changed]
@@ -121,7 +122,7 @@ def occlude_parts(
     Images are painted over completely; text becomes padding tokens. Returns how far each answer token's
     log-probability falls, `(4, answer tokens)` in the order of `layout.PARTS`, 0 for an absent part.
     """
-    ids = dict.fromkeys(example.image_ids)
+    ids = dict.fromkeys(map(original, example.image_ids))
     blanks = {
         name: cover(images[name], [(0, 0, images[name].width, images[name].height)], f"{name} blank") for name in ids
     }
@@ -133,7 +134,8 @@ def occlude_parts(
     for part in (QUERY_IMAGE, RETRIEVED_IMAGES):
         chosen = [number for number, each in enumerate(layout.places) if each.retrieved == (part == RETRIEVED_IMAGES)]
         if chosen:
-            changed[part] = _with_image(example, chosen, [blanks[example.image_ids[each]].id for each in chosen])
+            names = [blanks[original(example.image_ids[each])].id for each in chosen]
+            changed[part] = _with_image(example, chosen, names)
     for part in (RETRIEVED_TEXT, QUESTION):
         if (layout.parts == part).any():
             pairs = zip(example.prompt_ids, layout.parts == part, strict=True)
@@ -153,7 +155,7 @@ def region_shape(place: Place, most: int) -> tuple[int, int]:
 def _with_image(example: Example, places: Sequence[int], names: Sequence[str]) -> Example:
     ids = list(example.image_ids)
     for place, name in zip(places, names, strict=True):
-        ids[place] = name
+        ids[place] = renamed(ids[place], name)
     return replace(example, image_ids=tuple(ids))
 
 

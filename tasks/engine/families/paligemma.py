@@ -60,5 +60,5 @@ class PaliGemma(Family):
         """The features, and token types: type 0 attends to the whole prefix, type 1 to earlier tokens only."""
         import torch
 
-        features = torch.stack(rows.images) if rows.images else ()
+        features = torch.cat(rows.images)[None] if rows.images else ()
         return {"token_type_ids": rows.answered.long(), **encoded(features)}
