@@ -76,7 +76,7 @@ def federate(
     Returns the hospitals with their final adapters (all the same, unless they train alone), one row per round, and the
     folders in which hospitals shared their held-out losses, of all rounds.
     """
-    strategy, runtime = choose(study.federation.strategy), RUNTIMES[study.engine.executor]
+    strategy, runtime = choose(study.federation.server), RUNTIMES[study.engine.executor]
     settings: dict[str, Any] = {
         "model": model,
         "lora": study.lora,
@@ -89,7 +89,7 @@ def federate(
         return runtime.train(given(hospitals, starts), orders, settings)
 
     def put_together(**taken: Any) -> Ref:
-        return aggregate(strategy=study.federation.strategy, **taken)
+        return aggregate(strategy=study.federation.server, **taken)
 
     names = [hospital.name for hospital in hospitals]
     coming = rounds(strategy, study.federation.rounds, names, hospitals[0].adapter, train, put_together)

@@ -74,9 +74,9 @@ def train_gated_fusion(study: Study, hospitals: Sequence[LibrarySources]) -> lis
         return Trained(updates, seconds(updates))
 
     def put_together(**taken: Any) -> Ref:
-        return aggregate_fusion(strategy=study.federation.strategy, **taken)
+        return aggregate_fusion(strategy=study.federation.server, **taken)
 
-    strategy, fusions = choose(study.federation.strategy), [start] * len(names)
+    strategy, fusions = choose(study.federation.server), [start] * len(names)
     for each in rounds(strategy, study.retrieval.fusion_rounds, names, start, train, put_together):
         fusions = each.following
     return fusions

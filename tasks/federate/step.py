@@ -132,7 +132,7 @@ def take_update(folder: Folder, hospital: str, together: Ref, round_number: int)
         folder.write(path.name, path.read_bytes())
 
 
-STRATEGY = "tasks.federate.strategies.{strategy.aggregation}"
+STRATEGY = "tasks.federate.strategies.{strategy.module}"
 """The strategy module that an aggregation runs. Only this one counts in its cache key."""
 
 

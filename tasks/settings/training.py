@@ -83,12 +83,17 @@ class LocalRule(Settings):
 class StrategySettings(Settings):
     """How hospitals' updates become the next round's adapter."""
 
-    aggregation: Literal["fedavg", "fedavgm", "fedprox", "none"] = "fedavg"
-    """The strategy; with `none` each hospital goes on from its own adapter, alone."""
+    strategy: Literal["fedavg", "fedavgm", "fedprox", "none"] = "fedavg"
+    """How updates become the next adapter; with `none` each hospital goes on from its own adapter, alone."""
     server_momentum: float = Field(0.9, ge=0, lt=1)
     """Share of the last round's step that the server adds to the next one (`fedavgm` alone)."""
     proximal_mu: float = Field(0.01, gt=0)
     """Weight of the pull towards the adapter that a round begins with, in local training (`fedprox` alone)."""
+
+    @property
+    def module(self) -> str:
+        """The name of the strategy's module in `tasks/federate/strategies/`."""
+        return self.strategy.replace("-", "_")
 
 
 class FederationSettings(StrategySettings):
@@ -108,7 +113,7 @@ class FederationSettings(StrategySettings):
     """Share of a hospital's training images kept out of training, for the evaluation loss of each round."""
 
     @property
-    def strategy(self) -> StrategySettings:
+    def server(self) -> StrategySettings:
         """What the server computes with."""
         return StrategySettings(**self.model_dump(include=set(StrategySettings.model_fields)))
 

@@ -45,7 +45,7 @@ def test_the_defaults_are_the_configurations_that_are_asked_for() -> None:
     assert by_name["fed+rag"].model_dump() == base
     assert by_name["fed"].retrieval.k == 0
     assert by_name["centralised+rag"].partition.hospitals == 1
-    assert by_name["local+rag"].federation.aggregation == "none"
+    assert by_name["local+rag"].federation.strategy == "none"
     assert by_name["fed-llava-med"].model.name == "llava-med-7b"
     assert {name: study.configuration for name, study in by_name.items()} == {
         name: "fed" if name == "fed-llava-med" else name for name in CONFIGURATIONS

@@ -38,7 +38,7 @@ from tasks.store import Ref, tree_digest, writing
 LORA = LoraSettings(r=4, alpha=8)
 FEDERATION = FederationSettings(rounds=1, local_epochs=2, batch_size=4, learning_rate=1e-2, holdout=0.3)
 PLAIN = LocalRule()
-FEDAVG = FEDERATION.strategy
+FEDAVG = FEDERATION.server
 DIVERGING = FEDERATION.model_copy(update={"learning_rate": 1e30, "local_epochs": 4})
 
 

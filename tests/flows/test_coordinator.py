@@ -30,7 +30,7 @@ def run(name: str, count: int = 3) -> tuple[list[Round], list[Any]]:
         calls.append(given)
         return ref(f"server-{given['round_number']}")
 
-    strategy = choose(StrategySettings(aggregation=name))  # type: ignore[arg-type]
+    strategy = choose(StrategySettings(strategy=name))  # type: ignore[arg-type]
     return list(rounds(strategy, count, NAMES, ref("start"), train, aggregate)), calls
 
 

@@ -161,7 +161,7 @@ def test_the_page_of_a_run_of_before_is_whole_too(name: str) -> None:
     results["split"]["published_split_shares"] = {"same_image": 0}
     del results["dataset"]["left_out"]
     for group in ("lora", "federation"):  # settings that a later version adds have their defaults here
-        for setting in set(results["settings"][group]) - {"r", "alpha", "targets", "aggregation", "local_epochs"}:
+        for setting in set(results["settings"][group]) - {"r", "alpha", "targets", "strategy", "local_epochs"}:
             del results["settings"][group][setting]
     with writing("", "runs", run.name) as folder:
         shutil.copytree(run, folder.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))

@@ -210,7 +210,7 @@ def test_another_strategy_is_not_in_the_key(name: str, tmp_path: Path, monkeypat
         )
         given: dict[str, Any] = {"state": state, "updates": [update], "round_number": 1}
         return {
-            each: str(task.cache_key_fn(None, given | {"strategy": StrategySettings(aggregation=each)}))  # type: ignore
+            each: str(task.cache_key_fn(None, given | {"strategy": StrategySettings(strategy=each)}))  # type: ignore
             for each in ("fedavg", "fedprox", "none")
         }
 
@@ -291,7 +291,7 @@ def test_whatever_runs_in_a_stage_is_in_its_digest(
     training = {"federation": study.federation.local, "round_number": 1, "seed": 0}
     hospital = HospitalRefs(name=names[0], **folders, library=library, adapter=start)
     update = run(train_hospital, hospital=hospital, **common, **training, local=LocalRule())
-    after = run(aggregate, strategy=study.federation.strategy, state=start, updates=[update], round_number=1)
+    after = run(aggregate, strategy=study.federation.server, state=start, updates=[update], round_number=1)
     hospital = hospital.given(after)
     run(validate_hospital, hospital=hospital, **common, **training, min_cell=5)
     answering = {"configuration": "fed+rag", "answering": study.evaluation.answering}

@@ -33,5 +33,5 @@ class Strategy(Protocol):
 
 def choose(settings: StrategySettings) -> Strategy:
     """The strategy that the settings name."""
-    module = importlib.import_module(f"tasks.federate.strategies.{settings.aggregation}")
+    module = importlib.import_module(f"tasks.federate.strategies.{settings.module}")
     return cast(Strategy, module.strategy(settings))

@@ -19,7 +19,7 @@ from tasks.federate.strategies.strategy import Strategy, choose
 from tasks.settings import LocalRule, StrategySettings
 from tasks.store import writing
 
-NAMES = get_args(StrategySettings.model_fields["aggregation"].annotation)
+NAMES = get_args(StrategySettings.model_fields["strategy"].annotation)
 SHAPES = {"a": (2, 3), "b": (4,)}
 
 
@@ -33,7 +33,7 @@ def updates(seed: int, count: int = 3, group: str = "adapter") -> list[Update]:
 
 
 def strategy(name: str, **given: float) -> Strategy:
-    return choose(StrategySettings(aggregation=name, **given))  # type: ignore[arg-type]
+    return choose(StrategySettings(strategy=name, **given))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", NAMES)
