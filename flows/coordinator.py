@@ -68,6 +68,11 @@ def rounds(
         orders, starts = coming, following
 
 
+def check_strategy(study: Study) -> None:
+    """Raises StudyError, before anything is trained, if the strategy does not work with the study's hospitals."""
+    choose(study.federation.server).check_hospitals(study.partition.hospitals)
+
+
 def federate(
     study: Study, model: ModelChoice, hospitals: list[HospitalRefs], steps: Steps
 ) -> tuple[list[HospitalRefs], list[dict[str, Any]], list[Ref]]:

@@ -166,6 +166,7 @@ def _aggregate(
     from tasks.federate.strategies.strategy import choose
 
     strategy = choose(settings)
+    strategy.check_hospitals(len(updates))
     sent = [read_update(ref.folder, [group] if strategy.needs else []) for ref in updates]
     used = screen(sent)
     kept = strategy.aggregate(read_state(state.folder), used)

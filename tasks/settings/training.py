@@ -83,12 +83,31 @@ class LocalRule(Settings):
 class StrategySettings(Settings):
     """How hospitals' updates become the next round's adapter."""
 
-    strategy: Literal["fedavg", "fedavgm", "fedprox", "none"] = "fedavg"
+    strategy: Literal[
+        "fedavg",
+        "fedavgm",
+        "fedprox",
+        "median",
+        "trimmed-mean",
+        "krum",
+        "multi-krum",
+        "bulyan",
+        "geometric-median",
+        "norm-bounded",
+        "centered-clipping",
+        "none",
+    ] = "fedavg"
     """How updates become the next adapter; with `none` each hospital goes on from its own adapter, alone."""
     server_momentum: float = Field(0.9, ge=0, lt=1)
     """Share of the last round's step that the server adds to the next one (`fedavgm` alone)."""
     proximal_mu: float = Field(0.01, gt=0)
     """Weight of the pull towards the adapter that a round begins with, in local training (`fedprox` alone)."""
+    byzantine: int = Field(1, ge=0)
+    """How many hospitals may send anything at all: what robust strategies tolerate (docs/federation.md)."""
+    pre_aggregation: Literal["none", "nnm"] = "none"
+    """With `nnm`, a robust strategy sees each update as the mean of those nearest to it (nearest-neighbour mixing)."""
+    clip: float = Field(1, gt=0)
+    """Clipping bound, as a multiple of the round's median norm (`norm-bounded`) or spread (`centered-clipping`)."""
 
     @property
     def module(self) -> str:

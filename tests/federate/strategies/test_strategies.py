@@ -45,7 +45,7 @@ def test_every_name_of_the_settings_is_a_strategy(name: str) -> None:
         assert order.start == ("own" if name == "none" else "global")
         assert order == chosen.order(number, "north")
     start = ServerState({"adapter": tensors(0)})
-    first, again = (chosen.aggregate(start, updates(1)) for _ in range(2))
+    first, again = (chosen.aggregate(start, updates(1, count=8)) for _ in range(2))
     assert first.groups.keys() == again.groups.keys()
     assert all(same(first.groups[group], again.groups[group]) for group in first.groups)
     assert same(start.groups["adapter"], tensors(0))
