@@ -4,7 +4,7 @@ Tensors come in groups: `adapter`, `fusion`, or a group that only the strategy u
 one file in the folder of a round.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,23 +39,27 @@ class Update:
     """Mean training loss per answer token; NaN if training diverged."""
     parts: Mapping[str, "State"]
     """The trained tensors, by group; empty if the strategy needs none."""
+    steps: int = 1
+    """Optimiser steps of local training."""
 
 
-def read_update(folder: Path, groups: Iterable[str]) -> Update:
-    """Read an update's counts, and its tensors of the given groups."""
-    from safetensors.torch import load_file
-
+def read_update(folder: Path, tensors: bool) -> Update:
+    """Read an update's counts, and its tensors if they are needed."""
     counts = read_counts(folder)
-    parts = {group: load_file(folder / group_file(group)) for group in groups}
-    return Update(counts.hospital, counts.round - 1, counts.samples, counts.loss, parts)
+    parts = _read_groups(folder) if tensors else {}
+    return Update(counts.hospital, counts.round - 1, counts.samples, counts.loss, parts, counts.steps)
 
 
 def read_state(folder: Path) -> ServerState:
     """Read all groups from the folder of a round, or of the initial tensors."""
+    return ServerState(_read_groups(folder))
+
+
+def _read_groups(folder: Path) -> dict[str, "State"]:
     from safetensors.torch import load_file
 
     paths = sorted(folder.glob("*.safetensors"))
-    return ServerState({"adapter" if path.name == ADAPTER_FILE else path.stem: load_file(path) for path in paths})
+    return {"adapter" if path.name == ADAPTER_FILE else path.stem: load_file(path) for path in paths}
 
 
 def write_state(folder: Folder, state: ServerState) -> None:

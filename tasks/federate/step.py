@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from tasks.errors import StudyError
 from tasks.records import UpdateCounts
-from tasks.records.federation import HospitalRefs, write_counts
+from tasks.records.federation import CONTROL_FILE, HospitalRefs, write_counts
 from tasks.settings import ContextSettings, FederationSettings, LocalRule, LoraSettings, ModelChoice, StrategySettings
 from tasks.store import Ref, derived_seed
 from tasks.store.stage import Folder, Leaving, stage
@@ -33,16 +33,20 @@ def train_hospital(
     seed: int,
 ) -> None:
     """Train one hospital for one round, from its adapter; write its update: tensors and counts."""
+    from safetensors.torch import save
+
     from tasks.cases.holdout import split_holdout
     from tasks.engine.adapter import adapter_files, load_state
     from tasks.engine.hospital import open_hospital
     from tasks.engine.shared import shared_engine
     from tasks.engine.train import train
+    from tasks.federate.control import controlled
     from tasks.federate.local import correction
 
     hospital_data = open_hospital(hospital)
     training, _ = split_holdout(hospital_data.cases, federation.holdout, seed)
     start = load_state(hospital.adapter.folder)
+    control = controlled(hospital, start) if local.control else None
     with shared_engine(model, lora) as engine:
         engine.switch(start)
         loss, steps = train(
@@ -54,10 +58,12 @@ def train_hospital(
             tokens=federation.tokens_per_pass,
             learning_rate=federation.learning_rate,
             seed=derived_seed(seed, round_number, hospital.name),
-            correct=correction(local, start),
+            correct=control or correction(local, start),
             title=f"round {round_number} {hospital.name}",
         )
         files = adapter_files(engine.read(), engine.config, model.name)
+    if control:
+        files[CONTROL_FILE] = save(control.change(), {"format": "pt"})
     _write_update(folder, "", files, UpdateCounts(hospital.name, round_number, len(training), loss, steps))
 
 
@@ -132,6 +138,17 @@ def take_update(folder: Folder, hospital: str, together: Ref, round_number: int)
         folder.write(path.name, path.read_bytes())
 
 
+@stage("control", area="hospitals/{hospital}", title="keep control {hospital}")
+def keep_control(folder: Folder, hospital: str, before: Ref | None, update: Ref) -> None:
+    """A hospital's control variate after a round: the former one, plus the change that it sent."""
+    from safetensors.torch import save
+
+    from tasks.federate.control import after
+
+    control = after(before.folder if before else None, update.folder)
+    folder.write(CONTROL_FILE, save(dict(sorted(control.items())), {"format": "pt"}))
+
+
 STRATEGY = "tasks.federate.strategies.{strategy.module}"
 """The strategy module that an aggregation runs. Only this one counts in its cache key."""
 
@@ -167,7 +184,7 @@ def _aggregate(
 
     strategy = choose(settings)
     strategy.check_hospitals(len(updates))
-    sent = [read_update(ref.folder, [group] if strategy.needs else []) for ref in updates]
+    sent = [read_update(ref.folder, tensors=bool(strategy.needs)) for ref in updates]
     used = screen(sent)
     kept = strategy.aggregate(read_state(state.folder), used)
     write_state(folder, kept)

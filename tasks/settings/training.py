@@ -78,6 +78,8 @@ class LocalRule(Settings):
 
     proximal_mu: float = Field(0, ge=0)
     """Weight of the pull towards the adapter that the round began with (FedProx)."""
+    control: bool = False
+    """Correct gradients by control variates, and return how the hospital's own has changed (SCAFFOLD)."""
 
 
 class StrategySettings(Settings):
@@ -86,7 +88,11 @@ class StrategySettings(Settings):
     strategy: Literal[
         "fedavg",
         "fedavgm",
+        "fedadam",
+        "fedyogi",
         "fedprox",
+        "scaffold",
+        "fednova",
         "median",
         "trimmed-mean",
         "krum",
@@ -100,6 +106,14 @@ class StrategySettings(Settings):
     """How updates become the next adapter; with `none` each hospital goes on from its own adapter, alone."""
     server_momentum: float = Field(0.9, ge=0, lt=1)
     """Share of the last round's step that the server adds to the next one (`fedavgm` alone)."""
+    server_learning_rate: float = Field(0.01, gt=0)
+    """The server's step in each weight, where its steps agree (`fedadam` and `fedyogi`)."""
+    server_beta1: float = Field(0.9, ge=0, lt=1)
+    """Share of the last round's mean step that the server keeps (`fedadam` and `fedyogi`)."""
+    server_beta2: float = Field(0.99, ge=0, lt=1)
+    """Share of the last round's mean square that the server keeps (`fedadam` and `fedyogi`)."""
+    server_tau: float = Field(1e-3, gt=0)
+    """Steps much smaller than this stay small, instead of being scaled up (`fedadam` and `fedyogi`)."""
     proximal_mu: float = Field(0.01, gt=0)
     """Weight of the pull towards the adapter that a round begins with, in local training (`fedprox` alone)."""
     byzantine: int = Field(1, ge=0)

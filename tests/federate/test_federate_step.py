@@ -1,6 +1,7 @@
 """A federated round on disk: reproducible in any order, and not undone by a hospital that diverges."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from engine_samples import CASES, randomised, same
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 
 from tasks.cases.holdout import split_holdout
 from tasks.engine import shared
@@ -25,13 +26,14 @@ from tasks.federate.means import weighted_mean
 from tasks.federate.step import (
     aggregate,
     initial_adapter,
+    keep_control,
     take_update,
     train_hospital,
     train_together,
     validate_hospital,
 )
 from tasks.records import Case, Neighbour, write_table
-from tasks.records.federation import HospitalRefs
+from tasks.records.federation import CONTROL_FILE, HospitalRefs
 from tasks.settings import ContextSettings, FederationSettings, LocalRule, LoraSettings, ModelSettings
 from tasks.store import Ref, tree_digest, writing
 
@@ -241,3 +243,61 @@ def test_an_adapter_too_large_to_compute_with(one_round: Round) -> None:
         folder.write(WEIGHTS, save(huge, {"format": "pt"}))
     with pytest.raises(StudyError, match=r"finite loss of round 1's adapter at north, found nan: lower federation"):
         one_round.validate("north", folder.ref)
+
+
+CONTROLLED = LocalRule(control=True)
+SCAFFOLD = FEDERATION.model_copy(update={"strategy": "scaffold"}).server
+
+
+def two_rounds(one_round: Round) -> tuple[Ref, list[Ref]]:
+    """The adapter after two rounds of SCAFFOLD, and the control variates that hospitals keep."""
+    adapter, controls = one_round.start, dict[str, Ref | None](dict.fromkeys(HOSPITALS))
+    for number in (1, 2):
+        sent = []
+        for name in HOSPITALS:
+            given = one_round.given(name, adapter, FEDERATION, number)
+            hospital = given["hospital"].model_copy(update={"control": controls[name]})
+            sent.append(train_hospital.fn(**given | {"hospital": hospital}, local=CONTROLLED))
+        adapter = aggregate.fn(strategy=SCAFFOLD, state=adapter, updates=sent, round_number=number)
+        for name, update in zip(HOSPITALS, sent, strict=True):
+            controls[name] = keep_control.fn(hospital=name, before=controls[name], update=update)
+    return adapter, [ref for ref in controls.values() if ref]
+
+
+def test_scaffold_corrects_from_the_second_round_and_gives_the_same_bytes_again(one_round: Round) -> None:
+    plain = one_round.train("north")
+    first = one_round.train("north", local=CONTROLLED)
+    assert (plain.folder / WEIGHTS).read_bytes() == (first.folder / WEIGHTS).read_bytes()
+    assert {path.name for path in first.folder.iterdir()} - {path.name for path in plain.folder.iterdir()} == {
+        CONTROL_FILE
+    }
+    adapter, controls = two_rounds(one_round)
+    assert (adapter.folder / CONTROL_FILE).exists()
+    assert all(ref.path.startswith(f"hospitals/{name}/control/") for name, ref in zip(HOSPITALS, controls, strict=True))
+    digests = [ref.digest for ref in (adapter, *controls)]
+    for place in ("shared", "hospitals/north/control"):
+        shutil.rmtree(Path("artifacts") / place)
+    one_round.start = initial_adapter.fn(model=one_round.model, lora=LORA, seed=0)
+    again, others = two_rounds(one_round)
+    assert [ref.digest for ref in (again, *others)] == digests
+
+
+def test_the_servers_control_variate_is_the_mean_of_the_hospitals(one_round: Round) -> None:
+    adapter, controls = two_rounds(one_round)
+    samples = json.loads((adapter.folder / "round.json").read_text())["samples"]
+    held = [load_file(ref.folder / CONTROL_FILE) for ref in controls]
+    expected = weighted_mean(held, [samples[name] for name in HOSPITALS])
+    for name, tensor in load_file(adapter.folder / CONTROL_FILE).items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-6)
+    assert any(tensor.abs().max() > 0 for tensor in expected.values())
+
+
+def test_a_hospital_that_starts_from_its_own_control_variate_trains_otherwise(one_round: Round) -> None:
+    adapter, controls = two_rounds(one_round)
+    given = one_round.given("north", adapter, FEDERATION, 3)
+    with_own = given["hospital"].model_copy(update={"control": controls[0]})
+    states = [
+        load_state(train_hospital.fn(**given | {"hospital": hospital}, local=local).folder)
+        for hospital, local in ((given["hospital"], PLAIN), (given["hospital"], CONTROLLED), (with_own, CONTROLLED))
+    ]
+    assert not same(states[0], states[1]) and not same(states[1], states[2])
