@@ -1,6 +1,7 @@
 """The rounds of a study: hospitals train, the server aggregates their updates, hospitals validate."""
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from tasks.records.federation import ADAPTER_FILE, CONTROL_FILE, HospitalRefs, O
 from tasks.settings import ModelChoice, Study
 from tasks.store import Ref
 
+logger = logging.getLogger("fed_rag")
 RUNTIMES: dict[str, Runtime] = {"mapped": Local(), "batched": Stacked()}
 """By `engine.executor`."""
 
@@ -96,13 +98,14 @@ def federate(
         return runtime.train(given(training, starts), orders, settings)
 
     def put_together(**taken: Any) -> Ref:
-        return aggregate(strategy=study.federation.server, **taken)
+        return aggregate(strategy=study.federation.server, hospitals=names, base=model.content, **taken)
 
     names = [hospital.name for hospital in hospitals]
     coming = rounds(strategy, study.federation.rounds, names, hospitals[0].adapter, train, put_together)
 
     def one_round() -> tuple[Round, list[Ref]]:
         this = next(coming)
+        tell_quarantined(this)
         training[:] = keep_controls(training, this)
         return this, validate(given(hospitals, this.following), this.number, settings, study.evaluation.min_cell)
 
@@ -131,7 +134,7 @@ def keep_controls(hospitals: Sequence[HospitalRefs], of: Round) -> list[Hospital
     """
     if not of.orders[0].local.control:
         return list(hospitals)
-    left_out = round_summary(of)["screened_out"]
+    left_out = round_summary(of)["quarantined"]
     pairs = zip(hospitals, of.trained.updates, strict=True)
     used = {hospital.name: (hospital, update) for hospital, update in pairs if hospital.name not in left_out}
     keeping = keep_control.map(
@@ -160,6 +163,12 @@ def round_row(strategy: Strategy, of: Round, held_out: Sequence[Ref]) -> dict[st
 def round_summary(of: Round) -> dict[str, Any]:
     """What the server wrote down of a round (`round.json`)."""
     return dict(json.loads((of.state.folder / "round.json").read_text(encoding="utf-8")))
+
+
+def tell_quarantined(of: Round) -> None:
+    """Log which hospitals' updates a round has left out, and why; in each run, also where the round was done before."""
+    for hospital, reason in round_summary(of)["quarantined"].items():
+        logger.warning("%s is left out of round %d: %s", hospital, of.number, reason)
 
 
 def given(hospitals: Sequence[HospitalRefs], adapters: Sequence[Ref]) -> list[HospitalRefs]:

@@ -4,12 +4,13 @@ Tensors come in groups: `adapter`, `fusion`, or a group that only the strategy u
 one file in the folder of a round.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tasks.records.federation import ADAPTER_FILE, group_file, read_counts
+from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, group_file, read_counts
 from tasks.store import Folder
 
 if TYPE_CHECKING:
@@ -41,13 +42,41 @@ class Update:
     """The trained tensors, by group; empty if the strategy needs none."""
     steps: int = 1
     """Optimiser steps of local training."""
+    base: str = ""
+    """Content of the base that the hospital trained on; empty for the gated fusion, which has none."""
+    config: Mapping[str, Any] | None = None
+    """PEFT's configuration of the adapter, if the tensors are one."""
 
 
 def read_update(folder: Path, tensors: bool) -> Update:
     """Read an update's counts, and its tensors if they are needed."""
     counts = read_counts(folder)
-    parts = _read_groups(folder) if tensors else {}
-    return Update(counts.hospital, counts.round - 1, counts.samples, counts.loss, parts, counts.steps)
+    return Update(
+        counts.hospital,
+        counts.round - 1,
+        counts.samples,
+        counts.loss,
+        _read_groups(folder) if tensors else {},
+        counts.steps,
+        counts.base,
+        read_config(folder) if tensors else None,
+    )
+
+
+def read_sent(folder: Path, tensors: bool) -> Update | None:
+    """Read what a hospital sent; None if it is no update."""
+    from safetensors import SafetensorError
+
+    try:
+        return read_update(folder, tensors)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, SafetensorError):
+        return None
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """PEFT's configuration of the adapter in a folder; None if there is none."""
+    path = folder / CONFIG_FILE
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 def read_state(folder: Path) -> ServerState:

@@ -16,6 +16,8 @@ from tasks.store import Folder, Ref, find
 ADAPTER_FILE = "adapter_model.safetensors"
 """PEFT's name of the file with the adapter's tensors."""
 
+CONFIG_FILE = "adapter_config.json"
+"""PEFT's name of the file with the adapter's rank, alpha and targets."""
 CONTROL = "-control"
 """End of the name of a group that holds SCAFFOLD's control variate of another group."""
 CONTROL_FILE = f"adapter{CONTROL}.safetensors"

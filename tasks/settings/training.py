@@ -116,6 +116,10 @@ class StrategySettings(Settings):
     """Steps much smaller than this stay small, instead of being scaled up (`fedadam` and `fedyogi`)."""
     proximal_mu: float = Field(0.01, gt=0)
     """Weight of the pull towards the adapter that a round begins with, in local training (`fedprox` alone)."""
+    max_samples: int = Field(100_000, ge=1)
+    """Most training cases that a hospital is weighted by, whatever it claims; robust strategies use no such weight."""
+    max_norm: float = Field(10, gt=1)
+    """Longest update that is used, as a multiple of the round's median norm; a longer one is left out."""
     byzantine: int = Field(1, ge=0)
     """How many hospitals may send anything at all: what robust strategies tolerate (docs/federation.md)."""
     pre_aggregation: Literal["none", "nnm"] = "none"

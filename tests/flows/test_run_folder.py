@@ -105,7 +105,7 @@ def run_of(questions: Questions, notes: dict[str, int] | None = None, control: R
         scored.append(score_hospital.fn(hospital=hospital, cases=held_there, predictions=[predictions], min_cell=1))
         others = dict.fromkeys(("features", "library", "adapter"), made[0])
         hospitals.append(HospitalRefs(name=hospital, cases=held_there, **others))
-    rounds = [{"round": 1, "train_loss": 1.0, "eval_loss": None, "samples": {}, "screened_out": []}]
+    rounds = [{"round": 1, "train_loss": 1.0, "eval_loss": None, "samples": {}, "quarantined": {}}]
     study = Study(evaluation=EvaluationSettings(min_cell=1))
     study = study.model_copy(update={"dataset": study.dataset.model_copy(update={"name": "table"})})
     shared = SharedRefs(copies=made[2], losses=(), scores=scored, control=control)
