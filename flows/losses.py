@@ -7,7 +7,7 @@ from typing import Any
 from flows.dashboard import Dashboard
 from tasks.records import EpochLoss, write_table
 from tasks.report.page.loss_plots import losses_png
-from tasks.report.results import left_out
+from tasks.report.quarantine import left_out
 from tasks.store import Folder
 
 TABLE, PLOT = "losses.parquet", "losses.png"

@@ -25,6 +25,7 @@ from tasks.report.data import left_out_sentence, split_sentence
 from tasks.report.failures import failure_rows
 from tasks.report.held_back import held_back_rows, held_back_sentence
 from tasks.report.intervals import group_rows, interval_rows
+from tasks.report.quarantine import left_out
 from tasks.report.saliency import share_rows
 from tasks.report.seen import run_sentence
 from tasks.score.metrics import pooled_metrics
@@ -252,8 +253,3 @@ def markdown(results: RunDocument) -> str:
     ]
     parts += ["## Rounds", markdown_table([("round", "training loss", "held-out loss", "left out"), *losses])]
     return "\n\n".join(parts) + "\n"
-
-
-def left_out(row: Mapping[str, Any]) -> str:
-    """The hospitals whose updates a round has left out, each with the reason; `none` if it was none."""
-    return ", ".join(f"{hospital} ({reason})" for hospital, reason in row["quarantined"].items()) or "none"

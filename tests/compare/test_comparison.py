@@ -296,7 +296,7 @@ def document() -> dict[str, Any]:
     answers = align(named, "fed+rag")
     scores = [{"split": "none", **entry} for name, each in answers.items() for entry in score_entries(name, each, 1)]
     swept = [entry for entry in scores if entry["configuration"] == "fed+rag" and entry["group"] == "all"]
-    rounds = [{"round": each, "train_loss": 1 / each, "eval_loss": None} for each in (1, 2)]
+    rounds = [{"round": each, "train_loss": 1 / each, "eval_loss": None, "quarantined": {}} for each in (1, 2)]
     point = {"changes": {"retrieval.k": 1}, "seeds": [0], "local_epochs": 1, "scores": swept, "rounds": rounds}
     labels = {"fed+rag": "fed+rag", "fed-llava-med": "fed-llava-med (twin of llava-med-7b: random weights)"}
     return {
