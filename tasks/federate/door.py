@@ -114,7 +114,7 @@ def other_config(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Itera
 
 def too_long(updates: Mapping[str, Update], expected: Expected, most: float) -> dict[str, str]:
     """By hospital, why a step is too long: its norm, in multiples of the median norm of all in one group of tensors."""
-    reasons = {}
+    reasons = dict[str, str]()
     for group, start in expected.tensors.items():
         norms = {sender: norm(each.parts[group], start) for sender, each in updates.items()}
         median = float(np.median(list(norms.values()))) if norms else 0.0
