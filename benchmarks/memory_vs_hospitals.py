@@ -92,7 +92,14 @@ def peak_of_round(folder: str, hospitals: list[Hospital]) -> tuple[float, float]
     }
     named = [HospitalRefs(name=f"{number}", adapter=adapter, **each) for number, each in enumerate(hospitals)]
     updates = [train_hospital.fn(hospital=each, local=LocalRule(), **common) for each in named]
-    mean = aggregate.fn(strategy=FEDERATION.strategy, state=adapter, updates=updates, round_number=1)
+    mean = aggregate.fn(
+        strategy=FEDERATION.server,
+        state=adapter,
+        hospitals=[each.name for each in named],
+        updates=updates,
+        round_number=1,
+        base=MODEL.content,
+    )
     for each in named:
         validate_hospital.fn(hospital=each.given(mean), min_cell=1, **common)
     return loaded, peak_memory() / 2**20

@@ -109,7 +109,9 @@ def train(hospitals: Sequence[LibrarySources]) -> Ref:
     for number in range(1, fusing.fusion_rounds + 1):
         given: dict[str, Any] = {"fusion": fusion, "fusing": fusing, "holdout": 0.1, "seed": SEED}
         updates = [train_hospital_fusion.fn(hospital=each, **given, round_number=number) for each in hospitals]
-        fusion = aggregate_fusion.fn(strategy=StrategySettings(), state=fusion, updates=updates, round_number=number)
+        names = [each.name for each in hospitals]
+        common: dict[str, Any] = {"strategy": StrategySettings(), "hospitals": names, "round_number": number}
+        fusion = aggregate_fusion.fn(state=fusion, updates=updates, **common)
     return fusion
 
 

@@ -1,6 +1,7 @@
 """The rounds of a study: hospitals train, the server aggregates their updates, hospitals validate."""
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ from flows.progress import Pace, Steps
 from flows.runtimes.local import Local, all_alike, gather
 from flows.runtimes.runtime import Runtime, Trained
 from flows.runtimes.stacked import Stacked
-from tasks.federate.step import aggregate, validate_hospital
+from tasks.federate.step import aggregate, keep_control, validate_hospital
 from tasks.federate.strategies.strategy import Strategy, choose
-from tasks.records.federation import ADAPTER_FILE, HospitalRefs, Order
+from tasks.records.federation import ADAPTER_FILE, CONTROL_FILE, HospitalRefs, Order
 from tasks.settings import ModelChoice, Study
 from tasks.store import Ref
 
+logger = logging.getLogger("fed_rag")
 RUNTIMES: dict[str, Runtime] = {"mapped": Local(), "batched": Stacked()}
 """By `engine.executor`."""
 
@@ -68,6 +70,11 @@ def rounds(
         orders, starts = coming, following
 
 
+def check_strategy(study: Study) -> None:
+    """Raises StudyError, before anything is trained, if the strategy does not work with the study's hospitals."""
+    choose(study.federation.server).check_hospitals(study.partition.hospitals)
+
+
 def federate(
     study: Study, model: ModelChoice, hospitals: list[HospitalRefs], steps: Steps
 ) -> tuple[list[HospitalRefs], list[dict[str, Any]], list[Ref]]:
@@ -76,7 +83,7 @@ def federate(
     Returns the hospitals with their final adapters (all the same, unless they train alone), one row per round, and the
     folders in which hospitals shared their held-out losses, of all rounds.
     """
-    strategy, runtime = choose(study.federation.strategy), RUNTIMES[study.engine.executor]
+    strategy, runtime = choose(study.federation.server), RUNTIMES[study.engine.executor]
     settings: dict[str, Any] = {
         "model": model,
         "lora": study.lora,
@@ -85,17 +92,21 @@ def federate(
         "seed": study.seed,
     }
 
+    training = list(hospitals)
+
     def train(orders: list[Order], starts: list[Ref]) -> Trained:
-        return runtime.train(given(hospitals, starts), orders, settings)
+        return runtime.train(given(training, starts), orders, settings)
 
     def put_together(**taken: Any) -> Ref:
-        return aggregate(strategy=study.federation.strategy, **taken)
+        return aggregate(strategy=study.federation.server, hospitals=names, base=model.content, **taken)
 
     names = [hospital.name for hospital in hospitals]
     coming = rounds(strategy, study.federation.rounds, names, hospitals[0].adapter, train, put_together)
 
     def one_round() -> tuple[Round, list[Ref]]:
         this = next(coming)
+        tell_quarantined(this)
+        training[:] = keep_controls(training, this)
         return this, validate(given(hospitals, this.following), this.number, settings, study.evaluation.min_cell)
 
     rows: list[dict[str, Any]] = []
@@ -116,6 +127,25 @@ def federate(
     return given(hospitals, this.following), rows, validated
 
 
+def keep_controls(hospitals: Sequence[HospitalRefs], of: Round) -> list[HospitalRefs]:
+    """The hospitals, each with its control variate after a round, if the strategy has any.
+
+    One whose update was left out keeps its former one, as if it had not taken part.
+    """
+    if not of.orders[0].local.control:
+        return list(hospitals)
+    left_out = round_summary(of)["quarantined"]
+    pairs = zip(hospitals, of.trained.updates, strict=True)
+    used = {hospital.name: (hospital, update) for hospital, update in pairs if hospital.name not in left_out}
+    keeping = keep_control.map(
+        hospital=list(used),
+        before=[hospital.control for hospital, _ in used.values()],
+        update=[update for _, update in used.values()],
+    )
+    kept = dict(zip(used, gather(keeping, list(used)), strict=True))
+    return [each.model_copy(update={"control": kept.get(each.name, each.control)}) for each in hospitals]
+
+
 def validate(hospitals: Sequence[HospitalRefs], number: int, settings: dict[str, Any], min_cell: int) -> list[Ref]:
     """Compute every hospital's loss on its held-out cases, with the adapter that it continues from."""
     common = settings | {"round_number": number, "min_cell": min_cell}
@@ -125,8 +155,20 @@ def validate(hospitals: Sequence[HospitalRefs], number: int, settings: dict[str,
 
 def round_row(strategy: Strategy, of: Round, held_out: Sequence[Ref]) -> dict[str, Any]:
     """The results' row for a round: its `round.json`, the held-out loss, seconds of training and bytes sent."""
-    row = json.loads((of.state.folder / "round.json").read_text(encoding="utf-8"))
-    return row | {"eval_loss": held_out_loss(held_out), "seconds": of.trained.seconds} | wire(strategy, of)
+    return (
+        round_summary(of) | {"eval_loss": held_out_loss(held_out), "seconds": of.trained.seconds} | wire(strategy, of)
+    )
+
+
+def round_summary(of: Round) -> dict[str, Any]:
+    """What the server wrote down of a round (`round.json`)."""
+    return dict(json.loads((of.state.folder / "round.json").read_text(encoding="utf-8")))
+
+
+def tell_quarantined(of: Round) -> None:
+    """Log which hospitals' updates a round has left out, and why; in each run, also where the round was done before."""
+    for hospital, reason in round_summary(of)["quarantined"].items():
+        logger.warning("%s is left out of round %d: %s", hospital, of.number, reason)
 
 
 def given(hospitals: Sequence[HospitalRefs], adapters: Sequence[Ref]) -> list[HospitalRefs]:
@@ -141,15 +183,20 @@ def wire(strategy: Strategy, of: Round) -> dict[str, int]:
     nothing up if the strategy needs no tensors.
     """
     several = len(of.orders) > 1
+    control = of.orders[0].local.control
     down = [start for order, start in zip(of.orders, of.starts, strict=True) if several and order.start == "global"]
     up = of.trained.updates if several and strategy.needs else []
-    return {"bytes_down": sum(map(size, down)), "bytes_up": sum(map(size, up))}
+    return {"bytes_down": sum(size(ref, control) for ref in down), "bytes_up": sum(size(ref, control) for ref in up)}
 
 
-def size(ref: Ref) -> int:
-    """Bytes of an adapter's folder, without its manifest and the tensors that stay on the server."""
+def size(ref: Ref, control: bool) -> int:
+    """Bytes of an adapter's folder, without its manifest and the tensors that stay on the server.
+
+    With `control`, control variates travel too.
+    """
+    sent = {ADAPTER_FILE, CONTROL_FILE} if control else {ADAPTER_FILE}
     files = ref.manifest()["files"].items()
-    return sum(each["bytes"] for name, each in files if name == ADAPTER_FILE or not name.endswith(".safetensors"))
+    return sum(each["bytes"] for name, each in files if name in sent or not name.endswith(".safetensors"))
 
 
 def held_out_loss(held_out: Sequence[Ref]) -> float | None:

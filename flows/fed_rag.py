@@ -7,7 +7,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.coordinator import federate
+from flows.coordinator import check_strategy, federate
 from flows.evaluate import evaluate
 from flows.gone import HOOKS
 from flows.parts import within_part
@@ -32,6 +32,7 @@ def fed_rag(study: Study = Study()) -> str:
 
     Returns the folder of the finished run.
     """
+    check_strategy(study)
     model = choose_model(study.model)
     steps = Steps("study-progress", total=preparing_steps(study) + study.federation.rounds + 4)
 

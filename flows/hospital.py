@@ -5,7 +5,7 @@ from typing import Any
 
 from prefect import unmapped
 
-from flows.coordinator import rounds
+from flows.coordinator import rounds, tell_quarantined
 from flows.runtimes.local import gather
 from flows.runtimes.runtime import Trained, seconds
 from tasks.explain.step import count_failures, explain_some, find_failures, share_means
@@ -74,10 +74,11 @@ def train_gated_fusion(study: Study, hospitals: Sequence[LibrarySources]) -> lis
         return Trained(updates, seconds(updates))
 
     def put_together(**taken: Any) -> Ref:
-        return aggregate_fusion(strategy=study.federation.strategy, **taken)
+        return aggregate_fusion(strategy=study.federation.server, hospitals=names, **taken)
 
-    strategy, fusions = choose(study.federation.strategy), [start] * len(names)
+    strategy, fusions = choose(study.federation.server), [start] * len(names)
     for each in rounds(strategy, study.retrieval.fusion_rounds, names, start, train, put_together):
+        tell_quarantined(each)
         fusions = each.following
     return fusions
 

@@ -7,6 +7,7 @@ from typing import Any
 from flows.dashboard import Dashboard
 from tasks.records import EpochLoss, write_table
 from tasks.report.page.loss_plots import losses_png
+from tasks.report.quarantine import left_out
 from tasks.store import Folder
 
 TABLE, PLOT = "losses.parquet", "losses.png"
@@ -30,7 +31,7 @@ def round_table(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             "training cases": f"{sum(row['samples'].values()):,}",
             "seconds": f"{row['seconds']:.1f}",
             "MB sent, returned": f"{row['bytes_down'] / 1e6:.1f}, {row['bytes_up'] / 1e6:.1f}",
-            "left out": ", ".join(row["screened_out"]) or "none",
+            "left out": left_out(row),
         }
         for row in rounds
     ]

@@ -29,6 +29,7 @@ from tasks.report.page.render import (
     model_card,
     study_page,
 )
+from tasks.report.quarantine import quarantine_rows
 from tasks.report.results import MEANS, hospital_rows, reliance_rows, score_rows
 from tasks.report.saliency import share_rows
 from tasks.report.seen import run_sentence
@@ -147,6 +148,9 @@ def _sections(results: RunDocument) -> Iterator[Section]:
             yield Section(f"How {name} fails", sentence, {"Answers that show each": failure_rows(failing)})
         if shares := results.get("saliency", {}).get(name):  # a run of an earlier version has none
             yield Section("Where answers come from", MEANS, {"By method": share_rows(shares)}, drawn["saliency"])
+    if (turned_away := quarantine_rows(results["rounds"]))[1:]:
+        sentence = "Updates that did not pass the door (docs/federation.md) had no part in their round's adapter."
+        yield Section("Hospitals left out of rounds", sentence, {"By round": turned_away}, scores=False)
     if withheld := results.get("withheld"):  # a run of an earlier version has none
         rows = held_back_rows(withheld)
         table = {"By hospital": rows} if rows[1:] else {}

@@ -6,6 +6,7 @@ from pathlib import Path
 import tasks.answer.erase
 import tasks.explain.erase
 import tasks.features.erase
+import tasks.federate.erase
 import tasks.partition.erase
 import tasks.retrieve.erase
 from tasks.cases.erasure import Counts, Erasers, Patient
@@ -15,6 +16,7 @@ ERASERS: Erasers = {
     **tasks.partition.erase.ERASERS,
     **tasks.features.erase.ERASERS,
     **tasks.retrieve.erase.ERASERS,
+    **tasks.federate.erase.ERASERS,
     **tasks.answer.erase.ERASERS,
     **tasks.explain.erase.ERASERS,
 }

@@ -15,7 +15,7 @@ from command import shell
 from benchmarks import walk
 from flows.cli.settings_file import describe, load_study
 from tasks.ingest.datasets import DATASETS
-from tasks.settings import Dataset, Study
+from tasks.settings import Dataset, StrategySettings, Study
 from tasks.settings.comparison import Comparison
 
 TOP = Path(__file__).parents[1]
@@ -62,6 +62,12 @@ def test_every_dataset_is_documented() -> None:
     text = (TOP / "docs/datasets.md").read_text(encoding="utf-8")
     assert get_args(Dataset) == tuple(DATASETS)
     assert all(f"`{name}`" in text for name in DATASETS)
+
+
+def test_every_strategy_is_documented() -> None:
+    text = (TOP / "docs/federation.md").read_text(encoding="utf-8")
+    for name in get_args(StrategySettings.model_fields["strategy"].annotation):
+        assert re.search(rf"^\| .*`{name}`.* \|", text, flags=re.MULTILINE), name
 
 
 def test_the_deployments_are_valid_settings_of_their_flows() -> None:

@@ -9,13 +9,13 @@ from peft import PeftConfig
 from safetensors.torch import load_file, save
 
 from tasks.errors import StudyError
-from tasks.records.federation import ADAPTER_FILE
+from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE
 
 State = dict[str, torch.Tensor]
 """Adapter tensors by PEFT's exported names, float32 on the CPU."""
 
 WEIGHTS = ADAPTER_FILE
-CONFIG = "adapter_config.json"
+CONFIG = CONFIG_FILE
 
 
 def check_keys(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:

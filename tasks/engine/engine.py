@@ -9,6 +9,10 @@ from peft import LoraConfig, get_peft_model_state_dict
 from tasks.engine.adapter import State, check_keys
 from tasks.engine.base import Base
 from tasks.engine.layers import Widened, add_lora, linear_layers
+from tasks.engine.probe import check_in_use, uses
+
+ADAPTER = "default"
+"""PEFT's name of the one adapter."""
 
 
 class Engine:
@@ -58,11 +62,12 @@ class Engine:
         self._widened = self._widen() if projector else None
         # The adapter's tensors by PEFT's exported names. The model computes with these very tensors.
         self._tensors: State = get_peft_model_state_dict(self.peft)
+        self._uses = uses(self.peft, self._tensors, ADAPTER)
         self._projector = {name: tensor.clone() for name, tensor in self._tensors.items() if "lora_" not in name}
 
     def _widen(self) -> Widened:
         wrapper = self.base.model.get_submodule(self.base.family.projector)
-        return Widened(wrapper.modules_to_save["default"], self.base.model.dtype)
+        return Widened(wrapper.modules_to_save[ADAPTER], self.base.model.dtype)
 
     def remove(self) -> None:
         """Restore the base to what it was before."""
@@ -96,10 +101,12 @@ class Engine:
         """Copy an adapter's weights over the present ones; no module changes.
 
         This does what PEFT's `set_peft_model_state_dict` does, without searching the whole model for names each time.
-        Raises StudyError if a tensor is missing, unexpected or of another shape.
+        Raises StudyError if a tensor is missing, unexpected or of another shape, or if the model does not compute with
+        the adapter afterwards.
         """
         check_keys(state, self._tensors)
         torch._foreach_copy_(list(self._tensors.values()), [state[name] for name in self._tensors])
+        check_in_use(self._uses, state, ADAPTER)
 
     def initial_state(self, seed: int) -> State:
         """A fresh adapter, with which the base's answers are unchanged.

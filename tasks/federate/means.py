@@ -13,13 +13,34 @@ def weighted_mean(states: Sequence[Mapping[str, torch.Tensor]], samples: Sequenc
 
     Raises StudyError if a state has no samples.
     """
+    return {name: tensor.float() for name, tensor in weighted_sum(states, shares(samples)).items()}
+
+
+def mean_delta(
+    start: Mapping[str, torch.Tensor], states: Sequence[Mapping[str, torch.Tensor]], weights: Sequence[float]
+) -> dict[str, torch.Tensor]:
+    """The weighted sum of the steps from a start to each state, in float64; with `shares` as weights, their mean."""
+    steps = [{name: tensor.double() - start[name].double() for name, tensor in state.items()} for state in states]
+    return weighted_sum(steps, weights)
+
+
+def shares(samples: Sequence[int]) -> list[float]:
+    """Each hospital's share of the samples.
+
+    Raises StudyError if one has none.
+    """
     if min(samples) <= 0:
         raise StudyError(f"Expected every update to stand for at least one sample, found {min(samples)}.")
-    weights = np.asarray(samples, dtype=np.float64) / sum(samples)
+    found: list[float] = (np.asarray(samples, dtype=np.float64) / sum(samples)).tolist()
+    return found
+
+
+def weighted_sum(states: Sequence[Mapping[str, torch.Tensor]], weights: Sequence[float]) -> dict[str, torch.Tensor]:
+    """The sum of states, each times its weight, in float64."""
     return {
         name: sum(
-            (weight * state[name].double() for weight, state in zip(weights.tolist(), states, strict=True)),
+            (weight * state[name].double() for weight, state in zip(weights, states, strict=True)),
             torch.zeros(states[0][name].shape, dtype=torch.float64),
-        ).float()
+        )
         for name in states[0]
     }

@@ -4,12 +4,13 @@ Tensors come in groups: `adapter`, `fusion`, or a group that only the strategy u
 one file in the folder of a round.
 """
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tasks.records.federation import ADAPTER_FILE, group_file, read_counts
+from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, group_file, read_counts
 from tasks.store import Folder
 
 if TYPE_CHECKING:
@@ -39,23 +40,55 @@ class Update:
     """Mean training loss per answer token; NaN if training diverged."""
     parts: Mapping[str, "State"]
     """The trained tensors, by group; empty if the strategy needs none."""
+    steps: int = 1
+    """Optimiser steps of local training."""
+    base: str = ""
+    """Content of the base that the hospital trained on; empty for the gated fusion, which has none."""
+    config: Mapping[str, Any] | None = None
+    """PEFT's configuration of the adapter, if the tensors are one."""
 
 
-def read_update(folder: Path, groups: Iterable[str]) -> Update:
-    """Read an update's counts, and its tensors of the given groups."""
-    from safetensors.torch import load_file
-
+def read_update(folder: Path, tensors: bool) -> Update:
+    """Read an update's counts, and its tensors if they are needed."""
     counts = read_counts(folder)
-    parts = {group: load_file(folder / group_file(group)) for group in groups}
-    return Update(counts.hospital, counts.round - 1, counts.samples, counts.loss, parts)
+    return Update(
+        counts.hospital,
+        counts.round - 1,
+        counts.samples,
+        counts.loss,
+        _read_groups(folder) if tensors else {},
+        counts.steps,
+        counts.base,
+        read_config(folder) if tensors else None,
+    )
+
+
+def read_sent(folder: Path, tensors: bool) -> Update | None:
+    """Read what a hospital sent; None if it is no update."""
+    from safetensors import SafetensorError
+
+    try:
+        return read_update(folder, tensors)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, SafetensorError):
+        return None
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """PEFT's configuration of the adapter in a folder; None if there is none."""
+    path = folder / CONFIG_FILE
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 def read_state(folder: Path) -> ServerState:
     """Read all groups from the folder of a round, or of the initial tensors."""
+    return ServerState(_read_groups(folder))
+
+
+def _read_groups(folder: Path) -> dict[str, "State"]:
     from safetensors.torch import load_file
 
     paths = sorted(folder.glob("*.safetensors"))
-    return ServerState({"adapter" if path.name == ADAPTER_FILE else path.stem: load_file(path) for path in paths})
+    return {"adapter" if path.name == ADAPTER_FILE else path.stem: load_file(path) for path in paths}
 
 
 def write_state(folder: Folder, state: ServerState) -> None:

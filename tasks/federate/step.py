@@ -2,14 +2,20 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 from tasks.errors import StudyError
 from tasks.records import UpdateCounts
-from tasks.records.federation import HospitalRefs, write_counts
+from tasks.records.federation import CONFIG_FILE, CONTROL, CONTROL_FILE, HospitalRefs, write_counts
 from tasks.settings import ContextSettings, FederationSettings, LocalRule, LoraSettings, ModelChoice, StrategySettings
 from tasks.store import Ref, derived_seed
 from tasks.store.stage import Folder, Leaving, stage
+
+if TYPE_CHECKING:
+    from tasks.federate.door import Expected
+    from tasks.federate.state import ServerState
+    from tasks.federate.strategies.strategy import Strategy
 
 SENT: tuple[Leaving, ...] = ("tensors", "counts", "losses")
 """What an update reveals about a hospital, and so what anything aggregated from updates reveals."""
@@ -33,16 +39,20 @@ def train_hospital(
     seed: int,
 ) -> None:
     """Train one hospital for one round, from its adapter; write its update: tensors and counts."""
+    from safetensors.torch import save
+
     from tasks.cases.holdout import split_holdout
     from tasks.engine.adapter import adapter_files, load_state
     from tasks.engine.hospital import open_hospital
     from tasks.engine.shared import shared_engine
     from tasks.engine.train import train
+    from tasks.federate.control import controlled
     from tasks.federate.local import correction
 
     hospital_data = open_hospital(hospital)
     training, _ = split_holdout(hospital_data.cases, federation.holdout, seed)
     start = load_state(hospital.adapter.folder)
+    control = controlled(hospital, start) if local.control else None
     with shared_engine(model, lora) as engine:
         engine.switch(start)
         loss, steps = train(
@@ -54,11 +64,14 @@ def train_hospital(
             tokens=federation.tokens_per_pass,
             learning_rate=federation.learning_rate,
             seed=derived_seed(seed, round_number, hospital.name),
-            correct=correction(local, start),
+            correct=control or correction(local, start),
             title=f"round {round_number} {hospital.name}",
         )
         files = adapter_files(engine.read(), engine.config, model.name)
-    _write_update(folder, "", files, UpdateCounts(hospital.name, round_number, len(training), loss, steps))
+    if control:
+        files[CONTROL_FILE] = save(control.change(), {"format": "pt"})
+    counts = UpdateCounts(hospital.name, round_number, len(training), loss, steps, model.content)
+    _write_update(folder, "", files, counts)
 
 
 def _write_update(folder: Folder, place: str, files: Mapping[str, bytes], counts: UpdateCounts) -> None:
@@ -121,7 +134,10 @@ def train_together(
         for name, chosen, each in zip([each.name for each in hospitals], training, trained, strict=True):
             files = adapter_files(each.state, engine.config, model.name)
             _write_update(
-                folder, f"{name}/", files, UpdateCounts(name, round_number, len(chosen), each.loss, each.steps)
+                folder,
+                f"{name}/",
+                files,
+                UpdateCounts(name, round_number, len(chosen), each.loss, each.steps, model.content),
             )
 
 
@@ -132,53 +148,101 @@ def take_update(folder: Folder, hospital: str, together: Ref, round_number: int)
         folder.write(path.name, path.read_bytes())
 
 
-STRATEGY = "tasks.federate.strategies.{strategy.aggregation}"
+@stage("control", area="hospitals/{hospital}", title="keep control {hospital}")
+def keep_control(folder: Folder, hospital: str, before: Ref | None, update: Ref) -> None:
+    """A hospital's control variate after a round: the former one, plus the change that it sent."""
+    from safetensors.torch import save
+
+    from tasks.federate.control import after
+
+    control = after(before.folder if before else None, update.folder)
+    folder.write(CONTROL_FILE, save(dict(sorted(control.items())), {"format": "pt"}))
+
+
+STRATEGY = "tasks.federate.strategies.{strategy.module}"
 """The strategy module that an aggregation runs. Only this one counts in its cache key."""
 
 
 @stage("adapter", area="shared", title="aggregate round {round_number}", chosen=(STRATEGY,), leaves=SENT)
-def aggregate(folder: Folder, strategy: StrategySettings, state: Ref, updates: list[Ref], round_number: int) -> None:
+def aggregate(
+    folder: Folder,
+    strategy: StrategySettings,
+    state: Ref,
+    hospitals: list[str],
+    updates: list[Ref],
+    round_number: int,
+    base: str,
+) -> None:
     """Compute the server's next state: the next global adapter, and any other tensors that the strategy keeps.
 
-    `state` is the state of the previous round, or the initial adapter.
+    `state` is the state of the previous round, or the initial adapter. `hospitals` sent the updates, in this order;
+    `base` is the content of the base that they train on.
     """
-    from tasks.engine.adapter import CONFIG
-
-    kept = _aggregate(folder, "adapter", strategy, state, updates, round_number)
+    sent = dict(zip(hospitals, updates, strict=True))
+    kept = _aggregate(folder, "adapter", strategy, state, sent, round_number, base)
     if "adapter" in kept:
-        folder.write(CONFIG, (updates[0].folder / CONFIG).read_bytes())
+        folder.write(CONFIG_FILE, (state.folder / CONFIG_FILE).read_bytes())
 
 
 @stage("fusion", area="shared", title="aggregate fusion round {round_number}", chosen=(STRATEGY,), leaves=SENT)
 def aggregate_fusion(
-    folder: Folder, strategy: StrategySettings, state: Ref, updates: list[Ref], round_number: int
+    folder: Folder,
+    strategy: StrategySettings,
+    state: Ref,
+    hospitals: list[str],
+    updates: list[Ref],
+    round_number: int,
 ) -> None:
     """Compute the server's next state of the gated fusion of images and questions."""
-    _aggregate(folder, "fusion", strategy, state, updates, round_number)
+    sent = dict(zip(hospitals, updates, strict=True))
+    _aggregate(folder, "fusion", strategy, state, sent, round_number, base="")
 
 
 def _aggregate(
-    folder: Folder, group: str, settings: StrategySettings, state: Ref, updates: Sequence[Ref], round_number: int
+    folder: Folder,
+    group: str,
+    settings: StrategySettings,
+    state: Ref,
+    updates: Mapping[str, Ref],
+    round_number: int,
+    base: str,
 ) -> Collection[str]:
     """Aggregate one group of the updates' tensors and write the result; return the names of the groups written."""
-    from tasks.federate.screen import screen
-    from tasks.federate.state import read_state, read_update, write_state
+    from tasks.federate.door import admit
+    from tasks.federate.state import read_sent, read_state, write_state
     from tasks.federate.strategies.strategy import choose
 
     strategy = choose(settings)
-    sent = [read_update(ref.folder, [group] if strategy.needs else []) for ref in updates]
-    used = screen(sent)
-    kept = strategy.aggregate(read_state(state.folder), used)
+    strategy.check_hospitals(len(updates))
+    sent = {hospital: read_sent(ref.folder, tensors=bool(strategy.needs)) for hospital, ref in updates.items()}
+    before = read_state(state.folder)
+    used, quarantined = admit(sent, _expected(strategy, group, before, state, round_number, base), settings)
+    kept = strategy.aggregate(before, used)
     write_state(folder, kept)
     samples = sum(update.samples for update in used)
     summary = {
         "round": round_number,
         "train_loss": sum(update.samples * update.loss for update in used) / samples,
-        "samples": {update.hospital: update.samples for update in sent},
-        "screened_out": sorted({update.hospital for update in sent} - {update.hospital for update in used}),
+        "samples": {update.hospital: update.samples for update in used},
+        "quarantined": quarantined,
     }
     folder.write_json("round.json", summary)
     return kept.groups.keys()
+
+
+def _expected(
+    strategy: "Strategy", group: str, before: "ServerState", state: Ref, round_number: int, base: str
+) -> "Expected":
+    """What the door expects of the updates of one group of tensors, and of its control variates where there are any."""
+    from tasks.federate.door import Expected
+    from tasks.federate.state import read_config
+
+    if not strategy.needs:
+        return Expected(round_number, base, {}, None)
+    tensors = {group: before.groups[group]}
+    if group == "adapter" and strategy.order(round_number, "").local.control:
+        tensors[group + CONTROL] = {name: tensor.new_zeros(tensor.shape) for name, tensor in tensors[group].items()}
+    return Expected(round_number, base, tensors, read_config(state.folder))
 
 
 @stage(

@@ -16,6 +16,12 @@ from tasks.store import Folder, Ref, find
 ADAPTER_FILE = "adapter_model.safetensors"
 """PEFT's name of the file with the adapter's tensors."""
 
+CONFIG_FILE = "adapter_config.json"
+"""PEFT's name of the file with the adapter's rank, alpha and targets."""
+CONTROL = "-control"
+"""End of the name of a group that holds SCAFFOLD's control variate of another group."""
+CONTROL_FILE = f"adapter{CONTROL}.safetensors"
+
 
 def group_file(group: str) -> str:
     """The file name of a group of tensors: `adapter`, `fusion`, or a group that only a strategy uses."""
@@ -56,6 +62,8 @@ class HospitalRefs(BaseModel):
     features: Ref
     library: Ref
     adapter: Ref
+    control: Ref | None = None
+    """Its control variate after its last round (SCAFFOLD); None before the first, and where none is used."""
     tuning: Ref | None = None
     """How it uses its retrieved cases to answer; None for what the study's settings say."""
 

@@ -29,6 +29,8 @@ class UpdateCounts:
     loss: float
     """Mean training loss per answer token."""
     steps: int
+    base: str
+    """Content of the base that it trained on, as in `ModelChoice`; empty for the gated fusion, which has none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from tasks.report.data import left_out_sentence, split_sentence
 from tasks.report.failures import failure_rows
 from tasks.report.held_back import held_back_rows, held_back_sentence
 from tasks.report.intervals import group_rows, interval_rows
+from tasks.report.quarantine import left_out
 from tasks.report.saliency import share_rows
 from tasks.report.seen import run_sentence
 from tasks.score.metrics import pooled_metrics
@@ -32,7 +33,7 @@ from tasks.score.overlap import bleu_signatures
 from tasks.score.score import Tally, pool, scores, summarise
 from tasks.text.wording import counted
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 TEXT_ONLY = "text_only"
 """The multiple-choice baseline without context: the trained adapter, without the image and the retrieved cases."""
 BASELINES = ("base", TEXT_ONLY, "majority", "question_only", "image_and_question", "copy_nearest")
@@ -242,8 +243,13 @@ def markdown(results: RunDocument) -> str:
         parts += ["## Withheld", held_back_sentence(held_back)]
         parts += [markdown_table(held_back_rows(held_back))] if held_back["hospitals"] else []
     losses = [
-        (str(row["round"]), f"{row['train_loss']:.4f}", "-" if row["eval_loss"] is None else f"{row['eval_loss']:.4f}")
+        (
+            str(row["round"]),
+            f"{row['train_loss']:.4f}",
+            "-" if row["eval_loss"] is None else f"{row['eval_loss']:.4f}",
+            left_out(row),
+        )
         for row in results["rounds"]
     ]
-    parts += ["## Rounds", markdown_table([("round", "training loss", "held-out loss"), *losses])]
+    parts += ["## Rounds", markdown_table([("round", "training loss", "held-out loss", "left out"), *losses])]
     return "\n\n".join(parts) + "\n"

@@ -66,7 +66,7 @@ def train_hospital_fusion(
     orders = epoch_orders(chosen, fusing.fusion_epochs, seed, round_number)
     state, loss, steps = train_fusion(load_file(fusion.folder / FUSION), lessons, orders, fusing.fusion_learning_rate)
     folder.write(FUSION, save(state))
-    write_counts(folder, "", UpdateCounts(hospital.name, round_number, len(chosen), loss, steps))
+    write_counts(folder, "", UpdateCounts(hospital.name, round_number, len(chosen), loss, steps, base=""))
 
 
 @stage("library", area="hospitals/{hospital.name}", title="library {hospital.name}")

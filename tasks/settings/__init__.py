@@ -101,5 +101,5 @@ class Study(Settings):
     @property
     def configuration(self) -> str:
         """What the study is called beside others: `fed`, `centralised` or `local`, and `+rag` where it retrieves."""
-        alone = "local" if self.federation.aggregation == "none" else "fed"
+        alone = "local" if self.federation.strategy == "none" else "fed"
         return (alone if self.partition.hospitals > 1 else "centralised") + ("+rag" if self.retrieval.k else "")

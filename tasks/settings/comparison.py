@@ -18,11 +18,11 @@ Changes = dict[str, Any]
 """Settings by their dotted names, as `{"retrieval.k": 0}`."""
 
 CONFIGURATIONS: dict[str, Changes] = {
-    "centralised+rag": {"partition.hospitals": 1},
+    "centralised+rag": {"partition.hospitals": 1, "federation.strategy": "fedavg"},
     "fed+rag": {},
     "fed": {"retrieval.k": 0},
     "fed-llava-med": {"model.name": "llava-med-7b", "retrieval.k": 0},
-    "local+rag": {"federation.aggregation": "none"},
+    "local+rag": {"federation.strategy": "none"},
 }
 SWEEPS: dict[str, tuple[Any, ...]] = {
     "hospitals": tuple({"partition.hospitals": count, "partition.scheme": "dirichlet"} for count in (2, 3, 5, 10)),

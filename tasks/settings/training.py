@@ -75,17 +75,59 @@ class LocalRule(Settings):
 
     proximal_mu: float = Field(0, ge=0)
     """Weight of the pull towards the adapter that the round began with (FedProx)."""
+    control: bool = False
+    """Correct gradients by control variates, and return how the hospital's own has changed (SCAFFOLD)."""
 
 
 class StrategySettings(Settings):
     """How hospitals' updates become the next round's adapter."""
 
-    aggregation: Literal["fedavg", "fedavgm", "fedprox", "none"] = "fedavg"
-    """The strategy; with `none` each hospital goes on from its own adapter, alone."""
+    strategy: Literal[
+        "fedavg",
+        "fedavgm",
+        "fedadam",
+        "fedyogi",
+        "fedprox",
+        "scaffold",
+        "fednova",
+        "median",
+        "trimmed-mean",
+        "krum",
+        "multi-krum",
+        "bulyan",
+        "geometric-median",
+        "norm-bounded",
+        "centered-clipping",
+        "none",
+    ] = "fedavg"
+    """How updates become the next adapter; with `none` each hospital goes on from its own adapter, alone."""
     server_momentum: float = Field(0.9, ge=0, lt=1)
     """Share of the last round's step that the server adds to the next one (`fedavgm` alone)."""
+    server_learning_rate: float = Field(0.01, gt=0)
+    """The server's step in each weight, where its steps agree (`fedadam` and `fedyogi`)."""
+    server_beta1: float = Field(0.9, ge=0, lt=1)
+    """Share of the last round's mean step that the server keeps (`fedadam` and `fedyogi`)."""
+    server_beta2: float = Field(0.99, ge=0, lt=1)
+    """Share of the last round's mean square that the server keeps (`fedadam` and `fedyogi`)."""
+    server_tau: float = Field(1e-3, gt=0)
+    """Steps much smaller than this stay small, instead of being scaled up (`fedadam` and `fedyogi`)."""
     proximal_mu: float = Field(0.01, gt=0)
     """Weight of the pull towards the adapter that a round begins with, in local training (`fedprox` alone)."""
+    max_samples: int = Field(100_000, ge=1)
+    """Most training cases that a hospital is weighted by, whatever it claims; robust strategies use no such weight."""
+    max_norm: float = Field(10, gt=1)
+    """Longest update that is used, as a multiple of the round's median norm; a longer one is left out."""
+    byzantine: int = Field(1, ge=0)
+    """How many hospitals may send anything at all: what robust strategies tolerate (docs/federation.md)."""
+    pre_aggregation: Literal["none", "nnm"] = "none"
+    """With `nnm`, a robust strategy sees each update as the mean of those nearest to it (nearest-neighbour mixing)."""
+    clip: float = Field(1, gt=0)
+    """Clipping bound, as a multiple of the round's median norm (`norm-bounded`) or spread (`centered-clipping`)."""
+
+    @property
+    def module(self) -> str:
+        """The name of the strategy's module in `tasks/federate/strategies/`."""
+        return self.strategy.replace("-", "_")
 
 
 class FederationSettings(StrategySettings):
@@ -105,7 +147,7 @@ class FederationSettings(StrategySettings):
     """Share of a hospital's training images kept out of training, for the evaluation loss of each round."""
 
     @property
-    def strategy(self) -> StrategySettings:
+    def server(self) -> StrategySettings:
         """What the server computes with."""
         return StrategySettings(**self.model_dump(include=set(StrategySettings.model_fields)))
 

@@ -53,7 +53,7 @@ def test_the_defaults_are_the_configurations_that_are_asked_for() -> None:
     assert by_name["fed+rag"].model_dump() == base
     assert by_name["fed"].retrieval.k == 0
     assert by_name["centralised+rag"].partition.hospitals == 1
-    assert by_name["local+rag"].federation.aggregation == "none"
+    assert by_name["local+rag"].federation.strategy == "none"
     assert by_name["fed-llava-med"].model.name == "llava-med-7b"
     assert {name: study.configuration for name, study in by_name.items()} == {
         name: "fed" if name == "fed-llava-med" else name for name in CONFIGURATIONS
@@ -304,7 +304,7 @@ def document() -> dict[str, Any]:
     answers = align(named, "fed+rag")
     scores = [{"split": "none", **entry} for name, each in answers.items() for entry in score_entries(name, each, 1)]
     swept = [entry for entry in scores if entry["configuration"] == "fed+rag" and entry["group"] == "all"]
-    rounds = [{"round": each, "train_loss": 1 / each, "eval_loss": None} for each in (1, 2)]
+    rounds = [{"round": each, "train_loss": 1 / each, "eval_loss": None, "quarantined": {}} for each in (1, 2)]
     point = {"changes": {"retrieval.k": 1}, "seeds": [0], "local_epochs": 1, "scores": swept, "rounds": rounds}
     labels = {"fed+rag": "fed+rag", "fed-llava-med": "fed-llava-med (twin of llava-med-7b: random weights)"}
     return {

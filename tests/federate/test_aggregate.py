@@ -1,7 +1,4 @@
-"""FedAvg against `numpy.average`; updates that are not finite are left out, by name."""
-
-import logging
-import math
+"""FedAvg against `numpy.average`."""
 
 import numpy as np
 import pytest
@@ -14,8 +11,6 @@ from tasks.engine.adapter import State
 from tasks.engine.engine import Engine
 from tasks.errors import StudyError
 from tasks.federate.means import weighted_mean
-from tasks.federate.screen import screen
-from tasks.federate.state import Update
 
 SHAPES = {"a.lora_A.weight": (2, 5), "a.lora_B.weight": (3, 2), "b.lora_A.weight": (1, 1)}
 
@@ -87,43 +82,3 @@ def test_the_mean_is_switched_on(engine: Engine) -> None:
     mean = weighted_mean([randomised(engine.read(), seed) for seed in (1, 2, 3)], [5, 1, 2])
     engine.switch(mean)
     assert same(engine.read(), mean)
-
-
-def with_value(seed: int, value: float) -> State:
-    spoilt = state(seed)
-    spoilt["a.lora_B.weight"][1, 1] = value
-    return spoilt
-
-
-def update(hospital: str, part: State) -> Update:
-    return Update(hospital, 0, 1, 0.5, {"adapter": part})
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_an_update_that_is_not_finite_is_left_out(value: float, caplog: pytest.LogCaptureFixture) -> None:
-    sent = [update("north", state(1)), update("south", with_value(2, value)), update("east", state(3))]
-    with caplog.at_level(logging.WARNING):
-        assert screen(sent) == [sent[0], sent[2]]
-    (record,) = caplog.records
-    assert record.levelno == logging.WARNING
-    assert record.getMessage().startswith("south sent an update that is not finite (a.lora_B.weight)")
-
-
-def test_every_part_of_an_update_is_looked_at(caplog: pytest.LogCaptureFixture) -> None:
-    sent = [
-        update("north", state(1)),
-        Update("south", 0, 1, 0.5, {"adapter": state(1), "more": with_value(2, math.inf)}),
-    ]
-    assert screen(sent) == sent[:1]
-
-
-def test_finite_updates_pass_in_silence(caplog: pytest.LogCaptureFixture) -> None:
-    sent = [update("north", state(1)), update("south", with_value(2, 1e30)), Update("east", 0, 1, 0.5, {})]
-    assert screen(sent) == sent
-    assert not caplog.records
-
-
-def test_a_round_without_a_finite_update(caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(StudyError, match=r"at least one finite update .* lower federation.learning_rate\.$"):
-        screen([update("north", with_value(1, math.nan)), update("south", with_value(2, math.inf))])
-    assert [record.getMessage().split()[0] for record in caplog.records] == ["north", "south"]

@@ -1,6 +1,7 @@
 """A federated round on disk: reproducible in any order, and not undone by a hospital that diverges."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from engine_samples import CASES, randomised, same
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 
 from tasks.cases.holdout import split_holdout
 from tasks.engine import shared
@@ -25,20 +26,21 @@ from tasks.federate.means import weighted_mean
 from tasks.federate.step import (
     aggregate,
     initial_adapter,
+    keep_control,
     take_update,
     train_hospital,
     train_together,
     validate_hospital,
 )
 from tasks.records import Case, Neighbour, write_table
-from tasks.records.federation import HospitalRefs
-from tasks.settings import ContextSettings, FederationSettings, LocalRule, LoraSettings, ModelSettings
+from tasks.records.federation import CONTROL_FILE, HospitalRefs
+from tasks.settings import ContextSettings, FederationSettings, LocalRule, LoraSettings, ModelSettings, StrategySettings
 from tasks.store import Ref, tree_digest, writing
 
 LORA = LoraSettings(r=4, alpha=8)
 FEDERATION = FederationSettings(rounds=1, local_epochs=2, batch_size=4, learning_rate=1e-2, holdout=0.3)
 PLAIN = LocalRule()
-FEDAVG = FEDERATION.strategy
+FEDAVG = FEDERATION.server
 DIVERGING = FEDERATION.model_copy(update={"learning_rate": 1e30, "local_epochs": 4})
 
 
@@ -83,6 +85,23 @@ class Round:
     ) -> Ref:
         return train_hospital.fn(**self.given(hospital, self.start, federation, number), local=local)
 
+    def aggregate(
+        self,
+        sent: list[Ref],
+        number: int = 1,
+        state: Ref | None = None,
+        strategy: StrategySettings = FEDAVG,
+        names: list[str] | None = None,
+    ) -> Ref:
+        return aggregate.fn(
+            strategy=strategy,
+            state=state or self.start,
+            hospitals=names or list(HOSPITALS),
+            updates=sent,
+            round_number=number,
+            base=self.model.content,
+        )
+
     def validate(self, hospital: str, adapter: Ref, least: int = 1) -> dict[str, Any]:
         ref = validate_hospital.fn(**self.given(hospital, adapter, FEDERATION), min_cell=least)
         return dict(json.loads((ref.folder / "validation.json").read_text()))
@@ -113,20 +132,20 @@ def update_of(ref: Ref) -> dict[str, Any]:
 
 def test_the_next_adapter_is_the_mean_of_the_updates(one_round: Round) -> None:
     sent = [one_round.train(hospital) for hospital in HOSPITALS]
-    adapter = aggregate.fn(strategy=FEDAVG, state=one_round.start, updates=sent, round_number=1)
+    adapter = one_round.aggregate(sent)
     states, updates = [load_state(ref.folder) for ref in sent], [update_of(ref) for ref in sent]
     assert same(load_state(adapter.folder), weighted_mean(states, [update["samples"] for update in updates]))
     assert not same(*states)
     assert updates[0]["samples"] != updates[1]["samples"]
     assert all(not same(state, load_state(one_round.start.folder)) for state in states)
     summary = json.loads((adapter.folder / "round.json").read_text())
-    assert summary.keys() == {"round", "train_loss", "samples", "screened_out"}
+    assert summary.keys() == {"round", "train_loss", "samples", "quarantined"}
     assert summary["round"] == 1
     assert summary["samples"] == {update["hospital"]: update["samples"] for update in updates}
     assert all(0 < update["samples"] < len(HOSPITALS[update["hospital"]]) for update in updates)
     weighted = sum(update["samples"] * update["loss"] for update in updates)
     assert summary["train_loss"] == pytest.approx(weighted / sum(summary["samples"].values()))
-    assert summary["screened_out"] == []
+    assert summary["quarantined"] == {}
     assert (adapter.folder / CONFIG).read_bytes() == (one_round.start.folder / CONFIG).read_bytes()
     before, after = (one_round.validate("north", ref) for ref in (one_round.start, adapter))
     assert before["tokens"] == after["tokens"] > 0
@@ -159,7 +178,7 @@ def test_only_the_adapter_and_counts_leave_a_hospital(one_round: Round) -> None:
     ref = one_round.train("north")
     assert ref.path.startswith("shared/")
     assert {path.name for path in ref.folder.iterdir()} == {WEIGHTS, CONFIG, "update.json", "manifest.json"}
-    assert set(update_of(ref)) == {"hospital", "round", "samples", "loss", "steps"}
+    assert set(update_of(ref)) == {"hospital", "round", "samples", "loss", "steps", "base"}
     texts = (update_of(ref), json.loads((ref.folder / CONFIG).read_text()), ref.manifest())
     assert not any(case.question in str(texts) or case.answer in str(texts) for case in CASES if len(case.answer) > 5)
 
@@ -220,17 +239,18 @@ def test_each_round_draws_anew(one_round: Round) -> None:
     assert not same(first, second)
 
 
-def test_a_hospital_that_diverges_is_left_out(one_round: Round, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_hospital_that_diverges_is_left_out(one_round: Round) -> None:
     sent = [one_round.train("north"), one_round.train("south", DIVERGING)]
     assert update_of(sent[1])["loss"] is None
-    adapter = aggregate.fn(strategy=FEDAVG, state=one_round.start, updates=sent, round_number=1)
+    adapter = one_round.aggregate(sent)
     assert same(load_state(adapter.folder), load_state(sent[0].folder))
     summary = json.loads((adapter.folder / "round.json").read_text())
-    assert summary["screened_out"] == ["south"]
+    assert summary["quarantined"].keys() == {"south"}
+    assert summary["quarantined"]["south"].startswith("not finite (")
+    assert summary["samples"].keys() == {"north"}
     assert summary["train_loss"] == update_of(sent[0])["loss"]
-    assert any("south sent an update that is not finite" in message for message in caplog.messages)
-    with pytest.raises(StudyError, match=r"found none: lower federation.learning_rate"):
-        aggregate.fn(strategy=FEDAVG, state=one_round.start, updates=sent[1:], round_number=1)
+    with pytest.raises(StudyError, match=r"found none \(south: not finite .*lower federation.learning_rate"):
+        one_round.aggregate(sent[1:], names=["south"])
 
 
 def test_an_adapter_too_large_to_compute_with(one_round: Round) -> None:
@@ -241,3 +261,113 @@ def test_an_adapter_too_large_to_compute_with(one_round: Round) -> None:
         folder.write(WEIGHTS, save(huge, {"format": "pt"}))
     with pytest.raises(StudyError, match=r"finite loss of round 1's adapter at north, found nan: lower federation"):
         one_round.validate("north", folder.ref)
+
+
+CONTROLLED = LocalRule(control=True)
+SCAFFOLD = FEDERATION.model_copy(update={"strategy": "scaffold"}).server
+
+
+def two_rounds(one_round: Round) -> tuple[Ref, list[Ref]]:
+    """The adapter after two rounds of SCAFFOLD, and the control variates that hospitals keep."""
+    adapter, controls = one_round.start, dict[str, Ref | None](dict.fromkeys(HOSPITALS))
+    for number in (1, 2):
+        sent = []
+        for name in HOSPITALS:
+            given = one_round.given(name, adapter, FEDERATION, number)
+            hospital = given["hospital"].model_copy(update={"control": controls[name]})
+            sent.append(train_hospital.fn(**given | {"hospital": hospital}, local=CONTROLLED))
+        adapter = one_round.aggregate(sent, number, adapter, SCAFFOLD)
+        for name, update in zip(HOSPITALS, sent, strict=True):
+            controls[name] = keep_control.fn(hospital=name, before=controls[name], update=update)
+    return adapter, [ref for ref in controls.values() if ref]
+
+
+def test_scaffold_corrects_from_the_second_round_and_gives_the_same_bytes_again(one_round: Round) -> None:
+    plain = one_round.train("north")
+    first = one_round.train("north", local=CONTROLLED)
+    assert (plain.folder / WEIGHTS).read_bytes() == (first.folder / WEIGHTS).read_bytes()
+    assert {path.name for path in first.folder.iterdir()} - {path.name for path in plain.folder.iterdir()} == {
+        CONTROL_FILE
+    }
+    adapter, controls = two_rounds(one_round)
+    assert (adapter.folder / CONTROL_FILE).exists()
+    assert all(ref.path.startswith(f"hospitals/{name}/control/") for name, ref in zip(HOSPITALS, controls, strict=True))
+    digests = [ref.digest for ref in (adapter, *controls)]
+    for place in ("shared", "hospitals/north/control"):
+        shutil.rmtree(Path("artifacts") / place)
+    one_round.start = initial_adapter.fn(model=one_round.model, lora=LORA, seed=0)
+    again, others = two_rounds(one_round)
+    assert [ref.digest for ref in (again, *others)] == digests
+
+
+def test_the_servers_control_variate_is_the_mean_of_the_hospitals(one_round: Round) -> None:
+    adapter, controls = two_rounds(one_round)
+    samples = json.loads((adapter.folder / "round.json").read_text())["samples"]
+    held = [load_file(ref.folder / CONTROL_FILE) for ref in controls]
+    expected = weighted_mean(held, [samples[name] for name in HOSPITALS])
+    for name, tensor in load_file(adapter.folder / CONTROL_FILE).items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-6)
+    assert any(tensor.abs().max() > 0 for tensor in expected.values())
+
+
+def test_a_hospital_that_starts_from_its_own_control_variate_trains_otherwise(one_round: Round) -> None:
+    adapter, controls = two_rounds(one_round)
+    given = one_round.given("north", adapter, FEDERATION, 3)
+    with_own = given["hospital"].model_copy(update={"control": controls[0]})
+    states = [
+        load_state(train_hospital.fn(**given | {"hospital": hospital}, local=local).folder)
+        for hospital, local in ((given["hospital"], PLAIN), (given["hospital"], CONTROLLED), (with_own, CONTROLLED))
+    ]
+    assert not same(states[0], states[1]) and not same(states[1], states[2])
+
+
+def forged(ref: Ref, key: str, counts: dict[str, Any] | None = None, config: dict[str, Any] | None = None) -> Ref:
+    """A hospital's update with other counts or another adapter configuration."""
+    with writing("shared", "update", key) as folder:
+        for path in ref.folder.iterdir():
+            change = {"update.json": counts, CONFIG: config}.get(path.name)
+            data = path.read_bytes()
+            if path.name != "manifest.json":
+                folder.write(path.name, json.dumps(json.loads(data) | change).encode() if change else data)
+    return folder.ref
+
+
+@pytest.mark.parametrize(
+    ("counts", "config", "reason"),
+    [
+        ({"base": "another"}, None, "trained on another base"),
+        ({"hospital": "north"}, None, "in another hospital's name"),
+        ({"round": 2}, None, "of round 2"),
+        ({"samples": 0}, None, "no valid number of training cases"),
+        ({"samples": "many"}, None, "no valid number of training cases"),
+        ({"more": 1}, None, "unreadable"),
+        (None, {"lora_alpha": 512}, "another adapter configuration (lora_alpha)"),
+    ],
+)
+def test_a_forged_update_is_turned_away(
+    one_round: Round, counts: dict[str, Any] | None, config: dict[str, Any] | None, reason: str
+) -> None:
+    sent = [one_round.train("north"), forged(one_round.train("south"), "forged", counts, config)]
+    adapter = one_round.aggregate(sent)
+    assert json.loads((adapter.folder / "round.json").read_text())["quarantined"] == {"south": reason}
+    assert same(load_state(adapter.folder), load_state(sent[0].folder))
+
+
+def test_a_file_that_is_no_tensors_is_turned_away(one_round: Round) -> None:
+    sent = [one_round.train("north"), one_round.train("south")]
+    (sent[1].folder / WEIGHTS).write_bytes(b"no tensors")
+    adapter = one_round.aggregate(sent)
+    assert json.loads((adapter.folder / "round.json").read_text())["quarantined"] == {"south": "unreadable"}
+
+
+def test_the_configuration_of_the_next_adapter_is_the_servers(one_round: Round) -> None:
+    """Not that of whichever hospital is first."""
+    sent = [forged(one_round.train("north"), "forged", config={"lora_alpha": 512}), one_round.train("south")]
+    adapter = one_round.aggregate(sent)
+    assert (adapter.folder / CONFIG).read_bytes() == (one_round.start.folder / CONFIG).read_bytes()
+
+
+def test_a_robust_strategy_is_refused_where_too_few_hospitals_sent_updates(one_round: Round) -> None:
+    sent = [one_round.train(hospital) for hospital in HOSPITALS]
+    with pytest.raises(StudyError, match=r"at least 3 hospitals for federation.strategy=median .*, found 2"):
+        one_round.aggregate(sent, strategy=StrategySettings(strategy="median"))

@@ -1,15 +1,20 @@
 """The rounds of a federation, with strategies as they are and training that only writes down what it is given."""
 
+import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows.coordinator import Round, rounds
+from flows.coordinator import Round, rounds, tell_quarantined, wire
+from flows.fed_rag import fed_rag
+from flows.losses import round_table
 from flows.runtimes.runtime import Trained
+from tasks.errors import StudyError
 from tasks.federate.strategies.strategy import choose
-from tasks.records.federation import Order
-from tasks.settings import StrategySettings
-from tasks.store import Ref
+from tasks.records.federation import ADAPTER_FILE, CONTROL_FILE, Order
+from tasks.settings import StrategySettings, Study
+from tasks.store import Ref, writing
 
 NAMES = ["north", "south"]
 
@@ -30,7 +35,7 @@ def run(name: str, count: int = 3) -> tuple[list[Round], list[Any]]:
         calls.append(given)
         return ref(f"server-{given['round_number']}")
 
-    strategy = choose(StrategySettings(aggregation=name))  # type: ignore[arg-type]
+    strategy = choose(StrategySettings(strategy=name))  # type: ignore[arg-type]
     return list(rounds(strategy, count, NAMES, ref("start"), train, aggregate)), calls
 
 
@@ -61,3 +66,46 @@ def test_a_round_does_not_begin_before_it_is_requested() -> None:
 
     for each in rounds(strategy, 2, NAMES, ref("start"), train, lambda **_: ref("server")):
         assert begun[-1] == each.number
+
+
+def test_who_is_left_out_is_told_in_each_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with writing("shared", "adapter", "0") as folder:
+        folder.write_json("round.json", {"quarantined": {"south": "not finite (w)"}})
+    done = Round(2, [], [], Trained([], 0.0), folder.ref, [])
+    with caplog.at_level(logging.WARNING, logger="fed_rag"):
+        tell_quarantined(done)
+    assert caplog.messages == ["south is left out of round 2: not finite (w)"]
+    assert round_table([ROW | {"quarantined": {"south": "not finite (w)"}}])[0]["left out"] == "south (not finite (w))"
+    assert round_table([ROW | {"quarantined": {}}])[0]["left out"] == "none"
+
+
+ROW = {"round": 1, "train_loss": 1.0, "eval_loss": None, "samples": {"north": 5}, "seconds": 1.0}
+ROW |= {"bytes_down": 0, "bytes_up": 0}
+
+
+def test_control_variates_travel_and_what_the_server_keeps_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = {ADAPTER_FILE: 8, CONTROL_FILE: 4, "adapter-momentum.safetensors": 2, "round.json": 1}
+    with writing("shared", "adapter", "0") as folder:
+        for name, count in files.items():
+            folder.write(name, b"0" * count)
+    for name, total in (("fedavg", 9), ("scaffold", 13)):
+        strategy = choose(StrategySettings(strategy=name))  # type: ignore[arg-type]
+        orders = [strategy.order(1, hospital) for hospital in NAMES]
+        done = Round(1, orders, [folder.ref] * 2, Trained([folder.ref] * 2, 0.0), folder.ref, [])
+        assert wire(strategy, done) == {"bytes_down": 2 * total, "bytes_up": 2 * total}
+
+
+def test_a_strategy_that_does_not_work_with_the_studys_hospitals_is_refused_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = Study.model_validate({"federation": {"strategy": "bulyan"}, "partition": {"hospitals": 6}})
+    with pytest.raises(StudyError, match=r"at least 7 hospitals for federation\.strategy=bulyan"):
+        fed_rag.fn(study)
+    assert not Path("artifacts").exists()

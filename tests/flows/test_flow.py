@@ -294,7 +294,7 @@ def test_hospitals_trained_together_have_folders_of_their_own(
 def test_hospitals_alone_go_on_from_their_own_adapters_and_send_nothing(
     server: Server, finished: Path, first_run: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    command = arguments(tiny_folder, "federation.aggregation=none", "evaluation.saliency=1")
+    command = arguments(tiny_folder, "federation.strategy=none", "evaluation.saliency=1")
     assert run(server, finished, command).returncode == 0
     states = server.task_states()
     rounds = finished.glob("artifacts/shared/adapter/*/round.json")

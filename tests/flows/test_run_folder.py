@@ -74,6 +74,9 @@ def source(stage: str, summary: dict[str, Any], **files: Any) -> Ref:
     return folder.ref
 
 
+REASON = "trained on another base"
+
+
 def run_of(questions: Questions, notes: dict[str, int] | None = None, control: Ref | None = None) -> Path:
     """The folder of a run in which all is answered with yes; no study is run for it."""
     held = cases_of(questions)
@@ -105,11 +108,20 @@ def run_of(questions: Questions, notes: dict[str, int] | None = None, control: R
         scored.append(score_hospital.fn(hospital=hospital, cases=held_there, predictions=[predictions], min_cell=1))
         others = dict.fromkeys(("features", "library", "adapter"), made[0])
         hospitals.append(HospitalRefs(name=hospital, cases=held_there, **others))
-    rounds = [{"round": 1, "train_loss": 1.0, "eval_loss": None, "samples": {}, "screened_out": []}]
+    rounds = [{"round": 1, "train_loss": 1.0, "eval_loss": None, "samples": {}, "quarantined": {"north": REASON}}]
     study = Study(evaluation=EvaluationSettings(min_cell=1))
     study = study.model_copy(update={"dataset": study.dataset.model_copy(update={"name": "table"})})
     shared = SharedRefs(copies=made[2], losses=(), scores=scored, control=control)
     return write_run(study, "content", hospitals, {"predictions": answered, "scores": scored}, rounds, shared)
+
+
+def test_who_was_left_out_of_a_round_is_told_in_the_runs_documents() -> None:
+    run = run_of(next(iter(SPARSE.values())))
+    page = write_pages(run)[0].read_text(encoding="utf-8")
+    assert "Hospitals left out of rounds" in page and REASON in page
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    assert results["rounds"][0]["quarantined"] == {"north": REASON}
+    assert f"| 1 | 1.0000 | - | north ({REASON}) |" in (run / "results.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -161,7 +173,7 @@ def test_the_page_of_a_run_of_before_is_whole_too(name: str) -> None:
     results["split"]["published_split_shares"] = {"same_image": 0}
     del results["dataset"]["left_out"]
     for group in ("lora", "federation"):  # settings that a later version adds have their defaults here
-        for setting in set(results["settings"][group]) - {"r", "alpha", "targets", "aggregation", "local_epochs"}:
+        for setting in set(results["settings"][group]) - {"r", "alpha", "targets", "strategy", "local_epochs"}:
             del results["settings"][group][setting]
     with writing("", "runs", run.name) as folder:
         shutil.copytree(run, folder.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))

@@ -51,7 +51,7 @@ EXAMPLES = {
     Synthetic: Synthetic("d:synthetic:i1:0", "caption", 2, 13, "chest x-ray", "rules"),
     Finding: Finding("i1", "mass", "upper left", "small", b"\x89PNG"),
     Neighbour: Neighbour("d:1", 0, "d:2", 0.5),
-    UpdateCounts: UpdateCounts("hospital-1", 1, 20, 0.25, 3),
+    UpdateCounts: UpdateCounts("hospital-1", 1, 20, 0.25, 3, "0a1b"),
     Prediction: Prediction("fed+rag", "d:1", "hospital-1", "open", "where?", "left", "right", ("d:2", "d:3"), (), 0.5),
 }
 

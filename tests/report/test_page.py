@@ -47,7 +47,7 @@ def results() -> dict[str, Any]:
     tallies = {name: summarise(rows).to_json() for name in ("fed+rag", "base", "majority")}
     nothing = {"questions": [], "labels": False, "groups": {}, "by_kind": {}}
     shared = [{"hospital": f"hospital-{number}", "tallies": tallies, "withheld": nothing} for number in (1, 2)]
-    rounds = [{"round": number, "train_loss": 1 / number, "eval_loss": None} for number in (1, 2)]
+    rounds = [{"round": number, "train_loss": 1 / number, "eval_loss": None, "quarantined": {}} for number in (1, 2)]
     holds = {"images": 2, "test_closed": 2, "test_open": 1, "train_closed": 5, "train_open": 4}
     about = About(
         run="20260101-000000-00000001",

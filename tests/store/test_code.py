@@ -188,7 +188,7 @@ def test_a_new_strategy_or_another_table_reruns_nothing(
     with (tmp_path / name).open("a") as file:
         file.write("\nADDED = True\n")
     assert digests() == before
-    with (tmp_path / "tasks/federate/screen.py").open("a") as file:
+    with (tmp_path / "tasks/federate/door.py").open("a") as file:
         file.write("\nADDED = True\n")
     changed = {name for name, each in digests().items() if each != before[name]}
     assert changed == {"tasks.federate.step.aggregate", "tasks.federate.step.aggregate_fusion"}
@@ -208,9 +208,9 @@ def test_another_strategy_is_not_in_the_key(name: str, tmp_path: Path, monkeypat
         task = stage("adapter", area="shared", chosen=(step.STRATEGY,), leaves=())(
             inspect.unwrap(getattr(step, name).fn)
         )
-        given: dict[str, Any] = {"state": state, "updates": [update], "round_number": 1}
+        given: dict[str, Any] = {"state": state, "updates": [update], "round_number": 1, "base": "", "hospitals": ["a"]}
         return {
-            each: str(task.cache_key_fn(None, given | {"strategy": StrategySettings(aggregation=each)}))  # type: ignore
+            each: str(task.cache_key_fn(None, given | {"strategy": StrategySettings(strategy=each)}))  # type: ignore
             for each in ("fedavg", "fedprox", "none")
         }
 
@@ -291,7 +291,8 @@ def test_whatever_runs_in_a_stage_is_in_its_digest(
     training = {"federation": study.federation.local, "round_number": 1, "seed": 0}
     hospital = HospitalRefs(name=names[0], **folders, library=library, adapter=start)
     update = run(train_hospital, hospital=hospital, **common, **training, local=LocalRule())
-    after = run(aggregate, strategy=study.federation.strategy, state=start, updates=[update], round_number=1)
+    sent: dict[str, Any] = {"hospitals": [names[0]], "updates": [update], "round_number": 1, "base": model.content}
+    after = run(aggregate, strategy=study.federation.server, state=start, **sent)
     hospital = hospital.given(after)
     run(validate_hospital, hospital=hospital, **common, **training, min_cell=5)
     answering = {"configuration": "fed+rag", "answering": study.evaluation.answering}

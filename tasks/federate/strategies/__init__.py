@@ -1,1 +1,1 @@
-"""Federated strategies, one module each; a module's name is the value of `federation.aggregation`."""
+"""Federated strategies, one module each, called what `federation.strategy` calls it, with `_` for `-`."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from tasks.federate.strategies.strategy import Need
 from tasks.records.federation import Order
 from tasks.settings import StrategySettings
 
@@ -13,11 +14,14 @@ if TYPE_CHECKING:
 class FedAvg:
     """Every hospital starts from the mean of the previous round."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"sum"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"sum"})
 
     def order(self, round_number: int, hospital: str) -> Order:
         """Train from the mean."""
         return Order(round_number, start="global")
+
+    def check_hospitals(self, count: int) -> None:
+        """Any number will do."""
 
     def aggregate(self, state: "ServerState", updates: "Sequence[Update]") -> "ServerState":
         """The weighted mean of each group of tensors; the server keeps nothing else.

@@ -1,42 +1,25 @@
 """FedAvgM (Hsu et al., arXiv 1909.06335): federated averaging with momentum on the server."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from tasks.federate.strategies.fedavg import FedAvg
+from tasks.federate.server_optimiser import ServerOptimiser
 from tasks.settings import StrategySettings
 
 if TYPE_CHECKING:
-    from tasks.federate.state import ServerState, Update
-
-MOMENTUM = "-momentum"
-"""Suffix of the group that holds the momentum of another group."""
+    import torch
 
 
-@dataclass(frozen=True)
-class FedAvgM(FedAvg):
-    """Each round moves from the previous tensors towards the new mean, plus a share of the previous step."""
-
-    momentum: float
-
-    def aggregate(self, state: "ServerState", updates: "Sequence[Update]") -> "ServerState":
-        """Each group and its momentum: `v = momentum * v + (mean - w)`, `w = w + v`, computed in float64."""
-        from tasks.federate.state import ServerState
-
-        groups = {}
-        for group, mean in super().aggregate(state, updates).groups.items():
-            before, last = state.groups[group], state.groups.get(group + MOMENTUM, {})
-            steps = {name: tensor.double() - before[name].double() for name, tensor in mean.items()}
-            steps = {
-                name: step + self.momentum * last[name].double() if name in last else step
-                for name, step in steps.items()
-            }
-            groups[group] = {name: (before[name].double() + step).float() for name, step in steps.items()}
-            groups[group + MOMENTUM] = {name: step.float() for name, step in steps.items()}
-        return ServerState(groups)
+def step(
+    delta: "torch.Tensor", moments: "Sequence[torch.Tensor]", momentum: float
+) -> "tuple[torch.Tensor, list[torch.Tensor]]":
+    """The mean delta, plus a share of the previous step: `v = momentum * v + delta`, `w = w + v`."""
+    (last,) = moments
+    this = momentum * last + delta
+    return this, [this]
 
 
-def strategy(settings: StrategySettings) -> FedAvgM:
+def strategy(settings: StrategySettings) -> ServerOptimiser:
     """With `federation.server_momentum`."""
-    return FedAvgM(settings.server_momentum)
+    return ServerOptimiser(partial(step, momentum=settings.server_momentum), {"momentum": 0.0})

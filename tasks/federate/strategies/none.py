@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from tasks.errors import StudyError
+from tasks.federate.strategies.strategy import Need
 from tasks.records.federation import Order
 from tasks.settings import StrategySettings
 
@@ -15,11 +16,14 @@ if TYPE_CHECKING:
 class Alone:
     """Every hospital continues from its last trained tensors."""
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def order(self, round_number: int, hospital: str) -> Order:
         """Continue from the hospital's last tensors."""
         return Order(round_number, start="own")
+
+    def check_hospitals(self, count: int) -> None:
+        """Any number will do."""
 
     def aggregate(self, state: "ServerState", updates: "Sequence[Update]") -> "ServerState":
         """Returns an empty state: the server keeps nothing.

@@ -2,13 +2,17 @@
 
 import importlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, cast
 
 from tasks.records.federation import Order
 from tasks.settings import StrategySettings
 
 if TYPE_CHECKING:
     from tasks.federate.state import ServerState, Update
+
+Need = Literal["sum", "updates", "counts", "state"]
+"""What the server must see or keep: the weighted `sum` of hospitals' tensors, single `updates`, more `counts` of each
+hospital than its samples, tensors of its own between rounds (`state`). Secure aggregation hides single updates."""
 
 
 class Strategy(Protocol):
@@ -18,11 +22,14 @@ class Strategy(Protocol):
     so a strategy imports torch only where it aggregates.
     """
 
-    needs: ClassVar[frozenset[str]]
-    """What the server needs of the hospitals' tensors: their weighted `sum`, or nothing."""
+    needs: ClassVar[frozenset[Need]]
+    """Empty if the server gets no tensors."""
 
     def order(self, round_number: int, hospital: str) -> Order:
         """The order to one hospital for one round."""
+
+    def check_hospitals(self, count: int) -> None:
+        """Raises StudyError if the strategy does not work with so few hospitals."""
 
     def aggregate(self, state: "ServerState", updates: "Sequence[Update]") -> "ServerState":
         """The server's next state, from its current state and the updates of a round.
@@ -32,6 +39,9 @@ class Strategy(Protocol):
 
 
 def choose(settings: StrategySettings) -> Strategy:
-    """The strategy that the settings name."""
-    module = importlib.import_module(f"tasks.federate.strategies.{settings.aggregation}")
+    """The strategy that the settings name.
+
+    Raises StudyError if it cannot work with its settings.
+    """
+    module = importlib.import_module(f"tasks.federate.strategies.{settings.module}")
     return cast(Strategy, module.strategy(settings))

@@ -1,6 +1,7 @@
 """Strategies against independent computations; orders and state, pure and the same for the same settings."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -19,7 +20,7 @@ from tasks.federate.strategies.strategy import Strategy, choose
 from tasks.settings import LocalRule, StrategySettings
 from tasks.store import writing
 
-NAMES = get_args(StrategySettings.model_fields["aggregation"].annotation)
+NAMES = get_args(StrategySettings.model_fields["strategy"].annotation)
 SHAPES = {"a": (2, 3), "b": (4,)}
 
 
@@ -33,7 +34,7 @@ def updates(seed: int, count: int = 3, group: str = "adapter") -> list[Update]:
 
 
 def strategy(name: str, **given: float) -> Strategy:
-    return choose(StrategySettings(aggregation=name, **given))  # type: ignore[arg-type]
+    return choose(StrategySettings(strategy=name, **given))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -45,7 +46,7 @@ def test_every_name_of_the_settings_is_a_strategy(name: str) -> None:
         assert order.start == ("own" if name == "none" else "global")
         assert order == chosen.order(number, "north")
     start = ServerState({"adapter": tensors(0)})
-    first, again = (chosen.aggregate(start, updates(1)) for _ in range(2))
+    first, again = (chosen.aggregate(start, updates(1, count=8)) for _ in range(2))
     assert first.groups.keys() == again.groups.keys()
     assert all(same(first.groups[group], again.groups[group]) for group in first.groups)
     assert same(start.groups["adapter"], tensors(0))
@@ -85,18 +86,94 @@ def test_fedavgm_is_gradient_descent_with_momentum(momentum: float, count: int) 
         torch.testing.assert_close(state.groups["adapter"][name].double(), weight.detach(), rtol=1e-5, atol=1e-5)
 
 
-def test_a_resumed_server_goes_on_with_its_momentum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@settings(deadline=None, max_examples=20)
+@given(
+    name=st.sampled_from(["fedadam", "fedyogi"]),
+    rate=st.floats(1e-3, 1),
+    beta1=st.floats(0, 0.99),
+    beta2=st.floats(0, 0.999),
+    tau=st.floats(1e-4, 1e-1),
+    count=st.integers(1, 5),
+)
+def test_adam_and_yogi_are_those_of_the_paper(
+    name: str, rate: float, beta1: float, beta2: float, tau: float, count: int
+) -> None:
+    """Algorithm 2 of arXiv 2003.00295, one coordinate at a time."""
+    given = {"server_learning_rate": rate, "server_beta1": beta1, "server_beta2": beta2, "server_tau": tau}
+    chosen, state = strategy(name, **given), ServerState({"adapter": tensors(0)})
+    weights = {
+        (key, place): value for key, row in tensors(0).items() for place, value in enumerate(row.flatten().tolist())
+    }
+    moments = dict.fromkeys(weights, (0.0, tau**2))
+    for number in range(count):
+        found = mean(updates(number))
+        for where in weights:
+            key, place = where
+            step = float(found[key].flatten()[place]) - weights[where]
+            m, v = moments[where]
+            m = beta1 * m + (1 - beta1) * step
+            if name == "fedadam":
+                v = beta2 * v + (1 - beta2) * step**2
+            else:
+                v = v - (1 - beta2) * step**2 * (1 if v > step**2 else -1 if v < step**2 else 0)
+            weights[where] += rate * m / (v**0.5 + tau)
+            moments[where] = m, v
+        state = chosen.aggregate(state, updates(number))
+    assert state.groups.keys() == {"adapter", "adapter-first-moment", "adapter-second-moment"}
+    for (key, place), weight in weights.items():
+        assert float(state.groups["adapter"][key].flatten()[place]) == pytest.approx(weight, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("fedavgm", {"adapter-momentum"}),
+        ("fedadam", {"adapter-first-moment", "adapter-second-moment"}),
+        ("fedyogi", {"adapter-first-moment", "adapter-second-moment"}),
+        ("scaffold", {"adapter-control"}),
+    ],
+)
+def test_a_resumed_server_goes_on_with_what_it_keeps(
+    name: str, kept: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    chosen = strategy("fedavgm")
-    state = chosen.aggregate(ServerState({"adapter": tensors(0)}), updates(1))
+    chosen = strategy(name)
+    assert "state" in chosen.needs
+
+    def sent(seed: int) -> list[Update]:
+        controls = {"adapter-control": tensors(seed + 1)} if name == "scaffold" else {}
+        return [replace(each, parts=each.parts | controls) for each in updates(seed)]
+
+    state = chosen.aggregate(ServerState({"adapter": tensors(0)}), sent(1))
     with writing("shared", "adapter", "0") as folder:
         write_state(folder, state)
     read = read_state(folder.ref.folder)
-    assert read.groups.keys() == {"adapter", "adapter-momentum"}
-    straight, resumed = (chosen.aggregate(each, updates(2)) for each in (state, read))
+    assert read.groups.keys() == {"adapter"} | kept
+    straight, resumed = (chosen.aggregate(each, sent(2)) for each in (state, read))
     assert all(same(straight.groups[group], resumed.groups[group]) for group in straight.groups)
-    forgetful = chosen.aggregate(ServerState({"adapter": read.groups["adapter"]}), updates(2))
-    assert not same(forgetful.groups["adapter"], straight.groups["adapter"])
+    forgetful = chosen.aggregate(ServerState({"adapter": read.groups["adapter"]}), sent(2))
+    assert not all(same(forgetful.groups[group], straight.groups[group]) for group in straight.groups)
+
+
+@settings(deadline=None, max_examples=20)
+@given(steps=st.lists(st.integers(1, 50), min_size=1, max_size=5), samples=st.lists(st.integers(1, 99), min_size=5))
+def test_fednova_counts_deltas_by_the_step(steps: list[int], samples: list[int]) -> None:
+    start = tensors(0)
+    sent = [Update(f"h{n}", 0, samples[n], 0.5, {"adapter": tensors(n + 1)}, each) for n, each in enumerate(steps)]
+    found = strategy("fednova").aggregate(ServerState({"adapter": start}), sent).groups["adapter"]
+    share = np.array(samples[: len(steps)]) / sum(samples[: len(steps)])
+    for name, tensor in found.items():
+        by_step = [(start[name] - update.parts["adapter"][name]).double().numpy() / update.steps for update in sent]
+        direction = np.tensordot(share, by_step, axes=1)
+        expected = start[name].double().numpy() - share @ steps * direction
+        np.testing.assert_allclose(tensor.numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_fednova_with_equal_steps_is_fedavg() -> None:
+    state = ServerState({"adapter": tensors(0)})
+    found, expected = (strategy(name).aggregate(state, updates(1)).groups["adapter"] for name in ("fednova", "fedavg"))
+    for name in SHAPES:
+        torch.testing.assert_close(found[name], expected[name])
 
 
 def test_alone_nothing_is_kept_and_a_loss_that_is_not_finite_is_refused() -> None:

@@ -1,0 +1,132 @@
+"""The door: an update is checked before anything is computed with it, and turned away with a reason if it is unsound.
+
+PEFT's own loader takes an adapter whose keys are all foreign, and one of NaN, without a word.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tasks.errors import StudyError
+from tasks.federate.state import Update
+from tasks.settings import StrategySettings
+
+if TYPE_CHECKING:
+    from tasks.federate.state import State
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What updates of a round must be like."""
+
+    round: int
+    base: str
+    """Content of the base that hospitals train on, as in their counts."""
+    tensors: Mapping[str, "State"]
+    """The tensors that an update's steps are counted from, by group; empty if the server needs no tensors."""
+    config: Mapping[str, Any] | None
+    """PEFT's configuration of the adapter: rank, alpha and the rest; None for tensors that are no adapter."""
+
+
+def admit(
+    sent: Mapping[str, Update | None], expected: Expected, settings: StrategySettings
+) -> tuple[list[Update], dict[str, str]]:
+    """The updates that pass the door, with bounded sample counts; and the reasons for turning others away, by hospital.
+
+    No update may be longer than `federation.max_norm` times the median norm of the round's sound ones, in any group.
+    Raises StudyError if none passes.
+
+    Args:
+        sent: by the hospital that sent it, each update; None for files that are no update.
+        expected: what it must be like.
+        settings: the bounds `max_norm` and `max_samples`.
+    """
+    sound, reasons = dict[str, Update](), dict[str, str]()
+    for sender, update in sent.items():
+        if update is None:
+            reasons[sender] = "unreadable"
+        elif reason := next(faults(sender, update, expected), None):
+            reasons[sender] = reason
+        else:
+            sound[sender] = update
+    reasons |= too_long(sound, expected, settings.max_norm)
+    passed = [
+        replace(update, samples=min(update.samples, settings.max_samples))
+        for sender, update in sound.items()
+        if sender not in reasons
+    ]
+    if not passed:
+        first = next(iter(reasons))
+        raise StudyError(
+            f"Expected at least one sound update in round {expected.round}, found none ({first}: {reasons[first]}): "
+            "lower federation.learning_rate if training diverged."
+        )
+    return passed, reasons
+
+
+def faults(sender: str, update: Update, expected: Expected) -> Iterator[str]:
+    """What is wrong with an update in itself, the first thing first.
+
+    Reasons are shown to people: nothing that a hospital made up is quoted in them.
+    """
+    if update.hospital != sender:
+        yield "in another hospital's name"
+    if update.base_round + 1 != expected.round:
+        yield f"of round {update.base_round + 1}"
+    if update.base != expected.base:
+        yield "trained on another base"
+    for what, count in (("training cases", update.samples), ("steps", update.steps)):
+        if type(count) is not int or count < 1:
+            yield f"no valid number of {what}"
+    for group in sorted(expected.tensors.keys() ^ update.parts.keys()):
+        yield f"without tensors of {group}" if group in expected.tensors else "with unexpected groups of tensors"
+    for group, tensors in expected.tensors.items():
+        yield from misshapen(update.parts[group], tensors)
+    if expected.config is not None:
+        yield from other_config(update.config or {}, expected.config)
+    for part in update.parts.values():
+        yield from (f"not finite ({name})" for name in sorted(part) if not bool(torch.isfinite(part[name]).all()))
+    if update.parts and not (isinstance(update.loss, float | int) and np.isfinite(update.loss)):
+        yield "a loss that is not finite"
+
+
+def misshapen(found: "State", expected: "State") -> Iterator[str]:
+    """Tensors that are missing, unexpected, or of another shape or type."""
+    missing, unexpected = len(expected.keys() - found.keys()), len(found.keys() - expected.keys())
+    if missing or unexpected:
+        yield f"{missing} tensors missing and {unexpected} unexpected"
+    for name, tensor in expected.items():
+        if found[name].shape != tensor.shape:
+            yield f"{name} of shape {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
+        if found[name].dtype != tensor.dtype:
+            yield f"{name} of type {found[name].dtype}, not {tensor.dtype}"
+
+
+def other_config(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[str]:
+    """Fields in which an adapter's configuration differs: with another alpha, the same tensors mean something else."""
+    for name in sorted(found.keys() | expected.keys()):
+        if found.get(name) != expected.get(name):
+            yield f"another adapter configuration{f' ({name})' if name in expected else ''}"
+
+
+def too_long(updates: Mapping[str, Update], expected: Expected, most: float) -> dict[str, str]:
+    """By hospital, why a step is too long: its norm, in multiples of the median norm of all in one group of tensors."""
+    reasons = dict[str, str]()
+    for group, start in expected.tensors.items():
+        norms = {sender: norm(each.parts[group], start) for sender, each in updates.items()}
+        median = float(np.median(list(norms.values()))) if norms else 0.0
+        reasons |= {
+            sender: f"{each / median:.3g} times the median norm ({group})"
+            for sender, each in norms.items()
+            if median and each > most * median
+        }
+    return reasons
+
+
+def norm(found: "State", start: "State") -> float:
+    """The Euclidean norm of the step from one state to another, over all tensors, in float64."""
+    squares = [float((found[name].double() - start[name].double()).square().sum()) for name in start]
+    return float(np.sqrt(sum(squares)))

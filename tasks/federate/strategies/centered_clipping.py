@@ -1,0 +1,33 @@
+"""Centered clipping (Karimireddy et al., arXiv 2012.10333): a centre moves by the mean of clipped differences to it."""
+
+from functools import partial
+
+import numpy as np
+
+from tasks.federate.distances import Deltas, spread
+from tasks.federate.robust import Robust, majority
+from tasks.settings import StrategySettings
+
+STEPS = 5
+"""Steps of the centre. A bad hospital moves it by at most `multiple * spread / n` in each."""
+
+
+def centered_clipping(deltas: Deltas, byzantine: int, multiple: float) -> Deltas:
+    """The centre of the rows of `(n, d)`; differences are clipped at a multiple of the hospitals' spread.
+
+    The paper begins at its last round's result, which is no longer near where hospitals begin anew from the global
+    tensors. Any point near the good hospitals will do: we begin at the coordinate-wise median.
+    """
+    centre: Deltas = np.median(deltas, axis=0)
+    bound = multiple * spread(deltas)
+    for _ in range(STEPS):
+        away = deltas - centre
+        norms = np.linalg.norm(away, axis=1)
+        scales = np.minimum(1, np.divide(bound, norms, out=np.ones_like(norms), where=norms > 0))
+        centre = centre + (scales[:, None] * away).mean(axis=0)
+    return centre
+
+
+def strategy(settings: StrategySettings) -> Robust:
+    """With `federation.clip`, and `federation.byzantine` of fewer than half of the hospitals."""
+    return Robust(partial(centered_clipping, multiple=settings.clip), majority, settings)
