@@ -30,6 +30,7 @@ from tasks.report.page.render import (
     study_page,
 )
 from tasks.report.results import MEANS, hospital_rows, reliance_rows, score_rows
+from tasks.report.rounds import round_rows
 from tasks.report.saliency import share_rows
 from tasks.report.seen import run_sentence
 from tasks.score.outcomes import judge
@@ -151,6 +152,10 @@ def _sections(results: RunDocument) -> Iterator[Section]:
         rows = held_back_rows(withheld)
         table = {"By hospital": rows} if rows[1:] else {}
         yield Section("What hospitals withhold", held_back_sentence(withheld), table, scores=False)
+    lost = "The mean of LoRA's factors is not the mean of their products (docs/federation.md)."
+    yield Section(
+        "Rounds", lost, {"Losses, and the share of each update that is lost": round_rows(results)}, scores=False
+    )
 
 
 def _hospital_page(study: Study, run: str, hospital: str, places: Mapping[str, Any]) -> str:

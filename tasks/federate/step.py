@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from tasks.errors import StudyError
 from tasks.records import UpdateCounts
@@ -10,6 +11,9 @@ from tasks.records.federation import HospitalRefs, write_counts
 from tasks.settings import ContextSettings, FederationSettings, LocalRule, LoraSettings, ModelChoice, StrategySettings
 from tasks.store import Ref, derived_seed
 from tasks.store.stage import Folder, Leaving, stage
+
+if TYPE_CHECKING:
+    from tasks.federate.state import ServerState, Update
 
 SENT: tuple[Leaving, ...] = ("tensors", "counts", "losses")
 """What an update reveals about a hospital, and so what anything aggregated from updates reveals."""
@@ -144,9 +148,18 @@ def aggregate(folder: Folder, strategy: StrategySettings, state: Ref, updates: l
     """
     from tasks.engine.adapter import CONFIG
 
-    kept = _aggregate(folder, "adapter", strategy, state, updates, round_number)
+    kept = _aggregate(folder, "adapter", strategy, state, updates, round_number, _lost)
     if "adapter" in kept:
         folder.write(CONFIG, (updates[0].folder / CONFIG).read_bytes())
+
+
+def _lost(before: "ServerState", used: Sequence["Update"]) -> dict[str, object]:
+    """The share of the update that the mean of factors loses, by the rule's name; empty where nothing is averaged."""
+    from tasks.federate.lora_mean.lost import lost_by_factors
+
+    sent = [update.parts["adapter"] for update in used if update.parts]
+    samples = [update.samples for update in used]
+    return {"lost_share": {"factors": lost_by_factors(before.groups["adapter"], sent, samples)} if sent else {}}
 
 
 @stage("fusion", area="shared", title="aggregate fusion round {round_number}", chosen=(STRATEGY,), leaves=SENT)
@@ -158,9 +171,18 @@ def aggregate_fusion(
 
 
 def _aggregate(
-    folder: Folder, group: str, settings: StrategySettings, state: Ref, updates: Sequence[Ref], round_number: int
+    folder: Folder,
+    group: str,
+    settings: StrategySettings,
+    state: Ref,
+    updates: Sequence[Ref],
+    round_number: int,
+    measure: Callable[["ServerState", Sequence["Update"]], dict[str, object]] = lambda before, used: {},
 ) -> Collection[str]:
-    """Aggregate one group of the updates' tensors and write the result; return the names of the groups written."""
+    """Aggregate one group of the updates' tensors and write the result; return the names of the groups written.
+
+    `measure` adds figures to the round's record, from the state before it and the updates used.
+    """
     from tasks.federate.screen import screen
     from tasks.federate.state import read_state, read_update, write_state
     from tasks.federate.strategies.strategy import choose
@@ -168,7 +190,8 @@ def _aggregate(
     strategy = choose(settings)
     sent = [read_update(ref.folder, [group] if strategy.needs else []) for ref in updates]
     used = screen(sent)
-    kept = strategy.aggregate(read_state(state.folder), used)
+    before = read_state(state.folder)
+    kept = strategy.aggregate(before, used)
     write_state(folder, kept)
     samples = sum(update.samples for update in used)
     summary = {
@@ -177,7 +200,7 @@ def _aggregate(
         "samples": {update.hospital: update.samples for update in sent},
         "screened_out": sorted({update.hospital for update in sent} - {update.hospital for update in used}),
     }
-    folder.write_json("round.json", summary)
+    folder.write_json("round.json", summary | measure(before, used))
     return kept.groups.keys()
 
 

@@ -25,6 +25,7 @@ from tasks.report.data import left_out_sentence, split_sentence
 from tasks.report.failures import failure_rows
 from tasks.report.held_back import held_back_rows, held_back_sentence
 from tasks.report.intervals import group_rows, interval_rows
+from tasks.report.rounds import round_rows
 from tasks.report.saliency import share_rows
 from tasks.report.seen import run_sentence
 from tasks.score.metrics import pooled_metrics
@@ -241,9 +242,5 @@ def markdown(results: RunDocument) -> str:
     if held_back := results["withheld"]:
         parts += ["## Withheld", held_back_sentence(held_back)]
         parts += [markdown_table(held_back_rows(held_back))] if held_back["hospitals"] else []
-    losses = [
-        (str(row["round"]), f"{row['train_loss']:.4f}", "-" if row["eval_loss"] is None else f"{row['eval_loss']:.4f}")
-        for row in results["rounds"]
-    ]
-    parts += ["## Rounds", markdown_table([("round", "training loss", "held-out loss"), *losses])]
+    parts += ["## Rounds", markdown_table(round_rows(results))]
     return "\n\n".join(parts) + "\n"

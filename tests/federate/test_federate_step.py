@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from engine_samples import CASES, randomised, same
@@ -13,7 +14,7 @@ from safetensors.torch import save
 
 from tasks.cases.holdout import split_holdout
 from tasks.engine import shared
-from tasks.engine.adapter import CONFIG, WEIGHTS, load_state
+from tasks.engine.adapter import CONFIG, WEIGHTS, State, load_state
 from tasks.engine.base import load_base
 from tasks.engine.batch import collate
 from tasks.engine.engine import Engine
@@ -111,6 +112,21 @@ def update_of(ref: Ref) -> dict[str, Any]:
     return dict(json.loads((ref.folder / "update.json").read_text()))
 
 
+def lost(start: Ref, states: list[State], updates: list[dict[str, Any]]) -> float:
+    """What the mean of factors misses of the update, by whole matrices in NumPy."""
+    shares = np.array([update["samples"] for update in updates]) / sum(update["samples"] for update in updates)
+    missed = moved = 0.0
+    for name, before in load_state(start.folder).items():
+        if "lora_A" in name:
+            other = name.replace("lora_A", "lora_B")
+            factors = [(state[other].double().numpy(), state[name].double().numpy()) for state in states]
+            true = sum(share * b @ a for share, (b, a) in zip(shares, factors, strict=True))
+            b, a = (np.average(np.stack(each), axis=0, weights=shares) for each in zip(*factors, strict=True))
+            first = load_state(start.folder)[other].double().numpy() @ before.double().numpy()
+            missed, moved = missed + ((true - b @ a) ** 2).sum(), moved + ((true - first) ** 2).sum()
+    return float(np.sqrt(missed / moved))
+
+
 def test_the_next_adapter_is_the_mean_of_the_updates(one_round: Round) -> None:
     sent = [one_round.train(hospital) for hospital in HOSPITALS]
     adapter = aggregate.fn(strategy=FEDAVG, state=one_round.start, updates=sent, round_number=1)
@@ -120,13 +136,14 @@ def test_the_next_adapter_is_the_mean_of_the_updates(one_round: Round) -> None:
     assert updates[0]["samples"] != updates[1]["samples"]
     assert all(not same(state, load_state(one_round.start.folder)) for state in states)
     summary = json.loads((adapter.folder / "round.json").read_text())
-    assert summary.keys() == {"round", "train_loss", "samples", "screened_out"}
+    assert summary.keys() == {"round", "train_loss", "samples", "screened_out", "lost_share"}
     assert summary["round"] == 1
     assert summary["samples"] == {update["hospital"]: update["samples"] for update in updates}
     assert all(0 < update["samples"] < len(HOSPITALS[update["hospital"]]) for update in updates)
     weighted = sum(update["samples"] * update["loss"] for update in updates)
     assert summary["train_loss"] == pytest.approx(weighted / sum(summary["samples"].values()))
     assert summary["screened_out"] == []
+    assert summary["lost_share"] == {"factors": pytest.approx(lost(one_round.start, states, updates), rel=1e-3)}
     assert (adapter.folder / CONFIG).read_bytes() == (one_round.start.folder / CONFIG).read_bytes()
     before, after = (one_round.validate("north", ref) for ref in (one_round.start, adapter))
     assert before["tokens"] == after["tokens"] > 0

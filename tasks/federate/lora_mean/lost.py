@@ -1,0 +1,40 @@
+"""The share of a round's update that a mean of LoRA factors loses."""
+
+import math
+from collections.abc import Sequence
+
+from tasks.federate.lora_mean.products import Product, State, layers, product_of, shares_of, summed
+from tasks.federate.means import weighted_mean
+
+ROUNDING = 1e-12
+"""Relative norm of an update below which nothing has changed but the last digits of float64."""
+
+
+def lost_by_factors(before: State, sent: Sequence[State], samples: Sequence[int]) -> float:
+    """The share of a round's update that is lost where A and B are averaged, each by itself (see `lost_share`)."""
+    return lost_share(before, sent, samples, weighted_mean(sent, samples))
+
+
+def lost_share(before: State, sent: Sequence[State], samples: Sequence[int], after: State) -> float:
+    """The norm of what a mean misses of the update, relative to the norm of the update; 0 if nothing changed.
+
+    The update is the sample-weighted mean of the products B A of all hospitals, less that of the adapter before the
+    round. Norms are Frobenius norms over all layers together. Other tensors than LoRA's do not count.
+
+    Args:
+        before: the adapter from which all hospitals started.
+        sent: what hospitals trained.
+        samples: their training cases.
+        after: the adapter that the next round starts from.
+    """
+    missed, moved, whole = 0.0, 0.0, 0.0
+    for layer in layers(before):
+        mean = summed([product_of(state, layer) for state in sent], shares_of(samples))
+        missed += _distance(mean, product_of(after, layer)) ** 2
+        moved += _distance(mean, product_of(before, layer)) ** 2
+        whole += mean.norm() ** 2
+    return math.sqrt(missed / moved) if moved > ROUNDING**2 * whole else 0.0
+
+
+def _distance(one: Product, other: Product) -> float:
+    return summed([one, other], [1, -1]).norm()
