@@ -13,8 +13,9 @@ from flows.progress import Pace, Steps
 from flows.runtimes.local import Local, all_alike, gather
 from flows.runtimes.runtime import Runtime, Trained
 from flows.runtimes.stacked import Stacked
+from tasks.federate.lora_mean.rule import choose_rule
 from tasks.federate.step import aggregate, validate_hospital
-from tasks.federate.strategies.strategy import Strategy, choose
+from tasks.federate.strategies.strategy import Strategy
 from tasks.records.federation import ADAPTER_FILE, HospitalRefs, Order
 from tasks.settings import ModelChoice, Study
 from tasks.store import Ref
@@ -76,7 +77,7 @@ def federate(
     Returns the hospitals with their final adapters (all the same, unless they train alone), one row per round, and the
     folders in which hospitals shared their held-out losses, of all rounds.
     """
-    strategy, runtime = choose(study.federation.strategy), RUNTIMES[study.engine.executor]
+    strategy, runtime = choose_rule(study.federation.strategy), RUNTIMES[study.engine.executor]
     settings: dict[str, Any] = {
         "model": model,
         "lora": study.lora,

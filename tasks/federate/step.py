@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tasks.errors import StudyError
@@ -14,6 +15,7 @@ from tasks.store.stage import Folder, Leaving, stage
 
 if TYPE_CHECKING:
     from tasks.federate.state import ServerState, Update
+    from tasks.federate.strategies.strategy import Strategy
 
 SENT: tuple[Leaving, ...] = ("tensors", "counts", "losses")
 """What an update reveals about a hospital, and so what anything aggregated from updates reveals."""
@@ -42,7 +44,7 @@ def train_hospital(
     from tasks.engine.hospital import open_hospital
     from tasks.engine.shared import shared_engine
     from tasks.engine.train import train
-    from tasks.federate.local import correction
+    from tasks.federate.local import correction, sent
 
     hospital_data = open_hospital(hospital)
     training, _ = split_holdout(hospital_data.cases, federation.holdout, seed)
@@ -59,9 +61,10 @@ def train_hospital(
             learning_rate=federation.learning_rate,
             seed=derived_seed(seed, round_number, hospital.name),
             correct=correction(local, start),
+            frozen=local.frozen,
             title=f"round {round_number} {hospital.name}",
         )
-        files = adapter_files(engine.read(), engine.config, model.name)
+        files = adapter_files(sent(local, engine.read()), engine.config, model.name)
     _write_update(folder, "", files, UpdateCounts(hospital.name, round_number, len(training), loss, steps))
 
 
@@ -98,7 +101,7 @@ def train_together(
     from tasks.engine.fast.stacked import TrainingHospital, train_stacked
     from tasks.engine.hospital import open_hospital
     from tasks.engine.shared import shared_engine
-    from tasks.federate.local import correction
+    from tasks.federate.local import correction, sent
 
     opened = [open_hospital(each) for each in hospitals]
     training = [split_holdout(each.cases, federation.holdout, seed)[0] for each in opened]
@@ -120,10 +123,11 @@ def train_together(
             tokens=federation.tokens_per_pass,
             learning_rate=federation.learning_rate,
             correct=correction(local, start),
+            frozen=local.frozen,
             title=f"round {round_number}",
         )
         for name, chosen, each in zip([each.name for each in hospitals], training, trained, strict=True):
-            files = adapter_files(each.state, engine.config, model.name)
+            files = adapter_files(sent(local, each.state), engine.config, model.name)
             _write_update(
                 folder, f"{name}/", files, UpdateCounts(name, round_number, len(chosen), each.loss, each.steps)
             )
@@ -140,26 +144,24 @@ STRATEGY = "tasks.federate.strategies.{strategy.aggregation}"
 """The strategy module that an aggregation runs. Only this one counts in its cache key."""
 
 
-@stage("adapter", area="shared", title="aggregate round {round_number}", chosen=(STRATEGY,), leaves=SENT)
+LORA_MEAN = "tasks.federate.lora_mean.{strategy.lora_mean_module}"
+"""The module of the rule by which LoRA's factors are averaged."""
+
+
+@stage("adapter", area="shared", title="aggregate round {round_number}", chosen=(STRATEGY, LORA_MEAN), leaves=SENT)
 def aggregate(folder: Folder, strategy: StrategySettings, state: Ref, updates: list[Ref], round_number: int) -> None:
     """Compute the server's next state: the next global adapter, and any other tensors that the strategy keeps.
 
     `state` is the state of the previous round, or the initial adapter.
     """
     from tasks.engine.adapter import CONFIG
+    from tasks.federate.lora_mean.lost import lost_shares
+    from tasks.federate.lora_mean.rule import choose_rule
 
-    kept = _aggregate(folder, "adapter", strategy, state, updates, round_number, _lost)
+    measure = partial(lost_shares, strategy.lora_mean if strategy.takes_mean else "factors")
+    kept = _aggregate(folder, "adapter", choose_rule(strategy), state, updates, round_number, measure)
     if "adapter" in kept:
         folder.write(CONFIG, (updates[0].folder / CONFIG).read_bytes())
-
-
-def _lost(before: "ServerState", used: Sequence["Update"]) -> dict[str, object]:
-    """The share of the update that the mean of factors loses, by the rule's name; empty where nothing is averaged."""
-    from tasks.federate.lora_mean.lost import lost_by_factors
-
-    sent = [update.parts["adapter"] for update in used if update.parts]
-    samples = [update.samples for update in used]
-    return {"lost_share": {"factors": lost_by_factors(before.groups["adapter"], sent, samples)} if sent else {}}
 
 
 @stage("fusion", area="shared", title="aggregate fusion round {round_number}", chosen=(STRATEGY,), leaves=SENT)
@@ -167,27 +169,27 @@ def aggregate_fusion(
     folder: Folder, strategy: StrategySettings, state: Ref, updates: list[Ref], round_number: int
 ) -> None:
     """Compute the server's next state of the gated fusion of images and questions."""
-    _aggregate(folder, "fusion", strategy, state, updates, round_number)
+    from tasks.federate.strategies.strategy import choose
+
+    _aggregate(folder, "fusion", choose(strategy), state, updates, round_number)
 
 
 def _aggregate(
     folder: Folder,
     group: str,
-    settings: StrategySettings,
+    strategy: "Strategy",
     state: Ref,
     updates: Sequence[Ref],
     round_number: int,
-    measure: Callable[["ServerState", Sequence["Update"]], dict[str, object]] = lambda before, used: {},
+    measure: Callable[["ServerState", Sequence["Update"], "ServerState"], Mapping[str, object]] | None = None,
 ) -> Collection[str]:
     """Aggregate one group of the updates' tensors and write the result; return the names of the groups written.
 
-    `measure` adds figures to the round's record, from the state before it and the updates used.
+    `measure` adds figures to the round's record, from the state before it, the updates used and the state after it.
     """
     from tasks.federate.screen import screen
     from tasks.federate.state import read_state, read_update, write_state
-    from tasks.federate.strategies.strategy import choose
 
-    strategy = choose(settings)
     sent = [read_update(ref.folder, [group] if strategy.needs else []) for ref in updates]
     used = screen(sent)
     before = read_state(state.folder)
@@ -200,7 +202,7 @@ def _aggregate(
         "samples": {update.hospital: update.samples for update in sent},
         "screened_out": sorted({update.hospital for update in sent} - {update.hospital for update in used}),
     }
-    folder.write_json("round.json", summary | measure(before, used))
+    folder.write_json("round.json", summary | dict(measure(before, used, kept) if measure else {}))
     return kept.groups.keys()
 
 

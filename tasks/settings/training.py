@@ -3,7 +3,7 @@
 from math import isqrt
 from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from tasks.settings.base import Settings
 
@@ -78,6 +78,8 @@ class LocalRule(Settings):
 
     proximal_mu: float = Field(0, ge=0)
     """Weight of the pull towards the adapter that the round began with (FedProx)."""
+    frozen: Literal["A", "B"] | None = None
+    """The factor of LoRA that is neither trained nor sent; both are where not given."""
 
 
 class StrategySettings(Settings):
@@ -89,6 +91,37 @@ class StrategySettings(Settings):
     """Share of the last round's step that the server adds to the next one (`fedavgm` alone)."""
     proximal_mu: float = Field(0.01, gt=0)
     """Weight of the pull towards the adapter that a round begins with, in local training (`fedprox` alone)."""
+
+    lora_mean: Literal["factors", "product", "freeze-a", "alternate", "rotate", "svd-b", "near"] = "factors"
+    """How LoRA's factors A and B are averaged, since the mean of A times the mean of B is not the mean of the products:
+    each by itself (`factors`), or by another rule of docs/federation.md."""
+
+    @field_validator("lora_mean")
+    @classmethod
+    def _can_be_averaged(cls, rule: str, info: ValidationInfo) -> str:
+        """Rules that need more of a strategy than the mean of what hospitals send say so before anything runs."""
+        strategy = info.data.get("aggregation")
+        if rule != "factors" and strategy == "none":
+            raise ValueError(f"expected factors with aggregation none, which averages nothing, found {rule}")
+        if rule not in WITH_ANY_STRATEGY and strategy not in PLAIN_MEANS:
+            raise ValueError(f"expected aggregation {' or '.join(PLAIN_MEANS)} with lora_mean {rule}, found {strategy}")
+        return rule
+
+    @property
+    def takes_mean(self) -> bool:
+        """Whether the next adapter is the mean of what hospitals trained, so that what a rule loses of it is known."""
+        return self.aggregation in PLAIN_MEANS
+
+    @property
+    def lora_mean_module(self) -> str:
+        """The module of the rule in `tasks.federate.lora_mean`."""
+        return self.lora_mean.replace("-", "_")
+
+
+PLAIN_MEANS = ("fedavg", "fedprox")
+"""Strategies whose next adapter is the mean of the hospitals' adapters."""
+WITH_ANY_STRATEGY = ("factors", "freeze-a", "rotate")
+"""Rules that leave it to the strategy what is made of factors that mean the same in each round."""
 
 
 class FederationSettings(StrategySettings):

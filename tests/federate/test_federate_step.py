@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ from tasks.federate.step import (
 )
 from tasks.records import Case, Neighbour, write_table
 from tasks.records.federation import HospitalRefs
-from tasks.settings import ContextSettings, FederationSettings, LocalRule, LoraSettings, ModelSettings
+from tasks.settings import ContextSettings, FederationSettings, LocalRule, LoraSettings, ModelSettings, StrategySettings
 from tasks.store import Ref, tree_digest, writing
 
 LORA = LoraSettings(r=4, alpha=8)
@@ -170,6 +170,43 @@ def test_trained_together_is_trained_alone(one_round: Round) -> None:
         assert found.pop("loss") == pytest.approx(expected.pop("loss"), abs=1e-5)
         assert found == expected
         assert ref.manifest()["files"].keys() == alone.manifest()["files"].keys()
+
+
+@pytest.mark.parametrize("frozen", ["A", "B"])
+def test_a_frozen_factor_is_neither_trained_nor_sent(one_round: Round, frozen: Literal["A", "B"]) -> None:
+    """Alone as in one pass; without a frozen factor all tensors move and are sent."""
+    started = randomised(load_state(one_round.start.folder), 3)  # with a B of zero, A would not move
+    with writing("shared", "adapter", "started") as folder:
+        folder.write(WEIGHTS, save(started, {"format": "pt"}))
+    exact = LORA.model_copy(update={"dropout": 0.0})
+    given = [one_round.given(name, folder.ref, FEDERATION) | {"lora": exact} for name in HOSPITALS]
+    local = LocalRule(frozen=frozen)
+    together = train_together.fn(**all_of(given) | {"local": local})
+    for each in given:
+        alone = train_hospital.fn(**each, local=local)
+        state = load_state(alone.folder)
+        assert state.keys() == {name for name in started if f"lora_{frozen}" not in name}
+        assert all(not torch.equal(state[name], started[name]) for name in state)
+        parted = take_update.fn(hospital=each["hospital"].name, together=together, round_number=1)
+        torch.testing.assert_close(load_state(parted.folder), state, rtol=0, atol=1e-5)
+    both = load_state(train_hospital.fn(**given[0], local=PLAIN).folder)
+    assert both.keys() == started.keys()
+    assert all(not torch.equal(both[name], started[name]) for name in both)
+
+
+def test_what_rules_lose_is_told_for_both(one_round: Round) -> None:
+    sent = [one_round.train(hospital) for hospital in HOSPITALS]
+    strategy = StrategySettings(lora_mean="product")
+    adapter = aggregate.fn(strategy=strategy, state=one_round.start, updates=sent, round_number=1)
+    shares = json.loads((adapter.folder / "round.json").read_text())["lost_share"]
+    states, updates = [load_state(ref.folder) for ref in sent], [update_of(ref) for ref in sent]
+    assert shares.keys() == {"factors", "product"}
+    assert shares["factors"] == pytest.approx(lost(one_round.start, states, updates), rel=1e-3)
+    assert 0 < shares["product"] < shares["factors"]
+    alone = aggregate.fn(
+        strategy=StrategySettings(aggregation="none"), state=one_round.start, updates=sent, round_number=1
+    )
+    assert json.loads((alone.folder / "round.json").read_text())["lost_share"] == {}
 
 
 def test_only_the_adapter_and_counts_leave_a_hospital(one_round: Round) -> None:

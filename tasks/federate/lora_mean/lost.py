@@ -5,9 +5,27 @@ from collections.abc import Sequence
 
 from tasks.federate.lora_mean.products import Product, State, layers, product_of, shares_of, summed
 from tasks.federate.means import weighted_mean
+from tasks.federate.state import ServerState, Update
 
 ROUNDING = 1e-12
 """Relative norm of an update below which nothing has changed but the last digits of float64."""
+
+
+def lost_shares(
+    rule: str, before: ServerState, used: Sequence[Update], after: ServerState
+) -> dict[str, dict[str, float]]:
+    """What the mean of factors loses of a round's update, and what the rule does, as `lost_share` of `round.json`.
+
+    Empty where nothing is averaged. A factor that hospitals did not send is the server's.
+    """
+    if not after.groups:
+        return {"lost_share": {}}
+    start, samples = before.groups["adapter"], [update.samples for update in used]
+    sent = [{**start, **update.parts["adapter"]} for update in used]
+    shares = {"factors": lost_by_factors(start, sent, samples)}
+    if rule != "factors":
+        shares[rule] = lost_share(start, sent, samples, after.groups["adapter"])
+    return {"lost_share": shares}
 
 
 def lost_by_factors(before: State, sent: Sequence[State], samples: Sequence[int]) -> float:

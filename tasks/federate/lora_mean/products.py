@@ -14,6 +14,9 @@ State = Mapping[str, torch.Tensor]
 A, B = ".lora_A.weight", ".lora_B.weight"
 """The endings of PEFT's names of the two factors of a layer."""
 
+RESOLUTION = torch.finfo(torch.float32).eps
+"""Singular values below this share of the largest are rounding of the float32 tensors that hospitals send."""
+
 
 @dataclass(frozen=True)
 class Product:
@@ -30,18 +33,23 @@ class Product:
         """The nearest product of at most this rank (Eckart and Young), and the rest; singular values are in b.
 
         The rows of a are orthonormal in both. The first is padded with zeros where the layer is narrower than the rank.
-        The rest has no singular value that is zero up to rounding.
+        The rest has no singular value that is zero up to the rounding of float32.
         """
         left, core, right = self._core()
         u, values, v = torch.linalg.svd(core, full_matrices=False)
         b, a = left @ u * values, v @ right.T
-        real = int((values > values[0] * 1e-12).sum())
+        real = int((values > values[0] * RESOLUTION).sum())
         return Product(b[:, :rank], a[:rank]).padded(rank), Product(b[:, rank:real], a[rank:real])
 
     def padded(self, rank: int) -> "Product":
         """The same product with factors of at least this rank."""
         more = max(rank - len(self.a), 0)
         return Product(functional.pad(self.b, (0, more)), functional.pad(self.a, (0, 0, 0, more)))
+
+    def scaled_like(self, other: "Product") -> "Product":
+        """The same product with an a of the norm of another's a."""
+        scale = torch.linalg.matrix_norm(other.a) / torch.linalg.matrix_norm(self.a)
+        return Product(self.b / scale, self.a * scale) if scale > 0 else self
 
     def _core(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Orthonormal left, small core and orthonormal right, with `b @ a = left @ core @ right.T`."""

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from tasks.records.federation import Order
 from tasks.settings import StrategySettings
@@ -18,8 +18,9 @@ class Strategy(Protocol):
     so a strategy imports torch only where it aggregates.
     """
 
-    needs: ClassVar[frozenset[str]]
-    """What the server needs of the hospitals' tensors: their weighted `sum`, or nothing."""
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the server needs of the hospitals' tensors: their weighted `sum`, each one's `updates`, or nothing."""
 
     def order(self, round_number: int, hospital: str) -> Order:
         """The order to one hospital for one round."""

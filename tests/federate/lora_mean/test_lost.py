@@ -10,7 +10,7 @@ from tasks.federate.lora_mean.lost import lost_by_factors, lost_share
 from tasks.federate.lora_mean.products import Product, factors_of, layers, product_of, summed
 from tasks.federate.means import weighted_mean
 
-LAYERS = {"m.one": (7, 5), "m.two": (4, 9)}
+LAYERS = {"m.one": (13, 11), "m.two": (10, 15)}
 
 
 def adapter(seed: int, r: int = 3, scale: float = 1.0) -> dict[str, torch.Tensor]:
