@@ -16,7 +16,7 @@ from flows.runtimes.stacked import Stacked
 from tasks.federate.lora_mean.rule import choose_rule
 from tasks.federate.step import aggregate, validate_hospital
 from tasks.federate.strategies.strategy import Strategy
-from tasks.records.federation import ADAPTER_FILE, HospitalRefs, Order
+from tasks.records.federation import ADAPTER_FILE, RESIDUAL, HospitalRefs, Order, group_file
 from tasks.settings import ModelChoice, Study
 from tasks.store import Ref
 
@@ -150,7 +150,8 @@ def wire(strategy: Strategy, of: Round) -> dict[str, int]:
 def size(ref: Ref) -> int:
     """Bytes of an adapter's folder, without its manifest and the tensors that stay on the server."""
     files = ref.manifest()["files"].items()
-    return sum(each["bytes"] for name, each in files if name == ADAPTER_FILE or not name.endswith(".safetensors"))
+    sent = (ADAPTER_FILE, group_file(RESIDUAL))
+    return sum(each["bytes"] for name, each in files if name in sent or not name.endswith(".safetensors"))
 
 
 def held_out_loss(held_out: Sequence[Ref]) -> float | None:

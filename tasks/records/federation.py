@@ -15,6 +15,8 @@ from tasks.store import Folder, Ref, find
 
 ADAPTER_FILE = "adapter_model.safetensors"
 """PEFT's name of the file with the adapter's tensors."""
+RESIDUAL = "adapter-residual"
+"""The group of tensors of a second adapter beside it, which does not learn; named as LoRA's, of any rank."""
 
 
 def group_file(group: str) -> str:

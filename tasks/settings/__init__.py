@@ -87,6 +87,16 @@ class Study(Settings):
             raise ValueError("expected executor mapped, since lora.tower_targets learn, which is not done in one pass")
         return engine
 
+    @field_validator("federation")
+    @classmethod
+    def _can_keep_a_residual(cls, federation: FederationSettings, info: ValidationInfo) -> FederationSettings:
+        lora, rule = info.data.get("lora"), federation.lora_mean
+        if rule in ("stacked", "residual") and lora and lora.tower_targets:
+            raise ValueError(
+                f"expected no lora.tower_targets with lora_mean {rule}, which keeps a residual of text layers"
+            )
+        return federation
+
     @property
     def configuration(self) -> str:
         """What the study is called beside others: `fed`, `centralised` or `local`, and `+rag` where it retrieves."""

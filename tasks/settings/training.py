@@ -92,7 +92,9 @@ class StrategySettings(Settings):
     proximal_mu: float = Field(0.01, gt=0)
     """Weight of the pull towards the adapter that a round begins with, in local training (`fedprox` alone)."""
 
-    lora_mean: Literal["factors", "product", "freeze-a", "alternate", "rotate", "svd-b", "near"] = "factors"
+    lora_mean: Literal[
+        "factors", "product", "freeze-a", "stacked", "alternate", "residual", "rotate", "svd-b", "near"
+    ] = "factors"
     """How LoRA's factors A and B are averaged, since the mean of A times the mean of B is not the mean of the products:
     each by itself (`factors`), or by another rule of docs/federation.md."""
 

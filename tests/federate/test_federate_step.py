@@ -12,6 +12,7 @@ import torch
 from engine_samples import CASES, randomised, same
 from safetensors.torch import save
 
+from flows.coordinator import size
 from tasks.cases.holdout import split_holdout
 from tasks.engine import shared
 from tasks.engine.adapter import CONFIG, WEIGHTS, State, load_state
@@ -192,6 +193,34 @@ def test_a_frozen_factor_is_neither_trained_nor_sent(one_round: Round, frozen: L
     both = load_state(train_hospital.fn(**given[0], local=PLAIN).folder)
     assert both.keys() == started.keys()
     assert all(not torch.equal(both[name], started[name]) for name in both)
+
+
+@pytest.mark.parametrize("rule", ["stacked", "residual"])
+def test_hospitals_train_beside_a_residual(one_round: Round, rule: Literal["stacked", "residual"]) -> None:
+    """A second round, alone as in one pass: other updates than without the residual, which itself is not sent."""
+    sent = [one_round.train(hospital) for hospital in HOSPITALS]
+    strategy = StrategySettings(lora_mean=rule)
+    adapter = aggregate.fn(strategy=strategy, state=one_round.start, updates=sent, round_number=1)
+    with writing("shared", "adapter", "bare") as bare:
+        for path in (adapter.folder / WEIGHTS, adapter.folder / CONFIG):
+            bare.write(path.name, path.read_bytes())
+    exact = LORA.model_copy(update={"dropout": 0.0})
+    given = [one_round.given(name, adapter, FEDERATION, 2) | {"lora": exact} for name in HOSPITALS]
+    together = train_together.fn(**all_of(given))
+    second = []
+    for each in given:
+        second.append(train_hospital.fn(**each, local=PLAIN))
+        state = load_state(second[-1].folder)
+        assert state.keys() == load_state(one_round.start.folder).keys()
+        parted = take_update.fn(hospital=each["hospital"].name, together=together, round_number=2)
+        torch.testing.assert_close(load_state(parted.folder), state, rtol=0, atol=1e-5)
+        without = train_hospital.fn(**each | {"hospital": each["hospital"].given(bare.ref)}, local=PLAIN)
+        assert not same(load_state(without.folder), state)
+    last = aggregate.fn(strategy=strategy, state=adapter, updates=second, round_number=2)
+    shares = json.loads((last.folder / "round.json").read_text())["lost_share"]
+    assert shares[rule] < 1e-5 < shares["factors"]
+    assert size(last) > size(bare.ref)
+    assert one_round.validate("north", last)["loss"] > 0
 
 
 def test_what_rules_lose_is_told_for_both(one_round: Round) -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from tasks.federate.lora_mean.products import Product, State, layers, product_of, shares_of, summed
+from tasks.federate.lora_mean.products import Product, State, layers, product_of, residual_of, shares_of, summed
 from tasks.federate.means import weighted_mean
 from tasks.federate.state import ServerState, Update
 
@@ -22,22 +22,22 @@ def lost_shares(
         return {"lost_share": {}}
     start, samples = before.groups["adapter"], [update.samples for update in used]
     sent = [{**start, **update.parts["adapter"]} for update in used]
-    shares = {"factors": lost_by_factors(start, sent, samples)}
+    shares = {
+        "factors": lost_share(
+            before, sent, samples, ServerState({**before.groups, "adapter": weighted_mean(sent, samples)})
+        )
+    }
     if rule != "factors":
-        shares[rule] = lost_share(start, sent, samples, after.groups["adapter"])
+        shares[rule] = lost_share(before, sent, samples, after)
     return {"lost_share": shares}
 
 
-def lost_by_factors(before: State, sent: Sequence[State], samples: Sequence[int]) -> float:
-    """The share of a round's update that is lost where A and B are averaged, each by itself (see `lost_share`)."""
-    return lost_share(before, sent, samples, weighted_mean(sent, samples))
-
-
-def lost_share(before: State, sent: Sequence[State], samples: Sequence[int], after: State) -> float:
+def lost_share(before: ServerState, sent: Sequence[State], samples: Sequence[int], after: ServerState) -> float:
     """The norm of what a mean misses of the update, relative to the norm of the update; 0 if nothing changed.
 
     The update is the sample-weighted mean of the products B A of all hospitals, less that of the adapter before the
-    round. Norms are Frobenius norms over all layers together. Other tensors than LoRA's do not count.
+    round. Norms are Frobenius norms over all layers together. Other tensors than LoRA's do not count. A residual does:
+    hospitals trained beside the one before the round.
 
     Args:
         before: the adapter from which all hospitals started.
@@ -45,13 +45,19 @@ def lost_share(before: State, sent: Sequence[State], samples: Sequence[int], aft
         samples: their training cases.
         after: the adapter that the next round starts from.
     """
-    missed, moved, whole = 0.0, 0.0, 0.0
-    for layer in layers(before):
-        mean = summed([product_of(state, layer) for state in sent], shares_of(samples))
-        missed += _distance(mean, product_of(after, layer)) ** 2
-        moved += _distance(mean, product_of(before, layer)) ** 2
-        whole += mean.norm() ** 2
-    return math.sqrt(missed / moved) if moved > ROUNDING**2 * whole else 0.0
+    missed, moved, size = 0.0, 0.0, 0.0
+    for layer in layers(before.groups["adapter"]):
+        whole = _whole(before, layer, summed([product_of(state, layer) for state in sent], shares_of(samples)))
+        missed += _distance(whole, _whole(after, layer)) ** 2
+        moved += _distance(whole, _whole(before, layer)) ** 2
+        size += whole.norm() ** 2
+    return math.sqrt(missed / moved) if moved > ROUNDING**2 * size else 0.0
+
+
+def _whole(state: ServerState, layer: str, product: Product | None = None) -> Product:
+    """A layer's product, that of the state where none is given, with the state's residual."""
+    product, kept = product or product_of(state.groups["adapter"], layer), residual_of(state, layer)
+    return summed([product, kept], [1, 1]) if kept else product
 
 
 def _distance(one: Product, other: Product) -> float:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from tasks.federate.state import ServerState
+from tasks.records.federation import RESIDUAL
+
 State = Mapping[str, torch.Tensor]
 A, B = ".lora_A.weight", ".lora_B.weight"
 """The endings of PEFT's names of the two factors of a layer."""
@@ -74,6 +77,11 @@ def layers(state: State) -> list[str]:
 def product_of(state: State, layer: str) -> Product:
     """A layer's product; the factors of a convolution of 1 x 1 are taken as matrices."""
     return Product(state[layer + B].double().flatten(1), state[layer + A].double().flatten(1))
+
+
+def residual_of(state: ServerState, layer: str) -> Product | None:
+    """The product of a layer's residual; None where the server keeps none."""
+    return product_of(state.groups[RESIDUAL], layer) if RESIDUAL in state.groups else None
 
 
 def factors_of(product: Product, layer: str, like: State) -> dict[str, torch.Tensor]:

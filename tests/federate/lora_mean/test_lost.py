@@ -6,9 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.federate.lora_mean.lost import lost_by_factors, lost_share
+from tasks.federate.lora_mean.lost import lost_share, lost_shares
 from tasks.federate.lora_mean.products import Product, factors_of, layers, product_of, summed
 from tasks.federate.means import weighted_mean
+from tasks.federate.state import ServerState, Update
 
 LAYERS = {"m.one": (13, 11), "m.two": (10, 15)}
 
@@ -27,6 +28,13 @@ def near(start: dict[str, torch.Tensor], seed: int, drift: float) -> dict[str, t
     """An adapter that moved from another by a share of the norm of each factor."""
     steps = adapter(seed)
     return {name: tensor + drift * steps[name] * tensor.norm() / steps[name].norm() for name, tensor in start.items()}
+
+
+def lost_by_factors(start: dict[str, torch.Tensor], sent: list[dict[str, torch.Tensor]], samples: list[int]) -> float:
+    """As a round tells it."""
+    updates = [Update("h", 0, count, 0.5, {"adapter": state}) for count, state in zip(samples, sent, strict=True)]
+    state = ServerState({"adapter": start})
+    return lost_shares("factors", state, updates, state)["lost_share"]["factors"]
 
 
 def dense(state: dict[str, torch.Tensor], layer: str) -> np.ndarray:
@@ -91,4 +99,6 @@ def test_what_is_lost_of_nothing_or_by_one_hospital() -> None:
     start = adapter(0)
     assert lost_by_factors(start, [start, start], [1, 2]) == 0
     assert lost_by_factors(start, [near(start, 1, 0.3)], [7]) < 1e-6
-    assert lost_share(start, [near(start, 1, 0.3)], [7], start) == pytest.approx(1)
+    state = ServerState({"adapter": start})
+    assert lost_share(state, [near(start, 1, 0.3)], [7], state) == pytest.approx(1)
+    assert lost_shares("factors", state, [], ServerState({})) == {"lost_share": {}}

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from pydantic import ValidationError
 from scipy.optimize import minimize
-from test_lost import LAYERS, adapter, dense, near
+from test_lost import LAYERS, adapter, dense, lost_by_factors, near
 
-from tasks.federate.lora_mean.lost import lost_by_factors, lost_share
+from tasks.federate.lora_mean.lost import lost_share
 from tasks.federate.lora_mean.rule import choose_rule
 from tasks.federate.means import weighted_mean
 from tasks.federate.state import ServerState, Update
 from tasks.settings import StrategySettings
 
 NAMES = get_args(StrategySettings.model_fields["lora_mean"].annotation)
-EXACT = {"freeze-a", "alternate", "svd-b"}
+EXACT = {"freeze-a", "stacked", "alternate", "residual", "svd-b"}
 SAMPLES = [30, 10, 5]
 State = dict[str, torch.Tensor]
 
@@ -50,11 +50,16 @@ def sent_to(name: str, start: State, drift: float = 0.5, number: int = 1) -> lis
     ]
 
 
-def after(name: str, start: State, **given: Any) -> tuple[State, list[State]]:
-    """The next adapter by a rule, and the whole adapters of the hospitals."""
+def after(name: str, start: State, **given: Any) -> tuple[ServerState, list[State]]:
+    """The server's next state by a rule, and the whole adapters of the hospitals."""
     updates = sent_to(name, start, **given)
     made = rule(name).aggregate(ServerState({"adapter": start}), updates)
-    return dict(made.groups["adapter"]), [{**start, **update.parts["adapter"]} for update in updates]
+    return made, [{**start, **update.parts["adapter"]} for update in updates]
+
+
+def changes(state: ServerState) -> dict[str, np.ndarray]:
+    """What an adapter and its residual change in each layer."""
+    return {layer: sum(dense(dict(state.groups[group]), layer) for group in state.groups) for layer in LAYERS}
 
 
 class Layers(torch.nn.Module):
@@ -96,7 +101,7 @@ def error(found: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
 def test_which_rules_are_the_mean_of_the_products(name: str) -> None:
     """By PEFT: `cat` and `svd` are exact, its `linear` and the mean of factors are not."""
     made, sent = after(name, adapter(0))
-    found = {layer: dense(made, layer) for layer in LAYERS}
+    found = changes(made)
     cat, svd = combined_by_peft(sent, "cat", 3), combined_by_peft(sent, "svd", 3)
     assert error(svd, cat) < 1e-5
     assert (error(found, cat) < 1e-5) == (name in EXACT) == rule(name).exact
@@ -112,9 +117,15 @@ def test_rules_leave_what_they_are_given_and_what_is_no_lora(name: str, number: 
     made, sent = after(name, start, number=number)
     again, _ = after(name, start, number=number)
     mean = weighted_mean(sent, SAMPLES)
+    assert made.groups.keys() == again.groups.keys()
+    assert all(
+        torch.equal(tensor, again.groups[group][each])
+        for group in made.groups
+        for each, tensor in made.groups[group].items()
+    )
+    made = made.groups["adapter"]
     assert made.keys() == start.keys()
     assert all(made[each].shape == start[each].shape and made[each].dtype == torch.float32 for each in start)
-    assert all(torch.equal(made[each], again[each]) for each in made)
     assert all(torch.equal(start[each], other) for each, other in adapter(0).items())
     assert torch.equal(made["m.projector.weight"], mean["m.projector.weight"])
 
@@ -123,9 +134,8 @@ def test_rules_leave_what_they_are_given_and_what_is_no_lora(name: str, number: 
 def test_one_hospital_is_its_own_mean(name: str) -> None:
     start = adapter(0)
     update = sent_to(name, start)[0]
-    made = rule(name).aggregate(ServerState({"adapter": start}), [update]).groups["adapter"]
-    whole = {**start, **update.parts["adapter"]}
-    assert error({each: dense(made, each) for each in LAYERS}, {each: dense(whole, each) for each in LAYERS}) < 1e-6
+    made = rule(name).aggregate(ServerState({"adapter": start}), [update])
+    assert error(changes(made), changes(ServerState({"adapter": {**start, **update.parts["adapter"]}}))) < 1e-6
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -133,9 +143,9 @@ def test_a_fresh_adapter_and_equal_hospitals_are_no_trouble(name: str) -> None:
     """In the first round B is zero before, and where nothing is learned it is so afterwards."""
     start = {each: torch.zeros_like(tensor) if "lora_B" in each else tensor for each, tensor in adapter(0).items()}
     updates = [replace(update, parts={"adapter": start}) for update in sent_to(name, start)]
-    made = rule(name).aggregate(ServerState({"adapter": start}), updates).groups["adapter"]
-    assert all(torch.isfinite(tensor).all() for tensor in made.values())
-    assert all(dense(made, layer) == pytest.approx(0) for layer in LAYERS)
+    made = rule(name).aggregate(ServerState({"adapter": start}), updates)
+    assert all(torch.isfinite(tensor).all() for group in made.groups.values() for tensor in group.values())
+    assert all(change == pytest.approx(0) for change in changes(made).values())
 
 
 @settings(deadline=None, max_examples=20)
@@ -145,14 +155,14 @@ def test_product_is_the_nearest_of_its_rank_and_near_is_nearer_than_factors(seed
     lost = {}
     for name in ("factors", "near", "product"):
         made, sent = after(name, start, drift=drift)
-        lost[name] = lost_share(start, sent, SAMPLES, made)
+        lost[name] = lost_share(ServerState({"adapter": start}), sent, SAMPLES, made)
     assert lost["factors"] == lost_by_factors(start, sent, SAMPLES)
     assert lost["product"] <= lost["near"] * (1 + 1e-4)
     assert lost["near"] <= lost["factors"] * (1 + 1e-4)
     for layer in LAYERS:
         true = sum(count * dense(state, layer) for count, state in zip(SAMPLES, sent, strict=True)) / sum(SAMPLES)
         u, values, v = np.linalg.svd(true)
-        np.testing.assert_allclose(dense(made, layer), (u[:, :3] * values[:3]) @ v[:3], atol=1e-4)
+        np.testing.assert_allclose(changes(made)[layer], (u[:, :3] * values[:3]) @ v[:3], atol=1e-4)
 
 
 def test_near_finds_the_best_combinations() -> None:
@@ -169,9 +179,39 @@ def test_near_finds_the_best_combinations() -> None:
 
         plain = np.concatenate([shares, shares])
         best = float(minimize(missed, plain).fun)
-        found = float(((dense(made, layer) - true) ** 2).sum())
+        found = float(((changes(made)[layer] - true) ** 2).sum())
         assert best < 0.97 * missed(plain)
         assert found == pytest.approx(best, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["stacked", "residual"])
+def test_rounds_with_a_residual_stay_exact(name: str) -> None:
+    """The residual is for hospitals to compute with; what they change of the adapter is added to it in each round."""
+    state = ServerState({"adapter": adapter(0)})
+    for number in range(1, 5):
+        before = changes(state)
+        start = dict(state.groups["adapter"])
+        updates = sent_to(name, start, drift=0.3, number=number)
+        rest = {each: before[each] - dense(start, each) for each in LAYERS}
+        mean = {
+            each: np.average([dense(dict(one.parts["adapter"]), each) for one in updates], axis=0, weights=SAMPLES)
+            for each in LAYERS
+        }
+        next_state = rule(name).aggregate(state, updates)
+        assert error(changes(next_state), {each: mean[each] + rest[each] for each in LAYERS}) < 1e-6
+        sent = [dict(update.parts["adapter"]) for update in updates]
+        assert lost_share(state, sent, SAMPLES, next_state) < 1e-5
+        ranks = {len(each) for key, each in next_state.groups["adapter-residual"].items() if "lora_A" in key}
+        assert max(ranks) <= min(max(map(min, LAYERS.values())), 12 * number)
+        if name == "stacked":
+            kept = changes(ServerState({"adapter": next_state.groups["adapter"]}))
+            for layer, whole in changes(next_state).items():
+                u, values, v = np.linalg.svd(whole)
+                np.testing.assert_allclose(kept[layer], (u[:, :3] * values[:3]) @ v[:3], atol=1e-4)
+        else:
+            mean_of_factors = weighted_mean(sent, SAMPLES)
+            assert all(torch.equal(next_state.groups["adapter"][each], mean_of_factors[each]) for each in start)
+        state = next_state
 
 
 def test_rotated_hospitals_are_averaged_as_if_they_were_not() -> None:
@@ -190,7 +230,7 @@ def test_rotated_hospitals_are_averaged_as_if_they_were_not() -> None:
     for number in (0, 1):
         made = rule("rotate").aggregate(state, [replace(each, base_round=number) for each in turned])
         plain = lost_by_factors(start, sent, SAMPLES)
-        assert lost_share(start, sent, SAMPLES, made.groups["adapter"]) < 0.2 < plain
+        assert lost_share(state, sent, SAMPLES, made) < 0.2 < plain
 
 
 def test_one_factor_is_trained_and_the_other_stays() -> None:
@@ -199,14 +239,14 @@ def test_one_factor_is_trained_and_the_other_stays() -> None:
     for number, letter in ((1, "A"), (2, "B")):
         start = adapter(0)
         made, _ = after("alternate", start, number=number)
-        stays = {each for each in start if torch.equal(made[each], start[each])}
+        stays = {each for each in start if torch.equal(made.groups["adapter"][each], start[each])}
         assert stays == {each for each in start if f"lora_{letter}" in each}
 
 
 def test_fedsvd_makes_the_rows_of_a_orthonormal() -> None:
     made, _ = after("svd-b", adapter(0))
     for layer in LAYERS:
-        a = made[f"{layer}.lora_A.weight"]
+        a = made.groups["adapter"][f"{layer}.lora_A.weight"]
         torch.testing.assert_close(a @ a.T, torch.eye(3), atol=1e-6, rtol=0)
 
 
@@ -219,7 +259,7 @@ def test_rules_join_strategies_or_say_why_not() -> None:
         state = momentum.aggregate(state, sent_to("freeze-a", start))
     assert not any("lora_A" in name for name in state.groups["adapter-momentum"])
     assert torch.equal(state.groups["adapter"]["m.one.lora_A.weight"], start["m.one.lora_A.weight"])
-    for name in ("product", "alternate", "svd-b", "near"):
+    for name in ("product", "stacked", "alternate", "residual", "svd-b", "near"):
         with pytest.raises(ValidationError, match=f"expected aggregation fedavg or fedprox with lora_mean {name}"):
             rule(name, aggregation="fedavgm")
     for name in set(NAMES) - {"factors"}:
