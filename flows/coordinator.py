@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prefect import unmapped
+
 from flows.dashboard import Dashboard
 from flows.losses import round_losses, round_table, show_losses
 from flows.parts import within_part
@@ -14,7 +16,7 @@ from flows.runtimes.local import Local, all_alike, gather
 from flows.runtimes.runtime import Runtime, Trained
 from flows.runtimes.stacked import Stacked
 from tasks.federate.lora_mean.rule import choose_rule
-from tasks.federate.step import aggregate, validate_hospital
+from tasks.federate.step import aggregate, join_adapter, validate_hospital
 from tasks.federate.strategies.strategy import Strategy
 from tasks.records.federation import ADAPTER_FILE, RESIDUAL, HospitalRefs, Order, group_file
 from tasks.settings import ModelChoice, Study
@@ -32,6 +34,8 @@ class Round:
     orders: list[Order]
     starts: list[Ref]
     trained: Trained
+    before: Ref
+    """The server's state before this round."""
     state: Ref
     """The server's state after this round."""
     following: list[Ref]
@@ -56,17 +60,24 @@ def rounds(
         train: trains each hospital by its order, from its start.
         put_together: makes the server's next state from `state`, `updates` and `round_number`.
     """
-    state, starts = start, [start] * len(hospitals)
+    before, starts = start, [start] * len(hospitals)
     orders = [strategy.order(1, hospital) for hospital in hospitals]
     for number in range(1, count + 1):
         trained = train(orders, starts)
-        state = put_together(state=state, updates=trained.updates, round_number=number)
+        state = put_together(state=before, updates=trained.updates, round_number=number)
         coming = [strategy.order(number + 1, hospital) for hospital in hospitals]
-        following = [
-            state if order.start == "global" else update for order, update in zip(coming, trained.updates, strict=True)
-        ]
-        yield Round(number, orders, starts, trained, state, following)
-        orders, starts = coming, following
+        following = go_on(hospitals, coming, state, trained)
+        yield Round(number, orders, starts, trained, before, state, following)
+        before, orders, starts = state, coming, following
+
+
+def go_on(hospitals: Sequence[str], coming: Sequence[Order], state: Ref, trained: Trained) -> list[Ref]:
+    """The tensors that each hospital continues from, by its order for the next round."""
+    if trained.kept:
+        number = unmapped(coming[0].round - 1)
+        joining = join_adapter.map(hospital=hospitals, state=unmapped(state), trained=trained.kept, round_number=number)
+        return gather(joining, hospitals)
+    return [state if order.start == "global" else own for order, own in zip(coming, trained.updates, strict=True)]
 
 
 def federate(
@@ -142,7 +153,7 @@ def wire(strategy: Strategy, of: Round) -> dict[str, int]:
     nothing up if the strategy needs no tensors.
     """
     several = len(of.orders) > 1
-    down = [start for order, start in zip(of.orders, of.starts, strict=True) if several and order.start == "global"]
+    down = [of.before for order in of.orders if several and order.start != "own"]
     up = of.trained.updates if several and strategy.needs else []
     return {"bytes_down": sum(map(size, down)), "bytes_up": sum(map(size, up))}
 

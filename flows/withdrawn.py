@@ -6,6 +6,7 @@ from pathlib import Path
 import tasks.answer.erase
 import tasks.explain.erase
 import tasks.features.erase
+import tasks.federate.erase
 import tasks.partition.erase
 import tasks.retrieve.erase
 from tasks.cases.erasure import Counts, Erasers, Patient
@@ -14,6 +15,7 @@ from tasks.store import MANIFEST, ROOT, find, revising
 ERASERS: Erasers = {
     **tasks.partition.erase.ERASERS,
     **tasks.features.erase.ERASERS,
+    **tasks.federate.erase.ERASERS,
     **tasks.retrieve.erase.ERASERS,
     **tasks.answer.erase.ERASERS,
     **tasks.explain.erase.ERASERS,

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tasks.errors import StudyError
 from tasks.records import UpdateCounts
@@ -39,6 +39,36 @@ def train_hospital(
     seed: int,
 ) -> None:
     """Train one hospital for one round, from its adapter; write its update: tensors and counts."""
+    _train(folder, hospital, model, lora, federation, context, local, round_number, seed)
+
+
+@stage("trained", area="hospitals/{hospital.name}", title="train {hospital.name} round {round_number}")
+def train_at_home(
+    folder: Folder,
+    hospital: HospitalRefs,
+    model: ModelChoice,
+    lora: LoraSettings,
+    federation: FederationSettings,
+    context: ContextSettings,
+    local: LocalRule,
+    round_number: int,
+    seed: int,
+) -> None:
+    """Train one hospital for one round as `train_hospital` does; what is trained stays there."""
+    _train(folder, hospital, model, lora, federation, context, local, round_number, seed)
+
+
+def _train(
+    folder: Folder,
+    hospital: HospitalRefs,
+    model: ModelChoice,
+    lora: LoraSettings,
+    federation: FederationSettings,
+    context: ContextSettings,
+    local: LocalRule,
+    round_number: int,
+    seed: int,
+) -> None:
     from tasks.cases.holdout import split_holdout
     from tasks.engine.adapter import adapter_files, load_state
     from tasks.engine.hospital import open_hospital
@@ -66,6 +96,32 @@ def train_hospital(
         )
         files = adapter_files(sent(local, engine.read()), engine.config, model.name)
     _write_update(folder, "", files, UpdateCounts(hospital.name, round_number, len(training), loss, steps))
+
+
+@stage("update", area="shared", title="send {hospital} round {round_number}", leaves=SENT)
+def send_update(folder: Folder, hospital: str, trained: Ref, keeps: Literal["A", "B"], round_number: int) -> None:
+    """Copy what a hospital trained into an update, without the factor of LoRA that it keeps."""
+    from safetensors.torch import save
+
+    from tasks.engine.adapter import CONFIG, WEIGHTS, load_state
+    from tasks.federate.local import sent
+
+    tensors = sent(LocalRule(frozen=keeps), load_state(trained.folder))
+    folder.write(WEIGHTS, save(tensors, {"format": "pt"}))
+    for name in (CONFIG, "update.json"):
+        folder.write(name, (trained.folder / name).read_bytes())
+
+
+@stage("joined", area="hospitals/{hospital}", title="join {hospital} round {round_number}")
+def join_adapter(folder: Folder, hospital: str, state: Ref, trained: Ref, round_number: int) -> None:
+    """Make a hospital's adapter of the server's tensors and, where the server has none, of its own."""
+    from safetensors.torch import save
+
+    from tasks.engine.adapter import CONFIG, WEIGHTS, load_state
+
+    joined = load_state(trained.folder) | load_state(state.folder)
+    folder.write(WEIGHTS, save(dict(sorted(joined.items())), {"format": "pt"}))
+    folder.write(CONFIG, (trained.folder / CONFIG).read_bytes())
 
 
 def _write_update(folder: Folder, place: str, files: Mapping[str, bytes], counts: UpdateCounts) -> None:
@@ -157,11 +213,18 @@ def aggregate(folder: Folder, strategy: StrategySettings, state: Ref, updates: l
     from tasks.engine.adapter import CONFIG
     from tasks.federate.lora_mean.lost import lost_shares
     from tasks.federate.lora_mean.rule import choose_rule
+    from tasks.federate.lora_mean.scaling import folded, read_scaling
+    from tasks.federate.state import read_update
+
+    def read(ref: Ref, groups: Sequence[str]) -> "Update":
+        update = read_update(ref.folder, groups)
+        scalings = (read_scaling(each.folder / CONFIG) for each in (ref, state))
+        return folded(update, *scalings) if groups else update
 
     measure = partial(lost_shares, strategy.lora_mean if strategy.takes_mean else "factors")
-    kept = _aggregate(folder, "adapter", choose_rule(strategy), state, updates, round_number, measure)
+    kept = _aggregate(folder, "adapter", choose_rule(strategy), state, updates, round_number, read, measure)
     if "adapter" in kept:
-        folder.write(CONFIG, (updates[0].folder / CONFIG).read_bytes())
+        folder.write(CONFIG, (state.folder / CONFIG).read_bytes())
 
 
 @stage("fusion", area="shared", title="aggregate fusion round {round_number}", chosen=(STRATEGY,), leaves=SENT)
@@ -169,9 +232,13 @@ def aggregate_fusion(
     folder: Folder, strategy: StrategySettings, state: Ref, updates: list[Ref], round_number: int
 ) -> None:
     """Compute the server's next state of the gated fusion of images and questions."""
+    from tasks.federate.state import read_update
     from tasks.federate.strategies.strategy import choose
 
-    _aggregate(folder, "fusion", choose(strategy), state, updates, round_number)
+    def read(ref: Ref, groups: Sequence[str]) -> "Update":
+        return read_update(ref.folder, groups)
+
+    _aggregate(folder, "fusion", choose(strategy), state, updates, round_number, read)
 
 
 def _aggregate(
@@ -181,16 +248,18 @@ def _aggregate(
     state: Ref,
     updates: Sequence[Ref],
     round_number: int,
+    read: Callable[[Ref, Sequence[str]], "Update"],
     measure: Callable[["ServerState", Sequence["Update"], "ServerState"], Mapping[str, object]] | None = None,
 ) -> Collection[str]:
     """Aggregate one group of the updates' tensors and write the result; return the names of the groups written.
 
-    `measure` adds figures to the round's record, from the state before it, the updates used and the state after it.
+    `read` reads an update's tensors of some groups. `measure` adds figures to the round's record, from the state before
+    it, the updates used and the state after it.
     """
     from tasks.federate.screen import screen
-    from tasks.federate.state import read_state, read_update, write_state
+    from tasks.federate.state import read_state, write_state
 
-    sent = [read_update(ref.folder, [group] if strategy.needs else []) for ref in updates]
+    sent = [read(ref, [group] if strategy.needs else []) for ref in updates]
     used = screen(sent)
     before = read_state(state.folder)
     kept = strategy.aggregate(before, used)

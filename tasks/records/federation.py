@@ -30,8 +30,11 @@ class Order:
 
     round: int
     """Counted from 1."""
-    start: Literal["global", "own"]
-    """Start from the server's tensors, or from this hospital's last trained ones."""
+    start: Literal["global", "own", "joined"]
+    """Start from the server's tensors, from this hospital's last trained ones, or from the server's and, where the
+    server has none, this hospital's own."""
+    keeps: Literal["B"] | None = None
+    """The factor of LoRA that is trained and stays at the hospital."""
     local: LocalRule = field(default_factory=LocalRule)
     """How the strategy changes local training."""
 

@@ -93,7 +93,7 @@ class StrategySettings(Settings):
     """Weight of the pull towards the adapter that a round begins with, in local training (`fedprox` alone)."""
 
     lora_mean: Literal[
-        "factors", "product", "freeze-a", "stacked", "alternate", "residual", "rotate", "svd-b", "near"
+        "factors", "product", "freeze-a", "stacked", "alternate", "share-a", "residual", "rotate", "svd-b", "near"
     ] = "factors"
     """How LoRA's factors A and B are averaged, since the mean of A times the mean of B is not the mean of the products:
     each by itself (`factors`), or by another rule of docs/federation.md."""
@@ -122,7 +122,7 @@ class StrategySettings(Settings):
 
 PLAIN_MEANS = ("fedavg", "fedprox")
 """Strategies whose next adapter is the mean of the hospitals' adapters."""
-WITH_ANY_STRATEGY = ("factors", "freeze-a", "rotate")
+WITH_ANY_STRATEGY = ("factors", "freeze-a", "share-a", "rotate")
 """Rules that leave it to the strategy what is made of factors that mean the same in each round."""
 
 

@@ -27,7 +27,10 @@ from tasks.federate.means import weighted_mean
 from tasks.federate.step import (
     aggregate,
     initial_adapter,
+    join_adapter,
+    send_update,
     take_update,
+    train_at_home,
     train_hospital,
     train_together,
     validate_hospital,
@@ -221,6 +224,44 @@ def test_hospitals_train_beside_a_residual(one_round: Round, rule: Literal["stac
     assert shares[rule] < 1e-5 < shares["factors"]
     assert size(last) > size(bare.ref)
     assert one_round.validate("north", last)["loss"] > 0
+
+
+def test_an_update_of_another_alpha_is_averaged_as_what_it_changes(one_round: Round) -> None:
+    sent = [one_round.train(hospital) for hospital in HOSPITALS]
+    config = json.loads((sent[1].folder / CONFIG).read_text())
+    with writing("shared", "update", "other") as folder:
+        state = load_state(sent[1].folder)
+        halved = {name: tensor / 2 if "lora_B" in name else tensor for name, tensor in state.items()}
+        folder.write(WEIGHTS, save(halved, {"format": "pt"}))
+        folder.write(CONFIG, json.dumps(config | {"lora_alpha": 2 * config["lora_alpha"]}).encode())
+        folder.write("update.json", (sent[1].folder / "update.json").read_bytes())
+    plain, other = (
+        aggregate.fn(strategy=FEDAVG, state=one_round.start, updates=updates, round_number=1)
+        for updates in (sent, [sent[0], folder.ref])
+    )
+    assert same(load_state(plain.folder), load_state(other.folder))
+    assert (other.folder / CONFIG).read_bytes() == (one_round.start.folder / CONFIG).read_bytes()
+
+
+def test_a_factor_that_is_kept_never_leaves_the_hospital(one_round: Round) -> None:
+    given = one_round.given("north", one_round.start, FEDERATION)
+    trained = train_at_home.fn(**given, local=PLAIN)
+    assert trained.path.startswith("hospitals/north/")
+    assert same(load_state(trained.folder), load_state(one_round.train("north").folder))
+    sent = send_update.fn(hospital="north", trained=trained, keeps="B", round_number=1)
+    whole, part = load_state(trained.folder), load_state(sent.folder)
+    assert part.keys() == {name for name in whole if "lora_B" not in name}
+    assert same(part, {name: whole[name] for name in part})
+    assert update_of(sent) == update_of(trained)
+    strategy = StrategySettings(lora_mean="share-a")
+    other = send_update.fn(hospital="south", trained=one_round.train("south"), keeps="B", round_number=1)
+    state = aggregate.fn(strategy=strategy, state=one_round.start, updates=[sent, other], round_number=1)
+    joined = join_adapter.fn(hospital="north", state=state, trained=trained, round_number=1)
+    assert joined.path.startswith("hospitals/north/")
+    mean, found = load_state(state.folder), load_state(joined.folder)
+    assert same(found, {name: mean.get(name, tensor) for name, tensor in whole.items()})
+    assert not same(found, whole)
+    assert one_round.validate("north", joined)["loss"] > 0
 
 
 def test_what_rules_lose_is_told_for_both(one_round: Round) -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from tasks.federate.lora_mean.products import Product, State, layers, product_of, residual_of, shares_of, summed
+from tasks.federate.lora_mean.products import B, Product, State, layers, product_of, residual_of, shares_of, summed
 from tasks.federate.means import weighted_mean
 from tasks.federate.state import ServerState, Update
 
@@ -16,9 +16,10 @@ def lost_shares(
 ) -> dict[str, dict[str, float]]:
     """What the mean of factors loses of a round's update, and what the rule does, as `lost_share` of `round.json`.
 
-    Empty where nothing is averaged. A factor that hospitals did not send is the server's.
+    Empty where the server has no product: nothing is averaged, or hospitals keep a factor. A factor that hospitals did
+    not send otherwise is the server's.
     """
-    if not after.groups:
+    if not any(B in name for name in after.groups.get("adapter", {})):
         return {"lost_share": {}}
     start, samples = before.groups["adapter"], [update.samples for update in used]
     sent = [{**start, **update.parts["adapter"]} for update in used]

@@ -13,13 +13,15 @@ from pydantic import ValidationError
 from scipy.optimize import minimize
 from test_lost import LAYERS, adapter, dense, lost_by_factors, near
 
-from tasks.federate.lora_mean.lost import lost_share
+from tasks.federate.lora_mean.lost import lost_share, lost_shares
 from tasks.federate.lora_mean.rule import choose_rule
 from tasks.federate.means import weighted_mean
 from tasks.federate.state import ServerState, Update
 from tasks.settings import StrategySettings
 
-NAMES = get_args(StrategySettings.model_fields["lora_mean"].annotation)
+NAMES = [
+    name for name in get_args(StrategySettings.model_fields["lora_mean"].annotation) if name != "share-a"
+]  # of which there is no adapter for all
 EXACT = {"freeze-a", "stacked", "alternate", "residual", "svd-b"}
 SAMPLES = [30, 10, 5]
 State = dict[str, torch.Tensor]
@@ -248,6 +250,24 @@ def test_fedsvd_makes_the_rows_of_a_orthonormal() -> None:
     for layer in LAYERS:
         a = made.groups["adapter"][f"{layer}.lora_A.weight"]
         torch.testing.assert_close(a @ a.T, torch.eye(3), atol=1e-6, rtol=0)
+
+
+def test_a_is_shared_and_b_stays() -> None:
+    """The server never has a B, from which it could tell what a hospital's adapter is."""
+    chosen, start = rule("share-a", aggregation="fedprox", proximal_mu=0.5), adapter(0)
+    order = chosen.order(1, "north")
+    assert (order.start, order.keeps, order.local.frozen, order.local.proximal_mu) == ("joined", "B", None, 0.5)
+    updates = [
+        replace(
+            each, parts={"adapter": {key: one for key, one in each.parts["adapter"].items() if "lora_B" not in key}}
+        )
+        for each in sent_to("factors", start)
+    ]
+    made = chosen.aggregate(ServerState({"adapter": start}), updates)
+    mean = weighted_mean([dict(each.parts["adapter"]) for each in updates], SAMPLES)
+    assert made.groups["adapter"].keys() == mean.keys() == {each for each in start if "lora_B" not in each}
+    assert all(torch.equal(made.groups["adapter"][each], mean[each]) for each in mean)
+    assert lost_shares("share-a", ServerState({"adapter": start}), updates, made) == {"lost_share": {}}
 
 
 def test_rules_join_strategies_or_say_why_not() -> None:

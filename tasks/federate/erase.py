@@ -1,0 +1,5 @@
+"""Erase a patient from what a hospital trained and keeps: weights can only be removed whole."""
+
+from tasks.cases.erasure import Erasers
+
+ERASERS: Erasers = {"trained": None, "joined": None}
