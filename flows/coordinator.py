@@ -80,22 +80,35 @@ def go_on(hospitals: Sequence[str], coming: Sequence[Order], state: Ref, trained
     return [state if order.start == "global" else own for order, own in zip(coming, trained.updates, strict=True)]
 
 
-def federate(
-    study: Study, model: ModelChoice, hospitals: list[HospitalRefs], steps: Steps
-) -> tuple[list[HospitalRefs], list[dict[str, Any]], list[Ref]]:
-    """Run the rounds of the adapter: every hospital trains, the server aggregates, every hospital validates.
+@dataclass(frozen=True)
+class Federated:
+    """What the rounds of a study leave."""
 
-    Returns the hospitals with their final adapters (all the same, unless they train alone), one row per round, and the
-    folders in which hospitals shared their held-out losses, of all rounds.
-    """
-    strategy, runtime = choose_rule(study.federation.strategy), RUNTIMES[study.engine.executor]
-    settings: dict[str, Any] = {
+    trained: list[HospitalRefs]
+    """The hospitals with their final adapters: all the same, unless they train alone or keep a part."""
+    rows: list[dict[str, Any]]
+    """The results' row of each round."""
+    validated: list[Ref]
+    """The folders in which hospitals shared their held-out losses, of all rounds."""
+    starts: list[Ref]
+    """The server's state before each round."""
+
+
+def training_settings(study: Study, model: ModelChoice) -> dict[str, Any]:
+    """What `train_hospital` takes that is the same for all hospitals and rounds."""
+    return {
         "model": model,
         "lora": study.lora,
         "federation": study.federation.local,
         "context": study.retrieval.context,
         "seed": study.seed,
     }
+
+
+def federate(study: Study, model: ModelChoice, hospitals: list[HospitalRefs], steps: Steps) -> Federated:
+    """Run the rounds of the adapter: every hospital trains, the server aggregates, every hospital validates."""
+    strategy, runtime = choose_rule(study.federation.strategy), RUNTIMES[study.engine.executor]
+    settings = training_settings(study, model)
 
     def train(orders: list[Order], starts: list[Ref]) -> Trained:
         return runtime.train(given(hospitals, starts), orders, settings)
@@ -112,6 +125,7 @@ def federate(
 
     rows: list[dict[str, Any]] = []
     validated: list[Ref] = []
+    starts: list[Ref] = []
     dashboard = Dashboard()
     pace = Pace(study.federation.rounds)
     for number in range(1, study.federation.rounds + 1):
@@ -120,12 +134,13 @@ def federate(
         left = pace.done(time.perf_counter() - began)
         rows.append(round_row(strategy, this, held_out))
         validated += held_out
+        starts.append(this.before)
         dashboard.table("rounds", round_table(rows), "Losses of each round, and what it took")
         show_losses(dashboard, "losses", round_losses(rows))
         loss = rows[-1]["eval_loss"]
         held = "" if loss is None else f", held-out loss {loss:.4f}"
         steps.done(f"round {number}: training loss {rows[-1]['train_loss']:.4f}{held}{left}")
-    return given(hospitals, this.following), rows, validated
+    return Federated(given(hospitals, this.following), rows, validated, starts)
 
 
 def validate(hospitals: Sequence[HospitalRefs], number: int, settings: dict[str, Any], min_cell: int) -> list[Ref]:

@@ -29,6 +29,7 @@ from tasks.report.page.render import (
     model_card,
     study_page,
 )
+from tasks.report.personal import personal_rows, personal_sentence
 from tasks.report.results import MEANS, hospital_rows, reliance_rows, score_rows
 from tasks.report.rounds import round_rows
 from tasks.report.saliency import share_rows
@@ -128,6 +129,9 @@ def _sections(results: RunDocument) -> Iterator[Section]:
             ),
         },
     )
+    if personal := results.get("personal"):  # a run of an earlier version has none
+        table = {"Right answers by hospital": personal_rows(personal)}
+        yield Section("Personal adapters", personal_sentence(personal), table)
     if found := results.get("abstention"):
         yield Section("What withheld answers promise", abstention_note(found))
     for name in results["configurations"]:

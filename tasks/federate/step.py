@@ -58,6 +58,28 @@ def train_at_home(
     _train(folder, hospital, model, lora, federation, context, local, round_number, seed)
 
 
+@stage("personal", area="hospitals/{hospital.name}", title="personalise {hospital.name} round {round_number}")
+def train_personal(
+    folder: Folder,
+    hospital: HospitalRefs,
+    towards: Ref,
+    model: ModelChoice,
+    lora: LoraSettings,
+    federation: FederationSettings,
+    context: ContextSettings,
+    local: LocalRule,
+    round_number: int,
+    seed: int,
+) -> None:
+    """Train a hospital's personal adapter for one round; `local` may pull it towards another adapter."""
+    from tasks.records.federation import RESIDUAL, group_file
+
+    _train(folder, hospital, model, lora, federation, context, local, round_number, seed, towards)
+    residual = hospital.adapter.folder / group_file(RESIDUAL)
+    if residual.exists():  # trained beside it, so it is a part of the personal adapter too
+        folder.write(residual.name, residual.read_bytes())
+
+
 def _train(
     folder: Folder,
     hospital: HospitalRefs,
@@ -68,6 +90,7 @@ def _train(
     local: LocalRule,
     round_number: int,
     seed: int,
+    towards: Ref | None = None,
 ) -> None:
     from tasks.cases.holdout import split_holdout
     from tasks.engine.adapter import adapter_files, load_state
@@ -90,7 +113,7 @@ def _train(
             tokens=federation.tokens_per_pass,
             learning_rate=federation.learning_rate,
             seed=derived_seed(seed, round_number, hospital.name),
-            correct=correction(local, start),
+            correct=correction(local, load_state(towards.folder) if towards else start),
             frozen=local.frozen,
             title=f"round {round_number} {hospital.name}",
         )

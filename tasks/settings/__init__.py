@@ -102,3 +102,8 @@ class Study(Settings):
         """What the study is called beside others: `fed`, `centralised` or `local`, and `+rag` where it retrieves."""
         alone = "local" if self.federation.aggregation == "none" else "fed"
         return (alone if self.partition.hospitals > 1 else "centralised") + ("+rag" if self.retrieval.k else "")
+
+    @property
+    def personal_configuration(self) -> str:
+        """What the study is called with each hospital's personal adapter."""
+        return f"{self.configuration}+personal"

@@ -126,7 +126,35 @@ WITH_ANY_STRATEGY = ("factors", "freeze-a", "share-a", "rotate")
 """Rules that leave it to the strategy what is made of factors that mean the same in each round."""
 
 
-class FederationSettings(StrategySettings):
+class PersonalSettings(Settings):
+    """Adapters of each hospital's own, beside the one for all."""
+
+    personal: Literal["none", "fine-tune", "ditto"] = "none"
+    """A second adapter for each hospital, which stays there: the last round's, trained on (`fine-tune`), or one that is
+    trained in each round and pulled to the round's adapter (`ditto`)."""
+    personal_epochs: int = Field(1, ge=1)
+    """Passes over a hospital's training cases after the last round (`fine-tune` alone)."""
+    personal_pull: float = Field(0.1, ge=0)
+    """Weight of the pull towards the adapter for all (`ditto` alone); 0 is training alone."""
+
+    @field_validator("personal")
+    @classmethod
+    def _can_be_personal(cls, personal: str, info: ValidationInfo) -> str:
+        strategy, rule = info.data.get("aggregation"), info.data.get("lora_mean")
+        if personal != "none" and strategy == "none":
+            raise ValueError(f"expected personal none with aggregation none, whose adapters are personal: {personal}")
+        if personal == "ditto" and rule in UNLIKE_BASES:
+            raise ValueError(
+                f"expected personal fine-tune with lora_mean {rule}, whose factors ditto cannot be near to"
+            )
+        return personal
+
+
+UNLIKE_BASES = ("product", "stacked", "share-a", "residual", "svd-b")
+"""Rules after which an adapter is more than its factors, or has factors of another basis in each round."""
+
+
+class FederationSettings(PersonalSettings, StrategySettings):
     """Local training, its rounds, and the strategy that joins them."""
 
     rounds: int = Field(4, ge=1)
@@ -150,7 +178,8 @@ class FederationSettings(StrategySettings):
     @property
     def local(self) -> "FederationSettings":
         """What matters within one round, so that studies that differ in the others share what hospitals trained."""
-        return self.model_copy(update=StrategySettings().model_dump() | {"rounds": 1})
+        elsewhere = StrategySettings().model_dump() | PersonalSettings().model_dump()
+        return self.model_copy(update=elsewhere | {"rounds": 1})
 
 
 class EngineSettings(Settings):

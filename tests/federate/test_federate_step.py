@@ -32,6 +32,7 @@ from tasks.federate.step import (
     take_update,
     train_at_home,
     train_hospital,
+    train_personal,
     train_together,
     validate_hospital,
 )
@@ -262,6 +263,31 @@ def test_a_factor_that_is_kept_never_leaves_the_hospital(one_round: Round) -> No
     assert same(found, {name: mean.get(name, tensor) for name, tensor in whole.items()})
     assert not same(found, whole)
     assert one_round.validate("north", joined)["loss"] > 0
+
+
+def test_a_personal_adapter_is_pulled_to_the_one_for_all_and_stays_home(one_round: Round) -> None:
+    """Without a pull it is trained as any adapter; the harder the pull, the nearer it is."""
+    towards = one_round.train("south")
+    given = one_round.given("north", one_round.start, FEDERATION)
+    distances = []
+    for pull in (0.0, 3.0, 3000.0):
+        personal = train_personal.fn(**given, towards=towards, local=LocalRule(proximal_mu=pull))
+        assert personal.path.startswith("hospitals/north/personal/")
+        state, other = load_state(personal.folder), load_state(towards.folder)
+        distances.append(sum(float((state[name] - other[name]).norm() ** 2) for name in state))
+        assert pull or same(state, load_state(one_round.train("north").folder))
+    assert distances[0] > distances[1] > distances[2]
+
+
+def test_a_personal_adapter_keeps_the_residual_that_it_was_trained_beside(one_round: Round) -> None:
+    sent = [one_round.train(hospital) for hospital in HOSPITALS]
+    strategy = StrategySettings(lora_mean="residual")
+    adapter = aggregate.fn(strategy=strategy, state=one_round.start, updates=sent, round_number=1)
+    given = one_round.given("north", adapter, FEDERATION, 2)
+    personal = load_state(train_personal.fn(**given, towards=adapter, local=PLAIN).folder)
+    before = load_state(adapter.folder)
+    assert personal.keys() == before.keys()
+    assert all(torch.equal(personal[name], before[name]) == ("residual" in name) for name in before)
 
 
 def test_what_rules_lose_is_told_for_both(one_round: Round) -> None:

@@ -1,0 +1,34 @@
+"""Combinations of rules for means, strategies and personal adapters that make no sense are refused in a sentence."""
+
+import pytest
+from pydantic import ValidationError
+
+from tasks.settings import FederationSettings, Study
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"aggregation": "none", "personal": "ditto"}, "expected personal none with aggregation none"),
+        ({"lora_mean": "stacked", "personal": "ditto"}, "expected personal fine-tune with lora_mean stacked"),
+        ({"lora_mean": "product", "aggregation": "fedavgm"}, "expected aggregation fedavg or fedprox with lora_mean"),
+        ({"lora_mean": "share-a", "aggregation": "none"}, "expected factors with aggregation none"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(settings: dict[str, str], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        FederationSettings(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rule", ["stacked", "residual"])
+def test_a_residual_is_of_text_layers(rule: str) -> None:
+    given = {"lora": {"tower_targets": ["qkv"]}, "federation": {"lora_mean": rule}}
+    with pytest.raises(ValidationError, match=f"expected no lora.tower_targets with lora_mean {rule}"):
+        Study.model_validate(given)
+
+
+def test_hospitals_train_the_same_for_the_adapter_for_all_whatever_is_personal() -> None:
+    plain = FederationSettings()
+    other = FederationSettings(personal="ditto", personal_pull=3, personal_epochs=2, lora_mean="near", rounds=9)
+    assert plain.local == other.local
+    assert plain.strategy == FederationSettings(personal="ditto").strategy
