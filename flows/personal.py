@@ -7,7 +7,7 @@ from prefect import unmapped
 
 from flows.coordinator import given, training_settings
 from flows.runtimes.local import all_alike, gather
-from tasks.federate.step import train_personal
+from tasks.federate.step import mix_adapters, train_personal
 from tasks.records.federation import HospitalRefs
 from tasks.settings import LocalRule, ModelChoice, Study
 from tasks.store import Ref
@@ -27,10 +27,14 @@ def personalise(study: Study, model: ModelChoice, trained: Sequence[HospitalRefs
         more = {"local_epochs": study.federation.personal_epochs}
         settings |= {"federation": study.federation.local.model_copy(update=more)}
         return _train(trained, own, own, LocalRule(), rounds + 1, settings)
-    adapters, rule = [starts[0]] * len(trained), LocalRule(proximal_mu=study.federation.personal_pull)
+    pull = study.federation.personal_pull if kind == "ditto" else 0
+    adapters, rule = [starts[0]] * len(trained), LocalRule(proximal_mu=pull)
     for number, start in enumerate(starts, start=1):
-        adapters = _train(trained, adapters, [start] * len(trained), rule, number, settings)
-    return adapters
+        adapters = _train(trained, adapters, [start if pull else each for each in adapters], rule, number, settings)
+    if kind == "ditto":
+        return adapters
+    mixing = mix_adapters.map(hospital=given(trained, adapters), for_all=own, **all_alike(settings))
+    return gather(mixing, [hospital.name for hospital in trained])
 
 
 def _train(

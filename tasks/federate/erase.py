@@ -2,4 +2,4 @@
 
 from tasks.cases.erasure import Erasers
 
-ERASERS: Erasers = {"trained": None, "joined": None, "personal": None}
+ERASERS: Erasers = {"trained": None, "joined": None, "personal": None, "mixture": None}

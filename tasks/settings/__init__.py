@@ -95,6 +95,8 @@ class Study(Settings):
             raise ValueError(
                 f"expected no lora.tower_targets with lora_mean {rule}, which keeps a residual of text layers"
             )
+        if federation.personal == "mixture" and lora and (lora.tower_targets or lora.projector):
+            raise ValueError("expected neither lora.tower_targets nor lora.projector with personal mixture")
         return federation
 
     @property

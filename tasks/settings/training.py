@@ -129,9 +129,10 @@ WITH_ANY_STRATEGY = ("factors", "freeze-a", "share-a", "rotate")
 class PersonalSettings(Settings):
     """Adapters of each hospital's own, beside the one for all."""
 
-    personal: Literal["none", "fine-tune", "ditto"] = "none"
-    """A second adapter for each hospital, which stays there: the last round's, trained on (`fine-tune`), or one that is
-    trained in each round and pulled to the round's adapter (`ditto`)."""
+    personal: Literal["none", "fine-tune", "ditto", "mixture"] = "none"
+    """A second adapter for each hospital, which stays there: the last round's, trained on (`fine-tune`), one that is
+    trained in each round and pulled to the round's adapter (`ditto`), or one that is trained alone and mixed with the
+    last round's (`mixture`), by a weight chosen on the hospital's held-out cases."""
     personal_epochs: int = Field(1, ge=1)
     """Passes over a hospital's training cases after the last round (`fine-tune` alone)."""
     personal_pull: float = Field(0.1, ge=0)

@@ -21,6 +21,7 @@ from tasks.engine.batch import collate
 from tasks.engine.engine import Engine
 from tasks.engine.hospital import open_hospital
 from tasks.engine.identity import choose_model
+from tasks.engine.train import mean_loss
 from tasks.engine.vision import FEATURES, Features
 from tasks.errors import StudyError
 from tasks.federate.means import weighted_mean
@@ -28,6 +29,7 @@ from tasks.federate.step import (
     aggregate,
     initial_adapter,
     join_adapter,
+    mix_adapters,
     send_update,
     take_update,
     train_at_home,
@@ -277,6 +279,39 @@ def test_a_personal_adapter_is_pulled_to_the_one_for_all_and_stays_home(one_roun
         distances.append(sum(float((state[name] - other[name]).norm() ** 2) for name in state))
         assert pull or same(state, load_state(one_round.train("north").folder))
     assert distances[0] > distances[1] > distances[2]
+
+
+def test_a_mixture_is_the_one_that_suits_the_held_out_cases(one_round: Round) -> None:
+    """Each weight's adapter, made here as one of both ranks side by side, has the loss that decides."""
+    for_all, own = one_round.train("south"), one_round.train("north")
+    given = one_round.given("north", own, FEDERATION)
+    del given["round_number"]
+    made = mix_adapters.fn(**given, for_all=for_all)
+    assert made.path.startswith("hospitals/north/mixture/")
+    found = json.loads((made.folder / "mixture.json").read_text())
+    assert found["weight"] == np.argmin(found["losses"]) / 10
+    for place, ref in ((0, for_all), (10, own)):
+        assert found["losses"][place] == pytest.approx(one_round.validate("north", ref)["loss"], rel=1e-5)
+    assert min(found["losses"]) == pytest.approx(one_round.validate("north", made)["loss"], rel=1e-5)
+    base = load_base(one_round.model.name, device="cpu")
+    wide = Engine(base, 2 * LORA.r, 2 * LORA.alpha, 0.0, list(LORA.targets))
+    states = [load_state(ref.folder) for ref in (own, for_all)]
+    for place, share in ((3, 0.3), (8, 0.8)):
+        both = {
+            name: torch.cat([states[0][name], states[1][name]])
+            if "lora_A" in name
+            else torch.cat([share * states[0][name], (1 - share) * states[1][name]], dim=1)
+            for name in states[0]
+        }
+        wide.switch(both)
+        hospital_data = open_hospital(one_round.hospitals["north"])
+        _, held_out = split_holdout(hospital_data.cases, FEDERATION.holdout, 0)
+        examples = hospital_data.examples(base, held_out, ContextSettings(k=1))
+        loss, _ = mean_loss(wide, hospital_data.features, examples, FEDERATION.tokens_per_pass)
+        assert found["losses"][place] == pytest.approx(loss, rel=1e-4)
+    none = FEDERATION.model_copy(update={"holdout": 0.0})
+    without = mix_adapters.fn(**given | {"federation": none}, for_all=for_all)
+    assert json.loads((without.folder / "mixture.json").read_text())["weight"] == 0
 
 
 def test_a_personal_adapter_keeps_the_residual_that_it_was_trained_beside(one_round: Round) -> None:

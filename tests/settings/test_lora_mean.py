@@ -27,6 +27,12 @@ def test_a_residual_is_of_text_layers(rule: str) -> None:
         Study.model_validate(given)
 
 
+@pytest.mark.parametrize("learns", [{"projector": True}, {"tower_targets": ["qkv"]}])
+def test_a_mixture_is_of_text_layers(learns: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=r"expected neither lora\.tower_targets nor lora\.projector"):
+        Study.model_validate({"lora": learns, "federation": {"personal": "mixture"}})
+
+
 def test_hospitals_train_the_same_for_the_adapter_for_all_whatever_is_personal() -> None:
     plain = FederationSettings()
     other = FederationSettings(personal="ditto", personal_pull=3, personal_epochs=2, lora_mean="near", rounds=9)
