@@ -48,7 +48,8 @@ class Residual:
 
     def merge(self) -> None:
         """Add it to the base's weights instead."""
-        layers, _ = self._layers(self._tensors), self.put({})
+        layers = self._layers(self._tensors)
+        self.put({})
         for module, b, a, scale in layers:
             weight = module.base_layer.weight
             weight.data = (weight.data.float() + scale * b @ a).to(weight.dtype)

@@ -92,9 +92,7 @@ class Study(Settings):
     def _can_keep_a_residual(cls, federation: FederationSettings, info: ValidationInfo) -> FederationSettings:
         lora, rule = info.data.get("lora"), federation.lora_mean
         if rule in ("stacked", "residual") and lora and lora.tower_targets:
-            raise ValueError(
-                f"expected no lora.tower_targets with lora_mean {rule}, which keeps a residual of text layers"
-            )
+            raise ValueError(f"expected no lora.tower_targets with lora_mean {rule}: its residual is of text layers")
         if federation.personal == "mixture" and lora and (lora.tower_targets or lora.projector):
             raise ValueError("expected neither lora.tower_targets nor lora.projector with personal mixture")
         return federation
