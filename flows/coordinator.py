@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prefect import unmapped
+
 from flows.dashboard import Dashboard
 from flows.losses import round_losses, round_table, show_losses
 from flows.parts import within_part
@@ -14,9 +16,10 @@ from flows.progress import Pace, Steps
 from flows.runtimes.local import Local, all_alike, gather
 from flows.runtimes.runtime import Runtime, Trained
 from flows.runtimes.stacked import Stacked
-from tasks.federate.step import aggregate, keep_control, validate_hospital
+from tasks.federate.lora_mean.rule import choose_rule
+from tasks.federate.step import aggregate, join_adapter, keep_control, validate_hospital
 from tasks.federate.strategies.strategy import Strategy, choose
-from tasks.records.federation import ADAPTER_FILE, CONTROL_FILE, HospitalRefs, Order
+from tasks.records.federation import ADAPTER_FILE, CONTROL_FILE, RESIDUAL, HospitalRefs, Order, group_file
 from tasks.settings import ModelChoice, Study
 from tasks.store import Ref
 
@@ -33,6 +36,8 @@ class Round:
     orders: list[Order]
     starts: list[Ref]
     trained: Trained
+    before: Ref
+    """The server's state before this round."""
     state: Ref
     """The server's state after this round."""
     following: list[Ref]
@@ -57,17 +62,15 @@ def rounds(
         train: trains each hospital by its order, from its start.
         put_together: makes the server's next state from `state`, `updates` and `round_number`.
     """
-    state, starts = start, [start] * len(hospitals)
+    before, starts = start, [start] * len(hospitals)
     orders = [strategy.order(1, hospital) for hospital in hospitals]
     for number in range(1, count + 1):
         trained = train(orders, starts)
-        state = put_together(state=state, updates=trained.updates, round_number=number)
+        state = put_together(state=before, updates=trained.updates, round_number=number)
         coming = [strategy.order(number + 1, hospital) for hospital in hospitals]
-        following = [
-            state if order.start == "global" else update for order, update in zip(coming, trained.updates, strict=True)
-        ]
-        yield Round(number, orders, starts, trained, state, following)
-        orders, starts = coming, following
+        following = go_on(hospitals, coming, state, trained)
+        yield Round(number, orders, starts, trained, before, state, following)
+        before, orders, starts = state, coming, following
 
 
 def check_strategy(study: Study) -> None:
@@ -75,16 +78,32 @@ def check_strategy(study: Study) -> None:
     choose(study.federation.server).check_hospitals(study.partition.hospitals)
 
 
-def federate(
-    study: Study, model: ModelChoice, hospitals: list[HospitalRefs], steps: Steps
-) -> tuple[list[HospitalRefs], list[dict[str, Any]], list[Ref]]:
-    """Run the rounds of the adapter: every hospital trains, the server aggregates, every hospital validates.
+def go_on(hospitals: Sequence[str], coming: Sequence[Order], state: Ref, trained: Trained) -> list[Ref]:
+    """The tensors that each hospital continues from, by its order for the next round."""
+    if trained.kept:
+        number = unmapped(coming[0].round - 1)
+        joining = join_adapter.map(hospital=hospitals, state=unmapped(state), trained=trained.kept, round_number=number)
+        return gather(joining, hospitals)
+    return [state if order.start == "global" else own for order, own in zip(coming, trained.updates, strict=True)]
 
-    Returns the hospitals with their final adapters (all the same, unless they train alone), one row per round, and the
-    folders in which hospitals shared their held-out losses, of all rounds.
-    """
-    strategy, runtime = choose(study.federation.server), RUNTIMES[study.engine.executor]
-    settings: dict[str, Any] = {
+
+@dataclass(frozen=True)
+class Federated:
+    """What the rounds of a study leave."""
+
+    trained: list[HospitalRefs]
+    """The hospitals with their final adapters: all the same, unless they train alone or keep a part."""
+    rows: list[dict[str, Any]]
+    """The results' row of each round."""
+    validated: list[Ref]
+    """The folders in which hospitals shared their held-out losses, of all rounds."""
+    starts: list[Ref]
+    """The server's state before each round."""
+
+
+def training_settings(study: Study, model: ModelChoice) -> dict[str, Any]:
+    """What `train_hospital` takes that is the same for all hospitals and rounds."""
+    return {
         "model": model,
         "lora": study.lora,
         "federation": study.federation.local,
@@ -92,6 +111,11 @@ def federate(
         "seed": study.seed,
     }
 
+
+def federate(study: Study, model: ModelChoice, hospitals: list[HospitalRefs], steps: Steps) -> Federated:
+    """Run the rounds of the adapter: every hospital trains, the server aggregates, every hospital validates."""
+    strategy, runtime = choose_rule(study.federation.server), RUNTIMES[study.engine.executor]
+    settings = training_settings(study, model)
     training = list(hospitals)
 
     def train(orders: list[Order], starts: list[Ref]) -> Trained:
@@ -111,6 +135,7 @@ def federate(
 
     rows: list[dict[str, Any]] = []
     validated: list[Ref] = []
+    starts: list[Ref] = []
     dashboard = Dashboard()
     pace = Pace(study.federation.rounds)
     for number in range(1, study.federation.rounds + 1):
@@ -119,12 +144,13 @@ def federate(
         left = pace.done(time.perf_counter() - began)
         rows.append(round_row(strategy, this, held_out))
         validated += held_out
+        starts.append(this.before)
         dashboard.table("rounds", round_table(rows), "Losses of each round, and what it took")
         show_losses(dashboard, "losses", round_losses(rows))
         loss = rows[-1]["eval_loss"]
         held = "" if loss is None else f", held-out loss {loss:.4f}"
         steps.done(f"round {number}: training loss {rows[-1]['train_loss']:.4f}{held}{left}")
-    return given(hospitals, this.following), rows, validated
+    return Federated(given(hospitals, this.following), rows, validated, starts)
 
 
 def keep_controls(hospitals: Sequence[HospitalRefs], of: Round) -> list[HospitalRefs]:
@@ -184,7 +210,7 @@ def wire(strategy: Strategy, of: Round) -> dict[str, int]:
     """
     several = len(of.orders) > 1
     control = of.orders[0].local.control
-    down = [start for order, start in zip(of.orders, of.starts, strict=True) if several and order.start == "global"]
+    down = [of.before for order in of.orders if several and order.start != "own"]
     up = of.trained.updates if several and strategy.needs else []
     return {"bytes_down": sum(size(ref, control) for ref in down), "bytes_up": sum(size(ref, control) for ref in up)}
 
@@ -194,7 +220,7 @@ def size(ref: Ref, control: bool) -> int:
 
     With `control`, control variates travel too.
     """
-    sent = {ADAPTER_FILE, CONTROL_FILE} if control else {ADAPTER_FILE}
+    sent = {ADAPTER_FILE, group_file(RESIDUAL), *([CONTROL_FILE] if control else [])}
     files = ref.manifest()["files"].items()
     return sum(each["bytes"] for name, each in files if name in sent or not name.endswith(".safetensors"))
 

@@ -1,17 +1,19 @@
 """A study's work after training: answers, scores, perturbed prompts and explanations."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from prefect import unmapped
 
+from flows.coordinator import given
 from flows.hospital import find_and_count, show_where
 from flows.progress import Steps
 from flows.runtimes.local import gather
 from tasks.answer.step import (
     answer_baselines,
     answer_held_out,
+    count_gain,
     count_withheld,
     measure_reliance,
     predict,
@@ -40,14 +42,29 @@ class Evaluated:
     """Shared mean shares of the prompt's parts in the explained answers."""
     abstention: list[Ref]
     """Shared counts of answers that would be withheld."""
+    gains: list[Ref]
+    """Shared counts of right answers with the adapter for all and with the personal one."""
 
 
-def evaluate(
-    study: Study, model: ModelChoice, trained: list[HospitalRefs], untrained: list[HospitalRefs], steps: Steps
-) -> Evaluated:
+@dataclass(frozen=True)
+class Adapters:
+    """The adapters that a study answers with; each list is in the order of the hospitals."""
+
+    trained: list[HospitalRefs]
+    """The hospitals with their adapters after the last round."""
+    untrained: list[HospitalRefs]
+    """The same with the adapter that the first round started from."""
+    personal: list[Ref] = field(default_factory=list)
+    """Their personal adapters; empty if there are none."""
+
+
+def evaluate(study: Study, model: ModelChoice, adapters: Adapters, steps: Steps) -> Evaluated:
     """Answer and score every hospital's test cases, then measure what the answers depend on."""
-    trained, tuned = tune(study, model, trained)
-    answered = answer_all(study, model, {study.configuration: trained, "base": untrained})
+    trained, tuned = tune(study, model, adapters.trained)
+    configurations = {study.configuration: trained, "base": adapters.untrained}
+    if adapters.personal:
+        configurations[study.personal_configuration] = given(trained, adapters.personal)
+    answered = answer_all(study, model, configurations)
     scoring = score_hospital.map(
         hospital=[hospital.name for hospital in trained],
         cases=[hospital.cases for hospital in trained],
@@ -55,6 +72,7 @@ def evaluate(
         min_cell=unmapped(study.evaluation.min_cell),
     )
     scored = gather(scoring, [hospital.name for hospital in trained])
+    gains = gained(study, trained, answered) if adapters.personal else []
     steps.done("answered and scored the test cases")
 
     held_out, withheld = calibrate(study, model, trained, answered)
@@ -66,10 +84,10 @@ def evaluate(
     steps.done("explained some answers" if explained else "left out where answers come from")
 
     optional = {"reliance": relied, "failures": failures, "saliency": explained, "calibration": held_out}
-    optional |= {"tuning": tuned}
+    optional |= {"tuning": tuned, "personal": adapters.personal}
     kept: dict[str, Any] = {"predictions": answered, "scores": scored}
     kept |= {name: refs for name, refs in optional.items() if refs}
-    return Evaluated(kept, scored, perturbed, failing, shares, withheld)
+    return Evaluated(kept, scored, perturbed, failing, shares, withheld, gains)
 
 
 def tune(study: Study, model: ModelChoice, hospitals: list[HospitalRefs]) -> tuple[list[HospitalRefs], list[Ref]]:
@@ -116,6 +134,18 @@ def answer_all(study: Study, model: ModelChoice, configurations: Mapping[str, li
     }
     answered.append(gather(answer_baselines.map(hospital=names, **known, seed=unmapped(study.seed)), names))
     return [list(refs) for refs in zip(*answered, strict=True)]
+
+
+def gained(study: Study, hospitals: list[HospitalRefs], answered: Sequence[list[Ref]]) -> list[Ref]:
+    """What hospitals share of the difference that their personal adapters make, image by image."""
+    counting = count_gain.map(
+        hospital=[hospital.name for hospital in hospitals],
+        configurations=unmapped([study.configuration, study.personal_configuration]),
+        cases=[hospital.cases for hospital in hospitals],
+        predictions=answered,
+        min_cell=unmapped(study.evaluation.min_cell),
+    )
+    return gather(counting, [hospital.name for hospital in hospitals])
 
 
 def rely(study: Study, model: ModelChoice, hospitals: list[HospitalRefs]) -> tuple[list[Ref], list[Ref]]:

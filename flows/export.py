@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from safetensors.torch import save
 
 from flows.export_readme import readme
 from flows.files import writing_folder
 from flows.serve.answerer import Place, open_place
-from tasks.engine.adapter import CONFIG, WEIGHTS, load_state
+from tasks.engine.adapter import CONFIG, WEIGHTS, as_one, load_state
 from tasks.engine.base import Base
 from tasks.engine.batch import broken, ending_marks
 from tasks.engine.context import readable
@@ -195,7 +196,8 @@ def _write_model(folder: Path, place: Place, base: Base, hub: Hub | None, merge:
             shutil.copyfile(path, target / path.name)
     write_companions(target, base.config, base.tokenizer, base.image_processor, most)
     (folder / "adapter").mkdir()
-    shutil.copyfile(place.adapter / WEIGHTS, folder / "adapter" / WEIGHTS)
     config = json.loads((place.adapter / CONFIG).read_text(encoding="utf-8"))
+    state, config = as_one(load_state(place.adapter), config)
+    (folder / "adapter" / WEIGHTS).write_bytes(save(dict(sorted(state.items())), {"format": "pt"}))
     config |= {"base_model_name_or_path": hub.name if hub else "base", "revision": hub.revision if hub else None}
     (folder / "adapter" / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")

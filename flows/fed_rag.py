@@ -1,6 +1,7 @@
 """The study: ingest, partition, retrieve, federate, evaluate, report."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from prefect import flow
@@ -8,9 +9,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.coordinator import check_strategy, federate
-from flows.evaluate import evaluate
+from flows.evaluate import Adapters, evaluate
 from flows.gone import HOOKS
 from flows.parts import within_part
+from flows.personal import personalise
 from flows.prepare import prepare, preparing_steps
 from flows.progress import Steps
 from flows.report import write_card, write_pages
@@ -37,12 +39,16 @@ def fed_rag(study: Study = Study()) -> str:
     steps = Steps("study-progress", total=preparing_steps(study) + study.federation.rounds + 4)
 
     start = within_part("prepare", lambda: prepare(study, model, steps))
-    trained, rounds, validated = federate(study, model, start.hospitals, steps)
-    found = within_part("evaluate", lambda: evaluate(study, model, trained, start.hospitals, steps))
+    federated = federate(study, model, start.hospitals, steps)
+    adapters = Adapters(federated.trained, start.hospitals)
+    if study.federation.personal != "none":
+        personal = within_part("personalise", lambda: personalise(study, model, federated.trained, federated.starts))
+        adapters = replace(adapters, personal=personal)
+    found = within_part("evaluate", lambda: evaluate(study, model, adapters, steps))
 
     shared = SharedRefs(
         copies=start.copies,
-        losses=validated,
+        losses=federated.validated,
         scores=found.scores,
         control=start.control,
         reliance=found.reliance,
@@ -50,8 +56,9 @@ def fed_rag(study: Study = Study()) -> str:
         shares=found.shares,
         abstention=found.abstention,
         seen=start.seen,
+        gains=found.gains,
     )
-    run = write_run(study, model.content, trained, found.kept, rounds, shared)
+    run = write_run(study, model.content, federated.trained, found.kept, federated.rows, shared)
     page, *_ = write_pages(run)
     write_card(run)
     create_markdown_artifact(

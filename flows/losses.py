@@ -8,6 +8,7 @@ from flows.dashboard import Dashboard
 from tasks.records import EpochLoss, write_table
 from tasks.report.page.loss_plots import losses_png
 from tasks.report.quarantine import left_out
+from tasks.report.rounds import LOST, lost_text
 from tasks.store import Folder
 
 TABLE, PLOT = "losses.parquet", "losses.png"
@@ -22,7 +23,7 @@ def round_losses(rounds: Sequence[Mapping[str, Any]]) -> list[EpochLoss]:
 
 
 def round_table(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """The rounds as formatted text: losses, training cases, seconds, bytes, and hospitals whose update was left out."""
+    """The rounds as formatted text: losses, cases, seconds, bytes, the share lost, and hospitals left out."""
     return [
         {
             "round": str(row["round"]),
@@ -31,6 +32,7 @@ def round_table(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             "training cases": f"{sum(row['samples'].values()):,}",
             "seconds": f"{row['seconds']:.1f}",
             "MB sent, returned": f"{row['bytes_down'] / 1e6:.1f}, {row['bytes_up'] / 1e6:.1f}",
+            LOST: lost_text(row["lost_share"]),
             "left out": left_out(row),
         }
         for row in rounds

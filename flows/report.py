@@ -29,8 +29,10 @@ from tasks.report.page.render import (
     model_card,
     study_page,
 )
+from tasks.report.personal import personal_rows, personal_sentence
 from tasks.report.quarantine import quarantine_rows
 from tasks.report.results import MEANS, hospital_rows, reliance_rows, score_rows
+from tasks.report.rounds import round_rows
 from tasks.report.saliency import share_rows
 from tasks.report.seen import run_sentence
 from tasks.score.outcomes import judge
@@ -128,6 +130,9 @@ def _sections(results: RunDocument) -> Iterator[Section]:
             ),
         },
     )
+    if personal := results.get("personal"):  # a run of an earlier version has none
+        table = {"Right answers by hospital": personal_rows(personal)}
+        yield Section("Personal adapters", personal_sentence(personal), table)
     if found := results.get("abstention"):
         yield Section("What withheld answers promise", abstention_note(found))
     for name in results["configurations"]:
@@ -155,6 +160,10 @@ def _sections(results: RunDocument) -> Iterator[Section]:
         rows = held_back_rows(withheld)
         table = {"By hospital": rows} if rows[1:] else {}
         yield Section("What hospitals withhold", held_back_sentence(withheld), table, scores=False)
+    lost = "The mean of LoRA's factors is not the mean of their products (docs/federation.md)."
+    yield Section(
+        "Rounds", lost, {"Losses, and the share of each update that is lost": round_rows(results)}, scores=False
+    )
 
 
 def _hospital_page(study: Study, run: str, hospital: str, places: Mapping[str, Any]) -> str:

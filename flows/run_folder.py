@@ -21,6 +21,7 @@ from tasks.report.data import left_out
 from tasks.report.failures import failure_table
 from tasks.report.held_back import held_back
 from tasks.report.intervals import details
+from tasks.report.personal import personal_gain
 from tasks.report.perturbation import reliance_table
 from tasks.report.results import About, Measured, assemble, markdown
 from tasks.report.saliency import share_table
@@ -61,6 +62,8 @@ class SharedRefs:
     """Counts of answers that would be withheld."""
     seen: Sequence[Ref] = ()
     """Counts of test images that the base was trained on; empty if it has no record of them."""
+    gains: Sequence[Ref] = ()
+    """Right answers by image with the adapter for all and with the personal one; empty if there is none."""
 
     def read(self) -> SharedDocuments:
         """Read the documents that the results are computed from."""
@@ -71,6 +74,7 @@ class SharedRefs:
             shares=_documents(self.shares, "shares.json"),
             abstention=_documents(self.abstention, "abstention.json"),
             seen=_documents(self.seen, "seen.json"),
+            gains=_documents(self.gains, "gain.json"),
         )
 
 
@@ -122,6 +126,7 @@ def _ends(
         *shared.failures,
         *shared.shares,
         *shared.seen,
+        *shared.gains,
     ]
     control = [shared.control] if shared.control else []
     # The control last: the first ingested dataset on the way is the study's own.
@@ -138,6 +143,7 @@ def _measured(study: Study, shared: SharedDocuments, scored: Sequence[Ref]) -> M
         reliance=reliance_table(name, shared.reliance),
         failures=failure_table(name, shared.failures),
         saliency=share_table(name, shared.shares),
+        personal=personal_gain(study.personal_configuration, shared.gains, study.seed),
         withheld=held_back(study.evaluation.min_cell, shared),
         seen=seen_of_run(shared.seen),
     )

@@ -8,7 +8,7 @@ from prefect.futures import PrefectFutureList, wait
 
 from flows.runtimes.runtime import Trained, seconds
 from tasks.errors import StudyError
-from tasks.federate.step import train_hospital
+from tasks.federate.step import send_update, train_at_home, train_hospital
 from tasks.records.federation import HospitalRefs, Order
 from tasks.store import Ref
 from tasks.text.wording import counted
@@ -18,15 +18,21 @@ class Local:
     """Trains hospitals one after another, or as the flow's task runner schedules them."""
 
     def train(self, hospitals: Sequence[HospitalRefs], orders: Sequence[Order], settings: Mapping[str, Any]) -> Trained:
-        """Train each hospital in its own task."""
-        training = train_hospital.map(
+        """Train each hospital in its own task; one that keeps a part of its tensors sends the rest in another."""
+        names, keeps = [hospital.name for hospital in hospitals], orders[0].keeps
+        training = (train_at_home if keeps else train_hospital).map(
             hospital=list(hospitals),
             local=[order.local for order in orders],
             round_number=[order.round for order in orders],
             **all_alike(settings),
         )
-        updates = gather(training, [hospital.name for hospital in hospitals])
-        return Trained(updates, seconds(updates))
+        trained = gather(training, names)
+        if not keeps:
+            return Trained(trained, seconds(trained))
+        sending = send_update.map(
+            hospital=names, trained=trained, keeps=unmapped(keeps), round_number=unmapped(orders[0].round)
+        )
+        return Trained(gather(sending, names), seconds(trained), kept=trained)
 
 
 def all_alike(parameters: Mapping[str, Any]) -> dict[str, Any]:

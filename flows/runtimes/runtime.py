@@ -1,7 +1,7 @@
 """The interface between coordinator and hospitals: orders go out, updates come back."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tasks.records.federation import HospitalRefs, Order
@@ -16,6 +16,8 @@ class Trained:
     """One update per hospital, in the order of the orders."""
     seconds: float
     """Duration of the training, as measured when it ran."""
+    kept: list[Ref] = field(default_factory=list)
+    """What each hospital trained and keeps, where its update is a part of it; empty where updates are all of it."""
 
 
 class Runtime(Protocol):

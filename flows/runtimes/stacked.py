@@ -16,7 +16,7 @@ class Stacked:
 
     def train(self, hospitals: Sequence[HospitalRefs], orders: Sequence[Order], settings: Mapping[str, Any]) -> Trained:
         """Train in one pass; falls back to `Local` if hospitals have adapters or control variates of their own."""
-        if any(order.start == "own" or order.local.control for order in orders):
+        if any(order.start != "global" or order.local.control for order in orders):
             return Local().train(hospitals, orders, settings)
         names, number = [hospital.name for hospital in hospitals], orders[0].round
         together = train_together(hospitals=list(hospitals), **settings, local=orders[0].local, round_number=number)

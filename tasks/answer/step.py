@@ -203,6 +203,24 @@ def count_withheld(
     folder.write_json("abstention.json", {"hospital": hospital, **left_out, "images": counted, "withheld": hidden})
 
 
+@stage("gain", area="shared", title="gain {hospital}", leaves=("scores", "counts"))
+def count_gain(
+    folder: Folder, hospital: str, configurations: list[str], cases: Ref, predictions: list[Ref], min_cell: int
+) -> None:
+    """Count the right answers of two configurations by image, in one table, so that their difference is of pairs.
+
+    Nothing is shared of fewer than `min_cell` test cases.
+    """
+    from tasks.answer.gain import right_by_image
+    from tasks.cases.small_groups import is_small
+
+    images = {case.id: case.image_id for case in read_table(cases.folder / "cases.parquet", Case)}
+    rows = [row for ref in predictions for row in read_table(ref.folder / "predictions.parquet", Prediction)]
+    counted = right_by_image(rows, images, configurations)
+    withheld = is_small(int(sum(each[0] for each in counted)), min_cell)
+    folder.write_json("gain.json", {"hospital": hospital, "images": [] if withheld else counted, "withheld": withheld})
+
+
 @stage("lightfed", area="source")
 def score_as_lightfed(folder: Folder, predictions: list[Ref]) -> None:
     """Compute LightFED's four metrics of each configuration over all hospitals' answers: `lightfed.json`.

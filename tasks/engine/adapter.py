@@ -3,13 +3,15 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftConfig
 from safetensors.torch import load_file, save
 
+from tasks.engine.residual import MARK, parted
 from tasks.errors import StudyError
-from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE
+from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, RESIDUAL, group_file
 
 State = dict[str, torch.Tensor]
 """Adapter tensors by PEFT's exported names, float32 on the CPU."""
@@ -60,5 +62,29 @@ def _plain(value: object) -> object:
 
 
 def load_state(folder: Path) -> State:
-    """The tensors of a PEFT adapter folder."""
-    return load_file(folder / WEIGHTS)
+    """The tensors of a PEFT adapter folder, and of a residual beside it, whose names have `.residual_` for `.lora_`."""
+    state, residual = load_file(folder / WEIGHTS), folder / group_file(RESIDUAL)
+    if residual.exists():
+        state |= {name.replace(".lora_", MARK): tensor for name, tensor in load_file(residual).items()}
+    return state
+
+
+def as_one(state: State, config: Mapping[str, Any]) -> tuple[State, dict[str, Any]]:
+    """An adapter and its residual as one adapter of a larger rank, and its PEFT configuration.
+
+    All layers get the same rank, that of the widest residual and the adapter together; others are padded with zeros.
+    """
+    lora, residual = parted(state)
+    if not residual:
+        return lora, dict(config)
+    wide = max(tensor.shape[0] for name, tensor in residual.items() if f"{MARK}A." in name)
+    joined = dict(lora)
+    for name in (name for name in lora if ".lora_" in name):
+        rows = 0 if ".lora_A." in name else 1
+        other = residual.get(name.replace(".lora_", MARK))
+        parts = [lora[name]] if other is None else [lora[name], other]
+        missing = config["r"] + wide - sum(part.shape[rows] for part in parts)
+        shape = [missing if axis == rows else size for axis, size in enumerate(lora[name].shape)]
+        joined[name] = torch.cat([*parts, torch.zeros(shape)], dim=rows)
+    rank = config["r"] + wide
+    return joined, dict(config) | {"r": rank, "lora_alpha": config["lora_alpha"] * rank / config["r"]}

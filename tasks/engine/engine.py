@@ -10,6 +10,7 @@ from tasks.engine.adapter import State, check_keys
 from tasks.engine.base import Base
 from tasks.engine.layers import Widened, add_lora, linear_layers
 from tasks.engine.probe import check_in_use, uses
+from tasks.engine.residual import Residual, parted
 
 ADAPTER = "default"
 """PEFT's name of the one adapter."""
@@ -60,6 +61,7 @@ class Engine:
         self.peft = add_lora(base, self.config)
         self.peft.eval()
         self._widened = self._widen() if projector else None
+        self._residual = Residual(self.peft)
         # The adapter's tensors by PEFT's exported names. The model computes with these very tensors.
         self._tensors: State = get_peft_model_state_dict(self.peft)
         self._uses = uses(self.peft, self._tensors, ADAPTER)
@@ -71,6 +73,7 @@ class Engine:
 
     def remove(self) -> None:
         """Restore the base to what it was before."""
+        self._residual.put({})
         if self._widened is not None:
             self.switch(self.initial_state(0))  # PEFT leaves the trained copy in the projector's place
             self._widened.undo()
@@ -81,6 +84,7 @@ class Engine:
         """Merge the adapter into the base's weights and return the model; the engine cannot be used afterwards."""
         if self._widened is not None:
             self._widened.undo()
+        self._residual.merge()
         return self.peft.merge_and_unload()
 
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -93,7 +97,7 @@ class Engine:
         return {names[each.data_ptr()]: each for each in self.peft.parameters() if each.requires_grad}
 
     def read(self) -> State:
-        """A copy of the adapter that is switched on."""
+        """A copy of the adapter that is switched on, without a residual."""
         return {name: tensor.detach().float().cpu().clone() for name, tensor in self._tensors.items()}
 
     @torch.no_grad()
@@ -101,10 +105,13 @@ class Engine:
         """Copy an adapter's weights over the present ones; no module changes.
 
         This does what PEFT's `set_peft_model_state_dict` does, without searching the whole model for names each time.
+        A residual among the tensors is added beside the adapter until the next switch.
         Raises StudyError if a tensor is missing, unexpected or of another shape, or if the model does not compute with
         the adapter afterwards.
         """
+        state, residual = parted(state)
         check_keys(state, self._tensors)
+        self._residual.put(residual)
         torch._foreach_copy_(list(self._tensors.values()), [state[name] for name in self._tensors])
         check_in_use(self._uses, state, ADAPTER)
 

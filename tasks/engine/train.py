@@ -1,6 +1,7 @@
 """Train the adapter that is switched on, and compute its loss on held-out examples."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import torch
 from tqdm import tqdm
@@ -14,6 +15,13 @@ from tasks.engine.vision import Features
 
 Correction = Callable[[Mapping[str, torch.nn.Parameter]], None]
 """Changes the gradients of the named parameters in place. It is called at each step, before clipping."""
+Factor = Literal["A", "B"]
+"""A factor of LoRA."""
+
+
+def is_frozen(name: str, frozen: Factor | None) -> bool:
+    """Whether a tensor of this name belongs to the frozen factor."""
+    return frozen is not None and f".lora_{frozen}." in name
 
 
 def train(
@@ -27,6 +35,7 @@ def train(
     learning_rate: float,
     seed: int,
     correct: Correction | None = None,
+    frozen: Factor | None = None,
     title: str = "training",
 ) -> tuple[float, int]:
     """Train the adapter on the examples with AdamW (gradient norm clipped at 1).
@@ -37,6 +46,7 @@ def train(
             gradients are added up. Without dropout the adapter is the same; with it, the dropout draws differ.
         seed: seed for the order of the examples and for dropout.
         correct: a strategy's correction of the gradients.
+        frozen: the factor of LoRA that stays as it is.
         title: shown beside the progress bar.
 
     Returns the mean loss per answer token over all steps, and the number of steps.
@@ -46,6 +56,8 @@ def train(
     parameters = engine.named_parameters()
     optimiser = torch.optim.AdamW(parameters.values(), lr=learning_rate, weight_decay=0.0, fused=True)
     total, answered, steps = 0.0, 0, 0
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(not is_frozen(name, frozen))
     engine.peft.train()
     try:
         for _ in range(epochs):
@@ -61,6 +73,8 @@ def train(
     finally:
         engine.peft.eval()
         optimiser.zero_grad(set_to_none=True)
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
     return total / max(answered, 1), steps
 
 

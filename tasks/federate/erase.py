@@ -1,5 +1,5 @@
-"""Erasers of the federate stages (`tasks/cases/erasure.py`)."""
+"""Erase a patient from what a hospital trained and keeps: weights can only be removed whole."""
 
 from tasks.cases.erasure import Erasers
 
-ERASERS: Erasers = {"control": None}
+ERASERS: Erasers = {"control": None, "trained": None, "joined": None, "personal": None, "mixture": None}

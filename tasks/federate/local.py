@@ -1,10 +1,10 @@
-"""Gradient corrections that strategies apply in local training."""
+"""What strategies change in local training: gradient corrections, and which tensors are trained and sent."""
 
 from collections.abc import Mapping
 
 import torch
 
-from tasks.engine.train import Correction
+from tasks.engine.train import Correction, is_frozen
 from tasks.settings import LocalRule
 
 
@@ -16,6 +16,11 @@ def correction(rule: LocalRule, start: Mapping[str, torch.Tensor]) -> Correction
         start: the tensors at the start of the round, by name.
     """
     return proximal(rule.proximal_mu, start) if rule.proximal_mu else None
+
+
+def sent(rule: LocalRule, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors that a hospital sends: all but the frozen factor of LoRA."""
+    return {name: tensor for name, tensor in state.items() if not is_frozen(name, rule.frozen)}
 
 
 def proximal(mu: float, start: Mapping[str, torch.Tensor]) -> Correction:

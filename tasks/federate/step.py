@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 from tasks.errors import StudyError
 from tasks.records import UpdateCounts
@@ -14,7 +15,7 @@ from tasks.store.stage import Folder, Leaving, stage
 
 if TYPE_CHECKING:
     from tasks.federate.door import Expected
-    from tasks.federate.state import ServerState
+    from tasks.federate.state import ServerState, Update
     from tasks.federate.strategies.strategy import Strategy
 
 SENT: tuple[Leaving, ...] = ("tensors", "counts", "losses")
@@ -39,6 +40,104 @@ def train_hospital(
     seed: int,
 ) -> None:
     """Train one hospital for one round, from its adapter; write its update: tensors and counts."""
+    _train(folder, hospital, model, lora, federation, context, local, round_number, seed)
+
+
+@stage("trained", area="hospitals/{hospital.name}", title="train {hospital.name} round {round_number}")
+def train_at_home(
+    folder: Folder,
+    hospital: HospitalRefs,
+    model: ModelChoice,
+    lora: LoraSettings,
+    federation: FederationSettings,
+    context: ContextSettings,
+    local: LocalRule,
+    round_number: int,
+    seed: int,
+) -> None:
+    """Train one hospital for one round as `train_hospital` does; what is trained stays there."""
+    _train(folder, hospital, model, lora, federation, context, local, round_number, seed)
+
+
+@stage("personal", area="hospitals/{hospital.name}", title="personalise {hospital.name} round {round_number}")
+def train_personal(
+    folder: Folder,
+    hospital: HospitalRefs,
+    towards: Ref,
+    model: ModelChoice,
+    lora: LoraSettings,
+    federation: FederationSettings,
+    context: ContextSettings,
+    local: LocalRule,
+    round_number: int,
+    seed: int,
+) -> None:
+    """Train a hospital's personal adapter for one round; `local` may pull it towards another adapter."""
+    from tasks.records.federation import RESIDUAL, group_file
+
+    _train(folder, hospital, model, lora, federation, context, local, round_number, seed, towards)
+    residual = hospital.adapter.folder / group_file(RESIDUAL)
+    if residual.exists():  # trained beside it, so it is a part of the personal adapter too
+        folder.write(residual.name, residual.read_bytes())
+
+
+@stage("mixture", area="hospitals/{hospital.name}", title="mix adapters {hospital.name}")
+def mix_adapters(
+    folder: Folder,
+    hospital: HospitalRefs,
+    for_all: Ref,
+    model: ModelChoice,
+    lora: LoraSettings,
+    federation: FederationSettings,
+    context: ContextSettings,
+    seed: int,
+) -> None:
+    """Mix a hospital's own adapter with the one for all, by the weight that has the smallest loss on held-out cases.
+
+    Of equal losses the smallest weight is taken: without held-out cases the mixture is the adapter for all.
+    """
+    from safetensors.torch import save
+
+    from tasks.cases.holdout import split_holdout
+    from tasks.engine.adapter import adapter_files, load_state
+    from tasks.engine.hospital import open_hospital
+    from tasks.engine.residual import MARK, parted
+    from tasks.engine.shared import shared_engine
+    from tasks.engine.train import mean_loss
+    from tasks.federate.mixture import WEIGHTS, mixed
+    from tasks.records.federation import RESIDUAL, group_file
+
+    hospital_data = open_hospital(hospital)
+    _, held_out = split_holdout(hospital_data.cases, federation.holdout, seed)
+    own, other = load_state(hospital.adapter.folder), load_state(for_all.folder)
+    with shared_engine(model, lora) as engine:
+        seen, examples = hospital_data.seen_by(engine), hospital_data.examples(engine.base, held_out, context)
+        losses = {}
+        for weight in WEIGHTS:
+            engine.switch(mixed(own, other, weight))
+            losses[weight], _ = mean_loss(engine, seen, examples, federation.tokens_per_pass)
+        best = min(losses, key=lambda weight: losses[weight])
+        adapter, residual = parted(mixed(own, other, best))
+        files = adapter_files(adapter, engine.config, model.name)
+    for name, data in files.items():
+        folder.write(name, data)
+    named = {name.replace(MARK, ".lora_"): tensor for name, tensor in sorted(residual.items())}
+    folder.write(group_file(RESIDUAL), save(named, {"format": "pt"}))
+    folder.write_json("mixture.json", {"weight": best, "losses": [losses[weight] for weight in WEIGHTS]})
+
+
+def _train(
+    folder: Folder,
+    hospital: HospitalRefs,
+    model: ModelChoice,
+    lora: LoraSettings,
+    federation: FederationSettings,
+    context: ContextSettings,
+    local: LocalRule,
+    round_number: int,
+    seed: int,
+    towards: Ref | None = None,
+) -> None:
     from safetensors.torch import save
 
     from tasks.cases.holdout import split_holdout
@@ -47,7 +146,7 @@ def train_hospital(
     from tasks.engine.shared import shared_engine
     from tasks.engine.train import train
     from tasks.federate.control import controlled
-    from tasks.federate.local import correction
+    from tasks.federate.local import correction, sent
 
     hospital_data = open_hospital(hospital)
     training, _ = split_holdout(hospital_data.cases, federation.holdout, seed)
@@ -64,14 +163,41 @@ def train_hospital(
             tokens=federation.tokens_per_pass,
             learning_rate=federation.learning_rate,
             seed=derived_seed(seed, round_number, hospital.name),
-            correct=control or correction(local, start),
+            correct=control or correction(local, load_state(towards.folder) if towards else start),
+            frozen=local.frozen,
             title=f"round {round_number} {hospital.name}",
         )
-        files = adapter_files(engine.read(), engine.config, model.name)
+        files = adapter_files(sent(local, engine.read()), engine.config, model.name)
     if control:
         files[CONTROL_FILE] = save(control.change(), {"format": "pt"})
     counts = UpdateCounts(hospital.name, round_number, len(training), loss, steps, model.content)
     _write_update(folder, "", files, counts)
+
+
+@stage("update", area="shared", title="send {hospital} round {round_number}", leaves=SENT)
+def send_update(folder: Folder, hospital: str, trained: Ref, keeps: Literal["A", "B"], round_number: int) -> None:
+    """Copy what a hospital trained into an update, without the factor of LoRA that it keeps."""
+    from safetensors.torch import save
+
+    from tasks.engine.adapter import CONFIG, WEIGHTS, load_state
+    from tasks.federate.local import sent
+
+    tensors = sent(LocalRule(frozen=keeps), load_state(trained.folder))
+    folder.write(WEIGHTS, save(tensors, {"format": "pt"}))
+    for name in (CONFIG, "update.json"):
+        folder.write(name, (trained.folder / name).read_bytes())
+
+
+@stage("joined", area="hospitals/{hospital}", title="join {hospital} round {round_number}")
+def join_adapter(folder: Folder, hospital: str, state: Ref, trained: Ref, round_number: int) -> None:
+    """Make a hospital's adapter of the server's tensors and, where the server has none, of its own."""
+    from safetensors.torch import save
+
+    from tasks.engine.adapter import CONFIG, WEIGHTS, load_state
+
+    joined = load_state(trained.folder) | load_state(state.folder)
+    folder.write(WEIGHTS, save(dict(sorted(joined.items())), {"format": "pt"}))
+    folder.write(CONFIG, (trained.folder / CONFIG).read_bytes())
 
 
 def _write_update(folder: Folder, place: str, files: Mapping[str, bytes], counts: UpdateCounts) -> None:
@@ -107,7 +233,7 @@ def train_together(
     from tasks.engine.fast.stacked import TrainingHospital, train_stacked
     from tasks.engine.hospital import open_hospital
     from tasks.engine.shared import shared_engine
-    from tasks.federate.local import correction
+    from tasks.federate.local import correction, sent
 
     opened = [open_hospital(each) for each in hospitals]
     training = [split_holdout(each.cases, federation.holdout, seed)[0] for each in opened]
@@ -129,10 +255,11 @@ def train_together(
             tokens=federation.tokens_per_pass,
             learning_rate=federation.learning_rate,
             correct=correction(local, start),
+            frozen=local.frozen,
             title=f"round {round_number}",
         )
         for name, chosen, each in zip([each.name for each in hospitals], training, trained, strict=True):
-            files = adapter_files(each.state, engine.config, model.name)
+            files = adapter_files(sent(local, each.state), engine.config, model.name)
             _write_update(
                 folder,
                 f"{name}/",
@@ -163,7 +290,11 @@ STRATEGY = "tasks.federate.strategies.{strategy.module}"
 """The strategy module that an aggregation runs. Only this one counts in its cache key."""
 
 
-@stage("adapter", area="shared", title="aggregate round {round_number}", chosen=(STRATEGY,), leaves=SENT)
+LORA_MEAN = "tasks.federate.lora_mean.{strategy.lora_mean_module}"
+"""The module of the rule by which LoRA's factors are averaged."""
+
+
+@stage("adapter", area="shared", title="aggregate round {round_number}", chosen=(STRATEGY, LORA_MEAN), leaves=SENT)
 def aggregate(
     folder: Folder,
     strategy: StrategySettings,
@@ -178,8 +309,12 @@ def aggregate(
     `state` is the state of the previous round, or the initial adapter. `hospitals` sent the updates, in this order;
     `base` is the content of the base that they train on.
     """
+    from tasks.federate.lora_mean.lost import lost_shares
+    from tasks.federate.lora_mean.rule import choose_rule
+
     sent = dict(zip(hospitals, updates, strict=True))
-    kept = _aggregate(folder, "adapter", strategy, state, sent, round_number, base)
+    measure = partial(lost_shares, strategy.lora_mean if strategy.takes_mean else "factors")
+    kept = _aggregate(folder, "adapter", choose_rule(strategy), strategy, state, sent, round_number, base, measure)
     if "adapter" in kept:
         folder.write(CONFIG_FILE, (state.folder / CONFIG_FILE).read_bytes())
 
@@ -194,28 +329,36 @@ def aggregate_fusion(
     round_number: int,
 ) -> None:
     """Compute the server's next state of the gated fusion of images and questions."""
+    from tasks.federate.strategies.strategy import choose
+
     sent = dict(zip(hospitals, updates, strict=True))
-    _aggregate(folder, "fusion", strategy, state, sent, round_number, base="")
+    _aggregate(folder, "fusion", choose(strategy), strategy, state, sent, round_number, base="")
 
 
 def _aggregate(
     folder: Folder,
     group: str,
+    strategy: "Strategy",
     settings: StrategySettings,
     state: Ref,
     updates: Mapping[str, Ref],
     round_number: int,
     base: str,
+    measure: Callable[["ServerState", Sequence["Update"], "ServerState"], Mapping[str, object]] | None = None,
 ) -> Collection[str]:
-    """Aggregate one group of the updates' tensors and write the result; return the names of the groups written."""
-    from tasks.federate.door import admit
-    from tasks.federate.state import read_sent, read_state, write_state
-    from tasks.federate.strategies.strategy import choose
+    """Aggregate one group of the updates' tensors and write the result; return the names of the groups written.
 
-    strategy = choose(settings)
+    `measure` adds figures to the round's record, from the state before it, the updates used and the state after it.
+    """
+    from tasks.federate.door import admit
+    from tasks.federate.lora_mean.scaling import alike
+    from tasks.federate.state import read_config, read_sent, read_state, write_state
+
     strategy.check_hospitals(len(updates))
+    before, config = read_state(state.folder), read_config(state.folder)
     sent = {hospital: read_sent(ref.folder, tensors=bool(strategy.needs)) for hospital, ref in updates.items()}
-    before = read_state(state.folder)
+    if config:
+        sent = {hospital: update and alike(update, config) for hospital, update in sent.items()}
     used, quarantined = admit(sent, _expected(strategy, group, before, state, round_number, base), settings)
     kept = strategy.aggregate(before, used)
     write_state(folder, kept)
@@ -226,7 +369,7 @@ def _aggregate(
         "samples": {update.hospital: update.samples for update in used},
         "quarantined": quarantined,
     }
-    folder.write_json("round.json", summary)
+    folder.write_json("round.json", summary | dict(measure(before, used, kept) if measure else {}))
     return kept.groups.keys()
 
 
@@ -234,13 +377,16 @@ def _expected(
     strategy: "Strategy", group: str, before: "ServerState", state: Ref, round_number: int, base: str
 ) -> "Expected":
     """What the door expects of the updates of one group of tensors, and of its control variates where there are any."""
+    from tasks.engine.train import is_frozen
     from tasks.federate.door import Expected
     from tasks.federate.state import read_config
 
     if not strategy.needs:
         return Expected(round_number, base, {}, None)
-    tensors = {group: before.groups[group]}
-    if group == "adapter" and strategy.order(round_number, "").local.control:
+    order = strategy.order(round_number, "")
+    kept = order.keeps or order.local.frozen
+    tensors = {group: {name: each for name, each in before.groups[group].items() if not is_frozen(name, kept)}}
+    if group == "adapter" and order.local.control:
         tensors[group + CONTROL] = {name: tensor.new_zeros(tensor.shape) for name, tensor in tensors[group].items()}
     return Expected(round_number, base, tensors, read_config(state.folder))
 

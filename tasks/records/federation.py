@@ -15,6 +15,8 @@ from tasks.store import Folder, Ref, find
 
 ADAPTER_FILE = "adapter_model.safetensors"
 """PEFT's name of the file with the adapter's tensors."""
+RESIDUAL = "adapter-residual"
+"""The group of tensors of a second adapter beside it, which does not learn; named as LoRA's, of any rank."""
 
 CONFIG_FILE = "adapter_config.json"
 """PEFT's name of the file with the adapter's rank, alpha and targets."""
@@ -34,8 +36,11 @@ class Order:
 
     round: int
     """Counted from 1."""
-    start: Literal["global", "own"]
-    """Start from the server's tensors, or from this hospital's last trained ones."""
+    start: Literal["global", "own", "joined"]
+    """Start from the server's tensors, from this hospital's last trained ones, or from the server's and, where the
+    server has none, this hospital's own."""
+    keeps: Literal["B"] | None = None
+    """The factor of LoRA that is trained and stays at the hospital."""
     local: LocalRule = field(default_factory=LocalRule)
     """How the strategy changes local training."""
 

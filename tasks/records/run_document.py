@@ -149,6 +149,25 @@ class SharesOfParts(HospitalShares):
     hospitals: dict[str, HospitalShares]
 
 
+class Gain(TypedDict):
+    """Shares of right answers with the adapter for all and with the personal ones, and their difference."""
+
+    n: int
+    for_all: float | None
+    """None, as the two below, where there is no test case or their number is withheld."""
+    personal: float | None
+    gain: Figure | None
+
+
+class Personal(Gain):
+    """What personal adapters bring: over all hospitals, and for each."""
+
+    configuration: str
+    hospitals: dict[str, Gain]
+    worst: dict[str, str | None]
+    """The hospital with the smallest share, `for_all` and `personal`."""
+
+
 class WithheldOfRun(TypedDict):
     """What each hospital withholds, in words."""
 
@@ -178,6 +197,7 @@ class RunDocument(TypedDict):
     reliance: Mapping[str, Reliance]
     failures: Mapping[str, Failures]
     saliency: Mapping[str, SharesOfParts]
+    personal: Personal | None
     withheld: WithheldOfRun | None
     seen: SeenOfRun | None
     dataset: Mapping[str, Any]

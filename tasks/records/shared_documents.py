@@ -74,6 +74,16 @@ class AbstentionDocument(TypedDict):
     withheld: list[str]
 
 
+class GainDocument(TypedDict):
+    """`gain.json`."""
+
+    hospital: str
+    images: list[list[float]]
+    """For each image its questions, and the right answers to them with the adapter for all and with the personal one;
+    empty if withheld."""
+    withheld: bool
+
+
 class ModeCounts(TypedDict):
     """How many answers show a failure mode (`cases`), and to how many its rule applies (`of`); None if withheld."""
 
@@ -138,3 +148,4 @@ class SharedDocuments:
     shares: Sequence[SharesDocument] = ()
     abstention: Sequence[AbstentionDocument] = ()
     seen: Sequence[SeenDocument] = ()
+    gains: Sequence[GainDocument] = ()

@@ -35,6 +35,8 @@ def _words(shared: SharedDocuments) -> Iterator[tuple[str, list[str]]]:
     for seen in shared.seen:
         hidden = None in (*seen["images"].values(), *seen["cases"].values())
         yield seen["hospital"], ["test images that the base was trained on"] if hidden else []
+    for gain in shared.gains:
+        yield gain["hospital"], ["what its personal adapter brings"] if gain["withheld"] else []
 
 
 def _of_scores(withheld: WithheldScores) -> list[str]:

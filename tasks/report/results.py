@@ -10,6 +10,7 @@ from tasks.records.run_document import (
     ConfigurationScores,
     Details,
     Failures,
+    Personal,
     QuestionKind,
     Reliance,
     RunDocument,
@@ -25,7 +26,8 @@ from tasks.report.data import left_out_sentence, split_sentence
 from tasks.report.failures import failure_rows
 from tasks.report.held_back import held_back_rows, held_back_sentence
 from tasks.report.intervals import group_rows, interval_rows
-from tasks.report.quarantine import left_out
+from tasks.report.personal import personal_rows, personal_sentence
+from tasks.report.rounds import round_rows
 from tasks.report.saliency import share_rows
 from tasks.report.seen import run_sentence
 from tasks.score.metrics import pooled_metrics
@@ -70,6 +72,8 @@ class Measured:
     """Empty where it was not measured; so are the two below."""
     failures: Mapping[str, Failures] = field(default_factory=dict)
     saliency: Mapping[str, SharesOfParts] = field(default_factory=dict)
+    personal: Personal | None = None
+    """None where hospitals have no personal adapters."""
     withheld: WithheldOfRun | None = None
     seen: SeenOfRun | None = None
     """None where the base has no record of what it was trained on."""
@@ -114,6 +118,7 @@ def assemble(
         "reliance": measured.reliance,
         "failures": measured.failures,
         "saliency": measured.saliency,
+        "personal": measured.personal,
         "withheld": measured.withheld,
         "seen": measured.seen,
         "dataset": about.dataset,
@@ -227,6 +232,8 @@ def markdown(results: RunDocument) -> str:
         parts += [f"## {name} by hospital", table(hospital_rows(results, name))]
         groups = group_rows(results["scores"], name)
         parts += [f"## {name} by group", table(groups)] if groups[1:] else []
+    if personal := results["personal"]:
+        parts += ["## Personal adapters", personal_sentence(personal), table(personal_rows(personal))]
     if results["abstention"]:
         parts += [
             "## Answers withheld where the model is unsure",
@@ -242,14 +249,5 @@ def markdown(results: RunDocument) -> str:
     if held_back := results["withheld"]:
         parts += ["## Withheld", held_back_sentence(held_back)]
         parts += [markdown_table(held_back_rows(held_back))] if held_back["hospitals"] else []
-    losses = [
-        (
-            str(row["round"]),
-            f"{row['train_loss']:.4f}",
-            "-" if row["eval_loss"] is None else f"{row['eval_loss']:.4f}",
-            left_out(row),
-        )
-        for row in results["rounds"]
-    ]
-    parts += ["## Rounds", markdown_table([("round", "training loss", "held-out loss", "left out"), *losses])]
+    parts += ["## Rounds", markdown_table(round_rows(results))]
     return "\n\n".join(parts) + "\n"

@@ -98,8 +98,23 @@ class Study(Settings):
             raise ValueError("expected executor mapped, since lora.tower_targets learn, which is not done in one pass")
         return engine
 
+    @field_validator("federation")
+    @classmethod
+    def _can_keep_a_residual(cls, federation: FederationSettings, info: ValidationInfo) -> FederationSettings:
+        lora, rule = info.data.get("lora"), federation.lora_mean
+        if rule in ("stacked", "residual") and lora and lora.tower_targets:
+            raise ValueError(f"expected no lora.tower_targets with lora_mean {rule}: its residual is of text layers")
+        if federation.personal == "mixture" and lora and (lora.tower_targets or lora.projector):
+            raise ValueError("expected neither lora.tower_targets nor lora.projector with personal mixture")
+        return federation
+
     @property
     def configuration(self) -> str:
         """What the study is called beside others: `fed`, `centralised` or `local`, and `+rag` where it retrieves."""
         alone = "local" if self.federation.strategy == "none" else "fed"
         return (alone if self.partition.hospitals > 1 else "centralised") + ("+rag" if self.retrieval.k else "")
+
+    @property
+    def personal_configuration(self) -> str:
+        """What the study is called with each hospital's personal adapter."""
+        return f"{self.configuration}+personal"

@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from tasks.settings.base import Settings, square
 
@@ -77,6 +77,8 @@ class LocalRule(Settings):
     """Weight of the pull towards the adapter that the round began with (FedProx)."""
     control: bool = False
     """Correct gradients by control variates, and return how the hospital's own has changed (SCAFFOLD)."""
+    frozen: Literal["A", "B"] | None = None
+    """The factor of LoRA that is neither trained nor sent; both are where not given."""
 
 
 class StrategySettings(Settings):
@@ -124,13 +126,77 @@ class StrategySettings(Settings):
     clip: float = Field(1, gt=0)
     """Clipping bound, as a multiple of the round's median norm (`norm-bounded`) or spread (`centered-clipping`)."""
 
+    lora_mean: Literal[
+        "factors", "product", "freeze-a", "stacked", "alternate", "share-a", "residual", "rotate", "svd-b", "near"
+    ] = "factors"
+    """How LoRA's factors A and B are averaged, since the mean of A times the mean of B is not the mean of the products:
+    each by itself (`factors`), or by another rule of docs/federation.md."""
+
+    @field_validator("lora_mean")
+    @classmethod
+    def _can_be_averaged(cls, rule: str, info: ValidationInfo) -> str:
+        """Rules that need more of a strategy than the mean of what hospitals send say so before anything runs."""
+        strategy = info.data.get("strategy")
+        if rule != "factors" and strategy == "none":
+            raise ValueError(f"expected factors with strategy none, which averages nothing, found {rule}")
+        if rule != "factors" and strategy == "scaffold":
+            raise ValueError(f"expected factors with strategy scaffold, whose controls are of both, found {rule}")
+        if rule not in WITH_ANY_STRATEGY and strategy not in PLAIN_MEANS:
+            raise ValueError(f"expected strategy {' or '.join(PLAIN_MEANS)} with lora_mean {rule}, found {strategy}")
+        return rule
+
+    @property
+    def takes_mean(self) -> bool:
+        """Whether the next adapter is the mean of what hospitals trained, so that what a rule loses of it is known."""
+        return self.strategy in PLAIN_MEANS
+
     @property
     def module(self) -> str:
         """The name of the strategy's module in `tasks/federate/strategies/`."""
         return self.strategy.replace("-", "_")
 
+    @property
+    def lora_mean_module(self) -> str:
+        """The module of the rule in `tasks.federate.lora_mean`."""
+        return self.lora_mean.replace("-", "_")
 
-class FederationSettings(StrategySettings):
+
+PLAIN_MEANS = ("fedavg", "fedprox")
+"""Strategies whose next adapter is the mean of the hospitals' adapters."""
+WITH_ANY_STRATEGY = ("factors", "freeze-a", "share-a", "rotate")
+"""Rules that leave it to the strategy what is made of factors that mean the same in each round."""
+
+
+class PersonalSettings(Settings):
+    """Adapters of each hospital's own, beside the one for all."""
+
+    personal: Literal["none", "fine-tune", "ditto", "mixture"] = "none"
+    """A second adapter for each hospital, which stays there: the last round's, trained on (`fine-tune`), one that is
+    trained in each round and pulled to the round's adapter (`ditto`), or one that is trained alone and mixed with the
+    last round's (`mixture`), by a weight chosen on the hospital's held-out cases."""
+    personal_epochs: int = Field(1, ge=1)
+    """Passes over a hospital's training cases after the last round (`fine-tune` alone)."""
+    personal_pull: float = Field(0.1, ge=0)
+    """Weight of the pull towards the adapter for all (`ditto` alone); 0 is training alone."""
+
+    @field_validator("personal")
+    @classmethod
+    def _can_be_personal(cls, personal: str, info: ValidationInfo) -> str:
+        strategy, rule = info.data.get("strategy"), info.data.get("lora_mean")
+        if personal != "none" and strategy == "none":
+            raise ValueError(f"expected personal none with strategy none, whose adapters are personal: {personal}")
+        if personal == "ditto" and rule in UNLIKE_BASES:
+            raise ValueError(
+                f"expected personal fine-tune with lora_mean {rule}, whose factors ditto cannot be near to"
+            )
+        return personal
+
+
+UNLIKE_BASES = ("product", "stacked", "share-a", "residual", "svd-b")
+"""Rules after which an adapter is more than its factors, or has factors of another basis in each round."""
+
+
+class FederationSettings(PersonalSettings, StrategySettings):
     """Local training, its rounds, and the strategy that joins them."""
 
     rounds: int = Field(4, ge=1)
@@ -154,7 +220,8 @@ class FederationSettings(StrategySettings):
     @property
     def local(self) -> "FederationSettings":
         """What matters within one round, so that studies that differ in the others share what hospitals trained."""
-        return self.model_copy(update=StrategySettings().model_dump() | {"rounds": 1})
+        elsewhere = StrategySettings().model_dump() | PersonalSettings().model_dump()
+        return self.model_copy(update=elsewhere | {"rounds": 1})
 
 
 class EngineSettings(Settings):

@@ -5,30 +5,38 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from engine_samples import CASES, randomised, same
 from safetensors.torch import load_file, save
 
+from flows.coordinator import size
 from tasks.cases.holdout import split_holdout
 from tasks.engine import shared
-from tasks.engine.adapter import CONFIG, WEIGHTS, load_state
+from tasks.engine.adapter import CONFIG, WEIGHTS, State, load_state
 from tasks.engine.base import load_base
 from tasks.engine.batch import collate
 from tasks.engine.engine import Engine
 from tasks.engine.hospital import open_hospital
 from tasks.engine.identity import choose_model
+from tasks.engine.train import mean_loss
 from tasks.engine.vision import FEATURES, Features
 from tasks.errors import StudyError
 from tasks.federate.means import weighted_mean
 from tasks.federate.step import (
     aggregate,
     initial_adapter,
+    join_adapter,
     keep_control,
+    mix_adapters,
+    send_update,
     take_update,
+    train_at_home,
     train_hospital,
+    train_personal,
     train_together,
     validate_hospital,
 )
@@ -130,6 +138,21 @@ def update_of(ref: Ref) -> dict[str, Any]:
     return dict(json.loads((ref.folder / "update.json").read_text()))
 
 
+def lost(start: Ref, states: list[State], updates: list[dict[str, Any]]) -> float:
+    """What the mean of factors misses of the update, by whole matrices in NumPy."""
+    shares = np.array([update["samples"] for update in updates]) / sum(update["samples"] for update in updates)
+    missed = moved = 0.0
+    for name, before in load_state(start.folder).items():
+        if "lora_A" in name:
+            other = name.replace("lora_A", "lora_B")
+            factors = [(state[other].double().numpy(), state[name].double().numpy()) for state in states]
+            true = sum(share * b @ a for share, (b, a) in zip(shares, factors, strict=True))
+            b, a = (np.average(np.stack(each), axis=0, weights=shares) for each in zip(*factors, strict=True))
+            first = load_state(start.folder)[other].double().numpy() @ before.double().numpy()
+            missed, moved = missed + ((true - b @ a) ** 2).sum(), moved + ((true - first) ** 2).sum()
+    return float(np.sqrt(missed / moved))
+
+
 def test_the_next_adapter_is_the_mean_of_the_updates(one_round: Round) -> None:
     sent = [one_round.train(hospital) for hospital in HOSPITALS]
     adapter = one_round.aggregate(sent)
@@ -139,13 +162,14 @@ def test_the_next_adapter_is_the_mean_of_the_updates(one_round: Round) -> None:
     assert updates[0]["samples"] != updates[1]["samples"]
     assert all(not same(state, load_state(one_round.start.folder)) for state in states)
     summary = json.loads((adapter.folder / "round.json").read_text())
-    assert summary.keys() == {"round", "train_loss", "samples", "quarantined"}
+    assert summary.keys() == {"round", "train_loss", "samples", "quarantined", "lost_share"}
     assert summary["round"] == 1
     assert summary["samples"] == {update["hospital"]: update["samples"] for update in updates}
     assert all(0 < update["samples"] < len(HOSPITALS[update["hospital"]]) for update in updates)
     weighted = sum(update["samples"] * update["loss"] for update in updates)
     assert summary["train_loss"] == pytest.approx(weighted / sum(summary["samples"].values()))
     assert summary["quarantined"] == {}
+    assert summary["lost_share"] == {"factors": pytest.approx(lost(one_round.start, states, updates), rel=1e-3)}
     assert (adapter.folder / CONFIG).read_bytes() == (one_round.start.folder / CONFIG).read_bytes()
     before, after = (one_round.validate("north", ref) for ref in (one_round.start, adapter))
     assert before["tokens"] == after["tokens"] > 0
@@ -172,6 +196,162 @@ def test_trained_together_is_trained_alone(one_round: Round) -> None:
         assert found.pop("loss") == pytest.approx(expected.pop("loss"), abs=1e-5)
         assert found == expected
         assert ref.manifest()["files"].keys() == alone.manifest()["files"].keys()
+
+
+@pytest.mark.parametrize("frozen", ["A", "B"])
+def test_a_frozen_factor_is_neither_trained_nor_sent(one_round: Round, frozen: Literal["A", "B"]) -> None:
+    """Alone as in one pass; without a frozen factor all tensors move and are sent."""
+    started = randomised(load_state(one_round.start.folder), 3)  # with a B of zero, A would not move
+    with writing("shared", "adapter", "started") as folder:
+        folder.write(WEIGHTS, save(started, {"format": "pt"}))
+    exact = LORA.model_copy(update={"dropout": 0.0})
+    given = [one_round.given(name, folder.ref, FEDERATION) | {"lora": exact} for name in HOSPITALS]
+    local = LocalRule(frozen=frozen)
+    together = train_together.fn(**all_of(given) | {"local": local})
+    for each in given:
+        alone = train_hospital.fn(**each, local=local)
+        state = load_state(alone.folder)
+        assert state.keys() == {name for name in started if f"lora_{frozen}" not in name}
+        assert all(not torch.equal(state[name], started[name]) for name in state)
+        parted = take_update.fn(hospital=each["hospital"].name, together=together, round_number=1)
+        torch.testing.assert_close(load_state(parted.folder), state, rtol=0, atol=1e-5)
+    both = load_state(train_hospital.fn(**given[0], local=PLAIN).folder)
+    assert both.keys() == started.keys()
+    assert all(not torch.equal(both[name], started[name]) for name in both)
+
+
+@pytest.mark.parametrize("rule", ["stacked", "residual"])
+def test_hospitals_train_beside_a_residual(one_round: Round, rule: Literal["stacked", "residual"]) -> None:
+    """A second round, alone as in one pass: other updates than without the residual, which itself is not sent."""
+    sent = [one_round.train(hospital) for hospital in HOSPITALS]
+    strategy = StrategySettings(lora_mean=rule)
+    adapter = one_round.aggregate(sent, strategy=strategy)
+    with writing("shared", "adapter", "bare") as bare:
+        for path in (adapter.folder / WEIGHTS, adapter.folder / CONFIG):
+            bare.write(path.name, path.read_bytes())
+    exact = LORA.model_copy(update={"dropout": 0.0})
+    given = [one_round.given(name, adapter, FEDERATION, 2) | {"lora": exact} for name in HOSPITALS]
+    together = train_together.fn(**all_of(given))
+    second = []
+    for each in given:
+        second.append(train_hospital.fn(**each, local=PLAIN))
+        state = load_state(second[-1].folder)
+        assert state.keys() == load_state(one_round.start.folder).keys()
+        parted = take_update.fn(hospital=each["hospital"].name, together=together, round_number=2)
+        torch.testing.assert_close(load_state(parted.folder), state, rtol=0, atol=1e-5)
+        without = train_hospital.fn(**each | {"hospital": each["hospital"].given(bare.ref)}, local=PLAIN)
+        assert not same(load_state(without.folder), state)
+    last = one_round.aggregate(second, 2, adapter, strategy)
+    shares = json.loads((last.folder / "round.json").read_text())["lost_share"]
+    assert shares[rule] < 1e-5 < shares["factors"]
+    assert size(last, False) > size(bare.ref, False)
+    assert one_round.validate("north", last)["loss"] > 0
+
+
+def test_an_update_of_another_alpha_is_averaged_as_what_it_changes(one_round: Round) -> None:
+    sent = [one_round.train(hospital) for hospital in HOSPITALS]
+    config = json.loads((sent[1].folder / CONFIG).read_text())
+    with writing("shared", "update", "other") as folder:
+        state = load_state(sent[1].folder)
+        halved = {name: tensor / 2 if "lora_B" in name else tensor for name, tensor in state.items()}
+        folder.write(WEIGHTS, save(halved, {"format": "pt"}))
+        folder.write(CONFIG, json.dumps(config | {"lora_alpha": 2 * config["lora_alpha"]}).encode())
+        folder.write("update.json", (sent[1].folder / "update.json").read_bytes())
+    plain, other = (one_round.aggregate(updates) for updates in (sent, [sent[0], folder.ref]))
+    assert same(load_state(plain.folder), load_state(other.folder))
+    assert (other.folder / CONFIG).read_bytes() == (one_round.start.folder / CONFIG).read_bytes()
+
+
+def test_a_factor_that_is_kept_never_leaves_the_hospital(one_round: Round) -> None:
+    given = one_round.given("north", one_round.start, FEDERATION)
+    trained = train_at_home.fn(**given, local=PLAIN)
+    assert trained.path.startswith("hospitals/north/")
+    assert same(load_state(trained.folder), load_state(one_round.train("north").folder))
+    sent = send_update.fn(hospital="north", trained=trained, keeps="B", round_number=1)
+    whole, part = load_state(trained.folder), load_state(sent.folder)
+    assert part.keys() == {name for name in whole if "lora_B" not in name}
+    assert same(part, {name: whole[name] for name in part})
+    assert update_of(sent) == update_of(trained)
+    strategy = StrategySettings(lora_mean="share-a")
+    other = send_update.fn(hospital="south", trained=one_round.train("south"), keeps="B", round_number=1)
+    state = one_round.aggregate([sent, other], strategy=strategy)
+    joined = join_adapter.fn(hospital="north", state=state, trained=trained, round_number=1)
+    assert joined.path.startswith("hospitals/north/")
+    mean, found = load_state(state.folder), load_state(joined.folder)
+    assert same(found, {name: mean.get(name, tensor) for name, tensor in whole.items()})
+    assert not same(found, whole)
+    assert one_round.validate("north", joined)["loss"] > 0
+
+
+def test_a_personal_adapter_is_pulled_to_the_one_for_all_and_stays_home(one_round: Round) -> None:
+    """Without a pull it is trained as any adapter; the harder the pull, the nearer it is."""
+    towards = one_round.train("south")
+    given = one_round.given("north", one_round.start, FEDERATION)
+    distances = []
+    for pull in (0.0, 3.0, 3000.0):
+        personal = train_personal.fn(**given, towards=towards, local=LocalRule(proximal_mu=pull))
+        assert personal.path.startswith("hospitals/north/personal/")
+        state, other = load_state(personal.folder), load_state(towards.folder)
+        distances.append(sum(float((state[name] - other[name]).norm() ** 2) for name in state))
+        assert pull or same(state, load_state(one_round.train("north").folder))
+    assert distances[0] > distances[1] > distances[2]
+
+
+def test_a_mixture_is_the_one_that_suits_the_held_out_cases(one_round: Round) -> None:
+    """Each weight's adapter, made here as one of both ranks side by side, has the loss that decides."""
+    for_all, own = one_round.train("south"), one_round.train("north")
+    given = one_round.given("north", own, FEDERATION)
+    del given["round_number"]
+    made = mix_adapters.fn(**given, for_all=for_all)
+    assert made.path.startswith("hospitals/north/mixture/")
+    found = json.loads((made.folder / "mixture.json").read_text())
+    assert found["weight"] == np.argmin(found["losses"]) / 10
+    for place, ref in ((0, for_all), (10, own)):
+        assert found["losses"][place] == pytest.approx(one_round.validate("north", ref)["loss"], rel=1e-5)
+    assert min(found["losses"]) == pytest.approx(one_round.validate("north", made)["loss"], rel=1e-5)
+    base = load_base(one_round.model.name, device="cpu")
+    wide = Engine(base, 2 * LORA.r, 2 * LORA.alpha, 0.0, list(LORA.targets))
+    states = [load_state(ref.folder) for ref in (own, for_all)]
+    for place, share in ((3, 0.3), (8, 0.8)):
+        both = {
+            name: torch.cat([states[0][name], states[1][name]])
+            if "lora_A" in name
+            else torch.cat([share * states[0][name], (1 - share) * states[1][name]], dim=1)
+            for name in states[0]
+        }
+        wide.switch(both)
+        hospital_data = open_hospital(one_round.hospitals["north"])
+        _, held_out = split_holdout(hospital_data.cases, FEDERATION.holdout, 0)
+        examples = hospital_data.examples(base, held_out, ContextSettings(k=1))
+        loss, _ = mean_loss(wide, hospital_data.features, examples, FEDERATION.tokens_per_pass)
+        assert found["losses"][place] == pytest.approx(loss, rel=1e-4)
+    none = FEDERATION.model_copy(update={"holdout": 0.0})
+    without = mix_adapters.fn(**given | {"federation": none}, for_all=for_all)
+    assert json.loads((without.folder / "mixture.json").read_text())["weight"] == 0
+
+
+def test_a_personal_adapter_keeps_the_residual_that_it_was_trained_beside(one_round: Round) -> None:
+    sent = [one_round.train(hospital) for hospital in HOSPITALS]
+    strategy = StrategySettings(lora_mean="residual")
+    adapter = one_round.aggregate(sent, strategy=strategy)
+    given = one_round.given("north", adapter, FEDERATION, 2)
+    personal = load_state(train_personal.fn(**given, towards=adapter, local=PLAIN).folder)
+    before = load_state(adapter.folder)
+    assert personal.keys() == before.keys()
+    assert all(torch.equal(personal[name], before[name]) == ("residual" in name) for name in before)
+
+
+def test_what_rules_lose_is_told_for_both(one_round: Round) -> None:
+    sent = [one_round.train(hospital) for hospital in HOSPITALS]
+    strategy = StrategySettings(lora_mean="product")
+    adapter = one_round.aggregate(sent, strategy=strategy)
+    shares = json.loads((adapter.folder / "round.json").read_text())["lost_share"]
+    states, updates = [load_state(ref.folder) for ref in sent], [update_of(ref) for ref in sent]
+    assert shares.keys() == {"factors", "product"}
+    assert shares["factors"] == pytest.approx(lost(one_round.start, states, updates), rel=1e-3)
+    assert 0 < shares["product"] < shares["factors"]
+    alone = one_round.aggregate(sent, strategy=StrategySettings(strategy="none"))
+    assert json.loads((alone.folder / "round.json").read_text())["lost_share"] == {}
 
 
 def test_only_the_adapter_and_counts_leave_a_hospital(one_round: Round) -> None:
@@ -341,7 +521,7 @@ def forged(ref: Ref, key: str, counts: dict[str, Any] | None = None, config: dic
         ({"samples": 0}, None, "no valid number of training cases"),
         ({"samples": "many"}, None, "no valid number of training cases"),
         ({"more": 1}, None, "unreadable"),
-        (None, {"lora_alpha": 512}, "another adapter configuration (lora_alpha)"),
+        (None, {"r": 512}, "another adapter configuration (r)"),
     ],
 )
 def test_a_forged_update_is_turned_away(

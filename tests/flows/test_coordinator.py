@@ -74,7 +74,7 @@ def test_who_is_left_out_is_told_in_each_run(
     monkeypatch.chdir(tmp_path)
     with writing("shared", "adapter", "0") as folder:
         folder.write_json("round.json", {"quarantined": {"south": "not finite (w)"}})
-    done = Round(2, [], [], Trained([], 0.0), folder.ref, [])
+    done = Round(2, [], [], Trained([], 0.0), folder.ref, folder.ref, [])
     with caplog.at_level(logging.WARNING, logger="fed_rag"):
         tell_quarantined(done)
     assert caplog.messages == ["south is left out of round 2: not finite (w)"]
@@ -83,7 +83,7 @@ def test_who_is_left_out_is_told_in_each_run(
 
 
 ROW = {"round": 1, "train_loss": 1.0, "eval_loss": None, "samples": {"north": 5}, "seconds": 1.0}
-ROW |= {"bytes_down": 0, "bytes_up": 0}
+ROW |= {"bytes_down": 0, "bytes_up": 0, "lost_share": {}}
 
 
 def test_control_variates_travel_and_what_the_server_keeps_does_not(
@@ -97,7 +97,7 @@ def test_control_variates_travel_and_what_the_server_keeps_does_not(
     for name, total in (("fedavg", 9), ("scaffold", 13)):
         strategy = choose(StrategySettings(strategy=name))  # type: ignore[arg-type]
         orders = [strategy.order(1, hospital) for hospital in NAMES]
-        done = Round(1, orders, [folder.ref] * 2, Trained([folder.ref] * 2, 0.0), folder.ref, [])
+        done = Round(1, orders, [folder.ref] * 2, Trained([folder.ref] * 2, 0.0), folder.ref, folder.ref, [])
         assert wire(strategy, done) == {"bytes_down": 2 * total, "bytes_up": 2 * total}
 
 

@@ -16,7 +16,7 @@ from tasks.engine.adapter import State
 from tasks.engine.batch import Example, collate, shuffled, within
 from tasks.engine.engine import Engine
 from tasks.engine.loss import answer_logits
-from tasks.engine.train import Correction
+from tasks.engine.train import Correction, Factor, is_frozen
 from tasks.engine.vision import Features, gather_features
 
 
@@ -43,13 +43,13 @@ class Trained:
 class Stack:
     """One LoRA for each of `count` hospitals, stacked: A `(count, r, in)` and B `(count, out, r)` of each layer.
 
-    All start from the engine's present adapter, which does not change.
+    All start from the engine's present adapter, which does not change. The `frozen` factor gets no gradients.
     """
 
-    def __init__(self, engine: Engine, count: int) -> None:
+    def __init__(self, engine: Engine, count: int, frozen: Factor | None = None) -> None:
         self.engine = engine
         self.weights = {
-            name: torch.nn.Parameter(tensor.to(engine.base.device).repeat(count, 1, 1))
+            name: torch.nn.Parameter(tensor.to(engine.base.device).repeat(count, 1, 1), not is_frozen(name, frozen))
             for name, tensor in engine.read().items()
         }
 
@@ -105,6 +105,7 @@ def train_stacked(
     tokens: int,
     learning_rate: float,
     correct: Correction | None = None,
+    frozen: Factor | None = None,
     title: str = "training",
 ) -> list[Trained]:
     """Train every hospital from the present adapter, as `train` does for one; results in the order of hospitals.
@@ -114,7 +115,7 @@ def train_stacked(
     """
     plans = [_plan(hospital, epochs, batch_size) for hospital in hospitals]
     torch.manual_seed(hospitals[0].seed)
-    stack = Stack(engine, len(hospitals))
+    stack = Stack(engine, len(hospitals), frozen)
     states = [stack.read(number) for number in range(len(hospitals))]
     optimiser = torch.optim.AdamW(stack.weights.values(), lr=learning_rate, weight_decay=0.0, fused=True)
     total, answered = torch.zeros(len(hospitals)), torch.zeros(len(hospitals))

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from tasks.records.federation import Order
 from tasks.settings import StrategySettings
@@ -22,8 +22,9 @@ class Strategy(Protocol):
     so a strategy imports torch only where it aggregates.
     """
 
-    needs: ClassVar[frozenset[Need]]
-    """Empty if the server gets no tensors."""
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Empty if the server gets no tensors."""
 
     def order(self, round_number: int, hospital: str) -> Order:
         """The order to one hospital for one round."""

@@ -71,8 +71,8 @@ def test_each_rule_is_that_of_its_paper(name: str, seed: int, bad: int, more: in
     deltas = draw(seed, least(name, bad) + more, scale)
     before = deltas.copy()
     expected = getattr(oracles, name.replace("-", "_"))(deltas.tolist(), bad)
-    # The geometric median is smoothed, within a thousandth of the spread, and its oracle's search is not exact.
-    tolerance = 2e-3 if name == "geometric-median" else 1e-9
+    # The geometric median is smoothed below a thousandth of the spread, and its oracle's search is not exact.
+    tolerance = 5e-3 if name == "geometric-median" else 1e-9
     np.testing.assert_allclose(RULES[name](deltas, bad), expected, rtol=0, atol=tolerance * scale)
     np.testing.assert_array_equal(deltas, before)
 
