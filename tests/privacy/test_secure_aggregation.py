@@ -18,6 +18,7 @@ from scipy.stats import chisquare
 from tasks.errors import StudyError
 from tasks.privacy.secure_aggregation.coordinator import Coordinator
 from tasks.privacy.secure_aggregation.fixed_point import FixedPoint
+from tasks.privacy.secure_aggregation.keys import CHUNK
 from tasks.privacy.secure_aggregation.messages import (
     Agreements,
     Delivery,
@@ -147,8 +148,12 @@ def test_two_hospitals_sum_without_dropouts() -> None:
 
 
 def test_masks_are_longer_than_what_is_in_memory_at_once() -> None:
-    vectors = drawn(FIVE[:3], length=2**17 + 5)
-    found = Sum(session_of(FIVE[:3], 2**17 + 5)).total(vectors, gone=FIVE[:1])
+    """Of no two words in sight is one left as it was, nor masked as another."""
+    vectors = {name: np.zeros(CHUNK + 500) for name in FIVE[:3]}
+    masked = Sum(session_of(FIVE[:3], CHUNK + 500)).mask(vectors)[FIVE[0]]
+    assert len(np.unique(np.frombuffer(masked.words, dtype=np.uint64))) == CHUNK + 500
+    vectors = drawn(FIVE[:3], length=CHUNK + 5)
+    found = Sum(session_of(FIVE[:3], CHUNK + 5)).total(vectors, gone=FIVE[:1])
     np.testing.assert_allclose(found, vectors[FIVE[1]] + vectors[FIVE[2]], rtol=0, atol=FixedPoint(3).error_bound(10))
 
 
