@@ -5,6 +5,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from tasks.settings.base import Settings
 from tasks.settings.data import AuditSettings, Dataset, DatasetSettings, PartitionSettings, SynthesisSettings
 from tasks.settings.evaluation import AnsweringSettings, EvaluationSettings
+from tasks.settings.privacy import PrivacySettings
 from tasks.settings.retrieval import (
     ContextOrder,
     ContextSettings,
@@ -43,6 +44,7 @@ __all__ = [
     "ModelChoice",
     "ModelSettings",
     "PartitionSettings",
+    "PrivacySettings",
     "RetrievalSettings",
     "Settings",
     "StrategySettings",

@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator
 
 from tasks.settings.base import Settings
+from tasks.settings.privacy import PrivacySettings
 
 
 class ModelSettings(Settings):
@@ -106,6 +107,8 @@ class FederationSettings(StrategySettings):
     """AdamW learning rate; LightFED used 2e-5 for the 2B model."""
     holdout: float = Field(0.1, ge=0, lt=1)
     """Share of a hospital's training images kept out of training, for the evaluation loss of each round."""
+    privacy: PrivacySettings = PrivacySettings()
+    """Differential privacy of what is learned."""
 
     @property
     def strategy(self) -> StrategySettings:
