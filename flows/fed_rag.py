@@ -12,6 +12,7 @@ from flows.evaluate import evaluate
 from flows.gone import HOOKS
 from flows.parts import within_part
 from flows.prepare import prepare, preparing_steps
+from flows.privacy import protect, spent
 from flows.progress import Steps
 from flows.report import write_card, write_pages
 from flows.run_folder import SharedRefs, write_run
@@ -36,7 +37,9 @@ def fed_rag(study: Study = Study()) -> str:
     steps = Steps("study-progress", total=preparing_steps(study) + study.federation.rounds + 4)
 
     start = within_part("prepare", lambda: prepare(study, model, steps))
-    trained, rounds, validated = federate(study, model, start.hospitals, steps)
+    allowed, hospitals, budgets = protect(study, start.hospitals)
+    trained, rounds, validated = federate(allowed, model, hospitals, steps)
+    trained = [each.model_copy(update={"budget": None}) for each in trained]
     found = within_part("evaluate", lambda: evaluate(study, model, trained, start.hospitals, steps))
 
     shared = SharedRefs(
@@ -49,6 +52,7 @@ def fed_rag(study: Study = Study()) -> str:
         shares=found.shares,
         abstention=found.abstention,
         seen=start.seen,
+        privacy=spent(budgets, len(rounds)),
     )
     run = write_run(study, model.content, trained, found.kept, rounds, shared)
     page, *_ = write_pages(run)

@@ -29,6 +29,7 @@ from tasks.report.page.render import (
     model_card,
     study_page,
 )
+from tasks.report.privacy import privacy_rows, privacy_sentence
 from tasks.report.results import MEANS, hospital_rows, reliance_rows, score_rows
 from tasks.report.saliency import share_rows
 from tasks.report.seen import run_sentence
@@ -104,6 +105,7 @@ def _statements(results: RunDocument) -> DataStatements:
         audited_tests(split),
         control_sentence(split.get("control")),  # a run of an earlier version has none
         seen=run_sentence(results),
+        privacy=privacy_sentence(results.get("privacy")),
     )
 
 
@@ -147,6 +149,9 @@ def _sections(results: RunDocument) -> Iterator[Section]:
             yield Section(f"How {name} fails", sentence, {"Answers that show each": failure_rows(failing)})
         if shares := results.get("saliency", {}).get(name):  # a run of an earlier version has none
             yield Section("Where answers come from", MEANS, {"By method": share_rows(shares)}, drawn["saliency"])
+    if privacy := results.get("privacy"):  # a run of an earlier version has none
+        table = {"By who adds the noise": privacy_rows(privacy)}
+        yield Section("What noise hides", privacy_sentence(privacy), table, scores=False)
     if withheld := results.get("withheld"):  # a run of an earlier version has none
         rows = held_back_rows(withheld)
         table = {"By hospital": rows} if rows[1:] else {}

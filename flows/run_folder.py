@@ -22,6 +22,7 @@ from tasks.report.failures import failure_table
 from tasks.report.held_back import held_back
 from tasks.report.intervals import details
 from tasks.report.perturbation import reliance_table
+from tasks.report.privacy import privacy_of_run
 from tasks.report.results import About, Measured, assemble, markdown
 from tasks.report.saliency import share_table
 from tasks.report.seen import seen_of_run
@@ -61,6 +62,8 @@ class SharedRefs:
     """Counts of answers that would be withheld."""
     seen: Sequence[Ref] = ()
     """Counts of test images that the base was trained on; empty if it has no record of them."""
+    privacy: Sequence[Ref] = ()
+    """What was spent of each privacy budget; empty without differential privacy."""
 
     def read(self) -> SharedDocuments:
         """Read the documents that the results are computed from."""
@@ -71,6 +74,7 @@ class SharedRefs:
             shares=_documents(self.shares, "shares.json"),
             abstention=_documents(self.abstention, "abstention.json"),
             seen=_documents(self.seen, "seen.json"),
+            privacy=_documents(self.privacy, "privacy.json"),
         )
 
 
@@ -122,6 +126,7 @@ def _ends(
         *shared.failures,
         *shared.shares,
         *shared.seen,
+        *shared.privacy,
     ]
     control = [shared.control] if shared.control else []
     # The control last: the first ingested dataset on the way is the study's own.
@@ -140,6 +145,7 @@ def _measured(study: Study, shared: SharedDocuments, scored: Sequence[Ref]) -> M
         saliency=share_table(name, shared.shares),
         withheld=held_back(study.evaluation.min_cell, shared),
         seen=seen_of_run(shared.seen),
+        privacy=privacy_of_run(shared.privacy),
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from tasks.errors import StudyError
 from tasks.records import UpdateCounts
@@ -32,31 +33,41 @@ def train_hospital(
     round_number: int,
     seed: int,
 ) -> None:
-    """Train one hospital for one round, from its adapter; write its update: tensors and counts."""
+    """Train one hospital for one round, from its adapter; write its update: tensors and counts.
+
+    With a privacy budget it trains with noise, which follows from the hospital's secret and this folder's key.
+    """
     from tasks.cases.holdout import split_holdout
     from tasks.engine.adapter import adapter_files, load_state
     from tasks.engine.hospital import open_hospital
     from tasks.engine.shared import shared_engine
     from tasks.engine.train import train
     from tasks.federate.local import correction
+    from tasks.federate.private import train_within_budget
 
     hospital_data = open_hospital(hospital)
     training, _ = split_holdout(hospital_data.cases, federation.holdout, seed)
     start = load_state(hospital.adapter.folder)
     with shared_engine(model, lora) as engine:
         engine.switch(start)
-        loss, steps = train(
-            engine,
-            hospital_data.seen_by(engine),
-            hospital_data.examples(engine.base, training, context),
-            epochs=federation.local_epochs,
-            batch_size=federation.batch_size,
-            tokens=federation.tokens_per_pass,
-            learning_rate=federation.learning_rate,
-            seed=derived_seed(seed, round_number, hospital.name),
-            correct=correction(local, start),
-            title=f"round {round_number} {hospital.name}",
-        )
+        how: dict[str, Any] = {
+            "tokens": federation.tokens_per_pass,
+            "learning_rate": federation.learning_rate,
+            "seed": derived_seed(seed, round_number, hospital.name),
+            "correct": correction(local, start),
+            "title": f"round {round_number} {hospital.name}",
+        }
+        if hospital.budget:
+            loss, steps = train_within_budget(engine, hospital_data, training, context, hospital, folder.key, how)
+        else:
+            loss, steps = train(
+                engine,
+                hospital_data.seen_by(engine),
+                hospital_data.examples(engine.base, training, context),
+                epochs=federation.local_epochs,
+                batch_size=federation.batch_size,
+                **how,
+            )
         files = adapter_files(engine.read(), engine.config, model.name)
     _write_update(folder, "", files, UpdateCounts(hospital.name, round_number, len(training), loss, steps))
 
@@ -66,6 +77,37 @@ def _write_update(folder: Folder, place: str, files: Mapping[str, bytes], counts
     for name, data in files.items():
         folder.write(f"{place}{name}", data)
     write_counts(folder, place, counts)
+
+
+@stage("privacy", area="shared", title="privacy budget of {hospital}", leaves=("counts",))
+def plan_privacy(folder: Folder, hospital: str, cases: Ref, federation: FederationSettings, seed: int) -> None:
+    """Find the noise that a hospital trains with, and for how many rounds it may: `privacy.json`."""
+    from tasks.cases.holdout import split_holdout
+    from tasks.privacy.budget import FILE, budget_of, to_json
+    from tasks.privacy.units import units_of
+    from tasks.records import Case, read_table
+
+    training, _ = split_holdout(read_table(cases.folder / "cases.parquet", Case), federation.holdout, seed)
+    units = units_of(training, federation.privacy.unit)
+    folder.write_json(FILE, to_json(budget_of(hospital, len(units), federation)))
+
+
+@stage("privacy", area="shared", title="privacy budget of the coordinator", leaves=())
+def plan_server_privacy(folder: Folder, hospitals: int, federation: FederationSettings) -> None:
+    """Find the noise that the server adds to hide any one hospital, and for how many rounds: `privacy.json`."""
+    from tasks.privacy.budget import FILE, budget_of, to_json
+    from tasks.privacy.secret import COORDINATOR
+
+    folder.write_json(FILE, to_json(budget_of(COORDINATOR, hospitals, federation)))
+
+
+@stage("privacy-spent", area="shared", title="privacy spent by {hospital}", leaves=("counts",))
+def count_privacy(folder: Folder, hospital: str, budget: Ref, rounds: int) -> None:
+    """What a hospital's rounds cost: its budget with `spent`, epsilon after them."""
+    from tasks.privacy.budget import FILE, read_budget, to_json
+
+    found = read_budget(budget.folder)
+    folder.write_json(FILE, to_json(found) | {"rounds": rounds, "epsilon": found.spent(rounds)})
 
 
 @stage(

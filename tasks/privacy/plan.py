@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from tasks.errors import StudyError
-from tasks.privacy.accounting import epsilon, sigma_for
+from tasks.privacy.accounting import Accountant, epsilon, sigma_for
 from tasks.settings.privacy import PrivacySettings
 
 
@@ -37,10 +37,8 @@ class Plan:
 
     training: Training
     sigma: float
-    rdp: float
-    """Epsilon after all steps, by Renyi accounting."""
-    pld: float
-    """Epsilon after all steps, by privacy loss distributions."""
+    epsilon: dict[Accountant, float]
+    """After all steps, by each accountant that was asked."""
 
     @property
     def noise_to_signal(self) -> float:
@@ -76,7 +74,8 @@ def plan(training: Training, privacy: PrivacySettings) -> Plan:
     refuse_large_delta(privacy.delta, training.unit, training.units)
     rate, steps, delta = training.rate, training.steps, privacy.delta
     sigma = privacy.sigma or sigma_for(privacy.epsilon, rate, steps, delta, privacy.accountant)
-    return Plan(training, sigma, epsilon(sigma, rate, steps, delta, "rdp"), epsilon(sigma, rate, steps, delta, "pld"))
+    accountants: tuple[Accountant, ...] = ("rdp", "pld")
+    return Plan(training, sigma, {by: epsilon(sigma, rate, steps, delta, by) for by in accountants})
 
 
 def refuse_large_delta(delta: float, unit: str, units: int) -> None:
@@ -101,8 +100,8 @@ def _row(of: Plan) -> tuple[str, ...]:
         f"{training.drawn:,} of {training.units:,}",
         f"{training.steps:,}",
         f"{of.sigma:.3g}",
-        f"{of.rdp:.2f}",
-        f"{of.pld:.2f}",
+        f"{of.epsilon['rdp']:.2f}",
+        f"{of.epsilon['pld']:.2f}",
         f"{of.noise_to_signal:.2g}",
         f"{of.noise_to_signal_at_the_end:.2g}",
         "hopeless" if of.hopeless else "possible",
@@ -116,7 +115,7 @@ def refusal(of: Plan, privacy: PrivacySettings) -> str:
         f"Expected noise below the signal, found {of.noise_to_signal_at_the_end:.1f} times the largest signal after "
         f"{training.steps} steps ({of.noise_to_signal:.0f} times in one step) where {training.drawn} of "
         f"{training.units} {training.unit}s train {training.parameters:,} parameters with sigma {of.sigma:.2f} "
-        f"(epsilon {getattr(of, privacy.accountant):.2f}, delta {privacy.delta:g}): {_advice(training.unit)}."
+        f"(epsilon {of.epsilon[privacy.accountant]:.2f}, delta {privacy.delta:g}): {_advice(training.unit)}."
     )
 
 

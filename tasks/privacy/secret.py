@@ -1,4 +1,4 @@
-"""A hospital's secret for its noise, which no stage copies and nothing outside the hospital reads."""
+"""A party's secret for its noise, which no stage copies and nobody else reads."""
 
 import contextlib
 import os
@@ -8,12 +8,17 @@ from pathlib import Path
 from tasks.store import ROOT
 
 NAME = "noise.key"
+COORDINATOR = "coordinator"
+"""The party whose secret the noise of a server follows from; its folder stands beside those of the hospitals."""
 LENGTH = 32
 
 
-def noise_secret(hospital: str) -> bytes:
-    """The hospital's secret, 32 bytes; the first call makes it, in a file that its owner alone can read."""
-    path = ROOT / "hospitals" / hospital / NAME
+def noise_secret(area: str) -> bytes:
+    """The secret of a party, 32 bytes; the first call makes it, in a file that its owner alone can read.
+
+    `area` is the party's part of the artifacts: `hospitals/<h>`, or COORDINATOR.
+    """
+    path = ROOT / area / NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         _write_once(path, secrets.token_bytes(LENGTH))

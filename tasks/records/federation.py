@@ -58,6 +58,8 @@ class HospitalRefs(BaseModel):
     adapter: Ref
     tuning: Ref | None = None
     """How it uses its retrieved cases to answer; None for what the study's settings say."""
+    budget: Ref | None = None
+    """Its privacy budget, with which it trains; None without noise."""
 
     @classmethod
     def at(cls, name: str, places: Mapping[str, Any]) -> Self:

@@ -10,6 +10,7 @@ from tasks.records.run_document import (
     ConfigurationScores,
     Details,
     Failures,
+    PrivacyOfRun,
     QuestionKind,
     Reliance,
     RunDocument,
@@ -25,6 +26,7 @@ from tasks.report.data import left_out_sentence, split_sentence
 from tasks.report.failures import failure_rows
 from tasks.report.held_back import held_back_rows, held_back_sentence
 from tasks.report.intervals import group_rows, interval_rows
+from tasks.report.privacy import privacy_rows, privacy_sentence
 from tasks.report.saliency import share_rows
 from tasks.report.seen import run_sentence
 from tasks.score.metrics import pooled_metrics
@@ -72,6 +74,8 @@ class Measured:
     withheld: WithheldOfRun | None = None
     seen: SeenOfRun | None = None
     """None where the base has no record of what it was trained on."""
+    privacy: PrivacyOfRun | None = None
+    """None without differential privacy."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ def assemble(
         "saliency": measured.saliency,
         "withheld": measured.withheld,
         "seen": measured.seen,
+        "privacy": measured.privacy,
         "dataset": about.dataset,
         "partition": about.partition,
         "split": about.split,
@@ -241,6 +246,8 @@ def markdown(results: RunDocument) -> str:
     if held_back := results["withheld"]:
         parts += ["## Withheld", held_back_sentence(held_back)]
         parts += [markdown_table(held_back_rows(held_back))] if held_back["hospitals"] else []
+    if privacy := results.get("privacy"):  # a run of an earlier version has none
+        parts += ["## Privacy", privacy_sentence(privacy), markdown_table(privacy_rows(privacy))]
     losses = [
         (str(row["round"]), f"{row['train_loss']:.4f}", "-" if row["eval_loss"] is None else f"{row['eval_loss']:.4f}")
         for row in results["rounds"]

@@ -1,6 +1,8 @@
 """The settings of a study: what the flow takes, what the dashboard shows, what cache keys are made of."""
 
-from pydantic import Field, ValidationInfo, field_validator
+from typing import Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tasks.settings.base import Settings
 from tasks.settings.data import AuditSettings, Dataset, DatasetSettings, PartitionSettings, SynthesisSettings
@@ -88,6 +90,22 @@ class Study(Settings):
         if engine.executor == "batched" and lora and lora.tower_targets:
             raise ValueError("expected executor mapped, since lora.tower_targets learn, which is not done in one pass")
         return engine
+
+    @model_validator(mode="after")
+    def _can_be_private(self) -> Self:
+        unit, aggregation = self.federation.privacy.unit, self.federation.aggregation
+        if (unit == "hospital") != (aggregation == "dpfedavg"):
+            raise ValueError("expected federation.privacy.unit hospital and federation.aggregation dpfedavg together")
+        if unit != "none" and self.retrieval.fusion == "gated":
+            raise ValueError("expected retrieval.fusion concat, since a gated fusion is trained without noise")
+        if unit in ("example", "patient") and self.retrieval.most:
+            raise ValueError(
+                f"expected retrieval.k 0 with federation.privacy.unit {unit}, since a retrieved case is in the prompts "
+                "of others, where noise does not hide it"
+            )
+        if unit in ("example", "patient") and self.engine.executor == "batched":
+            raise ValueError(f"expected engine.executor mapped with federation.privacy.unit {unit}")
+        return self
 
     @property
     def configuration(self) -> str:

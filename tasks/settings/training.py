@@ -84,12 +84,14 @@ class LocalRule(Settings):
 class StrategySettings(Settings):
     """How hospitals' updates become the next round's adapter."""
 
-    aggregation: Literal["fedavg", "fedavgm", "fedprox", "none"] = "fedavg"
+    aggregation: Literal["fedavg", "fedavgm", "fedprox", "dpfedavg", "none"] = "fedavg"
     """The strategy; with `none` each hospital goes on from its own adapter, alone."""
     server_momentum: float = Field(0.9, ge=0, lt=1)
     """Share of the last round's step that the server adds to the next one (`fedavgm` alone)."""
     proximal_mu: float = Field(0.01, gt=0)
     """Weight of the pull towards the adapter that a round begins with, in local training (`fedprox` alone)."""
+    privacy: PrivacySettings = PrivacySettings()
+    """Differential privacy of what is learned."""
 
 
 class FederationSettings(StrategySettings):
@@ -107,8 +109,6 @@ class FederationSettings(StrategySettings):
     """AdamW learning rate; LightFED used 2e-5 for the 2B model."""
     holdout: float = Field(0.1, ge=0, lt=1)
     """Share of a hospital's training images kept out of training, for the evaluation loss of each round."""
-    privacy: PrivacySettings = PrivacySettings()
-    """Differential privacy of what is learned."""
 
     @property
     def strategy(self) -> StrategySettings:
@@ -118,7 +118,7 @@ class FederationSettings(StrategySettings):
     @property
     def local(self) -> "FederationSettings":
         """What matters within one round, so that studies that differ in the others share what hospitals trained."""
-        return self.model_copy(update=StrategySettings().model_dump() | {"rounds": 1})
+        return self.model_copy(update=dict(StrategySettings()) | {"rounds": 1})
 
 
 class EngineSettings(Settings):

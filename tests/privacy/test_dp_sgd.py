@@ -232,9 +232,9 @@ def test_units_are_cases_or_patients() -> None:
 
 def test_a_hospitals_secret_is_its_own_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    north, south = noise_secret("north"), noise_secret("south")
+    north, south = noise_secret("hospitals/north"), noise_secret("hospitals/south")
     assert len(north) == 32
     assert north != south
-    assert noise_secret("north") == north
+    assert noise_secret("hospitals/north") == north
     (path,) = (ROOT / "hospitals/north").iterdir()
     assert path.stat().st_mode & 0o777 == 0o600
