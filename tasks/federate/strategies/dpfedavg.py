@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from tasks.errors import StudyError
 from tasks.federate.strategies.fedavg import FedAvg
 from tasks.settings import StrategySettings
 
@@ -15,15 +16,23 @@ if TYPE_CHECKING:
 class DPFedAvg(FedAvg):
     """Federated averaging in which each hospital counts the same, and none moves the mean by more than `clip`."""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"updates"})
     clip: float
-    sigma: float
+    sigma: float | None
 
     def aggregate(self, state: "ServerState", updates: "Sequence[Update]") -> "ServerState":
-        """Each group moves by the noisy mean of the hospitals' clipped steps."""
+        """Each group moves by the noisy mean of the hospitals' clipped steps.
+
+        Raises StudyError if nobody said how much noise there is to be.
+        """
         from tasks.federate.state import ServerState
         from tasks.privacy.dp_fedavg import noisy_mean
         from tasks.privacy.secret import COORDINATOR, noise_secret
 
+        if self.sigma is None:
+            raise StudyError(
+                "Expected federation.privacy.sigma for dpfedavg, found none: set it, or run the whole study."
+            )
         secret = noise_secret(COORDINATOR)
         return ServerState(
             {
@@ -36,5 +45,5 @@ class DPFedAvg(FedAvg):
 
 
 def strategy(settings: StrategySettings) -> DPFedAvg:
-    """With `federation.privacy.clip`, and `sigma` as it was found for all rounds (0 for a study that is not run)."""
-    return DPFedAvg(settings.privacy.clip, settings.privacy.sigma or 0.0)
+    """With `federation.privacy.clip` and `sigma`; a study finds the latter before its rounds."""
+    return DPFedAvg(settings.privacy.clip, settings.privacy.sigma)

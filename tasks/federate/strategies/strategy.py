@@ -19,7 +19,7 @@ class Strategy(Protocol):
     """
 
     needs: ClassVar[frozenset[str]]
-    """What the server needs of the hospitals' tensors: their weighted `sum`, or nothing."""
+    """What the server needs of the hospitals' tensors: their weighted `sum`, single `updates`, or nothing."""
 
     def order(self, round_number: int, hospital: str) -> Order:
         """The order to one hospital for one round."""
