@@ -13,7 +13,8 @@ from flows.progress import Pace, Steps
 from flows.runtimes.local import Local, all_alike, gather
 from flows.runtimes.runtime import Runtime, Trained
 from flows.runtimes.stacked import Stacked
-from tasks.federate.step import aggregate, validate_hospital
+from tasks.errors import StudyError
+from tasks.federate.step import aggregate, sum_in_secret, validate_hospital
 from tasks.federate.strategies.strategy import Strategy, choose
 from tasks.records.federation import ADAPTER_FILE, HospitalRefs, Order
 from tasks.settings import ModelChoice, Study
@@ -77,6 +78,8 @@ def federate(
     folders in which hospitals shared their held-out losses, of all rounds.
     """
     strategy, runtime = choose(study.federation.strategy), RUNTIMES[study.engine.executor]
+    if study.federation.secure_aggregation:
+        refuse_single_updates(strategy, study.federation.aggregation)
     settings: dict[str, Any] = {
         "model": model,
         "lora": study.lora,
@@ -88,8 +91,10 @@ def federate(
     def train(orders: list[Order], starts: list[Ref]) -> Trained:
         return runtime.train(given(hospitals, starts), orders, settings)
 
-    def put_together(**taken: Any) -> Ref:
-        return aggregate(strategy=study.federation.strategy, **taken)
+    def put_together(*, updates: list[Ref], round_number: int, **taken: Any) -> Ref:
+        if study.federation.secure_aggregation:
+            updates = [sum_in_secret(updates=updates, round_number=round_number)]
+        return aggregate(strategy=study.federation.strategy, updates=updates, round_number=round_number, **taken)
 
     names = [hospital.name for hospital in hospitals]
     coming = rounds(strategy, study.federation.rounds, names, hospitals[0].adapter, train, put_together)
@@ -114,6 +119,16 @@ def federate(
         held = "" if loss is None else f", held-out loss {loss:.4f}"
         steps.done(f"round {number}: training loss {rows[-1]['train_loss']:.4f}{held}{left}")
     return given(hospitals, this.following), rows, validated
+
+
+def refuse_single_updates(strategy: Strategy, name: str) -> None:
+    """Raise StudyError for a strategy to which the sum of the hospitals' tensors is not enough, or which sends none."""
+    if "sum" not in strategy.needs or not strategy.needs <= {"sum", "state"}:
+        needs = ", ".join(sorted(strategy.needs)) or "nothing"
+        raise StudyError(
+            f"Expected a strategy that needs only the sum of updates with federation.secure_aggregation, found {name}, "
+            f"which needs {needs}: choose another strategy, or set federation.secure_aggregation=false."
+        )
 
 
 def validate(hospitals: Sequence[HospitalRefs], number: int, settings: dict[str, Any], min_cell: int) -> list[Ref]:

@@ -174,6 +174,21 @@ def take_update(folder: Folder, hospital: str, together: Ref, round_number: int)
         folder.write(path.name, path.read_bytes())
 
 
+@stage("secure-mean", area="shared", title="secure sum round {round_number}", leaves=SENT)
+def sum_in_secret(folder: Folder, updates: list[Ref], round_number: int) -> None:
+    """Mask each hospital's update, add them up, and write their mean as one update of all hospitals together."""
+    from safetensors.torch import save
+
+    from tasks.engine.adapter import CONFIG, WEIGHTS, load_state
+    from tasks.federate.masked import masked_mean
+    from tasks.records.federation import read_counts
+
+    counts = [read_counts(ref.folder) for ref in updates]
+    mean, together = masked_mean([load_state(ref.folder) for ref in updates], counts)
+    files = {WEIGHTS: save(mean, {"format": "pt"}), CONFIG: (updates[0].folder / CONFIG).read_bytes()}
+    _write_update(folder, "", files, together)
+
+
 STRATEGY = "tasks.federate.strategies.{strategy.aggregation}"
 """The strategy module that an aggregation runs. Only this one counts in its cache key."""
 

@@ -29,7 +29,7 @@ class Noise:
     def uniform(self, count: int) -> NDArray[np.float64]:
         """Numbers `(count,)` between 0 and 1, neither of them included."""
         words = np.frombuffer(self._stream.update(bytes(8 * count)), dtype="<u8")
-        return ((words >> np.uint64(11)) + 0.5) * 2.0**-53
+        return ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
     def normal(self, count: int) -> NDArray[np.float64]:
         """Standard normal numbers `(count,)`."""

@@ -92,6 +92,14 @@ class Study(Settings):
         return engine
 
     @model_validator(mode="after")
+    def _can_be_summed_in_secret(self) -> Self:
+        if self.federation.secure_aggregation and self.partition.hospitals < 2:
+            raise ValueError("expected at least 2 partition.hospitals with federation.secure_aggregation")
+        if self.federation.secure_aggregation and self.retrieval.fusion == "gated":
+            raise ValueError("expected retrieval.fusion concat, since updates of a gated fusion are not masked")
+        return self
+
+    @model_validator(mode="after")
     def _can_be_private(self) -> Self:
         unit, aggregation = self.federation.privacy.unit, self.federation.aggregation
         if (unit == "hospital") != (aggregation == "dpfedavg"):

@@ -109,6 +109,8 @@ class FederationSettings(StrategySettings):
     """AdamW learning rate; LightFED used 2e-5 for the 2B model."""
     holdout: float = Field(0.1, ge=0, lt=1)
     """Share of a hospital's training images kept out of training, for the evaluation loss of each round."""
+    secure_aggregation: bool = False
+    """Whether the server learns the sum of the hospitals' updates alone, and no single one (docs/privacy.md)."""
 
     @property
     def strategy(self) -> StrategySettings:
@@ -118,7 +120,7 @@ class FederationSettings(StrategySettings):
     @property
     def local(self) -> "FederationSettings":
         """What matters within one round, so that studies that differ in the others share what hospitals trained."""
-        return self.model_copy(update=dict(StrategySettings()) | {"rounds": 1})
+        return self.model_copy(update=dict(StrategySettings()) | {"rounds": 1, "secure_aggregation": False})
 
 
 class EngineSettings(Settings):
