@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from prefect import unmapped
 
@@ -33,7 +34,7 @@ def protect(study: Study, hospitals: list[HospitalRefs]) -> tuple[Study, list[Ho
         refs = [plan_server_privacy(hospitals=len(hospitals), federation=federation)]
     else:
         cases = [each.cases for each in hospitals]
-        common = {"federation": unmapped(federation), "seed": unmapped(study.seed)}
+        common: dict[str, Any] = {"federation": unmapped(federation), "seed": unmapped(study.seed)}
         refs = gather(plan_privacy.map(hospital=names, cases=cases, **common), names)
     budgets = [read_budget(ref.folder) for ref in refs]
     rounds = rounds_within(budgets, federation.rounds, federation.privacy.epsilon)
