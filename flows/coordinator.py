@@ -16,11 +16,12 @@ from flows.progress import Pace, Steps
 from flows.runtimes.local import Local, all_alike, gather
 from flows.runtimes.runtime import Runtime, Trained
 from flows.runtimes.stacked import Stacked
+from tasks.errors import StudyError
 from tasks.federate.lora_mean.rule import choose_rule
-from tasks.federate.step import aggregate, join_adapter, keep_control, validate_hospital
+from tasks.federate.step import aggregate, join_adapter, keep_control, sum_in_secret, validate_hospital
 from tasks.federate.strategies.strategy import Strategy, choose
-from tasks.records.federation import ADAPTER_FILE, CONTROL_FILE, RESIDUAL, HospitalRefs, Order, group_file
-from tasks.settings import ModelChoice, Study
+from tasks.records.federation import ADAPTER_FILE, CONTROL_FILE, RESIDUAL, TOGETHER, HospitalRefs, Order, group_file
+from tasks.settings import FederationSettings, ModelChoice, Study
 from tasks.store import Ref
 
 logger = logging.getLogger("fed_rag")
@@ -115,14 +116,20 @@ def training_settings(study: Study, model: ModelChoice) -> dict[str, Any]:
 def federate(study: Study, model: ModelChoice, hospitals: list[HospitalRefs], steps: Steps) -> Federated:
     """Run the rounds of the adapter: every hospital trains, the server aggregates, every hospital validates."""
     strategy, runtime = choose_rule(study.federation.server), RUNTIMES[study.engine.executor]
+    if study.federation.secure_aggregation:
+        refuse_single_updates(strategy, study.federation)
     settings = training_settings(study, model)
     training = list(hospitals)
 
     def train(orders: list[Order], starts: list[Ref]) -> Trained:
         return runtime.train(given(training, starts), orders, settings)
 
-    def put_together(**taken: Any) -> Ref:
-        return aggregate(strategy=study.federation.server, hospitals=names, base=model.content, **taken)
+    def put_together(*, updates: list[Ref], round_number: int, **taken: Any) -> Ref:
+        senders = names
+        if study.federation.secure_aggregation:
+            senders, updates = [TOGETHER], [sum_in_secret(updates=updates, round_number=round_number)]
+        told = {"hospitals": senders, "updates": updates, "round_number": round_number, "base": model.content}
+        return aggregate(strategy=study.federation.server, **told, **taken)
 
     names = [hospital.name for hospital in hospitals]
     coming = rounds(strategy, study.federation.rounds, names, hospitals[0].adapter, train, put_together)
@@ -170,6 +177,17 @@ def keep_controls(hospitals: Sequence[HospitalRefs], of: Round) -> list[Hospital
     )
     kept = dict(zip(used, gather(keeping, list(used)), strict=True))
     return [each.model_copy(update={"control": kept.get(each.name, each.control)}) for each in hospitals]
+
+
+def refuse_single_updates(strategy: Strategy, federation: FederationSettings) -> None:
+    """Raise StudyError for a strategy to which the sum of the hospitals' tensors is not enough, or which sends none."""
+    if "sum" not in strategy.needs or not strategy.needs <= {"sum", "state"}:
+        needs, rule = ", ".join(sorted(strategy.needs)) or "nothing", federation.lora_mean
+        name = federation.strategy if rule == "factors" else f"{federation.strategy} with lora_mean {rule}"
+        raise StudyError(
+            f"Expected a strategy that needs only the sum of updates with federation.secure_aggregation, found {name}, "
+            f"which needs {needs}: choose another, or set federation.secure_aggregation=false."
+        )
 
 
 def validate(hospitals: Sequence[HospitalRefs], number: int, settings: dict[str, Any], min_cell: int) -> list[Ref]:

@@ -14,6 +14,7 @@ from flows.gone import HOOKS
 from flows.parts import within_part
 from flows.personal import personalise
 from flows.prepare import prepare, preparing_steps
+from flows.privacy import protect, spent
 from flows.progress import Steps
 from flows.report import write_card, write_pages
 from flows.run_folder import SharedRefs, write_run
@@ -39,10 +40,12 @@ def fed_rag(study: Study = Study()) -> str:
     steps = Steps("study-progress", total=preparing_steps(study) + study.federation.rounds + 4)
 
     start = within_part("prepare", lambda: prepare(study, model, steps))
-    federated = federate(study, model, start.hospitals, steps)
-    adapters = Adapters(federated.trained, start.hospitals)
+    allowed, hospitals, budgets = protect(study, start.hospitals)
+    federated = federate(allowed, model, hospitals, steps)
+    trained = [each.model_copy(update={"budget": None}) for each in federated.trained]
+    adapters = Adapters(trained, start.hospitals)
     if study.federation.personal != "none":
-        personal = within_part("personalise", lambda: personalise(study, model, federated.trained, federated.starts))
+        personal = within_part("personalise", lambda: personalise(study, model, trained, federated.starts))
         adapters = replace(adapters, personal=personal)
     found = within_part("evaluate", lambda: evaluate(study, model, adapters, steps))
 
@@ -57,8 +60,9 @@ def fed_rag(study: Study = Study()) -> str:
         abstention=found.abstention,
         seen=start.seen,
         gains=found.gains,
+        privacy=spent(budgets, len(federated.rows)),
     )
-    run = write_run(study, model.content, federated.trained, found.kept, federated.rows, shared)
+    run = write_run(study, model.content, trained, found.kept, federated.rows, shared)
     page, *_ = write_pages(run)
     write_card(run)
     create_markdown_artifact(

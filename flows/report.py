@@ -30,6 +30,7 @@ from tasks.report.page.render import (
     study_page,
 )
 from tasks.report.personal import personal_rows, personal_sentence
+from tasks.report.privacy import privacy_rows, privacy_sentence
 from tasks.report.quarantine import quarantine_rows
 from tasks.report.results import MEANS, hospital_rows, reliance_rows, score_rows
 from tasks.report.rounds import round_rows
@@ -107,6 +108,7 @@ def _statements(results: RunDocument) -> DataStatements:
         audited_tests(split),
         control_sentence(split.get("control")),  # a run of an earlier version has none
         seen=run_sentence(results),
+        privacy=privacy_sentence(results.get("privacy")),
     )
 
 
@@ -156,6 +158,9 @@ def _sections(results: RunDocument) -> Iterator[Section]:
     if (turned_away := quarantine_rows(results["rounds"]))[1:]:
         sentence = "Updates that did not pass the door (docs/federation.md) had no part in their round's adapter."
         yield Section("Hospitals left out of rounds", sentence, {"By round": turned_away}, scores=False)
+    if privacy := results.get("privacy"):  # a run of an earlier version has none
+        table = {"By who adds the noise": privacy_rows(privacy)}
+        yield Section("What noise hides", privacy_sentence(privacy), table, scores=False)
     if withheld := results.get("withheld"):  # a run of an earlier version has none
         rows = held_back_rows(withheld)
         table = {"By hospital": rows} if rows[1:] else {}

@@ -23,6 +23,7 @@ from tasks.report.held_back import held_back
 from tasks.report.intervals import details
 from tasks.report.personal import personal_gain
 from tasks.report.perturbation import reliance_table
+from tasks.report.privacy import privacy_of_run
 from tasks.report.results import About, Measured, assemble, markdown
 from tasks.report.saliency import share_table
 from tasks.report.seen import seen_of_run
@@ -64,6 +65,8 @@ class SharedRefs:
     """Counts of test images that the base was trained on; empty if it has no record of them."""
     gains: Sequence[Ref] = ()
     """Right answers by image with the adapter for all and with the personal one; empty if there is none."""
+    privacy: Sequence[Ref] = ()
+    """What was spent of each privacy budget; empty without differential privacy."""
 
     def read(self) -> SharedDocuments:
         """Read the documents that the results are computed from."""
@@ -75,6 +78,7 @@ class SharedRefs:
             abstention=_documents(self.abstention, "abstention.json"),
             seen=_documents(self.seen, "seen.json"),
             gains=_documents(self.gains, "gain.json"),
+            privacy=_documents(self.privacy, "privacy.json"),
         )
 
 
@@ -127,6 +131,7 @@ def _ends(
         *shared.shares,
         *shared.seen,
         *shared.gains,
+        *shared.privacy,
     ]
     control = [shared.control] if shared.control else []
     # The control last: the first ingested dataset on the way is the study's own.
@@ -146,6 +151,7 @@ def _measured(study: Study, shared: SharedDocuments, scored: Sequence[Ref]) -> M
         personal=personal_gain(study.personal_configuration, shared.gains, study.seed),
         withheld=held_back(study.evaluation.min_cell, shared),
         seen=seen_of_run(shared.seen),
+        privacy=privacy_of_run(shared.privacy),
     )
 
 

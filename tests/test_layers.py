@@ -10,7 +10,7 @@ import pytest
 HERE = Path(__file__).parents[1]
 GROUND = {"cases", "errors", "records", "settings", "store", "text"}
 """Known to all; it knows nobody else."""
-LIBRARIES = {"engine", "score"}
+LIBRARIES = {"engine", "privacy", "score"}
 """Open to every stage."""
 STAGES = {"ingest", "synthesize", "audit", "partition", "pretrain", "features", "retrieve"}
 STAGES |= {"federate", "attack", "answer", "explain", "compare", "report"}

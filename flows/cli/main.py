@@ -16,6 +16,7 @@ from flows.cli.compose import compose
 from flows.cli.data import audit, datasets, forget
 from flows.cli.explain import explain
 from flows.cli.init import init
+from flows.cli.privacy import privacy_commands
 from flows.cli.results import ask, card, export, report, score
 from flows.cli.studies import compare, pretrain, run
 from flows.cli.terminal import settings_help
@@ -60,6 +61,7 @@ _add(audit, settings_help("dataset.", "synthesis.", "audit.", "model.name", "see
 for each in (init, datasets, compose, ask, explain, export, score, report, card, forget):
     _add(each)
 _add(pretrain, settings_help(model=Recipe))
+app.add_typer(privacy_commands, name="privacy")
 
 
 def main() -> None:

@@ -4,11 +4,11 @@ import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.errors import StudyError
 from tasks.records import UpdateCounts
-from tasks.records.federation import CONFIG_FILE, CONTROL, CONTROL_FILE, HospitalRefs, write_counts
+from tasks.records.federation import CONFIG_FILE, CONTROL, CONTROL_FILE, TOGETHER, HospitalRefs, write_counts
 from tasks.settings import ContextSettings, FederationSettings, LocalRule, LoraSettings, ModelChoice, StrategySettings
 from tasks.store import Ref, derived_seed
 from tasks.store.stage import Folder, Leaving, stage
@@ -39,7 +39,10 @@ def train_hospital(
     round_number: int,
     seed: int,
 ) -> None:
-    """Train one hospital for one round, from its adapter; write its update: tensors and counts."""
+    """Train one hospital for one round, from its adapter; write its update: tensors and counts.
+
+    With a privacy budget it trains with noise, which follows from the hospital's secret and this folder's key.
+    """
     _train(folder, hospital, model, lora, federation, context, local, round_number, seed)
 
 
@@ -147,6 +150,7 @@ def _train(
     from tasks.engine.train import train
     from tasks.federate.control import controlled
     from tasks.federate.local import correction, sent
+    from tasks.federate.private import train_within_budget
 
     hospital_data = open_hospital(hospital)
     training, _ = split_holdout(hospital_data.cases, federation.holdout, seed)
@@ -154,19 +158,25 @@ def _train(
     control = controlled(hospital, start) if local.control else None
     with shared_engine(model, lora) as engine:
         engine.switch(start)
-        loss, steps = train(
-            engine,
-            hospital_data.seen_by(engine),
-            hospital_data.examples(engine.base, training, context),
-            epochs=federation.local_epochs,
-            batch_size=federation.batch_size,
-            tokens=federation.tokens_per_pass,
-            learning_rate=federation.learning_rate,
-            seed=derived_seed(seed, round_number, hospital.name),
-            correct=control or correction(local, load_state(towards.folder) if towards else start),
-            frozen=local.frozen,
-            title=f"round {round_number} {hospital.name}",
-        )
+        how: dict[str, Any] = {
+            "tokens": federation.tokens_per_pass,
+            "learning_rate": federation.learning_rate,
+            "seed": derived_seed(seed, round_number, hospital.name),
+            "correct": control or correction(local, load_state(towards.folder) if towards else start),
+            "title": f"round {round_number} {hospital.name}",
+        }
+        if hospital.budget:
+            loss, steps = train_within_budget(engine, hospital_data, training, context, hospital, folder.key, how)
+        else:
+            loss, steps = train(
+                engine,
+                hospital_data.seen_by(engine),
+                hospital_data.examples(engine.base, training, context),
+                epochs=federation.local_epochs,
+                batch_size=federation.batch_size,
+                frozen=local.frozen,
+                **how,
+            )
         files = adapter_files(sent(local, engine.read()), engine.config, model.name)
     if control:
         files[CONTROL_FILE] = save(control.change(), {"format": "pt"})
@@ -205,6 +215,37 @@ def _write_update(folder: Folder, place: str, files: Mapping[str, bytes], counts
     for name, data in files.items():
         folder.write(f"{place}{name}", data)
     write_counts(folder, place, counts)
+
+
+@stage("privacy", area="shared", title="privacy budget of {hospital}", leaves=("counts",))
+def plan_privacy(folder: Folder, hospital: str, cases: Ref, federation: FederationSettings, seed: int) -> None:
+    """Find the noise that a hospital trains with, and for how many rounds it may: `privacy.json`."""
+    from tasks.cases.holdout import split_holdout
+    from tasks.privacy.budget import FILE, budget_of, to_json
+    from tasks.privacy.units import units_of
+    from tasks.records import Case, read_table
+
+    training, _ = split_holdout(read_table(cases.folder / "cases.parquet", Case), federation.holdout, seed)
+    units = units_of(training, federation.privacy.unit)
+    folder.write_json(FILE, to_json(budget_of(hospital, len(units), federation)))
+
+
+@stage("privacy", area="shared", title="privacy budget of the coordinator", leaves=())
+def plan_server_privacy(folder: Folder, hospitals: int, federation: FederationSettings) -> None:
+    """Find the noise that the server adds to hide any one hospital, and for how many rounds: `privacy.json`."""
+    from tasks.privacy.budget import FILE, budget_of, to_json
+    from tasks.privacy.secret import COORDINATOR
+
+    folder.write_json(FILE, to_json(budget_of(COORDINATOR, hospitals, federation)))
+
+
+@stage("privacy-spent", area="shared", title="privacy spent by {hospital}", leaves=("counts",))
+def count_privacy(folder: Folder, hospital: str, budget: Ref, rounds: int) -> None:
+    """What a hospital's rounds cost: its budget with `spent`, epsilon after them."""
+    from tasks.privacy.budget import FILE, read_budget, to_json
+
+    found = read_budget(budget.folder)
+    folder.write_json(FILE, to_json(found) | {"rounds": rounds, "epsilon": found.spent(rounds)})
 
 
 @stage(
@@ -286,6 +327,18 @@ def keep_control(folder: Folder, hospital: str, before: Ref | None, update: Ref)
     folder.write(CONTROL_FILE, save(dict(sorted(control.items())), {"format": "pt"}))
 
 
+@stage("secure-mean", area="shared", title="secure sum round {round_number}", leaves=SENT)
+def sum_in_secret(folder: Folder, updates: list[Ref], round_number: int) -> None:
+    """Mask each hospital's update, add them up, and write their mean as one update of all hospitals together."""
+    from tasks.federate.masked import masked_mean
+    from tasks.federate.state import read_update, write_state
+
+    mean, counts = masked_mean([read_update(ref.folder, tensors=True) for ref in updates])
+    write_state(folder, mean)
+    folder.write(CONFIG_FILE, (updates[0].folder / CONFIG_FILE).read_bytes())
+    write_counts(folder, "", counts)
+
+
 STRATEGY = "tasks.federate.strategies.{strategy.module}"
 """The strategy module that an aggregation runs. Only this one counts in its cache key."""
 
@@ -313,7 +366,8 @@ def aggregate(
     from tasks.federate.lora_mean.rule import choose_rule
 
     sent = dict(zip(hospitals, updates, strict=True))
-    measure = partial(lost_shares, strategy.lora_mean if strategy.takes_mean else "factors")
+    rule = strategy.lora_mean if strategy.takes_mean else "factors"
+    measure = partial(lost_shares, None if hospitals == [TOGETHER] else rule)
     kept = _aggregate(folder, "adapter", choose_rule(strategy), strategy, state, sent, round_number, base, measure)
     if "adapter" in kept:
         folder.write(CONFIG_FILE, (state.folder / CONFIG_FILE).read_bytes())

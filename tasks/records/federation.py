@@ -13,6 +13,8 @@ from tasks.records.results import UpdateCounts
 from tasks.settings import LocalRule
 from tasks.store import Folder, Ref, find
 
+TOGETHER = "together"
+"""Stands for all hospitals of a secure sum, in place of a hospital's name."""
 ADAPTER_FILE = "adapter_model.safetensors"
 """PEFT's name of the file with the adapter's tensors."""
 RESIDUAL = "adapter-residual"
@@ -71,6 +73,8 @@ class HospitalRefs(BaseModel):
     """Its control variate after its last round (SCAFFOLD); None before the first, and where none is used."""
     tuning: Ref | None = None
     """How it uses its retrieved cases to answer; None for what the study's settings say."""
+    budget: Ref | None = None
+    """Its privacy budget, with which it trains; None without noise."""
 
     @classmethod
     def at(cls, name: str, places: Mapping[str, Any]) -> Self:

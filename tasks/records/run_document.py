@@ -5,7 +5,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from tasks.records.comparison import Interval, ScoreEntry
 from tasks.records.explanations import Means
-from tasks.records.shared_documents import ModeCounts, SeenOfDataset
+from tasks.records.shared_documents import ModeCounts, PrivacyDocument, SeenOfDataset
 
 QuestionKind = Literal["closed", "choice", "open"]
 """Kinds of question that are scored separately; `choice` (multiple choice) is a part of `closed`."""
@@ -183,6 +183,19 @@ class SeenOfRun(SeenOfDataset):
     hospitals: dict[str, SeenOfDataset]
 
 
+class PrivacyOfRun(TypedDict):
+    """Differential privacy of the adapters; that of the run is the weakest of all hospitals'."""
+
+    unit: str
+    epsilon: float
+    delta: float
+    clip: float
+    accountant: str
+    rounds: int
+    hospitals: dict[str, PrivacyDocument]
+    """By who adds the noise: each hospital, or the coordinator."""
+
+
 class RunDocument(TypedDict):
     """The whole file, in the order of its fields."""
 
@@ -200,6 +213,7 @@ class RunDocument(TypedDict):
     personal: Personal | None
     withheld: WithheldOfRun | None
     seen: SeenOfRun | None
+    privacy: PrivacyOfRun | None
     dataset: Mapping[str, Any]
     partition: Mapping[str, Any]
     split: Mapping[str, Any]

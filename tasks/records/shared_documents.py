@@ -137,6 +137,29 @@ class SeenDocument(SeenOfDataset):
     """sha256 of the base's record, in hexadecimal."""
 
 
+class PrivacyDocument(TypedDict):
+    """`privacy.json` after the rounds of a study."""
+
+    hospital: str
+    """`coordinator` where the unit is a hospital."""
+    unit: str
+    """`example`, `patient` or `hospital`."""
+    units: int
+    """How many there are."""
+    rate: float
+    """The chance of each to be in a step."""
+    steps: int
+    """Steps of a round."""
+    clip: float
+    sigma: float
+    """Noise multiplier."""
+    delta: float
+    accountant: str
+    rounds: int
+    epsilon: float
+    """After these rounds."""
+
+
 @dataclass(frozen=True)
 class SharedDocuments:
     """The documents that the hospitals of a study share about their answers, one of each kind per hospital."""
@@ -149,3 +172,4 @@ class SharedDocuments:
     abstention: Sequence[AbstentionDocument] = ()
     seen: Sequence[SeenDocument] = ()
     gains: Sequence[GainDocument] = ()
+    privacy: Sequence[PrivacyDocument] = ()

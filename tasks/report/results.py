@@ -11,6 +11,7 @@ from tasks.records.run_document import (
     Details,
     Failures,
     Personal,
+    PrivacyOfRun,
     QuestionKind,
     Reliance,
     RunDocument,
@@ -27,6 +28,7 @@ from tasks.report.failures import failure_rows
 from tasks.report.held_back import held_back_rows, held_back_sentence
 from tasks.report.intervals import group_rows, interval_rows
 from tasks.report.personal import personal_rows, personal_sentence
+from tasks.report.privacy import privacy_rows, privacy_sentence
 from tasks.report.rounds import round_rows
 from tasks.report.saliency import share_rows
 from tasks.report.seen import run_sentence
@@ -77,6 +79,8 @@ class Measured:
     withheld: WithheldOfRun | None = None
     seen: SeenOfRun | None = None
     """None where the base has no record of what it was trained on."""
+    privacy: PrivacyOfRun | None = None
+    """None without differential privacy."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,7 @@ def assemble(
         "personal": measured.personal,
         "withheld": measured.withheld,
         "seen": measured.seen,
+        "privacy": measured.privacy,
         "dataset": about.dataset,
         "partition": about.partition,
         "split": about.split,
@@ -249,5 +254,7 @@ def markdown(results: RunDocument) -> str:
     if held_back := results["withheld"]:
         parts += ["## Withheld", held_back_sentence(held_back)]
         parts += [markdown_table(held_back_rows(held_back))] if held_back["hospitals"] else []
+    if privacy := results.get("privacy"):  # a run of an earlier version has none
+        parts += ["## Privacy", privacy_sentence(privacy), markdown_table(privacy_rows(privacy))]
     parts += ["## Rounds", markdown_table(round_rows(results))]
     return "\n\n".join(parts) + "\n"

@@ -1,10 +1,13 @@
 """The settings of a study: what the flow takes, what the dashboard shows, what cache keys are made of."""
 
-from pydantic import Field, ValidationInfo, field_validator
+from typing import Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tasks.settings.base import Settings
 from tasks.settings.data import AuditSettings, Dataset, DatasetSettings, PartitionSettings, SynthesisSettings
 from tasks.settings.evaluation import AnsweringSettings, EvaluationSettings
+from tasks.settings.privacy import PrivacySettings
 from tasks.settings.retrieval import (
     ContextOrder,
     ContextSettings,
@@ -43,6 +46,7 @@ __all__ = [
     "ModelChoice",
     "ModelSettings",
     "PartitionSettings",
+    "PrivacySettings",
     "RetrievalSettings",
     "Settings",
     "StrategySettings",
@@ -107,6 +111,34 @@ class Study(Settings):
         if federation.personal == "mixture" and lora and (lora.tower_targets or lora.projector):
             raise ValueError("expected neither lora.tower_targets nor lora.projector with personal mixture")
         return federation
+
+    @model_validator(mode="after")
+    def _can_be_summed_in_secret(self) -> Self:
+        if self.federation.secure_aggregation and self.partition.hospitals < 2:
+            raise ValueError("expected at least 2 partition.hospitals with federation.secure_aggregation")
+        if self.federation.secure_aggregation and self.retrieval.fusion == "gated":
+            raise ValueError("expected retrieval.fusion concat, since updates of a gated fusion are not masked")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_private(self) -> Self:
+        unit, strategy = self.federation.privacy.unit, self.federation.strategy
+        if (unit == "hospital") != (strategy == "dpfedavg"):
+            raise ValueError("expected federation.privacy.unit hospital and federation.strategy dpfedavg together")
+        if unit != "none" and self.retrieval.fusion == "gated":
+            raise ValueError("expected retrieval.fusion concat, since a gated fusion is trained without noise")
+        if unit in ("example", "patient") and self.retrieval.most:
+            raise ValueError(
+                f"expected retrieval.k 0 with federation.privacy.unit {unit}, since a retrieved case is in the prompts "
+                "of others, where noise does not hide it"
+            )
+        if unit in ("example", "patient") and (strategy == "scaffold" or self.federation.lora_mean != "factors"):
+            raise ValueError(
+                f"expected another federation.strategy than scaffold, and lora_mean factors, with privacy.unit {unit}"
+            )
+        if unit in ("example", "patient") and self.engine.executor == "batched":
+            raise ValueError(f"expected engine.executor mapped with federation.privacy.unit {unit}")
+        return self
 
     @property
     def configuration(self) -> str:

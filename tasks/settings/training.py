@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationInfo, field_validator
 
 from tasks.settings.base import Settings, square
+from tasks.settings.privacy import PrivacySettings
 
 
 class ModelSettings(Settings):
@@ -100,6 +101,7 @@ class StrategySettings(Settings):
         "geometric-median",
         "norm-bounded",
         "centered-clipping",
+        "dpfedavg",
         "none",
     ] = "fedavg"
     """How updates become the next adapter; with `none` each hospital goes on from its own adapter, alone."""
@@ -126,6 +128,8 @@ class StrategySettings(Settings):
     clip: float = Field(1, gt=0)
     """Clipping bound, as a multiple of the round's median norm (`norm-bounded`) or spread (`centered-clipping`)."""
 
+    privacy: PrivacySettings = PrivacySettings()
+    """Differential privacy of what is learned."""
     lora_mean: Literal[
         "factors", "product", "freeze-a", "stacked", "alternate", "share-a", "residual", "rotate", "svd-b", "near"
     ] = "factors"
@@ -211,6 +215,8 @@ class FederationSettings(PersonalSettings, StrategySettings):
     """AdamW learning rate; LightFED used 2e-5 for the 2B model."""
     holdout: float = Field(0.1, ge=0, lt=1)
     """Share of a hospital's training images kept out of training, for the evaluation loss of each round."""
+    secure_aggregation: bool = False
+    """Whether the server learns the sum of the hospitals' updates alone, and no single one (docs/privacy.md)."""
 
     @property
     def server(self) -> StrategySettings:
@@ -220,8 +226,8 @@ class FederationSettings(PersonalSettings, StrategySettings):
     @property
     def local(self) -> "FederationSettings":
         """What matters within one round, so that studies that differ in the others share what hospitals trained."""
-        elsewhere = StrategySettings().model_dump() | PersonalSettings().model_dump()
-        return self.model_copy(update=elsewhere | {"rounds": 1})
+        elsewhere = dict(StrategySettings()) | dict(PersonalSettings())
+        return self.model_copy(update=elsewhere | {"rounds": 1, "secure_aggregation": False})
 
 
 class EngineSettings(Settings):

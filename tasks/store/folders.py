@@ -67,8 +67,10 @@ class Ref(BaseModel):
 class Folder:
     """A folder that is being written."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key: str) -> None:
         self.path = path
+        self.key = key
+        """What it will be called: a digest of all that it is made of."""
         self.summary: dict[str, Any] = {}
         """Counts and notes for the manifest; not part of the digest."""
         self.inputs: list[str] = []
@@ -112,7 +114,7 @@ def writing(area: str, stage: str, key: str) -> Iterator[Folder]:
         remove_abandoned(target.parent)
         _writing.add(hidden)
         hidden.mkdir()
-        folder = Folder(hidden)
+        folder = Folder(hidden, key)
         yield folder
         folder.ref = _finish(folder, target, time.perf_counter() - started)
     except OSError as error:

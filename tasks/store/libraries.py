@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 COMPUTING: dict[str, tuple[str, ...]] = {
     "PIL": ("pillow",),
     "datasets": ("datasets",),
+    "dp_accounting": ("dp-accounting",),
     "faiss": ("faiss-cpu", "faiss-gpu"),
     "flwr_datasets": ("flwr-datasets",),
     "numpy": ("numpy",),

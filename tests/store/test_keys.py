@@ -35,7 +35,17 @@ from tasks.store.stage import Folder, stage
 
 CHOSEN = ModelChoice(name="model", device="cpu", content="0")
 MADE: dict[type, BaseModel] = {ModelChoice: CHOSEN, Lesson: Lesson(title="lesson"), Stage: Stage(title="stage")}
-CARRYING = {"filelock", "httpx", "huggingface_hub", "jinja2", "markupsafe", "matplotlib", "prefect", "psutil"}
+CARRYING = {
+    "cryptography",
+    "filelock",
+    "httpx",
+    "huggingface_hub",
+    "jinja2",
+    "markupsafe",
+    "matplotlib",
+    "prefect",
+    "psutil",
+}
 CARRYING |= {"pyarrow", "pydantic", "safetensors", "tqdm", "yaml"}
 """Libraries that carry, draw or fetch what is computed: another version leaves what was computed before right."""
 

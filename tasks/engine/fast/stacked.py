@@ -124,7 +124,7 @@ def train_stacked(
         for step in tqdm(range(max(map(len, plans))), desc=title, unit="step", leave=False, disable=None):
             chosen = [(number, example) for number, plan in enumerate(plans) for example in plan[step : step + 1]]
             batch = [(number, example) for number, examples in chosen for example in examples]
-            loss, count = _add_gradients(stack, hospitals, batch, tokens)
+            loss, count = add_gradients(stack, hospitals, batch, tokens)
             if correct:
                 correct(stack.weights)
             _clip(list(stack.weights.values()))
@@ -146,10 +146,16 @@ def _plan(hospital: TrainingHospital, epochs: int, batch_size: int) -> list[list
     return [batch for _ in range(epochs) for batch in shuffled(hospital.examples, batch_size, generator)]
 
 
-def _add_gradients(
+def add_gradients(
     stack: Stack, hospitals: Sequence[TrainingHospital], batch: Sequence[tuple[int, Example]], most: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Add the gradients of each hospital's mean loss per answer token.
+    """Add the gradients of each hospital's mean loss per answer token to those of its own copy of the weights.
+
+    Args:
+        stack: one LoRA for each hospital.
+        hospitals: where each hospital's features are.
+        batch: examples, each with the number of its hospital.
+        most: most tokens in one forward pass, padding included.
 
     Returns, for each hospital, the loss summed over its answer tokens, and their number.
     """

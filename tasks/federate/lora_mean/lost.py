@@ -12,14 +12,15 @@ ROUNDING = 1e-12
 
 
 def lost_shares(
-    rule: str, before: ServerState, used: Sequence[Update], after: ServerState
+    rule: str | None, before: ServerState, used: Sequence[Update], after: ServerState
 ) -> dict[str, dict[str, float]]:
     """What the mean of factors loses of a round's update, and what the rule does, as `lost_share` of `round.json`.
 
-    Empty where the server has no product: nothing is averaged, or hospitals keep a factor. A factor that hospitals did
+    Empty where the server has no product: nothing is averaged, or hospitals keep a factor. Empty too without a rule,
+    where the server sees a sum alone. A factor that hospitals did
     not send otherwise is the server's.
     """
-    if not any(B in name for name in after.groups.get("adapter", {})):
+    if rule is None or not any(B in name for name in after.groups.get("adapter", {})):
         return {"lost_share": {}}
     start, samples = before.groups["adapter"], [update.samples for update in used]
     sent = [{**start, **update.parts["adapter"]} for update in used]

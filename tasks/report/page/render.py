@@ -67,6 +67,8 @@ class DataStatements:
     """What the negative control says of the near-duplicates."""
     seen: str = ""
     """How many test images the base was trained on; empty if none, or if it has no record."""
+    privacy: str = ""
+    """What is promised of the adapters."""
 
 
 def detail_plots(results: RunDocument, configuration: str) -> dict[str, list[str]]:

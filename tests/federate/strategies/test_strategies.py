@@ -17,7 +17,7 @@ from tasks.errors import StudyError
 from tasks.federate.local import correction, proximal
 from tasks.federate.state import ServerState, Update, read_state, write_state
 from tasks.federate.strategies.strategy import Strategy, choose
-from tasks.settings import LocalRule, StrategySettings
+from tasks.settings import LocalRule, PrivacySettings, StrategySettings
 from tasks.store import writing
 
 NAMES = get_args(StrategySettings.model_fields["strategy"].annotation)
@@ -34,11 +34,12 @@ def updates(seed: int, count: int = 3, group: str = "adapter") -> list[Update]:
 
 
 def strategy(name: str, **given: float) -> Strategy:
-    return choose(StrategySettings(strategy=name, **given))  # type: ignore[arg-type]
+    return choose(StrategySettings(strategy=name, privacy=PrivacySettings(sigma=1.0), **given))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_name_of_the_settings_is_a_strategy(name: str) -> None:
+def test_every_name_of_the_settings_is_a_strategy(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where a secret of noise is kept
     chosen = strategy(name)
     for number in (1, 2):
         order = chosen.order(number, "north")

@@ -1,0 +1,89 @@
+"""DP-SGD (Abadi et al., arXiv 1607.00133) on an adapter, with AdamW: noise hides whether a unit is in the data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+
+from tasks.engine.engine import Engine
+from tasks.engine.train import Correction
+from tasks.engine.vision import Features
+from tasks.privacy.gradients import Gradients, Unit, clipped_sum
+from tasks.privacy.noise import Noise
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """What a step does to its gradient, as the accountant is told."""
+
+    rate: float
+    """The chance of each unit to be in a step, independent of all others."""
+    steps: int
+    clip: float
+    """The largest norm of a unit's gradient."""
+    sigma: float
+    """Noise multiplier: standard deviation of the noise in the sum of gradients, over `clip`."""
+
+
+def train_privately(
+    engine: Engine,
+    features: Features,
+    units: Sequence[Unit],
+    mechanism: Mechanism,
+    noise: Noise,
+    *,
+    tokens: int,
+    learning_rate: float,
+    seed: int,
+    correct: Correction | None = None,
+    title: str = "training",
+) -> tuple[float, int]:
+    """Train the adapter with noisy gradients.
+
+    Each step draws every unit with the same chance, so that a step may have many units or none (Poisson sampling). It
+    sums their clipped gradients, adds noise, and divides by the number of units that a step has on average.
+
+    Args:
+        units: the examples of each unit.
+        mechanism: what the accountant was told.
+        noise: which units a step has, and the noise; secret.
+        tokens: most tokens in one forward pass, padding included.
+        seed: seed of dropout, which may be known.
+        correct: a strategy's correction of the noisy gradients; it may depend on what was released before.
+
+    Returns the mean loss per answer token over all steps, which has no noise, and the number of steps.
+    """
+    torch.manual_seed(seed)
+    parameters = engine.named_parameters()
+    optimiser = torch.optim.AdamW(parameters.values(), lr=learning_rate, weight_decay=0.0, fused=True)
+    total, answered = 0.0, 0
+    engine.peft.train()
+    try:
+        for _ in tqdm(range(mechanism.steps), desc=title, unit="step", leave=False, disable=None):
+            drawn = draw(units, mechanism.rate, noise)
+            gradients, loss, count = clipped_sum(engine, features, drawn, tokens, mechanism.clip)
+            add_noise(gradients, mechanism.sigma * mechanism.clip, noise)
+            for name, parameter in parameters.items():
+                parameter.grad = gradients[name] / (mechanism.rate * len(units))
+            if correct:
+                correct(parameters)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            total, answered = total + loss, answered + count
+    finally:
+        engine.peft.eval()
+        optimiser.zero_grad(set_to_none=True)
+    return total / max(answered, 1), mechanism.steps
+
+
+def draw(units: Sequence[Unit], rate: float, noise: Noise) -> list[Unit]:
+    """Each unit with a chance of `rate`, independent of all others."""
+    return [unit for unit, at in zip(units, noise.uniform(len(units)), strict=True) if at < rate]
+
+
+def add_noise(gradients: Gradients, deviation: float, noise: Noise) -> None:
+    """Add independent normal noise to every number, in place; tensors in the order of their names."""
+    for _, gradient in sorted(gradients.items()):
+        drawn = torch.from_numpy(noise.normal(gradient.numel())).view(gradient.shape)
+        gradient += (deviation * drawn).to(gradient)
