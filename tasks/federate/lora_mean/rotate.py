@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tasks.federate.lora_mean.factors import Factors
-from tasks.federate.strategies.strategy import Strategy
+from tasks.federate.strategies.strategy import Need, Strategy
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,7 @@ class Rotated(Factors):
     """The mean of factors that are aligned by A in odd rounds and by B in even ones."""
 
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[Need]:
         """Each hospital's own tensors, since the server rotates them."""
         return self.strategy.needs | {"updates"}
 
