@@ -1,8 +1,9 @@
-"""Tables of a federation's rounds as text: losses, and what averaging LoRA's factors loses."""
+"""Tables of a federation's rounds as text: losses, who was left out, and what averaging LoRA's factors loses."""
 
 from collections.abc import Mapping
 
 from tasks.records.run_document import RunDocument
+from tasks.report.quarantine import left_out
 
 LOST = "lost by averaging factors"
 """Heading of the share of a round's update that is lost where A and B are averaged, each by itself."""
@@ -15,11 +16,12 @@ def round_rows(results: RunDocument) -> list[tuple[str, ...]]:
             str(row["round"]),
             f"{row['train_loss']:.4f}",
             "-" if row["eval_loss"] is None else f"{row['eval_loss']:.4f}",
+            left_out(row),
             lost_text(row.get("lost_share", {})),  # runs of earlier versions lack it
         )
         for row in results["rounds"]
     ]
-    return [("round", "training loss", "held-out loss", LOST), *rows]
+    return [("round", "training loss", "held-out loss", "left out", LOST), *rows]
 
 
 def lost_text(shares: Mapping[str, float]) -> str:

@@ -32,7 +32,7 @@ def test_each_default_can_be_switched_on(tmp_path: Path) -> None:
     names = [name for name, *_ in describe()]
     for name in names:
         assert len(re.findall(rf"^(?:# )?{re.escape(name)}: ", text, flags=re.MULTILINE)) == 1
-    switched = re.sub(r"^# (?=[a-z_.]+: )", "", text, flags=re.MULTILINE)
+    switched = re.sub(r"^# (?=[a-z0-9_.]+: )", "", text, flags=re.MULTILINE)
     assert switched.count("\n# ") == text.count("\n# ") - len(names) + 1  # dataset.name stood there already
     (tmp_path / "all.yaml").write_text(switched, encoding="utf-8")
     assert load_study(tmp_path / "all.yaml") == Study()
