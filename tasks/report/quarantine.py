@@ -5,8 +5,8 @@ from typing import Any
 
 
 def left_out(row: Mapping[str, Any]) -> str:
-    """The hospitals that a round has left out, each with the reason; `none` if it was none."""
-    return ", ".join(f"{hospital} ({reason})" for hospital, reason in row["quarantined"].items()) or "none"
+    """The hospitals that a round has left out, each with the reason; `none` if it was none, or in a run of an earlier version."""
+    return ", ".join(f"{hospital} ({reason})" for hospital, reason in row.get("quarantined", {}).items()) or "none"
 
 
 def quarantine_rows(rounds: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
