@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from flows.cli.setting_values import YamlError, field_type, read_value, read_values, read_yaml
 from tasks.errors import StudyError
-from tasks.settings import Study
+from tasks.settings import Settings, Study
 from tasks.settings.comparison import SWEEPS, Comparison
 from tasks.settings.dotted import assign
 from tasks.settings.recipe import Recipe
@@ -165,7 +165,8 @@ def _refuse_unknown_names(
     """Raise StudyError at the first name that is no setting; `top` is the model that the names begin at."""
     top = top or model
     for name, value in values.items():
-        field = model.model_fields.get(str(name))
+        former = model.former_names if issubclass(model, Settings) else {}
+        field = model.model_fields.get(former.get(str(name), str(name)))
         if field is None:
             unknown = f"{prefix}{name}"
             while isinstance(value, Mapping) and value:  # of an unknown group, the first setting

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def left_out(row: Mapping[str, Any]) -> str:
-    """The hospitals that a round has left out, each with the reason; `none` if it was none, or in a run of an earlier version."""
+    """The hospitals that a round has left out, each with the reason; `none` if it was none, or is not known."""
     return ", ".join(f"{hospital} ({reason})" for hospital, reason in row.get("quarantined", {}).items()) or "none"
 
 

@@ -1,16 +1,27 @@
 """What all settings are: frozen, and strict about names and values."""
 
+from collections.abc import Mapping
 from math import isqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
 
 class Settings(BaseModel):
     """Frozen, and strict about names: a mistyped setting never passes silently."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    former_names: ClassVar[Mapping[str, str]] = {}
+    """Names of settings in earlier versions, which files, commands and finished runs may still use."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_by_former_names(cls, values: Any) -> Any:
+        """Of a setting under both names, the last one counts: `--set` puts its own last."""
+        if not isinstance(values, Mapping):
+            return values
+        return {cls.former_names.get(name, name): value for name, value in values.items()}
 
     @field_validator("*", mode="before")
     @classmethod

@@ -1,6 +1,7 @@
 """Settings of what is trained: the base, the adapter, the rounds, and the lessons that a base had before."""
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -85,6 +86,7 @@ class LocalRule(Settings):
 class StrategySettings(Settings):
     """How hospitals' updates become the next round's adapter."""
 
+    former_names: ClassVar[Mapping[str, str]] = {"aggregation": "strategy"}
     strategy: Literal[
         "fedavg",
         "fedavgm",

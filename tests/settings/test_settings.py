@@ -15,6 +15,7 @@ from flows.cli.settings_file import describe, load_comparison, load_study
 from flows.outside import control_of
 from tasks.errors import StudyError
 from tasks.settings import DatasetSettings, Settings, Study
+from tasks.settings.comparison import changed
 
 MISTYPED = [
     ("retrival.k", "retrieval.k"),
@@ -426,3 +427,16 @@ def test_a_projector_that_learns_is_not_trained_in_one_pass() -> None:
         load_study(None, ("lora.projector=true", "engine.executor=batched"))
     assert load_study(None, ("lora.projector=true",)).lora.projector
     assert load_study(None, ("engine.executor=batched",)).engine.executor == "batched"
+
+
+def test_a_setting_is_known_by_its_former_name(tmp_path: Path) -> None:
+    """In a file, at `--set`, in a comparison, and in a finished run."""
+    file = tmp_path / "study.yaml"
+    file.write_text("federation: {aggregation: fedprox}\n")
+    assert load_study(file).federation.strategy == "fedprox"
+    assert load_study(None, ("federation.aggregation=none",)).federation.strategy == "none"
+    assert load_study(file, ("federation.strategy=krum",)).federation.strategy == "krum"
+    assert changed(Study(), {"federation.aggregation": "none"}).federation.strategy == "none"
+    finished = Study().model_dump(mode="json")
+    finished["federation"]["aggregation"] = finished["federation"].pop("strategy")
+    assert Study.model_validate(finished) == Study()
