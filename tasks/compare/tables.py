@@ -106,7 +106,7 @@ def _worst(document: ComparisonDocument, split: SplitRow) -> Table:
 def _groups(document: ComparisonDocument, split: SplitRow) -> list[Table]:
     """A table for each group with more than one value."""
     return [
-        Table(f"By {group}, {SPLITS[split['name']]} split", *found)
+        Table(f"By {group.replace('_', ' ')}, {SPLITS[split['name']]} split", *found)
         for group in GROUPS
         if group != "kind" and (found := _group(document, split["name"], group))
     ]

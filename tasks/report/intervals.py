@@ -134,7 +134,11 @@ def group_rows(scores: Sequence[ScoreEntry], configuration: str) -> list[tuple[s
         if each["configuration"] == configuration and each["group"] != "all":
             found.setdefault((each["group"], each["value"]), {})[each["measure"]] = each
     rows = [
-        (f"{group}: {value}", str(of["correct"]["n"]), *(_cell(metric, of.get(metric.name)) for metric in metrics))
+        (
+            f"{group.replace('_', ' ')}: {value}",
+            str(of["correct"]["n"]),
+            *(_cell(metric, of.get(metric.name)) for metric in metrics),
+        )
         for (group, value), of in found.items()
         if of["correct"]["n"] >= FEWEST
     ]
