@@ -19,7 +19,7 @@ from flows.runtimes.stacked import Stacked
 from tasks.errors import StudyError
 from tasks.federate.lora_mean.rule import choose_rule
 from tasks.federate.step import aggregate, join_adapter, keep_control, sum_in_secret, validate_hospital
-from tasks.federate.strategies.strategy import Strategy, choose
+from tasks.federate.strategies.strategy import Strategy
 from tasks.records.federation import ADAPTER_FILE, CONTROL_FILE, RESIDUAL, TOGETHER, HospitalRefs, Order, group_file
 from tasks.settings import FederationSettings, ModelChoice, Study
 from tasks.store import Ref
@@ -75,8 +75,11 @@ def rounds(
 
 
 def check_strategy(study: Study) -> None:
-    """Raises StudyError, before anything is trained, if the strategy does not work with the study's hospitals."""
-    choose(study.federation.server).check_hospitals(study.partition.hospitals)
+    """Raises StudyError, before anything is done, if the strategy does not work with the study's hospitals or sums."""
+    strategy = choose_rule(study.federation.server)
+    strategy.check_hospitals(study.partition.hospitals)
+    if study.federation.secure_aggregation:
+        refuse_single_updates(strategy, study.federation)
 
 
 def go_on(hospitals: Sequence[str], coming: Sequence[Order], state: Ref, trained: Trained) -> list[Ref]:
@@ -116,8 +119,6 @@ def training_settings(study: Study, model: ModelChoice) -> dict[str, Any]:
 def federate(study: Study, model: ModelChoice, hospitals: list[HospitalRefs], steps: Steps) -> Federated:
     """Run the rounds of the adapter: every hospital trains, the server aggregates, every hospital validates."""
     strategy, runtime = choose_rule(study.federation.server), RUNTIMES[study.engine.executor]
-    if study.federation.secure_aggregation:
-        refuse_single_updates(strategy, study.federation)
     settings = training_settings(study, model)
     training = list(hospitals)
 

@@ -101,11 +101,18 @@ def test_control_variates_travel_and_what_the_server_keeps_does_not(
         assert wire(strategy, done) == {"bytes_down": 2 * total, "bytes_up": 2 * total}
 
 
-def test_a_strategy_that_does_not_work_with_the_studys_hospitals_is_refused_before_anything_is_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("federation", "said"),
+    [
+        ({"strategy": "bulyan"}, r"at least 7 hospitals for federation\.strategy=bulyan"),
+        ({"strategy": "fednova", "secure_aggregation": True}, "found fednova, which needs counts, sum"),
+    ],
+)
+def test_a_strategy_that_cannot_work_is_refused_before_anything_is_done(
+    federation: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    study = Study.model_validate({"federation": {"strategy": "bulyan"}, "partition": {"hospitals": 6}})
-    with pytest.raises(StudyError, match=r"at least 7 hospitals for federation\.strategy=bulyan"):
+    study = Study.model_validate({"federation": federation, "partition": {"hospitals": 6}})
+    with pytest.raises(StudyError, match=said):
         fed_rag.fn(study)
     assert not Path("artifacts").exists()
