@@ -48,6 +48,7 @@ def measure(images: list[Image], seed: int, kinds: Sequence[str] = KINDS) -> tup
     return len(true) / len(images), len(true) / (len(true) + false), sorted(names - true)
 
 
+@pytest.mark.slow
 def test_planted_copies_are_found_on_real_images() -> None:
     images = [load(path) for path in files(VQA_RAD, "jpg")[1:160:4] + files(MEDPIX, "png")[1:800:20]]
     recall, precision, missed = measure(images, seed=3)

@@ -184,6 +184,7 @@ def test_switching_and_averaging_are_exact(tiny_base: Base) -> None:
         torch.testing.assert_close(mean[name], 0.75 * states[0][name] + 0.25 * states[1][name])
 
 
+@pytest.mark.slow
 @every_family
 @pytest.mark.parametrize("projector", [False, True])
 def test_peft_reads_what_was_saved(tiny_base: Base, tiny_folder: Path, tmp_path: Path, projector: bool) -> None:

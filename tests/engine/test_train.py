@@ -211,6 +211,7 @@ def test_so_it_is_where_training_was_broken_off(engine: Engine, features: Featur
     assert all(parameter.grad is None for parameter in engine.peft.parameters())
 
 
+@pytest.mark.slow
 @every_family
 def test_it_learns_eight_examples_by_heart(tiny_base: Base, features: Features) -> None:
     """Its answers end where they were taught to, each at its own length."""

@@ -20,6 +20,7 @@ from tasks.records import Image
 from tasks.records.pixels import to_rgb
 
 
+@pytest.mark.slow
 @every_family
 @pytest.mark.parametrize(("number", "k"), [(n, 0) for n in range(len(IMAGES))] + [(0, 1), (2, 2), (5, 3)])
 def test_features_give_the_logits_of_the_pixels(

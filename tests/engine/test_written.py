@@ -81,6 +81,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[str]]
     return here, dict(zip(folders, plain_answers(tmp_path, jobs), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["embedded", *MADE, *TWINS])
 def test_every_folder_answers_elsewhere_as_here(name: str, both: tuple[dict[str, list[str]], ...]) -> None:
     here, plain = both

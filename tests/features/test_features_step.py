@@ -143,6 +143,7 @@ def test_a_file_written_as_features_come_is_the_same_file(
     assert [path.name for path in tmp_path.iterdir()] == [FEATURES]
 
 
+@pytest.mark.slow
 def test_one_image_is_in_memory_at_a_time(tmp_path: Path) -> None:
     alive: list[weakref.ref[torch.Tensor]] = []
 

@@ -192,6 +192,7 @@ def test_of_few_cases_nothing_is_shared(server: Server, finished: Path, tiny_fol
     assert not {row[side].split()[0] for row in control for side in ("test images", "control images")} & set("1234")
 
 
+@pytest.mark.slow
 def test_nothing_changed_means_nothing_done(server: Server, finished: Path, tiny_folder: Path) -> None:
     before = newest(finished)
     again = run(server, finished, [*arguments(tiny_folder), "--quiet", "--json"])
@@ -401,6 +402,7 @@ def test_asking_shows_the_answer_and_the_cases(server: Server, first_run: Path, 
     assert result.stdout.count("phantom:site-1") == 3
 
 
+@pytest.mark.slow
 def test_explaining_draws_and_writes_where_an_answer_comes_from(
     server: Server, first_run: Path, finished: Path, tmp_path: Path
 ) -> None:
@@ -464,6 +466,7 @@ def test_what_cannot_be_explained_is_refused(first_run: Path, finished: Path, mo
         methods_of("guess")
 
 
+@pytest.mark.slow
 def test_the_audit_alone_writes_its_file_and_shows_a_table(server: Server, finished: Path) -> None:
     command = [str(COMMAND), "audit", "--set", "dataset.images=10", "--out", "found/audit.json"]
     result = run(server, finished, command)

@@ -60,6 +60,7 @@ def test_stages_follow_each_other_and_one_that_is_lost_is_trained_again_alone(se
     assert (made / "model.safetensors").read_bytes() == weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [

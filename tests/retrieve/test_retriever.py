@@ -99,6 +99,7 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LibrarySources:
     return write_sources()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gated", [False, True], ids=["concat", "gated"])
 @pytest.mark.parametrize("index", ["flat", "ivf", "hnsw"])
 @pytest.mark.parametrize("order", ORDERS, ids=str)

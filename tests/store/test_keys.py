@@ -166,6 +166,7 @@ def test_a_stage_that_loads_a_model_takes_its_content(name: str) -> None:
         assert parameters(task)["model"] is ModelChoice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", sorted(libraries.COMPUTING))
 def test_the_versions_of_libraries_are_in_the_digests_of_code(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the stages whose code imports them, and of no others."""
