@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.errors import StudyError
-from tasks.privacy.secure_aggregation.coordinator import Coordinator
-from tasks.privacy.secure_aggregation.fixed_point import FixedPoint
-from tasks.privacy.secure_aggregation.messages import Message, Session, majority, pack, unpack
-from tasks.privacy.secure_aggregation.participant import Participant
+from tasks.federate.privacy.secure_aggregation.coordinator import Coordinator
+from tasks.federate.privacy.secure_aggregation.fixed_point import FixedPoint
+from tasks.federate.privacy.secure_aggregation.messages import Message, Session, majority, pack, unpack
+from tasks.federate.privacy.secure_aggregation.participant import Participant
 
 
 @dataclass

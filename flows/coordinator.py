@@ -18,7 +18,8 @@ from flows.runtimes.runtime import Runtime, Trained
 from flows.runtimes.stacked import Stacked
 from tasks.errors import StudyError
 from tasks.federate.lora_mean.rule import choose_rule
-from tasks.federate.step import aggregate, join_adapter, keep_control, sum_in_secret, validate_hospital
+from tasks.federate.privacy.step import sum_in_secret
+from tasks.federate.step import aggregate, join_adapter, keep_control, validate_hospital
 from tasks.federate.strategies.strategy import Strategy
 from tasks.records.federation import ADAPTER_FILE, CONTROL_FILE, RESIDUAL, TOGETHER, HospitalRefs, Order, group_file
 from tasks.settings import FederationSettings, ModelChoice, Study

@@ -7,7 +7,7 @@ from prefect import unmapped
 
 from flows.coordinator import given, training_settings
 from flows.runtimes.local import all_alike, gather
-from tasks.federate.step import mix_adapters, train_personal
+from tasks.federate.personalise.step import mix_adapters, train_personal
 from tasks.records.federation import HospitalRefs
 from tasks.settings import LocalRule, ModelChoice, Study
 from tasks.store import Ref

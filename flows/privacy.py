@@ -9,9 +9,9 @@ from prefect import unmapped
 
 from flows.runtimes.local import gather
 from tasks.errors import StudyError
-from tasks.federate.step import count_privacy, plan_privacy, plan_server_privacy
-from tasks.privacy.budget import Budget, read_budget, rounds_within
-from tasks.privacy.plan import Plan, Training, refusal
+from tasks.federate.privacy.budget import Budget, read_budget, rounds_within
+from tasks.federate.privacy.plan import Plan, Training, refusal
+from tasks.federate.privacy.step import count_privacy, plan_privacy, plan_server_privacy
 from tasks.records.federation import ADAPTER_FILE, HospitalRefs
 from tasks.settings import Study
 from tasks.store import Ref

@@ -15,7 +15,6 @@ from tasks.store import MANIFEST, ROOT, find, revising
 ERASERS: Erasers = {
     **tasks.partition.erase.ERASERS,
     **tasks.features.erase.ERASERS,
-    **tasks.federate.erase.ERASERS,
     **tasks.retrieve.erase.ERASERS,
     **tasks.federate.erase.ERASERS,
     **tasks.answer.erase.ERASERS,

@@ -10,10 +10,10 @@ import pytest
 HERE = Path(__file__).parents[1]
 GROUND = {"cases", "errors", "records", "settings", "store", "text"}
 """Known to all; it knows nobody else."""
-LIBRARIES = {"engine", "privacy", "score"}
+LIBRARIES = {"engine", "score"}
 """Open to every stage."""
 STAGES = {"ingest", "synthesize", "audit", "partition", "pretrain", "features", "retrieve"}
-STAGES |= {"federate", "attack", "answer", "explain", "compare", "report"}
+STAGES |= {"federate", "answer", "explain", "compare", "report"}
 STEPS = ["tasks", "store", "stage.py"]
 """What every step is made with: it alone, beside the steps, knows Prefect."""
 PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}

@@ -13,7 +13,7 @@ from flows.cli.terminal import AsJson, Assignments, SettingsFile, console
 from tasks.settings import Study
 
 if TYPE_CHECKING:
-    from tasks.privacy.plan import Plan, Training
+    from tasks.federate.privacy.plan import Plan, Training
 
 privacy_commands = typer.Typer(help="What differential privacy would cost a study.", no_args_is_help=True)
 
@@ -36,7 +36,7 @@ def privacy_plan(
 
     Example: fed-rag privacy plan --cases 2000 --patients 500 --set federation.batch_size=64
     """
-    from tasks.privacy.plan import plan
+    from tasks.federate.privacy.plan import plan
 
     study = load_study(settings, tuple(assignments or ()))
     with console.status("Searching for the least noise ..."):
@@ -55,7 +55,7 @@ def privacy_plan(
 
 def trainings(study: Study, cases: int, patients: int | None, parameters: int) -> "list[Training]":
     """A study's trainings with each unit of privacy, of examples first; of patients where their number is known."""
-    from tasks.privacy.plan import Training, steps_of_round
+    from tasks.federate.privacy.plan import Training, steps_of_round
 
     federation, hospitals = study.federation, study.partition.hospitals
     found = [
@@ -74,7 +74,7 @@ def trainings(study: Study, cases: int, patients: int | None, parameters: int) -
 
 
 def _print_plans(study: Study, plans: "list[Plan]") -> None:
-    from tasks.privacy.plan import refusal, rows
+    from tasks.federate.privacy.plan import refusal, rows
 
     privacy = study.federation.privacy
     wanted = f"sigma {privacy.sigma:g}" if privacy.sigma else f"epsilon {privacy.epsilon:g}"

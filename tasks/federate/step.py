@@ -2,21 +2,15 @@
 
 import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from tasks.errors import StudyError
 from tasks.records import UpdateCounts
-from tasks.records.federation import CONFIG_FILE, CONTROL, CONTROL_FILE, TOGETHER, HospitalRefs, write_counts
+from tasks.records.federation import CONFIG_FILE, CONTROL_FILE, TOGETHER, HospitalRefs
 from tasks.settings import ContextSettings, FederationSettings, LocalRule, LoraSettings, ModelChoice, StrategySettings
 from tasks.store import Ref, derived_seed
 from tasks.store.stage import Folder, Leaving, stage
-
-if TYPE_CHECKING:
-    from tasks.federate.door import Expected
-    from tasks.federate.state import ServerState, Update
-    from tasks.federate.strategies.strategy import Strategy
 
 SENT: tuple[Leaving, ...] = ("tensors", "counts", "losses")
 """What an update reveals about a hospital, and so what anything aggregated from updates reveals."""
@@ -43,7 +37,9 @@ def train_hospital(
 
     With a privacy budget it trains with noise, which follows from the hospital's secret and this folder's key.
     """
-    _train(folder, hospital, model, lora, federation, context, local, round_number, seed)
+    from tasks.federate.training import train_into
+
+    train_into(folder, hospital, model, lora, federation, context, local, round_number, seed)
 
 
 @stage("trained", area="hospitals/{hospital.name}", title="train {hospital.name} round {round_number}")
@@ -59,129 +55,9 @@ def train_at_home(
     seed: int,
 ) -> None:
     """Train one hospital for one round as `train_hospital` does; what is trained stays there."""
-    _train(folder, hospital, model, lora, federation, context, local, round_number, seed)
+    from tasks.federate.training import train_into
 
-
-@stage("personal", area="hospitals/{hospital.name}", title="personalise {hospital.name} round {round_number}")
-def train_personal(
-    folder: Folder,
-    hospital: HospitalRefs,
-    towards: Ref,
-    model: ModelChoice,
-    lora: LoraSettings,
-    federation: FederationSettings,
-    context: ContextSettings,
-    local: LocalRule,
-    round_number: int,
-    seed: int,
-) -> None:
-    """Train a hospital's personal adapter for one round; `local` may pull it towards another adapter."""
-    from tasks.records.federation import RESIDUAL, group_file
-
-    _train(folder, hospital, model, lora, federation, context, local, round_number, seed, towards)
-    residual = hospital.adapter.folder / group_file(RESIDUAL)
-    if residual.exists():  # trained beside it, so it is a part of the personal adapter too
-        folder.write(residual.name, residual.read_bytes())
-
-
-@stage("mixture", area="hospitals/{hospital.name}", title="mix adapters {hospital.name}")
-def mix_adapters(
-    folder: Folder,
-    hospital: HospitalRefs,
-    for_all: Ref,
-    model: ModelChoice,
-    lora: LoraSettings,
-    federation: FederationSettings,
-    context: ContextSettings,
-    seed: int,
-) -> None:
-    """Mix a hospital's own adapter with the one for all, by the weight that has the smallest loss on held-out cases.
-
-    Of equal losses the smallest weight is taken: without held-out cases the mixture is the adapter for all.
-    """
-    from safetensors.torch import save
-
-    from tasks.cases.holdout import split_holdout
-    from tasks.engine.adapter import adapter_files, load_state
-    from tasks.engine.hospital import open_hospital
-    from tasks.engine.residual import MARK, parted
-    from tasks.engine.shared import shared_engine
-    from tasks.engine.train import mean_loss
-    from tasks.federate.mixture import WEIGHTS, mixed
-    from tasks.records.federation import RESIDUAL, group_file
-
-    hospital_data = open_hospital(hospital)
-    _, held_out = split_holdout(hospital_data.cases, federation.holdout, seed)
-    own, other = load_state(hospital.adapter.folder), load_state(for_all.folder)
-    with shared_engine(model, lora) as engine:
-        seen, examples = hospital_data.seen_by(engine), hospital_data.examples(engine.base, held_out, context)
-        losses = {}
-        for weight in WEIGHTS:
-            engine.switch(mixed(own, other, weight))
-            losses[weight], _ = mean_loss(engine, seen, examples, federation.tokens_per_pass)
-        best = min(losses, key=lambda weight: losses[weight])
-        adapter, residual = parted(mixed(own, other, best))
-        files = adapter_files(adapter, engine.config, model.name)
-    for name, data in files.items():
-        folder.write(name, data)
-    named = {name.replace(MARK, ".lora_"): tensor for name, tensor in sorted(residual.items())}
-    folder.write(group_file(RESIDUAL), save(named, {"format": "pt"}))
-    folder.write_json("mixture.json", {"weight": best, "losses": [losses[weight] for weight in WEIGHTS]})
-
-
-def _train(
-    folder: Folder,
-    hospital: HospitalRefs,
-    model: ModelChoice,
-    lora: LoraSettings,
-    federation: FederationSettings,
-    context: ContextSettings,
-    local: LocalRule,
-    round_number: int,
-    seed: int,
-    towards: Ref | None = None,
-) -> None:
-    from safetensors.torch import save
-
-    from tasks.cases.holdout import split_holdout
-    from tasks.engine.adapter import adapter_files, load_state
-    from tasks.engine.hospital import open_hospital
-    from tasks.engine.shared import shared_engine
-    from tasks.engine.train import train
-    from tasks.federate.control import controlled
-    from tasks.federate.local import correction, sent
-    from tasks.federate.private import train_within_budget
-
-    hospital_data = open_hospital(hospital)
-    training, _ = split_holdout(hospital_data.cases, federation.holdout, seed)
-    start = load_state(hospital.adapter.folder)
-    control = controlled(hospital, start) if local.control else None
-    with shared_engine(model, lora) as engine:
-        engine.switch(start)
-        how: dict[str, Any] = {
-            "tokens": federation.tokens_per_pass,
-            "learning_rate": federation.learning_rate,
-            "seed": derived_seed(seed, round_number, hospital.name),
-            "correct": control or correction(local, load_state(towards.folder) if towards else start),
-            "title": f"round {round_number} {hospital.name}",
-        }
-        if hospital.budget:
-            loss, steps = train_within_budget(engine, hospital_data, training, context, hospital, folder.key, how)
-        else:
-            loss, steps = train(
-                engine,
-                hospital_data.seen_by(engine),
-                hospital_data.examples(engine.base, training, context),
-                epochs=federation.local_epochs,
-                batch_size=federation.batch_size,
-                frozen=local.frozen,
-                **how,
-            )
-        files = adapter_files(sent(local, engine.read()), engine.config, model.name)
-    if control:
-        files[CONTROL_FILE] = save(control.change(), {"format": "pt"})
-    counts = UpdateCounts(hospital.name, round_number, len(training), loss, steps, model.content)
-    _write_update(folder, "", files, counts)
+    train_into(folder, hospital, model, lora, federation, context, local, round_number, seed)
 
 
 @stage("update", area="shared", title="send {hospital} round {round_number}", leaves=SENT)
@@ -208,44 +84,6 @@ def join_adapter(folder: Folder, hospital: str, state: Ref, trained: Ref, round_
     joined = load_state(trained.folder) | load_state(state.folder)
     folder.write(WEIGHTS, save(dict(sorted(joined.items())), {"format": "pt"}))
     folder.write(CONFIG, (trained.folder / CONFIG).read_bytes())
-
-
-def _write_update(folder: Folder, place: str, files: Mapping[str, bytes], counts: UpdateCounts) -> None:
-    """Write the files of an adapter and its counts, under the prefix `place` of the folder (`""` or `name/`)."""
-    for name, data in files.items():
-        folder.write(f"{place}{name}", data)
-    write_counts(folder, place, counts)
-
-
-@stage("privacy", area="shared", title="privacy budget of {hospital}", leaves=("counts",))
-def plan_privacy(folder: Folder, hospital: str, cases: Ref, federation: FederationSettings, seed: int) -> None:
-    """Find the noise that a hospital trains with, and for how many rounds it may: `privacy.json`."""
-    from tasks.cases.holdout import split_holdout
-    from tasks.privacy.budget import FILE, budget_of, to_json
-    from tasks.privacy.units import units_of
-    from tasks.records import Case, read_table
-
-    training, _ = split_holdout(read_table(cases.folder / "cases.parquet", Case), federation.holdout, seed)
-    units = units_of(training, federation.privacy.unit)
-    folder.write_json(FILE, to_json(budget_of(hospital, len(units), federation)))
-
-
-@stage("privacy", area="shared", title="privacy budget of the coordinator", leaves=())
-def plan_server_privacy(folder: Folder, hospitals: int, federation: FederationSettings) -> None:
-    """Find the noise that the server adds to hide any one hospital, and for how many rounds: `privacy.json`."""
-    from tasks.privacy.budget import FILE, budget_of, to_json
-    from tasks.privacy.secret import COORDINATOR
-
-    folder.write_json(FILE, to_json(budget_of(COORDINATOR, hospitals, federation)))
-
-
-@stage("privacy-spent", area="shared", title="privacy spent by {hospital}", leaves=("counts",))
-def count_privacy(folder: Folder, hospital: str, budget: Ref, rounds: int) -> None:
-    """What a hospital's rounds cost: its budget with `spent`, epsilon after them."""
-    from tasks.privacy.budget import FILE, read_budget, to_json
-
-    found = read_budget(budget.folder)
-    folder.write_json(FILE, to_json(found) | {"rounds": rounds, "epsilon": found.spent(rounds)})
 
 
 @stage(
@@ -275,6 +113,7 @@ def train_together(
     from tasks.engine.hospital import open_hospital
     from tasks.engine.shared import shared_engine
     from tasks.federate.local import correction, sent
+    from tasks.federate.training import write_update
 
     opened = [open_hospital(each) for each in hospitals]
     training = [split_holdout(each.cases, federation.holdout, seed)[0] for each in opened]
@@ -301,7 +140,7 @@ def train_together(
         )
         for name, chosen, each in zip([each.name for each in hospitals], training, trained, strict=True):
             files = adapter_files(sent(local, each.state), engine.config, model.name)
-            _write_update(
+            write_update(
                 folder,
                 f"{name}/",
                 files,
@@ -327,22 +166,8 @@ def keep_control(folder: Folder, hospital: str, before: Ref | None, update: Ref)
     folder.write(CONTROL_FILE, save(dict(sorted(control.items())), {"format": "pt"}))
 
 
-@stage("secure-mean", area="shared", title="secure sum round {round_number}", leaves=SENT)
-def sum_in_secret(folder: Folder, updates: list[Ref], round_number: int) -> None:
-    """Mask each hospital's update, add them up, and write their mean as one update of all hospitals together."""
-    from tasks.federate.masked import masked_mean
-    from tasks.federate.state import read_update, write_state
-
-    mean, counts = masked_mean([read_update(ref.folder, tensors=True) for ref in updates])
-    write_state(folder, mean)
-    folder.write(CONFIG_FILE, (updates[0].folder / CONFIG_FILE).read_bytes())
-    write_counts(folder, "", counts)
-
-
 STRATEGY = "tasks.federate.strategies.{strategy.module}"
 """The strategy module that an aggregation runs. Only this one counts in its cache key."""
-
-
 LORA_MEAN = "tasks.federate.lora_mean.{strategy.lora_mean_module}"
 """The module of the rule by which LoRA's factors are averaged."""
 
@@ -362,13 +187,14 @@ def aggregate(
     `state` is the state of the previous round, or the initial adapter. `hospitals` sent the updates, in this order;
     `base` is the content of the base that they train on.
     """
+    from tasks.federate.aggregation import aggregate_group
     from tasks.federate.lora_mean.lost import lost_shares
     from tasks.federate.lora_mean.rule import choose_rule
 
     sent = dict(zip(hospitals, updates, strict=True))
     rule = strategy.lora_mean if strategy.takes_mean else "factors"
     measure = partial(lost_shares, None if hospitals == [TOGETHER] else rule)
-    kept = _aggregate(folder, "adapter", choose_rule(strategy), strategy, state, sent, round_number, base, measure)
+    kept = aggregate_group(folder, "adapter", choose_rule(strategy), strategy, state, sent, round_number, base, measure)
     if "adapter" in kept:
         folder.write(CONFIG_FILE, (state.folder / CONFIG_FILE).read_bytes())
 
@@ -383,66 +209,11 @@ def aggregate_fusion(
     round_number: int,
 ) -> None:
     """Compute the server's next state of the gated fusion of images and questions."""
+    from tasks.federate.aggregation import aggregate_group
     from tasks.federate.strategies.strategy import choose
 
     sent = dict(zip(hospitals, updates, strict=True))
-    _aggregate(folder, "fusion", choose(strategy), strategy, state, sent, round_number, base="")
-
-
-def _aggregate(
-    folder: Folder,
-    group: str,
-    strategy: "Strategy",
-    settings: StrategySettings,
-    state: Ref,
-    updates: Mapping[str, Ref],
-    round_number: int,
-    base: str,
-    measure: Callable[["ServerState", Sequence["Update"], "ServerState"], Mapping[str, object]] | None = None,
-) -> Collection[str]:
-    """Aggregate one group of the updates' tensors and write the result; return the names of the groups written.
-
-    `measure` adds figures to the round's record, from the state before it, the updates used and the state after it.
-    """
-    from tasks.federate.door import admit
-    from tasks.federate.lora_mean.scaling import alike
-    from tasks.federate.state import read_config, read_sent, read_state, write_state
-
-    strategy.check_hospitals(len(updates))
-    before, config = read_state(state.folder), read_config(state.folder)
-    sent = {hospital: read_sent(ref.folder, tensors=bool(strategy.needs)) for hospital, ref in updates.items()}
-    if config:
-        sent = {hospital: update and alike(update, config) for hospital, update in sent.items()}
-    used, quarantined = admit(sent, _expected(strategy, group, before, state, round_number, base), settings)
-    kept = strategy.aggregate(before, used)
-    write_state(folder, kept)
-    samples = sum(update.samples for update in used)
-    summary = {
-        "round": round_number,
-        "train_loss": sum(update.samples * update.loss for update in used) / samples,
-        "samples": {update.hospital: update.samples for update in used},
-        "quarantined": quarantined,
-    }
-    folder.write_json("round.json", summary | dict(measure(before, used, kept) if measure else {}))
-    return kept.groups.keys()
-
-
-def _expected(
-    strategy: "Strategy", group: str, before: "ServerState", state: Ref, round_number: int, base: str
-) -> "Expected":
-    """What the door expects of the updates of one group of tensors, and of its control variates where there are any."""
-    from tasks.engine.train import is_frozen
-    from tasks.federate.door import Expected
-    from tasks.federate.state import read_config
-
-    if not strategy.needs:
-        return Expected(round_number, base, {}, None)
-    order = strategy.order(round_number, "")
-    kept = order.keeps or order.local.frozen
-    tensors = {group: {name: each for name, each in before.groups[group].items() if not is_frozen(name, kept)}}
-    if group == "adapter" and order.local.control:
-        tensors[group + CONTROL] = {name: tensor.new_zeros(tensor.shape) for name, tensor in tensors[group].items()}
-    return Expected(round_number, base, tensors, read_config(state.folder))
+    aggregate_group(folder, "fusion", choose(strategy), strategy, state, sent, round_number, base="")
 
 
 @stage(

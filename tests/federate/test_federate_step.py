@@ -26,17 +26,16 @@ from tasks.engine.train import mean_loss
 from tasks.engine.vision import FEATURES, Features
 from tasks.errors import StudyError
 from tasks.federate.means import weighted_mean
+from tasks.federate.personalise.step import mix_adapters, train_personal
 from tasks.federate.step import (
     aggregate,
     initial_adapter,
     join_adapter,
     keep_control,
-    mix_adapters,
     send_update,
     take_update,
     train_at_home,
     train_hospital,
-    train_personal,
     train_together,
     validate_hospital,
 )

@@ -2,7 +2,7 @@
 
 import torch
 
-from tasks.federate.mixture import mixed
+from tasks.federate.personalise.mixture import mixed
 
 
 def test_a_mixture_with_a_residual_is_the_mean_of_what_both_change() -> None:

@@ -26,9 +26,9 @@ class DPFedAvg(FedAvg):
 
         Raises StudyError if nobody said how much noise there is to be.
         """
+        from tasks.federate.privacy.dp_fedavg import noisy_mean
+        from tasks.federate.privacy.secret import COORDINATOR, noise_secret
         from tasks.federate.state import ServerState
-        from tasks.privacy.dp_fedavg import noisy_mean
-        from tasks.privacy.secret import COORDINATOR, noise_secret
 
         if self.sigma is None:
             raise StudyError(

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from tasks.errors import StudyError
+from tasks.federate.privacy.secure_aggregation.simulation import secure_sum
 from tasks.federate.state import ServerState, Update
-from tasks.privacy.secure_aggregation.simulation import secure_sum
 from tasks.records import UpdateCounts
 from tasks.records.federation import TOGETHER
 

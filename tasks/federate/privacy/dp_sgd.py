@@ -9,8 +9,8 @@ from tqdm import tqdm
 from tasks.engine.engine import Engine
 from tasks.engine.train import Correction
 from tasks.engine.vision import Features
-from tasks.privacy.gradients import Gradients, Unit, clipped_sum
-from tasks.privacy.noise import Noise
+from tasks.federate.privacy.gradients import Gradients, Unit, clipped_sum
+from tasks.federate.privacy.noise import Noise
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from typing import Any
 
 from tasks.engine.engine import Engine
 from tasks.engine.hospital import Hospital
-from tasks.privacy.budget import read_budget
-from tasks.privacy.dp_sgd import train_privately
-from tasks.privacy.noise import Noise
-from tasks.privacy.secret import noise_secret
-from tasks.privacy.units import units_of
+from tasks.federate.privacy.budget import read_budget
+from tasks.federate.privacy.dp_sgd import train_privately
+from tasks.federate.privacy.noise import Noise
+from tasks.federate.privacy.secret import noise_secret
+from tasks.federate.privacy.units import units_of
 from tasks.records import Case
 from tasks.records.federation import HospitalRefs
 from tasks.settings import ContextSettings

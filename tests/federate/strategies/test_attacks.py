@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from attacks import ATTACKS, SCALE, attack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
-
-from tasks.attack.updates import ATTACKS, SCALE, attack
+from test_robust import RULES
 
 
 def updates(n: int, d: int, seed: int) -> np.ndarray:
@@ -57,3 +57,21 @@ def test_mimics_send_one_honest_update_the_most_unlike() -> None:
     honest[4] += 0.5
     found = attack("mimic", updates(2, 40, 0), honest, 0)
     assert np.array_equal(found, np.stack([honest[4]] * 2))
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("kind", sorted(set(ATTACKS) - {"nan"}))  # the door turns that away
+@pytest.mark.parametrize("seed", range(5))
+def test_robust_rules_go_where_honest_hospitals_go(name: str, kind: str, seed: int) -> None:
+    """11 hospitals of which 2 attack: Bulyan bears no more. A plain mean is turned round by some of these attacks."""
+    rng = np.random.default_rng(seed)
+    together, own = rng.normal(size=200), rng.normal(size=(11, 200)) * 0.5
+    deltas = 1e-2 * (together + own)
+    honest = deltas[2:]
+    false = attack(kind, deltas[:2], honest, seed)
+    all_sent = np.concatenate([false, honest])
+    towards = honest.mean(0) / np.linalg.norm(honest.mean(0))
+    made = RULES[name](all_sent, 2)
+    assert made @ towards > 0.5 * np.linalg.norm(honest.mean(0))
+    if kind in ("sign-flip", "inner-product"):
+        assert all_sent.mean(0) @ towards < 0

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from tasks.errors import StudyError
-from tasks.privacy.accounting import Accountant, epsilon, sigma_for
+from tasks.federate.privacy.accounting import Accountant, epsilon, sigma_for
 from tasks.settings.privacy import PrivacySettings
 
 

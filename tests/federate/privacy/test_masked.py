@@ -15,10 +15,10 @@ from flows.coordinator import refuse_single_updates
 from tasks.engine.adapter import load_state
 from tasks.errors import StudyError
 from tasks.federate.lora_mean.rule import choose_rule
-from tasks.federate.masked import masked_mean
 from tasks.federate.means import weighted_mean
+from tasks.federate.privacy.masked import masked_mean
+from tasks.federate.privacy.step import sum_in_secret
 from tasks.federate.state import Update
-from tasks.federate.step import sum_in_secret
 from tasks.records.federation import TOGETHER
 from tasks.settings import FederationSettings, PrivacySettings, Study
 

@@ -11,9 +11,10 @@ from test_federate_step import FEDERATION, HOSPITALS, PLAIN, Round, one_round, u
 from tasks.cases.holdout import split_holdout
 from tasks.engine.adapter import load_state
 from tasks.errors import StudyError
-from tasks.federate.step import count_privacy, plan_privacy, plan_server_privacy, train_hospital
-from tasks.privacy.accounting import epsilon
-from tasks.privacy.budget import Budget, read_budget, rounds_within
+from tasks.federate.privacy.accounting import epsilon
+from tasks.federate.privacy.budget import Budget, read_budget, rounds_within
+from tasks.federate.privacy.step import count_privacy, plan_privacy, plan_server_privacy
+from tasks.federate.step import train_hospital
 from tasks.records import Case
 from tasks.records.shared_documents import PrivacyDocument
 from tasks.report.privacy import NOTHING, privacy_of_run, privacy_rows, privacy_sentence

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from scipy.stats import chisquare
 
 from tasks.errors import StudyError
-from tasks.privacy.secure_aggregation.coordinator import Coordinator
-from tasks.privacy.secure_aggregation.fixed_point import FixedPoint
-from tasks.privacy.secure_aggregation.keys import CHUNK
-from tasks.privacy.secure_aggregation.messages import (
+from tasks.federate.privacy.secure_aggregation.coordinator import Coordinator
+from tasks.federate.privacy.secure_aggregation.fixed_point import FixedPoint
+from tasks.federate.privacy.secure_aggregation.keys import CHUNK
+from tasks.federate.privacy.secure_aggregation.messages import (
     Agreements,
     Delivery,
     KeyList,
@@ -34,8 +34,8 @@ from tasks.privacy.secure_aggregation.messages import (
     pack,
     unpack,
 )
-from tasks.privacy.secure_aggregation.participant import Participant
-from tasks.privacy.secure_aggregation.shamir import join, split
+from tasks.federate.privacy.secure_aggregation.participant import Participant
+from tasks.federate.privacy.secure_aggregation.shamir import join, split
 
 Vectors = Mapping[str, NDArray[np.float64]]
 IDENTITIES = {f"hospital-{n}": Ed25519PrivateKey.generate() for n in range(12)}

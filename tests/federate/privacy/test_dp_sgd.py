@@ -21,11 +21,11 @@ from tasks.engine.engine import Engine
 from tasks.engine.loss import answer_loss
 from tasks.engine.vision import Features, encode_images
 from tasks.errors import StudyError
-from tasks.privacy.dp_sgd import Mechanism, add_noise, draw, train_privately
-from tasks.privacy.gradients import ClippedSum, clipped_sum, one_by_one, scale
-from tasks.privacy.noise import Noise
-from tasks.privacy.secret import noise_secret
-from tasks.privacy.units import units_of
+from tasks.federate.privacy.dp_sgd import Mechanism, add_noise, draw, train_privately
+from tasks.federate.privacy.gradients import ClippedSum, clipped_sum, one_by_one, scale
+from tasks.federate.privacy.noise import Noise
+from tasks.federate.privacy.secret import noise_secret
+from tasks.federate.privacy.units import units_of
 from tasks.store import ROOT
 
 SECRET = bytes(range(32))
@@ -162,7 +162,7 @@ def test_a_step_adds_noise_of_the_stated_size(
     def record(parameters: Mapping[str, torch.nn.Parameter]) -> None:
         noisy.append({name: gradient(each).clone() for name, each in parameters.items()})
 
-    monkeypatch.setattr("tasks.privacy.dp_sgd.clipped_sum", recorded)
+    monkeypatch.setattr("tasks.federate.privacy.dp_sgd.clipped_sum", recorded)
     mechanism, start = Mechanism(rate=0.5, steps=3, clip=0.3, sigma=1.7), engine.read()
     private(engine, features, units, mechanism, correct=record)
     assert not same(engine.read(), start)

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from tasks.privacy.gradients import scale
-from tasks.privacy.noise import Noise
+from tasks.federate.privacy.gradients import scale
+from tasks.federate.privacy.noise import Noise
 
 State = Mapping[str, torch.Tensor]
 

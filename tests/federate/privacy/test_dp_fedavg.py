@@ -8,9 +8,9 @@ import torch
 from scipy.stats import kstest
 
 from tasks.errors import StudyError
+from tasks.federate.privacy.dp_fedavg import noisy_mean
 from tasks.federate.state import ServerState, Update
 from tasks.federate.strategies.strategy import choose
-from tasks.privacy.dp_fedavg import noisy_mean
 from tasks.settings import PrivacySettings, StrategySettings
 
 SECRET = bytes(range(32))

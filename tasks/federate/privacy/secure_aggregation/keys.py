@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tasks.errors import StudyError
-from tasks.privacy.secure_aggregation.fixed_point import Words
-from tasks.privacy.secure_aggregation.messages import Session
+from tasks.federate.privacy.secure_aggregation.fixed_point import Words
+from tasks.federate.privacy.secure_aggregation.messages import Session
 
 SECRET_BYTES = 32
 CHUNK = 2**17

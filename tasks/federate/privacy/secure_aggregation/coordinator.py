@@ -8,9 +8,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
 from tasks.errors import StudyError
-from tasks.privacy.secure_aggregation.fixed_point import FixedPoint, Words, from_bytes
-from tasks.privacy.secure_aggregation.keys import SECRET_BYTES, add_mask, own_key, pair_key, sign
-from tasks.privacy.secure_aggregation.messages import (
+from tasks.federate.privacy.secure_aggregation.fixed_point import FixedPoint, Words, from_bytes
+from tasks.federate.privacy.secure_aggregation.keys import SECRET_BYTES, add_mask, own_key, pair_key, sign
+from tasks.federate.privacy.secure_aggregation.messages import (
     Agreement,
     Agreements,
     Delivery,
@@ -22,7 +22,7 @@ from tasks.privacy.secure_aggregation.messages import (
     Session,
     Survivors,
 )
-from tasks.privacy.secure_aggregation.shamir import join
+from tasks.federate.privacy.secure_aggregation.shamir import join
 
 
 class Coordinator:

@@ -6,9 +6,9 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from tasks.privacy.secure_aggregation.coordinator import Coordinator
-from tasks.privacy.secure_aggregation.messages import Session, majority
-from tasks.privacy.secure_aggregation.participant import Participant
+from tasks.federate.privacy.secure_aggregation.coordinator import Coordinator
+from tasks.federate.privacy.secure_aggregation.messages import Session, majority
+from tasks.federate.privacy.secure_aggregation.participant import Participant
 
 
 def secure_sum(

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import ArrayLike
 
 from tasks.errors import StudyError
-from tasks.privacy.secure_aggregation.fixed_point import FixedPoint, to_bytes
-from tasks.privacy.secure_aggregation.keys import (
+from tasks.federate.privacy.secure_aggregation.fixed_point import FixedPoint, to_bytes
+from tasks.federate.privacy.secure_aggregation.keys import (
     SECRET_BYTES,
     add_mask,
     agreed,
@@ -23,7 +23,7 @@ from tasks.privacy.secure_aggregation.keys import (
     signed_by,
     unseal,
 )
-from tasks.privacy.secure_aggregation.messages import (
+from tasks.federate.privacy.secure_aggregation.messages import (
     Agreement,
     Agreements,
     Delivery,
@@ -35,7 +35,7 @@ from tasks.privacy.secure_aggregation.messages import (
     Session,
     Survivors,
 )
-from tasks.privacy.secure_aggregation.shamir import SHARE_BYTES, split
+from tasks.federate.privacy.secure_aggregation.shamir import SHARE_BYTES, split
 
 Given = ParamSpec("Given")
 Sent = TypeVar("Sent")

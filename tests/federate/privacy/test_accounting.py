@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from flows.cli import main as cli
 from tasks.errors import StudyError
-from tasks.privacy.accounting import Accountant, epsilon, sigma_for, steps_within
-from tasks.privacy.plan import Training, plan, refusal
+from tasks.federate.privacy.accounting import Accountant, epsilon, sigma_for, steps_within
+from tasks.federate.privacy.plan import Training, plan, refusal
 from tasks.settings import PrivacySettings
 
 

@@ -1,0 +1,73 @@
+"""One group of tensors of a round put together: through the door, by the strategy, into a folder."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tasks.records.federation import CONTROL
+from tasks.settings import StrategySettings
+from tasks.store import Folder, Ref
+
+if TYPE_CHECKING:
+    from tasks.federate.door import Expected
+    from tasks.federate.state import ServerState, Update
+    from tasks.federate.strategies.strategy import Strategy
+
+
+def aggregate_group(
+    folder: Folder,
+    group: str,
+    strategy: "Strategy",
+    settings: StrategySettings,
+    state: Ref,
+    updates: Mapping[str, Ref],
+    round_number: int,
+    base: str,
+    measure: Callable[["ServerState", Sequence["Update"], "ServerState"], Mapping[str, object]] | None = None,
+) -> Collection[str]:
+    """Aggregate one group of the updates' tensors and write the result; return the names of the groups written.
+
+    `measure` adds figures to the round's record, from the state before it, the updates used and the state after it.
+    """
+    from tasks.federate.door import admit
+    from tasks.federate.lora_mean.scaling import alike
+    from tasks.federate.state import read_config, read_sent, read_state, write_state
+
+    strategy.check_hospitals(len(updates))
+    before, config = read_state(state.folder), read_config(state.folder)
+    sent = {hospital: read_sent(ref.folder, tensors=bool(strategy.needs)) for hospital, ref in updates.items()}
+    if config:
+        sent = {hospital: update and alike(update, config) for hospital, update in sent.items()}
+    used, quarantined = admit(sent, expected(strategy, group, before, config, round_number, base), settings)
+    kept = strategy.aggregate(before, used)
+    write_state(folder, kept)
+    samples = sum(update.samples for update in used)
+    summary = {
+        "round": round_number,
+        "train_loss": sum(update.samples * update.loss for update in used) / samples,
+        "samples": {update.hospital: update.samples for update in used},
+        "quarantined": quarantined,
+    }
+    folder.write_json("round.json", summary | dict(measure(before, used, kept) if measure else {}))
+    return kept.groups.keys()
+
+
+def expected(
+    strategy: "Strategy",
+    group: str,
+    before: "ServerState",
+    config: Mapping[str, Any] | None,
+    round_number: int,
+    base: str,
+) -> "Expected":
+    """What the door expects of the updates of one group of tensors, and of its control variates where there are any."""
+    from tasks.engine.train import is_frozen
+    from tasks.federate.door import Expected
+
+    if not strategy.needs:
+        return Expected(round_number, base, {}, None)
+    order = strategy.order(round_number, "")
+    kept = order.keeps or order.local.frozen
+    tensors = {group: {name: each for name, each in before.groups[group].items() if not is_frozen(name, kept)}}
+    if group == "adapter" and order.local.control:
+        tensors[group + CONTROL] = {name: tensor.new_zeros(tensor.shape) for name, tensor in tensors[group].items()}
+    return Expected(round_number, base, tensors, config)
