@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import (
@@ -69,7 +69,7 @@ def load_base(
     gradient_checkpointing: bool = False,
     quantisation: str = "none",
     image_tokens: int | None = None,
-    precision: str = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> Base:
     """Load a base for inference, with all weights frozen.
 

@@ -55,11 +55,13 @@ def device_of(setting: str) -> Literal["cpu", "cuda"]:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def precision_of(setting: str, device: str) -> Literal["float32", "bfloat16"]:
+def precision_of(
+    setting: Literal["auto", "float32", "bfloat16"], device: Literal["cpu", "cuda"]
+) -> Literal["float32", "bfloat16"]:
     """The type of a model's weights on a device: `auto` is bfloat16 on CUDA and float32 on the CPU."""
-    if setting == "auto":
-        return "bfloat16" if device == "cuda" else "float32"
-    return "bfloat16" if setting == "bfloat16" else "float32"
+    if setting != "auto":
+        return setting
+    return "bfloat16" if device == "cuda" else "float32"
 
 
 def _may_have_cuda() -> bool:

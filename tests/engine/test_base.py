@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -191,9 +192,9 @@ def test_cuda_where_there_is_none(tiny_folder: Path, monkeypatch: pytest.MonkeyP
     ("setting", "device", "expected"),
     [("auto", "cpu", "float32"), ("auto", "cuda", "bfloat16"), ("bfloat16", "cpu", "bfloat16")],
 )
-def test_precision(setting: str, device: str, expected: str) -> None:
+def test_precision(setting: Literal["auto", "bfloat16"], device: Literal["cpu", "cuda"], expected: str) -> None:
     assert precision_of(setting, device) == expected
-    chosen = choose_model(ModelSettings(device="cpu", precision=setting))  # type: ignore[arg-type]
+    chosen = choose_model(ModelSettings(device="cpu", precision=setting))
     assert chosen.precision == precision_of(setting, "cpu")
 
 
