@@ -17,6 +17,7 @@ from flows.runtimes.local import Local, all_alike, gather, gather_named, refuse_
 from flows.runtimes.runtime import Runtime, Trained
 from flows.runtimes.stacked import Stacked
 from tasks.errors import StudyError
+from tasks.federate.lora_mean.ranks import OfRanks
 from tasks.federate.lora_mean.rule import choose_rule
 from tasks.federate.participation import Participation
 from tasks.federate.privacy.step import sum_in_secret
@@ -144,7 +145,8 @@ def federate(study: Study, model: ModelChoice, hospitals: list[HospitalRefs], st
 
     Raises StudyError if too few hospitals answer in a round.
     """
-    strategy, runtime = choose_rule(study.federation.server), RUNTIMES[study.engine.executor]
+    strategy = OfRanks(choose_rule(study.federation.server), study.lora.ranks)
+    runtime = RUNTIMES[study.engine.executor]
     settings = training_settings(study, model)
     here = {hospital.name: hospital for hospital in hospitals}
     participation = taking_part(study, list(here))
@@ -157,6 +159,7 @@ def federate(study: Study, model: ModelChoice, hospitals: list[HospitalRefs], st
         if study.federation.secure_aggregation:
             updates = {TOGETHER: sum_in_secret(updates=list(updates.values()), round_number=round_number)}
         told = {"hospitals": list(updates), "updates": list(updates.values()), "base": model.content}
+        told |= {"ranks": study.lora.ranks}
         return aggregate(strategy=study.federation.server, round_number=round_number, **told, **taken)
 
     coming = rounds(strategy, participation, hospitals[0].adapter, train, put_together)

@@ -15,8 +15,8 @@ class Stacked:
     """Batches all hospitals: each row of a batch goes through its hospital's LoRA. All start from one adapter."""
 
     def train(self, hospitals: Sequence[HospitalRefs], orders: Sequence[Order], settings: Mapping[str, Any]) -> Trained:
-        """Train in one pass; falls back to `Local` if hospitals have adapters or control variates of their own."""
-        if any(order.start != "global" or order.local.control for order in orders):
+        """Train in one pass; falls back to `Local` if hospitals have adapters, ranks or controls of their own."""
+        if any(order.start != "global" or order.local.control or order.local.rank for order in orders):
             return Local().train(hospitals, orders, settings)
         names, number = [hospital.name for hospital in hospitals], orders[0].round
         together = train_together(hospitals=list(hospitals), **settings, local=orders[0].local, round_number=number)

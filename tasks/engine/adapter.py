@@ -41,12 +41,15 @@ def _first(names: list[str]) -> str:
     return f"first {names[0]}" if names else "none"
 
 
-def adapter_files(state: State, config: PeftConfig, base: str) -> dict[str, bytes]:
+def adapter_files(state: State, config: PeftConfig, base: str, rank: int | None = None) -> dict[str, bytes]:
     """The files of a PEFT adapter folder, as `PeftModel.from_pretrained` reads it.
 
-    `base` is the model's name in the settings. A path on this machine would change the files' digest.
+    `base` is the model's name in the settings. A path on this machine would change the files' digest. `rank` is that of
+    the tensors, where it is another one than the configuration's; both scale them alike.
     """
     settings = config.to_dict() | {"inference_mode": True, "base_model_name_or_path": base}
+    if rank:
+        settings |= {"r": rank, "lora_alpha": settings["lora_alpha"] * rank / settings["r"]}
     text = json.dumps(_plain(settings), indent=2, sort_keys=True)
     return {WEIGHTS: save(dict(sorted(state.items())), {"format": "pt"}), CONFIG: text.encode()}
 

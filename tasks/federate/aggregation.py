@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tasks.records.federation import CONTROL
@@ -25,14 +26,16 @@ def aggregate_group(
     base: str,
     share: float,
     measure: Callable[["ServerState", Sequence["Update"], "ServerState"], Mapping[str, object]] | None = None,
+    ranks: Mapping[str, int] = MappingProxyType({}),
 ) -> Collection[str]:
     """Aggregate one group of the updates' tensors and write the result; return the names of the groups written.
 
-    `share` is that of the hospitals which have sent these updates.
+    `share` is that of the hospitals which have sent these updates; `ranks` are agreed ranks of theirs.
 
     `measure` adds figures to the round's record, from the state before it, the updates used and the state after it.
     """
     from tasks.federate.door import admit
+    from tasks.federate.lora_mean.ranks import padded_update
     from tasks.federate.lora_mean.scaling import alike
     from tasks.federate.state import read_config, read_sent, read_state, write_state
 
@@ -40,6 +43,8 @@ def aggregate_group(
     before, config = read_state(state.folder), read_config(state.folder)
     sent = {hospital: read_sent(ref.folder, tensors=bool(strategy.needs)) for hospital, ref in updates.items()}
     if config:
+        lower = {hospital: rank for hospital, rank in ranks.items() if sent.get(hospital)}
+        sent |= {hospital: padded_update(sent[hospital], config, rank) for hospital, rank in lower.items()}
         sent = {hospital: update and alike(update, config) for hospital, update in sent.items()}
     used, quarantined = admit(sent, expected(strategy, group, before, config, round_number, base), settings)
     kept = strategy.aggregate(before, [of_all(update, share) for update in used])

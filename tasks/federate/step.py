@@ -181,11 +181,13 @@ def aggregate(
     round_number: int,
     base: str,
     share: float,
+    ranks: dict[str, int],
 ) -> None:
     """Compute the server's next state: the next global adapter, and any other tensors that the strategy keeps.
 
     `state` is the state of the previous round, or the initial adapter. `hospitals` sent the updates, in this order;
     `base` is the content of the base that they train on, and `share` that of the hospitals which these are.
+    `ranks` are those agreed on, of hospitals whose adapter is of a lower rank.
     """
     from tasks.federate.aggregation import aggregate_group
     from tasks.federate.lora_mean.lost import lost_shares
@@ -195,7 +197,7 @@ def aggregate(
     rule = strategy.lora_mean if strategy.takes_mean else "factors"
     measure = partial(lost_shares, None if hospitals == [TOGETHER] else rule)
     chosen = choose_rule(strategy)
-    kept = aggregate_group(folder, "adapter", chosen, strategy, state, sent, round_number, base, share, measure)
+    kept = aggregate_group(folder, "adapter", chosen, strategy, state, sent, round_number, base, share, measure, ranks)
     if "adapter" in kept:
         folder.write(CONFIG_FILE, (state.folder / CONFIG_FILE).read_bytes())
 

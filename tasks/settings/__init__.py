@@ -123,6 +123,23 @@ class Study(Settings):
         return self
 
     @model_validator(mode="after")
+    def _can_have_ranks(self) -> Self:
+        """What mixes components, or is added to all of them, would fill those that a hospital does not train."""
+        federation = self.federation
+        if not self.lora.ranks:
+            return self
+        others = {
+            "strategy": federation.strategy in ("scaffold", "none"),
+            "lora_mean": federation.lora_mean in ("share-a", "rotate"),
+            "personal": federation.personal != "none",
+            "privacy.unit": federation.privacy.unit in ("example", "patient"),
+            "secure_aggregation": federation.secure_aggregation,
+        }
+        if refused := [name for name, found in others.items() if found]:
+            raise ValueError(f"expected another federation.{refused[0]} with lora.ranks")
+        return self
+
+    @model_validator(mode="after")
     def _can_be_private(self) -> Self:
         unit, strategy = self.federation.privacy.unit, self.federation.strategy
         if (unit == "hospital") != (strategy == "dpfedavg"):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
 from tasks.settings.base import Settings, square
 from tasks.settings.participation import ParticipationSettings
@@ -71,6 +71,16 @@ class LoraSettings(Settings):
     """Names of the vision tower's linear layers that get an adapter; features are then computed at each step."""
     projector: bool = False
     """Train all weights of the projector, which brings what the vision tower sees to the text model, with the LoRA."""
+    ranks: dict[str, PositiveInt] = Field({})
+    """By hospital, a rank below `r` that it trains and sends; those not named train all of it."""
+
+    @field_validator("ranks")
+    @classmethod
+    def _below_the_rank(cls, ranks: dict[str, int], info: ValidationInfo) -> dict[str, int]:
+        for hospital, rank in ranks.items():
+            if rank > info.data.get("r", rank):
+                raise ValueError(f"expected ranks of at most r, {info.data['r']}, found {rank} of {hospital}")
+        return ranks
 
 
 class LocalRule(Settings):
@@ -82,6 +92,8 @@ class LocalRule(Settings):
     """Correct gradients by control variates, and return how the hospital's own has changed (SCAFFOLD)."""
     frozen: Literal["A", "B"] | None = None
     """The factor of LoRA that is neither trained nor sent; both are where not given."""
+    rank: int | None = None
+    """How many components of the adapter are trained and sent, the first ones; all where not given."""
 
 
 class StrategySettings(Settings):

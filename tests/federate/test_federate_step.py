@@ -101,6 +101,7 @@ class Round:
         strategy: StrategySettings = FEDAVG,
         names: list[str] | None = None,
         share: float = 1,
+        ranks: dict[str, int] | None = None,
     ) -> Ref:
         return aggregate.fn(
             strategy=strategy,
@@ -110,6 +111,7 @@ class Round:
             round_number=number,
             base=self.model.content,
             share=share,
+            ranks=ranks or {},
         )
 
     def validate(self, hospital: str, adapter: Ref, least: int = 1) -> dict[str, Any]:
@@ -283,6 +285,63 @@ def test_a_factor_that_is_kept_never_leaves_the_hospital(one_round: Round) -> No
     assert same(found, {name: mean.get(name, tensor) for name, tensor in whole.items()})
     assert not same(found, whole)
     assert one_round.validate("north", joined)["loss"] > 0
+
+
+def test_a_hospital_of_a_lower_rank_trains_as_with_an_adapter_of_that_rank(one_round: Round) -> None:
+    """The oracle is an engine whose adapter has two components, scaled alike; what is sent is what PEFT would send."""
+    sent = one_round.train("north", local=LocalRule(rank=2))
+    with writing("shared", "smaller", "0") as folder:
+        state = {
+            name: tensor[:2] if "lora_A" in name else tensor[:, :2]
+            for name, tensor in load_state(one_round.start.folder).items()
+        }
+        folder.write(WEIGHTS, save({name: tensor.contiguous() for name, tensor in state.items()}, {"format": "pt"}))
+    given = one_round.given("north", folder.ref, FEDERATION) | {"lora": LoraSettings(r=2, alpha=4)}
+    alone = train_hospital.fn(**given, local=PLAIN)
+    for name, tensor in load_state(alone.folder).items():
+        torch.testing.assert_close(load_state(sent.folder)[name], tensor, rtol=1e-3, atol=1e-4)
+    assert json.loads((sent.folder / CONFIG).read_text()) == json.loads((alone.folder / CONFIG).read_text())
+
+
+@pytest.mark.parametrize("rule", ["factors", "product", "freeze-a", "stacked"])
+def test_updates_of_a_lower_rank_are_padded_with_zeros_where_that_was_agreed(
+    one_round: Round, rule: Literal["factors", "product", "freeze-a", "stacked"]
+) -> None:
+    frozen: Literal["A"] | None = "A" if rule == "freeze-a" else None
+    sent = [
+        one_round.train(name, local=LocalRule(rank=rank, frozen=frozen))
+        for name, rank in (("north", 2), ("south", None))
+    ]
+    strategy = StrategySettings(lora_mean=rule)
+    refused = one_round.aggregate(sent, strategy=strategy)
+    found = json.loads((refused.folder / "round.json").read_text())
+    assert found["quarantined"].keys() == {"north"}
+    mean = one_round.aggregate(sent, strategy=strategy, ranks={"north": 2})
+    assert json.loads((mean.folder / "round.json").read_text())["quarantined"] == {}
+    weights = np.array([update_of(ref)["samples"] for ref in sent])
+    states, start = [load_state(ref.folder) for ref in sent], load_state(one_round.start.folder)
+    whole = load_state(mean.folder)
+    for name in (name for name in start if "lora_A" in name):
+        other = name.replace("lora_A", "lora_B")
+        pairs = [
+            (state[other].double(), state.get(name, start[name][:2] if rank else start[name]).double())
+            for state, rank in zip(states, (2, None), strict=True)
+        ]
+        if rule == "factors":
+            rows = torch.nn.functional.pad(pairs[0][1], (0, 0, 0, 2)), pairs[1][1]
+            torch.testing.assert_close(
+                whole[name].double(),
+                torch.as_tensor(np.average(np.stack(rows), axis=0, weights=weights)),
+                rtol=1e-5,
+                atol=1e-7,
+            )
+            continue
+        true = sum(share * b @ a for share, (b, a) in zip(weights / weights.sum(), pairs, strict=True))
+        product = whole[other].double() @ whole[name].double()
+        for hidden in (each for each in whole if each == name.replace(".lora_", ".residual_")):
+            product = product + whole[hidden.replace("_A", "_B")].double() @ whole[hidden].double()
+        error = torch.linalg.matrix_norm(product - true) / torch.linalg.matrix_norm(true)
+        assert error < (0.5 if rule == "product" else 1e-5)
 
 
 def test_layers_of_a_hospitals_own_never_leave_it_and_the_others_are_averaged(one_round: Round) -> None:

@@ -120,6 +120,8 @@ def others(annotation: Any, given: Any) -> Iterator[tuple[str, Any]]:
         yield "another", given[:-1] if given else type(given)(["more"])
         if len(given) > 1:
             yield "order", given[::-1]
+    elif isinstance(given, dict):
+        yield "another", given | {"more": 1}
     elif isinstance(given, bool):
         yield "other", not given
     elif isinstance(given, int | float):
