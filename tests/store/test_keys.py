@@ -83,6 +83,9 @@ def value(annotation: Any, name: str = "") -> Any:
     if get_origin(annotation) is list:
         (inner,) = get_args(annotation)
         return [inner(str(each)) if inner in (str, int) else value(inner, f"{name}-{each}") for each in range(2)]
+    if get_origin(annotation) is dict:
+        key, inner = get_args(annotation)
+        return {value(key): value(inner)}
     if annotation is Ref:
         return Ref(path=f"source/{name}/0", digest="0")
     if get_origin(annotation) is Literal:
