@@ -13,6 +13,9 @@ from flows.cli.terminal import console, print_place
 from flows.files import refuse_filled
 from flows.serve.user_question import read_question
 
+Personal = Annotated[
+    bool, typer.Option("--personal", help="With the hospital's personal adapter, not the one for all.")
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="[RUN]", help="Folder of a run; the newest one if not given.")]
 
 
@@ -21,6 +24,7 @@ def ask(
     question: Annotated[str, typer.Argument(help="What to ask about it.", show_default=False)],
     hospital: Annotated[str, typer.Option(help="Whose library is searched, as hospital-1.")] = "hospital-1",
     run: Annotated[Path | None, typer.Option(help="Folder of a run; the newest one if not given.")] = None,
+    personal: Personal = False,
 ) -> None:
     """Ask a trained model about an image, and see the cases that it was shown.
 
@@ -31,7 +35,7 @@ def ask(
     read_question(image, question)  # before what takes seconds to load
     from flows.serve.answerer import answer
 
-    reply = answer(folder, hospital, image, question)
+    reply = answer(folder, hospital, image, question, personal)
     table = Table(title="Cases shown to the model, nearest first", padding=(0, 0))
     for heading in ("similarity", "case", "image", "question", "answer"):
         table.add_column(heading, no_wrap=heading in ("case", "image"))  # ids are copied from here
@@ -55,6 +59,7 @@ def export(
     ],
     hospital: Annotated[str, typer.Option(help="Whose adapter and library, as hospital-1.", show_default=False)],
     merge: Annotated[bool, typer.Option("--merge", help="Write the adapter merged into the base.")] = False,
+    personal: Personal = False,
 ) -> None:
     """Write what a hospital answers with as a folder that works without this project.
 
@@ -68,7 +73,9 @@ def export(
     refuse_filled(folder)
     from flows.export import export as write
 
-    print_place("Exported", write(run, hospital, folder, merge), ": README.md, ask.py; it must stay at the hospital")
+    print_place(
+        "Exported", write(run, hospital, folder, merge, personal), ": README.md, ask.py; it must stay at the hospital"
+    )
 
 
 def score(
