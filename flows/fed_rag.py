@@ -8,6 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.coordinator import check_strategy, federate
+from flows.disk import warn_if_large
 from flows.evaluate import Adapters, evaluate
 from flows.gone import HOOKS
 from flows.parts import within_part
@@ -69,6 +70,7 @@ def fed_rag(study: Study = Study()) -> str:
         markdown=show_results(run, page), key="results", description="Scores, beside what needs no model"
     )
     point_latest(run)  # last, so that the link leads to a complete run
+    warn_if_large(study.artifacts.max_bytes)
     steps.done(f"wrote {run}")
     return str(run)
 

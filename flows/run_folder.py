@@ -108,9 +108,11 @@ def write_run(
     """
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"  # unique, even if the same study runs again
     documents = shared.read()
-    about = _about(study, run, model, walk(_ends(hospitals, kept, shared)), shared.control)
+    ends = _ends(hospitals, kept, shared)
+    about = _about(study, run, model, walk(ends), shared.control)
     results = assemble(documents.scores, rounds, _measured(study, documents, shared.scores), about)
     with writing("", "runs", run) as folder:
+        folder.inputs = list(dict.fromkeys(ref.path for ref in ends))
         folder.write_json("settings.json", about.settings)
         folder.write_json("results.json", results)
         folder.write("results.md", markdown(results).encode())

@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from tasks.settings.artifacts import ArtifactsSettings
 from tasks.settings.base import Settings
 from tasks.settings.data import AuditSettings, Dataset, DatasetSettings, PartitionSettings, SynthesisSettings
 from tasks.settings.evaluation import AnsweringSettings, EvaluationSettings
@@ -80,6 +81,8 @@ class Study(Settings):
     """The similar past cases that a hospital shows the model."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """How the test cases are answered."""
+    artifacts: ArtifactsSettings = ArtifactsSettings()
+    """What the study leaves on disk."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Every random choice of the study follows from it."""
 
