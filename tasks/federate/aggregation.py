@@ -43,8 +43,8 @@ def aggregate_group(
     before, config = read_state(state.folder), read_config(state.folder)
     sent = {hospital: read_sent(ref.folder, tensors=bool(strategy.needs)) for hospital, ref in updates.items()}
     if config:
-        lower = {hospital: rank for hospital, rank in ranks.items() if sent.get(hospital)}
-        sent |= {hospital: padded_update(sent[hospital], config, rank) for hospital, rank in lower.items()}
+        lower = {hospital: update for hospital, update in sent.items() if update and hospital in ranks}
+        sent |= {hospital: padded_update(update, config, ranks[hospital]) for hospital, update in lower.items()}
         sent = {hospital: update and alike(update, config) for hospital, update in sent.items()}
     used, quarantined = admit(sent, expected(strategy, group, before, config, round_number, base), settings)
     kept = strategy.aggregate(before, [of_all(update, share) for update in used])
