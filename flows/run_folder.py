@@ -13,6 +13,8 @@ from flows.losses import round_losses, write_losses
 from tasks.audit.control import withhold
 from tasks.audit.step import read_audit, read_control
 from tasks.cases.small_groups import withhold_small, withhold_small_cells, withhold_small_counts
+from tasks.federate.participation import FILE as PARTICIPATION
+from tasks.federate.participation import record
 from tasks.ingest.datasets import DATASETS
 from tasks.records.federation import HospitalRefs
 from tasks.records.shared_documents import SharedDocuments
@@ -113,6 +115,7 @@ def write_run(
         folder.write_json("results.json", results)
         folder.write("results.md", markdown(results).encode())
         folder.write_json("references.json", _references(hospitals, kept))
+        folder.write_json(PARTICIPATION, record(rounds))
         write_losses(folder, round_losses(rounds))
     return folder.ref.folder
 

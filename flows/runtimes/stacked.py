@@ -5,7 +5,7 @@ from typing import Any
 
 from prefect import unmapped
 
-from flows.runtimes.local import Local, gather
+from flows.runtimes.local import Local, gather_named
 from flows.runtimes.runtime import Trained, seconds
 from tasks.federate.step import take_update, train_together
 from tasks.records.federation import HospitalRefs, Order
@@ -21,4 +21,4 @@ class Stacked:
         names, number = [hospital.name for hospital in hospitals], orders[0].round
         together = train_together(hospitals=list(hospitals), **settings, local=orders[0].local, round_number=number)
         parted = take_update.map(hospital=names, together=unmapped(together), round_number=unmapped(number))
-        return Trained(gather(parted, names), seconds([together]))
+        return Trained(gather_named(parted, names), seconds([together]))

@@ -3,7 +3,6 @@
 import json
 import math
 from functools import partial
-from typing import Literal
 
 from tasks.errors import StudyError
 from tasks.records import UpdateCounts
@@ -61,14 +60,14 @@ def train_at_home(
 
 
 @stage("update", area="shared", title="send {hospital} round {round_number}", leaves=SENT)
-def send_update(folder: Folder, hospital: str, trained: Ref, keeps: Literal["A", "B"], round_number: int) -> None:
-    """Copy what a hospital trained into an update, without the factor of LoRA that it keeps."""
+def send_update(folder: Folder, hospital: str, trained: Ref, keeps: tuple[str, ...], round_number: int) -> None:
+    """Copy what a hospital trained into an update, without the tensors that it keeps."""
     from safetensors.torch import save
 
     from tasks.engine.adapter import CONFIG, WEIGHTS, load_state
-    from tasks.federate.local import sent
+    from tasks.federate.keeping import stays
 
-    tensors = sent(LocalRule(frozen=keeps), load_state(trained.folder))
+    tensors = {name: each for name, each in load_state(trained.folder).items() if not stays(name, keeps)}
     folder.write(WEIGHTS, save(tensors, {"format": "pt"}))
     for name in (CONFIG, "update.json"):
         folder.write(name, (trained.folder / name).read_bytes())
@@ -181,11 +180,12 @@ def aggregate(
     updates: list[Ref],
     round_number: int,
     base: str,
+    share: float,
 ) -> None:
     """Compute the server's next state: the next global adapter, and any other tensors that the strategy keeps.
 
     `state` is the state of the previous round, or the initial adapter. `hospitals` sent the updates, in this order;
-    `base` is the content of the base that they train on.
+    `base` is the content of the base that they train on, and `share` that of the hospitals which these are.
     """
     from tasks.federate.aggregation import aggregate_group
     from tasks.federate.lora_mean.lost import lost_shares
@@ -194,7 +194,8 @@ def aggregate(
     sent = dict(zip(hospitals, updates, strict=True))
     rule = strategy.lora_mean if strategy.takes_mean else "factors"
     measure = partial(lost_shares, None if hospitals == [TOGETHER] else rule)
-    kept = aggregate_group(folder, "adapter", choose_rule(strategy), strategy, state, sent, round_number, base, measure)
+    chosen = choose_rule(strategy)
+    kept = aggregate_group(folder, "adapter", chosen, strategy, state, sent, round_number, base, share, measure)
     if "adapter" in kept:
         folder.write(CONFIG_FILE, (state.folder / CONFIG_FILE).read_bytes())
 
@@ -213,7 +214,7 @@ def aggregate_fusion(
     from tasks.federate.strategies.strategy import choose
 
     sent = dict(zip(hospitals, updates, strict=True))
-    aggregate_group(folder, "fusion", choose(strategy), strategy, state, sent, round_number, base="")
+    aggregate_group(folder, "fusion", choose(strategy), strategy, state, sent, round_number, base="", share=1)
 
 
 @stage(

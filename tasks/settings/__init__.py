@@ -7,6 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from tasks.settings.base import Settings
 from tasks.settings.data import AuditSettings, Dataset, DatasetSettings, PartitionSettings, SynthesisSettings
 from tasks.settings.evaluation import AnsweringSettings, EvaluationSettings
+from tasks.settings.participation import ParticipationSettings
 from tasks.settings.privacy import PrivacySettings
 from tasks.settings.retrieval import (
     ContextOrder,
@@ -45,6 +46,7 @@ __all__ = [
     "LoraSettings",
     "ModelChoice",
     "ModelSettings",
+    "ParticipationSettings",
     "PartitionSettings",
     "PrivacySettings",
     "RetrievalSettings",

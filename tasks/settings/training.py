@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator
 
 from tasks.settings.base import Settings, square
+from tasks.settings.participation import ParticipationSettings
 from tasks.settings.privacy import PrivacySettings
 
 
@@ -130,6 +131,8 @@ class StrategySettings(Settings):
     clip: float = Field(1, gt=0)
     """Clipping bound, as a multiple of the round's median norm (`norm-bounded`) or spread (`centered-clipping`)."""
 
+    personal_layers: tuple[str, ...] = ()
+    """Layers that each hospital keeps to itself, by parts of their tensors' names, as `layers.3` (`fedper` alone)."""
     privacy: PrivacySettings = PrivacySettings()
     """Differential privacy of what is learned."""
     lora_mean: Literal[
@@ -176,10 +179,11 @@ WITH_ANY_STRATEGY = ("factors", "freeze-a", "share-a", "rotate")
 class PersonalSettings(Settings):
     """Adapters of each hospital's own, beside the one for all."""
 
-    personal: Literal["none", "fine-tune", "ditto", "mixture"] = "none"
+    personal: Literal["none", "fine-tune", "ditto", "mixture", "fedper"] = "none"
     """A second adapter for each hospital, which stays there: the last round's, trained on (`fine-tune`), one that is
-    trained in each round and pulled to the round's adapter (`ditto`), or one that is trained alone and mixed with the
-    last round's (`mixture`), by a weight chosen on the hospital's held-out cases."""
+    trained in each round and pulled to the round's adapter (`ditto`), one that is trained alone and mixed with the last
+    round's (`mixture`), by a weight chosen on the hospital's held-out cases, or the round's with layers of the
+    hospital's own (`fedper`)."""
     personal_epochs: int = Field(1, ge=1)
     """Passes over a hospital's training cases after the last round (`fine-tune` alone)."""
     personal_pull: float = Field(0.1, ge=0)
@@ -195,6 +199,14 @@ class PersonalSettings(Settings):
             raise ValueError(
                 f"expected personal fine-tune with lora_mean {rule}, whose factors ditto cannot be near to"
             )
+        layers = info.data.get("personal_layers")
+        if (personal == "fedper") != bool(layers):
+            raise ValueError(f"expected personal_layers with personal fedper and no other, found {personal}: {layers}")
+        if personal == "fedper" and (strategy == "scaffold" or rule == "share-a"):
+            raise ValueError(
+                "expected another strategy than scaffold and another lora_mean than share-a with personal fedper, "
+                f"found {strategy} and {rule}"
+            )
         return personal
 
 
@@ -202,8 +214,8 @@ UNLIKE_BASES = ("product", "stacked", "share-a", "residual", "svd-b")
 """Rules after which an adapter is more than its factors, or has factors of another basis in each round."""
 
 
-class FederationSettings(PersonalSettings, StrategySettings):
-    """Local training, its rounds, and the strategy that joins them."""
+class FederationSettings(ParticipationSettings, PersonalSettings, StrategySettings):
+    """Local training, its rounds, who takes part, and the strategy that joins them."""
 
     rounds: int = Field(4, ge=1)
     """Rounds of local training and averaging."""
@@ -226,9 +238,14 @@ class FederationSettings(PersonalSettings, StrategySettings):
         return StrategySettings(**self.model_dump(include=set(StrategySettings.model_fields)))
 
     @property
+    def participating(self) -> ParticipationSettings:
+        """Who takes part in which round."""
+        return ParticipationSettings(**self.model_dump(include=set(ParticipationSettings.model_fields)))
+
+    @property
     def local(self) -> "FederationSettings":
         """What matters within one round, so that studies that differ in the others share what hospitals trained."""
-        elsewhere = dict(StrategySettings()) | dict(PersonalSettings())
+        elsewhere = dict(StrategySettings()) | dict(PersonalSettings()) | dict(ParticipationSettings())
         return self.model_copy(update=elsewhere | {"rounds": 1, "secure_aggregation": False})
 
 
