@@ -5,8 +5,9 @@ one file in the folder of a round.
 """
 
 import json
+from abc import abstractmethod
 from collections import ChainMap
-from collections.abc import ItemsView, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,26 @@ if TYPE_CHECKING:
     State = Mapping[str, "torch.Tensor"]
 
 
-class Stored(Mapping[str, "torch.Tensor"]):
+class Lazy(Mapping[str, "torch.Tensor"]):
+    """Named tensors, each of which is made when it is asked for."""
+
+    @abstractmethod
+    def pairs(self) -> Iterator[tuple[str, "torch.Tensor"]]:
+        """All names and tensors, one after the other."""
+
+    def items(self) -> ItemsView[str, "torch.Tensor"]:
+        """The same, as of any mapping."""
+        return _Pairs(self)
+
+
+class _Pairs(ItemsView[str, "torch.Tensor"]):
+    _mapping: Lazy
+
+    def __iter__(self) -> Iterator[tuple[str, "torch.Tensor"]]:
+        return self._mapping.pairs()
+
+
+class Stored(Lazy):
     """Named tensors in a file. Each is read when it is asked for: a round's updates need not fit in memory.
 
     A tensor is a view of the file: only what is looked at is read, and memory is free once the tensor is gone.
@@ -47,9 +67,11 @@ class Stored(Mapping[str, "torch.Tensor"]):
     def __len__(self) -> int:
         return len(self._names)
 
-    def items(self) -> ItemsView[str, "torch.Tensor"]:
+    def pairs(self) -> Iterator[tuple[str, "torch.Tensor"]]:
         """All names and tensors, by opening the file once."""
-        return _StoredItems(self)
+        with self._open() as file:
+            for name in self._names:
+                yield name, file.get_tensor(name)
 
     def _open(self) -> Any:
         from safetensors import safe_open
@@ -57,13 +79,27 @@ class Stored(Mapping[str, "torch.Tensor"]):
         return safe_open(self._path, "pt")
 
 
-class _StoredItems(ItemsView[str, "torch.Tensor"]):
-    _mapping: Stored
+class Changed(Lazy):
+    """Another state's tensors, each changed when it is asked for."""
 
-    def __iter__(self) -> Iterator[tuple[str, "torch.Tensor"]]:
-        with self._mapping._open() as file:
-            for name in self._mapping:
-                yield name, file.get_tensor(name)
+    def __init__(self, state: "State", change: Callable[[str, "torch.Tensor"], "torch.Tensor"]) -> None:
+        self._state, self._change = state, change
+
+    def __getitem__(self, name: str) -> "torch.Tensor":
+        return self._change(name, self._state[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._state
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._state)
+
+    def __len__(self) -> int:
+        return len(self._state)
+
+    def pairs(self) -> Iterator[tuple[str, "torch.Tensor"]]:
+        """All names and changed tensors."""
+        return ((name, self._change(name, tensor)) for name, tensor in self._state.items())
 
 
 def completed(sent: "State", by: "State") -> "State":
