@@ -17,7 +17,7 @@ from flows.cli.data import audit, datasets, forget
 from flows.cli.explain import explain
 from flows.cli.init import init
 from flows.cli.privacy import privacy_commands
-from flows.cli.results import ask, card, export, report, score
+from flows.cli.results import ask, card, contributions, export, report, score
 from flows.cli.runs import diff, prune, runs
 from flows.cli.studies import compare, pretrain, run
 from flows.cli.terminal import settings_help
@@ -59,7 +59,22 @@ def _add(command: Callable[..., None], epilog: str | None = None) -> None:
 _add(run, settings_help())
 _add(compare, settings_help(model=Comparison))
 _add(audit, settings_help("dataset.", "synthesis.", "audit.", "model.name", "seed"))
-for each in (init, datasets, compose, ask, explain, export, score, report, card, runs, diff, prune, forget):
+for each in (
+    init,
+    datasets,
+    compose,
+    ask,
+    explain,
+    export,
+    score,
+    report,
+    card,
+    contributions,
+    runs,
+    diff,
+    prune,
+    forget,
+):
     _add(each)
 _add(pretrain, settings_help(model=Recipe))
 app.add_typer(privacy_commands, name="privacy")

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.checks import refuse_no_run
-from flows.cli.terminal import console, print_place
+from flows.cli.terminal import AsJson, Quiet, console, flow_running, print_place, print_rows
 from flows.files import refuse_filled
 from flows.serve.user_question import read_question
 
@@ -107,6 +107,36 @@ def report(run: RunFolder = Path("artifacts/latest")) -> None:
 
     for path in write_pages(run):
         print_place("Page", path)
+
+
+def contributions(
+    run: RunFolder = Path("artifacts/latest"),
+    orders: Annotated[
+        int, typer.Option(min=2, help="Orders of hospitals that are drawn where there are more than 8.")
+    ] = 64,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what each hospital brought to the last round: Shapley values, and what is missed without it.
+
+    The round's updates are aggregated again without some of them, and each hospital measures the result on its held-out
+    training cases, never on test cases. Nothing is trained. Up to 8 hospitals, all coalitions are measured. The figures
+    go to contributions.json in the run's folder, to its page and to the dashboard.
+    RUN is the folder of a run, the newest one if not given.
+    """
+    refuse_no_run(run)
+    with flow_running(quiet):
+        from flows.contributions import contributions as flow
+
+        found = flow(run.resolve(), orders)
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    from tasks.report.contributions import contribution_rows, contribution_sentence
+
+    head, *rows = contribution_rows(found)
+    print_rows([dict(zip(head, row, strict=True)) for row in rows], "What each hospital brought")
+    console.print(contribution_sentence(found), highlight=False)
 
 
 def card(run: RunFolder = Path("artifacts/latest")) -> None:

@@ -108,10 +108,14 @@ def open_place(run: Path, hospital: str, *more: str, personal: bool = False) -> 
     adapter = folders["personal"] if personal else references["adapter"] or folders["adapter"]
     check_run(run, [*paths_of(folders, ("cases", "features", "calibration", "tuning", *more)), adapter])
     tuning = read_tuning(ROOT / folders["tuning"]) if "tuning" in folders else None
-    return Place(run, study, _choose_base(run, study), folders, ROOT / adapter, tuning)
+    return Place(run, study, choose_base(run, study), folders, ROOT / adapter, tuning)
 
 
-def _choose_base(run: Path, study: Study) -> ModelChoice:
+def choose_base(run: Path, study: Study) -> ModelChoice:
+    """The base of a run's settings.
+
+    Raises StudyError if it is not the one that the run was made with.
+    """
     model = choose_model(study.model)
     content = json.loads((run / "results.json").read_text(encoding="utf-8"))["model"]["content"]
     if model.content != content:

@@ -66,10 +66,13 @@ def _plain(value: object) -> object:
 
 def load_state(folder: Path) -> State:
     """The tensors of a PEFT adapter folder, and of a residual beside it, whose names have `.residual_` for `.lora_`."""
-    state, residual = load_file(folder / WEIGHTS), folder / group_file(RESIDUAL)
-    if residual.exists():
-        state |= {name.replace(".lora_", MARK): tensor for name, tensor in load_file(residual).items()}
-    return state
+    residual = folder / group_file(RESIDUAL)
+    return beside_residual(load_file(folder / WEIGHTS), load_file(residual) if residual.exists() else {})
+
+
+def beside_residual(adapter: Mapping[str, torch.Tensor], residual: Mapping[str, torch.Tensor]) -> State:
+    """The state of an adapter and its residual, as `load_state` names their tensors."""
+    return {**adapter, **{name.replace(".lora_", MARK): tensor for name, tensor in residual.items()}}
 
 
 def as_one(state: State, config: Mapping[str, Any]) -> tuple[State, dict[str, Any]]:

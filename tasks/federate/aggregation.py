@@ -34,19 +34,10 @@ def aggregate_group(
 
     `measure` adds figures to the round's record, from the state before it, the updates used and the state after it.
     """
-    from tasks.federate.door import admit
-    from tasks.federate.lora_mean.ranks import padded_update
-    from tasks.federate.lora_mean.scaling import alike
-    from tasks.federate.state import read_config, read_sent, read_state, write_state
+    from tasks.federate.state import write_state
 
     strategy.check_hospitals(len(updates))
-    before, config = read_state(state.folder), read_config(state.folder)
-    sent = {hospital: read_sent(ref.folder, tensors=bool(strategy.needs)) for hospital, ref in updates.items()}
-    if config:
-        lower = {hospital: update for hospital, update in sent.items() if update and hospital in ranks}
-        sent |= {hospital: padded_update(update, config, ranks[hospital]) for hospital, update in lower.items()}
-        sent = {hospital: update and alike(update, config) for hospital, update in sent.items()}
-    used, quarantined = admit(sent, expected(strategy, group, before, config, round_number, base), settings)
+    before, used, quarantined = admitted(group, strategy, settings, state, updates, round_number, base, ranks)
     kept = strategy.aggregate(before, [of_all(update, share) for update in used])
     write_state(folder, kept)
     samples = sum(update.samples for update in used)
@@ -60,13 +51,40 @@ def aggregate_group(
     return kept.groups.keys()
 
 
+def admitted(
+    group: str,
+    strategy: "Strategy",
+    settings: StrategySettings,
+    state: Ref,
+    updates: Mapping[str, Ref],
+    round_number: int,
+    base: str,
+    ranks: Mapping[str, int],
+) -> tuple["ServerState", list["Update"], dict[str, str]]:
+    """The state before a round, the updates that pass its door, and why others do not, by hospital."""
+    from tasks.federate.door import admit
+    from tasks.federate.lora_mean.ranks import padded_update
+    from tasks.federate.lora_mean.scaling import alike
+    from tasks.federate.state import read_config, read_sent, read_state
+
+    before, config = read_state(state.folder), read_config(state.folder)
+    sent = {hospital: read_sent(ref.folder, tensors=bool(strategy.needs)) for hospital, ref in updates.items()}
+    if config:
+        lower = {hospital: update for hospital, update in sent.items() if update and hospital in ranks}
+        sent |= {hospital: padded_update(update, config, ranks[hospital]) for hospital, update in lower.items()}
+        sent = {hospital: update and alike(update, config) for hospital, update in sent.items()}
+    return before, *admit(sent, expected(strategy, group, before, config, round_number, base), settings)
+
+
 def of_all(update: "Update", share: float) -> "Update":
     """An update whose changes of control variates, averaged, are the mean over all hospitals.
 
     SCAFFOLD moves the server's by that mean (arXiv 1910.06378, algorithm 1): those that took no part changed by 0.
     """
+    from tasks.federate.state import Changed
+
     changes = {
-        group: {name: tensor * share for name, tensor in part.items()} if group.endswith(CONTROL) else part
+        group: Changed(part, lambda _, tensor: tensor * share) if group.endswith(CONTROL) else part
         for group, part in update.parts.items()
     }
     return replace(update, parts=changes)

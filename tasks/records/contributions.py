@@ -1,0 +1,44 @@
+"""What each hospital brought to a round: `contributions.json` and its table."""
+
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """One hospital's part of what a round gained, in held-out loss per answer token over all hospitals.
+
+    Gains are counted from the loss before the round; a negative one made the loss larger.
+    """
+
+    hospital: str
+    samples: int
+    """Training cases that it counted with."""
+    shapley: float
+    """Its Shapley value: all of these add up to the round's whole gain."""
+    standard_error: float | None
+    """Of the Shapley value, by the orders that were drawn; None where all orders are counted."""
+    leave_one_out: float
+    """What the others' aggregate gains less than that of all."""
+    alone: float
+    """What its own update gains without the others."""
+
+
+class ContributionsDocument(TypedDict):
+    """`contributions.json`."""
+
+    round: int
+    loss_before: float
+    """Held-out loss per answer token of the adapter before the round."""
+    loss_after: float
+    """The same after it, of all updates together."""
+    tokens: int
+    """Held-out answer tokens that losses are the means of."""
+    orders: int
+    """Orders in which hospitals join, that Shapley values are the means over."""
+    exact: bool
+    """Whether these are all orders."""
+    hospitals: list[dict[str, Any]]
+    """Rows of `Contribution`."""
+    left_out: dict[str, str]
+    """Hospitals that the round's door turned away, with the reason: they brought nothing."""
