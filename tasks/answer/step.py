@@ -4,8 +4,11 @@ from tasks.answer.predictions import answered, predictions
 from tasks.records import Case, Neighbour, Prediction, read_table, write_table
 from tasks.records.copied import read_copied
 from tasks.records.federation import HospitalRefs
+from tasks.records.shared_documents import AbstentionDocument, GainDocument, ScoresDocument
+from tasks.score.image_sums import sums_schema
 from tasks.settings import AnsweringSettings, ContextSettings, LoraSettings, ModelChoice
 from tasks.store import Ref
+from tasks.store.leaving import Document, Table
 from tasks.store.stage import Folder, stage
 
 
@@ -139,6 +142,7 @@ def answer_baselines(folder: Folder, hospital: str, cases: Ref, features: Ref, l
     area="shared",
     title="score {hospital}",
     leaves=("scores", "counts"),
+    writes={"scores.json": Document(ScoresDocument), "sums.parquet": Table(sums_schema())},
 )
 def score_hospital(
     folder: Folder, hospital: str, cases: Ref, predictions: list[Ref], min_cell: int, by_image: bool = True
@@ -171,6 +175,7 @@ def score_hospital(
     area="shared",
     title="abstention {hospital}",
     leaves=("counts",),
+    writes={"abstention.json": Document(AbstentionDocument)},
 )
 def count_withheld(
     folder: Folder,
@@ -203,7 +208,13 @@ def count_withheld(
     folder.write_json("abstention.json", {"hospital": hospital, **left_out, "images": counted, "withheld": hidden})
 
 
-@stage("gain", area="shared", title="gain {hospital}", leaves=("scores", "counts"))
+@stage(
+    "gain",
+    area="shared",
+    title="gain {hospital}",
+    leaves=("scores", "counts"),
+    writes={"gain.json": Document(GainDocument)},
+)
 def count_gain(
     folder: Folder, hospital: str, configurations: list[str], cases: Ref, predictions: list[Ref], min_cell: int
 ) -> None:

@@ -205,7 +205,7 @@ def test_another_strategy_is_not_in_the_key(name: str, tmp_path: Path, monkeypat
 
     def keys() -> dict[str, str]:
         code.forget_code()
-        task = stage("adapter", area="shared", chosen=(step.STRATEGY,), leaves=())(
+        task = stage("adapter", area="shared", chosen=(step.STRATEGY,), leaves=(), writes={})(
             inspect.unwrap(getattr(step, name).fn)
         )
         given: dict[str, Any] = {"state": state, "updates": [update], "round_number": 1, "base": "", "hospitals": ["a"]}
