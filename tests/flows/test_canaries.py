@@ -128,8 +128,8 @@ def outside(folder: Path) -> list[Path]:
 @pytest.mark.parametrize(
     ("plant", "more"),
     [
-        (table, ("federation.personal=ditto", "evaluation.coverage=0.8")),
-        (slake, ("federation.secure_aggregation=true", "retrieval.fusion=gated", "federation.strategy=fedadam")),
+        (table, ("federation.personal=ditto", "evaluation.coverage=0.8", "retrieval.fusion=gated")),
+        (slake, ("federation.secure_aggregation=true", "federation.strategy=fedadam")),
     ],
     ids=["table", "slake"],
 )
