@@ -75,7 +75,7 @@ def draw(base: Base, images: int) -> Pool:
 def halves(pool: Pool, adapters: int) -> NDArray[np.bool_]:
     """`(S, N)`: the cases that each adapter is trained on, those of a random half of each hospital's images."""
     rng = np.random.default_rng(SEED)
-    members = np.zeros((adapters, len(pool.cases)), bool)
+    members = np.zeros((adapters, len(pool.images)), bool)
     for row in members:
         for hospital in np.unique(pool.hospitals):
             images = np.unique(pool.images[pool.hospitals == hospital])
