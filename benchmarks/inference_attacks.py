@@ -1,7 +1,7 @@
 """Attacks that infer from losses whether a case was trained on, and how well they tell: pure functions of arrays.
 
-Each of S adapters was trained on a random half of N cases. Arrays are `(S, N)`: an adapter's loss on a case, and whether
-it was trained on it. A score is higher where the attack holds a case for a member.
+Each of S adapters was trained on a random half of N cases. Arrays are `(S, N)`: an adapter's loss on a case, and
+whether it was trained on it. A score is higher where the attack holds a case for a member.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -83,9 +83,7 @@ def with_interval(
     places = {image: place for place, image in enumerate(dict.fromkeys(images))}
     cluster = np.array([places[image] for image in images])
     rng = np.random.default_rng(seed)
-    drawn = [
-        mean_over_adapters(figure, scores, members, rng.multinomial(len(places), [1 / len(places)] * len(places))[cluster])
-        for _ in range(RESAMPLES)
-    ]
+    counts = rng.multinomial(len(places), np.full(len(places), 1 / len(places)), RESAMPLES)
+    drawn = [mean_over_adapters(figure, scores, members, each[cluster].astype(float)) for each in counts]
     low, high = np.quantile(drawn, (0.025, 0.975))
     return mean_over_adapters(figure, scores, members, np.ones(len(images))), float(low), float(high)

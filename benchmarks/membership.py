@@ -84,7 +84,7 @@ def halves(pool: Pool, adapters: int) -> NDArray[np.bool_]:
 
 
 def noise_multiplier(pool: Pool, members: NDArray[np.bool_], federation: FederationSettings) -> float | None:
-    """The smallest with which the smallest hospital's rounds end within epsilon, so that all others' do; None for none."""
+    """The smallest with which the smallest hospital's rounds, and so all others', end within epsilon; None without."""
     privacy = federation.privacy
     if privacy.unit == "none":
         return None
@@ -163,7 +163,9 @@ def main(adapters: int, images: int, every: Sequence[int]) -> None:
     engine = Engine(base, LORA.r, LORA.alpha, LORA.dropout, LORA.targets)
     pool = draw(base, images)
     members = halves(pool, adapters)
-    print(f"{adapters} adapters, {len(pool.cases)} cases of {images} images a hospital, {members[0].sum()} trained on\n")
+    print(
+        f"{adapters} adapters, {len(pool.cases)} cases of {images} images a hospital, {members[0].sum()} trained on\n"
+    )
     print("| rounds | privacy | test loss | attack | AUC | true positives at 1 % false ones |")
     print("|---|---|---|---|---|---|")
     began = time.perf_counter()

@@ -108,9 +108,7 @@ def audit_hospitals(folder: Folder, cases: Ref, findings: Ref, assignment: Ref) 
     folder.write_json("hospitals.json", between(rows, Likeness(rows, pairs), owner))
 
 
-@stage(
-    "seen", area="shared", title="seen {hospital}", leaves=("counts",), writes={"seen.json": Document(SeenDocument)}
-)
+@stage("seen", area="shared", title="seen {hospital}", leaves=("counts",), writes={"seen.json": Document(SeenDocument)})
 def count_seen(folder: Folder, hospital: str, cases: Ref, record: str, content: str, min_cell: int) -> None:
     """Count a hospital's test images that the base was trained on, withholding what is of few: writes `seen.json`.
 

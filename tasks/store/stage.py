@@ -73,10 +73,10 @@ def stage(
         writes: the files that the function may write, each with the fields that it may hold. Anything else is an error,
             and nothing is stored. Required for stages in `shared`, forbidden for others. Not part of the key.
 
-    Raises TypeError if `leaves` or `writes` is missing in `shared` or given elsewhere, if `leaves` has unknown kinds, or
-    if files are written unseen though something leaves. Raises TypeError also if the function takes settings that name
-    files but not the files' content: it must take a model as a ModelChoice, and a required parameter `content` beside
-    settings in `NAMES_FILES`.
+    Raises TypeError if `leaves` or `writes` is missing in `shared` or given elsewhere, if `leaves` has unknown kinds,
+    or if files are written unseen though something leaves. Raises TypeError also if the function takes settings that
+    name files but not the files' content: it must take a model as a ModelChoice, and a required parameter `content`
+    beside settings in `NAMES_FILES`.
     """
 
     def wrap(body: Body) -> Task[..., Ref]:

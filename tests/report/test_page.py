@@ -86,7 +86,9 @@ def test_what_noise_hides_is_said_as_it_is(results: dict[str, Any]) -> None:
     told = replace(DATA, privacy="epsilon 7.31 hides one training case")
     text = study_page(results, tables(results), told)
     assert "epsilon 7.31 hides one training case" in text and "No differential privacy" not in text
-    assert "No differential privacy" in study_page(results, tables(results), replace(DATA, privacy=privacy_sentence(None)))
+    assert "No differential privacy" in study_page(
+        results, tables(results), replace(DATA, privacy=privacy_sentence(None))
+    )
 
 
 def test_few_moved_cases_are_not_counted(results: dict[str, Any], page: str) -> None:

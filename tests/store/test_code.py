@@ -227,7 +227,8 @@ def test_another_strategy_is_not_in_the_key(name: str, tmp_path: Path, monkeypat
 CHOSEN = {"aggregate": ["tasks.federate.strategies.fedavg", "tasks.federate.lora_mean.factors"]}
 """What stages import by name, with a default study's settings."""
 MACHINERY = {
-    f"tasks.store.{name}" for name in ("stage", "leaving", "code", "libraries", "folders", "manifest", "keys", "digests", "memory")
+    f"tasks.store.{name}"
+    for name in ("stage", "leaving", "code", "libraries", "folders", "manifest", "keys", "digests", "memory")
 }
 """What carries a stage, and decides nothing of what it makes."""
 
