@@ -1,6 +1,6 @@
 """Can it be told from the global adapter on which cases hospitals trained it? With and without differential privacy.
 
-    python -m benchmarks.membership [--adapters N] [--images N] [--rounds N ...]
+    python -m benchmarks.membership [--adapters N] [--images N] [--rounds N ...] [--privacy NAME ...]
 
 Federations of phantom's four hospitals on the embedded base, with a study's default settings but no retrieved cases,
 which differential privacy needs. Each trains on a random half of each hospital's training images; what it has not
@@ -40,7 +40,8 @@ from tasks.store import derived_seed
 LORA = LoraSettings()
 SEED = 4
 """Of images that the base was not trained on: they are of the hospital part."""
-PRIVACY = {"none": PrivacySettings(), "epsilon 8": PrivacySettings(unit="example", epsilon=8)}
+PRIVACY = {"none": PrivacySettings(), "example": PrivacySettings(unit="example", epsilon=8)}
+"""By `federation.privacy.unit`."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def losses_of(engine: Engine, features: Features, examples: Sequence[Example], t
     return losses
 
 
-def main(adapters: int, images: int, every: Sequence[int]) -> None:
+def main(adapters: int, images: int, every: Sequence[int], units: Sequence[str]) -> None:
     """Print a row for each attack, by privacy and rounds."""
     base = load_base("embedded", device="cpu")
     engine = Engine(base, LORA.r, LORA.alpha, LORA.dropout, LORA.targets)
@@ -170,8 +171,8 @@ def main(adapters: int, images: int, every: Sequence[int]) -> None:
     print("|---|---|---|---|---|---|")
     began = time.perf_counter()
     for rounds in every:
-        for name, privacy in PRIVACY.items():
-            federation = FederationSettings(rounds=rounds, privacy=privacy)
+        for unit in units:
+            federation = FederationSettings(rounds=rounds, privacy=PRIVACY[unit])
             sigma = noise_multiplier(pool, members, federation)
             losses, tested = np.zeros(members.shape), []
             for number, chosen in enumerate(members):
@@ -185,14 +186,15 @@ def main(adapters: int, images: int, every: Sequence[int]) -> None:
                     for figure in (auc, true_positives)
                 ]
                 told = f"{np.mean(tested):.3f} | {attack.__name__.replace('_', ' ')} | {' | '.join(cells)}"
-                print(f"| {rounds} | {name} | {told} |", flush=True)
+                print(f"| {rounds} | {unit} | {told} |", flush=True)
     print(f"\n{time.perf_counter() - began:.0f} s")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--adapters", type=int, default=12)
-    parser.add_argument("--images", type=int, default=30, help="drawn for each hospital")
+    parser.add_argument("--adapters", type=int, default=8)
+    parser.add_argument("--images", type=int, default=24, help="drawn for each hospital")
     parser.add_argument("--rounds", type=int, nargs="+", default=[4])
+    parser.add_argument("--privacy", choices=PRIVACY, nargs="+", default=list(PRIVACY), help="whose presence is hidden")
     given = parser.parse_args()
-    main(given.adapters, given.images, given.rounds)
+    main(given.adapters, given.images, given.rounds, given.privacy)
