@@ -79,9 +79,14 @@ class Table:
 
     def undeclared(self, path: Path) -> Iterator[str]:
         """Whether the columns or the metadata are others."""
-        if not pq.read_schema(path).equals(self.columns, check_metadata=True):
+        try:
+            columns, metadata = pq.read_schema(path), pq.read_metadata(path).metadata or {}
+        except pa.ArrowInvalid:
+            yield "no Parquet table"
+            return
+        if not columns.equals(self.columns, check_metadata=True):
             yield "other columns, or metadata"
-        if extra := (pq.read_metadata(path).metadata or {}).keys() - {b"ARROW:schema"}:
+        if extra := metadata.keys() - {b"ARROW:schema"}:
             yield f"{len(extra)} entries of metadata"
 
 
@@ -93,7 +98,11 @@ class AdapterConfig:
         """How many fields PEFT does not know."""
         from peft import LoraConfig
 
-        found = TypeAdapter(dict[str, Any]).validate_json(path.read_bytes())
+        try:
+            found = TypeAdapter(dict[str, Any]).validate_json(path.read_bytes())
+        except ValidationError:
+            yield "no JSON object"
+            return
         if extra := found.keys() - {field.name for field in fields(LoraConfig)}:
             yield f"{len(extra)} fields that are not PEFT's"
 

@@ -146,6 +146,8 @@ def test_a_table_has_its_columns_and_no_more(tmp_path: Path) -> None:
     with pq.ParquetWriter(path, schema) as writer:
         writer.add_key_value_metadata({"patient": "Anna"})
     assert list(table.undeclared(path))
+    path.write_bytes(b"Anna")
+    assert list(table.undeclared(path)) == ["no Parquet table"]
 
 
 def test_a_configuration_is_peft_s(tmp_path: Path) -> None:
@@ -154,6 +156,7 @@ def test_a_configuration_is_peft_s(tmp_path: Path) -> None:
     found = {name: str(value) for name, value in LoraConfig(r=4).to_dict().items()}
     assert problems(AdapterConfig(), found, tmp_path / "file.json") == []
     assert problems(AdapterConfig(), found | {"patient": "Anna"}, tmp_path / "file.json")
+    assert problems(AdapterConfig(), ["Anna"], tmp_path / "file.json") == ["no JSON object"]
 
 
 def test_names_stand_for_files_of_one_folder() -> None:
