@@ -203,6 +203,7 @@ def _split(study: Study, split: Mapping[str, Any], source: Mapping[str, Any], fi
     least = study.evaluation.min_cell
     return {
         **split,
+        "moved_cases": withhold_small(split["moved_cases"], least),
         "origins": sorted({_origin(name, source["notes"]) for name, _ in study.dataset.sources}),
         "audited_test_cases": read_audit(findings)["train_test"]["test_cases"],
         "published_split_shares": {

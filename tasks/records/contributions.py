@@ -1,7 +1,8 @@
 """What each hospital brought to a round: `contributions.json` and its table."""
 
 from dataclasses import dataclass
-from typing import Any, TypedDict
+
+from tasks.records.shared_documents import SharedDocument
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,34 @@ class Contribution:
     """What its own update gains without the others."""
 
 
-class ContributionsDocument(TypedDict):
+class CoalitionsDocument(SharedDocument):
+    """`coalitions.json`: what one hospital measures of each coalition's aggregate."""
+
+    hospital: str
+    round: int
+    tokens: int
+    """Held-out answer tokens; 0 if their number is withheld."""
+    samples: dict[str, int]
+    """By hospital whose update was used, the training cases that it counted with."""
+    left_out: dict[str, str]
+    coalitions: list[list[str]]
+    """The hospitals of each; the first is of none, the adapter before the round."""
+    losses: list[float]
+    """Mean loss per answer token on held-out training cases, by coalition."""
+
+
+class ContributionRow(SharedDocument):
+    """A `Contribution` in JSON."""
+
+    hospital: str
+    samples: int
+    shapley: float
+    standard_error: float | None
+    leave_one_out: float
+    alone: float
+
+
+class ContributionsDocument(SharedDocument):
     """`contributions.json`."""
 
     round: int
@@ -38,7 +66,6 @@ class ContributionsDocument(TypedDict):
     """Orders in which hospitals join, that Shapley values are the means over."""
     exact: bool
     """Whether these are all orders."""
-    hospitals: list[dict[str, Any]]
-    """Rows of `Contribution`."""
+    hospitals: list[ContributionRow]
     left_out: dict[str, str]
     """Hospitals that the round's door turned away, with the reason: they brought nothing."""

@@ -252,6 +252,13 @@ def test_two_runs_of_one_second_have_folders_of_their_own(monkeypatch: pytest.Mo
     }
 
 
+@pytest.mark.parametrize(("moved", "told"), [(0, 0), (4, "withheld"), (5, 5)])
+def test_few_moved_cases_are_withheld(moved: int, told: int | str) -> None:
+    audited = source("audit", {"same_image": 0}, audit={"train_test": {"test_cases": 9}})
+    split = run_folder._split(Study(), {"moved_cases": moved}, {"notes": {}}, audited)
+    assert split["moved_cases"] == told
+
+
 def test_latest_stays_until_it_is_pointed() -> None:
     first = run_of(SPARSE["one kind each"])
     assert not Path("artifacts/latest").exists()

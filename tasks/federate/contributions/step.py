@@ -7,9 +7,13 @@ from typing import Any
 
 from tasks.errors import StudyError
 from tasks.federate.step import LORA_MEAN, STRATEGY
+from tasks.records import write_table
+from tasks.records.contributions import CoalitionsDocument, Contribution, ContributionsDocument
 from tasks.records.federation import HospitalRefs
+from tasks.records.tables import schema
 from tasks.settings import ContextSettings, FederationSettings, LoraSettings, ModelChoice, StrategySettings
 from tasks.store import Ref
+from tasks.store.leaving import Document, Table
 from tasks.store.stage import Folder, stage
 
 FILE = "contributions.json"
@@ -21,6 +25,7 @@ FILE = "contributions.json"
     title="coalitions at {hospital.name}",
     chosen=(STRATEGY, LORA_MEAN),
     leaves=("losses", "counts"),
+    writes={"coalitions.json": Document(CoalitionsDocument)},
 )
 def measure_coalitions(
     folder: Folder,
@@ -87,12 +92,16 @@ def measure_coalitions(
     )
 
 
-@stage("contributions", area="shared", title="contributions", leaves=("losses", "counts"))
+@stage(
+    "contributions",
+    area="shared",
+    title="contributions",
+    leaves=("losses", "counts"),
+    writes={FILE: Document(ContributionsDocument), "contributions.parquet": Table(schema(Contribution))},
+)
 def add_contributions(folder: Folder, measured: list[Ref], orders: int, seed: int) -> None:
     """What each hospital brought, over the held-out cases of all: `contributions.json` and `contributions.parquet`."""
     from tasks.federate.contributions.coalitions import contributions
-    from tasks.records import write_table
-    from tasks.records.contributions import Contribution
 
     found = [json.loads((ref.folder / "coalitions.json").read_text(encoding="utf-8")) for ref in measured]
     rows, about = contributions(found, orders, seed)
