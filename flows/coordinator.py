@@ -154,15 +154,7 @@ def federate(study: Study, model: ModelChoice, hospitals: list[HospitalRefs], st
     def train(orders: dict[str, Order], starts: dict[str, Ref]) -> Trained:
         return runtime.train(holding(here, starts), list(orders.values()), settings)
 
-    def put_together(*, updates: dict[str, Ref], round_number: int, **taken: Any) -> Ref:
-        taken |= {"share": len(updates) / len(participation.members(round_number))}
-        if study.federation.secure_aggregation:
-            updates = {TOGETHER: sum_in_secret(updates=list(updates.values()), round_number=round_number)}
-        told = {"hospitals": list(updates), "updates": list(updates.values()), "base": model.content}
-        told |= {"ranks": study.lora.ranks}
-        return aggregate(strategy=study.federation.server, round_number=round_number, **told, **taken)
-
-    coming = rounds(strategy, participation, hospitals[0].adapter, train, put_together)
+    coming = rounds(strategy, participation, hospitals[0].adapter, train, aggregation(study, model, participation))
 
     def one_round() -> tuple[Round, list[Ref]]:
         this = next(coming)
@@ -192,6 +184,27 @@ def federate(study: Study, model: ModelChoice, hospitals: list[HospitalRefs], st
     trained = [each.model_copy(update={"budget": None}) for each in holding(here, this.following)]
     members = [participation.members(row["round"]) for row in rows]
     return Federated(trained, rows, validated, starts, members, this.state)
+
+
+def aggregation(study: Study, model: ModelChoice, participation: Participation) -> Callable[..., Ref]:
+    """How a study's server puts the updates of a round together; where it may see no single one, their sum."""
+
+    def put_together(*, state: Ref, updates: dict[str, Ref], round_number: int) -> Ref:
+        share = len(updates) / len(participation.members(round_number))
+        if study.federation.secure_aggregation:
+            updates = {TOGETHER: sum_in_secret(updates=list(updates.values()), round_number=round_number)}
+        return aggregate(
+            strategy=study.federation.server,
+            state=state,
+            hospitals=list(updates),
+            updates=list(updates.values()),
+            round_number=round_number,
+            base=model.content,
+            share=share,
+            ranks=study.lora.ranks,
+        )
+
+    return put_together
 
 
 def taking_part(study: Study, hospitals: Sequence[str]) -> Participation:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from flows.cli.attack import attack
 from flows.cli.checks import refuse_other_encodings
 from flows.cli.compose import compose
 from flows.cli.data import audit, datasets, forget
@@ -22,6 +23,7 @@ from flows.cli.runs import diff, prune, runs
 from flows.cli.studies import compare, pretrain, run
 from flows.cli.terminal import settings_help
 from tasks.errors import StudyError
+from tasks.settings.attack import AttackTable
 from tasks.settings.comparison import Comparison
 from tasks.settings.recipe import Recipe
 
@@ -58,6 +60,7 @@ def _add(command: Callable[..., None], epilog: str | None = None) -> None:
 
 _add(run, settings_help())
 _add(compare, settings_help(model=Comparison))
+_add(attack, settings_help("name", "strategies", "attacks", "byzantine", "seeds", "tune", model=AttackTable))
 _add(audit, settings_help("dataset.", "synthesis.", "audit.", "model.name", "seed"))
 for each in (
     init,

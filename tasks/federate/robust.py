@@ -1,6 +1,6 @@
 """What robust strategies have in common: they see each hospital's delta, and every hospital counts alike."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
@@ -14,8 +14,6 @@ from tasks.records.federation import Order
 from tasks.settings import StrategySettings
 
 if TYPE_CHECKING:
-    import torch
-
     from tasks.federate.state import ServerState, State, Update
 
 Rule = Callable[[Deltas, int], Numbers]
@@ -58,6 +56,7 @@ class Robust:
         Where the door has turned hospitals away, the rule tolerates as many bad ones as the rest allows. Those turned
         away were bad ones too, so that no more than this are left.
         """
+        from tasks.engine.deltas import moved
         from tasks.federate.state import ServerState
 
         tolerated = max((f for f in range(self.settings.byzantine + 1) if self.least(f) <= len(updates)), default=0)
@@ -90,15 +89,3 @@ def _blocks(states: "Sequence[State]", start: "State") -> Iterator[Numbers]:
             for row, state in zip(block, states, strict=True):
                 row[:] = state[name].flatten()[part].double() - begin
             yield block
-
-
-def moved(start: "State", step: Numbers) -> "Mapping[str, torch.Tensor]":
-    """The state that is a step `(d,)` away from another, in float32."""
-    import torch
-
-    names = sorted(start)
-    parts = np.split(step, np.cumsum([start[name].numel() for name in names])[:-1])
-    return {
-        name: (start[name].double() + torch.from_numpy(part).view(start[name].shape)).float()
-        for name, part in zip(names, parts, strict=True)
-    }
