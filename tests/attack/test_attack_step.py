@@ -21,7 +21,7 @@ from tasks.store import Ref, derived_seed, writing
 
 NAMES = [f"hospital-{n}" for n in range(8)]
 BAD = NAMES[-2:]
-SHAPES = {"layer.lora_A.weight": (2, 5), "layer.lora_B.weight": (4, 2)}
+SHAPES = {"base_model.model.q.lora_A.weight": (2, 5), "base_model.model.q.lora_B.weight": (4, 2)}
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ def test_the_door_turns_away_nan_alone(kind: str) -> None:
     start, sent = round_of()
     updates = list(falsified(kind, start, sent).values())
     told = {"state": start, "hospitals": NAMES, "updates": updates, "round_number": 1, "base": "base"}
-    made = aggregate.fn(strategy=StrategySettings(), **told)
+    made = aggregate.fn(strategy=StrategySettings(), share=1, ranks={}, **told)
     quarantined = json.loads((made.folder / "round.json").read_text())["quarantined"]
     assert set(quarantined) == (set(BAD) if kind == "nan" else set())
     honest = np.mean([step(sent[name], start) for name in NAMES[:-2]], axis=0)

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tasks.engine.adapter import State
+from tasks.engine.deltas import moved
 from tasks.federate import robust
 from tasks.federate.door import Expected, admit
 from tasks.federate.lora_mean.lost import lost_shares
@@ -135,7 +136,7 @@ def test_large_tensors_are_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
     deltas = robust.deltas_of([update.parts["adapter"] for update in updates()], start)
     widths = [block.shape[1] for block in deltas.blocks()]
     assert max(widths) == 4 and sum(widths) == sum(tensor.numel() for tensor in start.values())
-    whole = robust.moved(start, deltas.row(lambda block: block[3]))
+    whole = moved(start, deltas.row(lambda block: block[3]))
     assert same({name: whole[name] for name in start}, state(3))
 
 
