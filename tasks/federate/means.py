@@ -46,5 +46,5 @@ def weighted_sum(states: Iterable[Mapping[str, torch.Tensor]], weights: Sequence
         if other := state.keys() ^ total.keys():
             raise KeyError(min(other))
         for name, tensor in state.items():
-            total[name] += weight * tensor.double()
+            total[name] += tensor.to(torch.float64, copy=True).mul_(weight)
     return total
