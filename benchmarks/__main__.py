@@ -24,6 +24,7 @@ NAMES = (
     "switch_vs_copy",
     "memory_vs_hospitals",
     "matmul_efficiency",
+    "aggregation",
 )
 console = Console()
 
