@@ -18,6 +18,7 @@ import pytest
 from command import COMMAND, Server, run
 from dicom_samples import dicom
 from ingest_samples import slake_row, write_bytes, write_json
+from test_flow import UNEXPLAINED
 from traces import Traces, files
 
 from tasks.audit.fingerprint import fingerprint
@@ -26,6 +27,7 @@ from tasks.records.pixels import pixel_levels, to_rgb
 
 IMAGES, HOSPITALS = 30, 2
 MODALITIES = ("CT", "MRI", "X-Ray")
+EXPLAINED = ("evaluation.reliance=4", "evaluation.examined=2", "evaluation.saliency=2")
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,8 @@ def outside(folder: Path) -> list[Path]:
 @pytest.mark.parametrize(
     ("plant", "more"),
     [
-        (table, ("federation.personal=ditto", "evaluation.coverage=0.8", "retrieval.fusion=gated")),
-        (slake, ("federation.secure_aggregation=true", "federation.strategy=fedadam")),
+        (table, ("federation.personal=ditto", "evaluation.coverage=0.8", "retrieval.fusion=gated", *EXPLAINED)),
+        (slake, ("federation.secure_aggregation=true", "federation.strategy=fedadam", *UNEXPLAINED)),
     ],
     ids=["table", "slake"],
 )
@@ -140,9 +142,9 @@ def test_nothing_of_a_case_is_found_outside_its_hospital(
     root, work = tmp_path / "export", tmp_path / "work"
     planted = plant(root)
     work.mkdir()
-    few = ("federation.rounds=2", f"partition.hospitals={HOSPITALS}", "partition.scheme=iid")
-    asked = ("evaluation.max_new_tokens=4", "evaluation.reliance=4", "evaluation.examined=2", "evaluation.saliency=2")
-    settings = (f"model.name={tiny_folder}", *few, *asked, "evaluation.min_cell=1", *planted.settings, *more)
+    few = ("federation.rounds=1", f"partition.hospitals={HOSPITALS}", "partition.scheme=iid")
+    told = ("evaluation.max_new_tokens=4", "evaluation.min_cell=1")
+    settings = (f"model.name={tiny_folder}", *few, *told, *planted.settings, *more)
     server.environment["PREFECT_LOGGING_LEVEL"] = "DEBUG"
     try:
         done = run(server, work, [str(COMMAND), "run"] + [word for each in settings for word in ("--set", each)])
