@@ -3,7 +3,7 @@
 Deltas are in float64, from the round's global tensors: `(n, d)`, all tensors of a hospital in one row.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,9 +16,7 @@ from tasks.records.federation import Order
 from tasks.settings import StrategySettings
 
 if TYPE_CHECKING:
-    import torch
-
-    from tasks.federate.state import ServerState, State, Update
+    from tasks.federate.state import ServerState, Update
 
 Rule = Callable[[Deltas, int], Deltas]
 """From deltas `(n, d)` and the number of bad hospitals among them to one delta `(d,)`. It leaves its input as it is."""
@@ -58,6 +56,7 @@ class Robust:
         Where the door has turned hospitals away, the rule tolerates as many bad ones as the rest allows. Those turned
         away were bad ones too, so that no more than this are left.
         """
+        from tasks.engine.deltas import delta, moved
         from tasks.federate.state import ServerState
 
         tolerated = max((f for f in range(self.settings.byzantine + 1) if self.least(f) <= len(updates)), default=0)
@@ -74,20 +73,3 @@ class Robust:
 def majority(byzantine: int) -> int:
     """The smallest number of hospitals in which good ones are the majority: 2f + 1."""
     return 2 * byzantine + 1
-
-
-def delta(state: "State", start: "State") -> Deltas:
-    """The step from one state to another, `(d,)` in float64, tensors in the order of their names."""
-    return np.concatenate([(state[name].double() - start[name].double()).numpy().ravel() for name in sorted(start)])
-
-
-def moved(start: "State", step: Deltas) -> "Mapping[str, torch.Tensor]":
-    """The state that is a step `(d,)` away from another, in float32."""
-    import torch
-
-    names = sorted(start)
-    parts = np.split(step, np.cumsum([start[name].numel() for name in names])[:-1])
-    return {
-        name: (start[name].double() + torch.from_numpy(part).view(start[name].shape)).float()
-        for name, part in zip(names, parts, strict=True)
-    }
