@@ -25,9 +25,12 @@ from tasks.store import Ref
 
 
 def build_libraries(
-    study: Study, model: ModelChoice, hospitals: Sequence[str], cases: Sequence[Ref], seen: Ref
+    study: Study, model: ModelChoice, hospitals: Sequence[str], cases: Sequence[Ref], seen: Ref | None
 ) -> tuple[list[Ref], list[Ref]]:
-    """Make each hospital's features and library; `seen` holds the vision features of all images."""
+    """Make each hospital's features and library; `seen` holds the vision features of all images.
+
+    Without `seen`, the tower runs over each hospital's own images.
+    """
     common: dict[str, Any] = {"model": unmapped(model.seeing)}
     projected = unmapped(not study.lora.projector)
     features = gather(

@@ -1,4 +1,4 @@
-"""The settings of a study, a comparison or a recipe as people write them.
+"""The settings of a study, a comparison, a table of attacks or a recipe as people write them.
 
 A YAML file, `a.b=c` on the command line, and what `--help` says of each setting.
 """
@@ -16,12 +16,13 @@ from pydantic import BaseModel, ValidationError
 from flows.cli.setting_values import YamlError, field_type, read_value, read_values, read_yaml
 from tasks.errors import StudyError
 from tasks.settings import Settings, Study
+from tasks.settings.attack import AttackTable
 from tasks.settings.comparison import SWEEPS, Comparison
 from tasks.settings.dotted import assign
 from tasks.settings.recipe import Recipe
 
 Model = TypeVar("Model", bound=BaseModel)
-HELP: dict[type[BaseModel], str] = {Study: "run", Comparison: "compare", Recipe: "pretrain"}
+HELP: dict[type[BaseModel], str] = {Study: "run", Comparison: "compare", Recipe: "pretrain", AttackTable: "attack"}
 """The command whose help lists a model's settings."""
 
 
@@ -68,6 +69,14 @@ def load_recipe(file: Path | None, assignments: tuple[str, ...] = ()) -> Recipe:
     Raises StudyError as `load_study` does.
     """
     return _validated(Recipe, _assigned(_read_file(file, Recipe), assignments, Recipe))
+
+
+def load_attacks(file: Path | None = None, assignments: tuple[str, ...] = ()) -> AttackTable:
+    """The table of attacks of a YAML file, with assignments on top.
+
+    Raises StudyError as `load_study` does.
+    """
+    return _validated(AttackTable, _assigned(_read_file(file, AttackTable), assignments, AttackTable))
 
 
 def load_comparison(

@@ -1,0 +1,42 @@
+"""A runtime with attackers among its hospitals: what they trained is replaced before the coordinator sees it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from prefect import unmapped
+
+from flows.runtimes.local import gather
+from flows.runtimes.runtime import Runtime, Trained
+from tasks.attack.step import falsify_update
+from tasks.records.federation import HospitalRefs, Order
+
+
+@dataclass(frozen=True)
+class Falsified:
+    """Trains all hospitals as another runtime does, and falsifies the updates of some of them."""
+
+    honest: Runtime
+    """What trains."""
+    attack: str
+    """A name in `tasks.attack.updates.ATTACKS`."""
+    attackers: Sequence[str]
+    """Names of the hospitals that attack; they know all updates of a round."""
+
+    def train(self, hospitals: Sequence[HospitalRefs], orders: Sequence[Order], settings: Mapping[str, Any]) -> Trained:
+        """Train every hospital, then make the attackers' updates of what all have sent."""
+        trained = self.honest.train(hospitals, orders, settings)
+        sent = dict(zip([hospital.name for hospital in hospitals], trained.updates, strict=True))
+        bad = [name for name in sent if name in self.attackers]
+        falsifying = falsify_update.map(
+            hospital=bad,
+            attack=unmapped(self.attack),
+            attackers=unmapped(bad),
+            own=unmapped([sent[name] for name in bad]),
+            honest=unmapped([ref for name, ref in sent.items() if name not in bad]),
+            start=unmapped(hospitals[0].adapter),
+            round_number=unmapped(orders[0].round),
+            seed=unmapped(settings["seed"]),
+        )
+        false = dict(zip(bad, gather(falsifying, bad), strict=True))
+        return replace(trained, updates=list((sent | false).values()))
