@@ -31,9 +31,11 @@ def attack(
 ) -> None:
     """Attack the federation: train each strategy while some hospitals attack, and score what the others then answer.
 
-    Without settings, hospitals share small embedded data: study.dataset.images=24, study.dataset.test_fraction=0.4,
-    study.partition.hospitals=8, study.partition.scheme=iid, study.federation.rounds=2 and study.federation.holdout=0.2.
-    Any setting of a study may be changed so (`fed-rag run --help` lists them).
+    Without settings, 8 hospitals share a little of the embedded data and train for two rounds of long steps:
+    study.dataset.images=24, study.dataset.test_fraction=0.4, study.partition.hospitals=8, study.partition.scheme=iid,
+    study.federation.rounds=2, study.federation.holdout=0.2, study.federation.batch_size=4,
+    study.federation.learning_rate=0.01, study.retrieval.k=1 and study.evaluation.max_new_tokens=8. Any setting of a
+    study may be changed so (`fed-rag run --help` lists them).
 
     The first cells of a table tell how long the rest takes. After an interruption, the same command goes on where it
     stopped. artifacts/attacks/NAME receives attacks.parquet, .md and .html; docs/federation.md says what the attacks

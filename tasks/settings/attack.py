@@ -42,9 +42,12 @@ Attacked = Literal[
 SMALL: dict[str, dict[str, Any]] = {
     "dataset": {"images": 24, "test_fraction": 0.4},
     "partition": {"hospitals": 8, "scheme": "iid"},
-    "federation": {"rounds": 2, "holdout": 0.2},
+    "federation": {"rounds": 2, "holdout": 0.2, "batch_size": 4, "learning_rate": 0.01},
+    "retrieval": {"k": 1},
+    "evaluation": {"max_new_tokens": 8},
 }
-"""Where the base study differs from a study's own defaults: it is trained anew for each cell of a table."""
+"""Where the base study differs from a study's own defaults, since each cell of a table is trained anew: little data, and
+steps long enough for two rounds to matter."""
 
 
 class AttackTable(Settings):
