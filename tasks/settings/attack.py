@@ -1,9 +1,9 @@
 """The settings of a table of attacks: which strategies are attacked how, and by how many hospitals."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from tasks.settings import Settings, Study
 from tasks.settings.comparison import Changes, changed
@@ -46,8 +46,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "retrieval": {"k": 1},
     "evaluation": {"max_new_tokens": 8},
 }
-"""Where the base study differs from a study's own defaults, since each cell of a table is trained anew: little data, and
-steps long enough for two rounds to matter."""
+"""Where the base study differs from a study's own defaults, since each cell of a table is trained anew: little data,
+and steps long enough for two rounds to matter."""
 
 
 class AttackTable(Settings):
@@ -102,6 +102,16 @@ class AttackTable(Settings):
         if min(values) < 1 or (study and 2 * max(values) >= study.partition.hospitals):
             raise ValueError("expected at least 1 hospital, and fewer than half of study.partition.hospitals")
         return values
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for strategy in self.strategies:
+            try:
+                self.cell(strategy, self.byzantine[0], self.study.partition.hospitals, self.seeds[0], {})
+            except ValidationError as error:
+                problem = error.errors()[0]["msg"].removeprefix("Value error, ")
+                raise ValueError(f"strategy {strategy} does not fit the study: {problem}") from None
+        return self
 
     def cell(self, strategy: str, byzantine: int, hospitals: int, seed: int, tuned: Changes) -> Study:
         """The study of one cell; `tuned` are settings of the strategy, by their dotted names."""

@@ -43,6 +43,7 @@ def test_a_cell_is_the_study_with_its_strategy_attackers_and_what_was_chosen() -
         ("study.federation.secure_aggregation=true", "without federation.secure_aggregation"),
         ("study.federation.lora_mean=share-a", "without federation.lora_mean=share-a"),
         ("study.retrieval.fusion=gated", "without retrieval.fusion=gated"),
+        ("study.federation.lora_mean=product", "strategy fedavgm does not fit the study: expected strategy fedavg or"),
         ("byzantine=[0]", "at least 1 hospital, and fewer than half"),
         ("byzantine=[4]", "at least 1 hospital, and fewer than half"),
         ("attacks=[mimic, mimic]", "each may stand there once"),
