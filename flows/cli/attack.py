@@ -61,14 +61,14 @@ def _print(folder: Path, as_json: bool) -> None:
     if as_json:
         print(cells.to_json(orient="records", indent=1))
         return
-    columns = list(dict.fromkeys(cells["attack"]))
-    for f, of_f in cells.groupby("byzantine"):
+    for f, of_f in cells[cells["refused"] == ""].groupby("byzantine"):
         rows = []
         for (strategy, hospitals), row in of_f.groupby(["strategy", "hospitals"], sort=False):
-            scores = dict(zip(row["attack"], row["score"], strict=True))
-            named = {"": f"{strategy}, {hospitals}"}
-            refused = row["refused"].iloc[0]
-            rows.append(named | {name: "refused" if refused else f"{scores[name]:.3f}" for name in columns})
+            clean, attacked = row[row["attack"] == "none"].iloc[0], row[row["attack"] != "none"]
+            worst = attacked.loc[attacked["score"].fillna(-1).idxmin()]
+            found = "failed" if worst["failed"] else f"{worst['score']:.3f}"
+            scores = {"no attack": f"{clean['score']:.3f}", "worst attack": worst["attack"], "right then": found}
+            rows.append({"strategy": strategy, "hospitals": hospitals} | scores)
         print_rows(rows, f"Right answers of honest hospitals, {f} attacking")
     for refusal in dict.fromkeys(text for text in cells["refused"] if text):
         console.print(refusal, highlight=False)
