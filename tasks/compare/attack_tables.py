@@ -65,7 +65,7 @@ def _backdoors(f: int, rows: Sequence[Sequence[AttackResult]]) -> Table:
         by_attack = {each.attack: each for each in cells}
         shown = (by_attack["none"], by_attack["backdoor"])
         body.append((_name(cells[0].row), *(_cell(each, "backdoor") for each in shown)))
-    note = f"Share of {FIGURES['backdoor']}."
+    note = f"Share {FIGURES['backdoor']}."
     return Table(f"Backdoor, {counted(f, 'attackers')}", ("", "no attack", "backdoor"), tuple(body), note)
 
 
