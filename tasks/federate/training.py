@@ -44,7 +44,7 @@ def train_into(
     training, _ = split_holdout(hospital_data.cases, federation.holdout, seed)
     start = load_state(hospital.adapter.folder)
     if local.rank:
-        start = padded(cut(start, local.rank), lora.r)
+        start = {name: padded(name, tensor, lora.r) for name, tensor in cut(start, local.rank).items()}
     control = controlled(hospital, start) if local.control else None
     with shared_engine(model, lora) as engine:
         engine.switch(start)

@@ -7,6 +7,7 @@ adapter are in the order of their singular values, so that the first are the bes
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tasks.federate.lora_mean.factors import Factors
@@ -42,20 +43,16 @@ def cut(state: "Mapping[str, torch.Tensor]", rank: int) -> "dict[str, torch.Tens
     }
 
 
-def padded(state: "Mapping[str, torch.Tensor]", rank: int) -> "dict[str, torch.Tensor]":
-    """An adapter of this rank with the same products: further rows of A and columns of B are 0.
+def padded(name: str, tensor: "torch.Tensor", rank: int) -> "torch.Tensor":
+    """A tensor of an adapter of this rank with the same products: further rows of A and columns of B are 0.
 
     Such components have no gradient, so that they stay 0 in training.
     """
     from torch.nn.functional import pad
 
-    found = dict(state)
-    for name, tensor in state.items():
-        if ".lora_A." in name:
-            found[name] = pad(tensor, (0, 0, 0, rank - tensor.shape[0]))
-        elif ".lora_B." in name:
-            found[name] = pad(tensor, (0, rank - tensor.shape[1]))
-    return found
+    if ".lora_A." in name:
+        return pad(tensor, (0, 0, 0, rank - tensor.shape[0]))
+    return pad(tensor, (0, rank - tensor.shape[1])) if ".lora_B." in name else tensor
 
 
 def padded_update(update: "Update", wanted: Mapping[str, Any], rank: int) -> "Update":
@@ -64,6 +61,7 @@ def padded_update(update: "Update", wanted: Mapping[str, Any], rank: int) -> "Up
     What is no adapter of that rank is left for the door to turn away.
     """
     from tasks.federate.lora_mean.scaling import folded, scaling_of
+    from tasks.federate.state import Changed
 
     config, state = update.config, update.parts.get("adapter", {})
     shapes = {tensor.shape[0 if ".lora_A." in name else 1] for name, tensor in state.items() if ".lora_" in name}
@@ -71,5 +69,5 @@ def padded_update(update: "Update", wanted: Mapping[str, Any], rank: int) -> "Up
         return update
     update = folded(update, scaling_of(config), scaling_of(wanted))
     same = {name: wanted[name] for name in ("r", "lora_alpha")}
-    parts = {**update.parts, "adapter": padded(update.parts["adapter"], wanted["r"])}
-    return replace(update, parts=parts, config={**config, **same})
+    whole = Changed(update.parts["adapter"], partial(padded, rank=wanted["r"]))
+    return replace(update, parts={**update.parts, "adapter": whole}, config={**config, **same})

@@ -7,7 +7,7 @@ from typing import Any
 
 from tasks.errors import StudyError
 from tasks.federate.lora_mean.products import B
-from tasks.federate.state import Update
+from tasks.federate.state import Changed, Update
 
 KINDS = {"use_dora": "DoRA", "rank_pattern": "a rank of its own in some layers", "alpha_pattern": "an alpha of its own"}
 """What PEFT's configuration may name that no mean of products is defined for here."""
@@ -28,10 +28,8 @@ def folded(update: Update, scaling: float, wanted: float) -> Update:
     """An update with its scaling folded into B, so that it means the same with the wanted one."""
     if scaling == wanted:
         return update
-    adapter = {
-        name: tensor * (scaling / wanted) if name.endswith(B) else tensor
-        for name, tensor in update.parts["adapter"].items()
-    }
+    factor = scaling / wanted
+    adapter = Changed(update.parts["adapter"], lambda name, tensor: tensor * factor if name.endswith(B) else tensor)
     return replace(update, parts={**update.parts, "adapter": adapter})
 
 
