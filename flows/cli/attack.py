@@ -65,7 +65,7 @@ def _print(folder: Path, as_json: bool) -> None:
         rows = []
         for (strategy, hospitals), row in of_f.groupby(["strategy", "hospitals"], sort=False):
             clean, attacked = row[row["attack"] == "none"].iloc[0], row[row["attack"] != "none"]
-            worst = attacked.loc[attacked["score"].fillna(-1).idxmin()]
+            worst = attacked.iloc[int(attacked["score"].fillna(-1).argmin())]
             found = "failed" if worst["failed"] else f"{worst['score']:.3f}"
             scores = {"no attack": f"{clean['score']:.3f}", "worst attack": worst["attack"], "right then": found}
             rows.append({"strategy": strategy, "hospitals": hospitals} | scores)
