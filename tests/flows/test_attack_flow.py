@@ -54,7 +54,7 @@ class Plain:
     """A runtime whose updates are called after their hospitals."""
 
     def train(self, hospitals: Sequence[HospitalRefs], orders: Sequence[Order], settings: Mapping[str, Any]) -> Trained:
-        return Trained([ref(each.name) for each in hospitals], 2.5)
+        return Trained({each.name: ref(each.name) for each in hospitals}, 2.5)
 
 
 def test_attackers_updates_are_replaced_in_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,11 +67,13 @@ def test_attackers_updates_are_replaced_in_their_places(monkeypatch: pytest.Monk
             return given["hospital"]
 
     monkeypatch.setattr(falsified, "falsify_update", Stage())
-    monkeypatch.setattr(falsified, "gather", lambda futures, names: [ref(f"false-{name}") for name in futures])
+    monkeypatch.setattr(
+        falsified, "gather_named", lambda futures, names: {name: ref(f"false-{name}") for name in futures}
+    )
     runtime = falsified.Falsified(Plain(), "mimic", ["b", "d"])
     names = ["a", "b", "c", "d"]
     found = runtime.train([hospital(name) for name in names], [Order(2, start="global")] * 4, {"seed": 7})
-    assert found.updates == [ref("a"), ref("false-b"), ref("c"), ref("false-d")]
+    assert list(found.updates.values()) == [ref("a"), ref("false-b"), ref("c"), ref("false-d")]
     assert found.seconds == 2.5
     assert (asked["hospital"], asked["attackers"]) == (["b", "d"], ["b", "d"])
     assert (asked["own"], asked["honest"]) == ([ref("b"), ref("d")], [ref("a"), ref("c")])
