@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from flows.cli.checks import refuse_other_encodings
 from flows.cli.compose import compose
+from flows.cli.coordinator import coordinator_commands
 from flows.cli.data import audit, datasets, forget
 from flows.cli.explain import explain
 from flows.cli.init import init
@@ -62,6 +63,7 @@ for each in (init, datasets, compose, ask, explain, export, score, report, card,
     _add(each)
 _add(pretrain, settings_help(model=Recipe))
 app.add_typer(privacy_commands, name="privacy")
+app.add_typer(coordinator_commands, name="coordinator")
 
 
 def main() -> None:
