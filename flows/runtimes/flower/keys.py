@@ -100,7 +100,7 @@ def read_nodes(folder: Path) -> dict[str, ec.EllipticCurvePublicKey]:
         found[path.stem] = key
     if not found:
         raise StudyError(
-            f"Expected hospitals' public keys in {folder / NODES}, found none: make them with `fed-rag coordinator keys`."
+            f"Expected hospitals' public keys in {folder / NODES}, found none: run `fed-rag coordinator keys`."
         )
     return found
 

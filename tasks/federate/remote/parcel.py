@@ -1,0 +1,76 @@
+"""What coordinator and hospitals send each other, and the link that carries it, whichever network that is."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from tasks.errors import StudyError
+
+PROTOCOL = 1
+"""The version of all that travels; another one is refused by name."""
+MOST_BYTES = 2**30
+"""The largest files of one parcel, together."""
+Kind = Literal["meet", "train", "validate", "evaluate", "done", "refused"]
+"""A coordinator's requests, and a hospital's answers: what it was asked for is `done`, or `refused`."""
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """One message: its kind, what it says as JSON, and files."""
+
+    kind: Kind
+    about: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        size = sum(len(data) for data in self.files.values())
+        if size > MOST_BYTES:
+            raise StudyError(
+                f"Expected at most {MOST_BYTES:,} bytes of files in a message, found {size:,}: lower lora.r, or train "
+                "fewer layers."
+            )
+
+
+def digests(files: Mapping[str, bytes]) -> dict[str, str]:
+    """The sha256 of each file, in hexadecimal."""
+    return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+
+
+class Link(Protocol):
+    """The coordinator's way to its hospitals."""
+
+    def ask(self, hospital: str, request: Parcel) -> Parcel:
+        """Send a request to a hospital, and wait for its answer, however long that takes.
+
+        Raises StudyError if the hospital refuses, with the sentence that it gave, or is not known.
+        """
+
+
+_link: ContextVar[Link] = ContextVar("link")
+
+
+@contextmanager
+def linked(link: Link) -> Iterator[None]:
+    """In this context, and the tasks of a flow that begins in it, hospitals are asked by this link."""
+    token = _link.set(link)
+    try:
+        yield
+    finally:
+        _link.reset(token)
+
+
+def ask(hospital: str, request: Parcel) -> Parcel:
+    """Ask a hospital by the link of this context. Raises StudyError as `Link.ask` does, or if there is no link."""
+    try:
+        link = _link.get()
+    except LookupError:
+        raise StudyError(
+            f"Expected a link to {hospital}, found none: start the study with `fed-rag coordinator start`."
+        ) from None
+    answer = link.ask(hospital, request)
+    if answer.kind == "refused":
+        raise StudyError(f"{hospital} refused: {answer.about['reason']}")
+    return answer
