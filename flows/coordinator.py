@@ -13,13 +13,13 @@ from flows.dashboard import Dashboard
 from flows.losses import round_losses, round_table, show_losses
 from flows.parts import within_part
 from flows.progress import Pace, Steps
-from flows.runtimes.local import Local, all_alike, gather
+from flows.runtimes.local import Local, gather
 from flows.runtimes.runtime import Runtime, Trained
 from flows.runtimes.stacked import Stacked
 from tasks.errors import StudyError
 from tasks.federate.lora_mean.rule import choose_rule
 from tasks.federate.privacy.step import sum_in_secret
-from tasks.federate.step import aggregate, join_adapter, keep_control, validate_hospital
+from tasks.federate.step import aggregate, join_adapter, keep_control
 from tasks.federate.strategies.strategy import Strategy
 from tasks.records.federation import ADAPTER_FILE, CONTROL_FILE, RESIDUAL, TOGETHER, HospitalRefs, Order, group_file
 from tasks.settings import FederationSettings, ModelChoice, Study
@@ -117,9 +117,14 @@ def training_settings(study: Study, model: ModelChoice) -> dict[str, Any]:
     }
 
 
-def federate(study: Study, model: ModelChoice, hospitals: list[HospitalRefs], steps: Steps) -> Federated:
-    """Run the rounds of the adapter: every hospital trains, the server aggregates, every hospital validates."""
-    strategy, runtime = choose_rule(study.federation.server), RUNTIMES[study.engine.executor]
+def federate(
+    study: Study, model: ModelChoice, hospitals: list[HospitalRefs], steps: Steps, reached: Runtime | None = None
+) -> Federated:
+    """Run the rounds of the adapter: every hospital trains, the server aggregates, every hospital validates.
+
+    `reached` is how hospitals are reached; by default they are in this process.
+    """
+    strategy, runtime = choose_rule(study.federation.server), reached or RUNTIMES[study.engine.executor]
     settings = training_settings(study, model)
     training = list(hospitals)
 
@@ -140,7 +145,8 @@ def federate(study: Study, model: ModelChoice, hospitals: list[HospitalRefs], st
         this = next(coming)
         tell_quarantined(this)
         training[:] = keep_controls(training, this)
-        return this, validate(given(hospitals, this.following), this.number, settings, study.evaluation.min_cell)
+        validating = settings | {"round_number": this.number, "min_cell": study.evaluation.min_cell}
+        return this, runtime.validate(given(hospitals, this.following), validating)
 
     rows: list[dict[str, Any]] = []
     validated: list[Ref] = []
@@ -149,7 +155,7 @@ def federate(study: Study, model: ModelChoice, hospitals: list[HospitalRefs], st
     pace = Pace(study.federation.rounds)
     for number in range(1, study.federation.rounds + 1):
         began = time.perf_counter()
-        this, held_out = within_part("round", one_round, f"round {number}")
+        this, held_out = within_part("round", one_round, f"round {number}", runtime.at_once)
         left = pace.done(time.perf_counter() - began)
         rows.append(round_row(strategy, this, held_out))
         validated += held_out
@@ -190,13 +196,6 @@ def refuse_single_updates(strategy: Strategy, federation: FederationSettings) ->
             f"Expected a strategy that needs only the sum of updates with federation.secure_aggregation, found {name}, "
             f"which needs {needs}: choose another, or set federation.secure_aggregation=false."
         )
-
-
-def validate(hospitals: Sequence[HospitalRefs], number: int, settings: dict[str, Any], min_cell: int) -> list[Ref]:
-    """Compute every hospital's loss on its held-out cases, with the adapter that it continues from."""
-    common = settings | {"round_number": number, "min_cell": min_cell}
-    validating = validate_hospital.map(hospital=list(hospitals), **all_alike(common))
-    return gather(validating, [hospital.name for hospital in hospitals])
 
 
 def round_row(strategy: Strategy, of: Round, held_out: Sequence[Ref]) -> dict[str, Any]:

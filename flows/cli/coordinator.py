@@ -1,11 +1,16 @@
-"""Commands of a federation's coordinator: the keys of its hospitals."""
+"""Commands of a federation's coordinator: the keys of its hospitals, and the study with them."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flows.cli.terminal import console, print_place
+from flows.cli.checks import refuse_absent_model, refuse_without_flower
+from flows.cli.settings_file import load_study
+from flows.cli.terminal import Assignments, Quiet, SettingsFile, console, flow_running, print_place
+
+logger = logging.getLogger("fed_rag")
 
 coordinator_commands = typer.Typer(help="Coordinate hospitals on machines of their own.", no_args_is_help=True)
 
@@ -33,3 +38,42 @@ def coordinator_keys(
     for name in hospital:
         print_place(f"For {name}", folder / HANDED_OUT / name)
     console.print("Hand each folder to its hospital by a safe way, and remove it here: it holds the hospital's key.")
+
+
+@coordinator_commands.command("start")
+def coordinator_start(
+    keys: Annotated[Path, typer.Argument(help="Folder that `fed-rag coordinator keys` made.")],
+    listen: Annotated[str, typer.Option(help="Address and port on which hospitals are awaited.")] = "127.0.0.1:9092",
+    settings: SettingsFile = None,
+    assignments: Assignments = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run a study with the hospitals whose keys are registered, each on its own machine.
+
+    It waits for every hospital to join, trains with all of them, and ends. What they sent is kept: after an
+    interruption, the same command goes on from the last finished round. Settings of data are the hospitals' own.
+
+    Example: fed-rag coordinator start keys --listen 10.0.0.7:9092 --set federation.rounds=3
+    """
+    from flows.runtimes.flower.keys import SERVER, check_certificate, read_nodes, read_server
+
+    refuse_without_flower()
+    nodes, certificates = read_nodes(keys), read_server(keys)
+    chosen = (*(assignments or ()), "federation.runtime=flower", f"partition.hospitals={len(nodes)}")
+    study = load_study(settings, chosen)
+    refuse_absent_model(study.model)
+    with flow_running(quiet):
+        from flows.federation import federation
+        from flows.runtimes.flower.link import GridLink
+        from flows.runtimes.flower.superlink import superlink
+        from tasks.engine.identity import choose_model
+        from tasks.federate.remote.parcel import linked
+
+        if soon := check_certificate(keys / SERVER):
+            logger.warning(soon)
+        about = {"study": study.model_dump(mode="json"), "base": choose_model(study.model).content}
+        with superlink(listen, certificates, nodes) as fleet:
+            logger.info("listening on %s for %s", fleet.address, ", ".join(nodes))
+            with linked(GridLink(fleet.grid, fleet.nodes, about, fleet.grid.session)):
+                folder = federation(study, list(nodes))
+    print_place("Run", Path(folder), " (also artifacts/latest): federation.json, losses.png, references.json")

@@ -16,6 +16,7 @@ from flows.cli.compose import compose
 from flows.cli.coordinator import coordinator_commands
 from flows.cli.data import audit, datasets, forget
 from flows.cli.explain import explain
+from flows.cli.hospital import hospital_commands
 from flows.cli.init import init
 from flows.cli.privacy import privacy_commands
 from flows.cli.results import ask, card, export, report, score
@@ -64,6 +65,7 @@ for each in (init, datasets, compose, ask, explain, export, score, report, card,
 _add(pretrain, settings_help(model=Recipe))
 app.add_typer(privacy_commands, name="privacy")
 app.add_typer(coordinator_commands, name="coordinator")
+app.add_typer(hospital_commands, name="hospital")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The settings of a study, a comparison or a recipe as people write them.
+"""The settings of a study, a comparison, a recipe or a hospital as people write them.
 
 A YAML file, `a.b=c` on the command line, and what `--help` says of each setting.
 """
@@ -18,10 +18,16 @@ from tasks.errors import StudyError
 from tasks.settings import Settings, Study
 from tasks.settings.comparison import SWEEPS, Comparison
 from tasks.settings.dotted import assign
+from tasks.settings.hospital import HospitalSettings
 from tasks.settings.recipe import Recipe
 
 Model = TypeVar("Model", bound=BaseModel)
-HELP: dict[type[BaseModel], str] = {Study: "run", Comparison: "compare", Recipe: "pretrain"}
+HELP: dict[type[BaseModel], str] = {
+    Study: "run",
+    Comparison: "compare",
+    Recipe: "pretrain",
+    HospitalSettings: "hospital check",
+}
 """The command whose help lists a model's settings."""
 
 
@@ -40,8 +46,8 @@ def describe(model: type[BaseModel] = Study, prefix: str = "") -> Iterator[tuple
 
 def _as_written(default: Any) -> str:
     """A value as it may stand behind `NAME=`."""
-    if isinstance(default, str):
-        return default
+    if isinstance(default, str | Path):
+        return str(default)
     plain = list(default) if isinstance(default, tuple) else default
     return yaml.safe_dump(plain, default_flow_style=True, width=math.inf).split("\n")[0]
 
@@ -68,6 +74,14 @@ def load_recipe(file: Path | None, assignments: tuple[str, ...] = ()) -> Recipe:
     Raises StudyError as `load_study` does.
     """
     return _validated(Recipe, _assigned(_read_file(file, Recipe), assignments, Recipe))
+
+
+def load_hospital(file: Path) -> HospitalSettings:
+    """The settings of a hospital on a machine of its own, from a YAML file.
+
+    Raises StudyError as `load_study` does.
+    """
+    return _validated(HospitalSettings, _read_file(file, HospitalSettings))
 
 
 def load_comparison(

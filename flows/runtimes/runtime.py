@@ -23,6 +23,9 @@ class Trained:
 class Runtime(Protocol):
     """A way to run training at the hospitals."""
 
+    at_once: int
+    """Most hospitals that work at the same time."""
+
     def train(self, hospitals: Sequence[HospitalRefs], orders: Sequence[Order], settings: Mapping[str, Any]) -> Trained:
         """Train every hospital by its order; all orders are of the same round.
 
@@ -32,6 +35,12 @@ class Runtime(Protocol):
             settings: the other parameters of `train_hospital`, shared by all hospitals.
 
         Raises StudyError if hospitals failed, with the first one's name; the others' updates are kept.
+        """
+
+    def validate(self, hospitals: Sequence[HospitalRefs], settings: Mapping[str, Any]) -> list[Ref]:
+        """Compute every hospital's loss on its held-out cases, with its adapter.
+
+        `settings` are the other parameters of `validate_hospital`. Raises StudyError as `train` does.
         """
 
 

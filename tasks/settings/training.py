@@ -219,6 +219,8 @@ class FederationSettings(PersonalSettings, StrategySettings):
     """Share of a hospital's training images kept out of training, for the evaluation loss of each round."""
     secure_aggregation: bool = False
     """Whether the server learns the sum of the hospitals' updates alone, and no single one (docs/privacy.md)."""
+    runtime: Literal["local", "flower"] = "local"
+    """Where hospitals are: in this process (`local`), or on machines of their own (`flower`, docs/deployment.md)."""
 
     @property
     def server(self) -> StrategySettings:
@@ -229,7 +231,7 @@ class FederationSettings(PersonalSettings, StrategySettings):
     def local(self) -> "FederationSettings":
         """What matters within one round, so that studies that differ in the others share what hospitals trained."""
         elsewhere = dict(StrategySettings()) | dict(PersonalSettings())
-        return self.model_copy(update=elsewhere | {"rounds": 1, "secure_aggregation": False})
+        return self.model_copy(update=elsewhere | {"rounds": 1, "secure_aggregation": False, "runtime": "local"})
 
 
 class EngineSettings(Settings):

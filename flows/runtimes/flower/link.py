@@ -3,6 +3,8 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -21,20 +23,26 @@ class GridLink:
     Args:
         grid: of the run.
         nodes: the number of each hospital's node, by name.
+        about: what every request tells beside its own: the study and its base.
         session: tells a node's connections apart; a request of an earlier one is sent again.
         poll: seconds between two looks for an answer.
     """
 
     def __init__(
-        self, grid: Grid, nodes: Mapping[str, int], session: Callable[[int], str] = lambda _: "", poll: float = POLL_S
+        self,
+        grid: Grid,
+        nodes: Mapping[str, int],
+        about: Mapping[str, Any],
+        session: Callable[[int], str] = lambda _: "",
+        poll: float = POLL_S,
     ) -> None:
-        self._grid, self._nodes, self._session, self._poll = grid, nodes, session, poll
+        self._grid, self._nodes, self._about, self._session, self._poll = grid, nodes, about, session, poll
 
     def ask(self, hospital: str, request: Parcel) -> Parcel:
         """Send a request and wait for the answer; the hospital may leave and come back meanwhile."""
         if hospital not in self._nodes:
             raise StudyError(f"Expected one of {', '.join(sorted(self._nodes))}, found {hospital}, which has no key.")
-        node = self._nodes[hospital]
+        node, request = self._nodes[hospital], replace(request, about={**self._about, **request.about})
         while True:
             self._await(hospital, node)
             answer = self._answer(node, request)

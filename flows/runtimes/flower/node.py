@@ -1,7 +1,7 @@
 """A hospital's end of the network: this process as one of Flower's SuperNodes.
 
-A SuperNode as Flower starts it installs and runs the code that the coordinator sends, in a new process for each message.
-Here nothing runs but what the hospital has installed, and its engine stays loaded.
+A SuperNode as Flower starts it installs and runs the code that the coordinator sends, in a new process for each
+message. Here nothing runs but what the hospital has installed, and its engine stays loaded.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import grpc
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message
 from flwr.app.message import remove_content_from_message
+from flwr.client.grpc_rere_client.node_auth_client_interceptor import NodeAuthClientInterceptor
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
@@ -27,7 +28,6 @@ from flwr.proto.fleet_pb2 import (
 from flwr.proto.fleet_pb2_grpc import FleetStub
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node as NodeId
-from flwr.client.grpc_rere_client.node_auth_client_interceptor import NodeAuthClientInterceptor
 from flwr.supercore.grpc import create_channel
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,

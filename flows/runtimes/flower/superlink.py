@@ -1,8 +1,8 @@
 """The coordinator's end of the network: the Fleet API of Flower's SuperLink, in this process and on one address alone.
 
 A SuperLink as Flower starts it listens on two more ports: its Control API lets whoever reaches it run code at every
-hospital, and its ServerAppIo API is plain text. Neither is here. The state is in memory: what lasts is in the store, and
-a hospital whose coordinator was restarted joins again by itself.
+hospital, and its ServerAppIo API is plain text. Neither is here. The state is in memory: what lasts is in the store,
+and a hospital whose coordinator was restarted joins again by itself.
 """
 
 import contextlib
@@ -148,7 +148,9 @@ def superlink(
     """
     logging.getLogger("flwr").setLevel(logging.CRITICAL)  # it logs each call
     if is_port_in_use(address):
-        raise StudyError(f"Expected a free port at {address}, found it in use: stop what listens there, or name another.")
+        raise StudyError(
+            f"Expected a free port at {address}, found it in use: stop what listens there, or name another."
+        )
     objects = ObjectStoreFactory()
     states = LinkStateFactory(FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), objects)
     state = states.state()

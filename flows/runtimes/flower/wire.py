@@ -41,11 +41,12 @@ def unpacked(records: RecordDict) -> Parcel:
             )
         kind, about = told["kind"], json.loads(str(told["about"]))
         sums, found = dict(records.config_records["digests"]), dict(records.config_records["files"])
+        files = {name: data for name, data in found.items() if isinstance(data, bytes)}
+        foreign = kind not in get_args(Kind) or not isinstance(about, dict) or files.keys() != found.keys()
     except (KeyError, ValueError):
-        raise StudyError("Expected a message of fed-rag, found another: both sides must run fed-rag.") from None
-    if kind not in get_args(Kind) or not isinstance(about, dict) or not all(isinstance(x, bytes) for x in found.values()):
+        foreign = True
+    if foreign:
         raise StudyError("Expected a message of fed-rag, found another: both sides must run fed-rag.")
-    files = {name: data for name, data in found.items() if isinstance(data, bytes)}
     if digests(files) != sums:
         raise StudyError("Expected files as their digests say, found others: they were damaged on their way.")
     return Parcel(kind, about, files)  # type: ignore[arg-type]

@@ -1,0 +1,99 @@
+"""The coordinator's flow of a federation whose hospitals are on machines of their own."""
+
+import json
+import secrets
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.coordinator import Federated, federate
+from flows.gone import HOOKS
+from flows.losses import round_losses, round_table, write_losses
+from flows.progress import Steps
+from flows.runtimes.flower.runtime import Flower
+from tasks.engine.identity import choose_model
+from tasks.errors import StudyError
+from tasks.federate.lora_mean.rule import choose_rule
+from tasks.federate.remote.parcel import Parcel, ask
+from tasks.federate.remote.step import note_hospital
+from tasks.federate.step import initial_adapter
+from tasks.records.federation import HospitalRefs
+from tasks.records.text_table import markdown_table
+from tasks.settings import ModelChoice, Study
+from tasks.store import writing
+from tasks.store.runs import point_latest
+from tasks.text.wording import counted
+
+
+@flow(
+    name="federation",
+    flow_run_name="federation of {study.partition.hospitals}, {study.configuration} seed {study.seed}",
+    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
+    **HOOKS,
+)
+def federation(study: Study, hospitals: list[str]) -> str:
+    """Train one adapter with hospitals that are reached by the link of this context.
+
+    Returns the folder of the finished run. What hospitals sent is kept: a run that was ended, however, goes on from the
+    last finished round. Raises StudyError if a hospital refuses, with its sentence.
+    """
+    choose_rule(study.federation.server).check_hospitals(len(hospitals))
+    model = choose_model(study.model)
+    steps = Steps("federation-progress", total=study.federation.rounds + 2)
+    met = meet(study, model, hospitals)
+    steps.done(f"{counted(len(met), 'hospitals')} agreed: {', '.join(hospitals)}")
+    federated = federate(study, model, met, steps, Flower())
+    run = write_federation(study, model, federated)
+    show(federated)
+    point_latest(run)  # last, so that the link leads to a complete run
+    steps.done(f"wrote {run}")
+    return str(run)
+
+
+def meet(study: Study, model: ModelChoice, hospitals: Sequence[str]) -> list[HospitalRefs]:
+    """Tell every hospital what the study is, all at once, and note what it tells; all start from one adapter.
+
+    What a hospital told stands for its folders here: they stay where they are. Raises StudyError if one refuses.
+    """
+    start = initial_adapter(model=model, lora=study.lora, seed=study.seed)
+    with ThreadPoolExecutor(max_workers=Flower.at_once) as pool:
+        asking = [pool.submit(copy_context().run, ask, name, Parcel("meet")) for name in hospitals]
+        told = [asked.result() for asked in asking]
+    noted = []
+    for name, answer in zip(hospitals, told, strict=True):
+        if answer.about.get("name") != name:
+            raise StudyError(
+                f"Expected {name} to answer by its name, found another: its settings must have the name of its key."
+            )
+        data = json.dumps({"data": str(answer.about.get("data"))})
+        place = note_hospital(hospital=name, told=data)
+        noted.append(HospitalRefs(name=name, cases=place, features=place, library=place, adapter=start))
+    return noted
+
+
+def write_federation(study: Study, model: ModelChoice, federated: Federated) -> Path:
+    """Write the run of a federation: its settings, rounds, losses, and where its adapter is; returns its folder."""
+    run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+    (adapter,) = {hospital.adapter.path for hospital in federated.trained}
+    base = {"name": study.model.name, "revision": study.model.revision, "content": model.content}
+    names = [hospital.name for hospital in federated.trained]
+    with writing("", "runs", run) as folder:
+        folder.write_json("settings.json", study.model_dump(mode="json"))
+        folder.write_json("federation.json", {"run": run, "model": base, "hospitals": names, "rounds": federated.rows})
+        folder.write_json("references.json", {"adapter": adapter, "hospitals": {}})
+        write_losses(folder, round_losses(federated.rows))
+    return folder.ref.folder
+
+
+def show(federated: Federated) -> None:
+    """Show the rounds in the dashboard."""
+    rows = round_table(federated.rows)
+    table: list[list[Any]] = [list(rows[0]), *(list(row.values()) for row in rows)]
+    create_markdown_artifact(markdown=markdown_table(table), key="federation", description="The rounds")

@@ -1,0 +1,64 @@
+"""What a hospital on a machine of its own would send, in plain words, before anything is sent."""
+
+from dataclasses import dataclass, fields
+
+from tasks.records import UpdateCounts
+from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE
+
+MEANINGS = {
+    "hospital": "the hospital's name",
+    "round": "the number of the round",
+    "samples": "number of training cases",
+    "loss": "mean loss of its training answers",
+    "steps": "number of optimiser steps",
+    "base": "digest of the base, the same at all hospitals",
+}
+"""The fields of `update.json`."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """One thing that leaves a hospital."""
+
+    when: str
+    file: str
+    field: str
+    meaning: str
+
+
+def told_by(samples: int, held_out: int, numbers: int, min_cell: int) -> list[Told]:
+    """Everything that leaves a hospital in a federation, field by field.
+
+    Args:
+        samples: its training cases.
+        held_out: its held-out cases.
+        numbers: how many numbers an adapter has.
+        min_cell: fewest held-out cases of which a loss is told.
+    """
+    joining, training, validating = "on joining", "each round, after training", "each round, after the mean"
+    few = held_out < min_cell
+    values = {"samples": f": {samples:,}"}
+    return [
+        Told(joining, "message", "name", MEANINGS["hospital"]),
+        Told(joining, "message", "data", "digest of its cases, made with a key that stays here: nobody can compare it"),
+        Told(training, ADAPTER_FILE, "tensors", f"{numbers:,} numbers learned from its training cases"),
+        Told(training, CONFIG_FILE, "all", "rank, scaling and layers of the adapter, the same at all hospitals"),
+        *(
+            Told(training, "update.json", each.name, MEANINGS[each.name] + values.get(each.name, ""))
+            for each in fields(UpdateCounts)
+        ),
+        Told(validating, "validation.json", "hospital", MEANINGS["hospital"]),
+        Told(validating, "validation.json", "round", MEANINGS["round"]),
+        Told(
+            validating,
+            "validation.json",
+            "loss",
+            f"mean loss of {'0: withheld, these are few' if few else held_out} held-out cases",
+        ),
+        Told(
+            validating,
+            "validation.json",
+            "tokens",
+            "0: withheld with the loss" if few else "number of tokens of their answers",
+        ),
+    ]
