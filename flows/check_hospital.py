@@ -1,4 +1,4 @@
-"""Everything of a hospital that needs nobody else: its cases, split, audit, library, baselines, and what would leave."""
+"""All of a hospital that needs nobody else: its cases, split, audit, library, baselines, and what would leave."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -44,7 +44,7 @@ def check_hospital(settings: HospitalSettings, study: Study = Study()) -> Checke
     """
     study = own_study(settings, study)
     model = choose_model(study.model)
-    hospital, _ = prepare_own(settings, study, model)
+    (hospital,) = prepare_own(settings, study, model).hospitals
     return within_part("check", lambda: _measure(study, model, hospital), f"check {settings.name}")
 
 
@@ -68,10 +68,11 @@ def _measure(study: Study, model: ModelChoice, hospital: HospitalRefs) -> Checke
 
 
 def _baselines(study: Study, hospital: HospitalRefs) -> list[dict[str, Any]]:
-    """Scores of what needs no model, of all test cases: they stay here."""
+    """Scores of what needs no model; none of fewer test cases than the hospital tells anything of."""
+    least = study.evaluation.min_cell
     parts: dict[str, Ref] = {name: getattr(hospital, name) for name in ("cases", "features", "library")}
     answered = answer_baselines(hospital=hospital.name, **parts, seed=study.seed)
-    scored = score_hospital(hospital=hospital.name, cases=hospital.cases, predictions=[answered], min_cell=1)
+    scored = score_hospital(hospital=hospital.name, cases=hospital.cases, predictions=[answered], min_cell=least)
     return [
         {
             "baseline": name.replace("_", " "),

@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import UTC, datetime
@@ -16,20 +16,28 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.coordinator import Federated, federate
 from flows.gone import HOOKS
 from flows.losses import round_losses, round_table, write_losses
+from flows.parts import within_part
 from flows.progress import Steps
 from flows.runtimes.flower.runtime import Flower
+from flows.runtimes.local import all_alike, gather
 from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
 from tasks.federate.lora_mean.rule import choose_rule
+from tasks.federate.remote.files import SCORES
 from tasks.federate.remote.parcel import Parcel, ask
-from tasks.federate.remote.step import note_hospital
+from tasks.federate.remote.step import hear_scores, note_hospital
 from tasks.federate.step import initial_adapter
-from tasks.records.federation import HospitalRefs
+from tasks.records.federation import TOGETHER, HospitalRefs
+from tasks.records.shared_documents import ScoresDocument
 from tasks.records.text_table import markdown_table
+from tasks.report.results import score_table
 from tasks.settings import ModelChoice, Study
-from tasks.store import writing
+from tasks.store import Ref, writing
 from tasks.store.runs import point_latest
 from tasks.text.wording import counted
+
+NOT_TOLD = {"seconds": 0.0, "bytes_down": 0, "bytes_up": 0}
+"""What a hospital's page shows of a round and is not its business."""
 
 
 @flow(
@@ -46,11 +54,13 @@ def federation(study: Study, hospitals: list[str]) -> str:
     """
     choose_rule(study.federation.server).check_hospitals(len(hospitals))
     model = choose_model(study.model)
-    steps = Steps("federation-progress", total=study.federation.rounds + 2)
+    steps = Steps("federation-progress", total=study.federation.rounds + 3)
     met = meet(study, model, hospitals)
     steps.done(f"{counted(len(met), 'hospitals')} agreed: {', '.join(hospitals)}")
     federated = federate(study, model, met, steps, Flower())
-    run = write_federation(study, model, federated)
+    scored = hear_all_scores(study, model, federated)
+    steps.done(f"{counted(len(scored), 'hospitals')} told scores")
+    run = write_federation(study, model, federated, scored)
     show(federated)
     point_latest(run)  # last, so that the link leads to a complete run
     steps.done(f"wrote {run}")
@@ -78,18 +88,62 @@ def meet(study: Study, model: ModelChoice, hospitals: Sequence[str]) -> list[Hos
     return noted
 
 
-def write_federation(study: Study, model: ModelChoice, federated: Federated) -> Path:
-    """Write the run of a federation: its settings, rounds, losses, and where its adapter is; returns its folder."""
+def hear_all_scores(study: Study, model: ModelChoice, federated: Federated) -> list[ScoresDocument]:
+    """Let every hospital score its own test cases; returns what they told, without those that tell no scores."""
+
+    def hear() -> list[Ref]:
+        hearing = hear_scores.map(
+            hospital=federated.trained,
+            **all_alike(
+                {
+                    "model": model,
+                    "lora": study.lora,
+                    "context": study.retrieval.context,
+                    "evaluation": study.evaluation,
+                    "rounds": json.dumps([told_of(row) for row in federated.rows]),
+                    "seed": study.seed,
+                }
+            ),
+        )
+        return gather(hearing, [hospital.name for hospital in federated.trained])
+
+    heard = within_part("evaluate", hear, at_once=Flower.at_once)
+    files = [ref.folder / SCORES for ref in heard]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in files if path.exists()]
+
+
+def told_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What hospitals are told of a round, for their own pages: nothing of another one alone."""
+    together = {"samples": {TOGETHER: sum(row["samples"].values())}, "quarantined": {}}
+    return {name: row[name] for name in ("round", "train_loss", "eval_loss", "lost_share")} | NOT_TOLD | together
+
+
+def write_federation(study: Study, model: ModelChoice, federated: Federated, scored: Sequence[ScoresDocument]) -> Path:
+    """Write the run of a federation: settings, rounds, losses, scores, and where its adapter is; returns its folder."""
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
     (adapter,) = {hospital.adapter.path for hospital in federated.trained}
     base = {"name": study.model.name, "revision": study.model.revision, "content": model.content}
     names = [hospital.name for hospital in federated.trained]
     with writing("", "runs", run) as folder:
         folder.write_json("settings.json", study.model_dump(mode="json"))
-        folder.write_json("federation.json", {"run": run, "model": base, "hospitals": names, "rounds": federated.rows})
+        folder.write_json(
+            "federation.json",
+            {"run": run, "model": base, "hospitals": names, "rounds": federated.rows} | _scores(scored),
+        )
         folder.write_json("references.json", {"adapter": adapter, "hospitals": {}})
         write_losses(folder, round_losses(federated.rows))
     return folder.ref.folder
+
+
+def _scores(scored: Sequence[ScoresDocument]) -> dict[str, Any]:
+    """The scores of all hospitals together, and of each. Raises StudyError if a hospital told something else."""
+    try:
+        return {"scores": score_table(scored)}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StudyError(
+            f"Expected scores in the hospitals' answers, found something else ({type(error).__name__}): install the same "
+            "version of fed-rag at the coordinator and at every hospital."
+        ) from None
 
 
 def show(federated: Federated) -> None:

@@ -5,9 +5,11 @@ import hmac
 import json
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from flows.coordinator import training_settings
+from flows.own_run import evaluate_own, told_scores
 from flows.parts import within_part
 from flows.prepare import Prepared, prepare, preparing_steps
 from flows.privacy import protect
@@ -40,11 +42,11 @@ def own_study(settings: HospitalSettings, asked: Study = Study()) -> Study:
     return Study.model_validate(values)
 
 
-def prepare_own(settings: HospitalSettings, study: Study, model: ModelChoice) -> tuple[HospitalRefs, Prepared]:
+def prepare_own(settings: HospitalSettings, study: Study, model: ModelChoice) -> Prepared:
     """Make a hospital's cases, split, audit, features and library, under the name that it has in the federation."""
     prepared = within_part("prepare", lambda: prepare(study, model, Steps("prepare", preparing_steps(study))))
     (only,) = prepared.hospitals
-    return only.model_copy(update={"name": settings.name}), prepared
+    return replace(prepared, hospitals=[only.model_copy(update={"name": settings.name})])
 
 
 class Resident:
@@ -52,7 +54,7 @@ class Resident:
 
     def __init__(self, settings: HospitalSettings) -> None:
         self._settings = settings
-        self._prepared: dict[Study, HospitalRefs] = {}
+        self._prepared: dict[Study, Prepared] = {}
 
     def answer(self, request: Parcel) -> Parcel:
         """Do what is asked, or refuse it with a sentence.
@@ -63,6 +65,7 @@ class Resident:
             "meet": self._meet,
             "train": self._train,
             "validate": self._validate,
+            "evaluate": self._evaluate,
         }
         try:
             if request.kind not in doing:
@@ -90,7 +93,7 @@ class Resident:
 
     def _meet(self, study: Study, request: Parcel) -> Parcel:
         self._prepared.clear()  # the cases may have changed since
-        hospital = self._own(study)
+        (hospital,) = self._own(study).hospitals
         folders = [hospital.cases, hospital.features, hospital.library, hospital.budget]
         state = json.dumps([each.digest for each in folders if each]).encode()
         secret = noise_secret(f"hospitals/{self._settings.name}")
@@ -102,6 +105,7 @@ class Resident:
         number, local = self._round(study, request), LocalRule.model_validate(request.about["local"])
         hospital, settings = self._given(study, request)
         title = f"train round {number}"
+        logger.info("training for round %d", number)
         update = within_part(
             "train", lambda: train_hospital(hospital=hospital, local=local, round_number=number, **settings), title
         )
@@ -119,25 +123,40 @@ class Resident:
         )
         return Parcel("done", {}, {name: (found.folder / name).read_bytes() for name in VALIDATION})
 
+    def _evaluate(self, study: Study, request: Parcel) -> Parcel:
+        """Answer and score the own test cases, write a run with its pages, and tell what may be told."""
+        hospital, _ = self._given(study, request)
+        asked = Study.model_validate(request.about["study"]).partition
+        named = study.model_copy(
+            update={"partition": study.partition.model_copy(update={"hospitals": asked.hospitals})}
+        )
+        prepared, rounds = self._own(study), list(request.about["rounds"])
+        model = choose_model(study.model)
+        found, run = within_part("evaluate", lambda: evaluate_own(named, model, hospital, prepared, rounds))
+        logger.info("answered and scored the test cases: %s", run)
+        files = told_scores(found, prepared.seen, self._settings.agreement.group_scores)
+        return Parcel("done", {}, files if self._settings.agreement.scores else {})
+
     def _round(self, study: Study, request: Parcel) -> int:
         number = request.about.get("round")
         if type(number) is not int or not 1 <= number <= study.federation.rounds:
             raise NotAgreedError(f"Expected a round from 1 to {study.federation.rounds}, found {number}.")
         return number
 
-    def _own(self, study: Study) -> HospitalRefs:
+    def _own(self, study: Study) -> Prepared:
         """This hospital, prepared for a study; within a budget of noise if it is to train with any."""
         if study not in self._prepared:
             self._prepared.clear()
-            hospital, _ = prepare_own(self._settings, study, choose_model(study.model))
+            prepared = prepare_own(self._settings, study, choose_model(study.model))
             if study.federation.privacy.unit in ("example", "patient"):
-                allowed, (hospital,), _ = within_part("protect", lambda: protect(study, [hospital]))
+                allowed, hospitals, _ = within_part("protect", lambda: protect(study, prepared.hospitals))
                 if allowed.federation.rounds < study.federation.rounds:
                     raise NotAgreedError(
                         f"Expected at most {allowed.federation.rounds} rounds within its epsilon, found "
                         f"{study.federation.rounds}."
                     )
-            self._prepared[study] = hospital
+                prepared = replace(prepared, hospitals=hospitals)
+            self._prepared[study] = prepared
         return self._prepared[study]
 
     def _given(self, study: Study, request: Parcel) -> tuple[HospitalRefs, dict[str, Any]]:
@@ -147,8 +166,8 @@ class Resident:
         rank = json.loads(request.files[CONFIG_FILE]).get("r")
         if rank != study.lora.r:
             raise NotAgreedError(f"Expected an adapter of rank {study.lora.r} (lora.r), found rank {rank}.")
-        hospital = self._own(study).given(keep_adapter(request.files))
-        return hospital, training_settings(study, choose_model(study.model))
+        (hospital,) = self._own(study).hospitals
+        return hospital.given(keep_adapter(request.files)), training_settings(study, choose_model(study.model))
 
 
 def keep_adapter(files: Mapping[str, bytes]) -> Ref:

@@ -36,8 +36,10 @@ def told_by(samples: int, held_out: int, numbers: int, min_cell: int) -> list[To
         min_cell: fewest held-out cases of which a loss is told.
     """
     joining, training, validating = "on joining", "each round, after training", "each round, after the mean"
-    few = held_out < min_cell
     values = {"samples": f": {samples:,}"}
+    loss, tokens = f"mean loss of its {held_out} held-out cases", "number of tokens of their answers"
+    if held_out < min_cell:
+        loss, tokens = "0: its held-out cases are few, and their loss is withheld", "0: withheld with the loss"
     return [
         Told(joining, "message", "name", MEANINGS["hospital"]),
         Told(joining, "message", "data", "digest of its cases, made with a key that stays here: nobody can compare it"),
@@ -49,16 +51,6 @@ def told_by(samples: int, held_out: int, numbers: int, min_cell: int) -> list[To
         ),
         Told(validating, "validation.json", "hospital", MEANINGS["hospital"]),
         Told(validating, "validation.json", "round", MEANINGS["round"]),
-        Told(
-            validating,
-            "validation.json",
-            "loss",
-            f"mean loss of {'0: withheld, these are few' if few else held_out} held-out cases",
-        ),
-        Told(
-            validating,
-            "validation.json",
-            "tokens",
-            "0: withheld with the loss" if few else "number of tokens of their answers",
-        ),
+        Told(validating, "validation.json", "loss", loss),
+        Told(validating, "validation.json", "tokens", tokens),
     ]

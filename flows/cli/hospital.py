@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from flows.cli.checks import refuse_absent_data, refuse_absent_model, refuse_without_flower
 from flows.cli.init import commented
 from flows.cli.settings_file import load_hospital
-from flows.cli.terminal import Quiet, flow_running, print_place
+from flows.cli.terminal import Quiet, flow_running, print_place, print_rows
 from flows.files import write_text
 from tasks.errors import StudyError
 from tasks.settings.hospital import HospitalSettings
@@ -69,7 +69,7 @@ def hospital_check(folder: Folder = Path(), quiet: Quiet = False) -> None:
         found = check_hospital(settings)
     print_rows(found.cases, "Cases")
     print_rows(found.audit, "What test cases share with training")
-    print_rows(found.baselines, "Scores without a model, of all test cases; these stay here")
+    print_rows(found.baselines, "Scores without a model, which stay here")
     print_rows(found.told, "What would leave this hospital")
     print_place("Base", Path(found.base), " (for agreement.base)")
 

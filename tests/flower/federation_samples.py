@@ -35,6 +35,7 @@ def rows_of(number: int) -> list[dict[str, object]]:
 def write_tables(root: Path) -> None:
     """A folder for each hospital, with its table; and `all`, with the rows of all of them."""
     tables = {name: rows_of(number) for number, name in enumerate(HOSPITALS, start=1)}
-    for name, rows in {**tables, "all": [row for rows in tables.values() for row in rows]}.items():
+    tables["all"] = [row for name in HOSPITALS for row in tables[name]]
+    for name, rows in tables.items():
         (root / name).mkdir(parents=True)
         pd.DataFrame(rows).to_parquet(root / name / "cases.parquet")

@@ -9,7 +9,7 @@ from typing import Any
 
 from tasks.federate.step import SENT
 from tasks.records.federation import HospitalRefs
-from tasks.settings import ContextSettings, FederationSettings, LocalRule, LoraSettings, ModelChoice
+from tasks.settings import ContextSettings, EvaluationSettings, FederationSettings, LocalRule, LoraSettings, ModelChoice
 from tasks.store.stage import Folder, stage
 
 
@@ -57,6 +57,28 @@ def hear_validation(
     from tasks.federate.remote.files import VALIDATION, take
 
     take(folder, _ask("validate", hospital, {"round": round_number}), VALIDATION)
+
+
+@stage("told-scores", area="shared", title="scores of {hospital.name}", leaves=("scores", "counts"))
+def hear_scores(
+    folder: Folder,
+    hospital: HospitalRefs,
+    model: ModelChoice,
+    lora: LoraSettings,
+    context: ContextSettings,
+    evaluation: EvaluationSettings,
+    rounds: str,
+    seed: int,
+) -> None:
+    """Let a hospital answer its test cases with its adapter, and write what it tells of its scores.
+
+    `rounds` is what the hospital is told of the rounds, for its own page: a JSON list. A hospital that agreed to no
+    scores tells none; then there is no file.
+    """
+    from tasks.federate.remote.files import BY_GROUP, SCORES, take
+
+    files = _ask("evaluate", hospital, {"rounds": json.loads(rounds)})
+    take(folder, files, {SCORES} if files else (), BY_GROUP)
 
 
 def _ask(kind: Any, hospital: HospitalRefs, about: Mapping[str, Any]) -> Mapping[str, bytes]:
