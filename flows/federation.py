@@ -28,6 +28,7 @@ from tasks.federate.remote.parcel import Parcel, ask
 from tasks.federate.remote.step import hear_scores, note_hospital
 from tasks.federate.step import initial_adapter
 from tasks.records.federation import TOGETHER, HospitalRefs
+from tasks.records.run_document import ConfigurationScores
 from tasks.records.shared_documents import ScoresDocument
 from tasks.records.text_table import markdown_table
 from tasks.report.results import score_table
@@ -126,23 +127,21 @@ def write_federation(study: Study, model: ModelChoice, federated: Federated, sco
     names = [hospital.name for hospital in federated.trained]
     with writing("", "runs", run) as folder:
         folder.write_json("settings.json", study.model_dump(mode="json"))
-        folder.write_json(
-            "federation.json",
-            {"run": run, "model": base, "hospitals": names, "rounds": federated.rows} | _scores(scored),
-        )
+        document = {"run": run, "model": base, "hospitals": names, "rounds": federated.rows, "scores": _table(scored)}
+        folder.write_json("federation.json", document)
         folder.write_json("references.json", {"adapter": adapter, "hospitals": {}})
         write_losses(folder, round_losses(federated.rows))
     return folder.ref.folder
 
 
-def _scores(scored: Sequence[ScoresDocument]) -> dict[str, Any]:
+def _table(scored: Sequence[ScoresDocument]) -> dict[str, ConfigurationScores]:
     """The scores of all hospitals together, and of each. Raises StudyError if a hospital told something else."""
     try:
-        return {"scores": score_table(scored)}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return score_table(scored)
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise StudyError(
-            f"Expected scores in the hospitals' answers, found something else ({type(error).__name__}): install the same "
-            "version of fed-rag at the coordinator and at every hospital."
+            "Expected scores in the hospitals' answers, found something else: install the same version of fed-rag at "
+            "the coordinator and at every hospital."
         ) from None
 
 

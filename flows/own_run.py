@@ -24,7 +24,7 @@ def evaluate_own(
 ) -> tuple[Evaluated, Path]:
     """Answer a hospital's test cases with its adapter, and write a run with its pages; returns both.
 
-    So `fed-rag ask` and the other commands on a run work at the hospital. `rounds` is what the coordinator told of them.
+    So `fed-rag ask` and the other commands on a run work at the hospital. `rounds` is what the coordinator told.
     """
     adapters = Adapters([hospital], [hospital.given(prepared.hospitals[0].adapter)])
     found = evaluate(study, model, adapters, Steps("evaluate", EVALUATING_STEPS))

@@ -126,10 +126,9 @@ class Resident:
     def _evaluate(self, study: Study, request: Parcel) -> Parcel:
         """Answer and score the own test cases, write a run with its pages, and tell what may be told."""
         hospital, _ = self._given(study, request)
-        asked = Study.model_validate(request.about["study"]).partition
-        named = study.model_copy(
-            update={"partition": study.partition.model_copy(update={"hospitals": asked.hospitals})}
-        )
+        hospitals = Study.model_validate(request.about["study"]).partition.hospitals
+        partition = study.partition.model_copy(update={"hospitals": hospitals})
+        named = study.model_copy(update={"partition": partition})  # its answers are called as in the federation
         prepared, rounds = self._own(study), list(request.about["rounds"])
         model = choose_model(study.model)
         found, run = within_part("evaluate", lambda: evaluate_own(named, model, hospital, prepared, rounds))

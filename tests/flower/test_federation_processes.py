@@ -157,7 +157,22 @@ def test_hospitals_and_coordinator_are_killed_and_the_adapter_is_that_of_a_simul
     ours, simulated = adapter(place / "coordinator"), adapter(place / "simulation")
     for name in (ADAPTER_FILE, "adapter_config.json", "round.json"):
         assert (ours / name).read_bytes() == (simulated / name).read_bytes()
+    assert_scores_are_those_of_a_simulation(place)
     assert_nothing_else_arrived(place / "coordinator/artifacts")
+
+
+def assert_scores_are_those_of_a_simulation(place: Path) -> None:
+    """What hospitals told of their answers pools to the same; each has a run and a page of its own."""
+    told = json.loads((place / "coordinator/artifacts/latest/federation.json").read_text(encoding="utf-8"))["scores"]
+    results = json.loads((place / "simulation/artifacts/latest/results.json").read_text(encoding="utf-8"))
+    simulated = results["configurations"] | results["baselines"]
+    assert told.keys() == simulated.keys()
+    for name, scores in told.items():
+        assert scores["closed"]["n"] == scores["open"]["n"] == 2 * len(HOSPITALS)
+        for kind in ("closed", "open"):
+            assert scores[kind] == simulated[name][kind]
+    for name in HOSPITALS:
+        assert (place / name / "artifacts/latest/report.html").exists()
 
 
 def assert_nothing_else_arrived(artifacts: Path) -> None:
