@@ -91,8 +91,8 @@ def hospital_join(folder: Folder = Path(), quiet: Quiet = False) -> None:
     soon = check_certificate(authority)
     with alone_in_folder(settings.name), flow_running(quiet):
         from flows.resident import Resident
-        from flows.runtimes.flower.apps import reply_to
         from flows.runtimes.flower.node import Node, check_coordinator, stay
+        from flows.runtimes.flower.wire import reply_to
 
         if soon:
             logger.warning(soon)

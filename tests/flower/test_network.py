@@ -10,7 +10,12 @@ from pathlib import Path
 import grpc
 import pytest
 from flwr.app import Message
+from flwr.cli.config_utils import load_and_validate
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+from flwr.supercore.object_ref import load_app
 
+from flows.flower_apps import introduced
 from flows.runtimes.flower import node as nodes
 from flows.runtimes.flower import wire
 from flows.runtimes.flower.keys import make_keys, read_node_key, read_nodes, read_server
@@ -181,6 +186,31 @@ def test_a_hospital_comes_back_to_a_coordinator_that_was_restarted(keys: Path, m
         ends.set()
         with pytest.raises(StudyError, match="over"):
             staying.result(timeout=60)
+
+
+def test_nodes_are_introduced_by_the_names_that_they_tell(fleet: Fleet, keys: Path) -> None:
+    """As a site with a SuperLink of its own does, which knows numbers alone."""
+
+    def name(told: str) -> Callable[[Parcel], Parcel]:
+        return lambda _: Parcel("done", {"name": told})
+
+    with ThreadPoolExecutor() as pool, connect(fleet, keys, "north") as north, connect(fleet, keys, "south") as south:
+        for node, told in ((north, "n"), (south, "s")):
+            pool.submit(serve, node, name(told))
+        found = introduced(fleet.grid, 2, {})
+        assert found == {"n": fleet.nodes["north"], "s": fleet.nodes["south"]}
+        for node in (north, south):
+            pool.submit(serve, node, name("n"))
+        with pytest.raises(StudyError, match="found two of the name n"):
+            introduced(fleet.grid, 2, {})
+
+
+def test_the_apps_are_found_as_flower_finds_them() -> None:
+    config, warnings = load_and_validate(Path(__file__).parents[2] / "pyproject.toml", check_module=True)
+    assert not [each for each in warnings if "flwr" in each]
+    named = config["tool"]["flwr"]["app"]["components"]
+    for kind, app in named.items():
+        assert isinstance(load_app(app, ValueError), {"serverapp": ServerApp, "clientapp": ClientApp}[kind])
 
 
 def test_another_protocol_is_refused_by_its_version(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Parcels as Flower's messages: one record that tells what it is, and one with the bytes of its files."""
 
 import json
+from collections.abc import Callable
 from typing import get_args
 
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -50,3 +51,12 @@ def unpacked(records: RecordDict) -> Parcel:
     if digests(files) != sums:
         raise StudyError("Expected files as their digests say, found others: they were damaged on their way.")
     return Parcel(kind, about, files)  # type: ignore[arg-type]
+
+
+def reply_to(message: Message, answer: Callable[[Parcel], Parcel]) -> Message:
+    """The answer to a message; a message that is none of ours is refused with a sentence."""
+    try:
+        request = unpacked(message.content)
+    except StudyError as error:
+        return Message(packed(Parcel("refused", {"reason": str(error)})), reply_to=message)
+    return Message(packed(answer(request)), reply_to=message)
