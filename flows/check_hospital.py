@@ -19,7 +19,7 @@ from tasks.records import Case, read_table
 from tasks.records.federation import HospitalRefs
 from tasks.report.results import score_table
 from tasks.settings import ModelChoice, Study
-from tasks.settings.hospital import HospitalSettings
+from tasks.settings.hospital import AgreementSettings, HospitalSettings
 from tasks.store import Ref
 
 
@@ -45,16 +45,16 @@ def check_hospital(settings: HospitalSettings, study: Study = Study()) -> Checke
     study = own_study(settings, study)
     model = choose_model(study.model)
     (hospital,) = prepare_own(settings, study, model).hospitals
-    return within_part("check", lambda: _measure(study, model, hospital), f"check {settings.name}")
+    return within_part("check", lambda: _measure(study, settings.agreement, model, hospital), f"check {settings.name}")
 
 
-def _measure(study: Study, model: ModelChoice, hospital: HospitalRefs) -> Checked:
+def _measure(study: Study, agreement: AgreementSettings, model: ModelChoice, hospital: HospitalRefs) -> Checked:
     dataset = ingest(settings=study.dataset, content=dataset_content(study.dataset), seed=study.seed)
     found = read_audit(audit(cases=hospital.cases, dataset=dataset, seed=study.seed))
     rows = read_table(hospital.cases.folder / "cases.parquet", Case)
     training, held_out = split_holdout(rows, study.federation.holdout, study.seed)
     counts = {"training": training, "held out": held_out, "test": [case for case in rows if case.split == "test"]}
-    told = told_by(len(training), len(held_out), parameters_of(hospital.adapter), study.evaluation.min_cell)
+    told = told_by(agreement, len(training), len(held_out), parameters_of(hospital.adapter), study.evaluation.min_cell)
     return Checked(
         model.content,
         [

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 
 from tasks.records import UpdateCounts
 from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE
+from tasks.settings.hospital import AgreementSettings
 
 MEANINGS = {
     "hospital": "the hospital's name",
@@ -26,16 +27,36 @@ class Told:
     meaning: str
 
 
-def told_by(samples: int, held_out: int, numbers: int, min_cell: int) -> list[Told]:
+SCORED = {
+    "hospital": "the hospital's name",
+    "tallies": "of each kind of question, how many were asked and answered rightly, by the model and without one",
+    "withheld": "kinds of question that are withheld, being few",
+    "calibration": "answers by ten steps of confidence: how many, and how many are right",
+}
+"""The fields of `scores.json`."""
+GROUPED = {
+    "sums.parquet": "scores by modality, organ and topic, and sums of each image, without any name of one",
+    "reliance/scores.json": "tallies with altered prompts",
+    "failures.json": "how many answers fail in which way",
+    "shares.json": "mean shares of the prompt's parts in explained answers",
+    "abstention.json": "sums of each image of answers that would be withheld",
+    "seen.json": "how many test images the base was trained on",
+}
+"""Files that leave where scores by group may, as far as the study makes them."""
+
+
+def told_by(agreement: AgreementSettings, samples: int, held_out: int, numbers: int, min_cell: int) -> list[Told]:
     """Everything that leaves a hospital in a federation, field by field.
 
     Args:
+        agreement: the hospital's.
         samples: its training cases.
         held_out: its held-out cases.
         numbers: how many numbers an adapter has.
         min_cell: fewest held-out cases of which a loss is told.
     """
     joining, training, validating = "on joining", "each round, after training", "each round, after the mean"
+    ending = "after the last round"
     values = {"samples": f": {samples:,}"}
     loss, tokens = f"mean loss of its {held_out} held-out cases", "number of tokens of their answers"
     if held_out < min_cell:
@@ -53,4 +74,10 @@ def told_by(samples: int, held_out: int, numbers: int, min_cell: int) -> list[To
         Told(validating, "validation.json", "round", MEANINGS["round"]),
         Told(validating, "validation.json", "loss", loss),
         Told(validating, "validation.json", "tokens", tokens),
+        *(Told(ending, "scores.json", name, text) for name, text in SCORED.items() if agreement.scores),
+        *(
+            Told(ending, file, "all", text)
+            for file, text in GROUPED.items()
+            if agreement.scores and agreement.group_scores
+        ),
     ]
