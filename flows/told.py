@@ -57,6 +57,8 @@ def told_by(agreement: AgreementSettings, samples: int, held_out: int, numbers: 
     """
     joining, training, validating = "on joining", "each round, after training", "each round, after the mean"
     ending = "after the last round"
+    scored = SCORED if agreement.scores else {}
+    grouped = GROUPED if agreement.scores and agreement.group_scores else {}
     values = {"samples": f": {samples:,}"}
     loss, tokens = f"mean loss of its {held_out} held-out cases", "number of tokens of their answers"
     if held_out < min_cell:
@@ -74,10 +76,6 @@ def told_by(agreement: AgreementSettings, samples: int, held_out: int, numbers: 
         Told(validating, "validation.json", "round", MEANINGS["round"]),
         Told(validating, "validation.json", "loss", loss),
         Told(validating, "validation.json", "tokens", tokens),
-        *(Told(ending, "scores.json", name, text) for name, text in SCORED.items() if agreement.scores),
-        *(
-            Told(ending, file, "all", text)
-            for file, text in GROUPED.items()
-            if agreement.scores and agreement.group_scores
-        ),
+        *(Told(ending, "scores.json", name, text) for name, text in scored.items()),
+        *(Told(ending, file, "all", text) for file, text in grouped.items()),
     ]
