@@ -1,6 +1,7 @@
 """The coordinator's flow of a federation whose hospitals are on machines of their own."""
 
 import json
+import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
 from tasks.federate.lora_mean.rule import choose_rule
 from tasks.federate.remote.files import SCORES
-from tasks.federate.remote.parcel import Parcel, ask
+from tasks.federate.remote.parcel import Parcel, ask, linked
 from tasks.federate.remote.step import hear_scores, note_hospital
 from tasks.federate.step import initial_adapter
 from tasks.records.federation import TOGETHER, HospitalRefs
@@ -32,27 +33,67 @@ from tasks.records.run_document import ConfigurationScores
 from tasks.records.shared_documents import ScoresDocument
 from tasks.records.text_table import markdown_table
 from tasks.report.results import score_table
-from tasks.settings import ModelChoice, Study
+from tasks.settings import FederationSettings, ModelChoice, Study
 from tasks.store import Ref, writing
 from tasks.store.runs import point_latest
 from tasks.text.wording import counted
 
+logger = logging.getLogger("fed_rag")
+ELSEWHERE = Study(federation=FederationSettings(runtime="flower"))
+"""The study of the default settings, with hospitals on machines of their own."""
 NOT_TOLD = {"seconds": 0.0, "bytes_down": 0, "bytes_up": 0}
 """What a hospital's page shows of a round and is not its business."""
 
 
 @flow(
     name="federation",
-    flow_run_name="federation of {study.partition.hospitals}, {study.configuration} seed {study.seed}",
+    flow_run_name="federation {study.configuration} seed {study.seed}",
     task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
     **HOOKS,
 )
-def federation(study: Study, hospitals: list[str]) -> str:
-    """Train one adapter with hospitals that are reached by the link of this context.
+def federation(study: Study = ELSEWHERE, keys: Path = Path("keys"), listen: str = "127.0.0.1:9092") -> str:
+    """Train one adapter with the hospitals whose keys are registered, each on its own machine.
 
     Returns the folder of the finished run. What hospitals sent is kept: a run that was ended, however, goes on from the
     last finished round. Raises StudyError if a hospital refuses, with its sentence.
+
+    Args:
+        study: its settings; those of data are the hospitals' own.
+        keys: the folder that `fed-rag coordinator keys` made.
+        listen: the address and port on which hospitals are awaited.
     """
+    from flows.runtimes.flower.keys import SERVER, check_certificate, read_nodes, read_server
+    from flows.runtimes.flower.link import GridLink
+    from flows.runtimes.flower.superlink import superlink
+
+    nodes, certificates = read_nodes(keys), read_server(keys)
+    if soon := check_certificate(keys / SERVER):
+        logger.warning(soon)
+    study = of_hospitals(study, len(nodes))
+    with superlink(listen, certificates, nodes) as fleet:
+        logger.info("listening on %s for %s", fleet.address, ", ".join(nodes))
+        with linked(GridLink(fleet.grid, fleet.nodes, about(study), fleet.grid.session)):
+            return train_with(study, list(nodes))
+
+
+def of_hospitals(study: Study, count: int) -> Study:
+    """The study with so many hospitals on machines of their own. Raises StudyError if it does not travel."""
+    values = study.model_dump()
+    values["partition"]["hospitals"], values["federation"]["runtime"] = count, "flower"
+    try:
+        return Study.model_validate(values)
+    except ValueError as error:
+        reason = str(error).split("Value error, ")[-1].split(" [type=")[0]
+        raise StudyError(f"These settings do not fit: {reason}.") from None
+
+
+def about(study: Study) -> dict[str, Any]:
+    """What every request tells a hospital of the study."""
+    return {"study": study.model_dump(mode="json"), "base": choose_model(study.model).content}
+
+
+def train_with(study: Study, hospitals: list[str]) -> str:
+    """Run a study with hospitals that are reached by the link of this context; returns the folder of the run."""
     choose_rule(study.federation.server).check_hospitals(len(hospitals))
     model = choose_model(study.model)
     steps = Steps("federation-progress", total=study.federation.rounds + 3)

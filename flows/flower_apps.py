@@ -17,9 +17,9 @@ from flwr.serverapp import Grid, ServerApp
 from flows.cli.hospital import open_folder
 from flows.cli.settings_file import load_study
 from flows.cli.terminal import flow_running
+from flows.parts import within_part
 from flows.runtimes.flower.link import POLL_S, GridLink
 from flows.runtimes.flower.wire import reply_to
-from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
 from tasks.federate.remote.parcel import Parcel, linked
 
@@ -42,16 +42,15 @@ def answer(message: Message, context: Context) -> Message:
 @server.main()
 def main(grid: Grid, context: Context) -> None:
     """Run a study with as many hospitals as the run's `hospitals` says, by the settings file that it names, if any."""
-    from flows.federation import federation
+    from flows.federation import about, of_hospitals, train_with
 
     count, file = int(context.run_config["hospitals"]), str(context.run_config["settings"])
-    chosen = ("federation.runtime=flower", f"partition.hospitals={count}")
-    study = load_study(Path(file) if file else None, chosen)
+    study = of_hospitals(load_study(Path(file) if file else None), count)
     with flow_running():
-        about = {"study": study.model_dump(mode="json"), "base": choose_model(study.model).content}
-        nodes = introduced(grid, count, about)
-        with linked(GridLink(grid, nodes, about)):
-            federation(study, sorted(nodes))
+        told = about(study)
+        nodes = introduced(grid, count, told)
+        with linked(GridLink(grid, nodes, told)):
+            within_part("federation", lambda: train_with(study, sorted(nodes)))
 
 
 def introduced(grid: Grid, count: int, about: Mapping[str, Any]) -> dict[str, int]:

@@ -71,7 +71,7 @@ def test_every_strategy_is_documented() -> None:
 
 
 def test_the_deployments_are_valid_settings_of_their_flows() -> None:
-    nightly, weekly = yaml.safe_load((TOP / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    nightly, weekly, federation = yaml.safe_load((TOP / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
     assert nightly["name"] == "nightly"
     assert nightly["entrypoint"] == "flows/fed_rag.py:fed_rag"
     assert nightly["schedules"][0]["cron"]
@@ -79,6 +79,10 @@ def test_the_deployments_are_valid_settings_of_their_flows() -> None:
     assert (weekly["name"], weekly["entrypoint"]) == ("weekly", "flows/compare.py:compare")
     assert weekly["schedules"][0]["cron"]
     assert Comparison.model_validate(weekly["parameters"]["comparison"]) == Comparison()
+    assert (federation["name"], federation["entrypoint"]) == ("nightly", "flows/federation.py:federation")
+    assert federation["parameters"].keys() == {"study", "keys", "listen"}
+    assert Study.model_validate(federation["parameters"]["study"]).federation.runtime == "flower"
+    assert federation["schedules"][0]["active"] is False  # before hospitals have joined it would wait for them
 
 
 def test_the_lock_keeps_the_pins_and_names_no_address() -> None:

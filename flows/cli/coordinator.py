@@ -1,6 +1,5 @@
 """Commands of a federation's coordinator: the keys of its hospitals, and the study with them."""
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +8,6 @@ import typer
 from flows.cli.checks import refuse_absent_model, refuse_without_flower
 from flows.cli.settings_file import load_study
 from flows.cli.terminal import Assignments, Quiet, SettingsFile, console, flow_running, print_place
-
-logger = logging.getLogger("fed_rag")
 
 coordinator_commands = typer.Typer(help="Coordinate hospitals on machines of their own.", no_args_is_help=True)
 
@@ -55,25 +52,15 @@ def coordinator_start(
 
     Example: fed-rag coordinator start keys --listen 10.0.0.7:9092 --set federation.rounds=3
     """
-    from flows.runtimes.flower.keys import SERVER, check_certificate, read_nodes, read_server
+    from flows.runtimes.flower.keys import read_nodes, read_server
 
     refuse_without_flower()
-    nodes, certificates = read_nodes(keys), read_server(keys)
-    chosen = (*(assignments or ()), "federation.runtime=flower", f"partition.hospitals={len(nodes)}")
-    study = load_study(settings, chosen)
+    study = load_study(settings, (*(assignments or ()), "federation.runtime=flower"))
     refuse_absent_model(study.model)
+    for read in (read_nodes, read_server):  # what is wrong with the keys is told before a server starts
+        read(keys)
     with flow_running(quiet):
         from flows.federation import federation
-        from flows.runtimes.flower.link import GridLink
-        from flows.runtimes.flower.superlink import superlink
-        from tasks.engine.identity import choose_model
-        from tasks.federate.remote.parcel import linked
 
-        if soon := check_certificate(keys / SERVER):
-            logger.warning(soon)
-        about = {"study": study.model_dump(mode="json"), "base": choose_model(study.model).content}
-        with superlink(listen, certificates, nodes) as fleet:
-            logger.info("listening on %s for %s", fleet.address, ", ".join(nodes))
-            with linked(GridLink(fleet.grid, fleet.nodes, about, fleet.grid.session)):
-                folder = federation(study, list(nodes))
+        folder = federation(study, keys, listen)
     print_place("Run", Path(folder), " (also artifacts/latest): federation.json, losses.png, references.json")

@@ -13,6 +13,7 @@ from flows.cli import main as cli
 from flows.cli.hospital import alone_in_folder, open_folder
 from flows.cli.settings_file import load_hospital
 from flows.evaluate import Evaluated
+from flows.federation import of_hospitals
 from flows.own_run import told_scores
 from flows.resident import Resident, keep_adapter, own_study
 from tasks.engine.identity import choose_model
@@ -129,3 +130,11 @@ def test_a_folder_without_settings_and_a_second_process_are_refused(
         open_folder(Path())
     with alone_in_folder("north"), pytest.raises(StudyError, match="no other process of north"):
         alone_in_folder("north")
+
+
+def test_a_study_that_does_not_travel_is_told_so() -> None:
+    assert of_hospitals(Study(), 3).partition.hospitals == 3
+    with pytest.raises(
+        StudyError, match=r"These settings do not fit: expected another federation\.strategy [^\n]*scaffold\.$"
+    ):
+        of_hospitals(Study.model_validate({"federation": {"strategy": "scaffold"}}), 3)
