@@ -4,8 +4,6 @@ import json
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
 from tasks.federate.lora_mean.rule import choose_rule
 from tasks.federate.remote.files import SCORES
-from tasks.federate.remote.parcel import Parcel, ask, linked
+from tasks.federate.remote.parcel import Parcel, ask_all, closing_if_told_to_end, linked
 from tasks.federate.remote.step import hear_scores, note_hospital
 from tasks.federate.step import initial_adapter
 from tasks.records.federation import TOGETHER, HospitalRefs
@@ -115,11 +113,8 @@ def meet(study: Study, model: ModelChoice, hospitals: Sequence[str]) -> list[Hos
     What a hospital told stands for its folders here: they stay where they are. Raises StudyError if one refuses.
     """
     start = initial_adapter(model=model, lora=study.lora, seed=study.seed)
-    with ThreadPoolExecutor(max_workers=Flower.at_once) as pool:
-        asking = [pool.submit(copy_context().run, ask, name, Parcel("meet")) for name in hospitals]
-        told = [asked.result() for asked in asking]
     noted = []
-    for name, answer in zip(hospitals, told, strict=True):
+    for name, answer in zip(hospitals, ask_all(hospitals, Parcel("meet")), strict=True):
         if answer.about.get("name") != name:
             raise StudyError(
                 f"Expected {name} to answer by its name, found another: its settings must have the name of its key."
@@ -147,7 +142,8 @@ def hear_all_scores(study: Study, model: ModelChoice, federated: Federated) -> l
                 }
             ),
         )
-        return gather(hearing, [hospital.name for hospital in federated.trained])
+        with closing_if_told_to_end():
+            return gather(hearing, [hospital.name for hospital in federated.trained])
 
     heard = within_part("evaluate", hear, at_once=Flower.at_once)
     files = [ref.folder / SCORES for ref in heard]

@@ -43,6 +43,9 @@ class Post:
         self.asked.append((hospital, request))
         return self._answer
 
+    def close(self) -> None:
+        """Nobody waits."""
+
 
 @pytest.fixture
 def hospital(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HospitalRefs:

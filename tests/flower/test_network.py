@@ -5,6 +5,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from contextvars import copy_context
 from pathlib import Path
 
 import grpc
@@ -25,7 +27,7 @@ from flows.runtimes.flower.superlink import Fleet, superlink
 from flows.runtimes.flower.wire import packed, unpacked
 from tasks.errors import StudyError
 from tasks.federate.remote import parcel as parcels
-from tasks.federate.remote.parcel import Parcel, ask, linked
+from tasks.federate.remote.parcel import Parcel, ask, closing_if_told_to_end, linked
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +112,33 @@ def test_a_refusal_arrives_as_the_sentence_that_was_given(fleet: Fleet, keys: Pa
             ask("north", Parcel("train"))
         with pytest.raises(StudyError, match="found west, which has no key"):
             ask("west", Parcel("train"))
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_waiting_ends_when_the_process_is_told_to_end(online: bool, fleet: Fleet, keys: Path, link: GridLink) -> None:
+    with ExitStack() as stack:
+        if online:  # it is asked, and does not answer
+            stack.enter_context(connect(fleet, keys, "north"))
+        pool = stack.enter_context(ThreadPoolExecutor())
+        stack.enter_context(linked(link))
+        asked = pool.submit(copy_context().run, ask, "north", Parcel("train"))
+        with suppress(KeyboardInterrupt), closing_if_told_to_end():
+            time.sleep(0.2)
+            assert not asked.done()
+            raise KeyboardInterrupt
+        with pytest.raises(StudyError, match="told to end while it waited"):
+            asked.result(timeout=20)
+
+
+def test_an_error_alone_ends_no_waiting(link: GridLink) -> None:
+    with linked(link):
+        with suppress(StudyError), closing_if_told_to_end():
+            raise StudyError("one hospital failed")
+        with ThreadPoolExecutor() as pool:
+            asked = pool.submit(link.ask, "north", Parcel("train"))
+            time.sleep(0.3)
+            assert not asked.done()
+            link.close()
 
 
 def test_without_a_link_nobody_is_asked() -> None:

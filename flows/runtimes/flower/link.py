@@ -1,7 +1,7 @@
 """Hospitals asked by name over a Flower grid, each as soon as it is there, and again if it was away meanwhile."""
 
 import logging
-import time
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -37,6 +37,11 @@ class GridLink:
         poll: float = POLL_S,
     ) -> None:
         self._grid, self._nodes, self._about, self._session, self._poll = grid, nodes, about, session, poll
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """End all waiting."""
+        self._closed.set()
 
     def ask(self, hospital: str, request: Parcel) -> Parcel:
         """Send a request and wait for the answer; the hospital may leave and come back meanwhile."""
@@ -56,7 +61,7 @@ class GridLink:
             if not told:
                 logger.info("waiting for %s to join", hospital)
                 told = True
-            time.sleep(self._poll)
+            self._pause()
         if told:
             logger.info("%s has joined", hospital)
 
@@ -72,4 +77,8 @@ class GridLink:
                 return None if message.has_error() else message
             if self._session(node) != session:
                 return None
-            time.sleep(self._poll)
+            self._pause()
+
+    def _pause(self) -> None:
+        if self._closed.wait(self._poll):
+            raise StudyError("The coordinator was told to end while it waited; the same command goes on from here.")

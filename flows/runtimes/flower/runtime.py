@@ -5,6 +5,7 @@ from typing import Any
 
 from flows.runtimes.local import all_alike, gather
 from flows.runtimes.runtime import Trained, seconds
+from tasks.federate.remote.parcel import closing_if_told_to_end
 from tasks.federate.remote.step import hear_update, hear_validation
 from tasks.records.federation import HospitalRefs, Order
 from tasks.store import Ref
@@ -23,10 +24,12 @@ class Flower:
             round_number=[order.round for order in orders],
             **all_alike(settings),
         )
-        updates = gather(hearing, [hospital.name for hospital in hospitals])
+        with closing_if_told_to_end():
+            updates = gather(hearing, [hospital.name for hospital in hospitals])
         return Trained(updates, seconds(updates))
 
     def validate(self, hospitals: Sequence[HospitalRefs], settings: Mapping[str, Any]) -> list[Ref]:
         """Let every hospital compute its loss."""
         hearing = hear_validation.map(hospital=list(hospitals), **all_alike(settings))
-        return gather(hearing, [hospital.name for hospital in hospitals])
+        with closing_if_told_to_end():
+            return gather(hearing, [hospital.name for hospital in hospitals])

@@ -1,9 +1,10 @@
 """What coordinator and hospitals send each other, and the link that carries it, whichever network that is."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -45,8 +46,11 @@ class Link(Protocol):
     def ask(self, hospital: str, request: Parcel) -> Parcel:
         """Send a request to a hospital, and wait for its answer, however long that takes.
 
-        Raises StudyError if the hospital refuses, with the sentence that it gave, or is not known.
+        Raises StudyError if the hospital is not known, or the link is closed meanwhile.
         """
+
+    def close(self) -> None:
+        """End all waiting, in whichever thread."""
 
 
 _link: ContextVar[Link] = ContextVar("link")
@@ -62,8 +66,33 @@ def linked(link: Link) -> Iterator[None]:
         _link.reset(token)
 
 
+@contextmanager
+def closing_if_told_to_end() -> Iterator[None]:
+    """In this context other threads wait for hospitals: a signal that ends the process ends their waiting first.
+
+    Prefect waits for all tasks of a flow that it ends, and these may wait for a hospital for days.
+    """
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException:
+        _link.get().close()
+        raise
+
+
+def ask_all(hospitals: Sequence[str], request: Parcel) -> list[Parcel]:
+    """Ask several hospitals the same at once; returns their answers in the same order. Raises StudyError as `ask`."""
+    with ThreadPoolExecutor(max_workers=len(hospitals)) as pool, closing_if_told_to_end():
+        asking = [pool.submit(copy_context().run, ask, name, request) for name in hospitals]
+        return [asked.result() for asked in asking]
+
+
 def ask(hospital: str, request: Parcel) -> Parcel:
-    """Ask a hospital by the link of this context. Raises StudyError as `Link.ask` does, or if there is no link."""
+    """Ask a hospital by the link of this context.
+
+    Raises StudyError as `Link.ask` does, if there is no link, or if the hospital refuses, with its sentence.
+    """
     try:
         link = _link.get()
     except LookupError:
