@@ -1,6 +1,7 @@
 """All of a hospital that needs nobody else: its cases, split, audit, library, baselines, and what would leave."""
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -73,16 +74,15 @@ def _baselines(study: Study, hospital: HospitalRefs) -> list[dict[str, Any]]:
     parts: dict[str, Ref] = {name: getattr(hospital, name) for name in ("cases", "features", "library")}
     answered = answer_baselines(hospital=hospital.name, **parts, seed=study.seed)
     scored = score_hospital(hospital=hospital.name, cases=hospital.cases, predictions=[answered], min_cell=least)
-    return [
-        {
-            "baseline": name.replace("_", " "),
-            **{
-                f"{kind} {what}": "-" if row[kind].get(what) is None else f"{row[kind][what]:.3f}"
-                for kind, what in (("closed", "accuracy"), ("open", "exact_match"))
-            },
-        }
-        for name, row in score_table([_document(scored)]).items()
-    ]
+    table: dict[str, Any] = dict(score_table([_document(scored)]))
+    return [{"baseline": name.replace("_", " ")} | dict(_figures(row)) for name, row in table.items()]
+
+
+def _figures(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """A baseline's figures as text, those that are withheld or not there as a dash."""
+    for kind, figure in (("closed", "accuracy"), ("open", "exact_match")):
+        value = row[kind].get(figure)
+        yield f"{kind} {figure.replace('_', ' ')}", "-" if value is None else f"{value:.3f}"
 
 
 def _document(scored: Ref) -> Any:

@@ -37,7 +37,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def fleet(keys: Path) -> Iterator[Fleet]:
     with superlink("127.0.0.1:0", read_server(keys), read_nodes(keys)) as fleet:
         yield fleet

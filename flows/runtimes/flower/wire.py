@@ -37,7 +37,7 @@ def unpacked(records: RecordDict) -> Parcel:
         told = records.config_records["told"]
         if told["protocol"] != PROTOCOL:
             raise StudyError(
-                f"Expected protocol version {PROTOCOL}, found {told['protocol']}: install the same version of fed-rag "
+                f"Expected protocol version {PROTOCOL}, found {told['protocol']!r}: install the same version of fed-rag "
                 "at the coordinator and at every hospital."
             )
         kind, about = told["kind"], json.loads(str(told["about"]))
