@@ -37,8 +37,8 @@ def unpacked(records: RecordDict) -> Parcel:
         told = records.config_records["told"]
         if told["protocol"] != PROTOCOL:
             raise StudyError(
-                f"Expected protocol version {PROTOCOL}, found {told['protocol']!r}: install the same version of fed-rag "
-                "at the coordinator and at every hospital."
+                f"Expected protocol version {PROTOCOL}, found {told['protocol']!r}: install the same version of "
+                "fed-rag at the coordinator and at every hospital."
             )
         kind, about = told["kind"], json.loads(str(told["about"]))
         sums, found = dict(records.config_records["digests"]), dict(records.config_records["files"])
