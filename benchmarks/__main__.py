@@ -13,7 +13,8 @@ from importlib import import_module
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.workload import Figure, alone, machine
+from benchmarks.figure import Figure, alone
+from benchmarks.workload import machine
 from tasks.store import ROOT
 
 NAMES = (

@@ -20,17 +20,8 @@ from functools import partial
 import torch
 from peft import set_peft_model_state_dict
 
-from benchmarks.workload import (
-    EVALUATION,
-    Figure,
-    Work,
-    draw_work,
-    drawn_state,
-    from_pixels,
-    in_turn,
-    rate,
-    spread,
-)
+from benchmarks.figure import Figure
+from benchmarks.workload import EVALUATION, Work, draw_work, drawn_state, from_pixels, in_turn, rate, spread
 from tasks.engine.base import Base
 from tasks.engine.batch import Example, encode
 from tasks.engine.engine import Engine

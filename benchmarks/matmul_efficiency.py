@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.workload import FEDERATION, Figure, Work, draw_work, drawn_state
+from benchmarks.figure import Figure
+from benchmarks.workload import FEDERATION, Work, draw_work, drawn_state
 from tasks.engine.batch import encode
 from tasks.engine.train import train
 from tasks.engine.vision import Features, encode_images

@@ -12,7 +12,8 @@ from dataclasses import replace
 from tempfile import TemporaryDirectory
 
 from benchmarks.base import find
-from benchmarks.workload import FEDERATION, LORA, RETRIEVAL, SEED, Figure, alone
+from benchmarks.figure import Figure, alone
+from benchmarks.workload import FEDERATION, LORA, RETRIEVAL, SEED
 from tasks.engine.base import load_base
 from tasks.engine.identity import choose_model
 from tasks.engine.vision import FEATURES, encode_images

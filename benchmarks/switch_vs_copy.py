@@ -21,7 +21,8 @@ import torch
 from peft import set_peft_model_state_dict
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from benchmarks.workload import LORA, Figure, check_close, drawn_state
+from benchmarks.figure import Figure
+from benchmarks.workload import LORA, check_close, drawn_state
 from tasks.engine.adapter import State
 from tasks.engine.base import Base, load_base
 from tasks.engine.engine import Engine

@@ -13,11 +13,11 @@ timed, both must give every case the same loss.
 import torch
 from peft import set_peft_model_state_dict
 
+from benchmarks.figure import Figure
 from benchmarks.workload import (
     EPOCHS,
     FEDERATION,
     SEED,
-    Figure,
     Work,
     check_close,
     draw_work,

@@ -20,10 +20,10 @@ import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from benchmarks.figure import Figure
 from benchmarks.workload import (
     EPOCHS,
     FEDERATION,
-    Figure,
     Work,
     check_close,
     draw_work,

@@ -5,10 +5,8 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -44,41 +42,6 @@ IMAGES = 40
 SEED = 4
 """Of images that the base was not trained on: they are of the hospital part."""
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "pillow")
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One thing measured against another."""
-
-    name: str
-    value: float
-    """This project's."""
-    reference: float
-    """What it is held against, measured in the same run."""
-    target: float | None
-    """Of the ratio, where there is one."""
-    unit: str
-    at_most: bool = False
-    """Whether the ratio should be the target or less, not the target or more."""
-    notes: Mapping[str, Any] = field(default_factory=dict)
-    """What else was measured or checked."""
-
-    @property
-    def ratio(self) -> float:
-        """Value by reference."""
-        return self.value / self.reference
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the target is met; None where there is none."""
-        if self.target is None:
-            return None
-        return self.ratio <= self.target if self.at_most else self.ratio >= self.target
-
-    def to_json(self) -> dict[str, Any]:
-        """The row of `bench.json`."""
-        row = {"name": self.name, "value": self.value, "reference": self.reference, "ratio": self.ratio}
-        return row | {"target": self.target, "unit": self.unit}
 
 
 @dataclass(frozen=True)
@@ -180,12 +143,6 @@ def in_turn(ways: Mapping[str, Callable[[], object]], repeats: int, title: str) 
             way()
             seconds[name].append(time.perf_counter() - start)
     return seconds
-
-
-def alone(body: Callable[..., Any], *given: Any) -> Any:
-    """What the body returns, run in a new process: nothing is warm, and its peak of memory is its own."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(body, *given).result()
 
 
 def spread(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,13 @@ from flows.dashboard import Dashboard
 from flows.losses import round_losses, round_table, show_losses
 from flows.parts import within_part
 from flows.progress import Pace, Steps
-from flows.runtimes.local import Local, gather
+from flows.runtimes.local import Local, gather_named, refuse_missing
 from flows.runtimes.runtime import Runtime, Trained
 from flows.runtimes.stacked import Stacked
 from tasks.errors import StudyError
+from tasks.federate.lora_mean.ranks import OfRanks
 from tasks.federate.lora_mean.rule import choose_rule
+from tasks.federate.participation import Participation
 from tasks.federate.privacy.step import sum_in_secret
 from tasks.federate.step import aggregate, join_adapter, keep_control
 from tasks.federate.strategies.strategy import Strategy
@@ -32,47 +34,55 @@ RUNTIMES: dict[str, Runtime] = {"mapped": Local(), "batched": Stacked()}
 
 @dataclass(frozen=True)
 class Round:
-    """One round of a federation: each hospital's order, start, update, and start of the next round."""
+    """One round of a federation; mappings are by hospital."""
 
     number: int
-    orders: list[Order]
-    starts: list[Ref]
+    orders: dict[str, Order]
+    """Of those that were asked to train."""
+    starts: dict[str, Ref]
+    """What each of these started from."""
     trained: Trained
     before: Ref
     """The server's state before this round."""
     state: Ref
     """The server's state after this round."""
-    following: list[Ref]
-    """The tensors that each hospital continues from after this round."""
+    following: dict[str, Ref]
+    """The tensors that each hospital of the study has after this round."""
 
 
 def rounds(
     strategy: Strategy,
-    count: int,
-    hospitals: Sequence[str],
+    participation: Participation,
     start: Ref,
-    train: Callable[[list[Order], list[Ref]], Trained],
+    train: Callable[[dict[str, Order], dict[str, Ref]], Trained],
     put_together: Callable[..., Ref],
 ) -> Iterator[Round]:
     """Run the rounds of a federation, for any kind of tensors, and yield each.
 
+    Raises StudyError if too few hospitals answer in a round.
+
     Args:
         strategy: gives the orders.
-        count: number of rounds.
-        hospitals: their names.
+        participation: says how many rounds there are, and who takes part in them.
         start: the initial tensors of all hospitals.
         train: trains each hospital by its order, from its start.
-        put_together: makes the server's next state from `state`, `updates` and `round_number`.
+        put_together: makes the server's next state from `state`, `updates` by hospital, and `round_number`.
     """
-    before, starts = start, [start] * len(hospitals)
-    orders = [strategy.order(1, hospital) for hospital in hospitals]
-    for number in range(1, count + 1):
+    before = start
+    held = dict.fromkeys(participation.hospitals, start)
+    own = dict(held)  # what each has last trained
+    for number in range(1, participation.rounds + 1):
+        orders = {hospital: strategy.order(number, hospital) for hospital in participation.asked(number)}
+        starts = {hospital: held[hospital] for hospital in orders}
         trained = train(orders, starts)
+        if len(trained.updates) < participation.least(number):
+            refuse_missing(trained.missing, len(orders))
+        own |= trained.kept or trained.updates
         state = put_together(state=before, updates=trained.updates, round_number=number)
-        coming = [strategy.order(number + 1, hospital) for hospital in hospitals]
-        following = go_on(hospitals, coming, state, trained)
-        yield Round(number, orders, starts, trained, before, state, following)
-        before, orders, starts = state, coming, following
+        coming = {hospital: strategy.order(number + 1, hospital) for hospital in participation.receivers(number)}
+        held = held | go_on(coming, state, own)
+        yield Round(number, orders, starts, trained, before, state, held)
+        before = state
 
 
 def check_strategy(study: Study) -> None:
@@ -83,13 +93,22 @@ def check_strategy(study: Study) -> None:
         refuse_single_updates(strategy, study.federation)
 
 
-def go_on(hospitals: Sequence[str], coming: Sequence[Order], state: Ref, trained: Trained) -> list[Ref]:
-    """The tensors that each hospital continues from, by its order for the next round."""
-    if trained.kept:
-        number = unmapped(coming[0].round - 1)
-        joining = join_adapter.map(hospital=hospitals, state=unmapped(state), trained=trained.kept, round_number=number)
-        return gather(joining, hospitals)
-    return [state if order.start == "global" else own for order, own in zip(coming, trained.updates, strict=True)]
+def go_on(coming: Mapping[str, Order], state: Ref, own: Mapping[str, Ref]) -> dict[str, Ref]:
+    """The tensors that each hospital continues from, by its order for the next round.
+
+    Args:
+        coming: by hospital, its next order.
+        state: the server's state.
+        own: by hospital, what it has last trained, or the initial tensors.
+    """
+    joining = [hospital for hospital, order in coming.items() if order.start == "joined"]
+    joined: dict[str, Ref] = {}
+    if joining:
+        kept, number = [own[hospital] for hospital in joining], coming[joining[0]].round - 1
+        joins = join_adapter.map(hospital=joining, state=unmapped(state), trained=kept, round_number=unmapped(number))
+        joined = gather_named(joins, joining)
+    places = {"global": dict.fromkeys(coming, state), "own": own, "joined": joined}
+    return {hospital: places[order.start][hospital] for hospital, order in coming.items()}
 
 
 @dataclass(frozen=True)
@@ -104,6 +123,10 @@ class Federated:
     """The folders in which hospitals shared their held-out losses, of all rounds."""
     starts: list[Ref]
     """The server's state before each round."""
+    members: list[list[str]]
+    """The hospitals that were members in each round."""
+    state: Ref
+    """The server's state after the last round."""
 
 
 def training_settings(study: Study, model: ModelChoice) -> dict[str, Any]:
@@ -120,33 +143,30 @@ def training_settings(study: Study, model: ModelChoice) -> dict[str, Any]:
 def federate(
     study: Study, model: ModelChoice, hospitals: list[HospitalRefs], steps: Steps, reached: Runtime | None = None
 ) -> Federated:
-    """Run the rounds of the adapter: every hospital trains, the server aggregates, every hospital validates.
+    """Run the rounds of the adapter: those asked train, the server aggregates, every member validates.
 
-    `reached` is how hospitals are reached; by default they are in this process.
+    `reached` is how hospitals are reached; by default they are in this process. Raises StudyError if too few hospitals
+    answer in a round.
     """
-    strategy, runtime = choose_rule(study.federation.server), reached or RUNTIMES[study.engine.executor]
+    strategy = OfRanks(choose_rule(study.federation.server), study.lora.ranks)
+    runtime = reached or RUNTIMES[study.engine.executor]
     settings = training_settings(study, model)
-    training = list(hospitals)
+    here = {hospital.name: hospital for hospital in hospitals}
+    participation = taking_part(study, list(here))
 
-    def train(orders: list[Order], starts: list[Ref]) -> Trained:
-        return runtime.train(given(training, starts), orders, settings)
+    def train(orders: dict[str, Order], starts: dict[str, Ref]) -> Trained:
+        return runtime.train(holding(here, starts), list(orders.values()), settings)
 
-    def put_together(*, updates: list[Ref], round_number: int, **taken: Any) -> Ref:
-        senders = names
-        if study.federation.secure_aggregation:
-            senders, updates = [TOGETHER], [sum_in_secret(updates=updates, round_number=round_number)]
-        told = {"hospitals": senders, "updates": updates, "round_number": round_number, "base": model.content}
-        return aggregate(strategy=study.federation.server, **told, **taken)
-
-    names = [hospital.name for hospital in hospitals]
-    coming = rounds(strategy, study.federation.rounds, names, hospitals[0].adapter, train, put_together)
+    coming = rounds(strategy, participation, hospitals[0].adapter, train, aggregation(study, model, participation))
 
     def one_round() -> tuple[Round, list[Ref]]:
         this = next(coming)
-        tell_quarantined(this)
-        training[:] = keep_controls(training, this)
-        validating = settings | {"round_number": this.number, "min_cell": study.evaluation.min_cell}
-        return this, runtime.validate(given(hospitals, this.following), validating)
+        tell_missing(this)
+        here.update(keep_controls(here, this))
+        present = [each for each in participation.members(this.number) if each not in this.trained.missing]
+        validating = holding(here, {hospital: this.following[hospital] for hospital in present})
+        told = {"round_number": this.number, "min_cell": study.evaluation.min_cell}
+        return this, runtime.validate(validating, settings | told)
 
     rows: list[dict[str, Any]] = []
     validated: list[Ref] = []
@@ -165,26 +185,51 @@ def federate(
         loss = rows[-1]["eval_loss"]
         held = "" if loss is None else f", held-out loss {loss:.4f}"
         steps.done(f"round {number}: training loss {rows[-1]['train_loss']:.4f}{held}{left}")
-    return Federated(given(hospitals, this.following), rows, validated, starts)
+    trained = [each.model_copy(update={"budget": None}) for each in holding(here, this.following)]
+    members = [participation.members(row["round"]) for row in rows]
+    return Federated(trained, rows, validated, starts, members, this.state)
 
 
-def keep_controls(hospitals: Sequence[HospitalRefs], of: Round) -> list[HospitalRefs]:
-    """The hospitals, each with its control variate after a round, if the strategy has any.
+def aggregation(study: Study, model: ModelChoice, participation: Participation) -> Callable[..., Ref]:
+    """How a study's server puts the updates of a round together; where it may see no single one, their sum."""
+
+    def put_together(*, state: Ref, updates: dict[str, Ref], round_number: int) -> Ref:
+        share = len(updates) / len(participation.members(round_number))
+        if study.federation.secure_aggregation:
+            updates = {TOGETHER: sum_in_secret(updates=list(updates.values()), round_number=round_number)}
+        return aggregate(
+            strategy=study.federation.server,
+            state=state,
+            hospitals=list(updates),
+            updates=list(updates.values()),
+            round_number=round_number,
+            base=model.content,
+            share=share,
+            ranks=study.lora.ranks,
+        )
+
+    return put_together
+
+
+def taking_part(study: Study, hospitals: Sequence[str]) -> Participation:
+    """Who takes part in a study's rounds. Raises StudyError if its settings do not suit these hospitals."""
+    return Participation(study.federation.participating, hospitals, study.federation.rounds, study.seed)
+
+
+def keep_controls(hospitals: Mapping[str, HospitalRefs], of: Round) -> dict[str, HospitalRefs]:
+    """The hospitals whose control variate is another after a round; none if the strategy has no control variates.
 
     One whose update was left out keeps its former one, as if it had not taken part.
     """
-    if not of.orders[0].local.control:
-        return list(hospitals)
+    if not any(order.local.control for order in of.orders.values()):
+        return {}
     left_out = round_summary(of)["quarantined"]
-    pairs = zip(hospitals, of.trained.updates, strict=True)
-    used = {hospital.name: (hospital, update) for hospital, update in pairs if hospital.name not in left_out}
+    used = {name: update for name, update in of.trained.updates.items() if name not in left_out}
     keeping = keep_control.map(
-        hospital=list(used),
-        before=[hospital.control for hospital, _ in used.values()],
-        update=[update for _, update in used.values()],
+        hospital=list(used), before=[hospitals[name].control for name in used], update=list(used.values())
     )
-    kept = dict(zip(used, gather(keeping, list(used)), strict=True))
-    return [each.model_copy(update={"control": kept.get(each.name, each.control)}) for each in hospitals]
+    kept = gather_named(keeping, list(used))
+    return {name: hospitals[name].model_copy(update={"control": control}) for name, control in kept.items()}
 
 
 def refuse_single_updates(strategy: Strategy, federation: FederationSettings) -> None:
@@ -199,10 +244,10 @@ def refuse_single_updates(strategy: Strategy, federation: FederationSettings) ->
 
 
 def round_row(strategy: Strategy, of: Round, held_out: Sequence[Ref]) -> dict[str, Any]:
-    """The results' row for a round: its `round.json`, the held-out loss, seconds of training and bytes sent."""
-    return (
-        round_summary(of) | {"eval_loss": held_out_loss(held_out), "seconds": of.trained.seconds} | wire(strategy, of)
-    )
+    """The results' row for a round: its `round.json`, who was asked, the held-out loss, seconds and bytes sent."""
+    part = {"asked": list(of.orders), "missing": reasons(of.trained.missing)}
+    took = {"eval_loss": held_out_loss(held_out), "seconds": of.trained.seconds}
+    return round_summary(of) | part | took | wire(strategy, of)
 
 
 def round_summary(of: Round) -> dict[str, Any]:
@@ -210,8 +255,18 @@ def round_summary(of: Round) -> dict[str, Any]:
     return dict(json.loads((of.state.folder / "round.json").read_text(encoding="utf-8")))
 
 
-def tell_quarantined(of: Round) -> None:
-    """Log which hospitals' updates a round has left out, and why; in each run, also where the round was done before."""
+def reasons(missing: Mapping[str, Exception]) -> dict[str, str]:
+    """By hospital, why it did not answer; of an error that is not ours its kind alone, since it may quote cases."""
+    return {
+        hospital: str(error) if isinstance(error, StudyError) else type(error).__name__
+        for hospital, error in missing.items()
+    }
+
+
+def tell_missing(of: Round) -> None:
+    """Log who did not answer in a round, and whose update it has left out, with reasons; in each run, cached or not."""
+    for hospital, reason in reasons(of.trained.missing).items():
+        logger.warning("%s did not answer in round %d: %s", hospital, of.number, reason)
     for hospital, reason in round_summary(of)["quarantined"].items():
         logger.warning("%s is left out of round %d: %s", hospital, of.number, reason)
 
@@ -221,16 +276,21 @@ def given(hospitals: Sequence[HospitalRefs], adapters: Sequence[Ref]) -> list[Ho
     return [hospital.given(adapter) for hospital, adapter in zip(hospitals, adapters, strict=True)]
 
 
+def holding(hospitals: Mapping[str, HospitalRefs], adapters: Mapping[str, Ref]) -> list[HospitalRefs]:
+    """The hospitals that adapters are given for by name, with these."""
+    return [hospitals[name].given(adapter) for name, adapter in adapters.items()]
+
+
 def wire(strategy: Strategy, of: Round) -> dict[str, int]:
     """File sizes in bytes of what a round sends to the hospitals, and of what they send back.
 
     Both are 0 with a single hospital. Nothing is sent down to hospitals that continue from their own tensors, and
     nothing up if the strategy needs no tensors.
     """
-    several = len(of.orders) > 1
-    control = of.orders[0].local.control
-    down = [of.before for order in of.orders if several and order.start != "own"]
-    up = of.trained.updates if several and strategy.needs else []
+    several = len(of.following) > 1
+    control = any(order.local.control for order in of.orders.values())
+    down = [of.before for order in of.orders.values() if several and order.start != "own"]
+    up = of.trained.updates.values() if several and strategy.needs else []
     return {"bytes_down": sum(size(ref, control) for ref in down), "bytes_up": sum(size(ref, control) for ref in up)}
 
 

@@ -99,7 +99,7 @@ def tune(study: Study, model: ModelChoice, hospitals: list[HospitalRefs]) -> tup
         return hospitals, []
     choosing = tune_retrieval.map(
         hospital=hospitals,
-        **_answering(study, model),
+        **answering(study, model),
         mixture=unmapped(study.retrieval.mixture),
         holdout=unmapped(study.federation.holdout),
         seed=unmapped(study.seed),
@@ -114,7 +114,7 @@ def answer_all(study: Study, model: ModelChoice, configurations: Mapping[str, li
     `configurations` holds, by name, the hospitals with their adapters.
     The trained adapter also answers multiple-choice cases without the image, if there are any.
     """
-    settings = _answering(study, model)
+    settings = answering(study, model)
     trained = configurations[study.configuration]
     names = [hospital.name for hospital in trained]
     jobs = [(configuration, given, False) for configuration, given in configurations.items()]
@@ -157,7 +157,7 @@ def rely(study: Study, model: ModelChoice, hospitals: list[HospitalRefs]) -> tup
         return [], []
     drawn: dict[str, Any] = {"count": unmapped(study.evaluation.reliance), "seed": unmapped(study.seed)}
     names = [hospital.name for hospital in hospitals]
-    relied = gather(measure_reliance.map(hospital=hospitals, **_answering(study, model), **drawn), names)
+    relied = gather(measure_reliance.map(hospital=hospitals, **answering(study, model), **drawn), names)
     counted = score_hospital.map(
         hospital=names,
         cases=[hospital.cases for hospital in hospitals],
@@ -180,7 +180,7 @@ def calibrate(
     chosen: dict[str, Any] = {"configuration": unmapped(study.configuration)}
     holdout: dict[str, Any] = {"holdout": unmapped(study.federation.holdout), "seed": unmapped(study.seed)}
     names = [hospital.name for hospital in hospitals]
-    held_out = gather(answer_held_out.map(hospital=hospitals, **chosen, **_answering(study, model), **holdout), names)
+    held_out = gather(answer_held_out.map(hospital=hospitals, **chosen, **answering(study, model), **holdout), names)
     counted = count_withheld.map(
         hospital=names,
         **chosen,
@@ -193,7 +193,7 @@ def calibrate(
     return held_out, gather(counted, names)
 
 
-def _answering(study: Study, model: ModelChoice) -> dict[str, Any]:
+def answering(study: Study, model: ModelChoice) -> dict[str, Any]:
     """The parameters of answering that all hospitals share."""
     return {
         "model": unmapped(model),

@@ -48,7 +48,7 @@ class Hub:
     revision: str
 
 
-def export(run: Path, hospital: str, out: Path, merge: bool = False) -> Path:
+def export(run: Path, hospital: str, out: Path, merge: bool = False, personal: bool = False) -> Path:
     """Write a hospital's model, adapter and library into a folder, completely or not at all; returns the folder.
 
     Args:
@@ -56,11 +56,12 @@ def export(run: Path, hospital: str, out: Path, merge: bool = False) -> Path:
         hospital: the hospital to export.
         out: a folder that does not exist, or is empty.
         merge: write one model with the adapter merged into the base, instead of both.
+        personal: take the hospital's personal adapter instead of the one for all.
 
     Raises StudyError as `open_place` does (for an unknown run or hospital, or a base that is not the run's), if the
     run's images were pooled to fewer tokens, and if the folder is not empty or cannot be written.
     """
-    place = open_place(run, hospital, "library")
+    place = open_place(run, hospital, "library", personal=personal)
     for part, tokens in (("model", place.model.image_tokens), ("retrieval", place.study.retrieval.image_tokens)):
         if tokens is not None:
             raise StudyError(

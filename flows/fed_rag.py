@@ -1,7 +1,6 @@
 """The study: ingest, partition, retrieve, federate, evaluate, report."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 from prefect import flow
@@ -9,10 +8,11 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.coordinator import check_strategy, federate
+from flows.disk import warn_if_large
 from flows.evaluate import Adapters, evaluate
 from flows.gone import HOOKS
 from flows.parts import within_part
-from flows.personal import personalise
+from flows.personal import Personalised, check_personal_layers, personalise
 from flows.prepare import prepare, preparing_steps
 from flows.privacy import protect, spent
 from flows.progress import Steps
@@ -40,13 +40,14 @@ def fed_rag(study: Study = Study()) -> str:
     steps = Steps("study-progress", total=preparing_steps(study) + study.federation.rounds + 4)
 
     start = within_part("prepare", lambda: prepare(study, model, steps))
+    check_personal_layers(study, start.hospitals[0].adapter)
     allowed, hospitals, budgets = protect(study, start.hospitals)
     federated = federate(allowed, model, hospitals, steps)
-    trained = [each.model_copy(update={"budget": None}) for each in federated.trained]
-    adapters = Adapters(trained, start.hospitals)
+    own = Personalised(federated.trained)
     if study.federation.personal != "none":
-        personal = within_part("personalise", lambda: personalise(study, model, trained, federated.starts))
-        adapters = replace(adapters, personal=personal)
+        initial = start.hospitals[0].adapter
+        own = within_part("personalise", lambda: personalise(study, model, federated, initial))
+    adapters = Adapters(own.hospitals, start.hospitals, own.personal)
     found = within_part("evaluate", lambda: evaluate(study, model, adapters, steps))
 
     shared = SharedRefs(
@@ -60,15 +61,16 @@ def fed_rag(study: Study = Study()) -> str:
         abstention=found.abstention,
         seen=start.seen,
         gains=found.gains,
-        privacy=spent(budgets, len(federated.rows)),
+        privacy=spent(budgets, federated.rows),
     )
-    run = write_run(study, model.content, trained, found.kept, federated.rows, shared)
+    run = write_run(study, model.content, own.hospitals, found.kept, federated.rows, shared)
     page, *_ = write_pages(run)
     write_card(run)
     create_markdown_artifact(
         markdown=show_results(run, page), key="results", description="Scores, beside what needs no model"
     )
     point_latest(run)  # last, so that the link leads to a complete run
+    warn_if_large(study.artifacts.max_bytes)
     steps.done(f"wrote {run}")
     return str(run)
 

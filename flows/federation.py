@@ -39,7 +39,7 @@ from tasks.text.wording import counted
 logger = logging.getLogger("fed_rag")
 ELSEWHERE = Study(federation=FederationSettings(runtime="flower"))
 """The study of the default settings, with hospitals on machines of their own."""
-NOT_TOLD = {"seconds": 0.0, "bytes_down": 0, "bytes_up": 0}
+NOT_TOLD: dict[str, Any] = {"seconds": 0.0, "bytes_down": 0, "bytes_up": 0, "asked": [], "missing": {}}
 """What a hospital's page shows of a round and is not its business."""
 
 

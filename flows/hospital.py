@@ -5,11 +5,12 @@ from typing import Any
 
 from prefect import unmapped
 
-from flows.coordinator import rounds, tell_quarantined
-from flows.runtimes.local import gather
+from flows.coordinator import rounds, tell_missing
+from flows.runtimes.local import gather, gather_named
 from flows.runtimes.runtime import Trained, seconds
 from tasks.explain.step import count_failures, explain_some, find_failures, share_means
 from tasks.features.step import take_features
+from tasks.federate.participation import Participation
 from tasks.federate.step import aggregate_fusion
 from tasks.federate.strategies.strategy import choose
 from tasks.records.federation import HospitalRefs, LibrarySources, Order
@@ -20,14 +21,17 @@ from tasks.retrieve.step import (
     initial_gated_fusion,
     train_hospital_fusion,
 )
-from tasks.settings import ModelChoice, Study
+from tasks.settings import ModelChoice, ParticipationSettings, Study
 from tasks.store import Ref
 
 
 def build_libraries(
-    study: Study, model: ModelChoice, hospitals: Sequence[str], cases: Sequence[Ref], seen: Ref
+    study: Study, model: ModelChoice, hospitals: Sequence[str], cases: Sequence[Ref], seen: Ref | None
 ) -> tuple[list[Ref], list[Ref]]:
-    """Make each hospital's features and library; `seen` holds the vision features of all images."""
+    """Make each hospital's features and library; `seen` holds the vision features of all images.
+
+    Without `seen`, the tower runs over each hospital's own images.
+    """
     common: dict[str, Any] = {"model": unmapped(model.seeing)}
     projected = unmapped(not study.lora.projector)
     features = gather(
@@ -65,22 +69,25 @@ def train_gated_fusion(study: Study, hospitals: Sequence[LibrarySources]) -> lis
         "seed": unmapped(study.seed),
     }
 
-    names = [hospital.name for hospital in hospitals]
+    here = {hospital.name: hospital for hospital in hospitals}
+    everyone = Participation(ParticipationSettings(), list(here), study.retrieval.fusion_rounds, study.seed)
 
-    def train(orders: list[Order], starts: list[Ref]) -> Trained:
-        number = unmapped(orders[0].round)
-        training = train_hospital_fusion.map(hospital=hospitals, fusion=starts, round_number=number, **settings)
-        updates = gather(training, names)
-        return Trained(updates, seconds(updates))
+    def train(orders: dict[str, Order], starts: dict[str, Ref]) -> Trained:
+        number = unmapped(next(iter(orders.values())).round)
+        fusion = [starts[name] for name in here]
+        training = train_hospital_fusion.map(hospital=hospitals, fusion=fusion, round_number=number, **settings)
+        updates = gather_named(training, list(here))
+        return Trained(updates, seconds(updates.values()))
 
-    def put_together(**taken: Any) -> Ref:
-        return aggregate_fusion(strategy=study.federation.server, hospitals=names, **taken)
+    def put_together(*, updates: dict[str, Ref], **taken: Any) -> Ref:
+        sent = {"hospitals": list(updates), "updates": list(updates.values())}
+        return aggregate_fusion(strategy=study.federation.server, **sent, **taken)
 
-    strategy, fusions = choose(study.federation.server), [start] * len(names)
-    for each in rounds(strategy, study.retrieval.fusion_rounds, names, start, train, put_together):
-        tell_quarantined(each)
+    fusions = dict.fromkeys(here, start)
+    for each in rounds(choose(study.federation.server), everyone, start, train, put_together):
+        tell_missing(each)
         fusions = each.following
-    return fusions
+    return list(fusions.values())
 
 
 def find_and_count(

@@ -26,7 +26,7 @@ def outcomes(run: Path) -> dict[str, list[Outcome]]:
     for folders in places["hospitals"].values():
         cases = read_table(ROOT / folders["cases"] / "cases.parquet", Case)
         images = {case.id: case.image_id for case in cases}
-        pictures = _pictures(_reference(folders["cases"]))
+        numbers = pictures(_reference(folders["cases"]))
         answers = [
             row
             for place in folders["predictions"]
@@ -34,7 +34,7 @@ def outcomes(run: Path) -> dict[str, list[Outcome]]:
         ]
         judged = of_answers(answers, [judge(answer) for answer in answers], cases, read_copied(ROOT / folders["cases"]))
         for answer, row in zip(answers, judged, strict=True):
-            known = replace(row, case=number(answer.case_id), image=pictures[images[answer.case_id]])
+            known = replace(row, case=number(answer.case_id), image=numbers[images[answer.case_id]])
             found.setdefault("trained" if row.configuration == study.configuration else row.configuration, []).append(
                 known
             )
@@ -46,7 +46,7 @@ def _reference(path: str) -> Ref:
 
 
 @cache
-def _pictures(cases: Ref) -> dict[str, int]:
+def pictures(cases: Ref) -> dict[str, int]:
     """The number of each of a hospital's images, by id; images with the same bytes have the same number."""
     return {
         image.id: number(hashlib.sha256(image.data).hexdigest())

@@ -196,5 +196,5 @@ def show_audit(findings: Ref, least: int) -> None:
     document = read_audit(findings)
     leaks = table(document, least)
     create_table_artifact(table=leaks, key="audit", description="What test cases share with training")
-    if scores := score_table(document):
+    if scores := score_table(document, least):
         create_table_artifact(table=scores, key="audit-scores", description="Shares of right answers without a model")

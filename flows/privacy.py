@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefect import unmapped
@@ -11,6 +11,7 @@ from flows.runtimes.local import gather
 from tasks.errors import StudyError
 from tasks.federate.privacy.budget import Budget, read_budget, rounds_within
 from tasks.federate.privacy.plan import Plan, Training, refusal
+from tasks.federate.privacy.secret import COORDINATOR
 from tasks.federate.privacy.step import count_privacy, plan_privacy, plan_server_privacy
 from tasks.records.federation import ADAPTER_FILE, HospitalRefs
 from tasks.settings import Study
@@ -82,7 +83,8 @@ def _tell(study: Study, budgets: Sequence[Budget], rounds: int) -> None:
     )
 
 
-def spent(budgets: Sequence[Ref], rounds: int) -> list[Ref]:
-    """What each budget's owner has spent after this many rounds."""
+def spent(budgets: Sequence[Ref], rounds: Sequence[Mapping[str, Any]]) -> list[Ref]:
+    """What each budget's owner has spent after these rounds: a hospital in those that asked it, the server in all."""
     names = [read_budget(each.folder).hospital for each in budgets]
-    return gather(count_privacy.map(hospital=names, budget=list(budgets), rounds=unmapped(rounds)), names)
+    taken = [sum(name in (*row["asked"], COORDINATOR) for row in rounds) for name in names]
+    return gather(count_privacy.map(hospital=names, budget=list(budgets), rounds=taken), names)

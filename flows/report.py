@@ -13,6 +13,7 @@ from tasks.explain.shares import mean_shares
 from tasks.records import Case, FailureModes, Prediction, Saliency, Share, read_table
 from tasks.records.run_document import RunDocument
 from tasks.report.abstention import abstention_note, abstention_rows
+from tasks.report.contributions import contribution_rows, contribution_sentence
 from tasks.report.data import audited_tests, left_out_sentence, split_sentence
 from tasks.report.failures import failure_rows
 from tasks.report.held_back import held_back_rows, held_back_sentence
@@ -55,7 +56,8 @@ def write_pages(run: Path) -> list[Path]:
     for places in references["hospitals"].values():
         check_run(run, paths_of(places, ("cases", "predictions", "saliency", "failures")))
     results = _results(run)
-    pages = {run / "report.html": study_page(results, _rows(results), _statements(results), list(_sections(results)))}
+    sections = [*_sections(results), *_brought(run)]
+    pages = {run / "report.html": study_page(results, _rows(results), _statements(results), sections)}
     for hospital, places in references["hospitals"].items():
         pages[ROOT / "hospitals" / hospital / "report.html"] = _hospital_page(study, results["run"], hospital, places)
     for path, page in pages.items():
@@ -169,6 +171,15 @@ def _sections(results: RunDocument) -> Iterator[Section]:
     yield Section(
         "Rounds", lost, {"Losses, and the share of each update that is lost": round_rows(results)}, scores=False
     )
+
+
+def _brought(run: Path) -> Iterator[Section]:
+    """What each hospital brought, where `fed-rag contributions` has measured it."""
+    path = run / "contributions.json"
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        table = {"Lower held-out loss": contribution_rows(found)}
+        yield Section("What each hospital brought", contribution_sentence(found), table, scores=False)
 
 
 def _hospital_page(study: Study, run: str, hospital: str, places: Mapping[str, Any]) -> str:

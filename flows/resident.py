@@ -18,7 +18,7 @@ from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
 from tasks.federate.privacy.secret import noise_secret
 from tasks.federate.remote.agreement import NotAgreedError, refuse_more
-from tasks.federate.remote.files import UPDATE, VALIDATION
+from tasks.federate.remote.files import SENT_FILES, VALIDATION
 from tasks.federate.remote.parcel import Parcel, digests
 from tasks.federate.step import SENT, train_hospital, validate_hospital
 from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, HospitalRefs
@@ -109,7 +109,7 @@ class Resident:
         update = within_part(
             "train", lambda: train_hospital(hospital=hospital, local=local, round_number=number, **settings), title
         )
-        files = {name: (update.folder / name).read_bytes() for name in UPDATE}
+        files = {name: (update.folder / name).read_bytes() for name in SENT_FILES}
         files[CONFIG_FILE] = _same_place(files[CONFIG_FILE], request.files[CONFIG_FILE])
         logger.info("sent the update of round %d", number)
         return Parcel("done", {}, files)

@@ -13,6 +13,8 @@ from flows.losses import round_losses, write_losses
 from tasks.audit.control import withhold
 from tasks.audit.step import read_audit, read_control
 from tasks.cases.small_groups import withhold_small, withhold_small_cells, withhold_small_counts
+from tasks.federate.participation import FILE as PARTICIPATION
+from tasks.federate.participation import record
 from tasks.ingest.datasets import DATASETS
 from tasks.records.federation import HospitalRefs
 from tasks.records.shared_documents import SharedDocuments
@@ -106,13 +108,16 @@ def write_run(
     """
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"  # unique, even if the same study runs again
     documents = shared.read()
-    about = _about(study, run, model, walk(_ends(hospitals, kept, shared)), shared.control)
+    ends = _ends(hospitals, kept, shared)
+    about = _about(study, run, model, walk(ends), shared.control)
     results = assemble(documents.scores, rounds, _measured(study, documents, shared.scores), about)
     with writing("", "runs", run) as folder:
+        folder.inputs = list(dict.fromkeys(ref.path for ref in ends))
         folder.write_json("settings.json", about.settings)
         folder.write_json("results.json", results)
         folder.write("results.md", markdown(results).encode())
         folder.write_json("references.json", _references(hospitals, kept))
+        folder.write_json(PARTICIPATION, record(rounds))
         write_losses(folder, round_losses(rounds))
     return folder.ref.folder
 
@@ -198,6 +203,7 @@ def _split(study: Study, split: Mapping[str, Any], source: Mapping[str, Any], fi
     least = study.evaluation.min_cell
     return {
         **split,
+        "moved_cases": withhold_small(split["moved_cases"], least),
         "origins": sorted({_origin(name, source["notes"]) for name, _ in study.dataset.sources}),
         "audited_test_cases": read_audit(findings)["train_test"]["test_cases"],
         "published_split_shares": {

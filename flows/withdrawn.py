@@ -4,6 +4,7 @@ import contextlib
 from pathlib import Path
 
 import tasks.answer.erase
+import tasks.attack.erase
 import tasks.explain.erase
 import tasks.features.erase
 import tasks.federate.erase
@@ -19,6 +20,7 @@ ERASERS: Erasers = {
     **tasks.federate.erase.ERASERS,
     **tasks.answer.erase.ERASERS,
     **tasks.explain.erase.ERASERS,
+    **tasks.attack.erase.ERASERS,
 }
 """By stage, the eraser of its folders in `hospitals/<h>/`."""
 

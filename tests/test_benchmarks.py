@@ -13,7 +13,8 @@ from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausa
 
 from benchmarks import __main__ as runner
 from benchmarks import evaluate_vs_one_by_one, gpu, matmul_efficiency, train_vs_published_loop, train_vs_trainer
-from benchmarks.workload import Figure, Work, check_close, draw_work, drawn_state, in_turn, machine, rate, spread
+from benchmarks.figure import Figure
+from benchmarks.workload import Work, check_close, draw_work, drawn_state, in_turn, machine, rate, spread
 from tasks.engine.fast.onednn import use_onednn
 from tasks.engine.vision import encode_images
 from tasks.errors import StudyError

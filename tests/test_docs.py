@@ -16,6 +16,7 @@ from benchmarks import walk
 from flows.cli.settings_file import describe, load_study
 from tasks.ingest.datasets import DATASETS
 from tasks.settings import Dataset, StrategySettings, Study
+from tasks.settings.attack import Attack, AttackTable
 from tasks.settings.comparison import Comparison
 
 TOP = Path(__file__).parents[1]
@@ -70,8 +71,15 @@ def test_every_strategy_is_documented() -> None:
         assert re.search(rf"^\| .*`{name}`.* \|", text, flags=re.MULTILINE), name
 
 
+def test_every_attack_is_documented() -> None:
+    text = (TOP / "docs/federation.md").read_text(encoding="utf-8")
+    for name in get_args(Attack):
+        assert re.search(rf"^\| `{name}` \|", text, flags=re.MULTILINE), name
+
+
 def test_the_deployments_are_valid_settings_of_their_flows() -> None:
-    nightly, weekly, federation = yaml.safe_load((TOP / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    named = yaml.safe_load((TOP / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    nightly, weekly, monthly, federation = named
     assert nightly["name"] == "nightly"
     assert nightly["entrypoint"] == "flows/fed_rag.py:fed_rag"
     assert nightly["schedules"][0]["cron"]
@@ -79,6 +87,9 @@ def test_the_deployments_are_valid_settings_of_their_flows() -> None:
     assert (weekly["name"], weekly["entrypoint"]) == ("weekly", "flows/compare.py:compare")
     assert weekly["schedules"][0]["cron"]
     assert Comparison.model_validate(weekly["parameters"]["comparison"]) == Comparison()
+    assert (monthly["name"], monthly["entrypoint"]) == ("monthly", "flows/attack.py:attack")
+    assert monthly["schedules"][0]["cron"]
+    assert AttackTable.model_validate(monthly["parameters"]["table"]) == AttackTable()
     assert (federation["name"], federation["entrypoint"]) == ("nightly", "flows/federation.py:federation")
     assert federation["parameters"].keys() == {"study", "keys", "listen"}
     assert Study.model_validate(federation["parameters"]["study"]).federation.runtime == "flower"

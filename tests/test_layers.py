@@ -13,7 +13,7 @@ GROUND = {"cases", "errors", "records", "settings", "store", "text"}
 LIBRARIES = {"engine", "score"}
 """Open to every stage."""
 STAGES = {"ingest", "synthesize", "audit", "partition", "pretrain", "features", "retrieve"}
-STAGES |= {"federate", "answer", "explain", "compare", "report"}
+STAGES |= {"federate", "answer", "explain", "compare", "report", "attack"}
 STEPS = ["tasks", "store", "stage.py"]
 """What every step is made with: it alone, beside the steps, knows Prefect."""
 PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.checks import refuse_no_run, refuse_unwritable_folder
-from flows.cli.results import RunFolder
+from flows.cli.results import Personal, RunFolder
 from flows.cli.terminal import console, log_to_console, print_place
 from flows.serve.user_question import read_question
 from tasks.errors import StudyError
@@ -36,6 +36,7 @@ def explain(
         int | None, typer.Option(help="Draw attention of this layer alone, 0 the first.", show_default=False)
     ] = None,
     head: Annotated[int | None, typer.Option(help="And of this head of it.", show_default=False)] = None,
+    personal: Personal = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the files; one in the hospital's own folder if not given.", show_default=False),
@@ -67,9 +68,9 @@ def explain(
 
     wanted = Wanted(methods_of(method), token, layer, head)
     if image is not None and question is not None:
-        explained, name = explain_image(run, hospital, image, question, wanted), image.stem
+        explained, name = explain_image(run, hospital, image, question, wanted, personal), image.stem
     else:
-        explained, name = explain_case(run, hospital, str(case), wanted), str(case)
+        explained, name = explain_case(run, hospital, str(case), wanted, personal), str(case)
     folder = out or ROOT / "hospitals" / hospital / "explained" / re.sub(r"[^\w.-]+", "-", name)
     write_explained(explained, folder)
     _print_shares(explained)

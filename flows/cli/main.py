@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from flows.cli.attack import attack
 from flows.cli.checks import refuse_other_encodings
 from flows.cli.compose import compose
 from flows.cli.coordinator import coordinator_commands
@@ -19,10 +20,12 @@ from flows.cli.explain import explain
 from flows.cli.hospital import hospital_commands
 from flows.cli.init import init
 from flows.cli.privacy import privacy_commands
-from flows.cli.results import ask, card, export, report, score
+from flows.cli.results import ask, card, contributions, export, report, score
+from flows.cli.runs import diff, prune, runs
 from flows.cli.studies import compare, pretrain, run
 from flows.cli.terminal import settings_help
 from tasks.errors import StudyError
+from tasks.settings.attack import AttackTable
 from tasks.settings.comparison import Comparison
 from tasks.settings.recipe import Recipe
 
@@ -59,8 +62,24 @@ def _add(command: Callable[..., None], epilog: str | None = None) -> None:
 
 _add(run, settings_help())
 _add(compare, settings_help(model=Comparison))
+_add(attack, settings_help("name", "strategies", "attacks", "byzantine", "seeds", "tune", model=AttackTable))
 _add(audit, settings_help("dataset.", "synthesis.", "audit.", "model.name", "seed"))
-for each in (init, datasets, compose, ask, explain, export, score, report, card, forget):
+for each in (
+    init,
+    datasets,
+    compose,
+    ask,
+    explain,
+    export,
+    score,
+    report,
+    card,
+    contributions,
+    runs,
+    diff,
+    prune,
+    forget,
+):
     _add(each)
 _add(pretrain, settings_help(model=Recipe))
 app.add_typer(privacy_commands, name="privacy")

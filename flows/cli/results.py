@@ -9,10 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.checks import refuse_no_run
-from flows.cli.terminal import console, print_place
+from flows.cli.terminal import AsJson, Quiet, console, flow_running, print_place, print_rows
 from flows.files import refuse_filled
 from flows.serve.user_question import read_question
 
+Personal = Annotated[
+    bool, typer.Option("--personal", help="With the hospital's personal adapter, not the one for all.")
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="[RUN]", help="Folder of a run; the newest one if not given.")]
 
 
@@ -21,6 +24,7 @@ def ask(
     question: Annotated[str, typer.Argument(help="What to ask about it.", show_default=False)],
     hospital: Annotated[str, typer.Option(help="Whose library is searched, as hospital-1.")] = "hospital-1",
     run: Annotated[Path | None, typer.Option(help="Folder of a run; the newest one if not given.")] = None,
+    personal: Personal = False,
 ) -> None:
     """Ask a trained model about an image, and see the cases that it was shown.
 
@@ -31,7 +35,7 @@ def ask(
     read_question(image, question)  # before what takes seconds to load
     from flows.serve.answerer import answer
 
-    reply = answer(folder, hospital, image, question)
+    reply = answer(folder, hospital, image, question, personal)
     table = Table(title="Cases shown to the model, nearest first", padding=(0, 0))
     for heading in ("similarity", "case", "image", "question", "answer"):
         table.add_column(heading, no_wrap=heading in ("case", "image"))  # ids are copied from here
@@ -55,6 +59,7 @@ def export(
     ],
     hospital: Annotated[str, typer.Option(help="Whose adapter and library, as hospital-1.", show_default=False)],
     merge: Annotated[bool, typer.Option("--merge", help="Write the adapter merged into the base.")] = False,
+    personal: Personal = False,
 ) -> None:
     """Write what a hospital answers with as a folder that works without this project.
 
@@ -68,7 +73,9 @@ def export(
     refuse_filled(folder)
     from flows.export import export as write
 
-    print_place("Exported", write(run, hospital, folder, merge), ": README.md, ask.py; it must stay at the hospital")
+    print_place(
+        "Exported", write(run, hospital, folder, merge, personal), ": README.md, ask.py; it must stay at the hospital"
+    )
 
 
 def score(
@@ -100,6 +107,36 @@ def report(run: RunFolder = Path("artifacts/latest")) -> None:
 
     for path in write_pages(run):
         print_place("Page", path)
+
+
+def contributions(
+    run: RunFolder = Path("artifacts/latest"),
+    orders: Annotated[
+        int, typer.Option(min=2, help="Orders of hospitals that are drawn where there are more than 8.")
+    ] = 64,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what each hospital brought to the last round: Shapley values, and what is missed without it.
+
+    The round's updates are aggregated again without some of them, and each hospital measures the result on its held-out
+    training cases, never on test cases. Nothing is trained. Up to 8 hospitals, all coalitions are measured. The figures
+    go to contributions.json in the run's folder, to its page and to the dashboard.
+    RUN is the folder of a run, the newest one if not given.
+    """
+    refuse_no_run(run)
+    with flow_running(quiet):
+        from flows.contributions import contributions as flow
+
+        found = flow(run.resolve(), orders)
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    from tasks.report.contributions import contribution_rows, contribution_sentence
+
+    head, *rows = contribution_rows(found)
+    print_rows([dict(zip(head, row, strict=True)) for row in rows], "What each hospital brought")
+    console.print(contribution_sentence(found), highlight=False)
 
 
 def card(run: RunFolder = Path("artifacts/latest")) -> None:

@@ -1,4 +1,4 @@
-"""The settings of a study, a comparison, a recipe or a hospital as people write them.
+"""The settings of a study, a comparison, a table of attacks, a recipe or a hospital as people write them.
 
 A YAML file, `a.b=c` on the command line, and what `--help` says of each setting.
 """
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from flows.cli.setting_values import YamlError, field_type, read_value, read_values, read_yaml
 from tasks.errors import StudyError
 from tasks.settings import Settings, Study
+from tasks.settings.attack import AttackTable
 from tasks.settings.comparison import SWEEPS, Comparison
 from tasks.settings.dotted import assign
 from tasks.settings.hospital import HospitalSettings
@@ -26,6 +27,7 @@ HELP: dict[type[BaseModel], str] = {
     Study: "run",
     Comparison: "compare",
     Recipe: "pretrain",
+    AttackTable: "attack",
     HospitalSettings: "hospital check",
 }
 """The command whose help lists a model's settings."""
@@ -82,6 +84,14 @@ def load_hospital(file: Path) -> HospitalSettings:
     Raises StudyError as `load_study` does.
     """
     return _validated(HospitalSettings, _read_file(file, HospitalSettings))
+
+
+def load_attacks(file: Path | None = None, assignments: tuple[str, ...] = ()) -> AttackTable:
+    """The table of attacks of a YAML file, with assignments on top.
+
+    Raises StudyError as `load_study` does.
+    """
+    return _validated(AttackTable, _assigned(_read_file(file, AttackTable), assignments, AttackTable))
 
 
 def load_comparison(

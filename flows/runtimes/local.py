@@ -1,7 +1,7 @@
 """The local runtime: each hospital of a simulation is a task of this process."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from prefect import unmapped
 from prefect.futures import PrefectFutureList, wait
@@ -28,13 +28,17 @@ class Local:
             round_number=[order.round for order in orders],
             **all_alike(settings),
         )
-        trained = gather(training, names)
+        trained, missing = answers(training, names)
+        took = seconds(trained.values())
         if not keeps:
-            return Trained(trained, seconds(trained))
+            return Trained(trained, took, missing=missing)
         sending = send_update.map(
-            hospital=names, trained=trained, keeps=unmapped(keeps), round_number=unmapped(orders[0].round)
+            hospital=list(trained),
+            trained=list(trained.values()),
+            keeps=unmapped(keeps),
+            round_number=unmapped(orders[0].round),
         )
-        return Trained(gather(sending, names), seconds(trained), kept=trained)
+        return Trained(gather_named(sending, list(trained)), took, kept=trained, missing=missing)
 
     def validate(self, hospitals: Sequence[HospitalRefs], settings: Mapping[str, Any]) -> list[Ref]:
         """Validate each hospital in its own task."""
@@ -52,17 +56,35 @@ def gather(futures: PrefectFutureList[Ref], hospitals: Sequence[str]) -> list[Re
 
     Raises StudyError if tasks failed, with their number and the first one's hospital; the others' results are kept.
     """
+    answered, missing = answers(futures, hospitals)
+    if missing:
+        refuse_missing(missing, len(hospitals))
+    return list(answered.values())
+
+
+def gather_named(futures: PrefectFutureList[Ref], hospitals: Sequence[str]) -> dict[str, Ref]:
+    """As `gather`, by hospital."""
+    return dict(zip(hospitals, gather(futures, hospitals), strict=True))
+
+
+def answers(futures: PrefectFutureList[Ref], hospitals: Sequence[str]) -> tuple[dict[str, Ref], dict[str, Exception]]:
+    """Wait for one task per hospital, and return by hospital their results, and the errors of those that failed."""
     wait(list(futures))
-    failed = {
-        hospital: future.result(raise_on_failure=False)
-        for hospital, future in zip(hospitals, futures, strict=True)
-        if not future.state.is_completed()
-    }
-    if failed:
-        hospital, error = next(iter(failed.items()))
-        reason = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
-        raise StudyError(
-            f"{len(failed)} of {counted(len(hospitals), 'hospitals')} failed, first {hospital}: {reason} "
-            "(the others' work is kept: retry the run once this is mended)"
-        )
-    return futures.result()
+    answered, missing = dict[str, Ref](), dict[str, Exception]()
+    for hospital, future in zip(hospitals, futures, strict=True):
+        if future.state.is_completed():
+            answered[hospital] = future.result()
+        else:
+            error: Any = future.result(raise_on_failure=False)
+            missing[hospital] = error
+    return answered, missing
+
+
+def refuse_missing(missing: Mapping[str, Exception], asked: int) -> NoReturn:
+    """Raise StudyError for hospitals without which a study does not go on: how many, and the first with its reason."""
+    hospital, error = next(iter(missing.items()))
+    reason = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
+    raise StudyError(
+        f"{len(missing)} of {counted(asked, 'hospitals')} failed, first {hospital}: {reason} "
+        "(the others' work is kept: retry the run once this is mended)"
+    )

@@ -1,6 +1,6 @@
 """The interface between coordinator and hospitals: orders go out, updates come back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,29 +12,30 @@ from tasks.store import Ref
 class Trained:
     """The updates of one round."""
 
-    updates: list[Ref]
-    """One update per hospital, in the order of the orders."""
+    updates: dict[str, Ref]
+    """By hospital that answered, its update; in the order of the orders."""
     seconds: float
     """Duration of the training, as measured when it ran."""
-    kept: list[Ref] = field(default_factory=list)
+    kept: dict[str, Ref] = field(default_factory=dict)
     """What each hospital trained and keeps, where its update is a part of it; empty where updates are all of it."""
+    missing: dict[str, Exception] = field(default_factory=dict)
+    """By hospital that did not answer, why."""
 
 
 class Runtime(Protocol):
     """A way to run training at the hospitals."""
 
-    at_once: int
-    """Most hospitals that work at the same time."""
+    @property
+    def at_once(self) -> int:
+        """Most hospitals that work at the same time."""
 
     def train(self, hospitals: Sequence[HospitalRefs], orders: Sequence[Order], settings: Mapping[str, Any]) -> Trained:
-        """Train every hospital by its order; all orders are of the same round.
+        """Train every hospital by its order; all orders are of the same round. Whoever fails is told as missing.
 
         Args:
             hospitals: each with the adapter that it starts from.
             orders: one for each hospital.
             settings: the other parameters of `train_hospital`, shared by all hospitals.
-
-        Raises StudyError if hospitals failed, with the first one's name; the others' updates are kept.
         """
 
     def validate(self, hospitals: Sequence[HospitalRefs], settings: Mapping[str, Any]) -> list[Ref]:
@@ -44,6 +45,6 @@ class Runtime(Protocol):
         """
 
 
-def seconds(refs: Sequence[Ref]) -> float:
+def seconds(refs: Iterable[Ref]) -> float:
     """The seconds that making some folders took, summed."""
     return round(sum(ref.manifest()["seconds"] for ref in refs), 3)

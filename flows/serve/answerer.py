@@ -74,12 +74,14 @@ class PreparedQuestion:
     """Features of all images of the prompt."""
 
 
-def answer(run: Path, hospital: str, image: Path, question: str) -> Reply:
+def answer(run: Path, hospital: str, image: Path, question: str, personal: bool = False) -> Reply:
     """Answer a question about an image file with a run's final adapter and one hospital's library.
+
+    `personal` answers with the hospital's personal adapter instead.
 
     Raises StudyError if the image or the question is unusable, and as `open_place` does.
     """
-    place, picture = open_place(run, hospital), read_question(image, question)
+    place, picture = open_place(run, hospital, personal=personal), read_question(image, question)
     with engine_of(place) as engine:
         prepared = prepare_question(place, engine, picture, question)
         cases, similarities = [each for _, each in prepared.retrieved], [near for near, _ in prepared.retrieved]
@@ -88,24 +90,32 @@ def answer(run: Path, hospital: str, image: Path, question: str) -> Reply:
     return Reply(given.text, given.confidence, threshold(place), prepared.retrieved)
 
 
-def open_place(run: Path, hospital: str, *more: str) -> Place:
+def open_place(run: Path, hospital: str, *more: str, personal: bool = False) -> Place:
     """Open a hospital of a run, after verifying the folders that a question needs, and `more` folders by name.
 
-    Raises StudyError if there is no such run or hospital, a folder is missing or has changed, or the base is not the
-    one that the run was made with.
+    `personal` takes the hospital's personal adapter instead of the one for all. Raises StudyError if there is no such
+    run, hospital or adapter, a folder is missing or has changed, or the base is not the one that the run was made with.
     """
     study, references = open_run(run)
     folders = references["hospitals"].get(hospital)
     if folders is None:
         known = ", ".join(references["hospitals"])
         raise StudyError(f"Expected --hospital to be one of {known}, found {hospital!r}.")
-    adapter = references["adapter"] or folders["adapter"]
+    if personal and "personal" not in folders:
+        raise StudyError(
+            f"Expected a run with personal adapters for --personal, found none in {run}: set federation.personal."
+        )
+    adapter = folders["personal"] if personal else references["adapter"] or folders["adapter"]
     check_run(run, [*paths_of(folders, ("cases", "features", "calibration", "tuning", *more)), adapter])
     tuning = read_tuning(ROOT / folders["tuning"]) if "tuning" in folders else None
-    return Place(run, study, _choose_base(run, study), folders, ROOT / adapter, tuning)
+    return Place(run, study, choose_base(run, study), folders, ROOT / adapter, tuning)
 
 
-def _choose_base(run: Path, study: Study) -> ModelChoice:
+def choose_base(run: Path, study: Study) -> ModelChoice:
+    """The base of a run's settings.
+
+    Raises StudyError if it is not the one that the run was made with.
+    """
     model = choose_model(study.model)
     content = json.loads((run / "results.json").read_text(encoding="utf-8"))["model"]["content"]
     if model.content != content:

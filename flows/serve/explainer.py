@@ -63,12 +63,14 @@ def methods_of(name: str) -> tuple[str, ...]:
     return METHODS if name == "all" else (name,)
 
 
-def explain_case(run: Path, hospital: str, case_id: str, wanted: Wanted) -> Explained:
+def explain_case(run: Path, hospital: str, case_id: str, wanted: Wanted, personal: bool = False) -> Explained:
     """Explain the answer to one of a hospital's cases, with the neighbours from its library.
+
+    `personal` takes the hospital's personal adapter instead of the one for all.
 
     Raises StudyError if the case, token, layer or head is not found, and as `open_place` does.
     """
-    place = open_place(run, hospital, "library")
+    place = open_place(run, hospital, "library", personal=personal)
     refs = HospitalRefs.at(hospital, place.folders)
     hospital_data = open_hospital(refs)
     chosen = [case for case in hospital_data.cases if case.id == case_id]
@@ -86,13 +88,15 @@ def explain_case(run: Path, hospital: str, case_id: str, wanted: Wanted) -> Expl
         return _explain(place, hospital, engine, query, hospital_data.seen_by(engine).fixed(images), images, wanted)
 
 
-def explain_image(run: Path, hospital: str, image: Path, question: str, wanted: Wanted) -> Explained:
+def explain_image(
+    run: Path, hospital: str, image: Path, question: str, wanted: Wanted, personal: bool = False
+) -> Explained:
     """Explain the answer to a question about an image file, with retrieval as in `fed-rag ask`.
 
     Raises StudyError if the image or the question is unusable, a token, layer or head is not found, and as `open_place`
     does.
     """
-    place, picture = open_place(run, hospital), read_question(image, question)
+    place, picture = open_place(run, hospital, personal=personal), read_question(image, question)
     with engine_of(place) as engine:
         prepared = prepare_question(place, engine, picture, question)
         ids = {case.image_id for _, case in prepared.retrieved}

@@ -1,11 +1,16 @@
 """The answer stages: a hospital answers its test cases, and shares the scores of its answers."""
 
+from collections import Counter
+
 from tasks.answer.predictions import answered, predictions
 from tasks.records import Case, Neighbour, Prediction, read_table, write_table
 from tasks.records.copied import read_copied
 from tasks.records.federation import HospitalRefs
+from tasks.records.shared_documents import AbstentionDocument, GainDocument, ScoresDocument
+from tasks.score.image_sums import sums_schema
 from tasks.settings import AnsweringSettings, ContextSettings, LoraSettings, ModelChoice
 from tasks.store import Ref
+from tasks.store.leaving import Document, Table
 from tasks.store.stage import Folder, stage
 
 
@@ -139,6 +144,7 @@ def answer_baselines(folder: Folder, hospital: str, cases: Ref, features: Ref, l
     area="shared",
     title="score {hospital}",
     leaves=("scores", "counts"),
+    writes={"scores.json": Document(ScoresDocument), "sums.parquet": Table(sums_schema())},
 )
 def score_hospital(
     folder: Folder, hospital: str, cases: Ref, predictions: list[Ref], min_cell: int, by_image: bool = True
@@ -171,6 +177,7 @@ def score_hospital(
     area="shared",
     title="abstention {hospital}",
     leaves=("counts",),
+    writes={"abstention.json": Document(AbstentionDocument)},
 )
 def count_withheld(
     folder: Folder,
@@ -203,22 +210,29 @@ def count_withheld(
     folder.write_json("abstention.json", {"hospital": hospital, **left_out, "images": counted, "withheld": hidden})
 
 
-@stage("gain", area="shared", title="gain {hospital}", leaves=("scores", "counts"))
+@stage(
+    "gain",
+    area="shared",
+    title="gain {hospital}",
+    leaves=("scores", "counts"),
+    writes={"gain.json": Document(GainDocument)},
+)
 def count_gain(
     folder: Folder, hospital: str, configurations: list[str], cases: Ref, predictions: list[Ref], min_cell: int
 ) -> None:
     """Count the right answers of two configurations by image, in one table, so that their difference is of pairs.
 
-    Nothing is shared of fewer than `min_cell` test cases.
+    Nothing is shared of a kind of question of which there are fewer than `min_cell` test cases.
     """
     from tasks.answer.gain import right_by_image
     from tasks.cases.small_groups import is_small
 
-    images = {case.id: case.image_id for case in read_table(cases.folder / "cases.parquet", Case)}
+    known = [case for case in read_table(cases.folder / "cases.parquet", Case) if case.split == "test"]
+    kinds = {kind for kind, count in Counter(case.kind for case in known).items() if not is_small(count, min_cell)}
+    images = {case.id: case.image_id for case in known}
     rows = [row for ref in predictions for row in read_table(ref.folder / "predictions.parquet", Prediction)]
-    counted = right_by_image(rows, images, configurations)
-    withheld = is_small(int(sum(each[0] for each in counted)), min_cell)
-    folder.write_json("gain.json", {"hospital": hospital, "images": [] if withheld else counted, "withheld": withheld})
+    counted = right_by_image([row for row in rows if row.kind in kinds], images, configurations)
+    folder.write_json("gain.json", {"hospital": hospital, "images": counted, "withheld": bool(known) and not kinds})
 
 
 @stage("lightfed", area="source")

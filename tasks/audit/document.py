@@ -9,7 +9,7 @@ from tasks.audit.folder import PREFIX
 from tasks.audit.pairs import COPY
 from tasks.audit.questions import RESTATED, questions_seen
 from tasks.cases.groups import image_groups
-from tasks.cases.small_groups import WITHHELD, withhold_small
+from tasks.cases.small_groups import WITHHELD, is_small, withhold_small
 from tasks.records import Caption, Case, ImagePair
 
 SCHEMA_VERSION = 2
@@ -186,8 +186,8 @@ def shared_table(rows: Sequence[Mapping[str, Any]], least: int = 1) -> list[dict
     ]
 
 
-def score_table(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The scores without a model as rows: share of right answers, by kind."""
+def score_table(document: Mapping[str, Any], least: int = 1) -> list[dict[str, Any]]:
+    """The scores without a model as rows: share of right answers, by kind; withheld of fewer than `least` cases."""
     scores = document.get("scores") or {}
     if not scores:
         return []
@@ -198,6 +198,9 @@ def score_table(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     }
     rows = []
     for name, parts in named.items():
-        cells = {kind: "-" if part["correct"] is None else f"{part['correct']:.3f}" for kind, part in parts.items()}
+        cells = {
+            kind: WITHHELD if is_small(part["n"], least) else "-" if not part["n"] else f"{part['correct']:.3f}"
+            for kind, part in parts.items()
+        }
         rows.append({"score": name, **cells})
     return rows

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from tasks.records import Caption, Case, Image, ImagePair, read_images, read_table, write_table
+from tasks.records.shared_documents import SeenDocument
 from tasks.store import Ref
+from tasks.store.leaving import Document
 from tasks.store.stage import Folder, stage
 
 if TYPE_CHECKING:
@@ -106,7 +108,7 @@ def audit_hospitals(folder: Folder, cases: Ref, findings: Ref, assignment: Ref) 
     folder.write_json("hospitals.json", between(rows, Likeness(rows, pairs), owner))
 
 
-@stage("seen", area="shared", title="seen {hospital}", leaves=("counts",))
+@stage("seen", area="shared", title="seen {hospital}", leaves=("counts",), writes={"seen.json": Document(SeenDocument)})
 def count_seen(folder: Folder, hospital: str, cases: Ref, record: str, content: str, min_cell: int) -> None:
     """Count a hospital's test images that the base was trained on, withholding what is of few: writes `seen.json`.
 

@@ -41,12 +41,15 @@ def _first(names: list[str]) -> str:
     return f"first {names[0]}" if names else "none"
 
 
-def adapter_files(state: State, config: PeftConfig, base: str) -> dict[str, bytes]:
+def adapter_files(state: State, config: PeftConfig, base: str, rank: int | None = None) -> dict[str, bytes]:
     """The files of a PEFT adapter folder, as `PeftModel.from_pretrained` reads it.
 
-    `base` is the model's name in the settings. A path on this machine would change the files' digest.
+    `base` is the model's name in the settings. A path on this machine would change the files' digest. `rank` is that of
+    the tensors, where it is another one than the configuration's; both scale them alike.
     """
     settings = config.to_dict() | {"inference_mode": True, "base_model_name_or_path": base}
+    if rank:
+        settings |= {"r": rank, "lora_alpha": settings["lora_alpha"] * rank / settings["r"]}
     text = json.dumps(_plain(settings), indent=2, sort_keys=True)
     return {WEIGHTS: save(dict(sorted(state.items())), {"format": "pt"}), CONFIG: text.encode()}
 
@@ -63,10 +66,13 @@ def _plain(value: object) -> object:
 
 def load_state(folder: Path) -> State:
     """The tensors of a PEFT adapter folder, and of a residual beside it, whose names have `.residual_` for `.lora_`."""
-    state, residual = load_file(folder / WEIGHTS), folder / group_file(RESIDUAL)
-    if residual.exists():
-        state |= {name.replace(".lora_", MARK): tensor for name, tensor in load_file(residual).items()}
-    return state
+    residual = folder / group_file(RESIDUAL)
+    return beside_residual(load_file(folder / WEIGHTS), load_file(residual) if residual.exists() else {})
+
+
+def beside_residual(adapter: Mapping[str, torch.Tensor], residual: Mapping[str, torch.Tensor]) -> State:
+    """The state of an adapter and its residual, as `load_state` names their tensors."""
+    return {**adapter, **{name.replace(".lora_", MARK): tensor for name, tensor in residual.items()}}
 
 
 def as_one(state: State, config: Mapping[str, Any]) -> tuple[State, dict[str, Any]]:

@@ -4,8 +4,10 @@ from typing import Any
 
 from tasks.records import FailureModes, Prediction, Saliency, Share, read_table, write_table
 from tasks.records.federation import HospitalRefs
+from tasks.records.shared_documents import FailuresDocument, SharesDocument
 from tasks.settings import AnsweringSettings, ContextSettings, LoraSettings, ModelChoice
 from tasks.store import Ref
+from tasks.store.leaving import Document
 from tasks.store.stage import Folder, stage
 
 
@@ -54,6 +56,7 @@ def find_failures(
     area="shared",
     title="count failures {hospital}",
     leaves=("counts",),
+    writes={"failures.json": Document(FailuresDocument)},
 )
 def count_failures(folder: Folder, hospital: str, failures: Ref, min_cell: int) -> None:
     """Count a hospital's examined answers by failure mode; it shares only these counts.
@@ -99,7 +102,13 @@ def explain_some(
         write_table(sink, Share, [row for each in found for row in each.shares])
 
 
-@stage("shares", area="shared", title="shares {hospital}", leaves=("scores", "counts"))
+@stage(
+    "shares",
+    area="shared",
+    title="shares {hospital}",
+    leaves=("scores", "counts"),
+    writes={"shares.json": Document(SharesDocument)},
+)
 def share_means(folder: Folder, hospital: str, saliency: Ref, min_cell: int) -> None:
     """Average the shares of the prompt's parts over a hospital's explained answers; it shares only these means.
 

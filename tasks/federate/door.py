@@ -3,7 +3,7 @@
 PEFT's own loader takes an adapter whose keys are all foreign, and one of NaN, without a word.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -44,15 +44,19 @@ def admit(
         expected: what it must be like.
         settings: the bounds `max_norm` and `max_samples`.
     """
-    sound, reasons = dict[str, Update](), dict[str, str]()
+    sound, reasons, norms = dict[str, Update](), dict[str, str](), dict[str, dict[str, float]]()
     for sender, update in sent.items():
         if update is None:
             reasons[sender] = "unreadable"
         elif reason := next(faults(sender, update, expected), None):
             reasons[sender] = reason
         else:
-            sound[sender] = update
-    reasons |= too_long(sound, expected, settings.max_norm)
+            lengths = {group: norm(update.parts[group], start) for group, start in expected.tensors.items()}
+            if reason := next(not_finite(update, lengths), None):
+                reasons[sender] = reason
+            else:
+                sound[sender], norms[sender] = update, lengths
+    reasons |= too_long(norms, expected.tensors, settings.max_norm)
     passed = [
         replace(update, samples=min(update.samples, settings.max_samples))
         for sender, update in sound.items()
@@ -68,7 +72,7 @@ def admit(
 
 
 def faults(sender: str, update: Update, expected: Expected) -> Iterator[str]:
-    """What is wrong with an update in itself, the first thing first.
+    """What is wrong with the form of an update, the first thing first.
 
     Reasons are shown to people: nothing that a hospital made up is quoted in them.
     """
@@ -87,8 +91,18 @@ def faults(sender: str, update: Update, expected: Expected) -> Iterator[str]:
         yield from misshapen(update.parts[group], tensors)
     if expected.config is not None:
         yield from other_config(update.config or {}, expected.config)
-    for part in update.parts.values():
-        yield from (f"not finite ({name})" for name in sorted(part) if not bool(torch.isfinite(part[name]).all()))
+
+
+def not_finite(update: Update, norms: Mapping[str, float]) -> Iterator[str]:
+    """Tensors and a loss that are not finite.
+
+    Args:
+        update: of the right form.
+        norms: of its steps, by group: the numbers are looked at again only where one of these is not finite.
+    """
+    for group, part in update.parts.items():
+        if not np.isfinite(norms[group]):
+            yield from (f"not finite ({name})" for name in sorted(part) if not bool(torch.isfinite(part[name]).all()))
     if update.parts and not (isinstance(update.loss, float | int) and np.isfinite(update.loss)):
         yield "a loss that is not finite"
 
@@ -98,11 +112,11 @@ def misshapen(found: "State", expected: "State") -> Iterator[str]:
     missing, unexpected = len(expected.keys() - found.keys()), len(found.keys() - expected.keys())
     if missing or unexpected:
         yield f"{missing} tensors missing and {unexpected} unexpected"
-    for name, tensor in expected.items():
-        if found[name].shape != tensor.shape:
-            yield f"{name} of shape {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
-        if found[name].dtype != tensor.dtype:
-            yield f"{name} of type {found[name].dtype}, not {tensor.dtype}"
+    for name, tensor in found.items():
+        if tensor.shape != expected[name].shape:
+            yield f"{name} of shape {tuple(tensor.shape)}, not {tuple(expected[name].shape)}"
+        if tensor.dtype != expected[name].dtype:
+            yield f"{name} of type {tensor.dtype}, not {expected[name].dtype}"
 
 
 def other_config(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[str]:
@@ -112,21 +126,26 @@ def other_config(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Itera
             yield f"another adapter configuration{f' ({name})' if name in expected else ''}"
 
 
-def too_long(updates: Mapping[str, Update], expected: Expected, most: float) -> dict[str, str]:
-    """By hospital, why a step is too long: its norm, in multiples of the median norm of all in one group of tensors."""
+def too_long(norms: Mapping[str, Mapping[str, float]], groups: Iterable[str], most: float) -> dict[str, str]:
+    """By hospital, why a step is too long: its norm, in multiples of the median norm of all in one group of tensors.
+
+    Args:
+        norms: of the steps of each sound update, by hospital and group.
+        groups: the groups that count.
+        most: the largest multiple that is not too long.
+    """
     reasons = dict[str, str]()
-    for group, start in expected.tensors.items():
-        norms = {sender: norm(each.parts[group], start) for sender, each in updates.items()}
-        median = float(np.median(list(norms.values()))) if norms else 0.0
+    for group in groups:
+        median = float(np.median([each[group] for each in norms.values()])) if norms else 0.0
         reasons |= {
-            sender: f"{each / median:.3g} times the median norm ({group})"
+            sender: f"{each[group] / median:.3g} times the median norm ({group})"
             for sender, each in norms.items()
-            if median and each > most * median
+            if median and each[group] > most * median
         }
     return reasons
 
 
 def norm(found: "State", start: "State") -> float:
     """The Euclidean norm of the step from one state to another, over all tensors, in float64."""
-    squares = [float((found[name].double() - start[name].double()).square().sum()) for name in start]
+    squares = [float((tensor.double() - start[name].double()).square().sum()) for name, tensor in found.items()]
     return float(np.sqrt(sum(squares)))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from tasks.engine.train import Correction, is_frozen
+from tasks.federate.lora_mean.ranks import cut
 from tasks.settings import LocalRule
 
 
@@ -19,8 +20,9 @@ def correction(rule: LocalRule, start: Mapping[str, torch.Tensor]) -> Correction
 
 
 def sent(rule: LocalRule, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors that a hospital sends: all but the frozen factor of LoRA."""
-    return {name: tensor for name, tensor in state.items() if not is_frozen(name, rule.frozen)}
+    """The tensors that a hospital sends: all but the frozen factor of LoRA, of the rank that it trains."""
+    found = {name: tensor for name, tensor in state.items() if not is_frozen(name, rule.frozen)}
+    return cut(found, rule.rank) if rule.rank else found
 
 
 def proximal(mu: float, start: Mapping[str, torch.Tensor]) -> Correction:

@@ -1,6 +1,6 @@
 """Means of named tensors, as pure functions of states and weights. Sums are in float64."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ def mean_delta(
     start: Mapping[str, torch.Tensor], states: Sequence[Mapping[str, torch.Tensor]], weights: Sequence[float]
 ) -> dict[str, torch.Tensor]:
     """The weighted sum of the steps from a start to each state, in float64; with `shares` as weights, their mean."""
-    steps = [{name: tensor.double() - start[name].double() for name, tensor in state.items()} for state in states]
+    steps = ({name: tensor.double() - start[name].double() for name, tensor in state.items()} for state in states)
     return weighted_sum(steps, weights)
 
 
@@ -35,12 +35,16 @@ def shares(samples: Sequence[int]) -> list[float]:
     return found
 
 
-def weighted_sum(states: Sequence[Mapping[str, torch.Tensor]], weights: Sequence[float]) -> dict[str, torch.Tensor]:
-    """The sum of states, each times its weight, in float64."""
-    return {
-        name: sum(
-            (weight * state[name].double() for weight, state in zip(weights, states, strict=True)),
-            torch.zeros(states[0][name].shape, dtype=torch.float64),
-        )
-        for name in states[0]
-    }
+def weighted_sum(states: Iterable[Mapping[str, torch.Tensor]], weights: Sequence[float]) -> dict[str, torch.Tensor]:
+    """The sum of states, each times its weight, in float64. One state is in memory at a time.
+
+    Raises KeyError if one has other names than the first.
+    """
+    total: dict[str, torch.Tensor] = {}
+    for weight, state in zip(weights, states, strict=True):
+        total = total or {name: torch.zeros(tensor.shape, dtype=torch.float64) for name, tensor in state.items()}
+        if other := state.keys() ^ total.keys():
+            raise KeyError(min(other))
+        for name, tensor in state.items():
+            total[name] += tensor.to(torch.float64, copy=True).mul_(weight)
+    return total

@@ -1,27 +1,25 @@
-"""What robust strategies have in common: they see each hospital's delta, and every hospital counts alike.
+"""What robust strategies have in common: they see each hospital's delta, and every hospital counts alike."""
 
-Deltas are in float64, from the round's global tensors: `(n, d)`, all tensors of a hospital in one row.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from tasks.errors import StudyError
-from tasks.federate.distances import Deltas, mixed
+from tasks.federate.distances import Deltas, Numbers, mixed
 from tasks.federate.strategies.strategy import Need
 from tasks.records.federation import Order
 from tasks.settings import StrategySettings
 
 if TYPE_CHECKING:
-    import torch
-
     from tasks.federate.state import ServerState, State, Update
 
-Rule = Callable[[Deltas, int], Deltas]
-"""From deltas `(n, d)` and the number of bad hospitals among them to one delta `(d,)`. It leaves its input as it is."""
+Rule = Callable[[Deltas, int], Numbers]
+"""From deltas `(n, d)` and the number of bad hospitals among them to one delta `(d,)`."""
+BLOCK = 2**23
+"""Numbers in memory at a time of all hospitals' deltas: 64 MB, and a rule makes a few copies."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +56,14 @@ class Robust:
         Where the door has turned hospitals away, the rule tolerates as many bad ones as the rest allows. Those turned
         away were bad ones too, so that no more than this are left.
         """
+        from tasks.engine.deltas import moved
         from tasks.federate.state import ServerState
 
         tolerated = max((f for f in range(self.settings.byzantine + 1) if self.least(f) <= len(updates)), default=0)
         groups = {}
         for group in updates[0].parts:
             start = state.groups[group]
-            deltas = np.stack([delta(update.parts[group], start) for update in updates])
+            deltas = deltas_of([update.parts[group] for update in updates], start)
             if self.settings.pre_aggregation == "nnm":
                 deltas = mixed(deltas, tolerated)
             groups[group] = moved(start, self.rule(deltas, tolerated))
@@ -76,18 +75,17 @@ def majority(byzantine: int) -> int:
     return 2 * byzantine + 1
 
 
-def delta(state: "State", start: "State") -> Deltas:
-    """The step from one state to another, `(d,)` in float64, tensors in the order of their names."""
-    return np.concatenate([(state[name].double() - start[name].double()).numpy().ravel() for name in sorted(start)])
+def deltas_of(states: "Sequence[State]", start: "State") -> Deltas:
+    """The steps from a start to each state, tensors in the order of their names."""
+    return Deltas(len(states), partial(_blocks, states, start))
 
 
-def moved(start: "State", step: Deltas) -> "Mapping[str, torch.Tensor]":
-    """The state that is a step `(d,)` away from another, in float32."""
-    import torch
-
-    names = sorted(start)
-    parts = np.split(step, np.cumsum([start[name].numel() for name in names])[:-1])
-    return {
-        name: (start[name].double() + torch.from_numpy(part).view(start[name].shape)).float()
-        for name, part in zip(names, parts, strict=True)
-    }
+def _blocks(states: "Sequence[State]", start: "State") -> Iterator[Numbers]:
+    width = max(BLOCK // len(states), 1)
+    for name in sorted(start):
+        for part in (slice(first, first + width) for first in range(0, start[name].numel(), width)):
+            begin = start[name].flatten()[part].double()
+            block = np.empty((len(states), len(begin)))
+            for row, state in zip(block, states, strict=True):
+                row[:] = state[name].flatten()[part].double() - begin
+            yield block

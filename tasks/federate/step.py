@@ -3,13 +3,15 @@
 import json
 import math
 from functools import partial
-from typing import Literal
 
 from tasks.errors import StudyError
 from tasks.records import UpdateCounts
 from tasks.records.federation import CONFIG_FILE, CONTROL_FILE, TOGETHER, HospitalRefs
+from tasks.records.shared_documents import FootprintDocument, ValidationDocument
+from tasks.records.shared_files import FUSION_STATE, START, STATE, UPDATE
 from tasks.settings import ContextSettings, FederationSettings, LocalRule, LoraSettings, ModelChoice, StrategySettings
 from tasks.store import Ref, derived_seed
+from tasks.store.leaving import Document
 from tasks.store.stage import Folder, Leaving, stage
 
 SENT: tuple[Leaving, ...] = ("tensors", "counts", "losses")
@@ -21,6 +23,7 @@ SENT: tuple[Leaving, ...] = ("tensors", "counts", "losses")
     area="shared",
     title="train {hospital.name} round {round_number}",
     leaves=SENT,
+    writes=UPDATE,
 )
 def train_hospital(
     folder: Folder,
@@ -60,15 +63,15 @@ def train_at_home(
     train_into(folder, hospital, model, lora, federation, context, local, round_number, seed)
 
 
-@stage("update", area="shared", title="send {hospital} round {round_number}", leaves=SENT)
-def send_update(folder: Folder, hospital: str, trained: Ref, keeps: Literal["A", "B"], round_number: int) -> None:
-    """Copy what a hospital trained into an update, without the factor of LoRA that it keeps."""
+@stage("update", area="shared", title="send {hospital} round {round_number}", leaves=SENT, writes=UPDATE)
+def send_update(folder: Folder, hospital: str, trained: Ref, keeps: tuple[str, ...], round_number: int) -> None:
+    """Copy what a hospital trained into an update, without the tensors that it keeps."""
     from safetensors.torch import save
 
     from tasks.engine.adapter import CONFIG, WEIGHTS, load_state
-    from tasks.federate.local import sent
+    from tasks.federate.keeping import stays
 
-    tensors = sent(LocalRule(frozen=keeps), load_state(trained.folder))
+    tensors = {name: each for name, each in load_state(trained.folder).items() if not stays(name, keeps)}
     folder.write(WEIGHTS, save(tensors, {"format": "pt"}))
     for name in (CONFIG, "update.json"):
         folder.write(name, (trained.folder / name).read_bytes())
@@ -91,6 +94,7 @@ def join_adapter(folder: Folder, hospital: str, state: Ref, trained: Ref, round_
     area="shared",
     title="train all, round {round_number}",
     leaves=SENT,
+    writes={f"*/{name}": content for name, content in UPDATE.items()},
 )
 def train_together(
     folder: Folder,
@@ -148,7 +152,7 @@ def train_together(
             )
 
 
-@stage("update", area="shared", title="update {hospital} round {round_number}", leaves=SENT)
+@stage("update", area="shared", title="update {hospital} round {round_number}", leaves=SENT, writes=UPDATE)
 def take_update(folder: Folder, hospital: str, together: Ref, round_number: int) -> None:
     """Copy one hospital's update out of the batched ones, into the same folder as if it had trained alone."""
     for path in sorted((together.folder / hospital).iterdir()):
@@ -172,7 +176,14 @@ LORA_MEAN = "tasks.federate.lora_mean.{strategy.lora_mean_module}"
 """The module of the rule by which LoRA's factors are averaged."""
 
 
-@stage("adapter", area="shared", title="aggregate round {round_number}", chosen=(STRATEGY, LORA_MEAN), leaves=SENT)
+@stage(
+    "adapter",
+    area="shared",
+    title="aggregate round {round_number}",
+    chosen=(STRATEGY, LORA_MEAN),
+    leaves=SENT,
+    writes=STATE,
+)
 def aggregate(
     folder: Folder,
     strategy: StrategySettings,
@@ -181,11 +192,14 @@ def aggregate(
     updates: list[Ref],
     round_number: int,
     base: str,
+    share: float,
+    ranks: dict[str, int],
 ) -> None:
     """Compute the server's next state: the next global adapter, and any other tensors that the strategy keeps.
 
     `state` is the state of the previous round, or the initial adapter. `hospitals` sent the updates, in this order;
-    `base` is the content of the base that they train on.
+    `base` is the content of the base that they train on, and `share` that of the hospitals which these are.
+    `ranks` are those agreed on, of hospitals whose adapter is of a lower rank.
     """
     from tasks.federate.aggregation import aggregate_group
     from tasks.federate.lora_mean.lost import lost_shares
@@ -194,12 +208,20 @@ def aggregate(
     sent = dict(zip(hospitals, updates, strict=True))
     rule = strategy.lora_mean if strategy.takes_mean else "factors"
     measure = partial(lost_shares, None if hospitals == [TOGETHER] else rule)
-    kept = aggregate_group(folder, "adapter", choose_rule(strategy), strategy, state, sent, round_number, base, measure)
+    chosen = choose_rule(strategy)
+    kept = aggregate_group(folder, "adapter", chosen, strategy, state, sent, round_number, base, share, measure, ranks)
     if "adapter" in kept:
         folder.write(CONFIG_FILE, (state.folder / CONFIG_FILE).read_bytes())
 
 
-@stage("fusion", area="shared", title="aggregate fusion round {round_number}", chosen=(STRATEGY,), leaves=SENT)
+@stage(
+    "fusion",
+    area="shared",
+    title="aggregate fusion round {round_number}",
+    chosen=(STRATEGY,),
+    leaves=SENT,
+    writes=FUSION_STATE,
+)
 def aggregate_fusion(
     folder: Folder,
     strategy: StrategySettings,
@@ -213,7 +235,7 @@ def aggregate_fusion(
     from tasks.federate.strategies.strategy import choose
 
     sent = dict(zip(hospitals, updates, strict=True))
-    aggregate_group(folder, "fusion", choose(strategy), strategy, state, sent, round_number, base="")
+    aggregate_group(folder, "fusion", choose(strategy), strategy, state, sent, round_number, base="", share=1)
 
 
 @stage(
@@ -221,6 +243,7 @@ def aggregate_fusion(
     area="shared",
     title="validate {hospital.name} round {round_number}",
     leaves=("losses", "counts"),
+    writes={"validation.json": Document(ValidationDocument)},
 )
 def validate_hospital(
     folder: Folder,
@@ -264,6 +287,7 @@ def validate_hospital(
     area="shared",
     title="memory {hospital.name}",
     leaves=("memory",),
+    writes={"footprint.json": Document(FootprintDocument)},
 )
 def measure_memory(
     folder: Folder,
@@ -293,7 +317,7 @@ def measure_memory(
     folder.write_json("footprint.json", {"hospital": hospital.name} | json.loads(process.stdout))
 
 
-@stage("adapter", area="shared", title="initial adapter", leaves=())
+@stage("adapter", area="shared", title="initial adapter", leaves=(), writes=START)
 def initial_adapter(folder: Folder, model: ModelChoice, lora: LoraSettings, seed: int) -> None:
     """Make the adapter that every hospital starts from; it leaves the base's answers unchanged."""
     from tasks.engine.adapter import adapter_files

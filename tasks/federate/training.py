@@ -37,11 +37,14 @@ def train_into(
     from tasks.engine.train import train
     from tasks.federate.control import controlled
     from tasks.federate.local import correction, sent
+    from tasks.federate.lora_mean.ranks import cut, padded
     from tasks.federate.privacy.within_budget import train_within_budget
 
     hospital_data = open_hospital(hospital)
     training, _ = split_holdout(hospital_data.cases, federation.holdout, seed)
     start = load_state(hospital.adapter.folder)
+    if local.rank:
+        start = padded(cut(start, local.rank), lora.r)
     control = controlled(hospital, start) if local.control else None
     with shared_engine(model, lora) as engine:
         engine.switch(start)
@@ -64,7 +67,7 @@ def train_into(
                 frozen=local.frozen,
                 **how,
             )
-        files = adapter_files(sent(local, engine.read()), engine.config, model.name)
+        files = adapter_files(sent(local, engine.read()), engine.config, model.name, local.rank)
     if control:
         files[CONTROL_FILE] = save(control.change(), {"format": "pt"})
     counts = UpdateCounts(hospital.name, round_number, len(training), loss, steps, model.content)

@@ -15,12 +15,14 @@ from tasks.records import (
     SeenImage,
     read_images,
     read_table,
+    schema,
     write_table,
 )
 from tasks.records.federation import TrainingData
 from tasks.settings import ContextSettings, Lesson, ModelChoice
 from tasks.settings.recipe import Stage as RecipeStage
 from tasks.store import Ref, derived_seed
+from tasks.store.leaving import Files, OfPublicData, Table
 from tasks.store.stage import Folder, stage
 
 if TYPE_CHECKING:
@@ -30,11 +32,17 @@ if TYPE_CHECKING:
 
 GLOSSARY = Path(__file__).parents[2] / "data" / "glossary.txt"
 """The stages that read it list it in `reads`, so that it counts as part of their code."""
+BASE: Files = {
+    **dict.fromkeys(("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"), OfPublicData()),
+    "seen.parquet": Table(schema(SeenImage)),
+    "losses.parquet": Table(schema(EpochLoss)),
+}
+"""A base as a Hugging Face folder, the record of its training images, and losses: all of public data."""
 VOCABULARY = 2048
 EDGE, WIDTH, DEPTH = 84, 128, 4
 
 
-@stage("tower", area="shared", reads=("data/glossary.txt",), leaves=())
+@stage("tower", area="shared", reads=("data/glossary.txt",), leaves=(), writes=BASE)
 def pretrain_tower(folder: Folder, dataset: Ref, epochs: int, seed: int) -> None:
     """A base with a tower trained on direct labels and an untrained text model."""
     from tasks.pretrain.blank import blank_base, train_tokenizer
@@ -59,6 +67,7 @@ def pretrain_tower(folder: Folder, dataset: Ref, epochs: int, seed: int) -> None
     area="shared",
     title="lesson: {lesson.title}",
     leaves=(),
+    writes=BASE,
 )
 def pretrain_text(
     folder: Folder, dataset: Ref, base: Ref, features: Ref, library: Ref, lesson: Lesson, seed: int
@@ -98,6 +107,7 @@ def pretrain_text(
     area="shared",
     title="stage {number}: {settings.title}",
     leaves=(),
+    writes=BASE,
 )
 def train_stage(
     folder: Folder,
@@ -134,7 +144,7 @@ def train_stage(
     folder.summary |= {"cases": len(training), "held_out_cases": len(held_out)}
 
 
-@stage("radiology", area="shared", title="compose radiology", leaves=())
+@stage("radiology", area="shared", title="compose radiology", leaves=(), writes=BASE)
 def compose_radiology(folder: Folder, datasets: list[Ref], model: ModelChoice) -> None:
     """The untrained base `radiology` around the text model of `model`, with words of the training cases."""
     from tasks.engine.shared import exclusive_base
@@ -159,7 +169,7 @@ def see_varied_images(folder: Folder, dataset: Ref, model: ModelChoice, copies: 
         write_features(folder.path / FEATURES, seen, base.family.merge(base.config), False)
 
 
-@stage("base", area="shared", title="teach radiology", leaves=())
+@stage("base", area="shared", title="teach radiology", leaves=(), writes=BASE)
 def teach_radiology(
     folder: Folder, data: list[TrainingData], model: ModelChoice, copies: int, epochs: int, seed: int
 ) -> None:
@@ -232,6 +242,7 @@ def _save(base: "Base", folder: Folder) -> None:
     reads=("data/glossary.txt",),
     title="twin of {of}",
     leaves=(),
+    writes=BASE,
 )
 def make_twin(folder: Folder, of: str, seed: int) -> None:
     """A small model with random weights that replaces the preset `of`, which is LLaVA-Med."""

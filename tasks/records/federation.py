@@ -41,8 +41,8 @@ class Order:
     start: Literal["global", "own", "joined"]
     """Start from the server's tensors, from this hospital's last trained ones, or from the server's and, where the
     server has none, this hospital's own."""
-    keeps: Literal["B"] | None = None
-    """The factor of LoRA that is trained and stays at the hospital."""
+    keeps: tuple[str, ...] = ()
+    """Parts of names of the tensors that are trained and stay at the hospital, as `lora_B` or `layers.3`."""
     local: LocalRule = field(default_factory=LocalRule)
     """How the strategy changes local training."""
 

@@ -1,10 +1,65 @@
-"""Types of the JSON files in which a hospital shares scores and counts of its answers (docs/privacy.md)."""
+"""Types of the JSON files that leave a hospital, which their stages are held to (docs/privacy.md)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NotRequired, TypedDict
+from typing import Literal, NotRequired
+
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from tasks.records.explanations import Means
+
+
+@with_config(ConfigDict(extra="forbid"))
+class SharedDocument(TypedDict):
+    """A document that may have no other fields than those of its type, nor may what is within it."""
+
+
+class UpdateDocument(SharedDocument):
+    """`update.json`, beside the tensors that a hospital trained in a round."""
+
+    hospital: str
+    """`together` where it is the sum of all hospitals' updates."""
+    round: int
+    samples: int
+    """Training cases in one epoch."""
+    loss: float | None
+    """Mean training loss per answer token; None if it was not finite."""
+    steps: int
+    base: str
+    """Content of the base; empty for the gated fusion, which has none."""
+
+
+class RoundDocument(SharedDocument):
+    """`round.json`, beside the tensors that the server made of a round's updates."""
+
+    round: int
+    train_loss: float
+    samples: dict[str, int]
+    """By hospital whose update was used."""
+    quarantined: dict[str, str]
+    """By hospital whose update was left out, the reason."""
+    lost_share: NotRequired[dict[str, float]]
+    """By rule, the share of the update that a mean of LoRA's factors loses; not of the gated fusion."""
+
+
+class ValidationDocument(SharedDocument):
+    """`validation.json`."""
+
+    hospital: str
+    round: int
+    loss: float
+    """Mean loss per answer token on held-out training cases; 0 if it is withheld, as `tokens` is."""
+    tokens: int
+
+
+class FootprintDocument(SharedDocument):
+    """`footprint.json`: the peak memory of a process that trains, in bytes."""
+
+    hospital: str
+    peak_memory_bytes: int
+    device_memory_bytes: int | None
+    """Of a GPU; None without one."""
 
 
 class ClosedCounts(TypedDict):
@@ -12,7 +67,7 @@ class ClosedCounts(TypedDict):
 
     n: int
     correct: int
-    confusion: list[list[Any]]
+    confusion: list[tuple[str, str, int]]
     """Rows of correct label, given label, and how often this pair occurs."""
 
 
@@ -51,7 +106,7 @@ class WithheldScores(TypedDict):
     """By group, values whose closed and open questions are only reported together."""
 
 
-class ScoresDocument(TypedDict):
+class ScoresDocument(SharedDocument):
     """`scores.json`."""
 
     hospital: str
@@ -62,19 +117,22 @@ class ScoresDocument(TypedDict):
     """By configuration of a model, for each reliability bin: the count, and sums of confidence and score."""
 
 
-class AbstentionDocument(TypedDict):
+Withheld = Literal["withheld"]
+"""In place of a count of few."""
+
+
+class AbstentionDocument(SharedDocument):
     """`abstention.json`."""
 
     hospital: str
-    held_out_cases: int | str
-    """A text if it is withheld; so is `held_out_images`."""
-    held_out_images: int | str
+    held_out_cases: int | Withheld
+    held_out_images: int | Withheld
     images: list[list[float]]
     """For each image, the sums of `tasks.records.abstention`, by kind and column."""
     withheld: list[str]
 
 
-class GainDocument(TypedDict):
+class GainDocument(SharedDocument):
     """`gain.json`."""
 
     hospital: str
@@ -91,7 +149,7 @@ class ModeCounts(TypedDict):
     of: int | None
 
 
-class FailuresDocument(TypedDict):
+class FailuresDocument(SharedDocument):
     """`failures.json`."""
 
     hospital: str
@@ -100,7 +158,7 @@ class FailuresDocument(TypedDict):
     modes: dict[str, ModeCounts]
 
 
-class SharesDocument(TypedDict):
+class SharesDocument(SharedDocument):
     """`shares.json`."""
 
     hospital: str
@@ -129,7 +187,7 @@ class SeenOfDataset(TypedDict):
     cases: SeenCounts
 
 
-class SeenDocument(SeenOfDataset):
+class SeenDocument(SharedDocument, SeenOfDataset):
     """`seen.json` of a hospital."""
 
     hospital: str
@@ -137,13 +195,12 @@ class SeenDocument(SeenOfDataset):
     """sha256 of the base's record, in hexadecimal."""
 
 
-class PrivacyDocument(TypedDict):
-    """`privacy.json` after the rounds of a study."""
+class BudgetDocument(SharedDocument):
+    """`privacy.json` before the rounds of a study."""
 
     hospital: str
     """`coordinator` where the unit is a hospital."""
-    unit: str
-    """`example`, `patient` or `hospital`."""
+    unit: Literal["example", "patient", "hospital"]
     units: int
     """How many there are."""
     rate: float
@@ -156,6 +213,12 @@ class PrivacyDocument(TypedDict):
     delta: float
     accountant: str
     rounds: int
+    """How many may be; after the rounds, how many there were."""
+
+
+class PrivacyDocument(BudgetDocument):
+    """`privacy.json` after the rounds of a study."""
+
     epsilon: float
     """After these rounds."""
 
@@ -173,3 +236,11 @@ class SharedDocuments:
     seen: Sequence[SeenDocument] = ()
     gains: Sequence[GainDocument] = ()
     privacy: Sequence[PrivacyDocument] = ()
+
+
+class ToldDocument(SharedDocument):
+    """`hospital.json`: what a hospital on a machine of its own told when it joined."""
+
+    hospital: str
+    data: str
+    """Digest of its cases, features and library, made with a secret of the hospital."""

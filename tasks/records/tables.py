@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, Literal, TypeVar, Union, get_args, get_origin,
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.records.contributions import Contribution
 from tasks.records.data import Caption, Case, Finding, Image, ImagePair, SeenImage, Synthetic
 from tasks.records.results import (
     EpochLoss,
@@ -37,6 +38,7 @@ Record = TypeVar(
     ImagePair,
     SeenImage,
     EpochLoss,
+    Contribution,
 )
 
 ARROW = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64(), bytes: pa.binary()}

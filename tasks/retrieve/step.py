@@ -2,6 +2,7 @@
 
 from tasks.records import Case, ImagePair, Neighbour, UpdateCounts, read_images, read_table, write_table
 from tasks.records.federation import LibrarySources, write_counts
+from tasks.records.shared_files import FUSION_START, FUSION_UPDATE
 from tasks.settings import EncoderSettings, FusionSettings, LibrarySettings, ModelChoice
 from tasks.store import Ref
 from tasks.store.stage import Folder, stage
@@ -28,7 +29,7 @@ def encode_hospital(
     folder.summary = {"images": len(made.image_places), "texts": len(made.text_places), "encoder": content} | widths
 
 
-@stage("fusion", area="shared", title="initial fusion", leaves=())
+@stage("fusion", area="shared", title="initial fusion", leaves=(), writes=FUSION_START)
 def initial_gated_fusion(folder: Folder, image_width: int, text_width: int, seed: int) -> None:
     """Make the fusion that every hospital starts from; a text width of 0 means the width of hashed words."""
     from safetensors.torch import save
@@ -45,6 +46,7 @@ def initial_gated_fusion(folder: Folder, image_width: int, text_width: int, seed
     area="shared",
     title="train fusion {hospital.name} round {round_number}",
     leaves=("tensors", "counts", "losses"),
+    writes=FUSION_UPDATE,
 )
 def train_hospital_fusion(
     folder: Folder,

@@ -58,7 +58,8 @@ def counts() -> set[str]:
     return {*LABELLED, *map(counted, summed())}
 
 
-def _schema() -> pa.Schema:
+def sums_schema() -> pa.Schema:
+    """The columns of the table."""
     whole = counts()
     figures = (
         pa.field(name, pa.int64() if name in whole else pa.float64(), nullable=name not in ALWAYS) for name in columns()
@@ -69,7 +70,7 @@ def _schema() -> pa.Schema:
 
 def write_sums(sink: BinaryIO, rows: Sequence[ImageSums]) -> None:
     """Write rows as a Parquet table, in the given order. Raises KeyError where a row lacks a column."""
-    schema = _schema()
+    schema = sums_schema()
     values = {name: [getattr(row, name) for row in rows] for name in schema.names[:3]}
     values |= {name: [row.sums[name] for row in rows] for name in columns()}
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
@@ -79,7 +80,7 @@ def write_sums(sink: BinaryIO, rows: Sequence[ImageSums]) -> None:
 def read_sums(path: Path) -> list[ImageSums]:
     """Read a table that `write_sums` wrote, in its order. Raises ValueError where the columns differ."""
     table = pq.read_table(path)
-    if not table.schema.equals(_schema()):
+    if not table.schema.equals(sums_schema()):
         raise ValueError(f"Expected the columns of ImageSums in {path}, found {', '.join(map(str, table.schema))}.")
     return list(_rows(table))
 

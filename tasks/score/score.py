@@ -92,7 +92,7 @@ class Tally:
 
     def to_json(self) -> TallyDocument:
         """The tally as JSON values; equal tallies give equal text."""
-        pairs = [[gold, predicted, count] for (gold, predicted), count in sorted(self.confusion.items())]
+        pairs = [(gold, predicted, count) for (gold, predicted), count in sorted(self.confusion.items())]
         return {
             "closed": {"n": self.closed, "correct": self.correct, "confusion": pairs},
             "open": {"n": self.open, "sums": dict(self.sums)},

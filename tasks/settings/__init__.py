@@ -4,9 +4,11 @@ from typing import Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from tasks.settings.artifacts import ArtifactsSettings
 from tasks.settings.base import Settings
 from tasks.settings.data import AuditSettings, Dataset, DatasetSettings, PartitionSettings, SynthesisSettings
 from tasks.settings.evaluation import AnsweringSettings, EvaluationSettings
+from tasks.settings.participation import ParticipationSettings
 from tasks.settings.privacy import PrivacySettings
 from tasks.settings.retrieval import (
     ContextOrder,
@@ -45,6 +47,7 @@ __all__ = [
     "LoraSettings",
     "ModelChoice",
     "ModelSettings",
+    "ParticipationSettings",
     "PartitionSettings",
     "PrivacySettings",
     "RetrievalSettings",
@@ -78,6 +81,8 @@ class Study(Settings):
     """The similar past cases that a hospital shows the model."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """How the test cases are answered."""
+    artifacts: ArtifactsSettings = ArtifactsSettings()
+    """What the study leaves on disk."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Every random choice of the study follows from it."""
 
@@ -118,6 +123,23 @@ class Study(Settings):
             raise ValueError("expected at least 2 partition.hospitals with federation.secure_aggregation")
         if self.federation.secure_aggregation and self.retrieval.fusion == "gated":
             raise ValueError("expected retrieval.fusion concat, since updates of a gated fusion are not masked")
+        return self
+
+    @model_validator(mode="after")
+    def _can_have_ranks(self) -> Self:
+        """What mixes components, or is added to all of them, would fill those that a hospital does not train."""
+        federation = self.federation
+        if not self.lora.ranks:
+            return self
+        others = {
+            "strategy": federation.strategy in ("scaffold", "none"),
+            "lora_mean": federation.lora_mean in ("share-a", "rotate"),
+            "personal": federation.personal != "none",
+            "privacy.unit": federation.privacy.unit in ("example", "patient"),
+            "secure_aggregation": federation.secure_aggregation,
+        }
+        if refused := [name for name, found in others.items() if found]:
+            raise ValueError(f"expected another federation.{refused[0]} with lora.ranks")
         return self
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """What all settings are: frozen, and strict about names and values."""
 
+import json
 from collections.abc import Mapping
 from math import isqrt
 from pathlib import Path
@@ -14,6 +15,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
     former_names: ClassVar[Mapping[str, str]] = {}
     """Names of settings in earlier versions, which files, commands and finished runs may still use."""
+
+    def __hash__(self) -> int:
+        """Of values that may be dictionaries, which have no hash of their own; equal settings have the same."""
+        return hash(json.dumps(self.model_dump(mode="json"), sort_keys=True))
 
     @model_validator(mode="before")
     @classmethod

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
 from tasks.settings.base import Settings, square
+from tasks.settings.participation import ParticipationSettings
 from tasks.settings.privacy import PrivacySettings
 
 
@@ -70,6 +71,16 @@ class LoraSettings(Settings):
     """Names of the vision tower's linear layers that get an adapter; features are then computed at each step."""
     projector: bool = False
     """Train all weights of the projector, which brings what the vision tower sees to the text model, with the LoRA."""
+    ranks: dict[str, PositiveInt] = Field({})
+    """By hospital, a rank below `r` that it trains and sends; those not named train all of it."""
+
+    @field_validator("ranks")
+    @classmethod
+    def _below_the_rank(cls, ranks: dict[str, int], info: ValidationInfo) -> dict[str, int]:
+        for hospital, rank in ranks.items():
+            if rank > info.data.get("r", rank):
+                raise ValueError(f"expected ranks of at most r, {info.data['r']}, found {rank} of {hospital}")
+        return ranks
 
 
 class LocalRule(Settings):
@@ -81,6 +92,8 @@ class LocalRule(Settings):
     """Correct gradients by control variates, and return how the hospital's own has changed (SCAFFOLD)."""
     frozen: Literal["A", "B"] | None = None
     """The factor of LoRA that is neither trained nor sent; both are where not given."""
+    rank: int | None = None
+    """How many components of the adapter are trained and sent, the first ones; all where not given."""
 
 
 class StrategySettings(Settings):
@@ -130,6 +143,8 @@ class StrategySettings(Settings):
     clip: float = Field(1, gt=0)
     """Clipping bound, as a multiple of the round's median norm (`norm-bounded`) or spread (`centered-clipping`)."""
 
+    personal_layers: tuple[str, ...] = ()
+    """Layers that each hospital keeps to itself, by parts of their tensors' names, as `layers.3` (`fedper` alone)."""
     privacy: PrivacySettings = PrivacySettings()
     """Differential privacy of what is learned."""
     lora_mean: Literal[
@@ -176,10 +191,11 @@ WITH_ANY_STRATEGY = ("factors", "freeze-a", "share-a", "rotate")
 class PersonalSettings(Settings):
     """Adapters of each hospital's own, beside the one for all."""
 
-    personal: Literal["none", "fine-tune", "ditto", "mixture"] = "none"
+    personal: Literal["none", "fine-tune", "ditto", "mixture", "fedper"] = "none"
     """A second adapter for each hospital, which stays there: the last round's, trained on (`fine-tune`), one that is
-    trained in each round and pulled to the round's adapter (`ditto`), or one that is trained alone and mixed with the
-    last round's (`mixture`), by a weight chosen on the hospital's held-out cases."""
+    trained in each round and pulled to the round's adapter (`ditto`), one that is trained alone and mixed with the last
+    round's (`mixture`), by a weight chosen on the hospital's held-out cases, or the round's with layers of the
+    hospital's own (`fedper`)."""
     personal_epochs: int = Field(1, ge=1)
     """Passes over a hospital's training cases after the last round (`fine-tune` alone)."""
     personal_pull: float = Field(0.1, ge=0)
@@ -195,6 +211,14 @@ class PersonalSettings(Settings):
             raise ValueError(
                 f"expected personal fine-tune with lora_mean {rule}, whose factors ditto cannot be near to"
             )
+        layers = info.data.get("personal_layers")
+        if (personal == "fedper") != bool(layers):
+            raise ValueError(f"expected personal_layers with personal fedper and no other, found {personal}: {layers}")
+        if personal == "fedper" and (strategy == "scaffold" or rule == "share-a"):
+            raise ValueError(
+                "expected another strategy than scaffold and another lora_mean than share-a with personal fedper, "
+                f"found {strategy} and {rule}"
+            )
         return personal
 
 
@@ -202,8 +226,8 @@ UNLIKE_BASES = ("product", "stacked", "share-a", "residual", "svd-b")
 """Rules after which an adapter is more than its factors, or has factors of another basis in each round."""
 
 
-class FederationSettings(PersonalSettings, StrategySettings):
-    """Local training, its rounds, and the strategy that joins them."""
+class FederationSettings(ParticipationSettings, PersonalSettings, StrategySettings):
+    """Local training, its rounds, who takes part, and the strategy that joins them."""
 
     rounds: int = Field(4, ge=1)
     """Rounds of local training and averaging."""
@@ -228,9 +252,14 @@ class FederationSettings(PersonalSettings, StrategySettings):
         return StrategySettings(**self.model_dump(include=set(StrategySettings.model_fields)))
 
     @property
+    def participating(self) -> ParticipationSettings:
+        """Who takes part in which round."""
+        return ParticipationSettings(**self.model_dump(include=set(ParticipationSettings.model_fields)))
+
+    @property
     def local(self) -> "FederationSettings":
         """What matters within one round, so that studies that differ in the others share what hospitals trained."""
-        elsewhere = dict(StrategySettings()) | dict(PersonalSettings())
+        elsewhere = dict(StrategySettings()) | dict(PersonalSettings()) | dict(ParticipationSettings())
         return self.model_copy(update=elsewhere | {"rounds": 1, "secure_aggregation": False, "runtime": "local"})
 
 

@@ -18,6 +18,7 @@ from tasks.errors import StudyError
 from tasks.settings import DatasetSettings, EncoderSettings, ModelChoice, ModelSettings, SynthesisSettings
 from tasks.store import ROOT, Folder, Ref, stage_key, writing
 from tasks.store.code import body_digest
+from tasks.store.leaving import Files, OfPublicData, refuse_undeclared
 from tasks.store.provenance import name_inputs
 
 Body = Callable[..., None]
@@ -52,6 +53,7 @@ def stage(
     reads: tuple[str, ...] = (),
     chosen: tuple[str, ...] = (),
     leaves: tuple[Leaving, ...] | None = None,
+    writes: Files | None = None,
 ) -> Callable[[Body], Task[..., Ref]]:
     """Turn a function into a Prefect task that writes the folder `area/name/key` and returns its Ref.
 
@@ -68,16 +70,19 @@ def stage(
             key, not the alternatives.
         leaves: kinds of data that leave a hospital in this folder, for the manifest; `()` if it holds nothing of a
             hospital's cases. Required for stages in `shared`, forbidden for others. Not part of the key.
+        writes: the files that the function may write, each with the fields that it may hold. Anything else is an error,
+            and nothing is stored. Required for stages in `shared`, forbidden for others. Not part of the key.
 
-    Raises TypeError if `leaves` is missing in `shared`, given elsewhere, or has unknown kinds. Raises TypeError also if
-    the function takes settings that name files but not the files' content: it must take a model as a ModelChoice, and a
-    required parameter `content` beside settings in `NAMES_FILES`.
+    Raises TypeError if `leaves` or `writes` is missing in `shared` or given elsewhere, if `leaves` has unknown kinds,
+    or if files are written unseen though something leaves. Raises TypeError also if the function takes settings that
+    name files but not the files' content: it must take a model as a ModelChoice, and a required parameter `content`
+    beside settings in `NAMES_FILES`.
     """
 
     def wrap(body: Body) -> Task[..., Ref]:
         signature = inspect.signature(body)
         _refuse_unknown_content(name, signature)
-        _refuse_undeclared(name, area, leaves)
+        _refuse_to_leave(name, area, leaves, writes)
         digest = functools.cache(functools.partial(body_digest, body, reads))
 
         def key_of(parameters: Mapping[str, Any]) -> str:
@@ -89,9 +94,12 @@ def stage(
             with _listed_as_running(TaskRunContext.get()), writing(area.format(**parameters), name, key) as folder:
                 folder.inputs, folder.leaves = _paths(parameters), list(leaves or ())
                 body(folder, **parameters)
+                if writes is not None:
+                    refuse_undeclared(name, folder, writes)
             return folder.ref
 
         run.__signature__ = _without_folder(signature)  # type: ignore[attr-defined]
+        run.writes = writes  # type: ignore[attr-defined]
 
         def cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
             _wait_if_halted(context)
@@ -159,11 +167,16 @@ def _refuse_unknown_content(name: str, signature: inspect.Signature) -> None:
             raise TypeError(f"Stage {name} takes {parameter.name} without its content: take `content: str` beside it.")
 
 
-def _refuse_undeclared(name: str, area: str, leaves: tuple[Leaving, ...] | None) -> None:
-    if (area == "shared") != (leaves is not None):
-        raise TypeError(f"Stage {name} in {area}: say what leaves a hospital (`leaves`) in `shared`, and nowhere else.")
+def _refuse_to_leave(name: str, area: str, leaves: tuple[Leaving, ...] | None, writes: Files | None) -> None:
+    if not (area == "shared") == (leaves is not None) == (writes is not None):
+        raise TypeError(
+            f"Stage {name} in {area}: say what leaves a hospital (`leaves`) and in which files (`writes`) in `shared`, "
+            "and nowhere else."
+        )
     if unknown := set(leaves or ()) - set(get_args(Leaving)):
         raise TypeError(f"Stage {name} lets {sorted(unknown)} leave: expected some of {get_args(Leaving)}.")
+    if leaves and (unseen := [file for file, content in (writes or {}).items() if isinstance(content, OfPublicData)]):
+        raise TypeError(f"Stage {name} lets something leave: say what {unseen[0]} may hold.")
 
 
 def _without_folder(signature: inspect.Signature) -> inspect.Signature:

@@ -31,26 +31,52 @@ def test_right_answers_are_counted_by_image_and_named_by_nothing() -> None:
     assert right_by_image(answers(), images, ["fed", "fed+personal"]) == [[1, 0, 1], [1, 1, 1], [2, 1, 0]]
 
 
+def counted(cases: list[Case], rows: list[Prediction], least: int) -> Ref:
+    """What the stage shares of a hospital's answers."""
+
+    def stored(stage: str, kind: Any, of: list[Any]) -> Ref:
+        with writing("hospitals/north", stage, "0") as folder, folder.open(f"{stage}.parquet") as sink:
+            write_table(sink, kind, of)
+        return folder.ref
+
+    return count_gain.fn(
+        hospital="north",
+        configurations=["fed", "fed+personal"],
+        cases=stored("cases", Case, cases),
+        predictions=[stored("predictions", Prediction, rows)],
+        min_cell=least,
+    )
+
+
 @pytest.mark.parametrize(("least", "withheld"), [(4, False), (5, True)])
 def test_few_cases_are_withheld(least: int, withheld: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     cases = [Case(name, image, "Is it?", "yes", "closed", "test", "own", "en") for name, (image, *_) in GIVEN.items()]
 
-    def stored(stage: str, kind: Any, rows: list[Any]) -> Ref:
-        with writing("hospitals/north", stage, "0") as folder, folder.open(f"{stage}.parquet") as sink:
-            write_table(sink, kind, rows)
-        return folder.ref
+    document = json.loads((counted(cases, answers(), least).folder / "gain.json").read_text())
+    images = [] if withheld else [[1, 0, 1], [1, 1, 1], [2, 1, 0]]
+    assert document == {"hospital": "north", "images": images, "withheld": withheld}
 
-    made = count_gain.fn(
-        hospital="north",
-        configurations=["fed", "fed+personal"],
-        cases=stored("cases", Case, cases),
-        predictions=[stored("predictions", Prediction, answers())],
-        min_cell=least,
-    )
-    document = json.loads((made.folder / "gain.json").read_text())
-    counted = [] if withheld else [[1, 0, 1], [1, 1, 1], [2, 1, 0]]
-    assert document == {"hospital": "north", "images": counted, "withheld": withheld}
+
+def test_a_kind_of_few_cases_does_not_follow_from_the_gain_and_the_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores leave such a kind out: counted here, its right answers would be the difference."""
+    monkeypatch.chdir(tmp_path)
+    kinds: list[Any] = ["open", *3 * ["closed"]]
+    cases = [Case(f"c{n}", f"i{n}", "Is it?", "yes", kind, "test", "own", "en") for n, kind in enumerate(kinds)]
+    rows = [
+        Prediction(name, case.id, "north", case.kind, "Is it?", "yes", "yes", ())
+        for name in ("fed", "fed+personal")
+        for case in cases
+    ]
+
+    def images(least: int) -> Any:
+        return json.loads((counted(cases, rows, least).folder / "gain.json").read_text())["images"]
+
+    assert images(1) == [[1, 1, 1]] * 4
+    assert images(2) == images(3) == [[1, 1, 1]] * 3
+    assert images(4) == []
 
 
 def test_gains_are_of_pairs_and_the_worst_is_named() -> None:

@@ -142,6 +142,8 @@ def test_shares_are_told_as_rows() -> None:
         {"score": "the same, of another image", "closed": "0.000", "open": "1.000"},
     ]
     assert rows[2]["score"] == "question only"
+    few = score_table({"scores": found}, least=2)
+    assert [row["open"] for row in few] == ["withheld"] * 3 and few[0]["closed"] == "1.000"
     closed = score_without_model(train, test[:2], images, copy_class, 0)
     assert [row["open"] for row in score_table({"scores": closed})] == ["-"] * 3
 

@@ -6,7 +6,7 @@ import pytest
 
 from tasks.errors import StudyError
 from tasks.federate.remote.agreement import NotAgreedError, refuse_more
-from tasks.federate.remote.files import BY_GROUP, SCORES, UPDATE, adapter_of, take
+from tasks.federate.remote.files import BY_GROUP, SCORES, SENT_FILES, adapter_of, take
 from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE
 from tasks.settings import Study
 from tasks.settings.hospital import AgreementSettings
@@ -95,14 +95,14 @@ def test_hospitals_get_the_adapter_and_nothing_of_the_others(tmp_path: Any, monk
 
 def test_only_known_files_of_an_answer_are_taken(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    answer = dict.fromkeys(UPDATE, b"1")
+    answer = dict.fromkeys(SENT_FILES, b"1")
     for files in (answer | {"../../report.html": b"1"}, {CONFIG_FILE: b"1"}, {}):
         with pytest.raises(StudyError, match="found others"), writing("shared", "update", "0") as folder:
-            take(folder, files, UPDATE)
+            take(folder, files, SENT_FILES)
         assert not (tmp_path / "artifacts/shared/update/0").exists()
     with writing("shared", "update", "0") as folder:
-        take(folder, answer, UPDATE)
-    assert set(folder.ref.manifest()["files"]) == UPDATE
+        take(folder, answer, SENT_FILES)
+    assert set(folder.ref.manifest()["files"]) == SENT_FILES
     with writing("shared", "told-scores", "0") as folder:
         take(folder, {SCORES: b"1", "seen/seen.json": b"1"}, {SCORES}, BY_GROUP)
     assert set(folder.ref.manifest()["files"]) == {SCORES, "seen/seen.json"}

@@ -25,6 +25,7 @@ from tasks.engine.identity import choose_model
 from tasks.engine.train import mean_loss
 from tasks.engine.vision import FEATURES, Features
 from tasks.errors import StudyError
+from tasks.federate.lora_mean.rule import choose_rule
 from tasks.federate.means import weighted_mean
 from tasks.federate.personalise.step import mix_adapters, train_personal
 from tasks.federate.step import (
@@ -99,6 +100,8 @@ class Round:
         state: Ref | None = None,
         strategy: StrategySettings = FEDAVG,
         names: list[str] | None = None,
+        share: float = 1,
+        ranks: dict[str, int] | None = None,
     ) -> Ref:
         return aggregate.fn(
             strategy=strategy,
@@ -107,6 +110,8 @@ class Round:
             updates=sent,
             round_number=number,
             base=self.model.content,
+            share=share,
+            ranks=ranks or {},
         )
 
     def validate(self, hospital: str, adapter: Ref, least: int = 1) -> dict[str, Any]:
@@ -266,13 +271,13 @@ def test_a_factor_that_is_kept_never_leaves_the_hospital(one_round: Round) -> No
     trained = train_at_home.fn(**given, local=PLAIN)
     assert trained.path.startswith("hospitals/north/")
     assert same(load_state(trained.folder), load_state(one_round.train("north").folder))
-    sent = send_update.fn(hospital="north", trained=trained, keeps="B", round_number=1)
+    sent = send_update.fn(hospital="north", trained=trained, keeps=("lora_B",), round_number=1)
     whole, part = load_state(trained.folder), load_state(sent.folder)
     assert part.keys() == {name for name in whole if "lora_B" not in name}
     assert same(part, {name: whole[name] for name in part})
     assert update_of(sent) == update_of(trained)
     strategy = StrategySettings(lora_mean="share-a")
-    other = send_update.fn(hospital="south", trained=one_round.train("south"), keeps="B", round_number=1)
+    other = send_update.fn(hospital="south", trained=one_round.train("south"), keeps=("lora_B",), round_number=1)
     state = one_round.aggregate([sent, other], strategy=strategy)
     joined = join_adapter.fn(hospital="north", state=state, trained=trained, round_number=1)
     assert joined.path.startswith("hospitals/north/")
@@ -280,6 +285,78 @@ def test_a_factor_that_is_kept_never_leaves_the_hospital(one_round: Round) -> No
     assert same(found, {name: mean.get(name, tensor) for name, tensor in whole.items()})
     assert not same(found, whole)
     assert one_round.validate("north", joined)["loss"] > 0
+
+
+def test_a_hospital_of_a_lower_rank_trains_as_with_an_adapter_of_that_rank(one_round: Round) -> None:
+    """The oracle is an engine whose adapter has two components, scaled alike; what is sent is what PEFT would send."""
+    sent = one_round.train("north", local=LocalRule(rank=2))
+    with writing("shared", "smaller", "0") as folder:
+        state = {
+            name: tensor[:2] if "lora_A" in name else tensor[:, :2]
+            for name, tensor in load_state(one_round.start.folder).items()
+        }
+        folder.write(WEIGHTS, save({name: tensor.contiguous() for name, tensor in state.items()}, {"format": "pt"}))
+    given = one_round.given("north", folder.ref, FEDERATION) | {"lora": LoraSettings(r=2, alpha=4)}
+    alone = train_hospital.fn(**given, local=PLAIN)
+    for name, tensor in load_state(alone.folder).items():
+        torch.testing.assert_close(load_state(sent.folder)[name], tensor, rtol=1e-3, atol=1e-4)
+    assert json.loads((sent.folder / CONFIG).read_text()) == json.loads((alone.folder / CONFIG).read_text())
+
+
+@pytest.mark.parametrize("rule", ["factors", "product", "freeze-a", "stacked"])
+def test_updates_of_a_lower_rank_are_padded_with_zeros_where_that_was_agreed(
+    one_round: Round, rule: Literal["factors", "product", "freeze-a", "stacked"]
+) -> None:
+    frozen: Literal["A"] | None = "A" if rule == "freeze-a" else None
+    sent = [
+        one_round.train(name, local=LocalRule(rank=rank, frozen=frozen))
+        for name, rank in (("north", 2), ("south", None))
+    ]
+    strategy = StrategySettings(lora_mean=rule)
+    refused = one_round.aggregate(sent, strategy=strategy)
+    found = json.loads((refused.folder / "round.json").read_text())
+    assert found["quarantined"].keys() == {"north"}
+    mean = one_round.aggregate(sent, strategy=strategy, ranks={"north": 2})
+    assert json.loads((mean.folder / "round.json").read_text())["quarantined"] == {}
+    weights = np.array([update_of(ref)["samples"] for ref in sent])
+    states, start = [load_state(ref.folder) for ref in sent], load_state(one_round.start.folder)
+    whole = load_state(mean.folder)
+    for name in (name for name in start if "lora_A" in name):
+        other = name.replace("lora_A", "lora_B")
+        pairs = [
+            (state[other].double(), state.get(name, start[name][:2] if rank else start[name]).double())
+            for state, rank in zip(states, (2, None), strict=True)
+        ]
+        if rule == "factors":
+            rows = torch.nn.functional.pad(pairs[0][1], (0, 0, 0, 2)), pairs[1][1]
+            torch.testing.assert_close(
+                whole[name].double(),
+                torch.as_tensor(np.average(np.stack(rows), axis=0, weights=weights)),
+                rtol=1e-5,
+                atol=1e-7,
+            )
+            continue
+        true = sum(share * b @ a for share, (b, a) in zip(weights / weights.sum(), pairs, strict=True))
+        product = whole[other].double() @ whole[name].double()
+        for hidden in (each for each in whole if each == name.replace(".lora_", ".residual_")):
+            product = product + whole[hidden.replace("_A", "_B")].double() @ whole[hidden].double()
+        error = torch.linalg.matrix_norm(product - true) / torch.linalg.matrix_norm(true)
+        assert error < (0.5 if rule == "product" else 1e-5)
+
+
+def test_layers_of_a_hospitals_own_never_leave_it_and_the_others_are_averaged(one_round: Round) -> None:
+    """FedPer: what is sent is the mean's share, what is kept is as it was trained."""
+    strategy = StrategySettings(personal_layers=("q_proj",))
+    keeps = choose_rule(strategy).order(1, "north").keeps
+    trained = {name: one_round.train(name) for name in HOSPITALS}
+    sent = [send_update.fn(hospital=name, trained=ref, keeps=keeps, round_number=1) for name, ref in trained.items()]
+    names = load_state(trained["north"].folder).keys()
+    assert {name for name in names if ".q_proj." not in name} == load_state(sent[0].folder).keys() != names
+    state = one_round.aggregate(sent, strategy=strategy)
+    joined = join_adapter.fn(hospital="north", state=state, trained=trained["north"], round_number=1)
+    whole, plain = load_state(joined.folder), load_state(one_round.aggregate(list(trained.values())).folder)
+    own = load_state(trained["north"].folder)
+    assert same(whole, {name: (own if ".q_proj." in name else plain)[name] for name in names})
 
 
 def test_a_personal_adapter_is_pulled_to_the_one_for_all_and_stays_home(one_round: Round) -> None:
@@ -487,6 +564,18 @@ def test_the_servers_control_variate_is_the_mean_of_the_hospitals(one_round: Rou
     for name, tensor in load_file(adapter.folder / CONTROL_FILE).items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-6)
     assert any(tensor.abs().max() > 0 for tensor in expected.values())
+
+
+def test_the_servers_control_variate_moves_by_the_mean_over_all_hospitals_where_some_took_no_part(
+    one_round: Round,
+) -> None:
+    """Those that took no part changed theirs by 0 (SCAFFOLD's algorithm 1): of three hospitals, one was not asked."""
+    sent = [one_round.train(name, local=CONTROLLED) for name in HOSPITALS]
+    of_all, of_some = (one_round.aggregate(sent, 1, None, SCAFFOLD, share=share) for share in (1, 2 / 3))
+    assert same(load_state(of_all.folder), load_state(of_some.folder))
+    whole, part = (load_file(ref.folder / CONTROL_FILE) for ref in (of_all, of_some))
+    for name, tensor in part.items():
+        torch.testing.assert_close(tensor, whole[name] * 2 / 3)
 
 
 def test_a_hospital_that_starts_from_its_own_control_variate_trains_otherwise(one_round: Round) -> None:

@@ -14,7 +14,7 @@ from ingest_samples import picture
 from rich.console import Console
 from typer.testing import CliRunner
 
-from flows.cli import data, explain, init, results, studies, terminal
+from flows.cli import attack, data, explain, init, results, studies, terminal
 from flows.cli import main as cli
 from flows.cli.settings_file import describe
 from flows.serve.user_question import read_question
@@ -24,6 +24,7 @@ from tasks.settings.comparison import Comparison
 from tasks.settings.recipe import Recipe
 
 COMMANDS = [
+    attack.attack,
     studies.run,
     studies.compare,
     studies.pretrain,

@@ -48,13 +48,24 @@ def test_to_know_the_erasers_takes_no_large_library() -> None:
     assert process.stdout.strip() == "[]"
 
 
-@stage("test-control", area="shared", title="control {hospital}", leaves=("tensors", "counts"))
+class Whatever:
+    """What is in these files is nothing to these tests."""
+
+    def undeclared(self, path: Path) -> Iterator[str]:
+        """Nothing."""
+        return iter(())
+
+
+FILES = {name: Whatever() for name in ("control.bin", "adapter.bin", "count.safetensors")}
+
+
+@stage("test-control", area="shared", title="control {hospital}", leaves=("tensors", "counts"), writes=FILES)
 def make_control(folder: Folder, hospital: str, cases: Ref, control: Ref | None = None) -> None:
     """As a control variate of SCAFFOLD."""
     folder.write("control.bin", b"0")
 
 
-@stage("test-mean", area="shared", leaves=("tensors",))
+@stage("test-mean", area="shared", leaves=("tensors",), writes=FILES)
 def mean_control(folder: Folder, controls: list[Ref]) -> None:
     """What goes on from the hospitals' tensors."""
     folder.write("control.bin", b"0")
@@ -66,13 +77,13 @@ def make_library(folder: Folder, hospital: str, cases: Ref) -> None:
     folder.write("rows.bin", b"0")
 
 
-@stage("test-personal", area="shared", leaves=("tensors",))
+@stage("test-personal", area="shared", leaves=("tensors",), writes=FILES)
 def personalise(folder: Folder, library: Ref) -> None:
     """Learned from what was made of cases."""
     folder.write("adapter.bin", b"0")
 
 
-@stage("test-count", area="shared", leaves=("counts",))
+@stage("test-count", area="shared", leaves=("counts",), writes=FILES)
 def count(folder: Folder, cases: Ref, control: Ref) -> None:
     """No tensors leave, though the name of a file looks like it."""
     folder.write("count.safetensors", b"0")

@@ -108,7 +108,8 @@ def run_of(questions: Questions, notes: dict[str, int] | None = None, control: R
         scored.append(score_hospital.fn(hospital=hospital, cases=held_there, predictions=[predictions], min_cell=1))
         others = dict.fromkeys(("features", "library", "adapter"), made[0])
         hospitals.append(HospitalRefs(name=hospital, cases=held_there, **others))
-    rounds = [{"round": 1, "train_loss": 1.0, "eval_loss": None, "samples": {}, "quarantined": {"north": REASON}}]
+    row = {"round": 1, "train_loss": 1.0, "eval_loss": None, "samples": {}, "quarantined": {"north": REASON}}
+    rounds = [row | {"asked": list(held), "missing": {"south": "MemoryError"}}]
     study = Study(evaluation=EvaluationSettings(min_cell=1))
     study = study.model_copy(update={"dataset": study.dataset.model_copy(update={"name": "table"})})
     shared = SharedRefs(copies=made[2], losses=(), scores=scored, control=control)
@@ -121,7 +122,10 @@ def test_who_was_left_out_of_a_round_is_told_in_the_runs_documents() -> None:
     assert "Hospitals left out of rounds" in page and REASON in page
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     assert results["rounds"][0]["quarantined"] == {"north": REASON}
-    assert f"| 1 | 1.0000 | - | north ({REASON}) |" in (run / "results.md").read_text(encoding="utf-8")
+    record = json.loads((run / "participation.json").read_text(encoding="utf-8"))
+    assert record["rounds"][0]["missing"] == {"south": "MemoryError"}
+    left_out = f"south (did not answer: MemoryError), north ({REASON})"
+    assert f"| 1 | 1.0000 | - | {left_out} |" in (run / "results.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -246,6 +250,13 @@ def test_two_runs_of_one_second_have_folders_of_their_own(monkeypatch: pytest.Mo
     assert {json.loads((run / "results.json").read_text(encoding="utf-8"))["run"] for run in runs} == {
         run.name for run in runs
     }
+
+
+@pytest.mark.parametrize(("moved", "told"), [(0, 0), (4, "withheld"), (5, 5)])
+def test_few_moved_cases_are_withheld(moved: int, told: int | str) -> None:
+    audited = source("audit", {"same_image": 0}, audit={"train_test": {"test_cases": 9}})
+    split = run_folder._split(Study(), {"moved_cases": moved}, {"notes": {}}, audited)
+    assert split["moved_cases"] == told
 
 
 def test_latest_stays_until_it_is_pointed() -> None:

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tasks.report.page.maps import OPACITY, maps_of
 from tasks.report.page.pictures import LONGEST, Picture, pictures
 from tasks.report.page.plots import partition_plot, score_plot
 from tasks.report.page.render import Answered, DataStatements, hospital_page, model_card, study_page
+from tasks.report.privacy import privacy_sentence
 from tasks.report.results import About, Measured, assemble, hospital_rows, score_rows
 from tasks.score.score import score_row, summarise
 from tasks.settings import Study
@@ -78,6 +79,36 @@ def tables(results: Mapping[str, Any]) -> dict[str, Any]:
 def page(results: dict[str, Any]) -> str:
     """The study's page."""
     return study_page(results, tables(results), DATA)
+
+
+def test_what_noise_hides_is_said_as_it_is(results: dict[str, Any]) -> None:
+    """Not that there was none, where there was."""
+    told = replace(DATA, privacy="epsilon 7.31 hides one training case")
+    text = study_page(results, tables(results), told)
+    assert "epsilon 7.31 hides one training case" in text and "No differential privacy" not in text
+    assert "No differential privacy" in study_page(
+        results, tables(results), replace(DATA, privacy=privacy_sentence(None))
+    )
+
+
+def test_few_moved_cases_are_not_counted(results: dict[str, Any], page: str) -> None:
+    assert "0 cases moved since" in page
+    split = results["split"] | {"moved_cases": "withheld"}
+    text = study_page({**results, "split": split}, tables(results), DATA)
+    assert "how many cases were moved since is withheld" in text
+
+
+def test_the_card_names_the_rules_of_the_rounds(results: dict[str, Any]) -> None:
+    def card(**changes: str) -> str:
+        federation = results["settings"]["federation"] | changes
+        settings = results["settings"] | {"federation": federation}
+        return model_card({**results, "settings": settings}, tables(results), DATA)
+
+    assert "- Strategy `fedavg`, LoRA's factors averaged by the rule `factors`" in card()
+    assert "- Strategy `krum`, LoRA's factors averaged by the rule `freeze-a`" in card(
+        strategy="krum", lora_mean="freeze-a"
+    )
+    assert "- Strategy `none` (docs/federation.md)." in card(strategy="none")
 
 
 def saliency(method: str, rank: int | None, weights: tuple[float, ...]) -> Saliency:

@@ -242,7 +242,7 @@ def test_a_tally_holds_no_open_answer() -> None:
     text = json.dumps(tally.to_json())
     assert "secret" not in text
     assert "hidden" not in text
-    assert tally.to_json()["closed"] == {"n": 1, "correct": 0, "confusion": [["no", "yes", 1]]}
+    assert tally.to_json()["closed"] == {"n": 1, "correct": 0, "confusion": [("no", "yes", 1)]}
 
 
 def test_multiple_choice_is_judged_by_the_option_named() -> None:

@@ -150,7 +150,7 @@ def test_what_is_withheld_is_named_without_a_count() -> None:
     }  # fmt: skip
     tally = sharing.tallies["x"]
     assert (tally["closed"]["n"], tally["closed"]["correct"], tally["open"]["n"]) == (12, 12, 0)
-    assert tally["closed"]["confusion"] == [["(untold)", "(untold)", 12]]
+    assert tally["closed"]["confusion"] == [("(untold)", "(untold)", 12)]
     table = score_table([{"hospital": "north", "tallies": sharing.tallies, "withheld": sharing.withheld}])["x"]
     assert table["closed"]["f1_macro"] is None
     assert table["hospitals"]["north"]["withheld"] == ["open"]

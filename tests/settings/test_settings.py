@@ -25,7 +25,7 @@ MISTYPED = [
     ("federation.lr", "federation.learning_rate"),
     ("lr", "federation.learning_rate"),
     ("federation.learning-rate", "federation.learning_rate"),
-    ("lora.rank", "lora.r"),
+    ("lora.rank", "lora.ranks"),
     ("hospitals", "partition.hospitals"),
     ("k", "retrieval.k"),
     ("sead", "seed"),

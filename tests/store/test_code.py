@@ -205,7 +205,7 @@ def test_another_strategy_is_not_in_the_key(name: str, tmp_path: Path, monkeypat
 
     def keys() -> dict[str, str]:
         code.forget_code()
-        task = stage("adapter", area="shared", chosen=(step.STRATEGY,), leaves=())(
+        task = stage("adapter", area="shared", chosen=(step.STRATEGY,), leaves=(), writes={})(
             inspect.unwrap(getattr(step, name).fn)
         )
         given: dict[str, Any] = {"state": state, "updates": [update], "round_number": 1, "base": "", "hospitals": ["a"]}
@@ -227,7 +227,8 @@ def test_another_strategy_is_not_in_the_key(name: str, tmp_path: Path, monkeypat
 CHOSEN = {"aggregate": ["tasks.federate.strategies.fedavg", "tasks.federate.lora_mean.factors"]}
 """What stages import by name, with a default study's settings."""
 MACHINERY = {
-    f"tasks.store.{name}" for name in ("stage", "code", "libraries", "folders", "manifest", "keys", "digests", "memory")
+    f"tasks.store.{name}"
+    for name in ("stage", "leaving", "code", "libraries", "folders", "manifest", "keys", "digests", "memory")
 }
 """What carries a stage, and decides nothing of what it makes."""
 

@@ -14,6 +14,7 @@ import pytest
 from prefect import Task
 from pydantic import BaseModel
 from test_layers import HERE, SOURCES, imports
+from typing_extensions import TypedDict
 
 from tasks import store
 from tasks.engine import identity
@@ -31,6 +32,7 @@ from tasks.settings import (
 )
 from tasks.settings.recipe import Stage
 from tasks.store import Ref, code, libraries
+from tasks.store.leaving import Document, OfPublicData
 from tasks.store.stage import Folder, stage
 
 CHOSEN = ModelChoice(name="model", device="cpu", content="0")
@@ -46,7 +48,7 @@ CARRYING = {
     "prefect",
     "psutil",
 }
-CARRYING |= {"pyarrow", "pydantic", "safetensors", "tqdm", "yaml"}
+CARRYING |= {"pyarrow", "pydantic", "safetensors", "tqdm", "typing_extensions", "yaml"}
 """Libraries that carry, draw or fetch what is computed: another version leaves what was computed before right."""
 
 
@@ -83,6 +85,9 @@ def value(annotation: Any, name: str = "") -> Any:
     if get_origin(annotation) is list:
         (inner,) = get_args(annotation)
         return [inner(str(each)) if inner in (str, int) else value(inner, f"{name}-{each}") for each in range(2)]
+    if get_origin(annotation) is dict:
+        key, inner = get_args(annotation)
+        return {value(key): value(inner)}
     if annotation is Ref:
         return Ref(path=f"source/{name}/0", digest="0")
     if get_origin(annotation) is Literal:
@@ -120,6 +125,8 @@ def others(annotation: Any, given: Any) -> Iterator[tuple[str, Any]]:
         yield "another", given[:-1] if given else type(given)(["more"])
         if len(given) > 1:
             yield "order", given[::-1]
+    elif isinstance(given, dict):
+        yield "another", given | {"more": 1}
     elif isinstance(given, bool):
         yield "other", not given
     elif isinstance(given, int | float):
@@ -251,7 +258,7 @@ def test_a_stage_that_forgets_content_is_an_error_at_import() -> None:
     def of_a_writer(folder: Folder, settings: SynthesisSettings) -> None: ...
     def of_both(folder: Folder, settings: EncoderSettings, model: ModelChoice, content: str) -> None: ...
 
-    wrap = stage("test", area="shared", leaves=())
+    wrap = stage("test", area="shared", leaves=(), writes={})
     for body in (of_a_model, of_maybe_a_model, of_data, of_data_at_will, of_an_encoder, of_a_writer):
         with pytest.raises(TypeError, match="without its content"):
             wrap(body)
@@ -264,18 +271,32 @@ def test_a_stage_that_does_not_declare_what_leaves_is_an_error_at_import() -> No
 
     for area, leaves in (("shared", None), ("source", ()), ("hospitals/{hospital}", ("counts",))):
         with pytest.raises(TypeError, match="say what leaves a hospital"):
-            stage("test", area=area, leaves=leaves)(body)  # type: ignore[arg-type]
+            stage("test", area=area, leaves=leaves, writes={})(body)  # type: ignore[arg-type]
+    for area, files in (("shared", None), ("source", {})):
+        with pytest.raises(TypeError, match="in which files"):
+            stage("test", area=area, leaves=() if area == "shared" else None, writes=files)(body)
+    with pytest.raises(TypeError, match=r"lets something leave: say what a\.json may hold"):
+        stage("test", area="shared", leaves=("counts",), writes={"a.json": OfPublicData()})(body)
     with pytest.raises(TypeError, match=r"lets \['names'\] leave: expected some of \('tensors', 'counts'"):
-        stage("test", area="shared", leaves=("names",))(body)  # type: ignore[arg-type]
+        stage("test", area="shared", leaves=("names",), writes={})(body)  # type: ignore[arg-type]
+
+
+class Seed(TypedDict):
+    """A document."""
+
+    seed: int
 
 
 def test_what_leaves_is_in_the_manifest_and_in_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
     def body(folder: Folder, seed: int) -> None:
-        folder.write("seed", str(seed).encode())
+        folder.write_json("seed.json", {"seed": seed})
 
-    one, other = (stage("test", area="shared", leaves=leaves)(body) for leaves in ((), ("tensors", "counts")))
+    writes = {"seed.json": Document(Seed)}
+    one, other = (
+        stage("test", area="shared", leaves=leaves, writes=writes)(body) for leaves in ((), ("tensors", "counts"))
+    )
     assert key(one, {"seed": 0}) == key(other, {"seed": 0}) != key(one, {"seed": 1})
     assert one.fn(seed=0).manifest()["leaves"] == []
     assert other.fn(seed=0).manifest()["leaves"] == ["tensors", "counts"]

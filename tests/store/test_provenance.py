@@ -102,6 +102,7 @@ FOUND = """
 import json, sys
 from prefect import flow
 from tasks.store import Ref
+from tasks.store.leaving import OfPublicData
 from tasks.store.provenance import walk
 from tasks.store.stage import Folder, stage
 
@@ -112,7 +113,7 @@ def made(folder: Folder, seed: int) -> None:
     ran.append(f"made {seed}")
     folder.write("content", b"the same")
 
-@stage("test-taken", area="shared", leaves=("counts",))
+@stage("test-taken", area="shared", leaves=(), writes={"content": OfPublicData()})
 def taken(folder: Folder, of: list[Ref]) -> None:
     ran.append("taken")
     folder.write("content", of[0].folder.joinpath("content").read_bytes())

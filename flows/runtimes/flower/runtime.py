@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flows.runtimes.local import all_alike, gather
+from flows.runtimes.local import all_alike, answers, gather
 from flows.runtimes.runtime import Trained, seconds
 from tasks.federate.remote.parcel import closing_if_told_to_end
 from tasks.federate.remote.step import hear_update, hear_validation
@@ -25,8 +25,8 @@ class Flower:
             **all_alike(settings),
         )
         with closing_if_told_to_end():
-            updates = gather(hearing, [hospital.name for hospital in hospitals])
-        return Trained(updates, seconds(updates))
+            updates, missing = answers(hearing, [hospital.name for hospital in hospitals])
+        return Trained(updates, seconds(updates.values()), missing=missing)
 
     def validate(self, hospitals: Sequence[HospitalRefs], settings: Mapping[str, Any]) -> list[Ref]:
         """Let every hospital compute its loss."""

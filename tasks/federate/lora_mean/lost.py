@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from tasks.federate.lora_mean.products import B, Product, State, layers, product_of, residual_of, shares_of, summed
 from tasks.federate.means import weighted_mean
-from tasks.federate.state import ServerState, Update
+from tasks.federate.state import ServerState, Update, completed
 
 ROUNDING = 1e-12
 """Relative norm of an update below which nothing has changed but the last digits of float64."""
@@ -23,7 +23,7 @@ def lost_shares(
     if rule is None or not any(B in name for name in after.groups.get("adapter", {})):
         return {"lost_share": {}}
     start, samples = before.groups["adapter"], [update.samples for update in used]
-    sent = [{**start, **update.parts["adapter"]} for update in used]
+    sent = [completed(update.parts["adapter"], start) for update in used]
     shares = {
         "factors": lost_share(
             before, sent, samples, ServerState({**before.groups, "adapter": weighted_mean(sent, samples)})

@@ -27,10 +27,10 @@ class OfProducts(Factors, ABC):
     def aggregate(self, state: "ServerState", updates: "Sequence[Update]") -> "ServerState":
         """The strategy's next state, with the factors of each layer replaced."""
         from tasks.federate.lora_mean.products import factors_of, layers, product_of, shares_of
-        from tasks.federate.state import ServerState
+        from tasks.federate.state import ServerState, completed
 
         before = state.groups["adapter"]
-        sent = [{**before, **update.parts["adapter"]} for update in updates]
+        sent = [completed(update.parts["adapter"], before) for update in updates]
         shares = shares_of([update.samples for update in updates])
         mean = {**before, **self.strategy.aggregate(state, updates).groups["adapter"]}
         replaced: dict[str, torch.Tensor] = {}

@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, cast
 
+from tasks.federate.personalise.fedper import FedPer
 from tasks.federate.strategies.strategy import choose
 from tasks.settings import StrategySettings
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def choose_rule(settings: StrategySettings) -> "Factors":
-    """The strategy that the settings name, with their rule for LoRA's factors around it."""
+    """The strategy that the settings name, with their rule for LoRA's factors around it; some layers may stay away."""
     module = importlib.import_module(f"tasks.federate.lora_mean.{settings.lora_mean_module}")
-    return cast("Factors", module.around(choose(settings)))
+    rule = cast("Factors", module.around(choose(settings)))
+    return FedPer(rule, settings.personal_layers) if settings.personal_layers else rule

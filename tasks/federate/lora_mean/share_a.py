@@ -15,7 +15,7 @@ class SharedA(Factors):
 
     def order(self, round_number: int, hospital: str) -> Order:
         """The strategy's order, to go on from the server's A and the hospital's B."""
-        return replace(super().order(round_number, hospital), start="joined", keeps="B")
+        return replace(super().order(round_number, hospital), start="joined", keeps=("lora_B",))
 
 
 def around(strategy: Strategy) -> SharedA:

@@ -24,12 +24,16 @@ def noisy_mean(
         secret: what the noise follows from, beside the start and the updates; known to who adds them up.
     """
     noise = Noise(secret, f"mean {clip} {sigma} {_digest([start, *updates])}")
-    steps = [{name: each[name].double() - start[name].double() for name in sorted(start)} for each in updates]
-    norms = [torch.stack([tensor.norm() for tensor in step.values()]).norm() for step in steps]
+
+    def step(update: State, name: str) -> torch.Tensor:
+        return update[name].double() - start[name].double()
+
+    norms = [torch.stack([step(each, name).norm() for name in sorted(start)]).norm() for each in updates]
     factors = [scale(norm, clip) for norm in norms]
     made = {}
     for name in sorted(start):
-        total = sum((factor * step[name] for factor, step in zip(factors, steps, strict=True)), torch.zeros(()))
+        steps = (factor * step(each, name) for factor, each in zip(factors, updates, strict=True))
+        total = sum(steps, torch.zeros(()))
         drawn = torch.from_numpy(noise.normal(start[name].numel())).view(start[name].shape)
         made[name] = (start[name].double() + (total + sigma * clip * drawn) / len(updates)).float()
     return made

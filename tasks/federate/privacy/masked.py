@@ -25,8 +25,13 @@ def masked_mean(updates: Sequence[Update]) -> tuple[ServerState, UpdateCounts]:
     sends nothing, as one that dropped out, and a warning names it. The mean differs from the plain one by the rounding
     of float32 at most.
 
-    Raises StudyError if no majority of the hospitals sends a finite update.
+    Raises StudyError for a single update, or if no majority of the hospitals sends a finite update.
     """
+    if len(updates) < 2:
+        raise StudyError(
+            f"Expected at least 2 hospitals in a secure sum, found {len(updates)}, whose update the sum would be: ask "
+            "more hospitals in each round."
+        )
     states = [_flat(update) for update in updates]
     vectors = {each.hospital: _vector(state, each) for state, each in zip(states, updates, strict=True)}
     gone = [hospital for hospital, vector in vectors.items() if not np.isfinite(vector).all()]

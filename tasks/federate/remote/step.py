@@ -9,11 +9,40 @@ from typing import Any
 
 from tasks.federate.step import SENT
 from tasks.records.federation import HospitalRefs
+from tasks.records.shared_documents import (
+    AbstentionDocument,
+    FailuresDocument,
+    ScoresDocument,
+    SeenDocument,
+    SharesDocument,
+    ToldDocument,
+    ValidationDocument,
+)
+from tasks.records.shared_files import UPDATE
+from tasks.score.image_sums import sums_schema
 from tasks.settings import ContextSettings, EvaluationSettings, FederationSettings, LocalRule, LoraSettings, ModelChoice
+from tasks.store.leaving import Document, Files, Table
 from tasks.store.stage import Folder, stage
 
+TOLD_SCORES: Files = {
+    "scores/scores.json": Document(ScoresDocument),
+    "scores/sums.parquet": Table(sums_schema()),
+    "reliance/scores.json": Document(ScoresDocument),
+    "failures/failures.json": Document(FailuresDocument),
+    "shares/shares.json": Document(SharesDocument),
+    "abstention/abstention.json": Document(AbstentionDocument),
+    "seen/seen.json": Document(SeenDocument),
+}
+"""What hospitals may tell of their scores."""
 
-@stage("hospital", area="shared", title="{hospital} joined", leaves=("counts",))
+
+@stage(
+    "hospital",
+    area="shared",
+    title="{hospital} joined",
+    leaves=("counts",),
+    writes={"hospital.json": Document(ToldDocument)},
+)
 def note_hospital(folder: Folder, hospital: str, told: str) -> None:
     """Write down what a hospital told of itself when it joined, JSON, as `hospital.json`.
 
@@ -23,7 +52,7 @@ def note_hospital(folder: Folder, hospital: str, told: str) -> None:
     folder.write_json("hospital.json", {"hospital": hospital} | json.loads(told))
 
 
-@stage("update", area="shared", title="train {hospital.name} round {round_number}", leaves=SENT)
+@stage("update", area="shared", title="train {hospital.name} round {round_number}", leaves=SENT, writes=UPDATE)
 def hear_update(
     folder: Folder,
     hospital: HospitalRefs,
@@ -36,12 +65,18 @@ def hear_update(
     seed: int,
 ) -> None:
     """Let a hospital train for one round from its adapter, and write the update that it sends, as `train_hospital`."""
-    from tasks.federate.remote.files import UPDATE, take
+    from tasks.federate.remote.files import SENT_FILES, take
 
-    take(folder, _ask("train", hospital, {"round": round_number, "local": local.model_dump(mode="json")}), UPDATE)
+    take(folder, _ask("train", hospital, {"round": round_number, "local": local.model_dump(mode="json")}), SENT_FILES)
 
 
-@stage("validation", area="shared", title="validate {hospital.name} round {round_number}", leaves=("losses", "counts"))
+@stage(
+    "validation",
+    area="shared",
+    title="validate {hospital.name} round {round_number}",
+    leaves=("losses", "counts"),
+    writes={"validation.json": Document(ValidationDocument)},
+)
 def hear_validation(
     folder: Folder,
     hospital: HospitalRefs,
@@ -59,7 +94,7 @@ def hear_validation(
     take(folder, _ask("validate", hospital, {"round": round_number}), VALIDATION)
 
 
-@stage("told-scores", area="shared", title="scores of {hospital.name}", leaves=("scores", "counts"))
+@stage("told-scores", area="shared", title="scores of {hospital.name}", leaves=("scores", "counts"), writes=TOLD_SCORES)
 def hear_scores(
     folder: Folder,
     hospital: HospitalRefs,

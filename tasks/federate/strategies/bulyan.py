@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from tasks.federate.distances import Deltas, squared_distances
+from tasks.federate.distances import Deltas, Numbers, squared_distances
 from tasks.federate.robust import Robust
 from tasks.federate.strategies.krum import ranking, totals
 from tasks.settings import StrategySettings
 
 
-def bulyan(deltas: Deltas, byzantine: int) -> Deltas:
+def bulyan(deltas: Deltas, byzantine: int) -> Numbers:
     """Krum chooses n - 2f rows of `(n, d)`, each from those that are left.
 
     Of each coordinate, the n - 4f values nearest to the median of the chosen are averaged.
@@ -19,10 +19,15 @@ def bulyan(deltas: Deltas, byzantine: int) -> Deltas:
     for _ in range(len(deltas) - 2 * byzantine):
         best = ranking(squared[np.ix_(left, left)], total[left], byzantine)[0]
         chosen.append(left.pop(int(best)))
-    ordered = np.sort(deltas[chosen], axis=0)
+    return deltas.row(lambda block: middle_mean(block[chosen], len(deltas) - 4 * byzantine))
+
+
+def middle_mean(rows: Numbers, count: int) -> Numbers:
+    """Of each coordinate of `(m, w)`, the mean of the values nearest to its median, as many as `count`."""
+    ordered = np.sort(rows, axis=0)
     away = np.abs(ordered - np.median(ordered, axis=0))
-    middle = np.argsort(away, axis=0, kind="stable")[: len(deltas) - 4 * byzantine]
-    mean: Deltas = np.take_along_axis(ordered, middle, axis=0).mean(axis=0)
+    middle = np.argsort(away, axis=0, kind="stable")[:count]
+    mean: Numbers = np.take_along_axis(ordered, middle, axis=0).mean(axis=0)
     return mean
 
 

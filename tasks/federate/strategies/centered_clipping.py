@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from tasks.federate.distances import Deltas, spread
+from tasks.federate.distances import Deltas, Numbers, distances_to, spread, squared_distances_and_median, with_median
 from tasks.federate.robust import Robust, majority
 from tasks.settings import StrategySettings
 
@@ -12,20 +12,21 @@ STEPS = 5
 """Steps of the centre. A bad hospital moves it by at most `multiple * spread / n` in each."""
 
 
-def centered_clipping(deltas: Deltas, byzantine: int, multiple: float) -> Deltas:
+def centered_clipping(deltas: Deltas, byzantine: int, multiple: float) -> Numbers:
     """The centre of the rows of `(n, d)`; differences are clipped at a multiple of the hospitals' spread.
 
     The paper begins at its last round's result, which is no longer near where hospitals begin anew from the global
-    tensors. Any point near the good hospitals will do: we begin at the coordinate-wise median.
+    tensors. Any point near the good hospitals will do: we begin at the coordinate-wise median. The centre is a mean of
+    the rows and that median, and known by its weights.
     """
-    centre: Deltas = np.median(deltas, axis=0)
-    bound = multiple * spread(deltas)
+    squared = squared_distances_and_median(deltas)
+    bound = multiple * spread(squared[:-1, :-1])
+    centre = np.append(np.zeros(len(deltas)), 1.0)
     for _ in range(STEPS):
-        away = deltas - centre
-        norms = np.linalg.norm(away, axis=1)
+        norms = distances_to(centre, squared)[:-1]
         scales = np.minimum(1, np.divide(bound, norms, out=np.ones_like(norms), where=norms > 0))
-        centre = centre + (scales[:, None] * away).mean(axis=0)
-    return centre
+        centre = (1 - scales.mean()) * centre + np.append(scales / len(deltas), 0.0)
+    return deltas.row(lambda block: centre @ with_median(block))
 
 
 def strategy(settings: StrategySettings) -> Robust:

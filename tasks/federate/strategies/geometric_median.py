@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tasks.federate.distances import Deltas, spread
+from tasks.federate.distances import Deltas, Numbers, distances_to, spread, squared_distances_and_median, with_median
 from tasks.federate.robust import Robust, majority
 from tasks.settings import StrategySettings
 
@@ -13,18 +13,21 @@ PRECISION = 1e-9
 STEPS = 1000
 
 
-def geometric_median(deltas: Deltas, byzantine: int) -> Deltas:
-    """Of the rows of `(n, d)`, by smoothed Weiszfeld steps from the coordinate-wise median."""
-    point: Deltas = np.median(deltas, axis=0)
-    scale = spread(deltas)
-    if scale == 0:  # most hospitals agree
-        return point
-    for _ in range(STEPS):
-        weights = 1 / np.maximum(np.linalg.norm(deltas - point, axis=1), SMOOTHING * scale)
-        before, point = point, weights @ deltas / weights.sum()
-        if np.linalg.norm(point - before) <= PRECISION * scale:
+def geometric_median(deltas: Deltas, byzantine: int) -> Numbers:
+    """Of the rows of `(n, d)`, by smoothed Weiszfeld steps from the coordinate-wise median.
+
+    Each point on the way is a mean of the rows and that median, and known by its weights.
+    """
+    squared = squared_distances_and_median(deltas)
+    scale = spread(squared[:-1, :-1])
+    weights = np.append(np.zeros(len(deltas)), 1.0)
+    for _ in range(STEPS if scale else 0):  # at 0, most hospitals agree
+        pulls = 1 / np.maximum(distances_to(weights, squared)[:-1], SMOOTHING * scale)
+        before, weights = weights, np.append(pulls / pulls.sum(), 0.0)
+        change = weights - before
+        if np.sqrt(max(-change @ squared @ change / 2, 0)) <= PRECISION * scale:
             break
-    return point
+    return deltas.row(lambda block: weights @ with_median(block))
 
 
 def strategy(settings: StrategySettings) -> Robust:

@@ -3,19 +3,19 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.federate.distances import Deltas, squared_distances
+from tasks.federate.distances import Deltas, Numbers, squared_distances
 from tasks.federate.robust import Robust
 from tasks.settings import StrategySettings
 
 
-def krum(deltas: Deltas, byzantine: int) -> Deltas:
+def krum(deltas: Deltas, byzantine: int) -> Numbers:
     """The row of `(n, d)` with the lowest score."""
     squared = squared_distances(deltas)
-    chosen: Deltas = deltas[ranking(squared, totals(squared), byzantine)[0]]
-    return chosen
+    chosen = ranking(squared, totals(squared), byzantine)[0]
+    return deltas.row(lambda block: block[chosen])
 
 
-def ranking(squared: Deltas, total: Deltas, byzantine: int) -> NDArray[np.intp]:
+def ranking(squared: Numbers, total: Numbers, byzantine: int) -> NDArray[np.intp]:
     """Rows in the order of their scores: the sum of the n - f - 2 smallest squared distances to others, or of one.
 
     With one distance, the two nearest rows have equal scores. Of such, the more central one comes first, so that the
@@ -30,9 +30,9 @@ def ranking(squared: Deltas, total: Deltas, byzantine: int) -> NDArray[np.intp]:
     return np.lexsort((total, nearest.sum(axis=1)))
 
 
-def totals(squared: Deltas) -> Deltas:
+def totals(squared: Numbers) -> Numbers:
     """`(n,)`, each row's sum of squared distances to all."""
-    found: Deltas = np.sort(squared, axis=1).sum(axis=1)
+    found: Numbers = np.sort(squared, axis=1).sum(axis=1)
     return found
 
 

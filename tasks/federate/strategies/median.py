@@ -2,15 +2,14 @@
 
 import numpy as np
 
-from tasks.federate.distances import Deltas
+from tasks.federate.distances import Deltas, Numbers
 from tasks.federate.robust import Robust, majority
 from tasks.settings import StrategySettings
 
 
-def median(deltas: Deltas, byzantine: int) -> Deltas:
+def median(deltas: Deltas, byzantine: int) -> Numbers:
     """Of each coordinate of `(n, d)`, the median; it lies among the good values where good hospitals are more."""
-    found: Deltas = np.median(deltas, axis=0)
-    return found
+    return deltas.row(lambda block: np.median(block, axis=0))
 
 
 def strategy(settings: StrategySettings) -> Robust:

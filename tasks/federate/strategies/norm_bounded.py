@@ -4,18 +4,17 @@ from functools import partial
 
 import numpy as np
 
-from tasks.federate.distances import Deltas
+from tasks.federate.distances import Deltas, Numbers
 from tasks.federate.robust import Robust, majority
 from tasks.settings import StrategySettings
 
 
-def norm_bounded(deltas: Deltas, byzantine: int, multiple: float) -> Deltas:
+def norm_bounded(deltas: Deltas, byzantine: int, multiple: float) -> Numbers:
     """The mean of the rows of `(n, d)`, none longer than a multiple of their median norm."""
-    norms = np.linalg.norm(deltas, axis=1)
+    norms = np.sqrt(deltas.total(lambda block: np.square(block).sum(axis=1)))
     bound = multiple * np.median(norms)
     scales = np.minimum(1, np.divide(bound, norms, out=np.ones_like(norms), where=norms > 0))
-    mean: Deltas = (scales[:, None] * deltas).mean(axis=0)
-    return mean
+    return deltas.row(lambda block: (scales[:, None] * block).mean(axis=0))
 
 
 def strategy(settings: StrategySettings) -> Robust:

@@ -3,16 +3,15 @@
 import numpy as np
 
 from tasks.errors import StudyError
-from tasks.federate.distances import Deltas
+from tasks.federate.distances import Deltas, Numbers
 from tasks.federate.robust import Robust, majority
 from tasks.settings import StrategySettings
 
 
-def trimmed_mean(deltas: Deltas, byzantine: int) -> Deltas:
+def trimmed_mean(deltas: Deltas, byzantine: int) -> Numbers:
     """Of each coordinate of `(n, d)`, the mean without the f smallest and the f largest values."""
-    kept: Deltas = np.sort(deltas, axis=0)[byzantine : len(deltas) - byzantine]
-    mean: Deltas = kept.mean(axis=0)
-    return mean
+    kept = slice(byzantine, len(deltas) - byzantine)
+    return deltas.row(lambda block: np.sort(block, axis=0)[kept].mean(axis=0))
 
 
 def strategy(settings: StrategySettings) -> Robust:

@@ -256,7 +256,7 @@ def test_a_is_shared_and_b_stays() -> None:
     """The server never has a B, from which it could tell what a hospital's adapter is."""
     chosen, start = rule("share-a", strategy="fedprox", proximal_mu=0.5), adapter(0)
     order = chosen.order(1, "north")
-    assert (order.start, order.keeps, order.local.frozen, order.local.proximal_mu) == ("joined", "B", None, 0.5)
+    assert (order.start, order.keeps, order.local.frozen, order.local.proximal_mu) == ("joined", ("lora_B",), None, 0.5)
     updates = [
         replace(
             each, parts={"adapter": {key: one for key, one in each.parts["adapter"].items() if "lora_B" not in key}}

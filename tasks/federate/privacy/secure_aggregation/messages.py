@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cached_property
+from io import BytesIO
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -170,35 +171,36 @@ MESSAGES: Mapping[str, type[Message]] = {
 def pack(message: Message) -> bytes:
     """The message in bytes; the same message always has the same bytes."""
     blobs: list[bytes] = []
-
-    def without_bytes(value: Any) -> Any:
-        if isinstance(value, bytes):
-            blobs.append(value)
-            return {"bytes": len(value)}
-        if isinstance(value, dict):
-            return {"map": [[name, without_bytes(each)] for name, each in sorted(value.items())]}
-        return [without_bytes(each) for each in value] if isinstance(value, tuple) else value
-
-    head = json.dumps([type(message).__name__, without_bytes(message.model_dump())]).encode()
+    head = json.dumps([type(message).__name__, _without_bytes(message.model_dump(), blobs)]).encode()
     return b"".join([len(head).to_bytes(4, "big"), head, *blobs])
+
+
+def _without_bytes(value: Any, blobs: list[bytes]) -> Any:
+    """A value with the length in place of each of its bytes, which are added to the blobs."""
+    if isinstance(value, bytes):
+        blobs.append(value)
+        return {"bytes": len(value)}
+    if isinstance(value, dict):
+        return {"map": [[name, _without_bytes(each, blobs)] for name, each in sorted(value.items())]}
+    return [_without_bytes(each, blobs) for each in value] if isinstance(value, tuple) else value
+
+
+def _with_bytes(value: Any, blobs: BytesIO) -> Any:
+    """The inverse: bytes are read where their length is."""
+    if isinstance(value, dict) and "bytes" in value:
+        return blobs.read(value["bytes"])
+    if isinstance(value, dict):
+        return {name: _with_bytes(each, blobs) for name, each in value["map"]}
+    return tuple(_with_bytes(each, blobs) for each in value) if isinstance(value, list) else value
 
 
 def unpack(data: bytes) -> Message:
     """The message of some bytes. Raises StudyError if they are none."""
-    place = 4 + int.from_bytes(data[:4], "big")
-
-    def with_bytes(value: Any) -> Any:
-        nonlocal place
-        if isinstance(value, dict) and "bytes" in value:
-            place += value["bytes"]
-            return data[place - value["bytes"] : place]
-        if isinstance(value, dict):
-            return {name: with_bytes(each) for name, each in value["map"]}
-        return tuple(with_bytes(each) for each in value) if isinstance(value, list) else value
-
+    source = BytesIO(data)
+    size = int.from_bytes(source.read(4), "big")
     try:
-        kind, fields = json.loads(data[4:place])
-        message = MESSAGES[kind].model_validate(with_bytes(fields))
+        kind, fields = json.loads(source.read(size))
+        message = MESSAGES[kind].model_validate(_with_bytes(fields, source))
     except (ValueError, KeyError, TypeError, RecursionError):
         raise StudyError("Expected a message of a secure sum, found other bytes: its sender is at fault.") from None
     if pack(message) != data:

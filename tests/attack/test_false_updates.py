@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-from attacks import ATTACKS, SCALE, attack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 from test_robust import RULES
+
+from tasks.attack.updates import ATTACKS, LENGTH, attack, forged, hidden_shift
+from tasks.settings import StrategySettings
 
 
 def updates(n: int, d: int, seed: int) -> np.ndarray:
@@ -28,28 +30,50 @@ def test_the_same_seed_gives_the_same_rows_and_nothing_given_is_changed(
     assert np.array_equal(own, before[0]) and np.array_equal(honest, before[1])
 
 
-def test_large_attacks_are_as_large_as_said() -> None:
+def test_enlarged_attacks_are_as_long_as_said_and_the_door_lets_them_in() -> None:
     own, honest = updates(2, 50, 0), updates(6, 50, 1)
-    np.testing.assert_allclose(attack("sign-flip", own, honest, 0), -SCALE * own)
-    np.testing.assert_allclose(attack("scaled", own, honest, 0), SCALE * own)
+    median = np.median(np.linalg.norm(honest, axis=1))
+    directions = own / np.linalg.norm(own, axis=1, keepdims=True)
+    np.testing.assert_allclose(attack("sign-flip", own, honest, 0), -LENGTH * median * directions)
+    np.testing.assert_allclose(attack("scaled", own, honest, 0), LENGTH * median * directions)
     noise = attack("gaussian", own, honest, 0)
-    np.testing.assert_allclose(np.linalg.norm(noise, axis=1), SCALE * np.linalg.norm(honest, axis=1).mean())
+    np.testing.assert_allclose(np.linalg.norm(noise, axis=1), LENGTH * median)
     assert abs(noise[0] @ noise[1]) / np.linalg.norm(noise[0]) / np.linalg.norm(noise[1]) < 0.6
+    assert StrategySettings().max_norm > LENGTH
 
 
 @pytest.mark.parametrize(("n", "f"), [(8, 1), (8, 2), (11, 2), (50, 24)])
-def test_the_mean_points_away_from_the_honest_one(n: int, f: int) -> None:
+def test_the_mean_is_the_honest_one_turned_round(n: int, f: int) -> None:
     own, honest = updates(f, 30, 0), updates(n - f, 30, 1)
     mean = np.concatenate([honest, attack("inner-product", own, honest, 0)]).mean(0)
-    np.testing.assert_allclose(mean, -0.1 * honest.mean(0))
+    np.testing.assert_allclose(mean, -honest.mean(0))
+
+
+@pytest.mark.parametrize(("n", "f"), [(8, 1), (8, 2)])
+def test_in_the_mean_a_replaced_model_counts_whole(n: int, f: int) -> None:
+    own, honest = updates(f, 30, 0), updates(n - f, 30, 1)
+    mean = np.concatenate([0 * honest, attack("backdoor", own, honest, 0)]).mean(0)
+    np.testing.assert_allclose(mean, own.mean(0))
+
+
+def test_a_forged_count_decides_a_weighted_mean_alone() -> None:
+    own, honest = updates(1, 30, 0), updates(7, 30, 1)
+    rows = np.concatenate([attack("forged-counts", own, honest, 0), honest])
+    mean = np.average(rows, axis=0, weights=[forged(80), *[80] * 7])
+    np.testing.assert_allclose(mean, -own[0], rtol=1e-3, atol=1e-5)
 
 
 def test_a_little_is_what_the_paper_computes_for_fifty_workers() -> None:
     """Baruch et al., section 3.1: of 50 workers 24 are corrupted, so s = 2, and a normal table has z = 1.43."""
-    own, honest = updates(24, 1000, 0), updates(26, 1000, 1)
-    moved = (honest.mean(0) - attack("little-is-enough", own, honest, 0)[0]) / honest.std(0)
-    np.testing.assert_allclose(moved, norm.ppf(24 / 26))
-    assert moved[0] == pytest.approx(1.43, abs=0.005)
+    assert hidden_shift(50, 24) == pytest.approx(norm.ppf(24 / 26)) == pytest.approx(1.43, abs=0.005)
+    assert hidden_shift(8, 1) == hidden_shift(8, 2) == 0
+
+
+@pytest.mark.parametrize(("n", "f", "z"), [(8, 2, 1.5), (50, 24, 1.5), (200, 99, norm.ppf(99 / 101))])
+def test_attackers_send_the_honest_mean_less_some_deviations(n: int, f: int, z: float) -> None:
+    own, honest = updates(f, 100, 0), updates(n - f, 100, 1)
+    false = attack("little-is-enough", own, honest, 0)
+    np.testing.assert_allclose((honest.mean(0) - false) / honest.std(0), np.full((f, 100), z))
 
 
 def test_mimics_send_one_honest_update_the_most_unlike() -> None:

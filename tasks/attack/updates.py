@@ -1,7 +1,7 @@
 """Attacks on what hospitals send: false updates, made from the honest ones of the same round.
 
-Attackers are assumed to see all honest updates, as in the literature. An update is its difference from the round's
-global adapter, one float64 row of `d` numbers.
+Attackers are assumed to see all honest updates, and to know how long an update the door lets in, as in the literature.
+An update is its difference from the round's global adapter, one float64 row of `d` numbers.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,47 +15,56 @@ Deltas = NDArray[np.float64]
 Attack = Callable[[Deltas, Deltas, np.random.Generator], Deltas]
 """From the attackers' own deltas `(f, d)` and those of the honest hospitals `(n - f, d)` to false ones `(f, d)`."""
 
-SCALE = 10.0
-"""Factor of `scaled` and `sign-flip`: one attacker of eight then outweighs all others in a mean."""
+LENGTH = 9.0
+"""Length of enlarged updates in multiples of the honest median: the door turns away what is ten times the round's."""
+LEAST_SHIFT = 1.5
+"""Standard deviations by which `little_is_enough` moves the mean at least: as in ByzFL, by default."""
 
 
 def sign_flip(own: Deltas, honest: Deltas, rng: np.random.Generator) -> Deltas:
     """The attacker's own delta turned round and enlarged."""
-    return -SCALE * own
+    return -enlarged(own, honest)
 
 
 def scaled(own: Deltas, honest: Deltas, rng: np.random.Generator) -> Deltas:
-    """The attacker's own delta enlarged (model replacement, Bagdasaryan et al., arXiv 1807.00459)."""
-    return SCALE * own
+    """The attacker's own delta enlarged."""
+    return enlarged(own, honest)
 
 
 def gaussian(own: Deltas, honest: Deltas, rng: np.random.Generator) -> Deltas:
-    """Noise of SCALE times the honest deltas' mean norm (Blanchard et al., arXiv 1703.02757)."""
-    noise = rng.standard_normal(own.shape)
-    norm = np.linalg.norm(honest, axis=1).mean()
-    return noise / np.linalg.norm(noise, axis=1, keepdims=True) * norm * SCALE
+    """Noise, enlarged (Blanchard et al., arXiv 1703.02757)."""
+    return enlarged(rng.standard_normal(own.shape), honest)
 
 
 def little_is_enough(own: Deltas, honest: Deltas, rng: np.random.Generator) -> Deltas:
     """A little is enough (Baruch et al., arXiv 1902.06156): the honest mean, less z standard deviations.
 
-    z is the largest shift at which enough honest deltas still lie further out than the attackers' to hide these.
+    The paper's z is 0 among so few hospitals as 8, which is no attack: z is at least LEAST_SHIFT.
+    """
+    z = max(hidden_shift(len(own) + len(honest), len(own)), LEAST_SHIFT)
+    return np.repeat((honest.mean(0) - z * honest.std(0))[None], len(own), axis=0)
+
+
+def hidden_shift(n: int, f: int) -> float:
+    """The paper's z: the largest shift at which enough honest deltas lie further out than the attackers' to hide these.
+
+    Args:
+        n: number of hospitals.
+        f: number of attackers among them.
     """
     from scipy.stats import norm
 
-    f, n = len(own), len(own) + len(honest)
     supporters = floor(n / 2 + 1) - f
-    z = float(norm.ppf(min(max((n - f - supporters) / (n - f), 0.5), 1 - 1e-9)))
-    return np.repeat((honest.mean(0) - z * honest.std(0))[None], f, axis=0)
+    return float(norm.ppf(min(max((n - f - supporters) / (n - f), 0.5), 1 - 1e-9)))
 
 
 def inner_product(own: Deltas, honest: Deltas, rng: np.random.Generator) -> Deltas:
     """Inner product manipulation (Xie et al., arXiv 1903.03936): the honest mean turned round, and enlarged.
 
-    With this factor the mean of all deltas points away from the honest mean, at a tenth of its length.
+    With this factor the mean of all deltas is the honest mean turned round, so that training goes backwards.
     """
-    f = len(own)
-    factor = (1.1 * len(honest) + 0.1 * f) / f
+    f, n = len(own), len(own) + len(honest)
+    factor = (len(honest) + n) / f
     return np.repeat(-factor * honest.mean(0)[None], f, axis=0)
 
 
@@ -74,6 +83,21 @@ def not_a_number(own: Deltas, honest: Deltas, rng: np.random.Generator) -> Delta
     return np.full_like(own, np.nan)
 
 
+def turned_round(own: Deltas, honest: Deltas, rng: np.random.Generator) -> Deltas:
+    """The attacker's own delta turned round, as long as it was: it takes a forged count to outweigh the others."""
+    return -own
+
+
+def replacing(own: Deltas, honest: Deltas, rng: np.random.Generator) -> Deltas:
+    """Model replacement (Bagdasaryan et al., arXiv 1807.00459): in the mean, the attackers' deltas count whole."""
+    return own * (len(own) + len(honest)) / len(own)
+
+
+def enlarged(deltas: Deltas, honest: Deltas) -> Deltas:
+    """Rows of any length in their directions, LENGTH times as long as the median honest row."""
+    return deltas / np.linalg.norm(deltas, axis=1, keepdims=True) * LENGTH * np.median(np.linalg.norm(honest, axis=1))
+
+
 ATTACKS: Mapping[str, Attack] = {
     "sign-flip": sign_flip,
     "scaled": scaled,
@@ -82,8 +106,12 @@ ATTACKS: Mapping[str, Attack] = {
     "inner-product": inner_product,
     "mimic": mimic,
     "nan": not_a_number,
+    "forged-counts": turned_round,
+    "backdoor": replacing,
 }
-"""By the value of `attack.kind`."""
+"""By name, the attacks on what is sent; `backdoor` is one on training cases too, `label-flip` on these alone."""
+FORGED = "forged-counts"
+"""The attack in which a hospital also claims more training cases than it has."""
 
 
 def forged(samples: int) -> int:

@@ -1,0 +1,12 @@
+"""Settings of what a study leaves on disk."""
+
+from pydantic import Field
+
+from tasks.settings.base import Settings
+
+
+class ArtifactsSettings(Settings):
+    """The artifacts folder."""
+
+    max_bytes: int | None = Field(None, ge=1)
+    """Bytes from which a finished run warns that the artifacts are large; nothing is ever deleted by itself."""
