@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from tasks.errors import StudyError
 from tasks.federate.remote.files import SCORES
@@ -29,7 +31,15 @@ TRAINING: dict[str, Any] = {
     "context": ContextSettings(),
     "seed": 0,
 }
-UPDATE = {ADAPTER_FILE: b"tensors", CONFIG_FILE: b"{}", "update.json": b"{}"}
+COUNTS = {"hospital": "north", "round": 3, "samples": 4, "loss": 0.5, "steps": 2, "base": "0"}
+UPDATE = {
+    ADAPTER_FILE: save({"base_model.model.q_proj.lora_A.weight": np.ones((2, 2), np.float32)}),
+    CONFIG_FILE: b'{"r": 2}',
+    "update.json": json.dumps(COUNTS).encode(),
+}
+VALIDATION = {"validation.json": b'{"hospital": "north", "round": 2, "loss": 0.5, "tokens": 9}'}
+NOTHING: dict[str, Any] = {"questions": [], "labels": False, "groups": {}, "by_kind": {}}
+SCORED = {SCORES: json.dumps({"hospital": "north", "tallies": {}, "withheld": NOTHING}).encode()}
 
 
 class Post:
@@ -75,14 +85,14 @@ def test_an_update_arrives_as_if_it_had_been_trained_here(hospital: HospitalRefs
 
 
 def test_losses_and_scores_arrive(hospital: HospitalRefs) -> None:
-    post = Post({"validation.json": b"{}"})
+    post = Post(VALIDATION)
     with linked(post):
         heard = hear_validation.fn(hospital=hospital, round_number=2, min_cell=5, **TRAINING)
-    assert files(heard) == {"validation.json": b"{}"}
+    assert files(heard) == VALIDATION
     assert (post.asked[0][1].kind, post.asked[0][1].about) == ("validate", {"round": 2})
     scoring = {name: TRAINING[name] for name in ("model", "lora", "context", "seed")}
     scoring |= {"evaluation": EvaluationSettings(), "rounds": '[{"round": 1}]'}
-    for told in ({SCORES: b"{}", "seen/seen.json": b"{}"}, {}):
+    for told in (SCORED, {}):
         post = Post(told)
         with linked(post):
             heard = hear_scores.fn(hospital=hospital, **scoring)
@@ -94,8 +104,10 @@ def test_losses_and_scores_arrive(hospital: HospitalRefs) -> None:
     ("post", "said"),
     [
         (Post({}, "refused"), "north refused: no"),
-        (Post({"validation.json": b"{}"}), "found others"),
+        (Post(VALIDATION), "found others"),
         (Post(UPDATE | {"cases.parquet": b"all of them"}), "found others"),
+        (Post(UPDATE | {"update.json": json.dumps(COUNTS | {"note": "of Anna"}).encode()}), "UpdateDocument has not"),
+        (Post(UPDATE | {ADAPTER_FILE: b"no tensors"}), "no safetensors file"),
     ],
 )
 def test_what_is_refused_or_is_no_update_leaves_nothing(hospital: HospitalRefs, post: Post, said: str) -> None:
