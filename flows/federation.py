@@ -17,13 +17,13 @@ from flows.gone import HOOKS
 from flows.losses import round_losses, round_table, write_losses
 from flows.parts import within_part
 from flows.progress import Steps
-from flows.runtimes.flower.runtime import Flower
-from flows.runtimes.local import all_alike, gather
+from flows.runtimes.flower.runtime import Flower, answered
+from flows.runtimes.local import all_alike
 from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
 from tasks.federate.lora_mean.rule import choose_rule
 from tasks.federate.remote.files import SCORES
-from tasks.federate.remote.parcel import Parcel, ask_all, closing_if_told_to_end, linked
+from tasks.federate.remote.parcel import Parcel, ask_all, linked
 from tasks.federate.remote.step import hear_scores, note_hospital
 from tasks.federate.step import initial_adapter
 from tasks.records.federation import TOGETHER, HospitalRefs
@@ -32,6 +32,7 @@ from tasks.records.shared_documents import ScoresDocument
 from tasks.records.text_table import markdown_table
 from tasks.report.results import score_table
 from tasks.settings import FederationSettings, ModelChoice, Study
+from tasks.settings.participation import ParticipationSettings
 from tasks.store import Ref, writing
 from tasks.store.runs import point_latest
 from tasks.text.wording import counted
@@ -70,7 +71,8 @@ def federation(study: Study = ELSEWHERE, keys: Path = Path("keys"), listen: str 
     study = of_hospitals(study, len(nodes))
     with superlink(listen, certificates, nodes) as fleet:
         logger.info("listening on %s for %s", fleet.address, ", ".join(nodes))
-        with linked(GridLink(fleet.grid, fleet.nodes, about(study), fleet.grid.session)):
+        link = GridLink(fleet.grid, fleet.nodes, about(study), fleet.grid.session, study.federation.round_timeout_s)
+        with linked(link):
             return train_with(study, list(nodes))
 
 
@@ -86,8 +88,12 @@ def of_hospitals(study: Study, count: int) -> Study:
 
 
 def about(study: Study) -> dict[str, Any]:
-    """What every request tells a hospital of the study."""
-    return {"study": study.model_dump(mode="json"), "base": choose_model(study.model).content}
+    """What every request tells a hospital of the study: no other hospital's name, and nothing of files here."""
+    values = study.model_dump(mode="json")
+    values["dataset"] = Study().dataset.model_dump(mode="json")
+    values["lora"]["ranks"] = {}  # a hospital's own is in its orders
+    values["federation"] |= ParticipationSettings().model_dump(mode="json")
+    return {"study": values, "base": choose_model(study.model).content}
 
 
 def train_with(study: Study, hospitals: list[str]) -> str:
@@ -142,8 +148,7 @@ def hear_all_scores(study: Study, model: ModelChoice, federated: Federated) -> l
                 }
             ),
         )
-        with closing_if_told_to_end():
-            return gather(hearing, [hospital.name for hospital in federated.trained])
+        return answered(hearing, [hospital.name for hospital in federated.trained])
 
     heard = within_part("evaluate", hear, at_once=Flower.at_once)
     files = [ref.folder / SCORES for ref in heard]

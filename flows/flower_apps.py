@@ -49,7 +49,7 @@ def main(grid: Grid, context: Context) -> None:
     with flow_running():
         told = about(study)
         nodes = introduced(grid, count, told)
-        with linked(GridLink(grid, nodes, told)):
+        with linked(GridLink(grid, nodes, told, within=study.federation.round_timeout_s)):
             within_part("federation", lambda: train_with(study, sorted(nodes)))
 
 

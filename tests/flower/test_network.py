@@ -130,6 +130,19 @@ def test_waiting_ends_when_the_process_is_told_to_end(online: bool, fleet: Fleet
             asked.result(timeout=20)
 
 
+def test_a_late_hospital_is_named_and_a_meeting_may_take_any_time(fleet: Fleet, keys: Path) -> None:
+    link = GridLink(fleet.grid, fleet.nodes, {}, fleet.grid.session, within=0.4, poll=0.05)
+    with pytest.raises(StudyError, match=r"an answer of south within 0\.4 s .*, found none: it is left out"):
+        link.ask("south", Parcel("train"))
+    with connect(fleet, keys, "north"), pytest.raises(StudyError, match="an answer of north within"):
+        link.ask("north", Parcel("train"))
+    with ThreadPoolExecutor() as pool:
+        met = pool.submit(link.ask, "south", Parcel("meet"))
+        time.sleep(0.8)
+        assert not met.done()
+        link.close()
+
+
 def test_an_error_alone_ends_no_waiting(link: GridLink) -> None:
     with linked(link):
         with suppress(StudyError), closing_if_told_to_end():

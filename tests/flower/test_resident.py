@@ -13,9 +13,11 @@ from flows.cli import main as cli
 from flows.cli.hospital import alone_in_folder, open_folder
 from flows.cli.settings_file import load_hospital
 from flows.evaluate import Evaluated
-from flows.federation import of_hospitals
+from flows.federation import about, of_hospitals
 from flows.own_run import told_scores
 from flows.resident import Resident, keep_adapter, own_study
+from flows.runtimes import local
+from flows.runtimes.flower.runtime import answered
 from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
 from tasks.federate.remote.files import SCORES
@@ -130,6 +132,42 @@ def test_a_folder_without_settings_and_a_second_process_are_refused(
         open_folder(Path())
     with alone_in_folder("north"), pytest.raises(StudyError, match="no other process of north"):
         alone_in_folder("north")
+
+
+def test_hospitals_are_told_no_others_name_and_no_file() -> None:
+    study = Study.model_validate(
+        {
+            "dataset": {"name": "table", "root": "/coordinator"},
+            "lora": {"ranks": {"south": 4}},
+            "federation": {"joins": {"south": 2}, "rounds": 3},
+        }
+    )
+    told = about(study)
+    assert "south" not in json.dumps(told) and "/coordinator" not in json.dumps(told)
+    assert Study.model_validate(told["study"]).federation.rounds == 3
+
+
+class Future:
+    """A finished task."""
+
+    def __init__(self, result: Any) -> None:
+        self._result, self.state = result, self
+
+    def is_completed(self) -> bool:
+        return not isinstance(self._result, Exception)
+
+    def result(self, raise_on_failure: bool = True) -> Any:
+        return self._result
+
+
+def test_who_does_not_answer_is_left_out_and_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(local, "wait", lambda _: None)
+    futures: Any = [Future("losses"), Future(StudyError("late")), Future(ValueError("of Anna"))]
+    with caplog.at_level(logging.WARNING, logger="fed_rag"):
+        assert answered(futures, ["north", "south", "west"]) == ["losses"]
+    assert caplog.messages == ["south did not answer: late", "west did not answer: ValueError"]
 
 
 def test_a_study_that_does_not_travel_is_told_so() -> None:
