@@ -15,7 +15,6 @@ from flows.coordinator import (
     rounds,
     taking_part,
     training_settings,
-    validate,
 )
 from flows.coordinator import held_out_loss as mean_loss
 from flows.evaluate import answering
@@ -25,7 +24,7 @@ from flows.parts import within_part
 from flows.prepare import prepare
 from flows.progress import Steps
 from flows.runtimes.falsified import Falsified
-from flows.runtimes.local import gather
+from flows.runtimes.local import Local, gather
 from flows.runtimes.runtime import Runtime, Trained
 from tasks.answer.step import predict
 from tasks.attack.cases import TARGET
@@ -169,6 +168,6 @@ def answer(study: Study, model: ModelChoice, hospitals: Sequence[HospitalRefs]) 
 
 def held_out_loss(study: Study, model: ModelChoice, hospitals: Sequence[HospitalRefs]) -> float:
     """The mean loss of the hospitals' adapters on their held-out cases; NaN if there are none."""
-    validated = validate(hospitals, study.federation.rounds, training_settings(study, model), min_cell=1)
-    loss = mean_loss(validated)
+    told = {"round_number": study.federation.rounds, "min_cell": 1}
+    loss = mean_loss(Local().validate(hospitals, training_settings(study, model) | told))
     return float("nan") if loss is None else loss

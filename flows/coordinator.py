@@ -13,7 +13,7 @@ from flows.dashboard import Dashboard
 from flows.losses import round_losses, round_table, show_losses
 from flows.parts import within_part
 from flows.progress import Pace, Steps
-from flows.runtimes.local import Local, all_alike, gather, gather_named, refuse_missing
+from flows.runtimes.local import Local, gather_named, refuse_missing
 from flows.runtimes.runtime import Runtime, Trained
 from flows.runtimes.stacked import Stacked
 from tasks.errors import StudyError
@@ -21,7 +21,7 @@ from tasks.federate.lora_mean.ranks import OfRanks
 from tasks.federate.lora_mean.rule import choose_rule
 from tasks.federate.participation import Participation
 from tasks.federate.privacy.step import sum_in_secret
-from tasks.federate.step import aggregate, join_adapter, keep_control, validate_hospital
+from tasks.federate.step import aggregate, join_adapter, keep_control
 from tasks.federate.strategies.strategy import Strategy
 from tasks.records.federation import ADAPTER_FILE, CONTROL_FILE, RESIDUAL, TOGETHER, HospitalRefs, Order, group_file
 from tasks.settings import FederationSettings, ModelChoice, Study
@@ -140,13 +140,16 @@ def training_settings(study: Study, model: ModelChoice) -> dict[str, Any]:
     }
 
 
-def federate(study: Study, model: ModelChoice, hospitals: list[HospitalRefs], steps: Steps) -> Federated:
+def federate(
+    study: Study, model: ModelChoice, hospitals: list[HospitalRefs], steps: Steps, reached: Runtime | None = None
+) -> Federated:
     """Run the rounds of the adapter: those asked train, the server aggregates, every member validates.
 
-    Raises StudyError if too few hospitals answer in a round.
+    `reached` is how hospitals are reached; by default they are in this process. Raises StudyError if too few hospitals
+    answer in a round.
     """
     strategy = OfRanks(choose_rule(study.federation.server), study.lora.ranks)
-    runtime = RUNTIMES[study.engine.executor]
+    runtime = reached or RUNTIMES[study.engine.executor]
     settings = training_settings(study, model)
     here = {hospital.name: hospital for hospital in hospitals}
     participation = taking_part(study, list(here))
@@ -162,7 +165,8 @@ def federate(study: Study, model: ModelChoice, hospitals: list[HospitalRefs], st
         here.update(keep_controls(here, this))
         present = [each for each in participation.members(this.number) if each not in this.trained.missing]
         validating = holding(here, {hospital: this.following[hospital] for hospital in present})
-        return this, validate(validating, this.number, settings, study.evaluation.min_cell)
+        told = {"round_number": this.number, "min_cell": study.evaluation.min_cell}
+        return this, runtime.validate(validating, settings | told)
 
     rows: list[dict[str, Any]] = []
     validated: list[Ref] = []
@@ -171,7 +175,7 @@ def federate(study: Study, model: ModelChoice, hospitals: list[HospitalRefs], st
     pace = Pace(study.federation.rounds)
     for number in range(1, study.federation.rounds + 1):
         began = time.perf_counter()
-        this, held_out = within_part("round", one_round, f"round {number}")
+        this, held_out = within_part("round", one_round, f"round {number}", runtime.at_once)
         left = pace.done(time.perf_counter() - began)
         rows.append(round_row(strategy, this, held_out))
         validated += held_out
@@ -237,13 +241,6 @@ def refuse_single_updates(strategy: Strategy, federation: FederationSettings) ->
             f"Expected a strategy that needs only the sum of updates with federation.secure_aggregation, found {name}, "
             f"which needs {needs}: choose another, or set federation.secure_aggregation=false."
         )
-
-
-def validate(hospitals: Sequence[HospitalRefs], number: int, settings: dict[str, Any], min_cell: int) -> list[Ref]:
-    """Compute every hospital's loss on its held-out cases, with the adapter that it continues from."""
-    common = settings | {"round_number": number, "min_cell": min_cell}
-    validating = validate_hospital.map(hospital=list(hospitals), **all_alike(common))
-    return gather(validating, [hospital.name for hospital in hospitals])
 
 
 def round_row(strategy: Strategy, of: Round, held_out: Sequence[Ref]) -> dict[str, Any]:

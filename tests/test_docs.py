@@ -78,7 +78,8 @@ def test_every_attack_is_documented() -> None:
 
 
 def test_the_deployments_are_valid_settings_of_their_flows() -> None:
-    nightly, weekly, monthly = yaml.safe_load((TOP / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    named = yaml.safe_load((TOP / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    nightly, weekly, monthly, federation = named
     assert nightly["name"] == "nightly"
     assert nightly["entrypoint"] == "flows/fed_rag.py:fed_rag"
     assert nightly["schedules"][0]["cron"]
@@ -89,6 +90,10 @@ def test_the_deployments_are_valid_settings_of_their_flows() -> None:
     assert (monthly["name"], monthly["entrypoint"]) == ("monthly", "flows/attack.py:attack")
     assert monthly["schedules"][0]["cron"]
     assert AttackTable.model_validate(monthly["parameters"]["table"]) == AttackTable()
+    assert (federation["name"], federation["entrypoint"]) == ("nightly", "flows/federation.py:federation")
+    assert federation["parameters"].keys() == {"study", "keys", "listen"}
+    assert Study.model_validate(federation["parameters"]["study"]).federation.runtime == "flower"
+    assert federation["schedules"][0]["active"] is False  # before hospitals have joined it would wait for them
 
 
 def test_the_lock_keeps_the_pins_and_names_no_address() -> None:

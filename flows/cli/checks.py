@@ -1,6 +1,7 @@
 """What is refused before anything starts: other encodings, paths that are not there or cannot be written."""
 
 import errno
+import importlib.util
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -125,3 +126,9 @@ def refuse_unwritable_folder(out: Path) -> None:
         raise StudyError(
             f"Expected --out to be a folder that can be written, found {out} ({error.strerror}): name another."
         ) from None
+
+
+def refuse_without_flower() -> None:
+    """Raise StudyError if Flower is not installed."""
+    if importlib.util.find_spec("flwr") is None:
+        raise StudyError("Expected the package flwr, found none: install it with `pip install '.[flower]'`.")

@@ -13,6 +13,7 @@ from flows.cli.settings_file import describe, load_study
 from flows.cli.terminal import print_place
 from flows.files import write_text
 from tasks.errors import StudyError
+from tasks.settings import Settings, Study
 
 HEAD = """\
 # Settings of a study: fed-rag run --settings {file}
@@ -34,14 +35,14 @@ def init(
     given = {"dataset.name": dataset} | ({"dataset.root": str(root)} if root else {})
     study = load_study(None, tuple(f"{name}={value}" for name, value in given.items()))
     refuse_absent_data(study.dataset, "--dataset ", "--root")
-    write_text(file, commented(file, given))
+    write_text(file, commented(HEAD.format(file=shlex.quote(str(file))), given))
     print_place("Settings", file, f": run `fed-rag audit --settings {shlex.quote(str(file))}` next")
 
 
-def commented(file: Path, given: dict[str, str]) -> str:
-    """All settings of a study as YAML, those that are not `given` as comments, each below what it means."""
-    lines = [HEAD.format(file=shlex.quote(str(file)))]
-    for name, default, text in describe():
+def commented(head: str, given: dict[str, str], model: type[Settings] = Study) -> str:
+    """All settings of a model as YAML, those that are not `given` as comments, each below what it means."""
+    lines = [head]
+    for name, default, text in describe(model):
         lines += textwrap.wrap(text, 110, initial_indent="#   ", subsequent_indent="#   ")
         lines.append(
             f"{name}: {json.dumps(given[name], ensure_ascii=False)}" if name in given else f"# {name}: {default}"

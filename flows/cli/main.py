@@ -14,8 +14,10 @@ from rich.markup import escape
 from flows.cli.attack import attack
 from flows.cli.checks import refuse_other_encodings
 from flows.cli.compose import compose
+from flows.cli.coordinator import coordinator_commands
 from flows.cli.data import audit, datasets, forget
 from flows.cli.explain import explain
+from flows.cli.hospital import hospital_commands
 from flows.cli.init import init
 from flows.cli.privacy import privacy_commands
 from flows.cli.results import ask, card, contributions, export, report, score
@@ -81,6 +83,8 @@ for each in (
     _add(each)
 _add(pretrain, settings_help(model=Recipe))
 app.add_typer(privacy_commands, name="privacy")
+app.add_typer(coordinator_commands, name="coordinator")
+app.add_typer(hospital_commands, name="hospital")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The settings of a study, a comparison, a table of attacks or a recipe as people write them.
+"""The settings of a study, a comparison, a table of attacks, a recipe or a hospital as people write them.
 
 A YAML file, `a.b=c` on the command line, and what `--help` says of each setting.
 """
@@ -19,10 +19,17 @@ from tasks.settings import Settings, Study
 from tasks.settings.attack import AttackTable
 from tasks.settings.comparison import SWEEPS, Comparison
 from tasks.settings.dotted import assign
+from tasks.settings.hospital import HospitalSettings
 from tasks.settings.recipe import Recipe
 
 Model = TypeVar("Model", bound=BaseModel)
-HELP: dict[type[BaseModel], str] = {Study: "run", Comparison: "compare", Recipe: "pretrain", AttackTable: "attack"}
+HELP: dict[type[BaseModel], str] = {
+    Study: "run",
+    Comparison: "compare",
+    Recipe: "pretrain",
+    AttackTable: "attack",
+    HospitalSettings: "hospital check",
+}
 """The command whose help lists a model's settings."""
 
 
@@ -41,8 +48,8 @@ def describe(model: type[BaseModel] = Study, prefix: str = "") -> Iterator[tuple
 
 def _as_written(default: Any) -> str:
     """A value as it may stand behind `NAME=`."""
-    if isinstance(default, str):
-        return default
+    if isinstance(default, str | Path):
+        return str(default)
     plain = list(default) if isinstance(default, tuple) else default
     return yaml.safe_dump(plain, default_flow_style=True, width=math.inf).split("\n")[0]
 
@@ -69,6 +76,14 @@ def load_recipe(file: Path | None, assignments: tuple[str, ...] = ()) -> Recipe:
     Raises StudyError as `load_study` does.
     """
     return _validated(Recipe, _assigned(_read_file(file, Recipe), assignments, Recipe))
+
+
+def load_hospital(file: Path) -> HospitalSettings:
+    """The settings of a hospital on a machine of its own, from a YAML file.
+
+    Raises StudyError as `load_study` does.
+    """
+    return _validated(HospitalSettings, _read_file(file, HospitalSettings))
 
 
 def load_attacks(file: Path | None = None, assignments: tuple[str, ...] = ()) -> AttackTable:

@@ -10,6 +10,7 @@ from flows.runtimes.local import gather_named
 from flows.runtimes.runtime import Runtime, Trained
 from tasks.attack.step import falsify_update
 from tasks.records.federation import HospitalRefs, Order
+from tasks.store import Ref
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class Falsified:
     """A name in `tasks.attack.updates.ATTACKS`."""
     attackers: Sequence[str]
     """Names of the hospitals that attack; they know all updates of a round."""
+
+    @property
+    def at_once(self) -> int:
+        """As many as those that train."""
+        return self.honest.at_once
 
     def train(self, hospitals: Sequence[HospitalRefs], orders: Sequence[Order], settings: Mapping[str, Any]) -> Trained:
         """Train every hospital, then make the attackers' updates of what all have sent."""
@@ -39,3 +45,7 @@ class Falsified:
             seed=unmapped(settings["seed"]),
         )
         return replace(trained, updates=sent | gather_named(falsifying, bad))
+
+    def validate(self, hospitals: Sequence[HospitalRefs], settings: Mapping[str, Any]) -> list[Ref]:
+        """Compute losses as those that train do."""
+        return self.honest.validate(hospitals, settings)

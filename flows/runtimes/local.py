@@ -8,7 +8,7 @@ from prefect.futures import PrefectFutureList, wait
 
 from flows.runtimes.runtime import Trained, seconds
 from tasks.errors import StudyError
-from tasks.federate.step import send_update, train_at_home, train_hospital
+from tasks.federate.step import send_update, train_at_home, train_hospital, validate_hospital
 from tasks.records.federation import HospitalRefs, Order
 from tasks.store import Ref
 from tasks.text.wording import counted
@@ -16,6 +16,8 @@ from tasks.text.wording import counted
 
 class Local:
     """Trains hospitals one after another, or as the flow's task runner schedules them."""
+
+    at_once = 1  # all use one engine
 
     def train(self, hospitals: Sequence[HospitalRefs], orders: Sequence[Order], settings: Mapping[str, Any]) -> Trained:
         """Train each hospital in its own task; one that keeps a part of its tensors sends the rest in another."""
@@ -37,6 +39,11 @@ class Local:
             round_number=unmapped(orders[0].round),
         )
         return Trained(gather_named(sending, list(trained)), took, kept=trained, missing=missing)
+
+    def validate(self, hospitals: Sequence[HospitalRefs], settings: Mapping[str, Any]) -> list[Ref]:
+        """Validate each hospital in its own task."""
+        validating = validate_hospital.map(hospital=list(hospitals), **all_alike(settings))
+        return gather(validating, [hospital.name for hospital in hospitals])
 
 
 def all_alike(parameters: Mapping[str, Any]) -> dict[str, Any]:

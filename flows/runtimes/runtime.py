@@ -25,6 +25,10 @@ class Trained:
 class Runtime(Protocol):
     """A way to run training at the hospitals."""
 
+    @property
+    def at_once(self) -> int:
+        """Most hospitals that work at the same time."""
+
     def train(self, hospitals: Sequence[HospitalRefs], orders: Sequence[Order], settings: Mapping[str, Any]) -> Trained:
         """Train every hospital by its order; all orders are of the same round. Whoever fails is told as missing.
 
@@ -32,6 +36,12 @@ class Runtime(Protocol):
             hospitals: each with the adapter that it starts from.
             orders: one for each hospital.
             settings: the other parameters of `train_hospital`, shared by all hospitals.
+        """
+
+    def validate(self, hospitals: Sequence[HospitalRefs], settings: Mapping[str, Any]) -> list[Ref]:
+        """Compute every hospital's loss on its held-out cases, with its adapter.
+
+        `settings` are the other parameters of `validate_hospital`. Raises StudyError as `train` does.
         """
 
 

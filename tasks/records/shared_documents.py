@@ -236,3 +236,11 @@ class SharedDocuments:
     seen: Sequence[SeenDocument] = ()
     gains: Sequence[GainDocument] = ()
     privacy: Sequence[PrivacyDocument] = ()
+
+
+class ToldDocument(SharedDocument):
+    """`hospital.json`: what a hospital on a machine of its own told when it joined."""
+
+    hospital: str
+    data: str
+    """Digest of its cases, features and library, made with a secret of the hospital."""

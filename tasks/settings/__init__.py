@@ -162,6 +162,22 @@ class Study(Settings):
             raise ValueError(f"expected engine.executor mapped with federation.privacy.unit {unit}")
         return self
 
+    @model_validator(mode="after")
+    def _can_travel(self) -> Self:
+        if self.federation.runtime == "local":
+            return self
+        for name, found, travels in (
+            ("federation.strategy", self.federation.strategy, self.federation.strategy not in ("scaffold", "none")),
+            ("federation.lora_mean", self.federation.lora_mean, self.federation.lora_mean != "share-a"),
+            ("federation.personal", self.federation.personal, self.federation.personal == "none"),
+            ("federation.secure_aggregation", "true", not self.federation.secure_aggregation),
+            ("retrieval.fusion", self.retrieval.fusion, self.retrieval.fusion != "gated"),
+            ("engine.executor", self.engine.executor, self.engine.executor == "mapped"),
+        ):
+            if not travels:
+                raise ValueError(f"expected another {name} with federation.runtime flower, which is not sent: {found}")
+        return self
+
     @property
     def configuration(self) -> str:
         """What the study is called beside others: `fed`, `centralised` or `local`, and `+rag` where it retrieves."""

@@ -17,6 +17,8 @@ class ParticipationSettings(Settings):
     """Number of hospitals that each round asks, in place of a share."""
     min_hospitals: int | None = Field(None, ge=1)
     """Fewest hospitals that have to answer for a round to go on; more than half of those asked where not given."""
+    round_timeout_s: float | None = Field(None, gt=0)
+    """Seconds after which a hospital on a machine of its own counts as one that did not answer; no limit by default."""
     joins: dict[str, PositiveInt] = Field({})
     """By hospital, the first round that it takes part in; those not named are there from the first."""
     leaves: dict[str, PositiveInt] = Field({})

@@ -243,6 +243,8 @@ class FederationSettings(ParticipationSettings, PersonalSettings, StrategySettin
     """Share of a hospital's training images kept out of training, for the evaluation loss of each round."""
     secure_aggregation: bool = False
     """Whether the server learns the sum of the hospitals' updates alone, and no single one (docs/privacy.md)."""
+    runtime: Literal["local", "flower"] = "local"
+    """Where hospitals are: in this process (`local`), or on machines of their own (`flower`, docs/deployment.md)."""
 
     @property
     def server(self) -> StrategySettings:
@@ -258,7 +260,7 @@ class FederationSettings(ParticipationSettings, PersonalSettings, StrategySettin
     def local(self) -> "FederationSettings":
         """What matters within one round, so that studies that differ in the others share what hospitals trained."""
         elsewhere = dict(StrategySettings()) | dict(PersonalSettings()) | dict(ParticipationSettings())
-        return self.model_copy(update=elsewhere | {"rounds": 1, "secure_aggregation": False})
+        return self.model_copy(update=elsewhere | {"rounds": 1, "secure_aggregation": False, "runtime": "local"})
 
 
 class EngineSettings(Settings):

@@ -114,7 +114,7 @@ def test_deploying_again_leaves_one_automation(machine: Machine) -> None:
 
 
 def test_a_run_whose_machine_died_is_marked_and_the_next_one_starts(machine: Machine) -> None:
-    nightly = machine.server.post("deployments/filter", {"deployments": {"name": {"any_": ["nightly"]}}})[0]
+    nightly = machine.server.post("deployments/filter", {"flows": {"name": {"any_": ["fed-rag"]}}})[0]
     study = nightly["parameters"]["study"] | LONGER
     made = machine.server.post(f"deployments/{nightly['id']}/create_flow_run", {"parameters": {"study": study}})
     updates = machine.folder / "artifacts/shared/update"

@@ -199,7 +199,7 @@ def test_every_stage_in_shared_declares_its_files() -> None:
     """The decorator refuses others; this looks that it saw all of them, and that what leaves is looked into."""
     names = {"update", "updates", "adapter", "secure-mean", "fusion", "fusion-update", "validation", "scores"}
     names |= {"abstention", "failure-counts", "shares", "seen", "gain", "privacy", "privacy-spent", "footprint"}
-    names |= {"falsified", "coalitions", "contributions"}
+    names |= {"falsified", "coalitions", "contributions", "hospital", "told-scores"}
     bases = {"tower", "base", "stage", "radiology", "twin"}
     found = shared()
     assert found.keys() == names | bases
@@ -239,7 +239,7 @@ def fields_of(kind: Any) -> Iterator[str]:
 def test_every_field_of_what_leaves_is_documented() -> None:
     points = section().split("\n- **")[1:]
     documents = {
-        (file.removeprefix("*/"), content.of)
+        (file.rpartition("/")[2], content.of)
         for files in shared().values()
         for file, content in files.items()
         if isinstance(content, Document)

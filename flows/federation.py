@@ -1,0 +1,194 @@
+"""The coordinator's flow of a federation whose hospitals are on machines of their own."""
+
+import json
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.coordinator import Federated, federate
+from flows.gone import HOOKS
+from flows.losses import round_losses, round_table, write_losses
+from flows.parts import within_part
+from flows.progress import Steps
+from flows.runtimes.flower.runtime import Flower, answered
+from flows.runtimes.local import all_alike
+from tasks.engine.identity import choose_model
+from tasks.errors import StudyError
+from tasks.federate.lora_mean.rule import choose_rule
+from tasks.federate.remote.files import SCORES
+from tasks.federate.remote.parcel import Parcel, ask_all, linked
+from tasks.federate.remote.step import hear_scores, note_hospital
+from tasks.federate.step import initial_adapter
+from tasks.records.federation import TOGETHER, HospitalRefs
+from tasks.records.run_document import ConfigurationScores
+from tasks.records.shared_documents import ScoresDocument
+from tasks.records.text_table import markdown_table
+from tasks.report.results import score_table
+from tasks.settings import FederationSettings, ModelChoice, Study
+from tasks.settings.participation import ParticipationSettings
+from tasks.store import Ref, writing
+from tasks.store.runs import point_latest
+from tasks.text.wording import counted
+
+logger = logging.getLogger("fed_rag")
+ELSEWHERE = Study(federation=FederationSettings(runtime="flower"))
+"""The study of the default settings, with hospitals on machines of their own."""
+NOT_TOLD: dict[str, Any] = {"seconds": 0.0, "bytes_down": 0, "bytes_up": 0, "asked": [], "missing": {}}
+"""What a hospital's page shows of a round and is not its business."""
+
+
+@flow(
+    name="federation",
+    flow_run_name="federation {study.configuration} seed {study.seed}",
+    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
+    **HOOKS,
+)
+def federation(study: Study = ELSEWHERE, keys: Path = Path("keys"), listen: str = "127.0.0.1:9092") -> str:
+    """Train one adapter with the hospitals whose keys are registered, each on its own machine.
+
+    Returns the folder of the finished run. What hospitals sent is kept: a run that was ended, however, goes on from the
+    last finished round. Raises StudyError if a hospital refuses, with its sentence.
+
+    Args:
+        study: its settings; those of data are the hospitals' own.
+        keys: the folder that `fed-rag coordinator keys` made.
+        listen: the address and port on which hospitals are awaited.
+    """
+    from flows.runtimes.flower.keys import SERVER, check_certificate, read_nodes, read_server
+    from flows.runtimes.flower.link import GridLink
+    from flows.runtimes.flower.superlink import superlink
+
+    nodes, certificates = read_nodes(keys), read_server(keys)
+    if soon := check_certificate(keys / SERVER):
+        logger.warning(soon)
+    study = of_hospitals(study, len(nodes))
+    with superlink(listen, certificates, nodes) as fleet:
+        logger.info("listening on %s for %s", fleet.address, ", ".join(nodes))
+        link = GridLink(fleet.grid, fleet.nodes, about(study), fleet.grid.session, study.federation.round_timeout_s)
+        with linked(link):
+            return train_with(study, list(nodes))
+
+
+def of_hospitals(study: Study, count: int) -> Study:
+    """The study with so many hospitals on machines of their own. Raises StudyError if it does not travel."""
+    values = study.model_dump()
+    values["partition"]["hospitals"], values["federation"]["runtime"] = count, "flower"
+    try:
+        return Study.model_validate(values)
+    except ValueError as error:
+        reason = str(error).split("Value error, ")[-1].split(" [type=")[0]
+        raise StudyError(f"These settings do not fit: {reason}.") from None
+
+
+def about(study: Study) -> dict[str, Any]:
+    """What every request tells a hospital of the study: no other hospital's name, and nothing of files here."""
+    values = study.model_dump(mode="json")
+    values["dataset"] = Study().dataset.model_dump(mode="json")
+    values["lora"]["ranks"] = {}  # a hospital's own is in its orders
+    values["federation"] |= ParticipationSettings().model_dump(mode="json")
+    return {"study": values, "base": choose_model(study.model).content}
+
+
+def train_with(study: Study, hospitals: list[str]) -> str:
+    """Run a study with hospitals that are reached by the link of this context; returns the folder of the run."""
+    choose_rule(study.federation.server).check_hospitals(len(hospitals))
+    model = choose_model(study.model)
+    steps = Steps("federation-progress", total=study.federation.rounds + 3)
+    met = meet(study, model, hospitals)
+    steps.done(f"{counted(len(met), 'hospitals')} agreed: {', '.join(hospitals)}")
+    federated = federate(study, model, met, steps, Flower())
+    scored = hear_all_scores(study, model, federated)
+    steps.done(f"{counted(len(scored), 'hospitals')} told scores")
+    run = write_federation(study, model, federated, scored)
+    show(federated)
+    point_latest(run)  # last, so that the link leads to a complete run
+    steps.done(f"wrote {run}")
+    return str(run)
+
+
+def meet(study: Study, model: ModelChoice, hospitals: Sequence[str]) -> list[HospitalRefs]:
+    """Tell every hospital what the study is, all at once, and note what it tells; all start from one adapter.
+
+    What a hospital told stands for its folders here: they stay where they are. Raises StudyError if one refuses.
+    """
+    start = initial_adapter(model=model, lora=study.lora, seed=study.seed)
+    noted = []
+    for name, answer in zip(hospitals, ask_all(hospitals, Parcel("meet")), strict=True):
+        if answer.about.get("name") != name:
+            raise StudyError(
+                f"Expected {name} to answer by its name, found another: its settings must have the name of its key."
+            )
+        data = json.dumps({"data": str(answer.about.get("data"))})
+        place = note_hospital(hospital=name, told=data)
+        noted.append(HospitalRefs(name=name, cases=place, features=place, library=place, adapter=start))
+    return noted
+
+
+def hear_all_scores(study: Study, model: ModelChoice, federated: Federated) -> list[ScoresDocument]:
+    """Let every hospital score its own test cases; returns what they told, without those that tell no scores."""
+
+    def hear() -> list[Ref]:
+        hearing = hear_scores.map(
+            hospital=federated.trained,
+            **all_alike(
+                {
+                    "model": model,
+                    "lora": study.lora,
+                    "context": study.retrieval.context,
+                    "evaluation": study.evaluation,
+                    "rounds": json.dumps([told_of(row) for row in federated.rows]),
+                    "seed": study.seed,
+                }
+            ),
+        )
+        return answered(hearing, [hospital.name for hospital in federated.trained])
+
+    heard = within_part("evaluate", hear, at_once=Flower.at_once)
+    files = [ref.folder / SCORES for ref in heard]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in files if path.exists()]
+
+
+def told_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What hospitals are told of a round, for their own pages: nothing of another one alone."""
+    together = {"samples": {TOGETHER: sum(row["samples"].values())}, "quarantined": {}}
+    return {name: row[name] for name in ("round", "train_loss", "eval_loss", "lost_share")} | NOT_TOLD | together
+
+
+def write_federation(study: Study, model: ModelChoice, federated: Federated, scored: Sequence[ScoresDocument]) -> Path:
+    """Write the run of a federation: settings, rounds, losses, scores, and where its adapter is; returns its folder."""
+    run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+    (adapter,) = {hospital.adapter.path for hospital in federated.trained}
+    base = {"name": study.model.name, "revision": study.model.revision, "content": model.content}
+    names = [hospital.name for hospital in federated.trained]
+    with writing("", "runs", run) as folder:
+        folder.write_json("settings.json", study.model_dump(mode="json"))
+        document = {"run": run, "model": base, "hospitals": names, "rounds": federated.rows, "scores": _table(scored)}
+        folder.write_json("federation.json", document)
+        folder.write_json("references.json", {"adapter": adapter, "hospitals": {}})
+        write_losses(folder, round_losses(federated.rows))
+    return folder.ref.folder
+
+
+def _table(scored: Sequence[ScoresDocument]) -> dict[str, ConfigurationScores]:
+    """The scores of all hospitals together, and of each. Raises StudyError if a hospital told something else."""
+    try:
+        return score_table(scored)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise StudyError(
+            "Expected scores in the hospitals' answers, found something else: install the same version of fed-rag at "
+            "the coordinator and at every hospital."
+        ) from None
+
+
+def show(federated: Federated) -> None:
+    """Show the rounds in the dashboard."""
+    rows = round_table(federated.rows)
+    table: list[list[Any]] = [list(rows[0]), *(list(row.values()) for row in rows)]
+    create_markdown_artifact(markdown=markdown_table(table), key="federation", description="The rounds")

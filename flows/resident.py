@@ -1,0 +1,189 @@
+"""A hospital on a machine of its own: it prepares its cases, and does what a coordinator asks that it agreed to."""
+
+import hashlib
+import hmac
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from flows.coordinator import training_settings
+from flows.own_run import evaluate_own, told_scores
+from flows.parts import within_part
+from flows.prepare import Prepared, prepare, preparing_steps
+from flows.privacy import protect
+from flows.progress import Steps
+from tasks.engine.identity import choose_model
+from tasks.errors import StudyError
+from tasks.federate.privacy.secret import noise_secret
+from tasks.federate.remote.agreement import NotAgreedError, refuse_more
+from tasks.federate.remote.files import SENT_FILES, VALIDATION
+from tasks.federate.remote.parcel import Parcel, digests
+from tasks.federate.step import SENT, train_hospital, validate_hospital
+from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, HospitalRefs
+from tasks.settings import LocalRule, ModelChoice, PartitionSettings, Study
+from tasks.settings.hospital import HospitalSettings
+from tasks.store import Ref, find, writing
+
+logger = logging.getLogger("fed_rag")
+
+
+def own_study(settings: HospitalSettings, asked: Study = Study()) -> Study:
+    """A study as a hospital runs its part of it: of its own cases and base, all else as it is asked.
+
+    The split is the hospital's own, and figures of fewer cases are withheld than either side wants told.
+    """
+    values = asked.model_dump()
+    values |= {name: getattr(Study(), name).model_dump() for name in ("synthesis", "audit", "engine")}
+    values["dataset"], values["model"] = settings.dataset.model_dump(), settings.model.model_dump()
+    values["partition"] = PartitionSettings(hospitals=1, scheme="iid", disjoint=settings.disjoint).model_dump()
+    values["evaluation"]["min_cell"] = max(asked.evaluation.min_cell, settings.agreement.min_cell)
+    return Study.model_validate(values)
+
+
+def prepare_own(settings: HospitalSettings, study: Study, model: ModelChoice) -> Prepared:
+    """Make a hospital's cases, split, audit, features and library, under the name that it has in the federation."""
+    prepared = within_part("prepare", lambda: prepare(study, model, Steps("prepare", preparing_steps(study))))
+    (only,) = prepared.hospitals
+    return replace(prepared, hospitals=[only.model_copy(update={"name": settings.name})])
+
+
+class Resident:
+    """Answers a coordinator's requests, one after the other, with one base in memory."""
+
+    def __init__(self, settings: HospitalSettings) -> None:
+        self._settings = settings
+        self._prepared: dict[Study, Prepared] = {}
+
+    def answer(self, request: Parcel) -> Parcel:
+        """Do what is asked, or refuse it with a sentence.
+
+        Only sentences about settings leave the hospital; any other error is told here, and there that one happened.
+        """
+        doing: Mapping[str, Callable[[Study, Parcel], Parcel]] = {
+            "meet": self._meet,
+            "train": self._train,
+            "validate": self._validate,
+            "evaluate": self._evaluate,
+        }
+        try:
+            if request.kind not in doing:
+                raise NotAgreedError(f"Expected a request to {', '.join(doing)}, found {request.kind}.")
+            return doing[request.kind](self._agreed(request), request)
+        except NotAgreedError as error:
+            logger.warning("refused: %s", error)
+            return Parcel("refused", {"reason": str(error)})
+        except StudyError as error:
+            logger.error("failed to %s: %s", request.kind, error)
+        except Exception:
+            logger.exception("failed to %s", request.kind)
+        return Parcel("refused", {"reason": f"It failed to {request.kind}; its own log tells why."})
+
+    def _agreed(self, request: Parcel) -> Study:
+        """The study that a request belongs to, as this hospital runs it."""
+        try:
+            asked, base = Study.model_validate(request.about["study"]), str(request.about["base"])
+        except (KeyError, ValueError):
+            raise NotAgreedError(
+                "Expected the settings of a study, found others: use one version of fed-rag."
+            ) from None
+        refuse_more(self._settings.agreement, asked, base, choose_model(self._settings.model).content)
+        return own_study(self._settings, asked)
+
+    def _meet(self, study: Study, request: Parcel) -> Parcel:
+        self._prepared.clear()  # the cases may have changed since
+        (hospital,) = self._own(study).hospitals
+        folders = [hospital.cases, hospital.features, hospital.library, hospital.budget]
+        state = json.dumps([each.digest for each in folders if each]).encode()
+        secret = noise_secret(f"hospitals/{self._settings.name}")
+        data = hmac.new(secret, b"data of a hospital" + state, hashlib.sha256).hexdigest()
+        logger.info("agreed to a study of %d rounds", study.federation.rounds)
+        return Parcel("done", {"name": self._settings.name, "data": data})
+
+    def _train(self, study: Study, request: Parcel) -> Parcel:
+        number, local = self._round(study, request), LocalRule.model_validate(request.about["local"])
+        hospital, settings = self._given(study, request)
+        title = f"train round {number}"
+        logger.info("training for round %d", number)
+        update = within_part(
+            "train", lambda: train_hospital(hospital=hospital, local=local, round_number=number, **settings), title
+        )
+        files = {name: (update.folder / name).read_bytes() for name in SENT_FILES}
+        files[CONFIG_FILE] = _same_place(files[CONFIG_FILE], request.files[CONFIG_FILE])
+        logger.info("sent the update of round %d", number)
+        return Parcel("done", {}, files)
+
+    def _validate(self, study: Study, request: Parcel) -> Parcel:
+        number = self._round(study, request)
+        hospital, settings = self._given(study, request)
+        told = {"round_number": number, "min_cell": study.evaluation.min_cell}
+        found = within_part(
+            "validate", lambda: validate_hospital(hospital=hospital, **told, **settings), f"validate round {number}"
+        )
+        return Parcel("done", {}, {name: (found.folder / name).read_bytes() for name in VALIDATION})
+
+    def _evaluate(self, study: Study, request: Parcel) -> Parcel:
+        """Answer and score the own test cases, write a run with its pages, and tell what may be told."""
+        hospital, _ = self._given(study, request)
+        hospitals = Study.model_validate(request.about["study"]).partition.hospitals
+        partition = study.partition.model_copy(update={"hospitals": hospitals})
+        named = study.model_copy(update={"partition": partition})  # its answers are called as in the federation
+        prepared, rounds = self._own(study), list(request.about["rounds"])
+        model = choose_model(study.model)
+        found, run = within_part("evaluate", lambda: evaluate_own(named, model, hospital, prepared, rounds))
+        logger.info("answered and scored the test cases: %s", run)
+        files = told_scores(found, prepared.seen, self._settings.agreement.group_scores)
+        return Parcel("done", {}, files if self._settings.agreement.scores else {})
+
+    def _round(self, study: Study, request: Parcel) -> int:
+        number = request.about.get("round")
+        if type(number) is not int or not 1 <= number <= study.federation.rounds:
+            raise NotAgreedError(f"Expected a round from 1 to {study.federation.rounds}, found {number}.")
+        return number
+
+    def _own(self, study: Study) -> Prepared:
+        """This hospital, prepared for a study; within a budget of noise if it is to train with any."""
+        if study not in self._prepared:
+            self._prepared.clear()
+            prepared = prepare_own(self._settings, study, choose_model(study.model))
+            if study.federation.privacy.unit in ("example", "patient"):
+                allowed, hospitals, _ = within_part("protect", lambda: protect(study, prepared.hospitals))
+                if allowed.federation.rounds < study.federation.rounds:
+                    raise NotAgreedError(
+                        f"Expected at most {allowed.federation.rounds} rounds within its epsilon, found "
+                        f"{study.federation.rounds}."
+                    )
+                prepared = replace(prepared, hospitals=hospitals)
+            self._prepared[study] = prepared
+        return self._prepared[study]
+
+    def _given(self, study: Study, request: Parcel) -> tuple[HospitalRefs, dict[str, Any]]:
+        """This hospital with the adapter of a request, and the settings that all its training shares."""
+        if not {ADAPTER_FILE, CONFIG_FILE} <= request.files.keys():
+            raise NotAgreedError("Expected an adapter in the request, found none.")
+        rank = json.loads(request.files[CONFIG_FILE]).get("r")
+        if rank != study.lora.r:
+            raise NotAgreedError(f"Expected an adapter of rank {study.lora.r} (lora.r), found rank {rank}.")
+        (hospital,) = self._own(study).hospitals
+        return hospital.given(keep_adapter(request.files)), training_settings(study, choose_model(study.model))
+
+
+def keep_adapter(files: Mapping[str, bytes]) -> Ref:
+    """Keep an adapter that was sent in the store, in a folder named by its content."""
+    key = hashlib.sha256(json.dumps(digests(files), sort_keys=True).encode()).hexdigest()[:16]
+    try:
+        return find(f"shared/adapter/{key}").verified()
+    except (OSError, ValueError):
+        with writing("shared", "adapter", key) as folder:
+            folder.leaves = list(SENT)
+            for name, data in sorted(files.items()):
+                folder.write(name, data)
+        return folder.ref
+
+
+def _same_place(own: bytes, sent: bytes) -> bytes:
+    """An adapter's configuration as the coordinator has it, if it differs only in where the base lies."""
+    place = "base_model_name_or_path"
+    ours, theirs = json.loads(own), json.loads(sent)
+    return sent if ours | {place: None} == theirs | {place: None} else own

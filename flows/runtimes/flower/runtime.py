@@ -1,0 +1,51 @@
+"""The runtime of hospitals on other machines (`federation.runtime=flower`): each is asked by the link, all at once."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prefect.futures import PrefectFutureList
+
+from flows.runtimes.local import all_alike, answers
+from flows.runtimes.runtime import Trained, seconds
+from tasks.errors import StudyError
+from tasks.federate.remote.parcel import closing_if_told_to_end
+from tasks.federate.remote.step import hear_update, hear_validation
+from tasks.records.federation import HospitalRefs, Order
+from tasks.store import Ref
+
+logger = logging.getLogger("fed_rag")
+
+
+class Flower:
+    """Orders go out and updates come back by the link of this context (`tasks.federate.remote.parcel.linked`)."""
+
+    at_once = 256  # each waits in a thread of its own
+
+    def train(self, hospitals: Sequence[HospitalRefs], orders: Sequence[Order], settings: Mapping[str, Any]) -> Trained:
+        """Let every hospital train; what arrived is kept, and not asked for again."""
+        hearing = hear_update.map(
+            hospital=list(hospitals),
+            local=[order.local for order in orders],
+            round_number=[order.round for order in orders],
+            **all_alike(settings),
+        )
+        with closing_if_told_to_end():
+            updates, missing = answers(hearing, [hospital.name for hospital in hospitals])
+        return Trained(updates, seconds(updates.values()), missing=missing)
+
+    def validate(self, hospitals: Sequence[HospitalRefs], settings: Mapping[str, Any]) -> list[Ref]:
+        """Let every hospital compute its loss; one that does not answer is left out and named."""
+        hearing = hear_validation.map(hospital=list(hospitals), **all_alike(settings))
+        return answered(hearing, [hospital.name for hospital in hospitals])
+
+
+def answered(hearing: PrefectFutureList[Ref], hospitals: Sequence[str]) -> list[Ref]:
+    """What arrived from each hospital that answered; the others are named in the log."""
+    with closing_if_told_to_end():
+        heard, missing = answers(hearing, hospitals)
+    for hospital, error in missing.items():
+        logger.warning(
+            "%s did not answer: %s", hospital, error if isinstance(error, StudyError) else type(error).__name__
+        )
+    return list(heard.values())

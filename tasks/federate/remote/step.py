@@ -1,0 +1,123 @@
+"""What hospitals on other machines sent, as the same folders that they would have left in a simulation.
+
+A folder that is there is not asked for again: so a coordinator that was killed goes on from the last finished round.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tasks.federate.step import SENT
+from tasks.records.federation import HospitalRefs
+from tasks.records.shared_documents import (
+    AbstentionDocument,
+    FailuresDocument,
+    ScoresDocument,
+    SeenDocument,
+    SharesDocument,
+    ToldDocument,
+    ValidationDocument,
+)
+from tasks.records.shared_files import UPDATE
+from tasks.score.image_sums import sums_schema
+from tasks.settings import ContextSettings, EvaluationSettings, FederationSettings, LocalRule, LoraSettings, ModelChoice
+from tasks.store.leaving import Document, Files, Table
+from tasks.store.stage import Folder, stage
+
+TOLD_SCORES: Files = {
+    "scores/scores.json": Document(ScoresDocument),
+    "scores/sums.parquet": Table(sums_schema()),
+    "reliance/scores.json": Document(ScoresDocument),
+    "failures/failures.json": Document(FailuresDocument),
+    "shares/shares.json": Document(SharesDocument),
+    "abstention/abstention.json": Document(AbstentionDocument),
+    "seen/seen.json": Document(SeenDocument),
+}
+"""What hospitals may tell of their scores."""
+
+
+@stage(
+    "hospital",
+    area="shared",
+    title="{hospital} joined",
+    leaves=("counts",),
+    writes={"hospital.json": Document(ToldDocument)},
+)
+def note_hospital(folder: Folder, hospital: str, told: str) -> None:
+    """Write down what a hospital told of itself when it joined, JSON, as `hospital.json`.
+
+    Its `data` is a digest of the hospital's cases, features and library that nobody without the hospital's key can
+    compare with anything. Folders that follow from these cases have it in their keys.
+    """
+    folder.write_json("hospital.json", {"hospital": hospital} | json.loads(told))
+
+
+@stage("update", area="shared", title="train {hospital.name} round {round_number}", leaves=SENT, writes=UPDATE)
+def hear_update(
+    folder: Folder,
+    hospital: HospitalRefs,
+    model: ModelChoice,
+    lora: LoraSettings,
+    federation: FederationSettings,
+    context: ContextSettings,
+    local: LocalRule,
+    round_number: int,
+    seed: int,
+) -> None:
+    """Let a hospital train for one round from its adapter, and write the update that it sends, as `train_hospital`."""
+    from tasks.federate.remote.files import SENT_FILES, take
+
+    take(folder, _ask("train", hospital, {"round": round_number, "local": local.model_dump(mode="json")}), SENT_FILES)
+
+
+@stage(
+    "validation",
+    area="shared",
+    title="validate {hospital.name} round {round_number}",
+    leaves=("losses", "counts"),
+    writes={"validation.json": Document(ValidationDocument)},
+)
+def hear_validation(
+    folder: Folder,
+    hospital: HospitalRefs,
+    model: ModelChoice,
+    lora: LoraSettings,
+    federation: FederationSettings,
+    context: ContextSettings,
+    round_number: int,
+    seed: int,
+    min_cell: int,
+) -> None:
+    """Let a hospital compute its adapter's loss on its held-out cases, as `validate_hospital` does."""
+    from tasks.federate.remote.files import VALIDATION, take
+
+    take(folder, _ask("validate", hospital, {"round": round_number}), VALIDATION)
+
+
+@stage("told-scores", area="shared", title="scores of {hospital.name}", leaves=("scores", "counts"), writes=TOLD_SCORES)
+def hear_scores(
+    folder: Folder,
+    hospital: HospitalRefs,
+    model: ModelChoice,
+    lora: LoraSettings,
+    context: ContextSettings,
+    evaluation: EvaluationSettings,
+    rounds: str,
+    seed: int,
+) -> None:
+    """Let a hospital answer its test cases with its adapter, and write what it tells of its scores.
+
+    `rounds` is what the hospital is told of the rounds, for its own page: a JSON list. A hospital that agreed to no
+    scores tells none; then there is no file.
+    """
+    from tasks.federate.remote.files import BY_GROUP, SCORES, take
+
+    files = _ask("evaluate", hospital, {"rounds": json.loads(rounds)})
+    take(folder, files, {SCORES} if files else (), BY_GROUP)
+
+
+def _ask(kind: Any, hospital: HospitalRefs, about: Mapping[str, Any]) -> Mapping[str, bytes]:
+    from tasks.federate.remote.files import adapter_of
+    from tasks.federate.remote.parcel import Parcel, ask
+
+    return ask(hospital.name, Parcel(kind, about, adapter_of(hospital.adapter))).files

@@ -1,0 +1,81 @@
+"""Settings of a hospital on a machine of its own: where its cases are, who coordinates, and what it agrees to."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from tasks.settings.base import Settings
+from tasks.settings.data import DatasetSettings
+from tasks.settings.training import ModelSettings
+
+OwnStrategy = Literal[
+    "fedavg",
+    "fedavgm",
+    "fedadam",
+    "fedyogi",
+    "fedprox",
+    "fednova",
+    "median",
+    "trimmed-mean",
+    "krum",
+    "multi-krum",
+    "bulyan",
+    "geometric-median",
+    "norm-bounded",
+    "centered-clipping",
+    "dpfedavg",
+]
+
+
+class CoordinatorSettings(Settings):
+    """How the coordinator is reached."""
+
+    address: str = Field("localhost:9092", pattern=r".+:\d+")
+    """Host and port of the coordinator."""
+    authority: Path = Path("ca.crt")
+    """Certificate of the coordinator's authority, as the coordinator handed it out."""
+    key: Path = Path("node.key")
+    """This hospital's private key, which its owner alone can read."""
+
+
+class AgreementSettings(Settings):
+    """What this hospital agrees to, whatever the coordinator asks for; all else is refused."""
+
+    base: str | None = None
+    """Digest of the only base that is trained, as `fed-rag hospital check` prints it; any base found here if none."""
+    strategies: tuple[OwnStrategy, ...] = ("fedavg",)
+    """Strategies that may join the hospitals' updates."""
+    rounds: int = Field(20, ge=1)
+    """Largest number of rounds of a study."""
+    local_epochs: int = Field(5, ge=1)
+    """Largest number of passes over the training cases in a round."""
+    privacy: Literal["none", "example", "patient"] = "none"
+    """Whose presence noise must hide at least: one training case, all cases of a patient, or nothing."""
+    epsilon: float = Field(8, gt=0)
+    """Largest epsilon of a study, where noise is required."""
+    secure_aggregation: bool = False
+    """Whether only a coordinator that learns the sum of updates alone gets one."""
+    scores: bool = True
+    """Whether scores of the test cases may leave; the losses of the held-out cases leave in each round."""
+    group_scores: bool = False
+    """Whether scores by modality, organ and topic may leave, and sums by image, of which intervals are made."""
+    min_cell: int = Field(5, ge=1)
+    """Fewest cases of which anything is told; a coordinator may ask for more, not for fewer."""
+
+
+class HospitalSettings(Settings):
+    """One hospital on a machine of its own."""
+
+    name: str
+    """Name of the hospital in the federation, as its key is registered."""
+    dataset: DatasetSettings = DatasetSettings()
+    """The hospital's own cases; docs/datasets.md tells what a table or a DICOM export looks like."""
+    disjoint: Literal["none", "image", "near_duplicate", "patient"] = "near_duplicate"
+    """What training and test may not share, in the split that this hospital makes of its own cases."""
+    model: ModelSettings = ModelSettings()
+    """The base, on this machine; its content must be that of the coordinator's."""
+    coordinator: CoordinatorSettings = CoordinatorSettings()
+    """How the coordinator is reached."""
+    agreement: AgreementSettings = AgreementSettings()
+    """What this hospital agrees to."""
