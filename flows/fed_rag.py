@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.coordinator import check_strategy, federate
@@ -16,6 +18,7 @@ from flows.personal import Personalised, check_personal_layers, personalise
 from flows.prepare import prepare, preparing_steps
 from flows.privacy import protect, spent
 from flows.progress import Steps
+from flows.promotion import NOT_PROMOTED, consider, tell_verdict
 from flows.report import write_card, write_pages
 from flows.run_folder import SharedRefs, write_run
 from tasks.engine.identity import choose_model
@@ -33,7 +36,8 @@ from tasks.store.runs import point_latest
 def fed_rag(study: Study = Study()) -> str:
     """Fine-tune one model across hospitals, let each retrieve from its own cases, and measure the result.
 
-    Returns the folder of the finished run.
+    Returns the folder of the finished run. If the gates of `promotion` refuse it, the flow run's state says so by its
+    name; a caller gets the folder all the same.
     """
     check_strategy(study)
     model = choose_model(study.model)
@@ -72,6 +76,12 @@ def fed_rag(study: Study = Study()) -> str:
     point_latest(run)  # last, so that the link leads to a complete run
     warn_if_large(study.artifacts.max_bytes)
     steps.done(f"wrote {run}")
+    if study.promotion.enabled:
+        verdict = consider(run, study.promotion)
+        tell_verdict(verdict)
+        if not verdict.promoted:
+            refused: Any = Completed(name=NOT_PROMOTED, message=verdict.sentence, data=str(run))
+            return refused  # Prefect takes a state for the flow's, and its data for what the flow returns
     return str(run)
 
 

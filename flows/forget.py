@@ -13,6 +13,7 @@ from tasks.cases.erasure import Patient
 from tasks.cases.patients import bare, names_of
 from tasks.cases.withdrawn import FORGOTTEN, forgotten_at, name_digest
 from tasks.errors import StudyError
+from tasks.promote.record import append
 from tasks.records import Case, read_table
 from tasks.store import ROOT, discard, find, remove_abandoned
 from tasks.store.provenance import inputs_of
@@ -61,6 +62,8 @@ def forget(hospital: str, patient: str, dry: bool = False) -> Forgotten:
     adapters = sorted({*(before or {}).get("adapters", ()), *trained_on(place, sources)})
     if not dry:
         called = {_name(case) for cases in withdrawn.values() for case in cases}
+        if before is None:
+            append("erasure", "a patient withdrew", hospital=hospital, adapters=adapters)
         _write_down(place, names, called, gone.images, adapters)
     removed = _remove(place, gone, dry) if gone.cases else []
     others = [path.name for path in _hospitals() if path != place and _holds(path, names)]

@@ -12,7 +12,7 @@ GROUND = {"cases", "errors", "records", "settings", "store", "text"}
 """Known to all; it knows nobody else."""
 LIBRARIES = {"engine", "score"}
 """Open to every stage."""
-STAGES = {"ingest", "synthesize", "audit", "partition", "pretrain", "features", "retrieve"}
+STAGES = {"ingest", "synthesize", "audit", "partition", "pretrain", "promote", "features", "retrieve"}
 STAGES |= {"federate", "answer", "explain", "compare", "report", "attack"}
 STEPS = ["tasks", "store", "stage.py"]
 """What every step is made with: it alone, beside the steps, knows Prefect."""

@@ -20,6 +20,7 @@ from flows.cli.explain import explain
 from flows.cli.hospital import hospital_commands
 from flows.cli.init import init
 from flows.cli.privacy import privacy_commands
+from flows.cli.promotion import promote, promotions, rollback
 from flows.cli.results import ask, card, contributions, export, report, score
 from flows.cli.runs import diff, prune, runs
 from flows.cli.studies import compare, pretrain, run
@@ -78,6 +79,9 @@ for each in (
     runs,
     diff,
     prune,
+    promote,
+    rollback,
+    promotions,
     forget,
 ):
     _add(each)

@@ -10,6 +10,7 @@ from tasks.settings.data import AuditSettings, Dataset, DatasetSettings, Partiti
 from tasks.settings.evaluation import AnsweringSettings, EvaluationSettings
 from tasks.settings.participation import ParticipationSettings
 from tasks.settings.privacy import PrivacySettings
+from tasks.settings.promotion import PromotionSettings
 from tasks.settings.retrieval import (
     ContextOrder,
     ContextSettings,
@@ -81,6 +82,8 @@ class Study(Settings):
     """The similar past cases that a hospital shows the model."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """How the test cases are answered."""
+    promotion: PromotionSettings = PromotionSettings()
+    """What the run has to show to be served."""
     artifacts: ArtifactsSettings = ArtifactsSettings()
     """What the study leaves on disk."""
     seed: int = Field(0, ge=0, lt=2**31)

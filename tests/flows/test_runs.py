@@ -17,6 +17,7 @@ from flows.run_diff import difference
 from flows.run_list import find_run, read_runs, size_of
 from tasks.cases.withdrawn import FORGOTTEN
 from tasks.errors import StudyError
+from tasks.records import Kind, Split
 from tasks.store import MANIFEST, ROOT, revising, writing
 from tasks.store.runs import point_latest
 
@@ -28,9 +29,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def made(day: int, **settings: object) -> Path:
-    """A finished run of a day, as if it had been made then."""
-    run = run_of({"hospital-1": [("train", "open"), ("test", "closed"), ("test", "open")]})
+def made(day: int, images: int = 2, **settings: object) -> Path:
+    """A finished run of a day, as if it had been made then, with so many test images."""
+    tests: list[tuple[Split, Kind]] = [("test", "open" if n % 2 else "closed") for n in range(images)]
+    run = run_of({"hospital-1": [("train", "open"), *tests]})
     place = run.with_name(f"202611{day:02}-020000-{run.name[-8:]}")
     run.rename(place)
     if settings:
