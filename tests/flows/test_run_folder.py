@@ -100,7 +100,7 @@ def run_of(questions: Questions, notes: dict[str, int] | None = None, control: R
             for name in ("fed+rag", "majority")
             for case in tests
         ]
-        pictures = [Image(case.image_id, picture(), 8, 8) for case in cases]
+        pictures = [Image(case.image_id, picture(number), 8, 8) for number, case in enumerate(cases)]
         from_where = [ref.path for ref in made]
         held_there = table(area, "cases", "cases.parquet", Case, cases, from_where, images=pictures)
         predictions = table(area, "predictions", "predictions.parquet", Prediction, answers, [held_there.path])
