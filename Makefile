@@ -5,10 +5,14 @@ PYTEST := $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 export HF_HUB_OFFLINE ?= 1
 export DO_NOT_TRACK ?= 1
 
-.PHONY: run test test-slow types tests bench mutants format clean
+.PHONY: run serve test test-slow types tests bench mutants format clean
 
 run: .venv/installed  ## run the study of the default settings
 	$(BIN)/fed-rag run
+
+PORT ?= 4200
+serve: .venv/installed  ## a Prefect server and a worker with all deployments, until Ctrl-C
+	$(BIN)/python -m flows.operate $(PORT)
 
 test: .venv/installed  ## lint, types, and every test that takes seconds
 	$(BIN)/ruff check .

@@ -79,7 +79,7 @@ def test_every_attack_is_documented() -> None:
 
 def test_the_deployments_are_valid_settings_of_their_flows() -> None:
     named = yaml.safe_load((TOP / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
-    nightly, weekly, monthly, federation = named
+    nightly, weekly, daily, base, monthly, federation = named
     assert nightly["name"] == "nightly"
     assert nightly["entrypoint"] == "flows/fed_rag.py:fed_rag"
     assert nightly["schedules"][0]["cron"]
@@ -87,6 +87,10 @@ def test_the_deployments_are_valid_settings_of_their_flows() -> None:
     assert (weekly["name"], weekly["entrypoint"]) == ("weekly", "flows/compare.py:compare")
     assert weekly["schedules"][0]["cron"]
     assert Comparison.model_validate(weekly["parameters"]["comparison"]) == Comparison()
+    assert (daily["name"], daily["entrypoint"]) == ("daily", "flows/audit.py:audit")
+    assert Study.model_validate(daily["parameters"]["study"]) == Study()
+    assert (base["name"], base["entrypoint"], base["parameters"]) == ("base", "flows/pretrain.py:pretrain", {})
+    assert "schedules" not in base  # it trains for an hour or more
     assert (monthly["name"], monthly["entrypoint"]) == ("monthly", "flows/attack.py:attack")
     assert monthly["schedules"][0]["cron"]
     assert AttackTable.model_validate(monthly["parameters"]["table"]) == AttackTable()
