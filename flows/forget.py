@@ -1,5 +1,6 @@
 """Removes a patient who withdrew from a hospital's folders, and lists the adapters that were trained on them."""
 
+import contextlib
 import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.files import write_text
+from flows.serve.asked_log import LOG, alone_at, erase
 from flows.withdrawn import is_whole, rewrite
 from tasks.cases.erasure import Patient
 from tasks.cases.patients import bare, names_of
@@ -42,10 +44,16 @@ def forget(hospital: str, patient: str, dry: bool = False) -> Forgotten:
     `patient` is the id as in the hospital's table or DICOM file, or as in the cases. It is not stored anywhere.
     The withdrawal is recorded first, so no later run takes the patient back. The hospital's cases are rewritten last:
     they identify the patient's other data, so if this is killed, the same call removes the rest.
+    `fed-rag serve` answers nothing at the hospital meanwhile, and opens what is left afterwards.
     With `dry`, nothing changes, and the result says what would be removed.
     Raises StudyError for an unknown hospital or patient.
     """
     place = _place(hospital)
+    with contextlib.nullcontext() if dry else alone_at(hospital):
+        return _forget(place, patient, dry)
+
+
+def _forget(place: Path, patient: str, dry: bool) -> Forgotten:
     for stage in sorted(path for path in place.iterdir() if path.is_dir() and not dry):
         remove_abandoned(stage)
     names = names_of(patient)
@@ -57,7 +65,7 @@ def forget(hospital: str, patient: str, dry: bool = False) -> Forgotten:
     )
     before = _row(forgotten_at(place), names)
     if not gone.cases and before is None:
-        raise StudyError(_unknown(hospital, patient, {_name(case) for cases in held.values() for case in cases}))
+        raise StudyError(_unknown(place.name, patient, {_name(case) for cases in held.values() for case in cases}))
     sources = {path for path, cases in withdrawn.items() if any(case.split == "train" for case in cases)}
     adapters = sorted({*(before or {}).get("adapters", ()), *trained_on(place, sources)})
     if not dry:
@@ -105,6 +113,8 @@ def _remove(place: Path, gone: Patient, dry: bool) -> list[tuple[str, str]]:
         if not dry:
             page.unlink()
         removed.append((page.relative_to(ROOT).as_posix(), "the page (fed-rag report writes it again)"))
+    if entries := erase(place, gone.cases, dry):
+        removed.append(((place / LOG).relative_to(ROOT).as_posix(), f"answers that it was shown for {entries}"))
     stages = sorted((path.name for path in place.iterdir() if path.is_dir()), key=lambda name: (name == "cases", name))
     paths = [path for stage in stages for path in _folders(place, stage)]
     damaged = {path for path in paths if not is_whole(ROOT / path)}

@@ -23,6 +23,7 @@ from flows.cli.privacy import privacy_commands
 from flows.cli.promotion import promote, promotions, rollback
 from flows.cli.results import ask, card, contributions, export, report, score
 from flows.cli.runs import diff, prune, runs
+from flows.cli.serve import serve
 from flows.cli.studies import compare, pretrain, run
 from flows.cli.terminal import settings_help
 from tasks.errors import StudyError
@@ -71,6 +72,7 @@ for each in (
     compose,
     ask,
     explain,
+    serve,
     export,
     score,
     report,

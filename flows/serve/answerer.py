@@ -1,7 +1,7 @@
 """Answers a question about one image with a trained model and a hospital's library."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from flows.serve.user_question import QUERY_ID, read_question
+from flows.serve.user_question import read_question
 from tasks.answer.abstain import held_out_threshold
-from tasks.engine.adapter import load_state
+from tasks.engine.adapter import State, load_state
 from tasks.engine.batch import encode
 from tasks.engine.context import choose
 from tasks.engine.engine import Engine
@@ -27,7 +27,7 @@ from tasks.records import Case, Image, Prediction, read_images, read_table
 from tasks.records.tuning import Tuning, read_tuning
 from tasks.retrieve.encoded import Inputs
 from tasks.retrieve.encoders.open import encode_all, opened
-from tasks.retrieve.retriever import Queries
+from tasks.retrieve.retriever import Queries, Retriever
 from tasks.retrieve.retriever_files import encoded_of, open_retriever
 from tasks.settings import ModelChoice, Study
 from tasks.store import ROOT, find
@@ -64,12 +64,29 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Desk:
+    """A place with what its answers need in memory, for one question or many."""
+
+    place: Place
+    state: State
+    """The adapter that it answers with."""
+    cases: Mapping[str, Case]
+    """The hospital's cases by id."""
+    features: Features
+    """What the frozen base sees of the hospital's images."""
+    retriever: Retriever | None
+    """None if the study retrieves nothing."""
+    threshold: float
+    """As `Reply.threshold`."""
+
+
+@dataclass(frozen=True)
 class PreparedQuestion:
     """A user's question about an image, with its retrieved cases, ready for the model."""
 
     case: Case
     retrieved: tuple[tuple[float, Case], ...]
-    """As `Reply.shown`."""
+    """As `Reply.retrieved`."""
     features: Features
     """Features of all images of the prompt."""
 
@@ -82,12 +99,25 @@ def answer(run: Path, hospital: str, image: Path, question: str, personal: bool 
     Raises StudyError if the image or the question is unusable, and as `open_place` does.
     """
     place, picture = open_place(run, hospital, personal=personal), read_question(image, question)
-    with engine_of(place) as engine:
-        prepared = prepare_question(place, engine, picture, question)
-        cases, similarities = [each for _, each in prepared.retrieved], [near for near, _ in prepared.retrieved]
-        prompt = build_prompt(prepared.case, cases, similarities, place.study.retrieval.context)
-        given = give(place, engine, prepared.features, prompt)
-    return Reply(given.text, given.confidence, threshold(place), prepared.retrieved)
+    (reply,) = answer_all(open_desk(place), [(picture, question)])
+    return reply
+
+
+def answer_all(desk: Desk, asked: Sequence[tuple[Image, str]]) -> list[Reply]:
+    """Answer questions about images together, each as if it were asked alone. Each image has an id of its own."""
+    how = desk.place.study.retrieval.context
+    with engine_of(desk.place, desk.state) as engine:
+        prepared = [prepare_question(desk, engine, picture, question) for picture, question in asked]
+        features = gather_features({name: (each.features, name) for each in prepared for name in each.features.grids})
+        prompts = []
+        for each in prepared:
+            cases, similarities = [case for _, case in each.retrieved], [near for near, _ in each.retrieved]
+            prompts.append(build_prompt(each.case, cases, similarities, how))
+        given = give(desk.place, engine, features, prompts)
+    return [
+        Reply(one.text, one.confidence, desk.threshold, each.retrieved)
+        for one, each in zip(given, prepared, strict=True)
+    ]
 
 
 def open_place(run: Path, hospital: str, *more: str, personal: bool = False) -> Place:
@@ -126,47 +156,57 @@ def choose_base(run: Path, study: Study) -> ModelChoice:
     return model
 
 
+def open_desk(place: Place) -> Desk:
+    """Load what a place's answers need, the base excepted. Raises StudyError if its library has changed."""
+    folders, settings = place.folders, place.study.retrieval
+    cases = {case.id: case for case in read_table(ROOT / folders["cases"] / "cases.parquet", Case)}
+    features = load_features(ROOT / folders["features"] / FEATURES)
+    retriever = (
+        open_retriever(ROOT / folders["library"], cases, features, settings.depth, settings.diversity)
+        if settings.most
+        else None
+    )
+    return Desk(place, load_state(place.adapter), cases, features, retriever, threshold(place))
+
+
 @contextmanager
-def engine_of(place: Place) -> Iterator[Engine]:
-    """The base with the hospital's adapter switched on, locked for the caller."""
+def engine_of(place: Place, state: State | None = None) -> Iterator[Engine]:
+    """The base with the hospital's adapter switched on, locked for the caller; `state` is it, if it is in memory."""
     with shared_engine(place.model, place.study.lora) as engine:
-        engine.switch(load_state(place.adapter))
+        engine.switch(load_state(place.adapter) if state is None else state)
         yield engine
 
 
-def prepare_question(place: Place, engine: Engine, picture: Image, question: str) -> PreparedQuestion:
+def prepare_question(desk: Desk, engine: Engine, picture: Image, question: str) -> PreparedQuestion:
     """Retrieve the hospital's cases for a question about an image, and gather all features.
 
     Cases are compared by what the frozen base sees, as in the library; the prompt's features are the adapter's.
     """
-    folders = place.folders
-    cases = {case.id: case for case in read_table(ROOT / folders["cases"] / "cases.parquet", Case)}
-    kept = load_features(ROOT / folders["features"] / FEATURES)
+    kept = desk.features
     with engine.peft.disable_adapter():
         seen = encode_images(engine.base, [picture], projected=kept.projected)
-    case = Case(QUERY_ID, QUERY_ID, question, "", "open", "test", "asked", "en")
-    retrieved = _retrieve(place, cases, picture, seen, kept, question)
+    case = Case(picture.id, picture.id, question, "", "open", "test", "asked", "en")
+    retrieved = _retrieve(desk, picture, seen, case)
     if not engine.tower_learns:
-        places = {QUERY_ID: (seen, QUERY_ID)} | {each.image_id: (kept, each.image_id) for _, each in retrieved}
+        places = {picture.id: (seen, picture.id)} | {each.image_id: (kept, each.image_id) for _, each in retrieved}
         return PreparedQuestion(case, retrieved, gather_features(places))
     wanted = {each.image_id for _, each in retrieved}
-    stored = read_images(ROOT / folders["cases"] / "images.parquet")
+    stored = read_images(ROOT / desk.place.folders["cases"] / "images.parquet")
     pictures = [picture, *(each for each in stored if each.id in wanted)]
     return PreparedQuestion(case, retrieved, encode_images(engine.base, pictures))
 
 
-def give(place: Place, engine: Engine, features: Features, prompt: Prompt) -> Answer:
-    """Answer one prompt with the adapter that is switched on."""
+def give(place: Place, engine: Engine, features: Features, prompts: Sequence[Prompt]) -> list[Answer]:
+    """Answer prompts with the adapter that is switched on."""
     answering = place.study.evaluation
-    (given,) = generate(
+    return generate(
         engine,
         features,
-        encode(engine.base, features, [prompt]),
+        encode(engine.base, features, prompts),
         tokens=answering.tokens_per_pass,
         max_new_tokens=answering.max_new_tokens,
-        mixing=mixing(engine.base, [prompt], mixture_of(place.tuning)),
+        mixing=mixing(engine.base, prompts, mixture_of(place.tuning)),
     )
-    return given
 
 
 def threshold(place: Place) -> float:
@@ -179,20 +219,16 @@ def threshold(place: Place) -> float:
     return held_out_threshold(held_out, cases, coverage)
 
 
-def _retrieve(
-    place: Place, cases: Mapping[str, Case], picture: Image, seen: Features, kept: Features, question: str
-) -> tuple[tuple[float, Case], ...]:
+def _retrieve(desk: Desk, picture: Image, seen: Features, case: Case) -> tuple[tuple[float, Case], ...]:
     """Similarity and case of each retrieved case for a question about the image `seen`, nearest first."""
-    settings, folder = place.study.retrieval, ROOT / place.folders["library"]
-    if not settings.most:
+    if desk.retriever is None:
         return ()
-    retriever = open_retriever(folder, cases, kept, settings.depth, settings.diversity)
-    inputs = _query_inputs(place, encoded_of(folder), picture, seen, question)
-    case = _known(cases.values(), seen, kept, question)
-    (found,) = retriever.neighbours(Queries([case], *inputs.of([replace(case, image_id=QUERY_ID)])))
-    how = answering_context(settings.context, place.tuning)
+    place = desk.place
+    inputs = _query_inputs(place, encoded_of(ROOT / place.folders["library"]), picture, seen, case.question)
+    (found,) = desk.retriever.neighbours(Queries([_known(desk, seen, case)], *inputs.of([case])))
+    how = answering_context(place.study.retrieval.context, place.tuning)
     chosen = choose(found, int(how.k), how.floor)
-    return tuple((neighbour.similarity, cases[neighbour.neighbour_id]) for neighbour in chosen)
+    return tuple((neighbour.similarity, desk.cases[neighbour.neighbour_id]) for neighbour in chosen)
 
 
 def _query_inputs(place: Place, encoded: str | None, picture: Image, seen: Features, question: str) -> Inputs:
@@ -208,14 +244,14 @@ def _query_inputs(place: Place, encoded: str | None, picture: Image, seen: Featu
         return Inputs(seen, encode_all(encoder, encoding, [picture], [question]))
 
 
-def _known(cases: Iterable[Case], seen: Features, kept: Features, question: str) -> Case:
+def _known(desk: Desk, seen: Features, query: Case) -> Case:
     """The question as a case; if a stored image has the same features, with that image's id and patient.
 
     So retrieval hides the cases of that image, of its copies, and of its patient.
     """
-    query = Case(QUERY_ID, QUERY_ID, question, "", "open", "test", "asked", "en")
-    for case in cases:
-        one, other = seen.of(QUERY_ID), kept.of(case.image_id)
+    one = seen.of(query.image_id)
+    for image_id, case in {case.image_id: case for case in reversed(desk.cases.values())}.items():
+        other = desk.features.of(image_id)
         if one.shape == other.shape and torch.allclose(one.float(), other.float(), rtol=1e-3, atol=1e-4):
-            return replace(query, image_id=case.image_id, group=case.group)
+            return replace(query, image_id=image_id, group=case.group)
     return query

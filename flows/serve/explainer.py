@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from flows.serve.answerer import Place, engine_of, give, open_place, prepare_question, threshold
-from flows.serve.user_question import QUERY_ID, read_question
+from flows.serve.answerer import Desk, Place, engine_of, give, open_desk, open_place, prepare_question, threshold
+from flows.serve.user_question import read_question
 from tasks.engine.engine import Engine
 from tasks.engine.hospital import open_hospital
 from tasks.engine.prompt import Query, build_prompt, build_queries
@@ -97,15 +97,23 @@ def explain_image(
     does.
     """
     place, picture = open_place(run, hospital, personal=personal), read_question(image, question)
-    with engine_of(place) as engine:
-        prepared = prepare_question(place, engine, picture, question)
+    return explain_question(open_desk(place), hospital, picture, question, wanted)
+
+
+def explain_question(desk: Desk, hospital: str, picture: Image, question: str, wanted: Wanted) -> Explained:
+    """Explain the answer to a question about an image.
+
+    Raises StudyError if a token, layer or head is not found.
+    """
+    with engine_of(desk.place, desk.state) as engine:
+        prepared = prepare_question(desk, engine, picture, question)
         ids = {case.image_id for _, case in prepared.retrieved}
-        stored = read_images(ROOT / place.folders["cases"] / "images.parquet")
-        images = {QUERY_ID: picture} | {each.id: each for each in stored if each.id in ids}
+        stored = read_images(ROOT / desk.place.folders["cases"] / "images.parquet")
+        images = {picture.id: picture} | {each.id: each for each in stored if each.id in ids}
         cases = tuple(case for _, case in prepared.retrieved)
         similarities = tuple(near for near, _ in prepared.retrieved)
         query = Query(prepared.case, cases, similarities)
-        return _explain(place, hospital, engine, query, prepared.features, images, wanted)
+        return _explain(desk.place, hospital, engine, query, prepared.features, images, wanted)
 
 
 def _explain(
@@ -119,7 +127,7 @@ def _explain(
 ) -> Explained:
     how = place.study.retrieval.context
     logger.info("answering, shown %s", counted(len(query.retrieved), "retrieved cases"))
-    given = give(place, engine, features, build_prompt(query.case, query.retrieved, query.similarities, how))
+    (given,) = give(place, engine, features, [build_prompt(query.case, query.retrieved, query.similarities, how)])
     logger.info("explaining by %s", ", ".join(wanted.methods))
     made = explain(
         engine.base,

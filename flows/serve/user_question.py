@@ -16,9 +16,23 @@ def read_question(image: Path, question: str) -> Image:
 
     Raises StudyError if it cannot be read or the question is empty.
     """
+    refuse_empty(question)
+    return _read(image, str(image), QUERY_ID)
+
+
+def read_sent(data: bytes, name: str) -> Image:
+    """Read an image that was sent as bytes; `name` becomes its id. Raises StudyError if it is not a whole image."""
+    return _read(data, "The image that was sent", name)
+
+
+def refuse_empty(question: str) -> None:
+    """Raise StudyError if a question is empty."""
     if not question.strip():
         raise StudyError('Expected a question, found none: write it in quotes, as "Is there a mass?".')
+
+
+def _read(source: Path | bytes, where: str, name: str) -> Image:
     try:
-        return Image(QUERY_ID, *read_image(image, str(image)))
+        return Image(name, *read_image(source, where))
     except FindingError as error:  # its full message speaks of a dataset's rows
-        raise StudyError(f"{image}: {error.reason}; name an image file, as PNG, JPEG, TIFF or DICOM.") from None
+        raise StudyError(f"{where}: {error.reason}; name an image file, as PNG, JPEG, TIFF or DICOM.") from None

@@ -1,0 +1,37 @@
+"""Measures of the service in Prometheus' text form; they hold counts and times, and nothing that was asked."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """The measures of one service."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.requests = Counter(
+            "fed_rag_requests", "Requests by path and status.", ("path", "status"), registry=self._registry
+        )
+        self.latency = Histogram(
+            "fed_rag_request_seconds", "Time to a whole reply.", ("path",), buckets=SECONDS, registry=self._registry
+        )
+        self.batch = Histogram(
+            "fed_rag_batch_size",
+            "Questions answered together.",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=self._registry,
+        )
+        self.abstentions = Counter("fed_rag_abstentions", "Answers withheld.", registry=self._registry)
+        self.reloads = Counter("fed_rag_reloads", "Openings of a run and its library.", registry=self._registry)
+        self._queue = Gauge("fed_rag_queue", "Questions that wait.", registry=self._registry)
+
+    def watch_queue(self, length: Callable[[], int]) -> None:
+        """Let the measure of the queue be what `length` gives."""
+        self._queue.set_function(length)
+
+    def text(self) -> bytes:
+        """All measures, in the text form of Prometheus."""
+        return generate_latest(self._registry)

@@ -1,0 +1,218 @@
+"""The resident service of one hospital: opened again whenever the model or the hospital's folders change."""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flows.serve.answerer import Desk, Reply, answer_all, open_desk, open_place
+from flows.serve.asked_log import Entry, alone_at, append
+from flows.serve.explainer import Wanted, draw, explain_question
+from tasks.cases.withdrawn import FORGOTTEN, forgotten_at, is_forgotten
+from tasks.engine.shared import shared_engine
+from tasks.errors import StudyError
+from tasks.records import Image, read_images
+from tasks.store import ROOT, find
+from tasks.store.runs import paths_of
+
+RECENT = 64
+"""How many answers can still be explained."""
+TRIES = 5
+"""How often questions are answered anew because the hospital's folders changed meanwhile."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question about an image. The image's id is the answer's id."""
+
+    who: str
+    """Name of the token."""
+    picture: Image
+    question: str
+    pictures: bool = False
+    """Whether the images of the retrieved cases are wanted too."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What answered."""
+
+    run: str
+    adapter: str
+    """Digest of the adapter's folder."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """The reply to a question."""
+
+    reply: Reply
+    model: Model
+    pictures: dict[str, Image]
+    """Images of the retrieved cases by id; empty if they were not wanted."""
+
+    @property
+    def abstained(self) -> bool:
+        """Whether the answer is withheld, since the model is not sure enough."""
+        return self.reply.confidence < self.reply.threshold
+
+
+@dataclass(frozen=True)
+class _Opened:
+    desk: Desk
+    model: Model
+    run: Path
+    state: tuple[str, ...]
+    """Digests of the folders that are in memory, and of the list of withdrawals."""
+
+
+class ChangedError(Exception):
+    """An answer that cannot be explained: unknown, too old, or of a model or library that is no longer there."""
+
+
+class Service:
+    """Answers and explains with one hospital's library.
+
+    Args:
+        hospital: whose.
+        follow: gives the folder of the run to answer with; asked before each batch.
+        personal: with the hospital's personal adapter.
+        opened: called after each opening.
+
+    All methods may be called by any thread.
+    """
+
+    def __init__(
+        self,
+        hospital: str,
+        follow: Callable[[], Path],
+        personal: bool = False,
+        opened: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._hospital, self._follow, self._personal, self._on_opened = hospital, follow, personal, opened
+        self._lock = threading.RLock()
+        self._opened: _Opened | None = None
+        self._recent: OrderedDict[str, tuple[Asked, _Opened]] = OrderedDict()
+
+    def load(self) -> None:
+        """Load library and base before the first question. Raises StudyError as `open_place` does."""
+        desk = self._current().desk
+        with shared_engine(desk.place.model, desk.place.study.lora):
+            pass
+
+    def model(self) -> Model:
+        """What would answer now. Raises StudyError as `open_place` does."""
+        return self._current().model
+
+    def answer(self, asked: Sequence[Asked]) -> list[Given]:
+        """Answer questions together, and log them.
+
+        A change of the run counts from the next call on. A change of the hospital's folders counts at once: nothing is
+        given that was made with a library that is not the hospital's any more, so a forgotten patient is not shown.
+        Raises StudyError as `open_place` does, or if the folders keep changing.
+        """
+        for _ in range(TRIES):
+            opened = self._current()
+            replies = answer_all(opened.desk, [(each.picture, each.question) for each in asked])
+            given = [
+                Given(reply, opened.model, _pictures(opened.desk, reply) if each.pictures else {})
+                for each, reply in zip(asked, replies, strict=True)
+            ]
+            with alone_at(self._hospital):
+                fresh = _state(self._hospital, opened.desk) == opened.state
+                if fresh:
+                    append(self._hospital, [_entry(each, one) for each, one in zip(asked, given, strict=True)])
+            if fresh:
+                self._remember(asked, opened)
+                return given
+        raise StudyError(f"Expected the folders of {self._hospital} to rest, found them changing: ask again.")
+
+    def explain(self, who: str, answer: str, method: str) -> bytes:
+        """The overlay, a PNG, of a recent answer to the same asker by one method.
+
+        Raises ChangedError if the answer is unknown or its model and library are not there any more.
+        """
+        with self._lock:
+            asked, opened = self._recent.get(answer, (None, None))
+        if asked is None or opened is None or asked.who != who or self._current() is not opened:
+            raise ChangedError
+        wanted = Wanted((method,))
+        drawn = draw(explain_question(opened.desk, self._hospital, asked.picture, asked.question, wanted), method)
+        with alone_at(self._hospital):
+            if _state(self._hospital, opened.desk) != opened.state:
+                raise ChangedError
+        return drawn
+
+    def _current(self) -> _Opened:
+        with self._lock:
+            run = self._follow().resolve()
+            opened = self._opened
+            if opened is None or opened.run != run or _state(self._hospital, opened.desk) != opened.state:
+                self._opened = None
+                self._recent.clear()
+                self._opened = opened = self._open(run)
+                self._on_opened()
+            return opened
+
+    def _open(self, run: Path) -> _Opened:
+        with alone_at(self._hospital):
+            place = open_place(run, self._hospital, "library", personal=self._personal)
+            desk = open_desk(place)
+            self._refuse_half_forgotten(desk)
+            adapter = find(place.adapter.relative_to(ROOT).as_posix()).digest
+            return _Opened(desk, Model(run.name, adapter), run, _state(self._hospital, desk))
+
+    def _refuse_half_forgotten(self, desk: Desk) -> None:
+        rows = forgotten_at(ROOT / "hospitals" / self._hospital)
+        digests = {digest for row in rows for digest in (row["digest"], *row["images"])}
+        if any(is_forgotten(case, digests) for case in desk.cases.values()):
+            raise StudyError(
+                f"Expected no case of a patient who withdrew from {self._hospital}, found some: `fed-rag forget` was "
+                "interrupted, or the run is older; run it again for this patient."
+            )
+
+    def _remember(self, asked: Iterable[Asked], opened: _Opened) -> None:
+        with self._lock:
+            if self._opened is opened:
+                self._recent.update({each.picture.id: (each, opened) for each in asked})
+                while len(self._recent) > RECENT:
+                    self._recent.popitem(last=False)
+
+
+def _state(hospital: str, desk: Desk) -> tuple[str, ...]:
+    """What must stay for the desk to be the hospital's: digests of its folders, and of the list of withdrawals."""
+    place = desk.place
+    names = ("cases", "features", "library", "calibration", "tuning")
+    paths = [*paths_of(place.folders, names), place.adapter.relative_to(ROOT).as_posix()]
+    withdrawals = ROOT / "hospitals" / hospital / FORGOTTEN
+    listed = hashlib.sha256(withdrawals.read_bytes()).hexdigest() if withdrawals.exists() else ""
+    return (*map(_digest, paths), listed)
+
+
+def _digest(path: str) -> str:
+    try:
+        return find(path).digest
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def _pictures(desk: Desk, reply: Reply) -> dict[str, Image]:
+    wanted = {case.image_id for _, case in reply.retrieved}
+    stored = read_images(ROOT / desk.place.folders["cases"] / "images.parquet") if wanted else ()
+    return {image.id: image for image in stored if image.id in wanted}
+
+
+def _entry(asked: Asked, given: Given) -> Entry:
+    return Entry(
+        datetime.now(UTC).isoformat(timespec="milliseconds"),
+        asked.who,
+        asked.picture.id,
+        asked.question,
+        None if given.abstained else given.reply.text,
+        tuple(case.id for _, case in given.reply.retrieved),
+        given.model.run,
+        given.model.adapter,
+    )
