@@ -2,8 +2,8 @@
 
     python -m flows.operate [PORT]
 
-It goes on until Ctrl-C, and then stops both. Started again it finds everything as it was: the server's database is kept,
-deployments and the work pool are updated. Server, worker and deployments are Prefect's own commands.
+It goes on until Ctrl-C, and then stops both. Started again it finds everything as it was: the server's database is
+kept, deployments and the work pool are updated. Server, worker and deployments are Prefect's own commands.
 """
 
 import os
