@@ -71,7 +71,7 @@ def _forget(place: Path, patient: str, dry: bool) -> Forgotten:
     if not dry:
         called = {_name(case) for cases in withdrawn.values() for case in cases}
         if before is None:
-            append("erasure", "a patient withdrew", hospital=hospital, adapters=adapters)
+            append("erasure", "a patient withdrew", hospital=place.name, adapters=adapters)
         _write_down(place, names, called, gone.images, adapters)
     removed = _remove(place, gone, dry) if gone.cases else []
     others = [path.name for path in _hospitals() if path != place and _holds(path, names)]

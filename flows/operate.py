@@ -106,8 +106,8 @@ def refuse_taken(port: int) -> None:
             probe.bind((HOST, port))
         except OSError:
             raise StudyError(
-                f"Expected port {port} of {HOST} to be free, found it taken, perhaps by another `make serve`: stop that, "
-                "or use `make serve PORT=...`."
+                f"Expected port {port} of {HOST} to be free, found it taken, perhaps by another `make serve`: stop "
+                "that, or use `make serve PORT=...`."
             ) from None
 
 
