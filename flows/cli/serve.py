@@ -45,27 +45,27 @@ def serve(
     Example: fed-rag serve --hospital hospital-1 --port 8080
     """
     refuse_no_run(run or served_run())
-    door = _listen(host, port)
-    log_to_console()
-    logger.info("opening the library and the base of %s", hospital)
-    import uvicorn
+    with _listen(host, port) as door:
+        log_to_console()
+        logger.info("opening the library and the base of %s", hospital)
+        import uvicorn
 
-    from flows.serve.app import Limits, make_app
-    from flows.serve.metrics import Metrics
-    from flows.serve.service import Service
-    from flows.serve.tokens import OneToken, TokenFile
+        from flows.serve.app import Limits, make_app
+        from flows.serve.metrics import Metrics
+        from flows.serve.service import Service
+        from flows.serve.tokens import OneToken, TokenFile
 
-    token = secrets.token_urlsafe(24)
-    known = TokenFile(tokens) if tokens else OneToken(token)
-    known.known()  # refuses an unusable file before the base is loaded
-    metrics = Metrics()
-    service = Service(hospital, (lambda: run) if run else served_run, personal, metrics.reloads.inc)
-    service.load()
-    app = make_app(service, known, Limits(batch, wait_ms, rate, max_mb * 1_000_000), metrics)
-    console.print(f"Serving {hospital} at http://{host}:{door.getsockname()[1]}", soft_wrap=True, highlight=False)
-    if not tokens:
-        console.print(f"Token, which is shown only here: {token}", soft_wrap=True, highlight=False)
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[door])
+        token = secrets.token_urlsafe(24)
+        known = TokenFile(tokens) if tokens else OneToken(token)
+        known.known()  # refuses an unusable file before the base is loaded
+        metrics = Metrics()
+        service = Service(hospital, (lambda: run) if run else served_run, personal, metrics.reloads.inc)
+        service.load()
+        app = make_app(service, known, Limits(batch, wait_ms, rate, max_mb * 1_000_000), metrics)
+        console.print(f"Serving {hospital} at http://{host}:{door.getsockname()[1]}", soft_wrap=True, highlight=False)
+        if not tokens:
+            console.print(f"Token, which is shown only here: {token}", soft_wrap=True, highlight=False)
+        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[door])
 
 
 def served_run() -> Path:
