@@ -250,7 +250,7 @@ def _known(desk: Desk, seen: Features, query: Case) -> Case:
     So retrieval hides the cases of that image, of its copies, and of its patient.
     """
     one = seen.of(query.image_id)
-    for image_id, case in {case.image_id: case for case in reversed(list(desk.cases.values()))}.items():
+    for image_id, case in {case.image_id: case for case in reversed([*desk.cases.values()])}.items():
         other = desk.features.of(image_id)
         if one.shape == other.shape and torch.allclose(one.float(), other.float(), rtol=1e-3, atol=1e-4):
             return replace(query, image_id=image_id, group=case.group)
