@@ -5,7 +5,7 @@ PYTEST := $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 export HF_HUB_OFFLINE ?= 1
 export DO_NOT_TRACK ?= 1
 
-.PHONY: run serve test test-slow types tests bench mutants format clean
+.PHONY: run serve test test-slow proof types tests bench mutants format clean
 
 run: .venv/installed  ## run the study of the default settings
 	$(BIN)/fed-rag run
@@ -26,7 +26,10 @@ tests: .venv/installed
 	$(PYTEST) -m "not slow"
 
 test-slow: .venv/installed  ## the tests of whole studies, servers, schedules and kills
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not proof"
+
+proof: .venv/installed  ## federations killed at random, on machines of their own, attacked: half an hour, not in CI
+	$(PYTEST) -m proof
 
 bench: .venv/installed  ## the figures of docs/benchmarks.md; 5 to 7 minutes on two free cores
 	$(BIN)/python -m benchmarks

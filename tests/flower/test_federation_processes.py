@@ -131,6 +131,7 @@ def adapter(folder: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.timeout(3600)
 def test_hospitals_and_coordinator_are_killed_and_the_adapter_is_that_of_a_simulation(
     place: Path, start: Start, tiny_folder: Path
@@ -196,6 +197,7 @@ def assert_nothing_else_arrived(artifacts: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.timeout(1800)
 def test_who_is_not_registered_or_does_not_agree_is_told_so(place: Path, start: Start, tiny_folder: Path) -> None:
     """A stranger's key; a study of more rounds than the first hospital agreed to."""

@@ -145,6 +145,7 @@ def command(model: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.proof
 def test_a_small_table_as_a_user_runs_it(server: Server, tiny_folder: Path, tmp_path: Path) -> None:
     chosen = ("--strategies", "fedavg,krum,bulyan", "--attacks", "sign-flip,nan,backdoor,label-flip")
     words = command(tiny_folder, *chosen)

@@ -59,6 +59,7 @@ def kill_after(folder: Path, arguments: list[str], server: Server, more: int, mo
 
 
 @pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "rules",
