@@ -2,9 +2,9 @@
 
     python -m benchmarks.heterogeneity [--seeds N] [SETTING=VALUE ...]
 
-Every cell is a study of each seed, so the whole of it is a comparison (`fed-rag compare`), in
-`artifacts/comparisons/heterogeneity`. Figures are closed accuracy and open exact match, means over seeds with 95 %
-intervals that hold training's own chance where there are several seeds.
+Each partition is a comparison (`fed-rag compare`) of its own, in `artifacts/comparisons/heterogeneity-*`: test cases
+are dealt with the images, and so differ between partitions. Figures are closed accuracy and open exact match, means
+over seeds with 95 % intervals that hold training's own chance where there are several seeds.
 """
 
 import argparse
@@ -15,14 +15,15 @@ from typing import Any
 
 from flows.cli.settings_file import load_comparison
 from flows.cli.terminal import flow_running
-from tasks.settings.comparison import Changes
+from tasks.settings.comparison import Changes, changed
 
 PARTITIONS: dict[str, Changes] = {
     **{f"alpha {alpha}": {"partition.scheme": "dirichlet", "partition.alpha": alpha} for alpha in (0.1, 0.5, 1)},
     "IID": {"partition.scheme": "iid"},
 }
+TUNED = "fedavg, then fine-tune"
 WAYS: dict[str, Changes] = {
-    "fedavg, then fine-tune": {"federation.personal": "fine-tune"},
+    TUNED: {"federation.personal": "fine-tune"},
     "fedprox": {"federation.strategy": "fedprox"},
     "scaffold": {"federation.strategy": "scaffold"},
     "fedadam": {"federation.strategy": "fedadam"},
@@ -32,17 +33,21 @@ WAYS: dict[str, Changes] = {
 MEASURES = {"closed_accuracy": "closed", "open_exact_match": "open"}
 
 
-def configurations() -> dict[str, Changes]:
-    """Every way under every partition."""
-    return {f"{way}; {name}": changes | split for name, split in PARTITIONS.items() for way, changes in WAYS.items()}
+Documents = Mapping[str, Mapping[str, Any]]
+"""A comparison's document for each partition."""
 
 
-def rows(document: Mapping[str, Any]) -> Iterator[list[str]]:
+def rows(documents: Documents) -> Iterator[list[str]]:
     """A row for each way and measure, a column for each partition."""
-    scores = {(each["configuration"], each["measure"]): each for each in document["scores"] if each["group"] == "all"}
+    scores = {
+        (split, each["configuration"], each["measure"]): each
+        for split, document in documents.items()
+        for each in document["scores"]
+        if each["group"] == "all"
+    }
     for way in WAYS:
         for measure, name in MEASURES.items():
-            yield [way, name, *(cell(scores.get((f"{way}; {split}", measure))) for split in PARTITIONS)]
+            yield [way, name, *(cell(scores.get((split, way, measure))) for split in documents)]
 
 
 def cell(score: Mapping[str, Any] | None) -> str:
@@ -53,22 +58,14 @@ def cell(score: Mapping[str, Any] | None) -> str:
     return f"{score['score']:.3f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
 
 
-def gains(document: Mapping[str, Any]) -> Iterator[list[str]]:
+def gains(documents: Documents) -> Iterator[list[str]]:
     """What fine-tuning brought beside the adapter for all: share of right answers, by seed, and the worst hospital."""
-    for split in PARTITIONS:
-        for run in document["runs"]:
-            if run["name"] == f"fedavg, then fine-tune; {split}":
-                found = json.loads((Path("artifacts/runs") / run["run"] / "results.json").read_text())["personal"]
-                gain, worst = found["gain"], found["worst"]
-                shown = f"{gain['value']:+.3f} [{gain['interval'][0]:+.3f}, {gain['interval'][1]:+.3f}]"
-                yield [
-                    split,
-                    str(run["seed"]),
-                    f"{found['for_all']:.3f}",
-                    f"{found['personal']:.3f}",
-                    shown,
-                    str(worst),
-                ]
+    for split, document in documents.items():
+        for run in (each for each in document["runs"] if each["name"] == TUNED):
+            found = json.loads((Path("artifacts/runs") / run["run"] / "results.json").read_text())["personal"]
+            gain, worst = found["gain"], found["worst"]["personal"]
+            shown = f"{gain['value']:+.3f} [{gain['interval'][0]:+.3f}, {gain['interval'][1]:+.3f}]"
+            yield [split, str(run["seed"]), f"{found['for_all']:.3f}", f"{found['personal']:.3f}", shown, worst]
 
 
 def table(headings: list[str], found: Iterator[list[str]]) -> str:
@@ -83,24 +80,26 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("settings", nargs="*")
     given = parser.parse_args()
-    comparison = load_comparison(None, tuple(f"study.{each}" for each in given.settings)).model_copy(
-        update={
-            "name": "heterogeneity",
-            "configurations": configurations(),
-            "reference": "fedavg, then fine-tune; IID",
-            "swept": "fedavg, then fine-tune; IID",
-            "seeds": tuple(range(given.seeds)),
-            "splits": ("none",),
-            "cost": False,
-        }
-    )
+    base = load_comparison(None, tuple(f"study.{each}" for each in given.settings))
+    documents = {}
     with flow_running():
         from flows.compare import compare
 
-        folder = Path(compare(comparison))
-    document = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
-    print(table(["strategy", "questions", *PARTITIONS], rows(document)))
-    print("\n" + table(["partition", "seed", "for all", "personal", "gain", "worst hospital"], gains(document)))
+        for name, split in PARTITIONS.items():  # hospitals deal their test cases too, so that these differ
+            changes: dict[str, Any] = {
+                "name": f"heterogeneity-{name.replace(' ', '-')}",
+                "study": changed(base.study, split),
+                "configurations": WAYS,
+                "reference": TUNED,
+                "swept": TUNED,
+                "seeds": tuple(range(given.seeds)),
+                "splits": ("none",),
+                "cost": False,
+            }
+            folder = Path(compare(base.model_copy(update=changes)))
+            documents[name] = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    print(table(["strategy", "questions", *PARTITIONS], rows(documents)))
+    print("\n" + table(["partition", "seed", "for all", "personal", "gain", "worst hospital"], gains(documents)))
 
 
 if __name__ == "__main__":
