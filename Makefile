@@ -48,7 +48,7 @@ format: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
-clean:  ## keeps the lists of patients who withdrew, else a later run would take them back; and the keys of noise
+clean:  ## keeps lists of patients who withdrew, else a later run would take them back; keys of noise; and records of use
 	rm -rf .venv mutants .mypy_cache .ruff_cache .pytest_cache
-	find artifacts -mindepth 1 -not -type d -not -name forgotten.json -not -name noise.key -not -path artifacts/README.md -delete
+	find artifacts -mindepth 1 -not -type d -not -name forgotten.json -not -name noise.key -not -name asked.jsonl -not -name promotions.jsonl -not -path artifacts/README.md -delete
 	find artifacts -mindepth 1 -type d -empty -delete
