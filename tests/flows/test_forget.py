@@ -77,7 +77,11 @@ def traces(place: Path, names: set[str]) -> list[str]:
 
 
 def tree(place: Path) -> dict[str, bytes]:
-    return {path.relative_to(place).as_posix(): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(place).as_posix(): path.read_bytes()
+        for path in place.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
 
 
 def one(place: Path, stage: str) -> Path:
