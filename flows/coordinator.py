@@ -212,8 +212,21 @@ def aggregation(study: Study, model: ModelChoice, participation: Participation) 
 
 
 def taking_part(study: Study, hospitals: Sequence[str]) -> Participation:
-    """Who takes part in a study's rounds. Raises StudyError if its settings do not suit these hospitals."""
-    return Participation(study.federation.participating, hospitals, study.federation.rounds, study.seed)
+    """Who takes part in a study's rounds. Raises StudyError if its settings do not suit these hospitals.
+
+    So it does where a strategy, or a sum that hides its parts, needs more hospitals than a round asks.
+    """
+    found = Participation(study.federation.participating, hospitals, study.federation.rounds, study.seed)
+    for hospital in study.lora.ranks:
+        found.check_name(hospital, "lora.ranks")
+    fewest = min(len(found.asked(number)) for number in range(1, found.rounds + 1))
+    choose_rule(study.federation.server).check_hospitals(fewest)
+    if study.federation.secure_aggregation and fewest < 2:
+        raise StudyError(
+            "Expected each round to ask at least 2 hospitals with federation.secure_aggregation, found one that asks "
+            f"{fewest}, whose update the sum would be: let more take part."
+        )
+    return found
 
 
 def keep_controls(hospitals: Mapping[str, HospitalRefs], of: Round) -> dict[str, HospitalRefs]:

@@ -36,7 +36,7 @@ class Participation:
     def __post_init__(self) -> None:
         for name in ("joins", "leaves"):
             for hospital in getattr(self.settings, name):
-                self._check_name(hospital, f"federation.{name}")
+                self.check_name(hospital, f"federation.{name}")
         if self._recorded and len(self._recorded) < self.rounds:
             raise StudyError(
                 f"Expected a record of {counted(self.rounds, 'rounds')} in {self.settings.participation}, found "
@@ -74,6 +74,14 @@ class Participation:
             return asked
         return asked // 2 + 1 if self.settings.min_hospitals is None else self.settings.min_hospitals
 
+    def check_name(self, name: str, where: str) -> None:
+        """Raise StudyError if a name in some setting is none of a hospital."""
+        if name not in self.hospitals:
+            raise StudyError(
+                f"Expected names of this study's hospitals in {where}, found {name}: they are "
+                f"{', '.join(self.hospitals)}."
+            )
+
     def _check_round(self, number: int) -> None:
         asked, fewest = len(self.asked(number)), max(self.settings.participants or 1, self.settings.min_hospitals or 1)
         if asked < fewest:
@@ -90,15 +98,8 @@ class Participation:
             return []
         found = read_participation(path)
         for each in (name for names in found for name in names):
-            self._check_name(each, str(path))
+            self.check_name(each, str(path))
         return found
-
-    def _check_name(self, name: str, where: str) -> None:
-        if name not in self.hospitals:
-            raise StudyError(
-                f"Expected names of this study's hospitals in {where}, found {name}: they are "
-                f"{', '.join(self.hospitals)}."
-            )
 
 
 def read_participation(path: Path) -> list[list[str]]:

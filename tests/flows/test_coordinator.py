@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flows.coordinator import Round, reasons, rounds, tell_missing, wire
+from flows.coordinator import taking_part as who_takes_part
 from flows.fed_rag import fed_rag
 from flows.losses import round_table
 from flows.runtimes.runtime import Trained
@@ -172,3 +173,17 @@ def test_a_strategy_that_cannot_work_is_refused_before_anything_is_done(
     with pytest.raises(StudyError, match=said):
         fed_rag.fn(study)
     assert not Path("artifacts").exists()
+
+
+@pytest.mark.parametrize(
+    ("study", "said"),
+    [
+        ({"lora": {"ranks": {"hospital-9": 4}}}, r"hospitals in lora\.ranks, found hospital-9"),
+        ({"federation": {"strategy": "krum", "byzantine": 1, "participants": 4}}, "at least 5 hospitals"),
+        ({"federation": {"secure_aggregation": True, "participants": 1}}, "at least 2 hospitals with federation"),
+    ],
+)
+def test_what_a_round_cannot_bear_is_refused_before_it_begins(study: dict[str, Any], said: str) -> None:
+    names = [f"hospital-{n}" for n in range(1, 7)]
+    with pytest.raises(StudyError, match=said):
+        who_takes_part(Study.model_validate(study | {"partition": {"hospitals": 6}}), names)
