@@ -306,7 +306,7 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_run_whose_images_were_pooled_is_refused(part: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     study = changed(Study(), {f"{part}.image_tokens": 16})
     place = SimpleNamespace(model=study.model, study=study)
-    monkeypatch.setattr("flows.export.open_place", lambda *_: place)
+    monkeypatch.setattr("flows.export.open_place", lambda *_, **__: place)
     with pytest.raises(
         StudyError, match=rf"found {part}\.image_tokens 16, which transformers alone cannot do: export a"
     ):
