@@ -31,11 +31,11 @@ from tasks.retrieve.encoded import Inputs
 from tasks.retrieve.library import ENTRIES, Library, build_library, read_library
 from tasks.retrieve.retriever_files import ENCODER, open_library_encoder
 from tasks.retrieve.similarity import TOKENS, Encoder, encoder_to_json, fit_encoder
-from tasks.store import ROOT
+from tasks.store import ROOT, shipped
 from tasks.text.options import lettered
 
-SCRIPTS = Path(__file__).parents[1] / "data" / "export"
-PIXELS = Path(__file__).parents[1] / "tasks" / "records" / "pixels.py"
+SCRIPTS = shipped.DATA / "export"
+PIXELS = shipped.ROOT / "tasks" / "records" / "pixels.py"
 WEIGHED = ("config.json", "*.safetensors", "*.safetensors.index.json", RECORD, "LICENSE*")
 """Files of a base's folder that are copied; all others are written anew, as the engine uses them."""
 

@@ -18,7 +18,7 @@ from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
 from tasks.federate.privacy.secret import noise_secret
 from tasks.federate.remote.agreement import NotAgreedError, refuse_more
-from tasks.federate.remote.files import SENT_FILES, VALIDATION
+from tasks.federate.remote.files import ADAPTER, SENT_FILES, VALIDATION
 from tasks.federate.remote.parcel import Parcel, digests
 from tasks.federate.step import SENT, train_hospital, validate_hospital
 from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, HospitalRefs
@@ -162,6 +162,10 @@ class Resident:
         """This hospital with the adapter of a request, and the settings that all its training shares."""
         if not {ADAPTER_FILE, CONFIG_FILE} <= request.files.keys():
             raise NotAgreedError("Expected an adapter in the request, found none.")
+        if request.files.keys() - ADAPTER:
+            raise NotAgreedError(
+                "Expected only an adapter's files in the request, found others: use one version of fed-rag."
+            )
         rank = json.loads(request.files[CONFIG_FILE]).get("r")
         if rank != study.lora.r:
             raise NotAgreedError(f"Expected an adapter of rank {study.lora.r} (lora.r), found rank {rank}.")

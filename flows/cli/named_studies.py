@@ -8,8 +8,9 @@ import typer
 
 from tasks.errors import StudyError
 from tasks.settings import DatasetSettings
+from tasks.store.shipped import DATA
 
-FOLDER = Path(__file__).parents[2] / "data" / "studies"
+FOLDER = DATA / "studies"
 
 
 def names() -> list[str]:

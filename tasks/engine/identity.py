@@ -11,8 +11,9 @@ from tasks.engine.families.registry import PRESETS
 from tasks.errors import StudyError
 from tasks.settings import ModelChoice, ModelSettings
 from tasks.store import MANIFEST, file_digest, files_below, tree_digest
+from tasks.store.shipped import DATA
 
-EMBEDDED = Path(__file__).parents[2] / "data" / "base"
+EMBEDDED = DATA / "base"
 RECORD = "seen.parquet"
 """The record, in a base's folder, of the images that it was trained on. What the base computes does not depend on it,
 so it is no part of the model's content: only the stages that read it run again when it changes."""

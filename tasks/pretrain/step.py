@@ -23,6 +23,7 @@ from tasks.settings import ContextSettings, Lesson, ModelChoice
 from tasks.settings.recipe import Stage as RecipeStage
 from tasks.store import Ref, derived_seed
 from tasks.store.leaving import Files, OfPublicData, Table
+from tasks.store.shipped import DATA
 from tasks.store.stage import Folder, stage
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from tasks.engine.prompt import Prompt
     from tasks.engine.vision import Features
 
-GLOSSARY = Path(__file__).parents[2] / "data" / "glossary.txt"
+GLOSSARY = DATA / "glossary.txt"
 """The stages that read it list it in `reads`, so that it counts as part of their code."""
 BASE: Files = {
     **dict.fromkeys(("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"), OfPublicData()),

@@ -15,9 +15,8 @@ from pathlib import Path
 
 from tasks.store import file_digest
 from tasks.store.libraries import COMPUTING, versions
+from tasks.store.shipped import ROOT
 
-ROOT = Path(__file__).parents[2]
-"""The folder that holds `tasks` and `flows`."""
 PACKAGES = ("tasks", "flows")
 LEFT_OUT = ("tasks.settings", "tasks.errors")
 """Not digested: a key holds the settings by value, and an error leaves no result."""

@@ -16,17 +16,18 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, BinaryIO
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, BinaryIO
 
 import psutil
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from tasks.errors import StudyError
 from tasks.store.digests import file_digest
 from tasks.store.manifest import MANIFEST, FileEntry, Manifest, check_files, digest_of
 from tasks.store.memory import peak_memory
+from tasks.store.names import inside
 
 ROOT = Path("artifacts")
 
@@ -36,8 +37,8 @@ class Ref(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    path: str
-    """Relative to the artifacts folder, with forward slashes."""
+    path: Annotated[str, AfterValidator(inside)]
+    """Relative to the artifacts folder, with forward slashes; never out of it."""
     digest: str
     """The digest of the names and contents of its files."""
 
@@ -84,8 +85,8 @@ class Folder:
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        """Open a new binary file in the folder."""
-        path = self.path / name
+        """Open a new binary file in the folder. Raises StudyError if its name leads out of the folder."""
+        path = self.path / inside(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as sink:
             yield sink
@@ -104,9 +105,10 @@ class Folder:
 def writing(area: str, stage: str, key: str) -> Iterator[Folder]:
     """Make the folder `area/stage/key`. On exit it gets its manifest and its name, and `folder.ref` is set.
 
-    On any error nothing is left behind. Raises StudyError if the disk is full or a file cannot be read or written.
+    On any error nothing is left behind. Raises StudyError if the disk is full, a file cannot be read or written, or a
+    name leads out of the artifacts.
     """
-    target = ROOT / area / stage / key
+    target = ROOT / inside((PurePosixPath(area) / stage / key).as_posix())
     hidden = _hidden_beside(target)
     started = time.perf_counter()
     try:
@@ -144,7 +146,7 @@ def revising(path: str) -> Iterator[Folder]:
         manifest = ref.manifest()
         with writing(area, stage, key) as folder:
             for name in manifest["files"]:
-                copy = folder.path / name
+                copy = folder.path / inside(name)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(ref.folder / name, copy)
             folder.summary, folder.inputs = manifest["summary"], manifest.get("inputs", [])

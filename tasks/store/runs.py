@@ -10,6 +10,7 @@ from tasks.errors import StudyError
 from tasks.settings import Study
 from tasks.store.folders import ROOT
 from tasks.store.manifest import check_files
+from tasks.store.names import inside
 
 
 class References(TypedDict):
@@ -24,7 +25,7 @@ class References(TypedDict):
 def open_run(run: Path) -> tuple[Study, References]:
     """Open a finished run: its settings, and the paths of all its folders (`references.json`).
 
-    Raises StudyError if there is no such run, or one of its files has changed.
+    Raises StudyError if there is no such run, one of its files has changed, or a path leads out of the artifacts.
     """
     try:
         settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
@@ -35,6 +36,10 @@ def open_run(run: Path) -> tuple[Study, References]:
             "run `fed-rag run` first, or name the folder of another run."
         ) from None
     check_run(run)
+    for places in references["hospitals"].values():
+        for path in (references["adapter"], *paths_of(places, places)):
+            if path is not None:
+                inside(path)
     return Study.model_validate(settings), references
 
 

@@ -228,7 +228,7 @@ CHOSEN = {"aggregate": ["tasks.federate.strategies.fedavg", "tasks.federate.lora
 """What stages import by name, with a default study's settings."""
 MACHINERY = {
     f"tasks.store.{name}"
-    for name in ("stage", "leaving", "code", "libraries", "folders", "manifest", "keys", "digests", "memory")
+    for name in ("stage", "leaving", "code", "libraries", "folders", "manifest", "keys", "digests", "memory", "names")
 }
 """What carries a stage, and decides nothing of what it makes."""
 

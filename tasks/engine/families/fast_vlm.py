@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from math import isqrt
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tasks.engine.families.family import Family, Grid, Preset, Rows, encoded
+from tasks.store.shipped import COMPOSED, DATA
 
 if TYPE_CHECKING:
     import torch
-
-DATA = Path(__file__).parents[3] / "data"
 
 
 class FastVlm(Family):
@@ -21,7 +19,7 @@ class FastVlm(Family):
 
     model_types = ("fast_vlm",)
     presets: ClassVar[Mapping[str, Preset]] = {
-        "smol-clip": Preset(str(DATA / "cache" / "smol-clip"), 0.14, "run fed-rag compose smol-clip"),
+        "smol-clip": Preset(str(COMPOSED / "smol-clip"), 0.14, "run fed-rag compose smol-clip"),
         "radiology": Preset(str(DATA / "radiology"), 0.005, "run fed-rag pretrain --slake DIR --vqa-rad DIR"),
     }
 

@@ -1,10 +1,10 @@
 """LLaVA: a CLIP or other ViT tower, a projector of two layers, a Llama or Mistral text model."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 from tasks.engine.families.family import Family, Preset, Rows, encoded
+from tasks.store.shipped import COMPOSED
 
 HEADER = "<|start_header_id|>"
 BEGIN = "{{- bos_token -}}\n"
@@ -40,7 +40,7 @@ VICUNA = """\
 {%- endfor -%}
 """
 
-LLAMA_CLIP = Path(__file__).parents[3] / "data" / "cache" / "llama-clip"
+LLAMA_CLIP = COMPOSED / "llama-clip"
 """The folder of the composed LLaMA-CLIP."""
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from tasks.errors import StudyError
 from tasks.settings import Study
 from tasks.settings.hospital import AgreementSettings
+from tasks.store.names import inside
 
 STRENGTH = ("none", "example", "patient")
 """Units of privacy, each of which hides more than those before it."""
@@ -27,8 +28,21 @@ def refuse_more(agreement: AgreementSettings, study: Study, base: str, own: str)
         raise NotAgreedError(f"Expected the base {agreement.base} that it agreed to, found {base}.")
     if own != base:
         raise NotAgreedError(f"Expected its own base {own}, found {base}: use the same base on both sides.")
+    if study.retrieval.encoder_model:
+        _refuse_outside(study.retrieval.encoder_model)
     for what, agreed, asked in _more(agreement, study):
         raise NotAgreedError(f"Expected {what} {agreed}, as it agreed to, found {asked}.")
+
+
+def _refuse_outside(encoder: str) -> None:
+    """A coordinator may name a hub id, or a folder in the hospital's own, and none elsewhere on its machine."""
+    try:
+        inside(encoder)
+    except StudyError:
+        raise NotAgreedError(
+            f"Expected retrieval.encoder_model to be a hub id or a folder below the hospital's, found {encoder}: put "
+            "it there, by the same name at every hospital."
+        ) from None
 
 
 def _more(agreement: AgreementSettings, study: Study) -> Iterator[tuple[str, object, object]]:
