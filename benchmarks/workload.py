@@ -73,7 +73,9 @@ def draw_work(dropout: float = LORA.dropout) -> Work:
 
 def plain_model(engine: Engine) -> Any:
     """The embedded model as a PEFT model that shares nothing with the engine's."""
-    model = AutoModelForImageTextToText.from_pretrained(resolve("embedded")).requires_grad_(False)
+    model = AutoModelForImageTextToText.from_pretrained(resolve("embedded"), trust_remote_code=False).requires_grad_(
+        False
+    )
     return add_lora(replace(engine.base, model=model), engine.config).eval()
 
 

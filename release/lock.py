@@ -10,19 +10,21 @@ import sys
 from pathlib import Path
 
 TOP = Path(__file__).parents[1]
-LOCK, CUDA, TOOLS = (TOP / name for name in ("requirements.lock", "requirements-cuda.lock", "release/tools.lock"))
-CUDA_PARTS = ("cuda-", "nvidia-", "triton")
-"""How the names begin of what torch's CUDA builds need, gigabytes that its CPU builds do without."""
-CPU_TORCH = {"2.13.0": "sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"}
-"""The hash of `torch-VERSION+cpu-cp311-cp311-manylinux_2_28_x86_64.whl` (`pip hash FILE`). PyTorch publishes CPU builds
-apart from the package index that uv reads; pip takes one for `torch==VERSION` where it knows a place that has it."""
+LOCK, TORCH, CPU_TORCH, TOOLS = (
+    TOP / name for name in ("requirements.lock", "release/torch.lock", "release/torch-cpu.lock", "release/tools.lock")
+)
+OF_TORCH = ("cuda-", "nvidia-", "torch", "triton")
+"""How the names begin of torch, and of what its CUDA builds need: gigabytes that its CPU builds do without."""
+CPU_BUILDS = {"2.13.0": "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"}
+"""The sha256 of `torch-VERSION+cpu-cp311-cp311-manylinux_2_28_x86_64.whl` (`pip hash FILE`). PyTorch publishes CPU
+builds apart from the package index that uv reads."""
 Lines = dict[str, str]
 """The lines of each requirement, by the package's name as the index writes it."""
 
 
-def compiled(source: str, lock: Path, options: list[str]) -> Lines:
+def compiled(source: str, options: list[str], *locks: Path) -> Lines:
     """The requirements of a source of uv's, resolved for all platforms from Python 3.11 on."""
-    keep = [] if "--upgrade" in options else ["--constraints", str(lock)]
+    keep = [] if "--upgrade" in options else [word for lock in locks for word in ("--constraints", str(lock))]
     how = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-annotate", "--no-header", "--quiet"]
     extra = ["--extra", "dev"] if source.endswith(".toml") else []
     command = [sys.executable, "-m", "uv", "pip", "compile", source, *extra, *how, *keep]
@@ -30,13 +32,13 @@ def compiled(source: str, lock: Path, options: list[str]) -> Lines:
     return {each.split("==")[0]: each for each in re.split(r"\n(?=\S)", text.strip())}
 
 
-def with_cpu_torch(lines: str) -> str:
-    """Torch's lines with the hash of its CPU build.
+def cpu_torch(lines: str) -> str:
+    """The requirement of torch's CPU build, of the version in the lines of torch.
 
-    Raises KeyError for a version whose hash is not in `CPU_TORCH`: download that build, and write its hash there.
+    Raises KeyError for a version whose hash is not in `CPU_BUILDS`: find that build, and write its hash there.
     """
     version = lines.split()[0].removeprefix("torch==")
-    return f"{lines} \\\n    --hash={CPU_TORCH[version]}"
+    return f"torch=={version}+cpu \\\n    --hash=sha256:{CPU_BUILDS[version]}"
 
 
 def write(path: Path, comment: str, lines: Lines) -> None:
@@ -47,13 +49,15 @@ def write(path: Path, comment: str, lines: Lines) -> None:
 def main() -> None:
     """Write all locks."""
     options = sys.argv[1:]
-    found = compiled("pyproject.toml", LOCK, options)
-    found["torch"] = with_cpu_torch(found["torch"])
-    cuda = {name: found.pop(name) for name in list(found) if name.startswith(CUDA_PARTS)}
-    tools = compiled("release/tools.in", TOOLS, options)
-    write(LOCK, "Every package with the hashes of its files; written by `make lock` (docs/contributing.md).", found)
-    write(CUDA, "What torch needs beside requirements.lock where pip took a CUDA build of it; `make lock`.", cuda)
-    write(TOOLS, "What `make sbom` and `make advisories` run, in an environment of its own; `make lock`.", tools)
+    found = compiled("pyproject.toml", options, LOCK, TORCH)
+    torch = {name: found.pop(name) for name in list(found) if name.startswith(OF_TORCH)}
+    cpu = {"torch": cpu_torch(torch["torch"])}
+    tools = compiled("release/tools.in", options, TOOLS)
+    by = "written by `make lock` (docs/contributing.md)"
+    write(LOCK, f"Every package but torch, with the hashes of its files; {by}.", found)
+    write(CPU_TORCH, f"Torch without CUDA, where pip is told of a place that has it; {by}.", cpu)
+    write(TORCH, f"Torch as it is published, with what it needs of CUDA; {by}.", torch)
+    write(TOOLS, f"What looks at a release, in an environment of its own; {by}.", tools)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,11 @@ SETTINGS = json.loads((HERE / "export.json").read_text(encoding="utf-8"))
 ENCODER = json.loads((HERE / "encoder.json").read_text(encoding="utf-8"))
 RULES = json.loads((HERE / "library.json").read_text(encoding="utf-8"))
 BASE = HERE / SETTINGS["folder"]
-MODEL = {"pretrained_model_name_or_path": BASE, "dtype": SETTINGS["dtype"]} | SETTINGS["hub"]
+SAFE = {"trust_remote_code": False, "use_safetensors": True}
+MODEL = {"pretrained_model_name_or_path": BASE, "dtype": SETTINGS["dtype"]} | SETTINGS["hub"] | SAFE
 ANSWERING = GenerationConfig.from_pretrained(BASE)
-tokenizer = AutoTokenizer.from_pretrained(BASE)
-image_processor = AutoImageProcessor.from_pretrained(BASE)
+tokenizer = AutoTokenizer.from_pretrained(BASE, trust_remote_code=False)
+image_processor = AutoImageProcessor.from_pretrained(BASE, trust_remote_code=False)
 
 
 def nearest(model: Any, index: Any, entries: pd.DataFrame, image: PIL.Image.Image, question: str) -> pd.DataFrame:
@@ -157,7 +158,7 @@ def tokenised(messages: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """The conversation as the model takes it."""
     how: dict[str, Any] = {"add_generation_prompt": True}
     if not hasattr(image_processor, "merge_size"):
-        processor = AutoProcessor.from_pretrained(BASE)
+        processor = AutoProcessor.from_pretrained(BASE, trust_remote_code=False)
         found = processor.apply_chat_template(messages, tokenize=True, return_dict=True, return_tensors="pt", **how)
         return {name: each for name, each in found.items() if name != "labels"}
     # Qwen-VL's processor does the same, but does not load without torchvision, which it reads videos with.
