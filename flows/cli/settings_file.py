@@ -21,6 +21,7 @@ from tasks.settings.comparison import SWEEPS, Comparison
 from tasks.settings.dotted import assign
 from tasks.settings.hospital import HospitalSettings
 from tasks.settings.recipe import Recipe
+from tasks.store.shipped import ROOT
 
 Model = TypeVar("Model", bound=BaseModel)
 HELP: dict[type[BaseModel], str] = {
@@ -167,6 +168,9 @@ def _read_file(file: Path | None, model: type[BaseModel]) -> dict[str, Any]:
     """The values of a settings file; none without a file."""
     if file is None:
         return {}
+    shipped = ROOT / file
+    if file.parts[:1] == ("data",) and not file.exists() and shipped.is_file():
+        file = shipped  # `data/recipes/NAME.yaml`, as documents name it, in any folder
     try:
         values = read_yaml(file.read_text(encoding="utf-8"), model)
     except OSError as error:

@@ -57,7 +57,7 @@ class AskReply(BaseModel):
                     "model": {
                         "run": "20261130-020000-1a2b3c4d",
                         "adapter": "sha256 in hexadecimal",
-                        "version": "0.1.0",
+                        "version": version("fed-rag"),
                     },
                 }
             ]

@@ -6,10 +6,11 @@ import re
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
-from command import COMMAND, shell
+from command import COMMAND, TOP, shell
 from ingest_samples import picture
 from rich.console import Console
 from typer.testing import CliRunner
@@ -39,6 +40,7 @@ COMMANDS = [
     explain.explain,
     init.init,
 ]
+VERSION = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 WIDE = {"COLUMNS": "4000", "TERM": "dumb", "NO_COLOR": "1"}
 
 
@@ -62,7 +64,18 @@ def test_help_shows_every_setting_as_it_is_described(name: str, model: type[Stud
 
 
 def test_the_version_is_printed_without_a_command() -> None:
-    assert re.fullmatch(r"fed-rag \d+\.\d+\.\d+", said("--version"))
+    assert said("--version") == f"fed-rag {VERSION}"
+
+
+def test_the_version_is_stated_once() -> None:
+    """In pyproject.toml: all else asks what is installed."""
+    said_again = [
+        str(path)
+        for folder in ("flows", "tasks", "release")
+        for path in (TOP / folder).rglob("*.py")
+        if VERSION in path.read_text(encoding="utf-8")
+    ]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", VERSION) and said_again == []
 
 
 def test_a_shell_learns_to_complete_commands() -> None:

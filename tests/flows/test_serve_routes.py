@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import httpx
@@ -87,7 +88,7 @@ def test_an_answer_tells_what_is_behind_it(client: httpx.Client, parrot: Parrot)
     (asked,) = parrot.asked
     assert (asked.who, asked.picture.id, asked.picture.data) == ("started", reply["id"], picture())
     assert (reply["answer"], reply["confidence"], reply["abstained"]) == ("Is it?", 0.9, False)
-    assert reply["model"] == {"run": "run-1", "adapter": "abc", "version": "0.1.0"}
+    assert reply["model"] == {"run": "run-1", "adapter": "abc", "version": version("fed-rag")}
     shown = {"similarity": 0.75, "id": "t:1", "question": "Is there a cyst?", "answer": "no", "image": None}
     assert reply["retrieved"] == [shown]
     with_images = client.post("/v1/ask", **question(picture(), images="true")).json()
