@@ -11,7 +11,8 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ ROOT = "root-component"
 """What cyclonedx-py calls the project."""
 LICENCES = {"dp-accounting": "Apache-2.0", "protobuf": "BSD-3-Clause", "transformers": "Apache-2.0"}
 """Of packages whose metadata say it in words of their own, as `3-Clause BSD License`."""
+WHERE = "import sysconfig; print(sysconfig.get_path('purelib'))"
 Bom = dict[str, Any]
 
 
@@ -38,25 +40,32 @@ def locked_hashes(text: str) -> dict[tuple[str, str], list[str]]:
     return found
 
 
-def needed(bom: Bom, names: set[str]) -> set[str]:
-    """References of the packages with these plain names, and of all that they need in turn."""
-    needs = {each["ref"]: each.get("dependsOn", []) for each in bom["dependencies"]}
-    waiting = [each["bom-ref"] for each in bom["components"] if plain(each["name"]) in names]
-    found = set[str]()
+def needed(requirements: Iterable[str], requires: Mapping[str, Iterable[str]]) -> set[str]:
+    """Plain names of the packages that these requirements ask for here, and of all that they need in turn.
+
+    `requires` has the requirements of each package. Extras count only where they are asked for.
+    """
+    from packaging.requirements import Requirement
+
+    waiting, found = [(Requirement(each), "") for each in requirements], set[tuple[str, str]]()
     while waiting:
-        if (one := waiting.pop()) not in found:
-            found.add(one)
-            waiting += needs.get(one, [])
-    return found
+        one, extra = waiting.pop()
+        if one.marker and not one.marker.evaluate({"extra": extra}):
+            continue
+        for asked in {(plain(one.name), each) for each in ("", *one.extras)} - found:
+            found.add(asked)
+            waiting += [(Requirement(each), asked[1]) for each in requires.get(asked[0], ())]
+    return {name for name, _ in found}
 
 
 def finished(bom: Bom, names: set[str], hashes: Mapping[tuple[str, str], list[str]], wheel: Path) -> Bom:
-    """A list of an environment as one of a release: without what only tests need, with hashes and the wheel's own.
+    """A list of an environment as one of a release: of the packages with these plain names alone, with all hashes.
 
     Raises SystemExit with a sentence if a package has no licence, or is not as a lock has it.
     """
-    kept = needed(bom, names) | {ROOT}
-    for each in (components := [each for each in bom["components"] if each["bom-ref"] in kept]):
+    components = [each for each in bom["components"] if plain(each["name"]) in names]
+    kept = {ROOT, *(each["bom-ref"] for each in components)}
+    for each in components:
         if not each.get("licenses"):
             each["licenses"] = [_licence(plain(each["name"]))]
         files = hashes.get((plain(each["name"]), each["version"]))
@@ -91,7 +100,10 @@ def main(python: str, folder: str) -> None:
     how = ["environment", python, "--pyproject", str(TOP / "pyproject.toml"), "--output-reproducible"]
     read = subprocess.run([sys.executable, "-m", "cyclonedx_py", *how], check=True, stdout=subprocess.PIPE)
     hashes = {key: files for lock in LOCKS for key, files in locked_hashes((TOP / lock).read_text("utf-8")).items()}
-    names = {plain(re.split(r"[=<>~! ]", each)[0]) for each in project["dependencies"]}
+    where = subprocess.run([python, "-c", WHERE], check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout.strip()
+    names = needed(
+        project["dependencies"], {plain(each.name): each.requires or () for each in distributions(path=[where])}
+    )
     text = json.dumps(finished(json.loads(read.stdout), names, hashes, wheel), indent=1) + "\n"
     if problem := JsonStrictValidator(SchemaVersion.V1_6).validate_str(text):
         sys.exit(f"Expected valid CycloneDX, found {problem}: see release/sbom.py.")

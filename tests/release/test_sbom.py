@@ -48,7 +48,7 @@ def test_a_release_lists_what_it_needs_with_the_hashes_of_the_lock(tmp_path: Pat
     hashes = sbom.locked_hashes(LOCK)
     assert hashes == {("one", "1.0"): ["a" * 64, "b" * 64], ("two-parts", "2"): ["c" * 64], ("tests", "3"): ["c" * 64]}
     bom = read(package("one", "1.0"), package("Two.Parts", "2", externalReferences=[]), package("tests", "3"))
-    made = sbom.finished(bom, {"one"}, hashes, wheel)
+    made = sbom.finished(bom, {"one", "two-parts"}, hashes, wheel)
     one, two = made["components"]
     assert [each["content"] for each in one["externalReferences"][0]["hashes"]] == ["a" * 64, "b" * 64]
     assert [each["content"] for each in two["externalReferences"][0]["hashes"]] == ["c" * 64]
@@ -58,6 +58,14 @@ def test_a_release_lists_what_it_needs_with_the_hashes_of_the_lock(tmp_path: Pat
         "one==1.0": ["Two.Parts==2"],
         "Two.Parts==2": [],
     }
+
+
+def test_extras_count_only_where_they_are_asked_for() -> None:
+    requires = {
+        "one": ["Two.Parts[fast]>=1", "tests; extra == 'dev'", "windows; sys_platform == 'win32'"],
+        "two-parts": ["three; extra == 'fast'", "four; extra == 'slow'", "one"],
+    }
+    assert sbom.needed(["one>=1"], requires) == {"one", "two-parts", "three"}
 
 
 def test_a_package_without_licence_or_lock_ends_the_release(tmp_path: Path) -> None:
