@@ -132,3 +132,16 @@ def test_the_map_names_every_folder() -> None:
     named = set(re.findall(r"^\| `((?:tasks|flows)/[a-z]+)/` \|", page, flags=re.MULTILINE))
     folders = {path.parent for top in ("tasks", "flows") for path in (TOP / top).glob("*/__init__.py")}
     assert named == {path.relative_to(TOP).as_posix() for path in folders}
+
+
+def test_each_line_of_the_threat_model_names_tests_that_exist() -> None:
+    page = (TOP / "docs/security.md").read_text(encoding="utf-8")
+    threats = page[page.index("## Threats") : page.index("## Secrets")]
+    rows = [line.strip("|").split("|") for line in threats.splitlines() if line.startswith("|") and "---" not in line]
+    lines = [row for row in rows if row[-1].strip() != "shown by"]
+    assert len(lines) > 30 and len(rows) - len(lines) == 6  # a heading for each attacker
+    files = {path.stem: path.read_text(encoding="utf-8") for path in (TOP / "tests").rglob("test_*.py")}
+    for row in lines:
+        assert re.search(r"`test_\w+::test_\w+`", row[-1]), row
+    for file, test in re.findall(r"`(test_\w+)::(test_\w+)`", page):
+        assert re.search(rf"^(?:async )?def {test}\(", files[file], flags=re.MULTILINE), f"{file}::{test}"

@@ -87,7 +87,7 @@ def test_an_installed_wheel_runs_a_study_in_an_empty_folder(command: Path, tmp_p
     assert said(command, folder, "--version").strip() == f"fed-rag {PROJECT['version']}"
     said(command, folder, "run", *(word for each in SMALL for word in ("--set", each)))
     results = json.loads((folder / "artifacts/latest/results.json").read_text(encoding="utf-8"))
-    assert results["dataset"]["images"] == 12
+    assert results["settings"]["dataset"]["images"] == 12 and results["configurations"]
     assert {path.name for path in folder.iterdir()} == {"artifacts"}
     (tmp_path / "asked.png").write_bytes(picture())
     assert said(command, folder, "ask", str(tmp_path / "asked.png"), "Is there a mass?").strip()
