@@ -196,11 +196,24 @@ def assert_nothing_else_arrived(artifacts: Path) -> None:
             assert not [word for word in words if word in path.read_bytes()], path
 
 
+def assert_no_key_is_out(place: Path, server: Server) -> None:
+    """No line of a private key is in artifacts, logs, or the server's database, where parameters of runs are."""
+    keys = [path.read_text(encoding="ascii") for path in (*place.glob("keys/**/*.key"), *place.glob("others/**/*.key"))]
+    lines = [line.encode() for key in keys for line in key.splitlines()[2:-1]]  # the first is the same for all keys
+    assert len(keys) == len(HOSPITALS) + 5 and len(lines) > len(keys)
+    folders = [*place.glob("*/artifacts"), server.home]
+    for path in (*place.glob("*.log"), *(path for folder in folders for path in folder.rglob("*") if path.is_file())):
+        content = path.read_bytes()
+        assert not [line for line in lines if line in content], path
+
+
 @pytest.mark.slow
 @pytest.mark.proof
 @pytest.mark.timeout(1800)
-def test_who_is_not_registered_or_does_not_agree_is_told_so(place: Path, start: Start, tiny_folder: Path) -> None:
-    """A stranger's key; a study of more rounds than the first hospital agreed to."""
+def test_who_is_not_registered_or_does_not_agree_is_told_so(
+    place: Path, start: Start, server: Server, tiny_folder: Path
+) -> None:
+    """A stranger's key; a study of more rounds than the first hospital agreed to. No private key is anywhere else."""
     make_keys(place / "others", ["west"], ["127.0.0.1"], days=2)
     (place / "tables/hospital-3").rename(place / "tables/west")
     write_hospital(place, "west", tiny_folder, keys="others")
@@ -218,3 +231,4 @@ def test_who_is_not_registered_or_does_not_agree_is_told_so(place: Path, start: 
     assert f"hospital-1 refused: {refusal}" in coordinator.said()
     hospital.wait_for(f"refused: {refusal}")
     assert "Traceback" not in coordinator.said() + hospital.said() + stranger.said()
+    assert_no_key_is_out(place, server)
