@@ -1,6 +1,7 @@
 """Secrets stay where they are kept: planted ones are in no artifact, log, parameter, setting, reply or database."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -73,7 +74,7 @@ def test_keys_of_noise_and_the_shells_secrets_are_found_nowhere(
 
 
 @pytest.fixture
-def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> httpx.Client:
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
     """A service whose token file has one token; it answers without a model."""
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "tokens.txt"
