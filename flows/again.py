@@ -8,7 +8,7 @@ from tasks.store.again import Again
 from tasks.text.wording import counted
 
 logger = logging.getLogger("fed_rag")
-SOURCE = ("ingest", "questions", "audit", "audit-control", "partition", "audit-hospitals", "vision")
+SOURCE = ("ingest", "questions", "audit", "audit-control", "partition", "audit-hospitals", "vision", "audit-start")
 AT_HOSPITALS = ("cases", "features", "encoded", "library", "trained", "joined", "control", "personal", "mixture")
 TRAINING = ("fusion", "fusion-update", "privacy", "update", "updates", "secure-mean", "adapter", "validation")
 AFTERWARDS = ("privacy-spent", "tuning", "predictions", "baselines", "reliance", "failures", "saliency", "calibration")

@@ -8,8 +8,8 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
-from flows.notifications import BLOCK, notify_by, wanted
 from flows.notifications import NAME as NOTIFICATIONS
+from flows.notifications import keep, notify_by, wanted
 from flows.operate import NOTIFY
 
 NAME = "fed-rag: runs whose process is gone"
@@ -54,10 +54,11 @@ def install() -> None:
     with get_client(sync_client=True) as client:
         _put(client, mark_silent_runs())
         if block:
-            _put(client, notify_by(block.save(BLOCK, overwrite=True)))
+            _put(client, notify_by(keep(block)))
         elif address:
             for each in client.read_automations_by_name(NOTIFICATIONS):
                 client.delete_automation(each.id)
+            keep(None)
 
 
 def _put(client: SyncPrefectClient, wanted: AutomationCore) -> None:

@@ -184,8 +184,8 @@ def write_federation(
     names = [hospital.name for hospital in federated.trained]
     with writing("", "runs", run) as folder:
         folder.write_json("settings.json", study.model_dump(mode="json"))
-        document = {"run": run, "model": base, "start": start, "hospitals": names, "rounds": federated.rows}
-        document |= {"scores": _table(scored)}
+        document: dict[str, Any] = {"run": run, "model": base, "start": start, "hospitals": names}
+        document |= {"rounds": federated.rows, "scores": _table(scored)}
         folder.write_json("federation.json", document)
         folder.write_json("references.json", {"adapter": adapter, "hospitals": {}})
         write_losses(folder, round_losses(federated.rows))

@@ -5,13 +5,13 @@ no message, log or artifact. A message names the run, its state and its page in 
 it leaves the house.
 """
 
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, Any
 
-from prefect.blocks.notifications import AppriseNotificationBlock, CustomWebhookNotificationBlock
+from prefect.blocks.notifications import CustomWebhookNotificationBlock, SlackWebhook
 from prefect.events.actions import SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
-from flows.operate import NOTIFY
 from flows.promotion import NOT_PROMOTED
 from tasks.errors import StudyError
 
@@ -30,10 +30,14 @@ State: {{ flow_run.state.name }}
 Why: {{ flow_run | ui_url }}"""
 
 
-def block_for(address: str) -> AppriseNotificationBlock | CustomWebhookNotificationBlock:
+Block = CustomWebhookNotificationBlock | SlackWebhook
+
+
+def block_for(address: str) -> Block:
     """Prefect's block for an address: a webhook for a web address, Apprise for all else, such as `mailto://`.
 
-    Raises StudyError, without quoting the address, if it is neither.
+    Prefect has no block of its own for mail over SMTP. Its Slack block hands each address that is none of Slack's to
+    Apprise. Raises StudyError, without quoting the address, if it is neither.
     """
     if address.startswith(("http://", "https://")):
         message = {"subject": "{{subject}}", "body": "{{body}}", "text": "{{subject}}\n{{body}}"}
@@ -42,15 +46,27 @@ def block_for(address: str) -> AppriseNotificationBlock | CustomWebhookNotificat
 
     if Apprise.instantiate(address) is None:
         raise StudyError(
-            f"Expected {NOTIFY} to be the URL of a webhook (https://...), an address as Apprise has them "
+            f"Expected FED_RAG_NOTIFY to be the URL of a webhook (https://...), an address as Apprise has them "
             f"(mailto://..., slack://...) or `{OFF}`, found something else: correct it."
         )
-    return AppriseNotificationBlock(url=address)
+    return SlackWebhook(url=address)
 
 
-def wanted(address: str) -> AppriseNotificationBlock | CustomWebhookNotificationBlock | None:
+def wanted(address: str) -> Block | None:
     """The block for an address; None for `off`. Raises as `block_for` does."""
     return None if address == OFF else block_for(address)
+
+
+def keep(block: Block | None) -> Any:
+    """Save a block under the name that the automation knows, and remove the one with a former address; returns its id.
+
+    None removes what there is, and returns None.
+    """
+    for kind in (CustomWebhookNotificationBlock, SlackWebhook):
+        if not isinstance(block, kind):
+            with contextlib.suppress(ValueError):  # there is none
+                kind.delete(BLOCK)
+    return block.save(BLOCK, overwrite=True) if block else None
 
 
 def notify_by(block: "UUID") -> AutomationCore:
@@ -68,7 +84,7 @@ def notify_by(block: "UUID") -> AutomationCore:
     )
     return AutomationCore(
         name=NAME,
-        description=f"Sends a message where {NOTIFY} said when the deployments were made.",
+        description="Sends a message where FED_RAG_NOTIFY said when the deployments were made.",
         trigger=entered,
         actions=[SendNotification(block_document_id=block, subject=SUBJECT, body=BODY)],
     )

@@ -77,7 +77,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def once(*words: str, given: Mapping[str, str] = {}) -> None:  # noqa: B006 (it is not changed)
+def once(*words: str, given: Mapping[str, str] = {}) -> None:
     """Run a Prefect command to its end, with `given` in its environment beside what this process has.
 
     Raises StudyError with its last line if it fails.

@@ -112,7 +112,7 @@ def audit_hospitals(folder: Folder, cases: Ref, findings: Ref, assignment: Ref) 
 
 @stage("audit-start", area="source")
 def audit_start(folder: Folder, now: Dealt, before: list[Dealt]) -> None:
-    """Count the test cases that an adapter was trained on, whose training cases are in `before`: writes `start.json`."""
+    """Count the test cases that an adapter was trained on: writes `start.json`. `before` is what it was trained on."""
     from tasks.audit.start import questions_of, trained_before
     from tasks.records.pixels import pixel_digest
 

@@ -15,6 +15,9 @@ from tasks.federate.door import misshapen, other_config
 DECISIVE = ("peft_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "fan_in_fan_out")
 """The fields of PEFT's configuration by which the same tensors mean something else; names and shapes tell the rest."""
 
+NEEDED = ("peft_type", "r", "lora_alpha")
+"""Those of them that every version of PEFT writes."""
+
 
 def admit_adapter(place: Path, expected: State, config: Mapping[str, Any]) -> State:
     """The tensors of a PEFT folder, as float32.
@@ -29,8 +32,8 @@ def admit_adapter(place: Path, expected: State, config: Mapping[str, Any]) -> St
     try:
         state = {name: tensor.float() for name, tensor in load_state(place).items()}
         stated = json.loads((place / CONFIG).read_text(encoding="utf-8"))
-        found = {name: stated[name] for name in DECISIVE if name in stated}
-    except (OSError, ValueError, TypeError, SafetensorError):
+        found = {name: stated[name] for name in DECISIVE if name in NEEDED or name in stated}
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError):
         raise StudyError(
             f"Expected a PEFT adapter (adapter_config.json, adapter_model.safetensors) in {place}, found none that can "
             "be read: name the folder that `save_pretrained` wrote."

@@ -1,7 +1,6 @@
 """`fed-rag run --from STAGE`: what runs again, what stays, and what is refused."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -111,12 +110,17 @@ def digests(run: Path) -> dict[str, str]:
     return {path.parent.relative_to(artifacts).as_posix(): json.loads(path.read_text())["digest"] for path in made}
 
 
+def inode(folder: Path, path: str) -> int:
+    """What tells a file from another one of the same name."""
+    return (folder / "artifacts" / path / "manifest.json").stat().st_ino
+
+
 @pytest.mark.slow
 def test_a_round_and_what_follows_run_again_and_come_out_the_same(
     server: Server, finished: Path, tiny_folder: Path
 ) -> None:
     before = digests(newest(finished))
-    inodes = {path: os.stat(finished / "artifacts" / path / "manifest.json").st_ino for path in before}
+    inodes = {path: inode(finished, path) for path in before}
     done = run(server, finished, [*arguments(tiny_folder, *UNEXPLAINED), "--from", "round 2"])
     assert done.returncode == 0, done.stderr
     states = server.task_states()
@@ -130,9 +134,7 @@ def test_a_round_and_what_follows_run_again_and_come_out_the_same(
     assert ran | left == set(states)
     assert f"from round 2 on, {len(ran)} folders made again: {len(ran)} with the same content" in done.stderr
     assert digests(newest(finished)) == before
-    changed = [
-        path for path in before if os.stat(finished / "artifacts" / path / "manifest.json").st_ino != inodes[path]
-    ]
+    changed = [path for path in before if inode(finished, path) != inodes[path]]
     assert len(changed) == len(ran)
     again = run(server, finished, arguments(tiny_folder, *UNEXPLAINED))  # nothing is left to do after that
     assert again.returncode == 0 and set(server.task_states().values()) == {"Cached"}

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from command import PREFECT, Server, start
-from prefect.blocks.notifications import AppriseNotificationBlock, CustomWebhookNotificationBlock
+from prefect.blocks.notifications import CustomWebhookNotificationBlock, SlackWebhook
 
 from flows.automations import NAME as SILENT
 from flows.notifications import BLOCK, NAME, block_for, wanted
@@ -32,7 +32,7 @@ def test_an_address_gives_the_block_that_sends_there() -> None:
     assert isinstance(web, CustomWebhookNotificationBlock)
     assert web._build_request_args("why", "what")["url"] == f"https://hooks.example.com/{SECRET}"
     mail = block_for(f"mailtos://someone:{SECRET}@mail.example.com")
-    assert isinstance(mail, AppriseNotificationBlock)
+    assert isinstance(mail, SlackWebhook)
     assert SECRET not in repr(web) + repr(mail)
     assert wanted("off") is None
 
@@ -158,20 +158,18 @@ def test_messages_arrive_and_hold_no_secret(tmp_path: Path, server: Server) -> N
 
     letters: list[str] = []
     with mailbox(letters) as port:
-        address = f"mailto://127.0.0.1:{port}?from=rag@here.example&to=night@here.example&mode=insecure"
+        address = f"mailto://rag@127.0.0.1:{port}?from=rag@here.example&to=night@here.example&mode=insecure"
         assert deployed.deploy(address).returncode == 0
         failed = deployed.run_in("FAILED", "Failed")
         wait_for(lambda: any(failed in letter for letter in letters))
     assert "night@here.example" in letters[0]
+    blocks = server.post("block_documents/filter", {"include_secrets": True})
+    assert [block["name"] for block in blocks].count(BLOCK) == 1 and SECRET not in json.dumps(blocks)
     assert len(heard) == len(runs) + 1
 
-    blocks = server.post("block_documents/filter", {"include_secrets": False})
-    assert SECRET not in json.dumps([block for block in blocks if block["name"] == BLOCK])
     assert SECRET not in (server.home / "server.log").read_text(encoding="utf-8")
     assert SECRET not in json.dumps(server.post("artifacts/filter", {}) + server.post("logs/filter", {}))
     assert SECRET.encode() not in b"".join(path.read_bytes() for path in server.home.glob("prefect.db*"))
 
-    refused = deployed.deploy(f"nowhere://{SECRET}")
-    assert refused.returncode != 0 and "Expected FED_RAG_NOTIFY to be" in refused.stdout + refused.stderr
     assert deployed.deploy("off").returncode == 0
     assert NAME not in deployed.automations() and SILENT in deployed.automations()
