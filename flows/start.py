@@ -14,7 +14,7 @@ from tasks.federate.step import take_adapter
 from tasks.records.federation import ADAPTER_FILE, Dealt, HospitalRefs, SeenBefore
 from tasks.records.run_document import RunDocument, StartOfRun
 from tasks.settings import ModelChoice, Study
-from tasks.store import ROOT, Ref, file_digest, find
+from tasks.store import ROOT, Ref, digest_at, file_digest, find
 from tasks.store.provenance import inputs_of, walk
 from tasks.store.runs import References, open_run
 from tasks.text.wording import counted
@@ -92,8 +92,11 @@ def seen_before(study: Study, former: Former | None, dataset: Ref) -> SeenBefore
     paths = [path for path in inputs_of(_any(former, "features")) if path.startswith("source/vision/")]
     if not paths:
         return None
-    (seen,) = map(find, paths)
-    *earlier, images = map(find, inputs_of(seen.path))
+    try:
+        (seen,) = (find(path).verified() for path in paths)
+        *earlier, images = (find(path).verified() for path in inputs_of(seen.path))
+    except (OSError, ValueError):  # gone or changed: all images are looked at again
+        return None
     if images.only("images.parquet").digest != dataset.only("images.parquet").digest:
         return SeenBefore(features=seen, images=images.only("images.parquet"))
     if not earlier:
@@ -162,14 +165,14 @@ def tell_features(seen: Ref) -> None:
 
 def _changed(former: Former, hospitals: Sequence[HospitalRefs]) -> list[str]:
     """Hospitals whose cases are not those of the former run."""
-    before = {name: find(places["cases"]).digest for name, places in former.hospitals.items()}
+    before = {name: digest_at(places["cases"]) for name, places in former.hospitals.items()}
     return [each.name for each in hospitals if before.get(each.name) != each.cases.digest]
 
 
 def _adapter_of(former: Former) -> StartOfRun:
     """What is told of a former run's adapter as the start."""
-    path = str(former.references["adapter"])
-    return {"run": former.name, "folder": None, "path": path, "adapter": find(path).only(ADAPTER_FILE).digest}
+    adapter = _whole(str(former.references["adapter"]))
+    return {"run": former.name, "folder": None, "path": adapter.path, "adapter": adapter.only(ADAPTER_FILE).digest}
 
 
 def _withdrawn(path: str, hospitals: Sequence[HospitalRefs]) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from tasks.store.folders import find
+from tasks.store.folders import digest_at, find
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Again:
         """
         if self.what not in names and self.before.keys().isdisjoint(inputs):
             return False
-        self.before.setdefault(path, digest_of(path))
+        self.before.setdefault(path, digest_at(path))
         return True
 
     def is_done(self, path: str) -> bool:
@@ -46,15 +46,7 @@ class Again:
     @property
     def same(self) -> int:
         """How many of the folders have the content of before."""
-        return sum(digest == digest_of(path) for path, digest in self.before.items())
-
-
-def digest_of(path: str) -> str:
-    """The digest of a finished folder; empty if there is none."""
-    try:
-        return find(path).digest
-    except (OSError, ValueError, KeyError):
-        return ""
+        return sum(digest == digest_at(path) for path, digest in self.before.items())
 
 
 _asked: ContextVar[Again | None] = ContextVar("asked", default=None)

@@ -178,6 +178,14 @@ def find(path: str) -> Ref:
     return Ref(path=path, digest=manifest["digest"])
 
 
+def digest_at(path: str) -> str:
+    """The digest of the finished folder at a path relative to the artifacts; empty if there is none."""
+    try:
+        return find(path).digest
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
 _writing: set[Path] = set()
 """Hidden folders that threads of this process are writing now."""
 

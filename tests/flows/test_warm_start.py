@@ -14,6 +14,7 @@ from ingest_samples import write_bytes
 from safetensors.torch import load_file
 from test_run_folder import SPARSE, run_of
 
+from flows.forget import trained_on
 from flows.outside import outside
 from flows.report import write_card, write_pages
 from flows.start import former_run, refuse_no_adapter
@@ -184,7 +185,7 @@ def test_nights_go_on_from_one_another(
     assert "no hospital has other cases" in said and results["start"] is None
     assert nights.trained() == set()  # nothing came, and nothing is trained
 
-    first = nights.latest.name
+    first, taught = nights.latest.name, nights.place("hospital-2", "cases")
     adapter = nights.place("hospital-1", "adapter") / ADAPTER_FILE
     seen = {name: load_features(nights.place(name, "features") / FEATURES) for name in ("hospital-1", "hospital-2")}
     library = nights.place("hospital-1", "library")
@@ -196,7 +197,7 @@ def test_nights_go_on_from_one_another(
     start = {"run": first, "folder": None, "path": adapter.parent.relative_to(tmp_path / "artifacts").as_posix()}
     assert results["start"] == start | {"adapter": digest}
     assert {"vision", "features hospital-2", "library hospital-2", "start adapter"} < nights.trained()
-    assert not {"features hospital-1", "library hospital-1", "initial adapter"} & nights.trained()
+    assert not {"library hospital-1", "baselines hospital-1", "initial adapter"} & nights.trained()
     assert nights.place("hospital-1", "library") == library
     for name, before in seen.items():
         after = load_features(nights.place(name, "features") / FEATURES)
@@ -211,6 +212,11 @@ def test_nights_go_on_from_one_another(
     texts = [write_pages(nights.latest)[0], write_card(nights.latest), nights.latest / "results.md"]
     assert all(first in text.read_text() and digest in text.read_text() for text in texts)
 
+    there = tmp_path / "artifacts"
+    learned = nights.place("hospital-2", "adapter").relative_to(there).as_posix()
+    assert nights.place("hospital-2", "cases") != taught  # of the first night, which `forget` must lead on from
+    assert learned in trained_on(Path("artifacts/hospitals/hospital-2"), {taught.relative_to(there).as_posix()})
+
     second = nights.latest
     said, results = nights.run(NIGHT_2)
     assert nights.trained() == set() and results["start"]["run"] == first
@@ -221,7 +227,6 @@ def test_nights_go_on_from_one_another(
     assert "was trained on, found 1 of 6: the scores would be of what it was taught" in refused.stderr
 
     row = {"digest": "0", "images": [], "on": "2026-01-01"}
-    learned = nights.place("hospital-1", "adapter").relative_to(tmp_path / "artifacts").as_posix()
     withdrawn = json.dumps([row | {"adapters": [learned]}])
     (tmp_path / "artifacts/hospitals/hospital-2" / FORGOTTEN).write_text(withdrawn)
     said, results = nights.run([*NIGHT_2, ("CT", 10, "train")])
