@@ -31,7 +31,7 @@ def place(engine: Engine, expected: State, tmp_path: Path) -> Path:
     """A folder that PEFT itself has saved."""
     engine.switch(randomised(expected, 1))
     assert isinstance(engine.peft, PeftModel)
-    engine.peft.save_pretrained(tmp_path)
+    engine.peft.save_pretrained(str(tmp_path))
     return tmp_path
 
 

@@ -14,6 +14,7 @@ from ingest_samples import write_bytes
 from safetensors.torch import load_file
 from test_run_folder import SPARSE, run_of
 
+from flows.federation import about
 from flows.forget import trained_on
 from flows.outside import outside
 from flows.report import write_card, write_pages
@@ -29,6 +30,7 @@ from tasks.records.federation import ADAPTER_FILE
 from tasks.report.start import start_sentence
 from tasks.settings import Study
 from tasks.store import file_digest
+from tasks.store.manifest import digest_of
 from tasks.store.runs import point_latest
 
 WARM = Study.model_validate({"federation": {"warm_start": "latest"}})
@@ -88,6 +90,11 @@ def test_a_comparison_of_warm_starts_is_refused() -> None:
         outside(WARM)
 
 
+def test_hospitals_elsewhere_are_not_told_where_an_adapter_lies() -> None:
+    study = Study.model_validate({"federation": {"runtime": "flower", "initial_adapter": "/somebody/has/it"}})
+    assert "somebody" not in json.dumps(about(study))
+
+
 @pytest.fixture
 def _former(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A finished run of the embedded base, as `latest`."""
@@ -98,8 +105,6 @@ def _former(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (run / "results.json").write_text(json.dumps(results), encoding="utf-8")
     manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
     manifest["files"]["results.json"]["sha256"] = file_digest(run / "results.json")
-    from tasks.store.manifest import digest_of
-
     manifest["digest"] = digest_of(manifest["files"])
     (run / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     point_latest(run)
@@ -148,9 +153,14 @@ class Nights:
 
     def __init__(self, folder: Path, server: Server, model: Path) -> None:
         self.folder, self.server = folder, server
-        settings = (f"model.name={model}", "dataset.name=table", "dataset.root=export", "partition.hospitals=2")
-        settings += ("partition.scheme=modality",)
-        few = ("federation.rounds=1", "evaluation.max_new_tokens=2", "evaluation.min_cell=1", "evaluation.reliance=0")
+        settings = (f"model.name={model}", "dataset.name=table", "dataset.root=export", "partition.scheme=modality")
+        few = (
+            "partition.hospitals=2",
+            "federation.rounds=1",
+            "evaluation.max_new_tokens=2",
+            "evaluation.min_cell=1",
+            "evaluation.reliance=0",
+        )
         every = (*settings, *few, "evaluation.saliency=0", "federation.warm_start=latest")
         self.command = [str(COMMAND), "run", *(word for each in every for word in ("--set", each))]
         (folder / "export").mkdir()
