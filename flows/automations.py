@@ -1,11 +1,16 @@
-"""A Prefect automation, installed with the deployments: it marks runs whose process has died as crashed."""
+"""Prefect automations, installed with the deployments: runs whose process died are marked, and somebody is told."""
 
+import os
 from datetime import timedelta
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+
+from flows.notifications import NAME as NOTIFICATIONS
+from flows.notifications import keep, notify_by, wanted
+from flows.operate import NOTIFY
 
 NAME = "fed-rag: runs whose process is gone"
 SILENT_FOR = timedelta(seconds=90)
@@ -39,11 +44,27 @@ def mark_silent_runs() -> AutomationCore:
 
 
 def install() -> None:
-    """Install the automation, or update the one with its name: a step of `prefect deploy`, listed in prefect.yaml."""
-    wanted = mark_silent_runs()
+    """Install the automations, or update those of their names: a step of `prefect deploy`, listed in prefect.yaml.
+
+    Notifications stay as they are without `FED_RAG_NOTIFY` in the environment. Raises StudyError for an address that
+    cannot be used.
+    """
+    address = os.environ.get(NOTIFY)
+    block = wanted(address) if address else None
     with get_client(sync_client=True) as client:
-        installed = client.read_automations_by_name(NAME)
-        if installed:
-            client.update_automation(installed[0].id, wanted)
-        else:
-            client.create_automation(wanted)
+        _put(client, mark_silent_runs())
+        if block:
+            _put(client, notify_by(keep(block)))
+        elif address:
+            for each in client.read_automations_by_name(NOTIFICATIONS):
+                client.delete_automation(each.id)
+            keep(None)
+
+
+def _put(client: SyncPrefectClient, wanted: AutomationCore) -> None:
+    """Install an automation, or update the one with its name."""
+    installed = client.read_automations_by_name(wanted.name)
+    if installed:
+        client.update_automation(installed[0].id, wanted)
+    else:
+        client.create_automation(wanted)

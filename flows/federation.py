@@ -19,6 +19,7 @@ from flows.parts import within_part
 from flows.progress import Steps
 from flows.runtimes.flower.runtime import Flower, answered
 from flows.runtimes.local import all_alike
+from flows.start import given_adapter, refuse_no_adapter
 from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
 from tasks.federate.lora_mean.rule import choose_rule
@@ -27,7 +28,7 @@ from tasks.federate.remote.parcel import Parcel, ask_all, linked
 from tasks.federate.remote.step import hear_scores, note_hospital
 from tasks.federate.step import initial_adapter
 from tasks.records.federation import TOGETHER, HospitalRefs
-from tasks.records.run_document import ConfigurationScores
+from tasks.records.run_document import ConfigurationScores, StartOfRun
 from tasks.records.shared_documents import ScoresDocument
 from tasks.records.text_table import markdown_table
 from tasks.report.results import score_table
@@ -69,6 +70,7 @@ def federation(study: Study = ELSEWHERE, keys: Path = Path("keys"), listen: str 
     if soon := check_certificate(keys / SERVER):
         logger.warning(soon)
     study = of_hospitals(study, len(nodes))
+    refuse_no_adapter(study)
     with superlink(listen, certificates, nodes) as fleet:
         logger.info("listening on %s for %s", fleet.address, ", ".join(nodes))
         link = GridLink(fleet.grid, fleet.nodes, about(study), fleet.grid.session, study.federation.round_timeout_s)
@@ -92,7 +94,7 @@ def about(study: Study) -> dict[str, Any]:
     values = study.model_dump(mode="json")
     values["dataset"] = Study().dataset.model_dump(mode="json")
     values["lora"]["ranks"] = {}  # a hospital's own is in its orders
-    values["federation"] |= ParticipationSettings().model_dump(mode="json")
+    values["federation"] |= ParticipationSettings().model_dump(mode="json") | {"initial_adapter": None}
     return {"study": values, "base": choose_model(study.model).content}
 
 
@@ -101,24 +103,31 @@ def train_with(study: Study, hospitals: list[str]) -> str:
     choose_rule(study.federation.server).check_hospitals(len(hospitals))
     model = choose_model(study.model)
     steps = Steps("federation-progress", total=study.federation.rounds + 3)
-    met = meet(study, model, hospitals)
+    start, told = start_of(study, model)
+    met = meet(start, hospitals)
     steps.done(f"{counted(len(met), 'hospitals')} agreed: {', '.join(hospitals)}")
     federated = federate(study, model, met, steps, Flower())
     scored = hear_all_scores(study, model, federated)
     steps.done(f"{counted(len(scored), 'hospitals')} told scores")
-    run = write_federation(study, model, federated, scored)
+    run = write_federation(study, model, federated, scored, told)
     show(federated)
     point_latest(run)  # last, so that the link leads to a complete run
     steps.done(f"wrote {run}")
     return str(run)
 
 
-def meet(study: Study, model: ModelChoice, hospitals: Sequence[str]) -> list[HospitalRefs]:
+def start_of(study: Study, model: ModelChoice) -> tuple[Ref, StartOfRun | None]:
+    """The adapter that all hospitals start from, and what is told of it: None of a fresh one."""
+    if study.federation.initial_adapter:
+        return given_adapter(study, model, study.federation.initial_adapter)
+    return initial_adapter(model=model, lora=study.lora, seed=study.seed), None
+
+
+def meet(start: Ref, hospitals: Sequence[str]) -> list[HospitalRefs]:
     """Tell every hospital what the study is, all at once, and note what it tells; all start from one adapter.
 
     What a hospital told stands for its folders here: they stay where they are. Raises StudyError if one refuses.
     """
-    start = initial_adapter(model=model, lora=study.lora, seed=study.seed)
     noted = []
     for name, answer in zip(hospitals, ask_all(hospitals, Parcel("meet")), strict=True):
         if answer.about.get("name") != name:
@@ -161,7 +170,13 @@ def told_of(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in ("round", "train_loss", "eval_loss", "lost_share")} | NOT_TOLD | together
 
 
-def write_federation(study: Study, model: ModelChoice, federated: Federated, scored: Sequence[ScoresDocument]) -> Path:
+def write_federation(
+    study: Study,
+    model: ModelChoice,
+    federated: Federated,
+    scored: Sequence[ScoresDocument],
+    start: StartOfRun | None,
+) -> Path:
     """Write the run of a federation: settings, rounds, losses, scores, and where its adapter is; returns its folder."""
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
     (adapter,) = {hospital.adapter.path for hospital in federated.trained}
@@ -169,7 +184,8 @@ def write_federation(study: Study, model: ModelChoice, federated: Federated, sco
     names = [hospital.name for hospital in federated.trained]
     with writing("", "runs", run) as folder:
         folder.write_json("settings.json", study.model_dump(mode="json"))
-        document = {"run": run, "model": base, "hospitals": names, "rounds": federated.rows, "scores": _table(scored)}
+        document: dict[str, Any] = {"run": run, "model": base, "start": start, "hospitals": names}
+        document |= {"rounds": federated.rows, "scores": _table(scored)}
         folder.write_json("federation.json", document)
         folder.write_json("references.json", {"adapter": adapter, "hospitals": {}})
         write_losses(folder, round_losses(federated.rows))

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from tasks.errors import StudyError
 HOST = "127.0.0.1"
 PORT = 4200
 POOL = "local"
+NOTIFY = "FED_RAG_NOTIFY"
+"""The environment variable with the address of notifications (`flows/notifications.py`)."""
 ANSWERS_WITHIN_S = 300
 """The first start makes the database, which takes a minute on a slow machine."""
 STOPS_WITHIN_S = 30
@@ -31,6 +33,9 @@ def operate(port: int = PORT) -> None:
     Raises StudyError if the port is taken, or if a part does not start or ends by itself.
     """
     refuse_taken(port)
+    notify = os.environ.pop(NOTIFY, None)  # an address with a password, say, which neither server nor worker need
+    if notify:
+        refuse_unusable(notify)
     url = f"http://{HOST}:{port}/api"
     os.environ["PREFECT_API_URL"] = url  # for all that is started from here
     signal.signal(signal.SIGTERM, _as_ctrl_c)
@@ -38,7 +43,7 @@ def operate(port: int = PORT) -> None:
         server = running.enter_context(started("server", "start", "--host", HOST, "--port", str(port)))
         await_answer(url, server)
         once("work-pool", "create", POOL, "--type", "process", "--overwrite")
-        once("--no-prompt", "deploy", "--all")
+        once("--no-prompt", "deploy", "--all", given={NOTIFY: notify} if notify else {})
         worker = running.enter_context(started("worker", "start", "--pool", POOL, "--type", "process"))
         print(f"Dashboard: http://{HOST}:{port}. Ctrl-C stops server and worker.", flush=True)
         print("A run now: prefect deployment run fed-rag/nightly", flush=True)
@@ -72,9 +77,12 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def once(*words: str) -> None:
-    """Run a Prefect command to its end. Raises StudyError with its last line if it fails."""
-    done = subprocess.run([prefect(), *words], capture_output=True, text=True)
+def once(*words: str, given: Mapping[str, str] = {}) -> None:
+    """Run a Prefect command to its end, with `given` in its environment beside what this process has.
+
+    Raises StudyError with its last line if it fails.
+    """
+    done = subprocess.run([prefect(), *words], capture_output=True, text=True, env={**os.environ, **given})
     if done.returncode:
         last = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-1:]
         raise StudyError(f"Expected `prefect {' '.join(words)}` to work, found: {''.join(last).strip()}")
@@ -94,6 +102,13 @@ def await_answer(url: str, server: subprocess.Popen[bytes]) -> None:
     raise StudyError(
         f"Expected a Prefect server at {url} within {ANSWERS_WITHIN_S} s, found none: see what it said above."
     )
+
+
+def refuse_unusable(address: str) -> None:
+    """Raise StudyError, before anything starts, if notifications cannot be sent to an address."""
+    from flows.notifications import wanted  # loads Prefect, which this process needs for nothing else
+
+    wanted(address)
 
 
 def refuse_taken(port: int) -> None:

@@ -8,14 +8,21 @@ from tasks.errors import StudyError
 from tasks.ingest.datasets import DATASETS, state
 from tasks.retrieve.encoders.open import content_of
 from tasks.settings import DatasetSettings, Study
+from tasks.store import tree_digest
 
 
 def outside(study: Study) -> dict[str, Any]:
     """Identifiers of all external inputs, as JSON; if one changes, results may change.
 
-    Raises StudyError if a model or a dataset is not found.
+    Raises StudyError if a model or a dataset is not found, and for a study that goes on from an earlier run, whose
+    results depend on what was run before it.
     """
-    model = choose_model(study.model)
+    if study.federation.warm_start != "off":
+        raise StudyError(
+            "Expected federation.warm_start off in a comparison, whose trainings may not follow from one another, "
+            f"found {study.federation.warm_start}: set it to off."
+        )
+    model, start = choose_model(study.model), study.federation.initial_adapter
     return {
         "dataset": dataset_content(study.dataset),
         "control": dataset_content(control) if (control := control_of(study)) else "",
@@ -24,6 +31,7 @@ def outside(study: Study) -> dict[str, Any]:
         "record": find_record(study.model.name),
         "encoder": content_of(study.retrieval.encoding, model),
         "forgotten": all_digests(),
+        "start": tree_digest(start) if start else "",
     }
 
 

@@ -12,6 +12,7 @@ from flows.outside import control_of, dataset_content, writer_of
 from flows.progress import Steps, log_unused_columns
 from flows.run_folder import dataset_summary
 from flows.runtimes.local import gather
+from flows.start import Start, choose_start, former_run, seen_before, tell_features
 from tasks.audit.control import control_table, withhold
 from tasks.audit.document import score_table, shared_table, table
 from tasks.audit.step import (
@@ -43,7 +44,9 @@ class Prepared:
     """The state of a study before its first round."""
 
     hospitals: list[HospitalRefs]
-    """Each with the initial adapter."""
+    """Each with a fresh adapter, with which the base answers as it is."""
+    start: Start
+    """What the first round starts from: that adapter, unless settings say otherwise."""
     copies: Ref
     """The audit of images that pairs of hospitals share."""
     seen: list[Ref]
@@ -55,10 +58,12 @@ class Prepared:
 def prepare(study: Study, model: ModelChoice, steps: Steps) -> Prepared:
     """Read and audit the dataset, partition its images among hospitals, and build each hospital's library.
 
-    Raises StudyError if the tower lacks a layer of `lora.tower_targets`, before anything is done.
+    Raises StudyError, before anything is done, if the tower lacks a layer of `lora.tower_targets`, or if the study
+    cannot go on from the run that `federation.warm_start` names.
     """
     if study.lora.tower_targets:
         _check_targets(study)
+    former = former_run(study, model)
     dataset = ingest(settings=study.dataset, content=dataset_content(study.dataset), seed=study.seed)
     steps.done(ingested(dataset))
     log_unused_columns(dataset)
@@ -74,17 +79,21 @@ def prepare(study: Study, model: ModelChoice, steps: Steps) -> Prepared:
     hospitals, cases, between = partition_images(study, dataset, questions, findings)
     steps.done(f"dealt the images to {counted(len(hospitals), 'hospitals')}")
 
-    seen = see_images(images=dataset.only("images.parquet"), model=model.seeing, projected=not study.lora.projector)
+    before = seen_before(study, former, dataset)
+    images, projected = dataset.only("images.parquet"), not study.lora.projector
+    seen = see_images(images=images, model=model.seeing, projected=projected, before=before)
+    tell_features(seen)
     features, libraries = build_libraries(study, model, hospitals, cases, seen)
     steps.done("computed vision features and built the hospitals' libraries")
 
-    start = initial_adapter(model=model, lora=study.lora, seed=study.seed)
+    fresh = initial_adapter(model=model, lora=study.lora, seed=study.seed)
     parts = zip(hospitals, cases, features, libraries, strict=True)
     untrained = [
-        HospitalRefs(name=name, cases=taken, features=seen_by, library=library, adapter=start)
+        HospitalRefs(name=name, cases=taken, features=seen_by, library=library, adapter=fresh)
         for name, taken, seen_by, library in parts
     ]
-    return Prepared(untrained, between, seen_before(study, hospitals, cases), control)
+    begin = choose_start(study, model, former, untrained)
+    return Prepared(untrained, begin, between, seen_by_base(study, hospitals, cases), control)
 
 
 def _check_targets(study: Study) -> None:
@@ -153,7 +162,7 @@ def partition_images(study: Study, dataset: Ref, questions: Ref, findings: Ref) 
     return hospitals, gather(take_cases.map(hospital=hospitals, **common), hospitals), between
 
 
-def seen_before(study: Study, hospitals: list[str], cases: list[Ref]) -> list[Ref]:
+def seen_by_base(study: Study, hospitals: list[str], cases: list[Ref]) -> list[Ref]:
     """Count the test images of each hospital that the base was trained on; empty if the base has no record."""
     record = find_record(study.model.name)
     if record is None:

@@ -37,6 +37,7 @@ from tasks.report.results import MEANS, hospital_rows, reliance_rows, score_rows
 from tasks.report.rounds import round_rows
 from tasks.report.saliency import share_rows
 from tasks.report.seen import run_sentence
+from tasks.report.start import start_sentence
 from tasks.score.outcomes import judge
 from tasks.settings import Study
 from tasks.store import ROOT
@@ -111,6 +112,7 @@ def _statements(results: RunDocument) -> DataStatements:
         control_sentence(split.get("control")),  # a run of an earlier version has none
         seen=run_sentence(results),
         privacy=privacy_sentence(results.get("privacy")),
+        start=start_sentence(results.get("start")),
     )
 
 

@@ -17,6 +17,7 @@ from tasks.federate.participation import FILE as PARTICIPATION
 from tasks.federate.participation import record
 from tasks.ingest.datasets import DATASETS
 from tasks.records.federation import HospitalRefs
+from tasks.records.run_document import StartOfRun
 from tasks.records.shared_documents import SharedDocuments
 from tasks.report.abstention import abstention
 from tasks.report.data import left_out
@@ -95,6 +96,7 @@ def write_run(
     kept: Mapping[str, Sequence[Ref | list[Ref]]],
     rounds: Sequence[Mapping[str, Any]],
     shared: SharedRefs,
+    start: StartOfRun | None = None,
 ) -> Path:
     """Write `runs/<run>/` and return it; `point_latest` links to it later, when its pages are written too.
 
@@ -105,11 +107,12 @@ def write_run(
         kept: other folders of the hospitals by name, each in the order of the hospitals.
         rounds: one row per round.
         shared: the folders that the hospitals share at the end of the study.
+        start: what the first round started from; None for a fresh adapter.
     """
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"  # unique, even if the same study runs again
     documents = shared.read()
     ends = _ends(hospitals, kept, shared)
-    about = _about(study, run, model, walk(ends), shared.control)
+    about = _about(study, run, model, walk(ends), shared.control, start)
     results = assemble(documents.scores, rounds, _measured(study, documents, shared.scores), about)
     with writing("", "runs", run) as folder:
         folder.inputs = list(dict.fromkeys(ref.path for ref in ends))
@@ -160,7 +163,14 @@ def _measured(study: Study, shared: SharedDocuments, scored: Sequence[Ref]) -> M
     )
 
 
-def _about(study: Study, run: str, model: str, made: Mapping[str, Mapping[str, Any]], control: Ref | None) -> About:
+def _about(
+    study: Study,
+    run: str,
+    model: str,
+    made: Mapping[str, Mapping[str, Any]],
+    control: Ref | None,
+    start: StartOfRun | None,
+) -> About:
     """The run's description, from its settings and from the manifests of all its folders."""
     dataset, findings, assignment = (
         find(next(path for path in made if path.startswith(f"source/{stage}/")))
@@ -174,6 +184,7 @@ def _about(study: Study, run: str, model: str, made: Mapping[str, Mapping[str, A
         partition={"scheme": assigned["scheme"], "hospitals": withhold_small_cells(assigned["hospitals"], least)},
         split=_split(study, assigned["split"], source, findings) | _control(control, least),
         model={"name": study.model.name, "revision": study.model.revision, "content": model},
+        start=start,
         settings=study.model_dump(mode="json"),
         timings_s=_timings(made),
         peak_memory_bytes=max(peak_memory(), *(each["peak_memory_bytes"] for each in made.values())),

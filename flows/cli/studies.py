@@ -33,12 +33,19 @@ def run(
     named: NamedStudy = None,
     settings: SettingsFile = None,
     assignments: Assignments = None,
+    again_from: Annotated[
+        str | None,
+        typer.Option("--from", metavar="STAGE", help="Do this again, and all that follows, though it is finished."),
+    ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a study: from published data files to a scored federated model with private retrieval.
 
-    Stages that an earlier run has finished, and that nothing has changed of, are reused.
+    Stages that an earlier run has finished, and that nothing has changed of, are reused. With --from STAGE that stage
+    runs again, and so does each one that takes something of what ran again, even if it comes out the same. STAGE is a
+    part as the dashboard shows it (prepare, round 2, personalise, evaluate) or a stage by the name of its folder
+    (library, update, predictions). A finished folder stays until its new one is whole.
 
     Example: fed-rag run --study slake --set dataset.root=FOLDER
     """
@@ -46,13 +53,17 @@ def run(
     study = load_study(file or settings, tuple(assignments or ()))
     refuse_no_root(named, study.dataset)
     refuse_absent(study)
+    if again_from:
+        from flows.again import refuse_unknown
+
+        refuse_unknown(again_from, study)
     if file and not quiet:
         typer.echo(introduction(file), err=True)
     has_server = "PREFECT_API_URL" in os.environ
     with flow_running(quiet):
         from flows.fed_rag import fed_rag
 
-        folder = Path(fed_rag(study))
+        folder = Path(fed_rag(study, again_from))
     if as_json:
         print((folder / "results.json").read_text(encoding="utf-8"), end="")
         return

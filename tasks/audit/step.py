@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from tasks.records import Caption, Case, Image, ImagePair, read_images, read_table, write_table
+from tasks.records.federation import Dealt
 from tasks.records.shared_documents import SeenDocument
 from tasks.store import Ref
 from tasks.store.leaving import Document
@@ -22,6 +23,7 @@ AUDIT = "audit.json"
 PAIRS = "image_pairs.parquet"
 SEEN = "seen.json"
 CONTROL = "control.json"
+START = "start.json"
 
 
 @stage("audit", area="source")
@@ -106,6 +108,39 @@ def audit_hospitals(folder: Folder, cases: Ref, findings: Ref, assignment: Ref) 
     table = pq.read_table(assignment.folder / "assignment.parquet").to_pylist()
     owner = {row["image_id"]: row["hospital"] for row in table}
     folder.write_json("hospitals.json", between(rows, Likeness(rows, pairs), owner))
+
+
+@stage("audit-start", area="source")
+def audit_start(folder: Folder, now: Dealt, before: list[Dealt]) -> None:
+    """Count the test cases that an adapter was trained on: writes `start.json`. `before` is what it was trained on."""
+    from tasks.audit.start import questions_of, trained_before
+    from tasks.records.pixels import pixel_digest
+
+    def pixels(dealt: Dealt, wanted: set[str]) -> dict[str, bytes]:
+        every = read_images(dealt.dataset.folder / "images.parquet")
+        return {image.id: pixel_digest(image.data) for image in every if image.id in wanted}
+
+    known: set[tuple[bytes, str]] = set()
+    for each in before:
+        training = [case for case in _dealt(each) if case.split == "train"]
+        known |= questions_of(training, pixels(each, {case.image_id for case in training}))
+    rows = [case for case in _dealt(now) if case.split in ("train", "test")]
+    found = trained_before(rows, known, pixels(now, {case.image_id for case in rows}))
+    tested = sum(case.split == "test" for case in rows)
+    folder.write_json(START, {"test_cases": tested, "trained_before": len(found), "cases": found})
+
+
+def _dealt(dealt: Dealt) -> list[Case]:
+    """The cases that a partition has kept, with the splits that it gave them."""
+    table = pq.read_table(dealt.assignment.folder / "splits.parquet").to_pylist()
+    splits = {row["case_id"]: row["split"] for row in table}
+    rows = read_table(dealt.cases.folder / "cases.parquet", Case)
+    return [replace(case, split=splits[case.id]) for case in rows if case.id in splits]
+
+
+def read_start(ref: Ref) -> dict[str, Any]:
+    """Read the document of a finished `audit_start`."""
+    return json.loads((ref.folder / START).read_text(encoding="utf-8"))
 
 
 @stage("seen", area="shared", title="seen {hospital}", leaves=("counts",), writes={"seen.json": Document(SeenDocument)})

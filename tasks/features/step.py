@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 
 from tasks.records import read_images
+from tasks.records.federation import SeenBefore
 from tasks.settings import ModelChoice
 from tasks.store import Ref
 from tasks.store.stage import Folder, stage
@@ -16,13 +17,19 @@ if TYPE_CHECKING:
 
 
 @stage("vision", area="source")
-def see_images(folder: Folder, images: Ref, model: ModelChoice, projected: bool = True) -> None:
+def see_images(
+    folder: Folder, images: Ref, model: ModelChoice, projected: bool = True, before: SeenBefore | None = None
+) -> None:
     """Compute the features of a dataset's images with the frozen tower and, unless it learns, the projector.
 
     They depend only on images and model. So the tower runs once per image, however studies partition the images and
-    whatever else they change.
+    whatever else they change. With `before`, which has the same model's features, it runs over the images alone that
+    are not among those; the summary tells how many were `reused`.
     """
-    _see(folder, images, model, projected)
+    if before is None:
+        _see(folder, images, model, projected)
+    else:
+        _see_new(folder, images, model, projected, before)
 
 
 @stage("features", area="hospitals/{hospital}", title="features {hospital}")
@@ -53,6 +60,25 @@ def _see(folder: Folder, images: Ref, model: ModelChoice, projected: bool) -> No
     with shared_base(model) as base:
         seen = see(base, read_images(table), total=pq.read_metadata(table).num_rows, projected=projected)
         _describe(folder, write_features(folder.path / FEATURES, seen, base.family.merge(base.config), projected))
+
+
+def _see_new(folder: Folder, images: Ref, model: ModelChoice, projected: bool, before: SeenBefore) -> None:
+    """Copy the features of images that were there before, byte by byte, and run the tower over the others."""
+    from itertools import chain
+
+    from tasks.engine.shared import shared_base
+    from tasks.engine.vision import FEATURES, load_features, see, write_features
+    from tasks.features.reuse import unchanged
+
+    table, kept = images.folder / "images.parquet", load_features(before.features.folder / FEATURES)
+    same = unchanged(read_images(table), read_images(before.images.folder / "images.parquet"))
+    known = ((image, kept.of(image), kept.grid(image)) for image in same)
+    new = (image for image in read_images(table) if image.id not in same)
+    total = pq.read_metadata(table).num_rows - len(same)
+    with shared_base(model) as base:
+        seen = chain(known, see(base, new, total=total, projected=projected))
+        _describe(folder, write_features(folder.path / FEATURES, seen, kept.merge, projected))
+    folder.summary |= {"reused": len(same)}
 
 
 def _take(folder: Folder, images: Ref, seen: Ref) -> None:

@@ -328,3 +328,29 @@ def initial_adapter(folder: Folder, model: ModelChoice, lora: LoraSettings, seed
         files = adapter_files(engine.initial_state(derived_seed(seed, "adapter")), engine.config, model.name)
     for name, data in files.items():
         folder.write(name, data)
+
+
+@stage("adapter", area="shared", title="start adapter", leaves=("tensors",), writes=START)
+def take_adapter(
+    folder: Folder, model: ModelChoice, lora: LoraSettings, content: str, former: Ref | None = None, place: str = ""
+) -> None:
+    """Take an adapter that was trained before as the one that every hospital starts from.
+
+    It is in the folder `former` of an earlier run, or in the folder `place`, from outside. `content` is the digest of
+    its tensors' file. Raises StudyError if it is not of this model and these settings.
+    """
+    from pathlib import Path
+
+    from tasks.engine.adapter import WEIGHTS, adapter_files
+    from tasks.engine.shared import shared_engine
+    from tasks.federate.start import admit_adapter
+    from tasks.store import file_digest
+
+    source = former.folder if former else Path(place)
+    with shared_engine(model, lora) as engine:
+        state = admit_adapter(source, engine.initial_state(0), engine.config.to_dict())
+        files = adapter_files(state, engine.config, model.name)
+    if file_digest(source / WEIGHTS) != content:
+        raise StudyError(f"Expected {source} to stay as it was, found that it has changed: run it again.")
+    for name, data in files.items():
+        folder.write(name, data)

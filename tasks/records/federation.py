@@ -87,6 +87,27 @@ class HospitalRefs(BaseModel):
         return self.model_copy(update={"adapter": adapter})
 
 
+class Dealt(BaseModel):
+    """The data of a simulation as it was dealt to hospitals."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cases: Ref
+    """The ingested cases, or the questions that were made of them."""
+    dataset: Ref
+    """The ingested dataset, which has the images."""
+    assignment: Ref
+
+
+class SeenBefore(BaseModel):
+    """Vision features that an earlier run computed, and the images that they are of."""
+
+    model_config = ConfigDict(frozen=True)
+
+    features: Ref
+    images: Ref
+
+
 class TrainingData(BaseModel):
     """A public dataset to train a base on: its folder, and what was made of it."""
 

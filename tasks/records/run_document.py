@@ -196,6 +196,19 @@ class PrivacyOfRun(TypedDict):
     """By who adds the noise: each hospital, or the coordinator."""
 
 
+class StartOfRun(TypedDict):
+    """The trained adapter that a run's first round started from."""
+
+    run: str | None
+    """The finished run whose adapter it is; None for one from outside."""
+    folder: str | None
+    """The name of the folder from outside; None for a run's."""
+    path: str | None
+    """The folder of the run's adapter, relative to the artifacts; None for one from outside."""
+    adapter: str
+    """sha256 of its tensors' file, in hexadecimal."""
+
+
 class RunDocument(TypedDict):
     """The whole file, in the order of its fields."""
 
@@ -219,6 +232,8 @@ class RunDocument(TypedDict):
     split: Mapping[str, Any]
     definitions: Mapping[str, Any]
     model: Mapping[str, Any]
+    start: StartOfRun | None
+    """None for a fresh adapter."""
     settings: Mapping[str, Any]
     timings_s: Mapping[str, float]
     peak_memory_bytes: int

@@ -18,6 +18,7 @@ from tasks.records.run_document import (
     Scores,
     SeenOfRun,
     SharesOfParts,
+    StartOfRun,
     WithheldOfRun,
 )
 from tasks.records.shared_documents import ScoresDocument
@@ -32,6 +33,7 @@ from tasks.report.privacy import privacy_rows, privacy_sentence
 from tasks.report.rounds import round_rows
 from tasks.report.saliency import share_rows
 from tasks.report.seen import run_sentence
+from tasks.report.start import start_sentence
 from tasks.score.metrics import pooled_metrics
 from tasks.score.overlap import bleu_signatures
 from tasks.score.score import Tally, pool, scores, summarise
@@ -97,6 +99,8 @@ class About:
     settings: Mapping[str, Any]
     timings_s: Mapping[str, float]
     peak_memory_bytes: int
+    start: StartOfRun | None = None
+    """None where the first round started from a fresh adapter."""
 
 
 def assemble(
@@ -131,6 +135,7 @@ def assemble(
         "split": about.split,
         "definitions": {"bleu": bleu_signatures(), "test_cases": "every test case once, at its own hospital"},
         "model": about.model,
+        "start": about.start,
         "settings": about.settings,
         "timings_s": about.timings_s,
         "peak_memory_bytes": about.peak_memory_bytes,
@@ -226,6 +231,7 @@ def markdown(results: RunDocument) -> str:
         f"# Results of {results['run']}",
         f"Split: {split_sentence([results['split']])}.",
         f"Data: {left_out_sentence(results['dataset'])}.",
+        start_sentence(results.get("start")),  # a run of an earlier version has none
         table(score_rows(results)),
         "## With 95 % intervals",
         "By bootstrap over images, each with all its questions; one seed, so the chance of training is not in them.",

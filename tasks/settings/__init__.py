@@ -150,6 +150,10 @@ class Study(Settings):
         unit, strategy = self.federation.privacy.unit, self.federation.strategy
         if (unit == "hospital") != (strategy == "dpfedavg"):
             raise ValueError("expected federation.privacy.unit hospital and federation.strategy dpfedavg together")
+        if unit != "none" and self.federation.warm_start != "off":
+            raise ValueError(
+                f"expected federation.warm_start off with privacy.unit {unit}, since epsilon is of one run's training"
+            )
         if unit != "none" and self.retrieval.fusion == "gated":
             raise ValueError("expected retrieval.fusion concat, since a gated fusion is trained without noise")
         if unit in ("example", "patient") and self.retrieval.most:
@@ -174,6 +178,7 @@ class Study(Settings):
             ("federation.lora_mean", self.federation.lora_mean, self.federation.lora_mean != "share-a"),
             ("federation.personal", self.federation.personal, self.federation.personal == "none"),
             ("federation.secure_aggregation", "true", not self.federation.secure_aggregation),
+            ("federation.warm_start", self.federation.warm_start, self.federation.warm_start == "off"),
             ("retrieval.fusion", self.retrieval.fusion, self.retrieval.fusion != "gated"),
             ("engine.executor", self.engine.executor, self.engine.executor == "mapped"),
         ):

@@ -1,6 +1,7 @@
 """Settings of what is trained: the base, the adapter, the rounds, and the lessons that a base had before."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator
@@ -245,6 +246,10 @@ class FederationSettings(ParticipationSettings, PersonalSettings, StrategySettin
     """Whether the server learns the sum of the hospitals' updates alone, and no single one (docs/privacy.md)."""
     runtime: Literal["local", "flower"] = "local"
     """Where hospitals are: in this process (`local`), or on machines of their own (`flower`, docs/deployment.md)."""
+    warm_start: Literal["off", "latest", "current"] = "off"
+    """Where a hospital has new cases, go on from the adapter of the run that this link leads to (docs/operating.md)."""
+    initial_adapter: Path | None = None
+    """Folder of a PEFT adapter to start from, of the same model and `lora` settings; a fresh one where not given."""
 
     @property
     def server(self) -> StrategySettings:
@@ -260,7 +265,8 @@ class FederationSettings(ParticipationSettings, PersonalSettings, StrategySettin
     def local(self) -> "FederationSettings":
         """What matters within one round, so that studies that differ in the others share what hospitals trained."""
         elsewhere = dict(StrategySettings()) | dict(PersonalSettings()) | dict(ParticipationSettings())
-        return self.model_copy(update=elsewhere | {"rounds": 1, "secure_aggregation": False, "runtime": "local"})
+        here = {"rounds": 1, "secure_aggregation": False, "runtime": "local", "warm_start": "off"}
+        return self.model_copy(update=elsewhere | here | {"initial_adapter": None})
 
 
 class EngineSettings(Settings):

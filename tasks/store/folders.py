@@ -80,6 +80,8 @@ class Folder:
         """Other paths that held the same input content in earlier requests (`provenance.py`)."""
         self.leaves: list[str] | None = None
         """Kinds of data that leave a hospital in this folder, as its stage declares; None if no stage makes it."""
+        self.again: str | None = None
+        """The flow run that was asked to make it again (`again.py`); None in any other run."""
         self.ref: Ref
         """Set once the folder is finished."""
 
@@ -178,6 +180,14 @@ def find(path: str) -> Ref:
     return Ref(path=path, digest=manifest["digest"])
 
 
+def digest_at(path: str) -> str:
+    """The digest of the finished folder at a path relative to the artifacts; empty if there is none."""
+    try:
+        return find(path).digest
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
 _writing: set[Path] = set()
 """Hidden folders that threads of this process are writing now."""
 
@@ -204,6 +214,8 @@ def _finish(folder: Folder, target: Path, seconds: float) -> Ref:
         "seconds": round(seconds, 3),
         "peak_memory_bytes": peak_memory(),
     }
+    if folder.again:
+        manifest["again"] = folder.again
     folder.write_json(MANIFEST, manifest)
     _put(folder.path, target)
     return Ref(path=target.relative_to(ROOT).as_posix(), digest=digest)

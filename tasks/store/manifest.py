@@ -31,6 +31,8 @@ class Manifest(TypedDict):
     """Other paths that held the same input content in earlier requests."""
     leaves: NotRequired[list[str] | None]
     """Kinds of data that leave a hospital in the folder; None where no stage made it."""
+    again: NotRequired[str]
+    """Id of the flow run that was asked to make it again."""
     summary: dict[str, Any]
     """Counts and notes of the stage."""
     seconds: float

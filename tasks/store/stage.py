@@ -10,13 +10,14 @@ from typing import Any, Literal, get_args
 
 from prefect import Task, task
 from prefect.client.schemas import TaskRun
-from prefect.context import TaskRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.serializers import Serializer
 from pydantic import BaseModel
 
 from tasks.errors import StudyError
 from tasks.settings import DatasetSettings, EncoderSettings, ModelChoice, ModelSettings, SynthesisSettings
 from tasks.store import ROOT, Folder, Ref, stage_key, writing
+from tasks.store.again import asked_again
 from tasks.store.code import body_digest
 from tasks.store.leaving import Files, OfPublicData, refuse_undeclared
 from tasks.store.provenance import name_inputs
@@ -93,6 +94,7 @@ def stage(
             key = key_of(parameters)
             with _listed_as_running(TaskRunContext.get()), writing(area.format(**parameters), name, key) as folder:
                 folder.inputs, folder.leaves = _paths(parameters), list(leaves or ())
+                folder.again = again.run if (again := asked_again()) else None
                 body(folder, **parameters)
                 if writes is not None:
                     refuse_undeclared(name, folder, writes)
@@ -103,9 +105,12 @@ def stage(
 
         def cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
             _wait_if_halted(context)
-            path = f"{area.format(**parameters)}/{name}/{key_of(parameters)}"
-            name_inputs(path, _paths(parameters))
-            return path.replace("/", "-")
+            path, inputs = f"{area.format(**parameters)}/{name}/{key_of(parameters)}", _paths(parameters)
+            record = path.replace("/", "-")
+            if (again := asked_again()) and again.covers(path, (name, *_parts()), inputs) and not again.is_done(path):
+                (ROOT / ".records" / record).unlink(missing_ok=True)  # Prefect then runs the stage
+            name_inputs(path, inputs)
+            return record
 
         return task(  # type: ignore[call-overload]
             run,
@@ -118,6 +123,12 @@ def stage(
         )
 
     return wrap
+
+
+def _parts() -> list[str]:
+    """What the flow run is called that asks for a stage: within a part of a flow, the part's name."""
+    context = FlowRunContext.get()
+    return [context.flow_run.name] if context and context.flow_run else []
 
 
 _running: list[TaskRun] = []

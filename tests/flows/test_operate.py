@@ -1,5 +1,6 @@
 """`make serve`: server, worker and deployments with one command, started again, and stopped by Ctrl-C."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -8,10 +9,13 @@ import time
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 from command import hear_ctrl_c, shell
 
-from flows.operate import once, refuse_taken
+from flows.automations import NAME as SILENT
+from flows.notifications import NAME as NOTIFICATIONS
+from flows.operate import NOTIFY, once, refuse_taken
 from tasks.errors import StudyError
 
 TOP = Path(__file__).parents[2]
@@ -22,6 +26,15 @@ def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+def automations(port: int) -> list[str]:
+    """The names of all automations of a server, in order."""
+    asked = urllib.request.Request(
+        f"http://127.0.0.1:{port}/api/automations/filter", b"{}", {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(asked, timeout=30) as reply:
+        return sorted(each["name"] for each in json.load(reply))
 
 
 def test_a_taken_port_is_refused_in_a_sentence() -> None:
@@ -45,6 +58,7 @@ def test_all_deployments_are_there_also_the_second_time_and_ctrl_c_stops_everyth
     for name in ("flows", "tasks", "data", "prefect.toml", "prefect.yaml"):
         (folder / name).symlink_to(TOP / name)
     environment = shell() | {"PREFECT_HOME": str(tmp_path / "prefect"), "PYTHONPATH": str(TOP)}
+    environment |= {NOTIFY: "http://127.0.0.1:9/s3cret"}
     for _ in range(2):
         log = tmp_path / "log"
         with log.open("wb") as sink:
@@ -67,8 +81,11 @@ def test_all_deployments_are_there_also_the_second_time_and_ctrl_c_stops_everyth
             text=True,
         )
         assert [name for name in DEPLOYED if listed.stdout.count(name) == 1] == DEPLOYED, listed.stdout
+        assert automations(port) == [NOTIFICATIONS, SILENT]
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert len(started) >= 2 and not any(NOTIFY in each.environ() for each in started)
         process.send_signal(signal.SIGINT)
         assert process.wait(90) == 0, log.read_text()
-        assert "Stopped." in log.read_text()
+        assert "Stopped." in log.read_text() and "s3cret" not in log.read_text()
         with pytest.raises(OSError):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2)

@@ -20,7 +20,7 @@ from tasks import store
 from tasks.engine import identity
 from tasks.engine.identity import choose_model
 from tasks.pretrain.step import GLOSSARY
-from tasks.records.federation import HospitalRefs, LibrarySources, TrainingData
+from tasks.records.federation import Dealt, HospitalRefs, LibrarySources, SeenBefore, TrainingData
 from tasks.settings import (
     DatasetSettings,
     EncoderSettings,
@@ -98,8 +98,8 @@ def value(annotation: Any, name: str = "") -> Any:
     if annotation is LibrarySources:
         parts = {each: value(Ref, f"{name}-{each}") for each in ("cases", "features", "encoded")}
         return LibrarySources(name=f"north {name}", **parts)
-    if annotation is TrainingData:
-        return TrainingData(**{each: value(Ref, f"{name}-{each}") for each in TrainingData.model_fields})
+    if annotation in (TrainingData, Dealt, SeenBefore):
+        return annotation(**{each: value(Ref, f"{name}-{each}") for each in annotation.model_fields})
     if issubclass(annotation, BaseModel):
         return MADE[annotation] if annotation in MADE else annotation()
     return annotation("1")

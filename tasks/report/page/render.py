@@ -69,6 +69,8 @@ class DataStatements:
     """How many test images the base was trained on; empty if none, or if it has no record."""
     privacy: str = ""
     """What is promised of the adapters."""
+    start: str = ""
+    """What the first round started from."""
 
 
 def detail_plots(results: RunDocument, configuration: str) -> dict[str, list[str]]:
