@@ -66,7 +66,7 @@ def rounds(
         participation: says how many rounds there are, and who takes part in them.
         start: the initial tensors of all hospitals.
         train: trains each hospital by its order, from its start.
-        put_together: makes the server's next state from `state`, `updates` by hospital, and `round_number`.
+        put_together: makes the server's next state from `state`, what was `trained`, and `round_number`.
     """
     before = start
     held = dict.fromkeys(participation.hospitals, start)
@@ -78,7 +78,7 @@ def rounds(
         if len(trained.updates) < participation.least(number):
             refuse_missing(trained.missing, len(orders))
         own |= trained.kept or trained.updates
-        state = put_together(state=before, updates=trained.updates, round_number=number)
+        state = put_together(state=before, trained=trained, round_number=number)
         coming = {hospital: strategy.order(number + 1, hospital) for hospital in participation.receivers(number)}
         held = held | go_on(coming, state, own)
         yield Round(number, orders, starts, trained, before, state, held)
@@ -193,10 +193,11 @@ def federate(
 def aggregation(study: Study, model: ModelChoice, participation: Participation) -> Callable[..., Ref]:
     """How a study's server puts the updates of a round together; where it may see no single one, their sum."""
 
-    def put_together(*, state: Ref, updates: dict[str, Ref], round_number: int) -> Ref:
+    def put_together(*, state: Ref, trained: Trained, round_number: int) -> Ref:
+        updates = trained.updates
         share = len(updates) / len(participation.members(round_number))
         if study.federation.secure_aggregation:
-            updates = {TOGETHER: sum_in_secret(updates=list(updates.values()), round_number=round_number)}
+            updates = {TOGETHER: trained.summed() if trained.summed else summed_here(updates, round_number)}
         return aggregate(
             strategy=study.federation.server,
             state=state,
@@ -209,6 +210,11 @@ def aggregation(study: Study, model: ModelChoice, participation: Participation) 
         )
 
     return put_together
+
+
+def summed_here(updates: Mapping[str, Ref], round_number: int) -> Ref:
+    """The mean of updates that are in this process, by a secure sum."""
+    return sum_in_secret(updates=list(updates.values()), round_number=round_number)
 
 
 def taking_part(study: Study, hospitals: Sequence[str]) -> Participation:
@@ -304,6 +310,8 @@ def wire(strategy: Strategy, of: Round) -> dict[str, int]:
     control = any(order.local.control for order in of.orders.values())
     down = [of.before for order in of.orders.values() if several and order.start != "own"]
     up = of.trained.updates.values() if several and strategy.needs else []
+    if of.trained.summed:  # a masked number has eight bytes, and one of an adapter four
+        up = [of.trained.summed()] * 2 * len(of.trained.updates)
     return {"bytes_down": sum(size(ref, control) for ref in down), "bytes_up": sum(size(ref, control) for ref in up)}
 
 

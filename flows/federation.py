@@ -12,7 +12,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.coordinator import Federated, federate
+from flows.coordinator import Federated, check_strategy, federate
 from flows.gone import HOOKS
 from flows.losses import round_losses, round_table, write_losses
 from flows.parts import within_part
@@ -21,7 +21,6 @@ from flows.runtimes.flower.runtime import Flower, answered
 from flows.runtimes.local import all_alike
 from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
-from tasks.federate.lora_mean.rule import choose_rule
 from tasks.federate.remote.files import SCORES
 from tasks.federate.remote.parcel import Parcel, ask_all, linked
 from tasks.federate.remote.step import hear_scores, note_hospital
@@ -98,12 +97,12 @@ def about(study: Study) -> dict[str, Any]:
 
 def train_with(study: Study, hospitals: list[str]) -> str:
     """Run a study with hospitals that are reached by the link of this context; returns the folder of the run."""
-    choose_rule(study.federation.server).check_hospitals(len(hospitals))
+    check_strategy(study)
     model = choose_model(study.model)
     steps = Steps("federation-progress", total=study.federation.rounds + 3)
     met = meet(study, model, hospitals)
     steps.done(f"{counted(len(met), 'hospitals')} agreed: {', '.join(hospitals)}")
-    federated = federate(study, model, met, steps, Flower())
+    federated = federate(study, model, met, steps, Flower(study.federation.secure_aggregation))
     scored = hear_all_scores(study, model, federated)
     steps.done(f"{counted(len(scored), 'hospitals')} told scores")
     run = write_federation(study, model, federated, scored)

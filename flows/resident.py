@@ -14,17 +14,20 @@ from flows.parts import within_part
 from flows.prepare import Prepared, prepare, preparing_steps
 from flows.privacy import protect
 from flows.progress import Steps
+from flows.sum_keys import read_others, read_sum_key
 from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
 from tasks.federate.privacy.secret import noise_secret
 from tasks.federate.remote.agreement import NotAgreedError, refuse_more
 from tasks.federate.remote.files import SENT_FILES, VALIDATION
 from tasks.federate.remote.parcel import Parcel, digests
+from tasks.federate.remote.sum_record import NAME, SumRecord
+from tasks.federate.remote.summing import Summing
 from tasks.federate.step import SENT, train_hospital, validate_hospital
 from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, HospitalRefs
 from tasks.settings import LocalRule, ModelChoice, PartitionSettings, Study
 from tasks.settings.hospital import HospitalSettings
-from tasks.store import Ref, find, writing
+from tasks.store import ROOT, Ref, find, writing
 
 logger = logging.getLogger("fed_rag")
 
@@ -55,6 +58,7 @@ class Resident:
     def __init__(self, settings: HospitalSettings) -> None:
         self._settings = settings
         self._prepared: dict[Study, Prepared] = {}
+        self._sums: Summing | None = None
 
     def answer(self, request: Parcel) -> Parcel:
         """Do what is asked, or refuse it with a sentence.
@@ -64,6 +68,8 @@ class Resident:
         doing: Mapping[str, Callable[[Study, Parcel], Parcel]] = {
             "meet": self._meet,
             "train": self._train,
+            "offer": self._offer,
+            "sum": lambda _, request: self._own_sums().answer(request),
             "validate": self._validate,
             "evaluate": self._evaluate,
         }
@@ -92,6 +98,8 @@ class Resident:
         return own_study(self._settings, asked)
 
     def _meet(self, study: Study, request: Parcel) -> Parcel:
+        if study.federation.secure_aggregation:
+            self._own_sums()  # without keys it takes part in none, and says so at once
         self._prepared.clear()  # the cases may have changed since
         (hospital,) = self._own(study).hospitals
         folders = [hospital.cases, hospital.features, hospital.library, hospital.budget]
@@ -102,17 +110,54 @@ class Resident:
         return Parcel("done", {"name": self._settings.name, "data": data})
 
     def _train(self, study: Study, request: Parcel) -> Parcel:
-        number, local = self._round(study, request), LocalRule.model_validate(request.about["local"])
-        hospital, settings = self._given(study, request)
-        title = f"train round {number}"
+        number = self._round(study, request)
         logger.info("training for round %d", number)
-        update = within_part(
-            "train", lambda: train_hospital(hospital=hospital, local=local, round_number=number, **settings), title
-        )
+        update = self._update(study, request)
+        if study.federation.secure_aggregation:
+            logger.info("keeps the update of round %d, for a secure sum", number)
+            return Parcel("done", {"update": self._told(update), "key": self._own_sums().key.hex()})
         files = {name: (update.folder / name).read_bytes() for name in SENT_FILES}
         files[CONFIG_FILE] = _same_place(files[CONFIG_FILE], request.files[CONFIG_FILE])
         logger.info("sent the update of round %d", number)
         return Parcel("done", {}, files)
+
+    def _update(self, study: Study, request: Parcel) -> Ref:
+        """What this hospital trains for a request; it is found again if it has been trained."""
+        number, local = self._round(study, request), LocalRule.model_validate(request.about["local"])
+        hospital, settings = self._given(study, request)
+        title = f"train round {number}"
+        return within_part(
+            "train", lambda: train_hospital(hospital=hospital, local=local, round_number=number, **settings), title
+        )
+
+    def _offer(self, study: Study, request: Parcel) -> Parcel:
+        """Be ready for a secure sum with what was trained."""
+        from tasks.federate.privacy.masked import vector_of
+        from tasks.federate.state import read_update
+
+        update, number = self._update(study, request), self._round(study, request)
+        logger.info("takes part in the secure sum of round %d", number)
+        values = lambda: vector_of(read_update(update.folder, tensors=True))  # noqa: E731
+        return Parcel("done", {"nonce": self._own_sums().begin(number, self._told(update), values)})
+
+    def _own_sums(self) -> Summing:
+        """This hospital's side of secure sums. Raises NotAgreedError if it has no keys for them."""
+        if self._sums is None:
+            given = self._settings.secure_sums
+            others = read_others(given.others)
+            if not given.key.exists() or not others:
+                raise NotAgreedError(
+                    "Expected its own key and those of the other hospitals for a secure sum, found none: exchange them "
+                    "as docs/deployment.md says."
+                )
+            record = SumRecord(ROOT / "hospitals" / self._settings.name / NAME)
+            self._sums = Summing(self._settings.name, read_sum_key(given.key), others, given.fewest, record)
+        return self._sums
+
+    def _told(self, update: Ref) -> str:
+        """A digest of an update that nobody without this hospital's secret can compare with anything."""
+        secret = noise_secret(f"hospitals/{self._settings.name}")
+        return hmac.new(secret, b"update of a hospital" + update.digest.encode(), hashlib.sha256).hexdigest()
 
     def _validate(self, study: Study, request: Parcel) -> Parcel:
         number = self._round(study, request)

@@ -63,19 +63,37 @@ def told_by(agreement: AgreementSettings, samples: int, held_out: int, numbers: 
     loss, tokens = f"mean loss of its {held_out} held-out cases", "number of tokens of their answers"
     if held_out < min_cell:
         loss, tokens = "0: its held-out cases are few, and their loss is withheld", "0: withheld with the loss"
-    return [
-        Told(joining, "message", "name", MEANINGS["hospital"]),
-        Told(joining, "message", "data", "digest of its cases, made with a key that stays here: nobody can compare it"),
+    update = [
         Told(training, ADAPTER_FILE, "tensors", f"{numbers:,} numbers learned from its training cases"),
         Told(training, CONFIG_FILE, "all", "rank, scaling and layers of the adapter, the same at all hospitals"),
         *(
             Told(training, "update.json", each.name, MEANINGS[each.name] + values.get(each.name, ""))
             for each in fields(UpdateCounts)
         ),
+    ]
+    return [
+        Told(joining, "message", "name", MEANINGS["hospital"]),
+        Told(joining, "message", "data", "digest of its cases, made with a key that stays here: nobody can compare it"),
+        *(_in_secret(training, numbers) if agreement.secure_aggregation else update),
         Told(validating, "validation.json", "hospital", MEANINGS["hospital"]),
         Told(validating, "validation.json", "round", MEANINGS["round"]),
         Told(validating, "validation.json", "loss", loss),
         Told(validating, "validation.json", "tokens", tokens),
         *(Told(ending, "scores.json", name, text) for name, text in scored.items()),
         *(Told(ending, file, "all", text) for file, text in grouped.items()),
+    ]
+
+
+def _in_secret(when: str, numbers: int) -> list[Told]:
+    """What leaves of an update that only a secure sum may have."""
+    masked = (
+        "learned from its training cases, with their count, loss and steps, under masks: only a sum shows"
+    )
+    return [
+        Told(when, "trained.json", "update", "digest of the update, made with a key that stays here"),
+        Told(when, "trained.json", "key", "public key by which it signs in secure sums"),
+        Told(
+            when, "message", "keys, shares, signatures", "what masks are made of and taken away with, at random"
+        ),
+        Told(when, "message", "words", f"{numbers:,} numbers {masked}"),
     ]

@@ -173,7 +173,6 @@ class Study(Settings):
             ("federation.strategy", self.federation.strategy, self.federation.strategy not in ("scaffold", "none")),
             ("federation.lora_mean", self.federation.lora_mean, self.federation.lora_mean != "share-a"),
             ("federation.personal", self.federation.personal, self.federation.personal == "none"),
-            ("federation.secure_aggregation", "true", not self.federation.secure_aggregation),
             ("retrieval.fusion", self.retrieval.fusion, self.retrieval.fusion != "gated"),
             ("engine.executor", self.engine.executor, self.engine.executor == "mapped"),
         ):

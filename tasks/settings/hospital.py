@@ -64,6 +64,17 @@ class AgreementSettings(Settings):
     """Fewest cases of which anything is told; a coordinator may ask for more, not for fewer."""
 
 
+class SecureSumSettings(Settings):
+    """Secure sums, in which a coordinator learns no single update (docs/deployment.md)."""
+
+    key: Path = Path("sum.key")
+    """This hospital's private key that signs in secure sums; its public part `sum.key.pub` goes to the others."""
+    others: Path = Path("others")
+    """Folder of the other hospitals' public keys as NAME.pub; they come from these, and not from the coordinator."""
+    fewest: int = Field(3, ge=2)
+    """Fewest hospitals in a sum; of a sum of two, each can compute the other's update."""
+
+
 class HospitalSettings(Settings):
     """One hospital on a machine of its own."""
 
@@ -77,5 +88,7 @@ class HospitalSettings(Settings):
     """The base, on this machine; its content must be that of the coordinator's."""
     coordinator: CoordinatorSettings = CoordinatorSettings()
     """How the coordinator is reached."""
+    secure_sums: SecureSumSettings = SecureSumSettings()
+    """Keys for sums that hide this hospital's updates."""
     agreement: AgreementSettings = AgreementSettings()
     """What this hospital agrees to."""

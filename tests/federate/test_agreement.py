@@ -69,7 +69,6 @@ def test_another_base_is_refused() -> None:
         ({"federation": {"strategy": "none"}}, "federation.strategy"),
         ({"federation": {"lora_mean": "share-a"}}, "federation.lora_mean"),
         ({"federation": {"personal": "ditto"}}, "federation.personal"),
-        ({"federation": {"secure_aggregation": True}}, "federation.secure_aggregation"),
         ({"retrieval": {"fusion": "gated"}}, "retrieval.fusion"),
         ({"engine": {"executor": "batched"}}, "engine.executor"),
     ],

@@ -102,6 +102,23 @@ def test_a_request_that_a_hospital_did_not_live_to_answer_is_sent_again(
             assert asked.result(timeout=60).kind == "done"
 
 
+def test_who_leaves_in_the_midst_of_a_secure_sum_is_not_waited_for(fleet: Fleet, keys: Path, link: GridLink) -> None:
+    """What it had begun is lost with it; the beginning of a sum waits, as all other requests."""
+    with pytest.raises(StudyError, match="north left in the midst of the secure sum, which goes on without it"):
+        link.ask("north", Parcel("sum"))
+    with ThreadPoolExecutor() as pool:
+        with connect(fleet, keys, "north") as north:
+            asked = pool.submit(link.ask, "north", Parcel("sum"))
+            while north.receive() is None:
+                time.sleep(0.05)
+        with pytest.raises(StudyError, match="north left in the midst"):
+            asked.result(timeout=60)
+        offered = pool.submit(link.ask, "north", Parcel("offer"))
+        with connect(fleet, keys, "north") as north:
+            serve(north, echo)
+            assert offered.result(timeout=60).kind == "done"
+
+
 def test_a_refusal_arrives_as_the_sentence_that_was_given(fleet: Fleet, keys: Path, link: GridLink) -> None:
     def refuse(_: Parcel) -> Parcel:
         return Parcel("refused", {"reason": "Expected at most 3 rounds, found 9."})
@@ -256,10 +273,10 @@ def test_the_apps_are_found_as_flower_finds_them() -> None:
 
 
 def test_another_protocol_is_refused_by_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "PROTOCOL", 2)
+    monkeypatch.setattr(wire, "PROTOCOL", 3)
     theirs = packed(Parcel("train"))
     monkeypatch.undo()
-    with pytest.raises(StudyError, match="protocol version 1, found 2: install the same version"):
+    with pytest.raises(StudyError, match="protocol version 2, found 3: install the same version"):
         unpacked(theirs)
 
 

@@ -5,10 +5,10 @@ A folder that is there is not asked for again: so a coordinator that was killed 
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.federate.step import SENT
-from tasks.records.federation import HospitalRefs
+from tasks.records.federation import CONFIG_FILE, HospitalRefs, write_counts
 from tasks.records.shared_documents import (
     AbstentionDocument,
     FailuresDocument,
@@ -16,13 +16,18 @@ from tasks.records.shared_documents import (
     SeenDocument,
     SharesDocument,
     ToldDocument,
+    TrainedDocument,
     ValidationDocument,
 )
 from tasks.records.shared_files import UPDATE
 from tasks.score.image_sums import sums_schema
 from tasks.settings import ContextSettings, EvaluationSettings, FederationSettings, LocalRule, LoraSettings, ModelChoice
+from tasks.store import Ref
 from tasks.store.leaving import Document, Files, Table
 from tasks.store.stage import Folder, stage
+
+if TYPE_CHECKING:
+    from tasks.federate.remote.parcel import Parcel
 
 TOLD_SCORES: Files = {
     "scores/scores.json": Document(ScoresDocument),
@@ -67,7 +72,75 @@ def hear_update(
     """Let a hospital train for one round from its adapter, and write the update that it sends, as `train_hospital`."""
     from tasks.federate.remote.files import SENT_FILES, take
 
-    take(folder, _ask("train", hospital, {"round": round_number, "local": local.model_dump(mode="json")}), SENT_FILES)
+    take(
+        folder,
+        _ask("train", hospital, {"round": round_number, "local": local.model_dump(mode="json")}).files,
+        SENT_FILES,
+    )
+
+
+@stage(
+    "trained-elsewhere",
+    area="shared",
+    title="train {hospital.name} round {round_number}",
+    leaves=(),
+    writes={"trained.json": Document(TrainedDocument)},
+)
+def hear_trained(
+    folder: Folder,
+    hospital: HospitalRefs,
+    model: ModelChoice,
+    lora: LoraSettings,
+    federation: FederationSettings,
+    context: ContextSettings,
+    local: LocalRule,
+    round_number: int,
+    seed: int,
+) -> None:
+    """Let a hospital train for one round from its adapter, and keep what it trained: `trained.json`.
+
+    The file has a digest of the update that nobody without the hospital's key can compare with anything, and the public
+    key by which the hospital signs in secure sums.
+    """
+    told = _ask("train", hospital, {"round": round_number, "local": local.model_dump(mode="json")}).about
+    document = {name: str(told.get(name)) for name in ("update", "key")}
+    folder.write_json("trained.json", {"hospital": hospital.name, "round": round_number} | document)
+
+
+@stage("secure-mean", area="shared", title="secure sum round {round_number}", leaves=SENT, writes=UPDATE)
+def hear_sum(
+    folder: Folder,
+    hospitals: list[HospitalRefs],
+    trained: list[Ref],
+    model: ModelChoice,
+    lora: LoraSettings,
+    federation: FederationSettings,
+    context: ContextSettings,
+    local: LocalRule,
+    round_number: int,
+    seed: int,
+) -> None:
+    """Sum what hospitals trained, of which no one is seen, and write its mean as `sum_in_secret` does.
+
+    All hospitals started from the adapter of the first.
+    """
+    from tasks.engine.adapter import load_state
+    from tasks.federate.local import sent
+    from tasks.federate.privacy.masked import layout_of, length_of, mean_of
+    from tasks.federate.remote.sum_by_link import sum_by_link
+    from tasks.federate.state import write_state
+
+    start, about = hospitals[0].adapter, {"round": round_number, "local": local.model_dump(mode="json")}
+    layout = layout_of({"adapter": sent(local, load_state(start.folder))})
+    told = [json.loads((ref.folder / "trained.json").read_text(encoding="utf-8")) for ref in trained]
+    keys = {each["hospital"]: bytes.fromhex(each["key"]) for each in told}
+    offers = {each.name: _request("offer", each, about) for each in hospitals}
+    mean, counts = mean_of(
+        sum_by_link(round_number, keys, length_of(layout), offers), layout, round_number, model.content
+    )
+    write_state(folder, mean)
+    folder.write(CONFIG_FILE, (start.folder / CONFIG_FILE).read_bytes())
+    write_counts(folder, "", counts)
 
 
 @stage(
@@ -91,7 +164,7 @@ def hear_validation(
     """Let a hospital compute its adapter's loss on its held-out cases, as `validate_hospital` does."""
     from tasks.federate.remote.files import VALIDATION, take
 
-    take(folder, _ask("validate", hospital, {"round": round_number}), VALIDATION)
+    take(folder, _ask("validate", hospital, {"round": round_number}).files, VALIDATION)
 
 
 @stage("told-scores", area="shared", title="scores of {hospital.name}", leaves=("scores", "counts"), writes=TOLD_SCORES)
@@ -112,12 +185,19 @@ def hear_scores(
     """
     from tasks.federate.remote.files import BY_GROUP, SCORES, take
 
-    files = _ask("evaluate", hospital, {"rounds": json.loads(rounds)})
+    files = _ask("evaluate", hospital, {"rounds": json.loads(rounds)}).files
     take(folder, files, {SCORES} if files else (), BY_GROUP)
 
 
-def _ask(kind: Any, hospital: HospitalRefs, about: Mapping[str, Any]) -> Mapping[str, bytes]:
-    from tasks.federate.remote.files import adapter_of
-    from tasks.federate.remote.parcel import Parcel, ask
+def _ask(kind: Any, hospital: HospitalRefs, about: Mapping[str, Any]) -> "Parcel":
+    from tasks.federate.remote.parcel import ask
 
-    return ask(hospital.name, Parcel(kind, about, adapter_of(hospital.adapter))).files
+    return ask(hospital.name, _request(kind, hospital, about))
+
+
+def _request(kind: Any, hospital: HospitalRefs, about: Mapping[str, Any]) -> "Parcel":
+    """A request to work with a hospital's adapter, which is sent along."""
+    from tasks.federate.remote.files import adapter_of
+    from tasks.federate.remote.parcel import Parcel
+
+    return Parcel(kind, about, adapter_of(hospital.adapter))
