@@ -50,5 +50,5 @@ format: .venv/installed
 
 clean:  ## keeps lists of patients who withdrew, else a later run would take them back; keys of noise; and records of use
 	rm -rf .venv mutants .mypy_cache .ruff_cache .pytest_cache
-	find artifacts -mindepth 1 -not -type d -not -name forgotten.json -not -name noise.key -not -name sums.json -not -name asked.jsonl -not -name promotions.jsonl -not -path artifacts/README.md -delete
+	find artifacts -mindepth 1 -not -type d -not -name forgotten.json -not -name noise.key -not -name sums.json -not -name spent.json -not -name asked.jsonl -not -name promotions.jsonl -not -path artifacts/README.md -delete
 	find artifacts -mindepth 1 -type d -empty -delete

@@ -16,6 +16,7 @@ from flows.coordinator import Federated, check_strategy, federate
 from flows.gone import HOOKS
 from flows.losses import round_losses, round_table, write_losses
 from flows.parts import within_part
+from flows.privacy import protect, spent
 from flows.progress import Steps
 from flows.runtimes.flower.runtime import Flower, answered
 from flows.runtimes.local import all_alike
@@ -23,12 +24,13 @@ from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
 from tasks.federate.remote.files import SCORES
 from tasks.federate.remote.parcel import Parcel, ask_all, linked
-from tasks.federate.remote.step import hear_scores, note_hospital
+from tasks.federate.remote.step import hear_privacy, hear_scores, note_hospital
 from tasks.federate.step import initial_adapter
 from tasks.records.federation import TOGETHER, HospitalRefs
 from tasks.records.run_document import ConfigurationScores
 from tasks.records.shared_documents import ScoresDocument
 from tasks.records.text_table import markdown_table
+from tasks.report.privacy import privacy_of_run
 from tasks.report.results import score_table
 from tasks.settings import FederationSettings, ModelChoice, Study
 from tasks.settings.participation import ParticipationSettings
@@ -102,10 +104,14 @@ def train_with(study: Study, hospitals: list[str]) -> str:
     steps = Steps("federation-progress", total=study.federation.rounds + 3)
     met = meet(study, model, hospitals)
     steps.done(f"{counted(len(met), 'hospitals')} agreed: {', '.join(hospitals)}")
-    federated = federate(study, model, met, steps, Flower(study.federation.secure_aggregation))
+    allowed, budgets = study, list[Ref]()
+    if study.federation.privacy.unit == "hospital":  # the server's noise; hospitals see to their own
+        allowed, met, budgets = protect(study, met)
+    federated = federate(allowed, model, met, steps, Flower(study.federation.secure_aggregation))
+    spending = hear_all_spent(study, federated) + spent(budgets, federated.rows)
     scored = hear_all_scores(study, model, federated)
     steps.done(f"{counted(len(scored), 'hospitals')} told scores")
-    run = write_federation(study, model, federated, scored)
+    run = write_federation(study, model, federated, scored, spending)
     show(federated)
     point_latest(run)  # last, so that the link leads to a complete run
     steps.done(f"wrote {run}")
@@ -160,8 +166,30 @@ def told_of(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in ("round", "train_loss", "eval_loss", "lost_share")} | NOT_TOLD | together
 
 
-def write_federation(study: Study, model: ModelChoice, federated: Federated, scored: Sequence[ScoresDocument]) -> Path:
-    """Write the run of a federation: settings, rounds, losses, scores, and where its adapter is; returns its folder."""
+def hear_all_spent(study: Study, federated: Federated) -> list[Ref]:
+    """Let every hospital tell the epsilon of its rounds, as it computes it; nothing where it trains without noise."""
+    if study.federation.privacy.unit == "none":
+        return []
+
+    def hear() -> list[Ref]:
+        common = all_alike({"federation": study.federation, "seed": study.seed})
+        hearing = hear_privacy.map(hospital=federated.trained, **common)
+        return answered(hearing, [hospital.name for hospital in federated.trained])
+
+    return within_part("privacy", hear, at_once=Flower.at_once)
+
+
+def write_federation(
+    study: Study,
+    model: ModelChoice,
+    federated: Federated,
+    scored: Sequence[ScoresDocument],
+    spending: Sequence[Ref],
+) -> Path:
+    """Write the run of a federation: settings, rounds, losses, scores, and where its adapter is; returns its folder.
+
+    `spending` are the folders that tell what was spent of privacy.
+    """
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
     (adapter,) = {hospital.adapter.path for hospital in federated.trained}
     base = {"name": study.model.name, "revision": study.model.revision, "content": model.content}
@@ -169,6 +197,9 @@ def write_federation(study: Study, model: ModelChoice, federated: Federated, sco
     with writing("", "runs", run) as folder:
         folder.write_json("settings.json", study.model_dump(mode="json"))
         document = {"run": run, "model": base, "hospitals": names, "rounds": federated.rows, "scores": _table(scored)}
+        told = [json.loads((ref.folder / "privacy.json").read_text(encoding="utf-8")) for ref in spending]
+        if privacy := privacy_of_run(told):
+            document["privacy"] = privacy
         folder.write_json("federation.json", document)
         folder.write_json("references.json", {"adapter": adapter, "hospitals": {}})
         write_losses(folder, round_losses(federated.rows))

@@ -31,6 +31,7 @@ server = ServerApp()
 @client.train()
 @client.evaluate("validate")
 @client.evaluate()
+@client.query("privacy")
 def answer(message: Message, context: Context) -> Message:
     """Do what a coordinator asks, by the settings in the node's folder."""
     from flows.resident import Resident

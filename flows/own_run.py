@@ -20,11 +20,17 @@ EVALUATING_STEPS = 3
 
 
 def evaluate_own(
-    study: Study, model: ModelChoice, hospital: HospitalRefs, prepared: Prepared, rounds: Sequence[Mapping[str, Any]]
+    study: Study,
+    model: ModelChoice,
+    hospital: HospitalRefs,
+    prepared: Prepared,
+    rounds: Sequence[Mapping[str, Any]],
+    privacy: Sequence[Ref],
 ) -> tuple[Evaluated, Path]:
     """Answer a hospital's test cases with its adapter, and write a run with its pages; returns both.
 
-    So `fed-rag ask` and the other commands on a run work at the hospital. `rounds` is what the coordinator told.
+    So `fed-rag ask` and the other commands on a run work at the hospital. `rounds` is what the coordinator told,
+    and `privacy` what the hospital has spent.
     """
     adapters = Adapters([hospital], [hospital.given(prepared.hospitals[0].adapter)])
     found = evaluate(study, model, adapters, Steps("evaluate", EVALUATING_STEPS))
@@ -38,6 +44,7 @@ def evaluate_own(
         shares=found.shares,
         abstention=found.abstention,
         seen=prepared.seen,
+        privacy=privacy,
     )
     run = write_run(study, model.content, [hospital], found.kept, rounds, shared)
     write_pages(run)

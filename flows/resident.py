@@ -17,11 +17,16 @@ from flows.progress import Steps
 from flows.sum_keys import read_others, read_sum_key
 from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
+from tasks.federate.privacy.budget import read_budget
 from tasks.federate.privacy.secret import noise_secret
-from tasks.federate.remote.agreement import NotAgreedError, refuse_more
-from tasks.federate.remote.files import SENT_FILES, VALIDATION
+from tasks.federate.privacy.step import count_privacy, plan_server_privacy
+from tasks.federate.remote.agreement import NotAgreedError, most_epsilon, refuse_more
+from tasks.federate.remote.files import PRIVACY, SENT_FILES, VALIDATION
 from tasks.federate.remote.parcel import Parcel, digests
-from tasks.federate.remote.sum_record import NAME, SumRecord
+from tasks.federate.remote.release_record import NAME as SPENT
+from tasks.federate.remote.release_record import ReleaseRecord
+from tasks.federate.remote.sum_record import NAME as SUMS
+from tasks.federate.remote.sum_record import SumRecord
 from tasks.federate.remote.summing import Summing
 from tasks.federate.step import SENT, train_hospital, validate_hospital
 from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, HospitalRefs
@@ -59,6 +64,7 @@ class Resident:
         self._settings = settings
         self._prepared: dict[Study, Prepared] = {}
         self._sums: Summing | None = None
+        self._released = ReleaseRecord(ROOT / "hospitals" / settings.name / SPENT)
 
     def answer(self, request: Parcel) -> Parcel:
         """Do what is asked, or refuse it with a sentence.
@@ -71,6 +77,7 @@ class Resident:
             "offer": self._offer,
             "sum": lambda _, request: self._own_sums().answer(request),
             "validate": self._validate,
+            "privacy": self._privacy,
             "evaluate": self._evaluate,
         }
         try:
@@ -101,7 +108,7 @@ class Resident:
         if study.federation.secure_aggregation:
             self._own_sums()  # without keys it takes part in none, and says so at once
         self._prepared.clear()  # the cases may have changed since
-        (hospital,) = self._own(study).hospitals
+        (hospital,) = self._own(study, request).hospitals
         folders = [hospital.cases, hospital.features, hospital.library, hospital.budget]
         state = json.dumps([each.digest for each in folders if each]).encode()
         secret = noise_secret(f"hospitals/{self._settings.name}")
@@ -126,9 +133,32 @@ class Resident:
         number, local = self._round(study, request), LocalRule.model_validate(request.about["local"])
         hospital, settings = self._given(study, request)
         title = f"train round {number}"
-        return within_part(
+        update = within_part(
             "train", lambda: train_hospital(hospital=hospital, local=local, round_number=number, **settings), title
         )
+        if budget := self._budget(study, request):
+            within = read_budget(budget.folder)
+            most = most_epsilon(self._settings.agreement, within.unit)
+            self._released.release(update.path, _digest(study), within, most)
+        return update
+
+    def _budget(self, study: Study, request: Parcel) -> Ref | None:
+        """What this hospital trains within, or the server's budget where hospitals are hidden; None without noise."""
+        if study.federation.privacy.unit != "hospital":
+            return self._own(study, request).hospitals[0].budget
+        hospitals = _asked(request).partition.hospitals
+        return within_part("protect", lambda: plan_server_privacy(hospitals=hospitals, federation=study.federation))
+
+    def _spent(self, study: Study, request: Parcel) -> list[Ref]:
+        """The epsilon of what this hospital let out in a study, as it computes it; nothing without noise."""
+        budget, rounds, name = self._budget(study, request), self._released.rounds(_digest(study)), self._settings.name
+        if budget is None:
+            return []
+        return [within_part("protect", lambda: count_privacy(hospital=name, budget=budget, rounds=rounds))]
+
+    def _privacy(self, study: Study, request: Parcel) -> Parcel:
+        spent = self._spent(study, request)
+        return Parcel("done", {}, {name: (ref.folder / name).read_bytes() for ref in spent for name in PRIVACY})
 
     def _offer(self, study: Study, request: Parcel) -> Parcel:
         """Be ready for a secure sum with what was trained."""
@@ -150,7 +180,7 @@ class Resident:
                     "Expected its own key and those of the other hospitals for a secure sum, found none: exchange them "
                     "as docs/deployment.md says."
                 )
-            record = SumRecord(ROOT / "hospitals" / self._settings.name / NAME)
+            record = SumRecord(ROOT / "hospitals" / self._settings.name / SUMS)
             self._sums = Summing(self._settings.name, read_sum_key(given.key), others, given.fewest, record)
         return self._sums
 
@@ -171,12 +201,11 @@ class Resident:
     def _evaluate(self, study: Study, request: Parcel) -> Parcel:
         """Answer and score the own test cases, write a run with its pages, and tell what may be told."""
         hospital, _ = self._given(study, request)
-        hospitals = Study.model_validate(request.about["study"]).partition.hospitals
-        partition = study.partition.model_copy(update={"hospitals": hospitals})
+        partition = study.partition.model_copy(update={"hospitals": _asked(request).partition.hospitals})
         named = study.model_copy(update={"partition": partition})  # its answers are called as in the federation
-        prepared, rounds = self._own(study), list(request.about["rounds"])
-        model = choose_model(study.model)
-        found, run = within_part("evaluate", lambda: evaluate_own(named, model, hospital, prepared, rounds))
+        prepared, rounds = self._own(study, request), list(request.about["rounds"])
+        model, spent = choose_model(study.model), self._spent(study, request)
+        found, run = within_part("evaluate", lambda: evaluate_own(named, model, hospital, prepared, rounds, spent))
         logger.info("answered and scored the test cases: %s", run)
         files = told_scores(found, prepared.seen, self._settings.agreement.group_scores)
         return Parcel("done", {}, files if self._settings.agreement.scores else {})
@@ -187,13 +216,14 @@ class Resident:
             raise NotAgreedError(f"Expected a round from 1 to {study.federation.rounds}, found {number}.")
         return number
 
-    def _own(self, study: Study) -> Prepared:
+    def _own(self, study: Study, request: Parcel) -> Prepared:
         """This hospital, prepared for a study; within a budget of noise if it is to train with any."""
         if study not in self._prepared:
             self._prepared.clear()
             prepared = prepare_own(self._settings, study, choose_model(study.model))
             if study.federation.privacy.unit in ("example", "patient"):
-                allowed, hospitals, _ = within_part("protect", lambda: protect(study, prepared.hospitals))
+                joined = _asked(request).partition.hospitals
+                allowed, hospitals, _ = within_part("protect", lambda: protect(study, prepared.hospitals, joined))
                 if allowed.federation.rounds < study.federation.rounds:
                     raise NotAgreedError(
                         f"Expected at most {allowed.federation.rounds} rounds within its epsilon, found "
@@ -210,8 +240,18 @@ class Resident:
         rank = json.loads(request.files[CONFIG_FILE]).get("r")
         if rank != study.lora.r:
             raise NotAgreedError(f"Expected an adapter of rank {study.lora.r} (lora.r), found rank {rank}.")
-        (hospital,) = self._own(study).hospitals
+        (hospital,) = self._own(study, request).hospitals
         return hospital.given(keep_adapter(request.files)), training_settings(study, choose_model(study.model))
+
+
+def _asked(request: Parcel) -> Study:
+    """The study as the coordinator asked for it."""
+    return Study.model_validate(request.about["study"])
+
+
+def _digest(study: Study) -> str:
+    """Tells a study from all others."""
+    return hashlib.sha256(json.dumps(study.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
 def keep_adapter(files: Mapping[str, bytes]) -> Ref:

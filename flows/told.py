@@ -86,14 +86,10 @@ def told_by(agreement: AgreementSettings, samples: int, held_out: int, numbers: 
 
 def _in_secret(when: str, numbers: int) -> list[Told]:
     """What leaves of an update that only a secure sum may have."""
-    masked = (
-        "learned from its training cases, with their count, loss and steps, under masks: only a sum shows"
-    )
+    masked = "learned from its training cases, with their count, loss and steps, under masks: only a sum shows"
     return [
         Told(when, "trained.json", "update", "digest of the update, made with a key that stays here"),
         Told(when, "trained.json", "key", "public key by which it signs in secure sums"),
-        Told(
-            when, "message", "keys, shares, signatures", "what masks are made of and taken away with, at random"
-        ),
+        Told(when, "message", "keys, shares, signatures", "what masks are made of and taken away with, at random"),
         Told(when, "message", "words", f"{numbers:,} numbers {masked}"),
     ]

@@ -53,7 +53,7 @@ class AgreementSettings(Settings):
     privacy: Literal["none", "example", "patient"] = "none"
     """Whose presence noise must hide at least: one training case, all cases of a patient, or nothing."""
     epsilon: float = Field(8, gt=0)
-    """Largest epsilon of a study, where noise is required."""
+    """Largest epsilon of all studies together, where noise is required or hides a hospital."""
     secure_aggregation: bool = False
     """Whether only a coordinator that learns the sum of updates alone gets one."""
     scores: bool = True

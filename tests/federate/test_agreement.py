@@ -42,6 +42,11 @@ REFUSED: list[tuple[dict[str, Any], Study, str]] = [
         study({"privacy": {"unit": "hospital"}, "strategy": "dpfedavg"}),
         "unit of at least example, .*, found none",
     ),
+    (
+        {"epsilon": 3, "strategies": ["dpfedavg"]},
+        study({"privacy": {"unit": "hospital", "epsilon": 4}, "strategy": "dpfedavg"}),
+        "epsilon of at most 3.*, found 4",
+    ),
     ({"secure_aggregation": True}, study({}), "federation.secure_aggregation true, as it agreed to, found false"),
 ]
 

@@ -32,7 +32,7 @@ class Hospitals:
     def ask(self, hospital: str, request: Parcel) -> Parcel:
         sums, update = self.sums[hospital], self.trained[hospital]
         if request.kind == "train":
-            return Parcel("done", {"update": f"{hospital}'s", "key": sums.key.hex()})
+            return Parcel("done", {"update": sums.key.hex(), "key": sums.key.hex()})
         if request.kind == "offer":
             number = request.about["round"]
             nonce = sums.begin(number, hospital, lambda: vector_of(read_update(update.folder, tensors=True)))

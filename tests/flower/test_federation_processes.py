@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -38,9 +38,9 @@ SCORED = ("told-scores", "scores.json", 1)
 class Running:
     """A command in a process of its own, whose lines go to a file."""
 
-    def __init__(self, server: Server, folder: Path, *words: str) -> None:
+    def __init__(self, server: Server, folder: Path, *words: str, command: Sequence[str] = (str(COMMAND),)) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._command, self._folder, self._environment = [str(COMMAND), *words], folder, server.environment
+        self._command, self._folder, self._environment = [*command, *words], folder, server.environment
         self.log = folder.parent / f"{folder.name}.log"
         self.start()
 
@@ -83,8 +83,8 @@ def start(server: Server) -> Iterator[Start]:
     """Starts commands, which end with the test."""
     running: list[Running] = []
 
-    def begin(folder: Path, *words: str) -> Running:
-        running.append(Running(server, folder, *words))
+    def begin(folder: Path, *words: str, command: Sequence[str] = (str(COMMAND),)) -> Running:
+        running.append(Running(server, folder, *words, command=command))
         return running[-1]
 
     yield begin

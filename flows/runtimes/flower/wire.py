@@ -16,6 +16,7 @@ TYPES = {
     "sum": "query.sum",
     "validate": "evaluate.validate",
     "evaluate": "evaluate",
+    "privacy": "query.privacy",
 }
 """Flower's type of message for each request."""
 TTL_S = 30 * 24 * 3600.0

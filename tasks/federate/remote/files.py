@@ -10,6 +10,7 @@ ADAPTER = frozenset({ADAPTER_FILE, CONFIG_FILE, group_file(RESIDUAL)})
 """What hospitals get of the server's state; who was left out of a round, and the server's own tensors, stay with it."""
 SENT_FILES = frozenset({ADAPTER_FILE, CONFIG_FILE, "update.json"})
 VALIDATION = frozenset({"validation.json"})
+PRIVACY = frozenset({"privacy.json"})
 SCORES = "scores/scores.json"
 BY_GROUP = frozenset(
     {

@@ -4,14 +4,17 @@ A folder that is there is not asked for again: so a coordinator that was killed 
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from tasks.errors import StudyError
 from tasks.federate.step import SENT
 from tasks.records.federation import CONFIG_FILE, HospitalRefs, write_counts
 from tasks.records.shared_documents import (
     AbstentionDocument,
     FailuresDocument,
+    PrivacyDocument,
     ScoresDocument,
     SeenDocument,
     SharesDocument,
@@ -104,6 +107,11 @@ def hear_trained(
     """
     told = _ask("train", hospital, {"round": round_number, "local": local.model_dump(mode="json")}).about
     document = {name: str(told.get(name)) for name in ("update", "key")}
+    if not all(re.fullmatch("[0-9a-f]{64}", each) for each in document.values()):
+        raise StudyError(
+            f"Expected a digest and a key in the answer of {hospital.name}, found something else: install the same "
+            "version of fed-rag at the coordinator and at every hospital."
+        )
     folder.write_json("trained.json", {"hospital": hospital.name, "round": round_number} | document)
 
 
@@ -165,6 +173,20 @@ def hear_validation(
     from tasks.federate.remote.files import VALIDATION, take
 
     take(folder, _ask("validate", hospital, {"round": round_number}).files, VALIDATION)
+
+
+@stage(
+    "privacy-spent",
+    area="shared",
+    title="privacy spent by {hospital.name}",
+    leaves=("counts",),
+    writes={"privacy.json": Document(PrivacyDocument)},
+)
+def hear_privacy(folder: Folder, hospital: HospitalRefs, federation: FederationSettings, seed: int) -> None:
+    """Let a hospital tell the epsilon that it has computed of its rounds, as `count_privacy` writes it."""
+    from tasks.federate.remote.files import PRIVACY, take
+
+    take(folder, _ask("privacy", hospital, {}).files, PRIVACY)
 
 
 @stage("told-scores", area="shared", title="scores of {hospital.name}", leaves=("scores", "counts"), writes=TOLD_SCORES)

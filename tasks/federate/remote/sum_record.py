@@ -6,15 +6,13 @@ their signers, more than half of the circle each, have a hospital in common. And
 one has at least two signers that are in no later one, so that no combination of sums has a single update in it.
 """
 
-import json
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from tasks.federate.remote.agreement import NotAgreedError
+from tasks.federate.remote.durable import read_note, write_note
 
 NAME = "sums.json"
-Signed = dict[str, dict[str, str] | list[str]]
 
 
 class SumRecord:
@@ -29,37 +27,24 @@ class SumRecord:
 
     def refuse_other_circle(self, update: str, hospitals: Mapping[str, bytes]) -> None:
         """Raise NotAgreedError if this hospital signed a sum with an update for another circle of hospitals."""
-        signed = self._read().get(update)
+        signed = read_note(self._path).get(update)
         if signed and signed["hospitals"] != _circle(hospitals):
             self._refuse(signed["hospitals"], hospitals)
 
     def sign(self, update: str, hospitals: Mapping[str, bytes], survivors: Collection[str]) -> None:
         """Note that a sum with an update is signed. Raises NotAgreedError if another one was signed before."""
         self.refuse_other_circle(update, hospitals)
-        found, signing = self._read(), {"hospitals": _circle(hospitals), "survivors": sorted(survivors)}
+        found, signing = read_note(self._path), {"hospitals": _circle(hospitals), "survivors": sorted(survivors)}
         signed = found.setdefault(update, signing)
         if signed != signing:
             self._refuse(signed["survivors"], survivors)
-        self._write(found)
+        write_note(self._path, found)
 
     def _refuse(self, before: Collection[str], now: Collection[str]) -> None:
         raise NotAgreedError(
             f"Expected the secure sum of {', '.join(before)}, which was signed for this update before, found one of "
             f"{', '.join(now)}, and their difference would tell: wait for those that are missing, or change the seed."
         )
-
-    def _read(self) -> dict[str, Signed]:
-        return dict(json.loads(self._path.read_text(encoding="utf-8"))) if self._path.exists() else {}
-
-    def _write(self, found: Mapping[str, Signed]) -> None:
-        """Replace the file, and be sure that it is on the disk: a signature cannot be taken back."""
-        beside = self._path.with_suffix(".tmp")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("w", encoding="utf-8") as sink:
-            json.dump(found, sink)
-            sink.flush()
-            os.fsync(sink.fileno())
-        beside.replace(self._path)
 
 
 def _circle(hospitals: Mapping[str, bytes]) -> dict[str, str]:
