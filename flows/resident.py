@@ -1,5 +1,6 @@
 """A hospital on a machine of its own: it prepares its cases, and does what a coordinator asks that it agreed to."""
 
+import errno
 import hashlib
 import hmac
 import json
@@ -89,7 +90,10 @@ class Resident:
             return Parcel("refused", {"reason": str(error)})
         except StudyError as error:
             logger.error("failed to %s: %s", request.kind, error)
-        except Exception:
+        except Exception as error:
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                logger.error("failed to %s: its disk is full; free some space, and it is asked again", request.kind)
+                return Parcel("refused", {"reason": f"It failed to {request.kind}, since its disk is full."})
             logger.exception("failed to %s", request.kind)
         return Parcel("refused", {"reason": f"It failed to {request.kind}; its own log tells why."})
 

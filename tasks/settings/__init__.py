@@ -122,7 +122,8 @@ class Study(Settings):
 
     @model_validator(mode="after")
     def _can_be_summed_in_secret(self) -> Self:
-        if self.federation.secure_aggregation and self.partition.hospitals < 2:
+        here = self.federation.runtime == "local"  # elsewhere, a hospital's own part of a study is of one hospital
+        if self.federation.secure_aggregation and here and self.partition.hospitals < 2:
             raise ValueError("expected at least 2 partition.hospitals with federation.secure_aggregation")
         if self.federation.secure_aggregation and self.retrieval.fusion == "gated":
             raise ValueError("expected retrieval.fusion concat, since updates of a gated fusion are not masked")

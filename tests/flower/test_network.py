@@ -1,5 +1,6 @@
 """Coordinator and hospitals in one process, over TLS on loopback: messages arrive, strangers do not."""
 
+import logging
 import shutil
 import threading
 import time
@@ -23,6 +24,7 @@ from flows.runtimes.flower import wire
 from flows.runtimes.flower.keys import make_keys, read_node_key, read_nodes, read_server
 from flows.runtimes.flower.link import GridLink
 from flows.runtimes.flower.node import Node, check_coordinator, why
+from flows.runtimes.flower.renewal import renew
 from flows.runtimes.flower.superlink import Fleet, superlink
 from flows.runtimes.flower.wire import packed, unpacked
 from tasks.errors import StudyError
@@ -215,6 +217,45 @@ def test_the_coordinators_certificate_is_checked(fleet: Fleet, keys: Path, tmp_p
         check_coordinator(f"localhost:{port}", str(keys / "ca.crt"))
     with pytest.raises(OSError, match="refused"):
         check_coordinator("127.0.0.1:1", str(keys / "ca.crt"))
+
+
+def test_an_expired_certificate_of_the_coordinator_is_told_to_the_hospital_until_it_is_renewed(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    make_keys(folder, ["north"], ["127.0.0.1"], days=0)
+    with pytest.raises(StudyError, match=r"expired on .* fed-rag coordinator renew"):
+        read_server(folder)
+    expired = tuple((folder / name).read_bytes() for name in ("ca.crt", "server.crt", "server.key"))
+    with (
+        superlink("127.0.0.1:0", expired, read_nodes(folder)) as fleet,
+        pytest.raises(StudyError, match=r"found one that is not \(certificate has expired\)"),
+    ):
+        check_coordinator(fleet.address, str(folder / "ca.crt"))
+    renew(folder, days=9)
+    with superlink("127.0.0.1:0", read_server(folder), read_nodes(folder)) as fleet:
+        check_coordinator(fleet.address, str(folder / "ca.crt"))
+        with connect(fleet, folder, "north"):
+            pass
+
+
+def test_a_coordinator_that_cannot_be_reached_is_told_once_and_waited_for(
+    keys: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(nodes, "TRY_AGAIN_S", 0.01)
+    tried = list[int]()
+
+    def check() -> None:
+        tried.append(1)
+        if len(tried) == 4:
+            raise StudyError("the test is over")
+        check_coordinator("127.0.0.1:1", str(keys / "ca.crt"))
+
+    monkeypatch.setattr(
+        nodes.ssl, "create_default_context", lambda **_: nodes.ssl.SSLContext(nodes.ssl.PROTOCOL_TLS_CLIENT)
+    )
+    with caplog.at_level(logging.INFO, logger="fed_rag"), pytest.raises(StudyError, match="over"):
+        nodes.stay(pytest.fail, check, pytest.fail)
+    told = "the coordinator cannot be reached (Connection refused): waiting, and trying again every 0 s"
+    assert caplog.messages == [told]
 
 
 def test_a_port_in_use_is_told(fleet: Fleet, keys: Path) -> None:

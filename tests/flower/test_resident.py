@@ -1,5 +1,6 @@
 """A hospital's answers to a coordinator: what it refuses, what it says of its own errors, and whose settings decide."""
 
+import errno
 import json
 import logging
 from pathlib import Path
@@ -18,6 +19,7 @@ from flows.own_run import told_scores
 from flows.resident import Resident, keep_adapter, own_study
 from flows.runtimes import local
 from flows.runtimes.flower.runtime import answered
+from flows.sum_keys import make_sum_key
 from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
 from tasks.federate.remote.files import SCORES
@@ -67,6 +69,20 @@ def test_nothing_of_an_error_at_the_hospital_is_told(
     assert "anna" in caplog.text
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_on_both_sides(
+    number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, "No space", "/data/anna")
+
+    monkeypatch.setattr(resident, "prepare_own", fail)
+    with caplog.at_level(logging.ERROR, logger="fed_rag"):
+        assert asked("meet") == "It failed to meet, since its disk is full."
+    assert caplog.messages == ["failed to meet: its disk is full; free some space, and it is asked again"]
+    assert not caplog.records[0].exc_info
+
+
 def test_data_and_base_are_the_hospitals_and_it_withholds_more() -> None:
     theirs = Study.model_validate(
         {"dataset": {"images": 8}, "federation": {"rounds": 2}, "lora": {"r": 4}, "evaluation": {"min_cell": 9}}
@@ -77,6 +93,18 @@ def test_data_and_base_are_the_hospitals_and_it_withholds_more() -> None:
     assert (study.federation, study.lora, study.seed) == (theirs.federation, theirs.lora, theirs.seed)
     assert study.evaluation.min_cell == 9
     assert own_study(SETTINGS).evaluation.min_cell == 7
+    summed = Study.model_validate({"federation": {"secure_aggregation": True, "runtime": "flower"}})
+    assert own_study(SETTINGS, summed).federation.secure_aggregation
+
+
+def test_without_keys_for_secure_sums_none_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    summed = Study.model_validate({"federation": {"secure_aggregation": True, "runtime": "flower"}})
+    for _ in range(2):
+        assert "its own key and those of the other hospitals for a secure sum, found none" in asked(
+            "meet", study=summed
+        )
+        make_sum_key(tmp_path / "sum.key", "north")  # which alone is not enough
 
 
 def test_an_adapter_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

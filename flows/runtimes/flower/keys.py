@@ -51,7 +51,7 @@ def make_keys(folder: Path, hospitals: Sequence[str], addresses: Sequence[str], 
     now = datetime.now(UTC).replace(microsecond=0)
     ca_key, server_key = _new_key(), _new_key()
     ca = _authority(ca_key, now)
-    server = _server_certificate(ca, ca_key, server_key.public_key(), names, now, now + timedelta(days=days))
+    server = server_certificate(ca, ca_key, server_key.public_key(), names, now, now + timedelta(days=days))
     certificate = ca.public_bytes(serialization.Encoding.PEM)
     with writing_folder(folder) as made:
         write_key(made / CA, certificate)
@@ -145,8 +145,8 @@ def check_certificate(path: Path, now: datetime | None = None) -> str | None:
     now, ends = now or datetime.now(UTC), certificate.not_valid_after_utc
     if now > ends:
         raise StudyError(
-            f"Expected a valid certificate in {path}, found one that expired on {ends:%Y-%m-%d}: make new keys with "
-            "`fed-rag coordinator keys`."
+            f"Expected a valid certificate in {path}, found one that expired on {ends:%Y-%m-%d}: renew it with "
+            "`fed-rag coordinator renew`; where the authority's own has expired, make new keys."
         )
     if now < certificate.not_valid_before_utc:
         raise StudyError(
@@ -169,7 +169,7 @@ def _authority(key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certifica
     return builder.sign(key, hashes.SHA384())
 
 
-def _server_certificate(
+def server_certificate(
     ca: x509.Certificate,
     ca_key: ec.EllipticCurvePrivateKey,
     key: ec.EllipticCurvePublicKey,
@@ -177,6 +177,7 @@ def _server_certificate(
     now: datetime,
     ends: datetime,
 ) -> x509.Certificate:
+    """A coordinator's certificate for some addresses, valid from `now` to `ends`, signed by an authority."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fed-rag coordinator")])
     builder = _certificate(name, ca.subject, key, now, ends)
     for extension, critical in (
