@@ -101,9 +101,7 @@ def test_without_keys_for_secure_sums_none_is_begun(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     summed = Study.model_validate({"federation": {"secure_aggregation": True, "runtime": "flower"}})
     for _ in range(2):
-        assert "its own key and those of the other hospitals for a secure sum, found none" in asked(
-            "meet", study=summed
-        )
+        assert "its own key and those of the other hospitals for a secure sum" in asked("meet", study=summed)
         make_sum_key(tmp_path / "sum.key", "north")  # which alone is not enough
 
 
