@@ -140,14 +140,20 @@ def hear_all_scores(study: Study, model: ModelChoice, federated: Federated) -> l
     """Let every hospital score its own test cases; returns what they told, without those that tell no scores."""
 
     def hear() -> list[Ref]:
+        names = [hospital.name for hospital in federated.trained]
+        member = [[at for at, there in enumerate(federated.members, 1) if name in there] for name in names]
+        needed = {"ditto": study.federation.rounds, "mixture": 1}.get(study.federation.personal, 0)
         hearing = hear_scores.map(
             hospital=federated.trained,
+            member=member,
+            starts=[[federated.starts[at - 1] for at in each[:needed]] for each in member],
             **all_alike(
                 {
                     "model": model,
                     "lora": study.lora,
                     "context": study.retrieval.context,
                     "evaluation": study.evaluation,
+                    "personal": study.federation.personalising,
                     "rounds": json.dumps([told_of(row) for row in federated.rows]),
                     "seed": study.seed,
                 }

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from flows.coordinator import training_settings
+from flows.coordinator import Federated, training_settings
 from flows.own_run import evaluate_own, told_scores
 from flows.parts import within_part
+from flows.personal import Personalised, personalise
 from flows.prepare import Prepared, prepare, preparing_steps
 from flows.privacy import protect
 from flows.progress import Steps
@@ -22,7 +23,7 @@ from tasks.federate.privacy.budget import read_budget
 from tasks.federate.privacy.secret import noise_secret
 from tasks.federate.privacy.step import count_privacy, plan_server_privacy
 from tasks.federate.remote.agreement import NotAgreedError, most_epsilon, refuse_more
-from tasks.federate.remote.files import PRIVACY, SENT_FILES, VALIDATION
+from tasks.federate.remote.files import ADAPTER, PRIVACY, SENT_FILES, VALIDATION, start_in
 from tasks.federate.remote.parcel import Parcel, digests
 from tasks.federate.remote.release_record import NAME as SPENT
 from tasks.federate.remote.release_record import ReleaseRecord
@@ -209,10 +210,32 @@ class Resident:
         named = study.model_copy(update={"partition": partition})  # its answers are called as in the federation
         prepared, rounds = self._own(study, request), list(request.about["rounds"])
         model, spent = choose_model(study.model), self._spent(study, request)
-        found, run = within_part("evaluate", lambda: evaluate_own(named, model, hospital, prepared, rounds, spent))
+        own = self._personal(named, model, hospital, request)
+        found, run = within_part("evaluate", lambda: evaluate_own(named, model, own, prepared, rounds, spent))
         logger.info("answered and scored the test cases: %s", run)
         files = told_scores(found, prepared.seen, self._settings.agreement.group_scores)
         return Parcel("done", {}, files if self._settings.agreement.scores else {})
+
+    def _personal(self, study: Study, model: ModelChoice, hospital: HospitalRefs, request: Parcel) -> Personalised:
+        """This hospital with the adapter for all, and its personal one, which stays here."""
+        trained, kind = hospital.model_copy(update={"budget": None}), study.federation.personal
+        if kind == "none":
+            return Personalised([trained])
+        member, rounds = list(request.about["member"]), study.federation.rounds
+        begun = {number: start_in(request.files, number) for number in member}
+        if not begun.get(member[0] if member else 0) and kind != "fine-tune":
+            raise NotAgreedError("Expected the adapters that rounds began with in the request, found none.")
+        starts = {number: keep_adapter(files) for number, files in begun.items() if files}
+        federated = Federated(
+            trained=[trained],
+            rows=[],
+            validated=[],
+            starts=[starts.get(number, hospital.adapter) for number in range(1, rounds + 1)],
+            members=[[hospital.name] if number in member else [] for number in range(1, rounds + 1)],
+            state=hospital.adapter,
+        )
+        initial = next(iter(starts.values()), hospital.adapter)
+        return within_part("personalise", lambda: personalise(study, model, federated, initial))
 
     def _round(self, study: Study, request: Parcel) -> int:
         number = request.about.get("round")
@@ -245,7 +268,8 @@ class Resident:
         if rank != study.lora.r:
             raise NotAgreedError(f"Expected an adapter of rank {study.lora.r} (lora.r), found rank {rank}.")
         (hospital,) = self._own(study, request).hospitals
-        return hospital.given(keep_adapter(request.files)), training_settings(study, choose_model(study.model))
+        sent = {name: data for name, data in request.files.items() if name in ADAPTER}
+        return hospital.given(keep_adapter(sent)), training_settings(study, choose_model(study.model))
 
 
 def _asked(request: Parcel) -> Study:

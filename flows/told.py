@@ -40,6 +40,7 @@ GROUPED = {
     "failures.json": "how many answers fail in which way",
     "shares.json": "mean shares of the prompt's parts in explained answers",
     "abstention.json": "sums of each image of answers that would be withheld",
+    "gain/gain.json": "sums of each image of what a personal adapter changes",
     "seen.json": "how many test images the base was trained on",
 }
 """Files that leave where scores by group may, as far as the study makes them."""

@@ -173,7 +173,7 @@ class Study(Settings):
         for name, found, travels in (
             ("federation.strategy", self.federation.strategy, self.federation.strategy not in ("scaffold", "none")),
             ("federation.lora_mean", self.federation.lora_mean, self.federation.lora_mean != "share-a"),
-            ("federation.personal", self.federation.personal, self.federation.personal == "none"),
+            ("federation.personal", self.federation.personal, self.federation.personal != "fedper"),
             ("retrieval.fusion", self.retrieval.fusion, self.retrieval.fusion != "gated"),
             ("engine.executor", self.engine.executor, self.engine.executor == "mapped"),
         ):

@@ -73,7 +73,7 @@ def test_another_base_is_refused() -> None:
         ({"federation": {"strategy": "scaffold"}}, "federation.strategy"),
         ({"federation": {"strategy": "none"}}, "federation.strategy"),
         ({"federation": {"lora_mean": "share-a"}}, "federation.lora_mean"),
-        ({"federation": {"personal": "ditto"}}, "federation.personal"),
+        ({"federation": {"personal": "fedper", "personal_layers": ["lora_B"]}}, "federation.personal"),
         ({"retrieval": {"fusion": "gated"}}, "retrieval.fusion"),
         ({"engine": {"executor": "batched"}}, "engine.executor"),
     ],

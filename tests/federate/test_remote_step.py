@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save
 
 from tasks.errors import StudyError
-from tasks.federate.remote.files import SCORES
+from tasks.federate.remote.files import SCORES, start_in
 from tasks.federate.remote.parcel import Parcel, linked
 from tasks.federate.remote.step import hear_scores, hear_update, hear_validation, note_hospital
 from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, HospitalRefs
@@ -21,6 +21,7 @@ from tasks.settings import (
     LoraSettings,
     ModelChoice,
 )
+from tasks.settings.training import PersonalSettings
 from tasks.store import Ref, writing
 
 MODEL = ModelChoice(name="model", device="cpu", content="0")
@@ -91,13 +92,21 @@ def test_losses_and_scores_arrive(hospital: HospitalRefs) -> None:
     assert files(heard) == VALIDATION
     assert (post.asked[0][1].kind, post.asked[0][1].about) == ("validate", {"round": 2})
     scoring = {name: TRAINING[name] for name in ("model", "lora", "context", "seed")}
-    scoring |= {"evaluation": EvaluationSettings(), "rounds": '[{"round": 1}]'}
+    scoring |= {
+        "evaluation": EvaluationSettings(),
+        "rounds": '[{"round": 1}]',
+        "member": [2, 5],
+        "personal": PersonalSettings(),
+    }
     for told in (SCORED, {}):
         post = Post(told)
         with linked(post):
-            heard = hear_scores.fn(hospital=hospital, **scoring)
+            heard = hear_scores.fn(hospital=hospital, starts=[hospital.adapter], **scoring)
         assert files(heard) == told
-        assert (post.asked[0][1].kind, post.asked[0][1].about) == ("evaluate", {"rounds": [{"round": 1}]})
+        request = post.asked[0][1]
+        assert (request.kind, request.about) == ("evaluate", {"rounds": [{"round": 1}], "member": [2, 5]})
+        assert start_in(request.files, 2) == {name: request.files[name] for name in (ADAPTER_FILE, CONFIG_FILE)}
+        assert start_in(request.files, 5) == {}
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ SETTINGS = {
     "federation.rounds": "2",
     "federation.local_epochs": "8",
     "federation.holdout": "0.25",
+    "federation.personal": "ditto",
     "lora.r": "4",
     "evaluation.min_cell": "1",
     "evaluation.max_new_tokens": "1",
@@ -130,6 +131,12 @@ def adapter(folder: Path) -> Path:
     return folder / "artifacts" / references["adapter"]
 
 
+def personal(folder: Path, hospital: str) -> bytes:
+    """A hospital's personal adapter in a run."""
+    references = json.loads((folder / "artifacts/latest/references.json").read_text(encoding="utf-8"))
+    return (folder / "artifacts" / references["hospitals"][hospital]["personal"] / ADAPTER_FILE).read_bytes()
+
+
 @pytest.mark.slow
 @pytest.mark.proof
 @pytest.mark.timeout(3600)
@@ -161,6 +168,9 @@ def test_hospitals_and_coordinator_are_killed_and_the_adapter_is_that_of_a_simul
     ours, simulated = adapter(place / "coordinator"), adapter(place / "simulation")
     for name in (ADAPTER_FILE, "adapter_config.json", "round.json"):
         assert (ours / name).read_bytes() == (simulated / name).read_bytes()
+    for name in HOSPITALS:
+        assert personal(place / name, name) == personal(place / "simulation", name)
+    assert not list((place / "coordinator/artifacts").rglob("personal"))
     assert_scores_are_those_of_a_simulation(place)
     assert_nothing_else_arrived(place / "coordinator/artifacts")
 

@@ -11,7 +11,7 @@ from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDp
 from dp_accounting.rdp import RdpAccountant
 from test_federation_processes import HOSPITALS, PORT, SETTINGS, Running, Start, place, start, words  # noqa: F401
 
-NOISY = SETTINGS | {"federation.rounds": "1", "federation.local_epochs": "1", "retrieval.k": "0"}
+NOISY = SETTINGS | {"federation.rounds": "1", "federation.personal": "none", "retrieval.k": "0"}
 MOST = 2000.0
 
 

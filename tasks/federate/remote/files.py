@@ -20,6 +20,7 @@ BY_GROUP = frozenset(
         "shares/shares.json",
         "abstention/abstention.json",
         "seen/seen.json",
+        "gain/gain.json",
     }
 )
 """Scores by group and by image, and counts of some answers: a hospital may keep all of them."""
@@ -28,6 +29,16 @@ BY_GROUP = frozenset(
 def adapter_of(state: Ref) -> dict[str, bytes]:
     """The files of an adapter, or of a server's state, that hospitals get."""
     return {name: (state.folder / name).read_bytes() for name in sorted(state.manifest()["files"]) if name in ADAPTER}
+
+
+def starts_of(states: Mapping[int, Ref]) -> dict[str, bytes]:
+    """The adapters that rounds began with, by the number of the round, as files that travel beside another adapter."""
+    return {f"{number}/{name}": data for number, state in states.items() for name, data in adapter_of(state).items()}
+
+
+def start_in(files: Mapping[str, bytes], number: int) -> dict[str, bytes]:
+    """The files of the adapter that a round began with; {} if they did not travel."""
+    return {name.removeprefix(f"{number}/"): data for name, data in files.items() if name.startswith(f"{number}/")}
 
 
 def take(

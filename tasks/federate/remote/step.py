@@ -14,6 +14,7 @@ from tasks.records.federation import CONFIG_FILE, HospitalRefs, write_counts
 from tasks.records.shared_documents import (
     AbstentionDocument,
     FailuresDocument,
+    GainDocument,
     PrivacyDocument,
     ScoresDocument,
     SeenDocument,
@@ -25,6 +26,7 @@ from tasks.records.shared_documents import (
 from tasks.records.shared_files import UPDATE
 from tasks.score.image_sums import sums_schema
 from tasks.settings import ContextSettings, EvaluationSettings, FederationSettings, LocalRule, LoraSettings, ModelChoice
+from tasks.settings.training import PersonalSettings
 from tasks.store import Ref
 from tasks.store.leaving import Document, Files, Table
 from tasks.store.stage import Folder, stage
@@ -40,6 +42,7 @@ TOLD_SCORES: Files = {
     "shares/shares.json": Document(SharesDocument),
     "abstention/abstention.json": Document(AbstentionDocument),
     "seen/seen.json": Document(SeenDocument),
+    "gain/gain.json": Document(GainDocument),
 }
 """What hospitals may tell of their scores."""
 
@@ -197,17 +200,24 @@ def hear_scores(
     lora: LoraSettings,
     context: ContextSettings,
     evaluation: EvaluationSettings,
+    personal: PersonalSettings,
     rounds: str,
+    starts: list[Ref],
+    member: list[int],
     seed: int,
 ) -> None:
     """Let a hospital answer its test cases with its adapter, and write what it tells of its scores.
 
-    `rounds` is what the hospital is told of the rounds, for its own page: a JSON list. A hospital that agreed to no
-    scores tells none; then there is no file.
+    `rounds` is what the hospital is told of the rounds, for its own page: a JSON list. `starts` are the adapters with
+    which the rounds began in which it was a `member`, where a personal adapter is made of them. A hospital that agreed
+    to no scores tells none; then there is no file.
     """
-    from tasks.federate.remote.files import BY_GROUP, SCORES, take
+    from tasks.federate.remote.files import BY_GROUP, SCORES, starts_of, take
+    from tasks.federate.remote.parcel import Parcel, ask
 
-    files = _ask("evaluate", hospital, {"rounds": json.loads(rounds)}).files
+    request = _request("evaluate", hospital, {"rounds": json.loads(rounds), "member": member})
+    begun = starts_of(dict(zip(member, starts, strict=False)))
+    files = ask(hospital.name, Parcel("evaluate", request.about, {**request.files, **begun})).files
     take(folder, files, {SCORES} if files else (), BY_GROUP)
 
 
