@@ -16,18 +16,21 @@ from flows.cli.settings_file import load_hospital
 from flows.evaluate import Evaluated
 from flows.federation import about, of_hospitals
 from flows.own_run import told_scores
+from flows.prepare import Prepared
 from flows.resident import Resident, keep_adapter, own_study
 from flows.runtimes import local
 from flows.runtimes.flower.runtime import answered
-from flows.sum_keys import make_sum_key
+from flows.sum_keys import make_sum_key, read_sum_key
 from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
-from tasks.federate.remote.files import SCORES
+from tasks.federate.privacy.accounting import epsilon
+from tasks.federate.privacy.budget import Budget, to_json
+from tasks.federate.remote.files import SCORES, SENT_FILES
 from tasks.federate.remote.parcel import Kind, Parcel
-from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE
+from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, HospitalRefs
 from tasks.settings import ModelSettings, Study
 from tasks.settings.hospital import HospitalSettings
-from tasks.store import writing
+from tasks.store import Ref, writing
 
 SETTINGS = HospitalSettings.model_validate({"name": "north", "agreement": {"rounds": 5, "min_cell": 7}})
 BASE = choose_model(ModelSettings()).content
@@ -103,6 +106,74 @@ def test_without_keys_for_secure_sums_none_is_begun(tmp_path: Path, monkeypatch:
     for _ in range(2):
         assert "its own key and those of the other hospitals for a secure sum" in asked("meet", study=summed)
         make_sum_key(tmp_path / "sum.key", "north")  # which alone is not enough
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Ref]:
+    """Updates that the hospital trains, in this order, without any training."""
+    monkeypatch.chdir(tmp_path)
+    updates = []
+    for number in range(3):
+        with writing("shared", "update", f"{number}") as folder:
+            for name in SENT_FILES:
+                folder.write(name, FILES[CONFIG_FILE] if name == CONFIG_FILE else name.encode())
+        updates.append(folder.ref)
+    north = HospitalRefs(name="north", **dict.fromkeys(("cases", "features", "library", "adapter"), updates[0]))
+    prepared = Prepared([north], updates[0], [], None)
+    coming = iter([*updates, updates[2]])
+    monkeypatch.setattr(resident, "prepare_own", lambda *_: prepared)
+    monkeypatch.setattr(resident, "within_part", lambda _, call, *__, **___: call())
+    monkeypatch.setattr(resident, "train_hospital", lambda **_: next(coming))
+    return updates
+
+
+def answered_by(this: Resident, kind: Kind, study: Study, number: int = 1) -> Parcel:
+    about = {"study": study.model_dump(mode="json"), "base": BASE, "round": number, "local": {}}
+    return this.answer(Parcel(kind, about, FILES))
+
+
+def test_an_update_leaves_whole_or_not_at_all(trained: list[Ref], tmp_path: Path) -> None:
+    """Where only a sum may leave, there are no files in the answer, and a digest that is not the update's own."""
+    sent = answered_by(Resident(SETTINGS), "train", Study())
+    assert sent.kind == "done" and sent.files.keys() == SENT_FILES
+    make_sum_key(tmp_path / "sum.key", "north")
+    (tmp_path / "others").mkdir()
+    make_sum_key(tmp_path / "south.key", "south")
+    (tmp_path / "south.key.pub").rename(tmp_path / "others/south.pub")
+    summed = Study.model_validate({"federation": {"secure_aggregation": True, "runtime": "flower"}})
+    kept = answered_by(Resident(SETTINGS), "train", summed)
+    assert kept.kind == "done" and not kept.files and kept.about.keys() == {"update", "key"}
+    own = read_sum_key(tmp_path / "sum.key").public_key().public_bytes_raw()
+    assert kept.about["key"] == own.hex() and kept.about["update"] not in (trained[1].digest, trained[1].path)
+    offered = answered_by(Resident(SETTINGS), "offer", summed)
+    assert offered.kind == "done" and not offered.files and offered.about.keys() == {"nonce"}
+
+
+def test_rounds_with_noise_are_counted_by_what_leaves(
+    trained: list[Ref], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rounds are within the budget: the third adapter that a coordinator has trained stays, whatever its number."""
+    noise = {"federation": {"rounds": 4, "privacy": {"unit": "example"}}, "retrieval": {"k": 0}}
+    study = Study.model_validate(noise)
+    budget = Budget("north", "example", 100, 0.1, 10, 1.0, 2.0, 1e-5, "rdp", rounds=2)
+    with writing("shared", "privacy", "0") as folder:
+        folder.write_json("privacy.json", to_json(budget))
+
+    def protect(
+        study: Study, hospitals: list[HospitalRefs], joined: int
+    ) -> tuple[Study, list[HospitalRefs], list[Ref]]:
+        return study, [each.model_copy(update={"budget": folder.ref}) for each in hospitals], [folder.ref]
+
+    monkeypatch.setattr(resident, "protect", protect)
+    monkeypatch.setattr(resident, "count_privacy", resident.count_privacy.fn)
+    this = Resident(SETTINGS)
+    assert [answered_by(this, "train", study, number).kind for number in (1, 1)] == ["done", "done"]
+    refused = answered_by(Resident(SETTINGS), "train", study)
+    assert "at most 2 updates of a study within its epsilon, found one more" in refused.about["reason"]
+    assert not refused.files
+    told = json.loads(answered_by(this, "privacy", study).files["privacy.json"])
+    assert (told["rounds"], told["hospital"]) == (2, "north")
+    assert told["epsilon"] == pytest.approx(epsilon(2.0, 0.1, 20, 1e-5, "rdp"))
 
 
 def test_an_adapter_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
