@@ -21,6 +21,7 @@ from tasks.federate.lora_mean.ranks import OfRanks
 from tasks.federate.lora_mean.rule import choose_rule
 from tasks.federate.participation import Participation
 from tasks.federate.privacy.step import sum_in_secret
+from tasks.federate.remote.step import note_used
 from tasks.federate.step import aggregate, join_adapter, keep_control
 from tasks.federate.strategies.strategy import Strategy
 from tasks.records.federation import ADAPTER_FILE, CONTROL_FILE, RESIDUAL, TOGETHER, HospitalRefs, Order, group_file
@@ -162,7 +163,7 @@ def federate(
     def one_round() -> tuple[Round, list[Ref]]:
         this = next(coming)
         tell_missing(this)
-        here.update(keep_controls(here, this))
+        here.update(keep_controls(here, this, note_used if study.federation.runtime == "flower" else keep_control))
         present = [each for each in participation.members(this.number) if each not in this.trained.missing]
         validating = holding(here, {hospital: this.following[hospital] for hospital in present})
         told = {"round_number": this.number, "min_cell": study.evaluation.min_cell}
@@ -235,16 +236,18 @@ def taking_part(study: Study, hospitals: Sequence[str]) -> Participation:
     return found
 
 
-def keep_controls(hospitals: Mapping[str, HospitalRefs], of: Round) -> dict[str, HospitalRefs]:
+def keep_controls(
+    hospitals: Mapping[str, HospitalRefs], of: Round, keep: Any = keep_control
+) -> dict[str, HospitalRefs]:
     """The hospitals whose control variate is another after a round; none if the strategy has no control variates.
 
-    One whose update was left out keeps its former one, as if it had not taken part.
+    One whose update was left out keeps its former one, as if it had not taken part. `keep` is the stage that makes it.
     """
     if not any(order.local.control for order in of.orders.values()):
         return {}
     left_out = round_summary(of)["quarantined"]
     used = {name: update for name, update in of.trained.updates.items() if name not in left_out}
-    keeping = keep_control.map(
+    keeping = keep.map(
         hospital=list(used), before=[hospitals[name].control for name in used], update=list(used.values())
     )
     kept = gather_named(keeping, list(used))

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from flows.coordinator import Federated, training_settings
@@ -23,6 +24,7 @@ from tasks.federate.privacy.budget import read_budget
 from tasks.federate.privacy.secret import noise_secret
 from tasks.federate.privacy.step import count_privacy, plan_server_privacy
 from tasks.federate.remote.agreement import NotAgreedError, most_epsilon, refuse_more
+from tasks.federate.remote.durable import read_note, write_note
 from tasks.federate.remote.files import ADAPTER, PRIVACY, SENT_FILES, VALIDATION, start_in
 from tasks.federate.remote.parcel import Parcel, digests
 from tasks.federate.remote.release_record import NAME as SPENT
@@ -30,8 +32,8 @@ from tasks.federate.remote.release_record import ReleaseRecord
 from tasks.federate.remote.sum_record import NAME as SUMS
 from tasks.federate.remote.sum_record import SumRecord
 from tasks.federate.remote.summing import Summing
-from tasks.federate.step import SENT, train_hospital, validate_hospital
-from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, HospitalRefs
+from tasks.federate.step import SENT, keep_control, train_hospital, validate_hospital
+from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, CONTROL_FILE, HospitalRefs
 from tasks.settings import LocalRule, ModelChoice, PartitionSettings, Study
 from tasks.settings.hospital import HospitalSettings
 from tasks.store import ROOT, Ref, find, writing
@@ -66,6 +68,8 @@ class Resident:
         self._settings = settings
         self._prepared: dict[Study, Prepared] = {}
         self._sums: Summing | None = None
+        self._trained = ROOT / "hospitals" / settings.name / "trained.json"
+        """What it has trained, by study and round, where later rounds follow from it."""
         self._released = ReleaseRecord(ROOT / "hospitals" / settings.name / SPENT)
 
     def answer(self, request: Parcel) -> Parcel:
@@ -128,7 +132,8 @@ class Resident:
         if study.federation.secure_aggregation:
             logger.info("keeps the update of round %d, for a secure sum", number)
             return Parcel("done", {"update": self._told(update), "key": self._own_sums().key.hex()})
-        files = {name: (update.folder / name).read_bytes() for name in SENT_FILES}
+        names = [name for name in update.manifest()["files"] if name in SENT_FILES | {CONTROL_FILE}]
+        files = {name: (update.folder / name).read_bytes() for name in names}
         files[CONFIG_FILE] = _same_place(files[CONFIG_FILE], request.files[CONFIG_FILE])
         logger.info("sent the update of round %d", number)
         return Parcel("done", {}, files)
@@ -138,14 +143,32 @@ class Resident:
         number, local = self._round(study, request), LocalRule.model_validate(request.about["local"])
         hospital, settings = self._given(study, request)
         title = f"train round {number}"
+        if local.control:
+            hospital = hospital.model_copy(update={"control": self._control(study, request)})
         update = within_part(
             "train", lambda: train_hospital(hospital=hospital, local=local, round_number=number, **settings), title
         )
+        if local.control:
+            noted = read_note(self._trained)
+            noted.setdefault(_digest(study), {})[str(number)] = update.path
+            write_note(self._trained, noted)
         if budget := self._budget(study, request):
             within = read_budget(budget.folder)
             most = most_epsilon(self._settings.agreement, within.unit)
             self._released.release(update.path, _digest(study), within, most)
         return update
+
+    def _control(self, study: Study, request: Parcel) -> Ref | None:
+        """This hospital's control variate, of what it sent in the rounds in which it counted; None before the first."""
+        noted = read_note(self._trained).get(_digest(study), {})
+        control: Ref | None = None
+        for number in request.about["used"]:
+            if str(number) not in noted:
+                raise NotAgreedError(f"Expected its own update of round {number}, which counted, found none.")
+            update, name = find(noted[str(number)]), self._settings.name
+            keeping = partial(keep_control, hospital=name, before=control, update=update)
+            control = within_part("train", keeping, f"control of round {number}")
+        return control
 
     def _budget(self, study: Study, request: Parcel) -> Ref | None:
         """What this hospital trains within, or the server's budget where hospitals are hidden; None without noise."""

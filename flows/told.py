@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 
 from tasks.records import UpdateCounts
-from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE
+from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, CONTROL_FILE
 from tasks.settings.hospital import AgreementSettings
 
 MEANINGS = {
@@ -72,6 +72,9 @@ def told_by(agreement: AgreementSettings, samples: int, held_out: int, numbers: 
             for each in fields(UpdateCounts)
         ),
     ]
+    if "scaffold" in agreement.strategies:
+        change = "how its mean gradient changed, as many numbers, with scaffold"
+        update.append(Told(training, CONTROL_FILE, "tensors", change))
     return [
         Told(joining, "message", "name", MEANINGS["hospital"]),
         Told(joining, "message", "data", "digest of its cases, made with a key that stays here: nobody can compare it"),

@@ -171,7 +171,7 @@ class Study(Settings):
         if self.federation.runtime == "local":
             return self
         for name, found, travels in (
-            ("federation.strategy", self.federation.strategy, self.federation.strategy not in ("scaffold", "none")),
+            ("federation.strategy", self.federation.strategy, self.federation.strategy != "none"),
             ("federation.lora_mean", self.federation.lora_mean, self.federation.lora_mean != "share-a"),
             ("federation.personal", self.federation.personal, self.federation.personal != "fedper"),
             ("retrieval.fusion", self.retrieval.fusion, self.retrieval.fusion != "gated"),
@@ -179,6 +179,14 @@ class Study(Settings):
         ):
             if not travels:
                 raise ValueError(f"expected another {name} with federation.runtime flower, which is not sent: {found}")
+        return self
+
+    @model_validator(mode="after")
+    def _can_count_what_was_summed(self) -> Self:
+        """A hospital elsewhere is told in which rounds its control variate moved the server's: of sums nobody knows."""
+        federation = self.federation
+        if federation.runtime == "flower" and federation.strategy == "scaffold" and federation.secure_aggregation:
+            raise ValueError("expected another federation.strategy than scaffold with runtime flower and secure sums")
         return self
 
     @property

@@ -15,6 +15,7 @@ OwnStrategy = Literal[
     "fedadam",
     "fedyogi",
     "fedprox",
+    "scaffold",
     "fednova",
     "median",
     "trimmed-mean",

@@ -11,8 +11,8 @@ from safetensors.numpy import save
 from tasks.errors import StudyError
 from tasks.federate.remote.files import SCORES, start_in
 from tasks.federate.remote.parcel import Parcel, linked
-from tasks.federate.remote.step import hear_scores, hear_update, hear_validation, note_hospital
-from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, HospitalRefs
+from tasks.federate.remote.step import hear_scores, hear_update, hear_validation, note_hospital, note_used
+from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, CONTROL_FILE, HospitalRefs
 from tasks.settings import (
     ContextSettings,
     EvaluationSettings,
@@ -83,6 +83,23 @@ def test_an_update_arrives_as_if_it_had_been_trained_here(hospital: HospitalRefs
     assert (name, request.kind) == ("north", "train")
     assert request.about["round"] == 3 and request.about["local"]["proximal_mu"] == 0.5
     assert request.files == {each: each.encode() for each in (ADAPTER_FILE, CONFIG_FILE)}
+
+
+def test_a_hospital_is_told_which_of_its_rounds_counted(hospital: HospitalRefs) -> None:
+    """Of these it makes its control variate, which stays there."""
+    tensors = {**UPDATE, CONTROL_FILE: UPDATE[ADAPTER_FILE]}
+    post, local, noted = Post(tensors), LocalRule(control=True), None
+    for number in (3, 5):
+        with linked(post):
+            heard = hear_update.fn(
+                hospital=hospital.model_copy(update={"control": noted}), local=local, round_number=number, **TRAINING
+            )
+        assert files(heard) == tensors
+        noted = note_used.fn(hospital="north", before=noted, update=heard)
+    assert [request.about["used"] for _, request in post.asked] == [[], [3]]
+    assert json.loads((noted.folder / "used.json").read_text())["rounds"] == [3, 3]  # as the updates say
+    with linked(post), pytest.raises(StudyError, match="found others"):  # none was asked for
+        hear_update.fn(hospital=hospital, local=LocalRule(), round_number=3, **TRAINING)
 
 
 def test_losses_and_scores_arrive(hospital: HospitalRefs) -> None:

@@ -117,7 +117,7 @@ def write_hospital(place: Path, name: str, base: Path, keys: str = "keys") -> No
             "authority": str(place / "keys/ca.crt"),
             "key": str(given / "node.key"),
         },
-        "agreement": {"local_epochs": 8, "min_cell": 1},
+        "agreement": {"local_epochs": 8, "min_cell": 1, "strategies": ["fedavg", "scaffold"]},
     }
     (folder / "hospital.yaml").write_text(json.dumps(settings), encoding="utf-8")
 
@@ -140,10 +140,11 @@ def personal(folder: Path, hospital: str) -> bytes:
 @pytest.mark.slow
 @pytest.mark.proof
 @pytest.mark.timeout(3600)
+@pytest.mark.parametrize("strategy", ["fedavg", "scaffold"])
 def test_hospitals_and_coordinator_are_killed_and_the_adapter_is_that_of_a_simulation(
-    place: Path, start: Start, tiny_folder: Path
+    strategy: str, place: Path, start: Start, tiny_folder: Path
 ) -> None:
-    given = SETTINGS | {"model.name": str(tiny_folder)}
+    given = SETTINGS | {"model.name": str(tiny_folder), "federation.strategy": strategy}
     hospitals = {name: start(place / name, "hospital", "join") for name in HOSPITALS}
     command = ["coordinator", "start", "../keys", "--listen", f"127.0.0.1:{PORT}", *words(given)]
     coordinator = start(place / "coordinator", *command)

@@ -270,6 +270,6 @@ def test_who_does_not_answer_is_left_out_and_named(
 def test_a_study_that_does_not_travel_is_told_so() -> None:
     assert of_hospitals(Study(), 3).partition.hospitals == 3
     with pytest.raises(
-        StudyError, match=r"These settings do not fit: expected another federation\.strategy [^\n]*scaffold\.$"
+        StudyError, match=r"These settings do not fit: expected another federation\.strategy [^\n]*none\.$"
     ):
-        of_hospitals(Study.model_validate({"federation": {"strategy": "scaffold"}}), 3)
+        of_hospitals(Study.model_validate({"federation": {"strategy": "none"}}), 3)

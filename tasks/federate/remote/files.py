@@ -3,11 +3,11 @@
 from collections.abc import Collection, Mapping
 
 from tasks.errors import StudyError
-from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, RESIDUAL, group_file
+from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, CONTROL_FILE, RESIDUAL, group_file
 from tasks.store import Folder, Ref
 
-ADAPTER = frozenset({ADAPTER_FILE, CONFIG_FILE, group_file(RESIDUAL)})
-"""What hospitals get of the server's state; who was left out of a round, and the server's own tensors, stay with it."""
+ADAPTER = frozenset({ADAPTER_FILE, CONFIG_FILE, group_file(RESIDUAL), CONTROL_FILE})
+"""What hospitals get of the server's state; who was left out of a round, and its momentum and the like, stay there."""
 SENT_FILES = frozenset({ADAPTER_FILE, CONFIG_FILE, "update.json"})
 VALIDATION = frozenset({"validation.json"})
 PRIVACY = frozenset({"privacy.json"})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.errors import StudyError
 from tasks.federate.step import SENT
-from tasks.records.federation import CONFIG_FILE, HospitalRefs, write_counts
+from tasks.records.federation import CONFIG_FILE, CONTROL_FILE, HospitalRefs, read_counts, write_counts
 from tasks.records.shared_documents import (
     AbstentionDocument,
     FailuresDocument,
@@ -21,6 +21,7 @@ from tasks.records.shared_documents import (
     SharesDocument,
     ToldDocument,
     TrainedDocument,
+    UsedDocument,
     ValidationDocument,
 )
 from tasks.records.shared_files import UPDATE
@@ -75,14 +76,29 @@ def hear_update(
     round_number: int,
     seed: int,
 ) -> None:
-    """Let a hospital train for one round from its adapter, and write the update that it sends, as `train_hospital`."""
+    """Let a hospital train for one round from its adapter, and write the update that it sends, as `train_hospital`.
+
+    With control variates the hospital is told the rounds whose update counted, and makes its own one of these.
+    """
     from tasks.federate.remote.files import SENT_FILES, take
 
-    take(
-        folder,
-        _ask("train", hospital, {"round": round_number, "local": local.model_dump(mode="json")}).files,
-        SENT_FILES,
-    )
+    about: dict[str, Any] = {"round": round_number, "local": local.model_dump(mode="json")}
+    if local.control:
+        about["used"] = _rounds_used(hospital.control)
+    take(folder, _ask("train", hospital, about).files, SENT_FILES | ({CONTROL_FILE} if local.control else set()))
+
+
+@stage(
+    "used",
+    area="shared",
+    title="note the rounds of {hospital}",
+    leaves=(),
+    writes={"used.json": Document(UsedDocument)},
+)
+def note_used(folder: Folder, hospital: str, before: Ref | None, update: Ref) -> None:
+    """Note that a hospital's update counted in its round, after the rounds `before`: `used.json`."""
+    rounds = [*_rounds_used(before), read_counts(update.folder).round]
+    folder.write_json("used.json", {"hospital": hospital, "rounds": rounds})
 
 
 @stage(
@@ -219,6 +235,11 @@ def hear_scores(
     begun = starts_of(dict(zip(member, starts, strict=False)))
     files = ask(hospital.name, Parcel("evaluate", request.about, {**request.files, **begun})).files
     take(folder, files, {SCORES} if files else (), BY_GROUP)
+
+
+def _rounds_used(noted: Ref | None) -> list[int]:
+    """The rounds that `note_used` has noted."""
+    return list(json.loads((noted.folder / "used.json").read_text(encoding="utf-8"))["rounds"]) if noted else []
 
 
 def _ask(kind: Any, hospital: HospitalRefs, about: Mapping[str, Any]) -> "Parcel":
