@@ -17,10 +17,12 @@ from flows.runtimes.local import Local, gather_named, refuse_missing
 from flows.runtimes.runtime import Runtime, Trained
 from flows.runtimes.stacked import Stacked
 from tasks.errors import StudyError
+from tasks.federate.lora_mean.factors import Factors
 from tasks.federate.lora_mean.ranks import OfRanks
 from tasks.federate.lora_mean.rule import choose_rule
 from tasks.federate.participation import Participation
 from tasks.federate.privacy.step import sum_in_secret
+from tasks.federate.remote.from_server import FromServer
 from tasks.federate.remote.step import note_used
 from tasks.federate.step import aggregate, join_adapter, keep_control
 from tasks.federate.strategies.strategy import Strategy
@@ -149,7 +151,10 @@ def federate(
     `reached` is how hospitals are reached; by default they are in this process. Raises StudyError if too few hospitals
     answer in a round.
     """
-    strategy = OfRanks(choose_rule(study.federation.server), study.lora.ranks)
+    strategy: Factors = OfRanks(choose_rule(study.federation.server), study.lora.ranks)
+    elsewhere = study.federation.runtime == "flower"
+    if elsewhere:
+        strategy = FromServer(strategy)
     runtime = reached or RUNTIMES[study.engine.executor]
     settings = training_settings(study, model)
     here = {hospital.name: hospital for hospital in hospitals}
@@ -163,7 +168,7 @@ def federate(
     def one_round() -> tuple[Round, list[Ref]]:
         this = next(coming)
         tell_missing(this)
-        here.update(keep_controls(here, this, note_used if study.federation.runtime == "flower" else keep_control))
+        here.update(keep_controls(here, this, note_used if elsewhere else keep_control))
         present = [each for each in participation.members(this.number) if each not in this.trained.missing]
         validating = holding(here, {hospital: this.following[hospital] for hospital in present})
         told = {"round_number": this.number, "min_cell": study.evaluation.min_cell}

@@ -16,6 +16,7 @@ from flows.coordinator import Federated, check_strategy, federate
 from flows.gone import HOOKS
 from flows.losses import round_losses, round_table, write_losses
 from flows.parts import within_part
+from flows.personal import check_personal_layers
 from flows.privacy import protect, spent
 from flows.progress import Steps
 from flows.runtimes.flower.runtime import Flower, answered
@@ -104,6 +105,7 @@ def train_with(study: Study, hospitals: list[str]) -> str:
     steps = Steps("federation-progress", total=study.federation.rounds + 3)
     met = meet(study, model, hospitals)
     steps.done(f"{counted(len(met), 'hospitals')} agreed: {', '.join(hospitals)}")
+    check_personal_layers(study, met[0].adapter)
     allowed, budgets = study, list[Ref]()
     if study.federation.privacy.unit == "hospital":  # the server's noise; hospitals see to their own
         allowed, met, budgets = protect(study, met)

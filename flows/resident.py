@@ -20,6 +20,7 @@ from flows.progress import Steps
 from flows.sum_keys import read_others, read_sum_key
 from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
+from tasks.federate.lora_mean.rule import choose_rule
 from tasks.federate.privacy.budget import read_budget
 from tasks.federate.privacy.secret import noise_secret
 from tasks.federate.privacy.step import count_privacy, plan_server_privacy
@@ -32,7 +33,15 @@ from tasks.federate.remote.release_record import ReleaseRecord
 from tasks.federate.remote.sum_record import NAME as SUMS
 from tasks.federate.remote.sum_record import SumRecord
 from tasks.federate.remote.summing import Summing
-from tasks.federate.step import SENT, keep_control, train_hospital, validate_hospital
+from tasks.federate.step import (
+    SENT,
+    join_adapter,
+    keep_control,
+    send_update,
+    train_at_home,
+    train_hospital,
+    validate_hospital,
+)
 from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, CONTROL_FILE, HospitalRefs
 from tasks.settings import LocalRule, ModelChoice, PartitionSettings, Study
 from tasks.settings.hospital import HospitalSettings
@@ -141,17 +150,21 @@ class Resident:
     def _update(self, study: Study, request: Parcel) -> Ref:
         """What this hospital trains for a request; it is found again if it has been trained."""
         number, local = self._round(study, request), LocalRule.model_validate(request.about["local"])
-        hospital, settings = self._given(study, request)
-        title = f"train round {number}"
+        hospital, settings = self._given(study, request, trained=number - 1)
+        title, keeps = f"train round {number}", _keeps(study)
         if local.control:
             hospital = hospital.model_copy(update={"control": self._control(study, request)})
+        training = train_at_home if keeps else train_hospital
         update = within_part(
-            "train", lambda: train_hospital(hospital=hospital, local=local, round_number=number, **settings), title
+            "train", lambda: training(hospital=hospital, local=local, round_number=number, **settings), title
         )
-        if local.control:
+        if local.control or keeps:
             noted = read_note(self._trained)
             noted.setdefault(_digest(study), {})[str(number)] = update.path
             write_note(self._trained, noted)
+        if keeps:
+            sending = partial(send_update, hospital=hospital.name, trained=update, keeps=keeps, round_number=number)
+            update = within_part("train", sending, f"send round {number}")
         if budget := self._budget(study, request):
             within = read_budget(budget.folder)
             most = most_epsilon(self._settings.agreement, within.unit)
@@ -219,7 +232,7 @@ class Resident:
 
     def _validate(self, study: Study, request: Parcel) -> Parcel:
         number = self._round(study, request)
-        hospital, settings = self._given(study, request)
+        hospital, settings = self._given(study, request, trained=number)
         told = {"round_number": number, "min_cell": study.evaluation.min_cell}
         found = within_part(
             "validate", lambda: validate_hospital(hospital=hospital, **told, **settings), f"validate round {number}"
@@ -228,7 +241,7 @@ class Resident:
 
     def _evaluate(self, study: Study, request: Parcel) -> Parcel:
         """Answer and score the own test cases, write a run with its pages, and tell what may be told."""
-        hospital, _ = self._given(study, request)
+        hospital, _ = self._given(study, request, trained=study.federation.rounds)
         partition = study.partition.model_copy(update={"hospitals": _asked(request).partition.hospitals})
         named = study.model_copy(update={"partition": partition})  # its answers are called as in the federation
         prepared, rounds = self._own(study, request), list(request.about["rounds"])
@@ -246,18 +259,18 @@ class Resident:
             return Personalised([trained])
         member, rounds = list(request.about["member"]), study.federation.rounds
         begun = {number: start_in(request.files, number) for number in member}
-        if not begun.get(member[0] if member else 0) and kind != "fine-tune":
+        if not begun.get(member[0] if member else 0) and kind in ("ditto", "mixture"):
             raise NotAgreedError("Expected the adapters that rounds began with in the request, found none.")
         starts = {number: keep_adapter(files) for number, files in begun.items() if files}
         federated = Federated(
             trained=[trained],
-            rows=[],
+            rows=[{}] * rounds,
             validated=[],
             starts=[starts.get(number, hospital.adapter) for number in range(1, rounds + 1)],
             members=[[hospital.name] if number in member else [] for number in range(1, rounds + 1)],
-            state=hospital.adapter,
+            state=_sent(request),
         )
-        initial = next(iter(starts.values()), hospital.adapter)
+        initial = next(iter(starts.values()), self._own(study, request).hospitals[0].adapter)
         return within_part("personalise", lambda: personalise(study, model, federated, initial))
 
     def _round(self, study: Study, request: Parcel) -> int:
@@ -283,21 +296,40 @@ class Resident:
             self._prepared[study] = prepared
         return self._prepared[study]
 
-    def _given(self, study: Study, request: Parcel) -> tuple[HospitalRefs, dict[str, Any]]:
-        """This hospital with the adapter of a request, and the settings that all its training shares."""
+    def _given(self, study: Study, request: Parcel, trained: int) -> tuple[HospitalRefs, dict[str, Any]]:
+        """This hospital with the adapter of a request, and the settings that all its training shares.
+
+        Where it keeps a part of the adapter, that is of the last round up to `trained` in which it has trained.
+        """
         if not {ADAPTER_FILE, CONFIG_FILE} <= request.files.keys():
             raise NotAgreedError("Expected an adapter in the request, found none.")
         rank = json.loads(request.files[CONFIG_FILE]).get("r")
         if rank != study.lora.r:
             raise NotAgreedError(f"Expected an adapter of rank {study.lora.r} (lora.r), found rank {rank}.")
         (hospital,) = self._own(study, request).hospitals
-        sent = {name: data for name, data in request.files.items() if name in ADAPTER}
-        return hospital.given(keep_adapter(sent)), training_settings(study, choose_model(study.model))
+        adapter = _sent(request)
+        if _keeps(study):
+            noted = read_note(self._trained).get(_digest(study), {})
+            last = max((int(number) for number in noted if int(number) <= trained), default=0)
+            own = find(noted[str(last)]) if last else hospital.adapter
+            joining = partial(join_adapter, hospital=hospital.name, state=adapter, trained=own, round_number=trained)
+            adapter = within_part("train", joining, f"join round {trained}")
+        return hospital.given(adapter), training_settings(study, choose_model(study.model))
 
 
 def _asked(request: Parcel) -> Study:
     """The study as the coordinator asked for it."""
     return Study.model_validate(request.about["study"])
+
+
+def _sent(request: Parcel) -> Ref:
+    """The adapter of a request, in the store."""
+    return keep_adapter({name: data for name, data in request.files.items() if name in ADAPTER})
+
+
+def _keeps(study: Study) -> tuple[str, ...]:
+    """Parts of names of the tensors that stay at the hospital, by the study's rule."""
+    return choose_rule(study.federation.server).order(1, "").keeps
 
 
 def _digest(study: Study) -> str:

@@ -172,8 +172,6 @@ class Study(Settings):
             return self
         for name, found, travels in (
             ("federation.strategy", self.federation.strategy, self.federation.strategy != "none"),
-            ("federation.lora_mean", self.federation.lora_mean, self.federation.lora_mean != "share-a"),
-            ("federation.personal", self.federation.personal, self.federation.personal != "fedper"),
             ("retrieval.fusion", self.retrieval.fusion, self.retrieval.fusion != "gated"),
             ("engine.executor", self.engine.executor, self.engine.executor == "mapped"),
         ):

@@ -259,7 +259,7 @@ class FederationSettings(ParticipationSettings, PersonalSettings, StrategySettin
     @property
     def personalising(self) -> PersonalSettings:
         """What personal adapters there are."""
-        return PersonalSettings(**self.model_dump(include=set(PersonalSettings.model_fields)))
+        return PersonalSettings.model_construct(**self.model_dump(include=set(PersonalSettings.model_fields)))
 
     @property
     def local(self) -> "FederationSettings":

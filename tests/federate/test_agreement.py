@@ -71,8 +71,6 @@ def test_another_base_is_refused() -> None:
     ("values", "said"),
     [
         ({"federation": {"strategy": "none"}}, "federation.strategy"),
-        ({"federation": {"lora_mean": "share-a"}}, "federation.lora_mean"),
-        ({"federation": {"personal": "fedper", "personal_layers": ["lora_B"]}}, "federation.personal"),
         ({"retrieval": {"fusion": "gated"}}, "retrieval.fusion"),
         ({"engine": {"executor": "batched"}}, "engine.executor"),
     ],

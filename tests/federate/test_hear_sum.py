@@ -51,7 +51,10 @@ def files(ref: Ref) -> dict[str, bytes]:
 def test_the_mean_has_the_bytes_of_a_simulation(local: LocalRule, one_round: Round, tmp_path: Path) -> None:  # noqa: F811
     trained = {name: one_round.train(name, local=local) for name in HOSPITALS}
     given = {name: one_round.given(name, one_round.start, FEDERATION) for name in HOSPITALS}
-    common = {name: value for name, value in given["north"].items() if name != "hospital"} | {"local": local}
+    common = {name: value for name, value in given["north"].items() if name != "hospital"} | {
+        "local": local,
+        "keeps": (),
+    }
     with linked(Hospitals(trained, tmp_path / "sums.json")):
         told = [hear_trained.fn(hospital=given[name]["hospital"], **common) for name in HOSPITALS]
         heard = hear_sum.fn(hospitals=[each["hospital"] for each in given.values()], trained=told, **common)

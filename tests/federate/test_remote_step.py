@@ -32,6 +32,7 @@ TRAINING: dict[str, Any] = {
     "context": ContextSettings(),
     "seed": 0,
 }
+ORDER = TRAINING | {"keeps": ()}
 COUNTS = {"hospital": "north", "round": 3, "samples": 4, "loss": 0.5, "steps": 2, "base": "0"}
 UPDATE = {
     ADAPTER_FILE: save({"base_model.model.q_proj.lora_A.weight": np.ones((2, 2), np.float32)}),
@@ -77,7 +78,7 @@ def files(ref: Ref) -> dict[str, bytes]:
 def test_an_update_arrives_as_if_it_had_been_trained_here(hospital: HospitalRefs) -> None:
     post = Post(UPDATE)
     with linked(post):
-        heard = hear_update.fn(hospital=hospital, local=LocalRule(proximal_mu=0.5), round_number=3, **TRAINING)
+        heard = hear_update.fn(hospital=hospital, local=LocalRule(proximal_mu=0.5), round_number=3, **ORDER)
     assert (heard.path.split("/")[:2], files(heard)) == (["shared", "update"], UPDATE)
     ((name, request),) = post.asked
     assert (name, request.kind) == ("north", "train")
@@ -92,14 +93,17 @@ def test_a_hospital_is_told_which_of_its_rounds_counted(hospital: HospitalRefs) 
     for number in (3, 5):
         with linked(post):
             heard = hear_update.fn(
-                hospital=hospital.model_copy(update={"control": noted}), local=local, round_number=number, **TRAINING
+                hospital=hospital.model_copy(update={"control": noted}),
+                local=local,
+                round_number=number,
+                **ORDER,
             )
         assert files(heard) == tensors
         noted = note_used.fn(hospital="north", before=noted, update=heard)
     assert [request.about["used"] for _, request in post.asked] == [[], [3]]
     assert json.loads((noted.folder / "used.json").read_text())["rounds"] == [3, 3]  # as the updates say
     with linked(post), pytest.raises(StudyError, match="found others"):  # none was asked for
-        hear_update.fn(hospital=hospital, local=LocalRule(), round_number=3, **TRAINING)
+        hear_update.fn(hospital=hospital, local=LocalRule(), round_number=3, **ORDER)
 
 
 def test_losses_and_scores_arrive(hospital: HospitalRefs) -> None:
@@ -138,5 +142,5 @@ def test_losses_and_scores_arrive(hospital: HospitalRefs) -> None:
 )
 def test_what_is_refused_or_is_no_update_leaves_nothing(hospital: HospitalRefs, post: Post, said: str) -> None:
     with linked(post), pytest.raises(StudyError, match=said):
-        hear_update.fn(hospital=hospital, local=LocalRule(), round_number=1, **TRAINING)
+        hear_update.fn(hospital=hospital, local=LocalRule(), round_number=1, **ORDER)
     assert not list(Path("artifacts/shared/update").iterdir())

@@ -24,7 +24,6 @@ SETTINGS = {
     "federation.rounds": "2",
     "federation.local_epochs": "8",
     "federation.holdout": "0.25",
-    "federation.personal": "ditto",
     "lora.r": "4",
     "evaluation.min_cell": "1",
     "evaluation.max_new_tokens": "1",
@@ -117,7 +116,7 @@ def write_hospital(place: Path, name: str, base: Path, keys: str = "keys") -> No
             "authority": str(place / "keys/ca.crt"),
             "key": str(given / "node.key"),
         },
-        "agreement": {"local_epochs": 8, "min_cell": 1, "strategies": ["fedavg", "scaffold"]},
+        "agreement": {"local_epochs": 8, "min_cell": 1, "strategies": ["fedavg", "scaffold", "fedprox"]},
     }
     (folder / "hospital.yaml").write_text(json.dumps(settings), encoding="utf-8")
 
@@ -140,11 +139,13 @@ def personal(folder: Path, hospital: str) -> bytes:
 @pytest.mark.slow
 @pytest.mark.proof
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("strategy", ["fedavg", "scaffold"])
+@pytest.mark.parametrize(("strategy", "kind"), [("fedavg", "ditto"), ("scaffold", "mixture"), ("fedprox", "fedper")])
 def test_hospitals_and_coordinator_are_killed_and_the_adapter_is_that_of_a_simulation(
-    strategy: str, place: Path, start: Start, tiny_folder: Path
+    strategy: str, kind: str, place: Path, start: Start, tiny_folder: Path
 ) -> None:
-    given = SETTINGS | {"model.name": str(tiny_folder), "federation.strategy": strategy}
+    given = SETTINGS | {"model.name": str(tiny_folder), "federation.strategy": strategy, "federation.personal": kind}
+    if kind == "fedper":
+        given["federation.personal_layers"] = "[q_proj]"
     hospitals = {name: start(place / name, "hospital", "join") for name in HOSPITALS}
     command = ["coordinator", "start", "../keys", "--listen", f"127.0.0.1:{PORT}", *words(given)]
     coordinator = start(place / "coordinator", *command)

@@ -13,7 +13,7 @@ from test_federation_processes import HOSPITALS, PORT, SETTINGS, Running, Start,
 
 from tasks.federate.privacy.accounting import ORDERS
 
-NOISY = SETTINGS | {"federation.rounds": "1", "federation.personal": "none", "retrieval.k": "0"}
+NOISY = SETTINGS | {"federation.rounds": "1", "retrieval.k": "0"}
 MOST = 2000.0
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar
 
+from prefect import unmapped
 from prefect.futures import PrefectFutureList
 
 from flows.runtimes.local import all_alike, answers
@@ -33,6 +34,7 @@ class Flower:
         hearing = hear.map(
             hospital=list(hospitals),
             local=[order.local for order in orders],
+            keeps=unmapped(orders[0].keeps),
             round_number=[order.round for order in orders],
             **all_alike(settings),
         )
@@ -45,8 +47,9 @@ class Flower:
         @cache
         def summed() -> Ref:
             there = [hospital for hospital in hospitals if hospital.name in updates]
-            told, local, number = list(updates.values()), orders[0].local, orders[0].round
-            return hear_sum(hospitals=there, trained=told, local=local, round_number=number, **settings)
+            order: dict[str, Any] = {name: getattr(orders[0], name) for name in ("local", "keeps")}
+            told, number = list(updates.values()), orders[0].round
+            return hear_sum(hospitals=there, trained=told, round_number=number, **order, **settings)
 
         return replace(trained, summed=summed)
 

@@ -73,12 +73,14 @@ def hear_update(
     federation: FederationSettings,
     context: ContextSettings,
     local: LocalRule,
+    keeps: tuple[str, ...],
     round_number: int,
     seed: int,
 ) -> None:
     """Let a hospital train for one round from its adapter, and write the update that it sends, as `train_hospital`.
 
-    With control variates the hospital is told the rounds whose update counted, and makes its own one of these.
+    The hospital `keeps` some of the tensors. With control variates it is told the rounds whose update counted, and
+    makes its own one of these.
     """
     from tasks.federate.remote.files import SENT_FILES, take
 
@@ -116,6 +118,7 @@ def hear_trained(
     federation: FederationSettings,
     context: ContextSettings,
     local: LocalRule,
+    keeps: tuple[str, ...],
     round_number: int,
     seed: int,
 ) -> None:
@@ -144,6 +147,7 @@ def hear_sum(
     federation: FederationSettings,
     context: ContextSettings,
     local: LocalRule,
+    keeps: tuple[str, ...],
     round_number: int,
     seed: int,
 ) -> None:
@@ -152,13 +156,15 @@ def hear_sum(
     All hospitals started from the adapter of the first.
     """
     from tasks.engine.adapter import load_state
+    from tasks.federate.keeping import stays
     from tasks.federate.local import sent
     from tasks.federate.privacy.masked import layout_of, length_of, mean_of
     from tasks.federate.remote.sum_by_link import sum_by_link
     from tasks.federate.state import write_state
 
     start, about = hospitals[0].adapter, {"round": round_number, "local": local.model_dump(mode="json")}
-    layout = layout_of({"adapter": sent(local, load_state(start.folder))})
+    tensors = sent(local, load_state(start.folder)).items()
+    layout = layout_of({"adapter": {name: tensor for name, tensor in tensors if not stays(name, keeps)}})
     told = [json.loads((ref.folder / "trained.json").read_text(encoding="utf-8")) for ref in trained]
     keys = {each["hospital"]: bytes.fromhex(each["key"]) for each in told}
     offers = {each.name: _request("offer", each, about) for each in hospitals}
