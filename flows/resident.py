@@ -12,29 +12,29 @@ from typing import Any
 
 from flows.coordinator import Federated, training_settings
 from flows.own_run import evaluate_own, told_scores
+from flows.own_study import own_study, prepare_own
 from flows.parts import within_part
 from flows.personal import Personalised, personalise
-from flows.prepare import Prepared, prepare, preparing_steps
+from flows.prepare import Prepared
 from flows.privacy import protect
-from flows.progress import Steps
+from flows.requested import asked_study, in_same_place, keep_adapter, kept_parts, sent_adapter, study_digest
 from flows.sum_keys import read_others, read_sum_key
 from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
-from tasks.federate.lora_mean.rule import choose_rule
 from tasks.federate.privacy.budget import read_budget
 from tasks.federate.privacy.secret import noise_secret
 from tasks.federate.privacy.step import count_privacy, plan_server_privacy
 from tasks.federate.remote.agreement import NotAgreedError, most_epsilon, refuse_more
-from tasks.federate.remote.durable import read_note, write_note
-from tasks.federate.remote.files import ADAPTER, PRIVACY, SENT_FILES, VALIDATION, start_in
-from tasks.federate.remote.parcel import Parcel, digests
+from tasks.federate.remote.files import PRIVACY, SENT_FILES, VALIDATION, start_in
+from tasks.federate.remote.parcel import Parcel
 from tasks.federate.remote.release_record import NAME as SPENT
 from tasks.federate.remote.release_record import ReleaseRecord
 from tasks.federate.remote.sum_record import NAME as SUMS
 from tasks.federate.remote.sum_record import SumRecord
 from tasks.federate.remote.summing import Summing
+from tasks.federate.remote.trained_record import NAME as TRAINED
+from tasks.federate.remote.trained_record import TrainedRecord
 from tasks.federate.step import (
-    SENT,
     join_adapter,
     keep_control,
     send_update,
@@ -43,31 +43,11 @@ from tasks.federate.step import (
     validate_hospital,
 )
 from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, CONTROL_FILE, HospitalRefs
-from tasks.settings import LocalRule, ModelChoice, PartitionSettings, Study
+from tasks.settings import LocalRule, ModelChoice, Study
 from tasks.settings.hospital import HospitalSettings
-from tasks.store import ROOT, Ref, find, writing
+from tasks.store import ROOT, Ref, find
 
 logger = logging.getLogger("fed_rag")
-
-
-def own_study(settings: HospitalSettings, asked: Study = Study()) -> Study:
-    """A study as a hospital runs its part of it: of its own cases and base, all else as it is asked.
-
-    The split is the hospital's own, and figures of fewer cases are withheld than either side wants told.
-    """
-    values = asked.model_dump()
-    values |= {name: getattr(Study(), name).model_dump() for name in ("synthesis", "audit", "engine")}
-    values["dataset"], values["model"] = settings.dataset.model_dump(), settings.model.model_dump()
-    values["partition"] = PartitionSettings(hospitals=1, scheme="iid", disjoint=settings.disjoint).model_dump()
-    values["evaluation"]["min_cell"] = max(asked.evaluation.min_cell, settings.agreement.min_cell)
-    return Study.model_validate(values)
-
-
-def prepare_own(settings: HospitalSettings, study: Study, model: ModelChoice) -> Prepared:
-    """Make a hospital's cases, split, audit, features and library, under the name that it has in the federation."""
-    prepared = within_part("prepare", lambda: prepare(study, model, Steps("prepare", preparing_steps(study))))
-    (only,) = prepared.hospitals
-    return replace(prepared, hospitals=[only.model_copy(update={"name": settings.name})])
 
 
 class Resident:
@@ -77,9 +57,8 @@ class Resident:
         self._settings = settings
         self._prepared: dict[Study, Prepared] = {}
         self._sums: Summing | None = None
-        self._trained = ROOT / "hospitals" / settings.name / "trained.json"
-        """What it has trained, by study and round, where later rounds follow from it."""
-        self._released = ReleaseRecord(ROOT / "hospitals" / settings.name / SPENT)
+        place = ROOT / "hospitals" / settings.name
+        self._trained, self._released = TrainedRecord(place / TRAINED), ReleaseRecord(place / SPENT)
 
     def answer(self, request: Parcel) -> Parcel:
         """Do what is asked, or refuse it with a sentence.
@@ -143,7 +122,7 @@ class Resident:
             return Parcel("done", {"update": self._told(update), "key": self._own_sums().key.hex()})
         names = [name for name in update.manifest()["files"] if name in SENT_FILES | {CONTROL_FILE}]
         files = {name: (update.folder / name).read_bytes() for name in names}
-        files[CONFIG_FILE] = _same_place(files[CONFIG_FILE], request.files[CONFIG_FILE])
+        files[CONFIG_FILE] = in_same_place(files[CONFIG_FILE], request.files[CONFIG_FILE])
         logger.info("sent the update of round %d", number)
         return Parcel("done", {}, files)
 
@@ -151,7 +130,7 @@ class Resident:
         """What this hospital trains for a request; it is found again if it has been trained."""
         number, local = self._round(study, request), LocalRule.model_validate(request.about["local"])
         hospital, settings = self._given(study, request, trained=number - 1)
-        title, keeps = f"train round {number}", _keeps(study)
+        title, keeps = f"train round {number}", kept_parts(study)
         if local.control:
             hospital = hospital.model_copy(update={"control": self._control(study, request)})
         training = train_at_home if keeps else train_hospital
@@ -159,26 +138,24 @@ class Resident:
             "train", lambda: training(hospital=hospital, local=local, round_number=number, **settings), title
         )
         if local.control or keeps:
-            noted = read_note(self._trained)
-            noted.setdefault(_digest(study), {})[str(number)] = update.path
-            write_note(self._trained, noted)
+            self._trained.note(study_digest(study), number, update.path)
         if keeps:
             sending = partial(send_update, hospital=hospital.name, trained=update, keeps=keeps, round_number=number)
             update = within_part("train", sending, f"send round {number}")
         if budget := self._budget(study, request):
             within = read_budget(budget.folder)
             most = most_epsilon(self._settings.agreement, within.unit)
-            self._released.release(update.path, _digest(study), within, most)
+            self._released.release(update.path, study_digest(study), within, most)
         return update
 
     def _control(self, study: Study, request: Parcel) -> Ref | None:
         """This hospital's control variate, of what it sent in the rounds in which it counted; None before the first."""
-        noted = read_note(self._trained).get(_digest(study), {})
+        noted = self._trained.rounds(study_digest(study))
         control: Ref | None = None
         for number in request.about["used"]:
-            if str(number) not in noted:
+            if number not in noted:
                 raise NotAgreedError(f"Expected its own update of round {number}, which counted, found none.")
-            update, name = find(noted[str(number)]), self._settings.name
+            update, name = find(noted[number]), self._settings.name
             keeping = partial(keep_control, hospital=name, before=control, update=update)
             control = within_part("train", keeping, f"control of round {number}")
         return control
@@ -187,15 +164,16 @@ class Resident:
         """What this hospital trains within, or the server's budget where hospitals are hidden; None without noise."""
         if study.federation.privacy.unit != "hospital":
             return self._own(study, request).hospitals[0].budget
-        hospitals = _asked(request).partition.hospitals
+        hospitals = asked_study(request).partition.hospitals
         return within_part("protect", lambda: plan_server_privacy(hospitals=hospitals, federation=study.federation))
 
     def _spent(self, study: Study, request: Parcel) -> list[Ref]:
         """The epsilon of what this hospital let out in a study, as it computes it; nothing without noise."""
-        budget, rounds, name = self._budget(study, request), self._released.rounds(_digest(study)), self._settings.name
+        budget, rounds = self._budget(study, request), self._released.rounds(study_digest(study))
         if budget is None:
             return []
-        return [within_part("protect", lambda: count_privacy(hospital=name, budget=budget, rounds=rounds))]
+        counting = partial(count_privacy, hospital=self._settings.name, budget=budget, rounds=rounds)
+        return [within_part("protect", counting)]
 
     def _privacy(self, study: Study, request: Parcel) -> Parcel:
         spent = self._spent(study, request)
@@ -242,7 +220,7 @@ class Resident:
     def _evaluate(self, study: Study, request: Parcel) -> Parcel:
         """Answer and score the own test cases, write a run with its pages, and tell what may be told."""
         hospital, _ = self._given(study, request, trained=study.federation.rounds)
-        partition = study.partition.model_copy(update={"hospitals": _asked(request).partition.hospitals})
+        partition = study.partition.model_copy(update={"hospitals": asked_study(request).partition.hospitals})
         named = study.model_copy(update={"partition": partition})  # its answers are called as in the federation
         prepared, rounds = self._own(study, request), list(request.about["rounds"])
         model, spent = choose_model(study.model), self._spent(study, request)
@@ -268,7 +246,7 @@ class Resident:
             validated=[],
             starts=[starts.get(number, hospital.adapter) for number in range(1, rounds + 1)],
             members=[[hospital.name] if number in member else [] for number in range(1, rounds + 1)],
-            state=_sent(request),
+            state=sent_adapter(request),
         )
         initial = next(iter(starts.values()), self._own(study, request).hospitals[0].adapter)
         return within_part("personalise", lambda: personalise(study, model, federated, initial))
@@ -285,7 +263,7 @@ class Resident:
             self._prepared.clear()
             prepared = prepare_own(self._settings, study, choose_model(study.model))
             if study.federation.privacy.unit in ("example", "patient"):
-                joined = _asked(request).partition.hospitals
+                joined = asked_study(request).partition.hospitals
                 allowed, hospitals, _ = within_part("protect", lambda: protect(study, prepared.hospitals, joined))
                 if allowed.federation.rounds < study.federation.rounds:
                     raise NotAgreedError(
@@ -307,51 +285,11 @@ class Resident:
         if rank != study.lora.r:
             raise NotAgreedError(f"Expected an adapter of rank {study.lora.r} (lora.r), found rank {rank}.")
         (hospital,) = self._own(study, request).hospitals
-        adapter = _sent(request)
-        if _keeps(study):
-            noted = read_note(self._trained).get(_digest(study), {})
-            last = max((int(number) for number in noted if int(number) <= trained), default=0)
-            own = find(noted[str(last)]) if last else hospital.adapter
+        adapter = sent_adapter(request)
+        if kept_parts(study):
+            noted = self._trained.rounds(study_digest(study))
+            last = max((number for number in noted if number <= trained), default=None)
+            own = find(noted[last]) if last else hospital.adapter
             joining = partial(join_adapter, hospital=hospital.name, state=adapter, trained=own, round_number=trained)
             adapter = within_part("train", joining, f"join round {trained}")
         return hospital.given(adapter), training_settings(study, choose_model(study.model))
-
-
-def _asked(request: Parcel) -> Study:
-    """The study as the coordinator asked for it."""
-    return Study.model_validate(request.about["study"])
-
-
-def _sent(request: Parcel) -> Ref:
-    """The adapter of a request, in the store."""
-    return keep_adapter({name: data for name, data in request.files.items() if name in ADAPTER})
-
-
-def _keeps(study: Study) -> tuple[str, ...]:
-    """Parts of names of the tensors that stay at the hospital, by the study's rule."""
-    return choose_rule(study.federation.server).order(1, "").keeps
-
-
-def _digest(study: Study) -> str:
-    """Tells a study from all others."""
-    return hashlib.sha256(json.dumps(study.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
-
-
-def keep_adapter(files: Mapping[str, bytes]) -> Ref:
-    """Keep an adapter that was sent in the store, in a folder named by its content."""
-    key = hashlib.sha256(json.dumps(digests(files), sort_keys=True).encode()).hexdigest()[:16]
-    try:
-        return find(f"shared/adapter/{key}").verified()
-    except (OSError, ValueError):
-        with writing("shared", "adapter", key) as folder:
-            folder.leaves = list(SENT)
-            for name, data in sorted(files.items()):
-                folder.write(name, data)
-        return folder.ref
-
-
-def _same_place(own: bytes, sent: bytes) -> bytes:
-    """An adapter's configuration as the coordinator has it, if it differs only in where the base lies."""
-    place = "base_model_name_or_path"
-    ours, theirs = json.loads(own), json.loads(sent)
-    return sent if ours | {place: None} == theirs | {place: None} else own

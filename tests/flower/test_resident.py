@@ -16,20 +16,23 @@ from flows.cli.settings_file import load_hospital
 from flows.evaluate import Evaluated
 from flows.federation import about, of_hospitals
 from flows.own_run import told_scores
+from flows.own_study import own_study
 from flows.prepare import Prepared
-from flows.resident import Resident, keep_adapter, own_study
+from flows.requested import keep_adapter
+from flows.resident import Resident
 from flows.runtimes import local
 from flows.runtimes.flower.runtime import answered
 from flows.sum_keys import make_sum_key, read_sum_key
+from flows.told import told_by
 from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
 from tasks.federate.privacy.accounting import epsilon
 from tasks.federate.privacy.budget import Budget, to_json
 from tasks.federate.remote.files import SCORES, SENT_FILES
 from tasks.federate.remote.parcel import Kind, Parcel
-from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, HospitalRefs
+from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, CONTROL_FILE, HospitalRefs
 from tasks.settings import ModelSettings, Study
-from tasks.settings.hospital import HospitalSettings
+from tasks.settings.hospital import AgreementSettings, HospitalSettings
 from tasks.store import Ref, writing
 
 SETTINGS = HospitalSettings.model_validate({"name": "north", "agreement": {"rounds": 5, "min_cell": 7}})
@@ -229,6 +232,17 @@ def test_a_folder_without_settings_and_a_second_process_are_refused(
         open_folder(Path())
     with alone_in_folder("north"), pytest.raises(StudyError, match="no other process of north"):
         alone_in_folder("north")
+
+
+def test_what_would_leave_is_told_as_it_was_agreed_to() -> None:
+    def told(**agreement: Any) -> set[tuple[str, str]]:
+        return {(each.file, each.field) for each in told_by(AgreementSettings(**agreement), 9, 9, 1000, 1)}
+
+    assert {(ADAPTER_FILE, "tensors"), ("update.json", "samples")} <= told()
+    in_secret = told(secure_aggregation=True)
+    assert {("message", "words"), ("trained.json", "update")} <= in_secret
+    assert not [file for file, _ in in_secret if file in SENT_FILES]
+    assert told(strategies=["scaffold"]) - told() == {(CONTROL_FILE, "tensors")}
 
 
 def test_hospitals_are_told_no_others_name_and_no_file() -> None:
