@@ -199,7 +199,6 @@ def write_federation(
     `spending` are the folders that tell what was spent of privacy.
     """
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
-    (adapter,) = {hospital.adapter.path for hospital in federated.trained}
     base = {"name": study.model.name, "revision": study.model.revision, "content": model.content}
     names = [hospital.name for hospital in federated.trained]
     with writing("", "runs", run) as folder:
@@ -209,7 +208,7 @@ def write_federation(
         if privacy := privacy_of_run(told):
             document["privacy"] = privacy
         folder.write_json("federation.json", document)
-        folder.write_json("references.json", {"adapter": adapter, "hospitals": {}})
+        folder.write_json("references.json", {"adapter": federated.state.path, "hospitals": {}})
         write_losses(folder, round_losses(federated.rows))
     return folder.ref.folder
 

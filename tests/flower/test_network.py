@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import pytest
@@ -18,6 +20,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from flwr.supercore.object_ref import load_app
 
+from flows import flower_apps
 from flows.flower_apps import introduced
 from flows.runtimes.flower import node as nodes
 from flows.runtimes.flower import wire
@@ -300,6 +303,13 @@ def test_nodes_are_introduced_by_the_names_that_they_tell(fleet: Fleet, keys: Pa
             pool.submit(serve, node, name("n"))
         with pytest.raises(StudyError, match="found two of the name n"):
             introduced(fleet.grid, 2, {})
+
+
+def test_a_process_for_each_message_has_no_part_in_a_secure_sum(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("federation: {secure_aggregation: true}", encoding="utf-8")
+    context: Any = SimpleNamespace(run_config={"hospitals": 3, "settings": str(tmp_path / "study.yaml")})
+    with pytest.raises(StudyError, match="secure_aggregation=false with `flwr run`"):
+        flower_apps.main(None, context)  # type: ignore[arg-type]
 
 
 def test_the_apps_are_found_as_flower_finds_them() -> None:

@@ -22,7 +22,7 @@ from flows.requested import keep_adapter
 from flows.resident import Resident
 from flows.runtimes import local
 from flows.runtimes.flower.runtime import answered
-from flows.sum_keys import make_sum_key, read_sum_key
+from flows.sum_keys import fingerprints, make_sum_key, read_sum_key
 from flows.told import told_by
 from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
@@ -32,7 +32,7 @@ from tasks.federate.remote.files import SCORES, SENT_FILES
 from tasks.federate.remote.parcel import Kind, Parcel
 from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, CONTROL_FILE, HospitalRefs
 from tasks.settings import ModelSettings, Study
-from tasks.settings.hospital import AgreementSettings, HospitalSettings
+from tasks.settings.hospital import AgreementSettings, HospitalSettings, SecureSumSettings
 from tasks.store import Ref, writing
 
 SETTINGS = HospitalSettings.model_validate({"name": "north", "agreement": {"rounds": 5, "min_cell": 7}})
@@ -210,6 +210,7 @@ def test_the_settings_file_holds_every_setting(tmp_path: Path) -> None:
     settings = load_hospital(folder / "hospital.yaml")
     assert (settings.name, settings.dataset.name, settings.dataset.root) == ("north", "table", tmp_path)
     assert settings.coordinator.address == "host:1"
+    assert fingerprints("north", SecureSumSettings(key=folder / "sum.key"))["north"].startswith("SHA256:")
     whole = (folder / "hospital.yaml").read_text(encoding="utf-8")
     told = [line.removeprefix("# ") for line in whole.splitlines() if not line.startswith("#  ")]
     uncommented = "\n".join(told)
