@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from flows.coordinator import Federated, training_settings
@@ -140,8 +139,7 @@ class Resident:
         if local.control or keeps:
             self._trained.note(study_digest(study), number, update.path)
         if keeps:
-            sending = partial(send_update, hospital=hospital.name, trained=update, keeps=keeps, round_number=number)
-            update = within_part("train", sending, f"send round {number}")
+            update = self._without(update, keeps, number)
         if budget := self._budget(study, request):
             within = read_budget(budget.folder)
             most = most_epsilon(self._settings.agreement, within.unit)
@@ -150,15 +148,24 @@ class Resident:
 
     def _control(self, study: Study, request: Parcel) -> Ref | None:
         """This hospital's control variate, of what it sent in the rounds in which it counted; None before the first."""
-        noted = self._trained.rounds(study_digest(study))
-        control: Ref | None = None
-        for number in request.about["used"]:
-            if number not in noted:
-                raise NotAgreedError(f"Expected its own update of round {number}, which counted, found none.")
-            update, name = find(noted[number]), self._settings.name
-            keeping = partial(keep_control, hospital=name, before=control, update=update)
-            control = within_part("train", keeping, f"control of round {number}")
-        return control
+        noted, used = self._trained.rounds(study_digest(study)), list(request.about["used"])
+        if lost := [number for number in used if number not in noted]:
+            raise NotAgreedError(f"Expected its own update of round {lost[0]}, which counted, found none.")
+
+        def keep() -> Ref | None:
+            control: Ref | None = None
+            for number in used:
+                control = keep_control(hospital=self._settings.name, before=control, update=find(noted[number]))
+            return control
+
+        return within_part("train", keep, "keep control") if used else None
+
+    def _without(self, trained: Ref, keeps: tuple[str, ...], number: int) -> Ref:
+        """What this hospital sends of what it trained."""
+        name = self._settings.name
+        return within_part(
+            "train", lambda: send_update(hospital=name, trained=trained, keeps=keeps, round_number=number), "send"
+        )
 
     def _budget(self, study: Study, request: Parcel) -> Ref | None:
         """What this hospital trains within, or the server's budget where hospitals are hidden; None without noise."""
@@ -172,8 +179,8 @@ class Resident:
         budget, rounds = self._budget(study, request), self._released.rounds(study_digest(study))
         if budget is None:
             return []
-        counting = partial(count_privacy, hospital=self._settings.name, budget=budget, rounds=rounds)
-        return [within_part("protect", counting)]
+        name = self._settings.name
+        return [within_part("protect", lambda: count_privacy(hospital=name, budget=budget, rounds=rounds))]
 
     def _privacy(self, study: Study, request: Parcel) -> Parcel:
         spent = self._spent(study, request)
@@ -290,6 +297,8 @@ class Resident:
             noted = self._trained.rounds(study_digest(study))
             last = max((number for number in noted if number <= trained), default=None)
             own = find(noted[last]) if last else hospital.adapter
-            joining = partial(join_adapter, hospital=hospital.name, state=adapter, trained=own, round_number=trained)
-            adapter = within_part("train", joining, f"join round {trained}")
+            name, state = hospital.name, adapter
+            adapter = within_part(
+                "train", lambda: join_adapter(hospital=name, state=state, trained=own, round_number=trained), "join"
+            )
         return hospital.given(adapter), training_settings(study, choose_model(study.model))
