@@ -231,13 +231,15 @@ class Resident:
         named = study.model_copy(update={"partition": partition})  # its answers are called as in the federation
         prepared, rounds = self._own(study, request), list(request.about["rounds"])
         model, spent = choose_model(study.model), self._spent(study, request)
-        own = self._personal(named, model, hospital, request)
+        own = self._personal(named, model, hospital, request, prepared.hospitals[0].adapter)
         found, run = within_part("evaluate", lambda: evaluate_own(named, model, own, prepared, rounds, spent))
         logger.info("answered and scored the test cases: %s", run)
         files = told_scores(found, prepared.seen, self._settings.agreement.group_scores)
         return Parcel("done", {}, files if self._settings.agreement.scores else {})
 
-    def _personal(self, study: Study, model: ModelChoice, hospital: HospitalRefs, request: Parcel) -> Personalised:
+    def _personal(
+        self, study: Study, model: ModelChoice, hospital: HospitalRefs, request: Parcel, untrained: Ref
+    ) -> Personalised:
         """This hospital with the adapter for all, and its personal one, which stays here."""
         trained, kind = hospital.model_copy(update={"budget": None}), study.federation.personal
         if kind == "none":
@@ -255,7 +257,7 @@ class Resident:
             members=[[hospital.name] if number in member else [] for number in range(1, rounds + 1)],
             state=sent_adapter(request),
         )
-        initial = next(iter(starts.values()), self._own(study, request).hospitals[0].adapter)
+        initial = next(iter(starts.values()), untrained)
         return within_part("personalise", lambda: personalise(study, model, federated, initial))
 
     def _round(self, study: Study, request: Parcel) -> int:

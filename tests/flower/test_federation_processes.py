@@ -126,8 +126,11 @@ def words(settings: dict[str, str]) -> list[str]:
 
 
 def adapter(folder: Path) -> Path:
-    references = json.loads((folder / "artifacts/latest/references.json").read_text(encoding="utf-8"))
-    return folder / "artifacts" / references["adapter"]
+    """The server's adapter after the last round."""
+    rounds = {
+        path.parent: json.loads(path.read_text()) for path in folder.glob("artifacts/shared/adapter/*/round.json")
+    }
+    return max(rounds, key=lambda place: rounds[place]["round"])
 
 
 def personal(folder: Path, hospital: str) -> bytes:
