@@ -70,5 +70,5 @@ advisories: .venv-release/installed  ## is a weakness known of a locked package?
 
 clean:  ## keeps lists of patients who withdrew, else a later run would take them back; keys of noise; and records of use
 	rm -rf .venv .venv-release dist mutants .mypy_cache .ruff_cache .pytest_cache
-	find artifacts -mindepth 1 -not -type d -not -name forgotten.json -not -name noise.key -not -name asked.jsonl -not -name promotions.jsonl -not -path artifacts/README.md -delete
+	find artifacts -mindepth 1 -not -type d -not -name forgotten.json -not -name noise.key -not -name sums.json -not -name spent.json -not -name asked.jsonl -not -name promotions.jsonl -not -path artifacts/README.md -delete
 	find artifacts -mindepth 1 -type d -empty -delete

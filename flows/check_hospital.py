@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from flows.outside import dataset_content
+from flows.own_study import own_study, prepare_own
 from flows.parts import within_part
 from flows.privacy import parameters_of
-from flows.resident import own_study, prepare_own
 from flows.told import told_by
 from tasks.answer.step import answer_baselines, score_hospital
 from tasks.audit.document import table

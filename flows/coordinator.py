@@ -17,10 +17,13 @@ from flows.runtimes.local import Local, gather_named, refuse_missing
 from flows.runtimes.runtime import Runtime, Trained
 from flows.runtimes.stacked import Stacked
 from tasks.errors import StudyError
+from tasks.federate.lora_mean.factors import Factors
 from tasks.federate.lora_mean.ranks import OfRanks
 from tasks.federate.lora_mean.rule import choose_rule
 from tasks.federate.participation import Participation
 from tasks.federate.privacy.step import sum_in_secret
+from tasks.federate.remote.from_server import FromServer
+from tasks.federate.remote.step import note_used
 from tasks.federate.step import aggregate, join_adapter, keep_control
 from tasks.federate.strategies.strategy import Strategy
 from tasks.records.federation import ADAPTER_FILE, CONTROL_FILE, RESIDUAL, TOGETHER, HospitalRefs, Order, group_file
@@ -66,7 +69,7 @@ def rounds(
         participation: says how many rounds there are, and who takes part in them.
         start: the initial tensors of all hospitals.
         train: trains each hospital by its order, from its start.
-        put_together: makes the server's next state from `state`, `updates` by hospital, and `round_number`.
+        put_together: makes the server's next state from `state`, what was `trained`, and `round_number`.
     """
     before = start
     held = dict.fromkeys(participation.hospitals, start)
@@ -78,7 +81,7 @@ def rounds(
         if len(trained.updates) < participation.least(number):
             refuse_missing(trained.missing, len(orders))
         own |= trained.kept or trained.updates
-        state = put_together(state=before, updates=trained.updates, round_number=number)
+        state = put_together(state=before, trained=trained, round_number=number)
         coming = {hospital: strategy.order(number + 1, hospital) for hospital in participation.receivers(number)}
         held = held | go_on(coming, state, own)
         yield Round(number, orders, starts, trained, before, state, held)
@@ -148,7 +151,10 @@ def federate(
     `reached` is how hospitals are reached; by default they are in this process. Raises StudyError if too few hospitals
     answer in a round.
     """
-    strategy = OfRanks(choose_rule(study.federation.server), study.lora.ranks)
+    strategy: Factors = OfRanks(choose_rule(study.federation.server), study.lora.ranks)
+    elsewhere = study.federation.runtime == "flower"
+    if elsewhere:
+        strategy = FromServer(strategy)
     runtime = reached or RUNTIMES[study.engine.executor]
     settings = training_settings(study, model)
     here = {hospital.name: hospital for hospital in hospitals}
@@ -162,7 +168,7 @@ def federate(
     def one_round() -> tuple[Round, list[Ref]]:
         this = next(coming)
         tell_missing(this)
-        here.update(keep_controls(here, this))
+        here.update(keep_controls(here, this, note_used if elsewhere else keep_control))
         present = [each for each in participation.members(this.number) if each not in this.trained.missing]
         validating = holding(here, {hospital: this.following[hospital] for hospital in present})
         told = {"round_number": this.number, "min_cell": study.evaluation.min_cell}
@@ -193,10 +199,11 @@ def federate(
 def aggregation(study: Study, model: ModelChoice, participation: Participation) -> Callable[..., Ref]:
     """How a study's server puts the updates of a round together; where it may see no single one, their sum."""
 
-    def put_together(*, state: Ref, updates: dict[str, Ref], round_number: int) -> Ref:
+    def put_together(*, state: Ref, trained: Trained, round_number: int) -> Ref:
+        updates = trained.updates
         share = len(updates) / len(participation.members(round_number))
         if study.federation.secure_aggregation:
-            updates = {TOGETHER: sum_in_secret(updates=list(updates.values()), round_number=round_number)}
+            updates = {TOGETHER: trained.summed() if trained.summed else summed_here(updates, round_number)}
         return aggregate(
             strategy=study.federation.server,
             state=state,
@@ -209,6 +216,11 @@ def aggregation(study: Study, model: ModelChoice, participation: Participation) 
         )
 
     return put_together
+
+
+def summed_here(updates: Mapping[str, Ref], round_number: int) -> Ref:
+    """The mean of updates that are in this process, by a secure sum."""
+    return sum_in_secret(updates=list(updates.values()), round_number=round_number)
 
 
 def taking_part(study: Study, hospitals: Sequence[str]) -> Participation:
@@ -229,16 +241,18 @@ def taking_part(study: Study, hospitals: Sequence[str]) -> Participation:
     return found
 
 
-def keep_controls(hospitals: Mapping[str, HospitalRefs], of: Round) -> dict[str, HospitalRefs]:
+def keep_controls(
+    hospitals: Mapping[str, HospitalRefs], of: Round, keep: Any = keep_control
+) -> dict[str, HospitalRefs]:
     """The hospitals whose control variate is another after a round; none if the strategy has no control variates.
 
-    One whose update was left out keeps its former one, as if it had not taken part.
+    One whose update was left out keeps its former one, as if it had not taken part. `keep` is the stage that makes it.
     """
     if not any(order.local.control for order in of.orders.values()):
         return {}
     left_out = round_summary(of)["quarantined"]
     used = {name: update for name, update in of.trained.updates.items() if name not in left_out}
-    keeping = keep_control.map(
+    keeping = keep.map(
         hospital=list(used), before=[hospitals[name].control for name in used], update=list(used.values())
     )
     kept = gather_named(keeping, list(used))
@@ -304,6 +318,8 @@ def wire(strategy: Strategy, of: Round) -> dict[str, int]:
     control = any(order.local.control for order in of.orders.values())
     down = [of.before for order in of.orders.values() if several and order.start != "own"]
     up = of.trained.updates.values() if several and strategy.needs else []
+    if of.trained.summed:  # a masked number has eight bytes, and one of an adapter four
+        up = [of.trained.summed()] * 2 * len(of.trained.updates)
     return {"bytes_down": sum(size(ref, control) for ref in down), "bytes_up": sum(size(ref, control) for ref in up)}
 
 

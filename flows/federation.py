@@ -12,25 +12,27 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.coordinator import Federated, federate
+from flows.coordinator import Federated, check_strategy, federate
 from flows.gone import HOOKS
 from flows.losses import round_losses, round_table, write_losses
 from flows.parts import within_part
+from flows.personal import check_personal_layers
+from flows.privacy import protect, spent
 from flows.progress import Steps
 from flows.runtimes.flower.runtime import Flower, answered
 from flows.runtimes.local import all_alike
 from flows.start import given_adapter, refuse_no_adapter
 from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
-from tasks.federate.lora_mean.rule import choose_rule
 from tasks.federate.remote.files import SCORES
 from tasks.federate.remote.parcel import Parcel, ask_all, linked
-from tasks.federate.remote.step import hear_scores, note_hospital
+from tasks.federate.remote.step import hear_privacy, hear_scores, note_hospital
 from tasks.federate.step import initial_adapter
 from tasks.records.federation import TOGETHER, HospitalRefs
 from tasks.records.run_document import ConfigurationScores, StartOfRun
 from tasks.records.shared_documents import ScoresDocument
 from tasks.records.text_table import markdown_table
+from tasks.report.privacy import privacy_of_run
 from tasks.report.results import score_table
 from tasks.settings import FederationSettings, ModelChoice, Study
 from tasks.settings.participation import ParticipationSettings
@@ -100,16 +102,21 @@ def about(study: Study) -> dict[str, Any]:
 
 def train_with(study: Study, hospitals: list[str]) -> str:
     """Run a study with hospitals that are reached by the link of this context; returns the folder of the run."""
-    choose_rule(study.federation.server).check_hospitals(len(hospitals))
+    check_strategy(study)
     model = choose_model(study.model)
     steps = Steps("federation-progress", total=study.federation.rounds + 3)
     start, told = start_of(study, model)
     met = meet(start, hospitals)
     steps.done(f"{counted(len(met), 'hospitals')} agreed: {', '.join(hospitals)}")
-    federated = federate(study, model, met, steps, Flower())
+    check_personal_layers(study, met[0].adapter)
+    allowed, budgets = study, list[Ref]()
+    if study.federation.privacy.unit == "hospital":  # the server's noise; hospitals see to their own
+        allowed, met, budgets = protect(study, met)
+    federated = federate(allowed, model, met, steps, Flower(study.federation.secure_aggregation))
+    spending = hear_all_spent(study, federated) + spent(budgets, federated.rows)
     scored = hear_all_scores(study, model, federated)
     steps.done(f"{counted(len(scored), 'hospitals')} told scores")
-    run = write_federation(study, model, federated, scored, told)
+    run = write_federation(study, model, federated, scored, told, spending)
     show(federated)
     point_latest(run)  # last, so that the link leads to a complete run
     steps.done(f"wrote {run}")
@@ -144,14 +151,20 @@ def hear_all_scores(study: Study, model: ModelChoice, federated: Federated) -> l
     """Let every hospital score its own test cases; returns what they told, without those that tell no scores."""
 
     def hear() -> list[Ref]:
+        names = [hospital.name for hospital in federated.trained]
+        member = [[at for at, there in enumerate(federated.members, 1) if name in there] for name in names]
+        needed = {"ditto": study.federation.rounds, "mixture": 1}.get(study.federation.personal, 0)
         hearing = hear_scores.map(
             hospital=federated.trained,
+            member=member,
+            starts=[[federated.starts[at - 1] for at in each[:needed]] for each in member],
             **all_alike(
                 {
                     "model": model,
                     "lora": study.lora,
                     "context": study.retrieval.context,
                     "evaluation": study.evaluation,
+                    "personal": study.federation.personalising,
                     "rounds": json.dumps([told_of(row) for row in federated.rows]),
                     "seed": study.seed,
                 }
@@ -170,24 +183,43 @@ def told_of(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in ("round", "train_loss", "eval_loss", "lost_share")} | NOT_TOLD | together
 
 
+def hear_all_spent(study: Study, federated: Federated) -> list[Ref]:
+    """Let every hospital tell the epsilon of its rounds, as it computes it; nothing where it trains without noise."""
+    if study.federation.privacy.unit == "none":
+        return []
+
+    def hear() -> list[Ref]:
+        common = all_alike({"federation": study.federation, "seed": study.seed})
+        hearing = hear_privacy.map(hospital=federated.trained, **common)
+        return answered(hearing, [hospital.name for hospital in federated.trained])
+
+    return within_part("privacy", hear, at_once=Flower.at_once)
+
+
 def write_federation(
     study: Study,
     model: ModelChoice,
     federated: Federated,
     scored: Sequence[ScoresDocument],
     start: StartOfRun | None,
+    spending: Sequence[Ref],
 ) -> Path:
-    """Write the run of a federation: settings, rounds, losses, scores, and where its adapter is; returns its folder."""
+    """Write the run of a federation: settings, rounds, losses, scores, and where its adapter is; returns its folder.
+
+    `spending` are the folders that tell what was spent of privacy.
+    """
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
-    (adapter,) = {hospital.adapter.path for hospital in federated.trained}
     base = {"name": study.model.name, "revision": study.model.revision, "content": model.content}
     names = [hospital.name for hospital in federated.trained]
     with writing("", "runs", run) as folder:
         folder.write_json("settings.json", study.model_dump(mode="json"))
         document: dict[str, Any] = {"run": run, "model": base, "start": start, "hospitals": names}
         document |= {"rounds": federated.rows, "scores": _table(scored)}
+        told = [json.loads((ref.folder / "privacy.json").read_text(encoding="utf-8")) for ref in spending]
+        if privacy := privacy_of_run(told):
+            document["privacy"] = privacy
         folder.write_json("federation.json", document)
-        folder.write_json("references.json", {"adapter": adapter, "hospitals": {}})
+        folder.write_json("references.json", {"adapter": federated.state.path, "hospitals": {}})
         write_losses(folder, round_losses(federated.rows))
     return folder.ref.folder
 

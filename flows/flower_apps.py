@@ -31,6 +31,7 @@ server = ServerApp()
 @client.train()
 @client.evaluate("validate")
 @client.evaluate()
+@client.query("privacy")
 def answer(message: Message, context: Context) -> Message:
     """Do what a coordinator asks, by the settings in the node's folder."""
     from flows.resident import Resident
@@ -46,6 +47,11 @@ def main(grid: Grid, context: Context) -> None:
 
     count, file = int(context.run_config["hospitals"]), str(context.run_config["settings"])
     study = of_hospitals(load_study(Path(file) if file else None), count)
+    if study.federation.secure_aggregation:
+        raise StudyError(
+            "Expected federation.secure_aggregation=false with `flwr run`, which starts a process for each message, "
+            "while a secure sum takes several: run `fed-rag hospital join` at the hospitals instead."
+        )
     with flow_running():
         told = about(study)
         nodes = introduced(grid, count, told)

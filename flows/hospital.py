@@ -79,8 +79,8 @@ def train_gated_fusion(study: Study, hospitals: Sequence[LibrarySources]) -> lis
         updates = gather_named(training, list(here))
         return Trained(updates, seconds(updates.values()))
 
-    def put_together(*, updates: dict[str, Ref], **taken: Any) -> Ref:
-        sent = {"hospitals": list(updates), "updates": list(updates.values())}
+    def put_together(*, trained: Trained, **taken: Any) -> Ref:
+        sent = {"hospitals": list(trained.updates), "updates": list(trained.updates.values())}
         return aggregate_fusion(strategy=study.federation.server, **sent, **taken)
 
     fusions = dict.fromkeys(here, start)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from flows.evaluate import Adapters, Evaluated, evaluate
+from flows.personal import Personalised
 from flows.prepare import Prepared
 from flows.progress import Steps
 from flows.report import write_card, write_pages
 from flows.run_folder import SharedRefs, write_run
 from tasks.federate.remote.files import BY_GROUP, SCORES
-from tasks.records.federation import HospitalRefs
 from tasks.settings import ModelChoice, Study
 from tasks.store import Ref
 from tasks.store.runs import point_latest
@@ -20,13 +20,20 @@ EVALUATING_STEPS = 3
 
 
 def evaluate_own(
-    study: Study, model: ModelChoice, hospital: HospitalRefs, prepared: Prepared, rounds: Sequence[Mapping[str, Any]]
+    study: Study,
+    model: ModelChoice,
+    own: Personalised,
+    prepared: Prepared,
+    rounds: Sequence[Mapping[str, Any]],
+    privacy: Sequence[Ref],
 ) -> tuple[Evaluated, Path]:
-    """Answer a hospital's test cases with its adapter, and write a run with its pages; returns both.
+    """Answer a hospital's test cases with its adapters, and write a run with its pages; returns both.
 
-    So `fed-rag ask` and the other commands on a run work at the hospital. `rounds` is what the coordinator told.
+    So `fed-rag ask` and the other commands on a run work at the hospital. `rounds` is what the coordinator told,
+    and `privacy` what the hospital has spent.
     """
-    adapters = Adapters([hospital], [hospital.given(prepared.hospitals[0].adapter)])
+    untrained = [each.given(prepared.hospitals[0].adapter) for each in own.hospitals]
+    adapters = Adapters(own.hospitals, untrained, own.personal)
     found = evaluate(study, model, adapters, Steps("evaluate", EVALUATING_STEPS))
     shared = SharedRefs(
         copies=prepared.copies,
@@ -38,8 +45,10 @@ def evaluate_own(
         shares=found.shares,
         abstention=found.abstention,
         seen=prepared.seen,
+        privacy=privacy,
+        gains=found.gains,
     )
-    run = write_run(study, model.content, [hospital], found.kept, rounds, shared)
+    run = write_run(study, model.content, own.hospitals, found.kept, rounds, shared)
     write_pages(run)
     write_card(run)
     point_latest(run)
@@ -60,6 +69,7 @@ def told_scores(found: Evaluated, seen: Sequence[Ref], by_group: bool) -> dict[s
         "shares": found.shares,
         "abstention": found.abstention,
         "seen": seen,
+        "gain": found.gains,
     }
     return {
         f"{name}/{path.name}": path.read_bytes()

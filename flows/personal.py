@@ -61,6 +61,8 @@ def personalise(study: Study, model: ModelChoice, federated: Federated, initial:
     pull = study.federation.personal_pull if kind == "ditto" else 0
     adapters, rule = dict.fromkeys(hospitals, initial), LocalRule(proximal_mu=pull)
     for number, (members, start) in enumerate(zip(federated.members, federated.starts, strict=True), start=1):
+        if not members:  # a hospital on a machine of its own knows itself alone, and may have been no member
+            continue
         held = {name: adapters[name] for name in members}
         towards = dict.fromkeys(held, start) if pull else held
         adapters |= _train(hospitals, held, towards, rule, number, settings)

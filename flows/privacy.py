@@ -21,12 +21,16 @@ from tasks.text.wording import counted
 logger = logging.getLogger("fed_rag")
 
 
-def protect(study: Study, hospitals: list[HospitalRefs]) -> tuple[Study, list[HospitalRefs], list[Ref]]:
+def protect(
+    study: Study, hospitals: list[HospitalRefs], joined: int | None = None
+) -> tuple[Study, list[HospitalRefs], list[Ref]]:
     """A study as its privacy allows it.
 
     Returns the study, with fewer rounds where epsilon would be exceeded; the hospitals, with what each trains within;
     and all budgets: none without privacy, one of the coordinator where hospitals are hidden. Raises StudyError where
     noise is louder than anything that could be learned, with the figures, and where not even one round is possible.
+
+    `joined` hospitals have noise that averages out, if there are others than these.
     """
     federation, names = study.federation, [each.name for each in hospitals]
     if federation.privacy.unit == "none":
@@ -40,7 +44,7 @@ def protect(study: Study, hospitals: list[HospitalRefs]) -> tuple[Study, list[Ho
     budgets = [read_budget(ref.folder) for ref in refs]
     rounds = rounds_within(budgets, federation.rounds, federation.privacy.epsilon)
     for budget in budgets:
-        refuse_hopeless(study, budget, rounds, hospitals[0].adapter, len(budgets))
+        refuse_hopeless(study, budget, rounds, hospitals[0].adapter, joined or len(budgets))
     _tell(study, budgets, rounds)
     changes: dict[str, object] = {"rounds": rounds}
     if federation.privacy.unit == "hospital":

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 
 from tasks.records import UpdateCounts
-from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE
+from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, CONTROL_FILE
 from tasks.settings.hospital import AgreementSettings
 
 MEANINGS = {
@@ -40,6 +40,7 @@ GROUPED = {
     "failures.json": "how many answers fail in which way",
     "shares.json": "mean shares of the prompt's parts in explained answers",
     "abstention.json": "sums of each image of answers that would be withheld",
+    "gain/gain.json": "sums of each image of what a personal adapter changes",
     "seen.json": "how many test images the base was trained on",
 }
 """Files that leave where scores by group may, as far as the study makes them."""
@@ -63,19 +64,36 @@ def told_by(agreement: AgreementSettings, samples: int, held_out: int, numbers: 
     loss, tokens = f"mean loss of its {held_out} held-out cases", "number of tokens of their answers"
     if held_out < min_cell:
         loss, tokens = "0: its held-out cases are few, and their loss is withheld", "0: withheld with the loss"
-    return [
-        Told(joining, "message", "name", MEANINGS["hospital"]),
-        Told(joining, "message", "data", "digest of its cases, made with a key that stays here: nobody can compare it"),
+    update = [
         Told(training, ADAPTER_FILE, "tensors", f"{numbers:,} numbers learned from its training cases"),
         Told(training, CONFIG_FILE, "all", "rank, scaling and layers of the adapter, the same at all hospitals"),
         *(
             Told(training, "update.json", each.name, MEANINGS[each.name] + values.get(each.name, ""))
             for each in fields(UpdateCounts)
         ),
+    ]
+    if "scaffold" in agreement.strategies:
+        change = "how its mean gradient changed, as many numbers, with scaffold"
+        update.append(Told(training, CONTROL_FILE, "tensors", change))
+    return [
+        Told(joining, "message", "name", MEANINGS["hospital"]),
+        Told(joining, "message", "data", "digest of its cases, made with a key that stays here: nobody can compare it"),
+        *(_in_secret(training, numbers) if agreement.secure_aggregation else update),
         Told(validating, "validation.json", "hospital", MEANINGS["hospital"]),
         Told(validating, "validation.json", "round", MEANINGS["round"]),
         Told(validating, "validation.json", "loss", loss),
         Told(validating, "validation.json", "tokens", tokens),
         *(Told(ending, "scores.json", name, text) for name, text in scored.items()),
         *(Told(ending, file, "all", text) for file, text in grouped.items()),
+    ]
+
+
+def _in_secret(when: str, numbers: int) -> list[Told]:
+    """What leaves of an update that only a secure sum may have."""
+    masked = "learned from its training cases, with their count, loss and steps, under masks: only a sum shows"
+    return [
+        Told(when, "trained.json", "update", "digest of the update, made with a key that stays here"),
+        Told(when, "trained.json", "key", "public key by which it signs in secure sums"),
+        Told(when, "message", "keys, shares, signatures", "what masks are made of and taken away with, at random"),
+        Told(when, "message", "words", f"{numbers:,} numbers {masked}"),
     ]

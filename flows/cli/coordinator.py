@@ -37,6 +37,22 @@ def coordinator_keys(
     console.print("Hand each folder to its hospital by a safe way, and remove it here: it holds the hospital's key.")
 
 
+@coordinator_commands.command("renew")
+def coordinator_renew(
+    keys: Annotated[Path, typer.Argument(help="Folder that `fed-rag coordinator keys` made.")],
+    days: Annotated[int, typer.Option(min=1, help="Days for which the new certificate is valid.")] = 365,
+) -> None:
+    """Renew the coordinator's certificate, for the same addresses. Hospitals need nothing new.
+
+    A coordinator that is running takes it up when it is started again.
+
+    Example: fed-rag coordinator renew keys
+    """
+    from flows.runtimes.flower.renewal import renew
+
+    print_place("Certificate", keys, f": it expires on {renew(keys, days):%Y-%m-%d}.")
+
+
 @coordinator_commands.command("start")
 def coordinator_start(
     keys: Annotated[Path, typer.Argument(help="Folder that `fed-rag coordinator keys` made.")],

@@ -42,6 +42,7 @@ def hospital_init(
     Example: fed-rag hospital init north --name north --root /data/export --coordinator coordinator.example.org:9092
     """
     from flows.runtimes.flower.keys import refuse_name
+    from flows.sum_keys import make_sum_key
 
     refuse_name(name)
     file = folder / FILE
@@ -50,6 +51,7 @@ def hospital_init(
     given = {"name": name, "dataset.name": "table", "dataset.root": str(root.absolute())}
     given["coordinator.address"] = coordinator
     write_text(file, commented(HEAD.format(folder=shlex.quote(str(folder))), given, HospitalSettings))
+    make_sum_key(folder / HospitalSettings(name=name).secure_sums.key, name)
     print_place("Settings", file, f": run `fed-rag hospital check {shlex.quote(str(folder))}` next")
 
 
@@ -71,6 +73,7 @@ def hospital_check(folder: Folder = Path(), quiet: Quiet = False) -> None:
     print_rows(found.audit, "What test cases share with training")
     print_rows(found.baselines, "Scores without a model, which stay here")
     print_rows(found.told, "What would leave this hospital")
+    print_rows(fingerprint_rows(settings), "Keys for secure sums: compare each with its hospital, by telephone")
     print_place("Base", Path(found.base), " (for agreement.base)")
 
 
@@ -103,6 +106,14 @@ def hospital_join(folder: Folder = Path(), quiet: Quiet = False) -> None:
             lambda: check_coordinator(address, str(authority)),
             lambda message: reply_to(message, resident.answer),
         )
+
+
+def fingerprint_rows(settings: HospitalSettings) -> list[dict[str, str]]:
+    """The fingerprints of the keys for secure sums, as a table."""
+    from flows.sum_keys import fingerprints
+
+    found = fingerprints(settings.name, settings.secure_sums)
+    return [{"hospital": name, "fingerprint": each} for name, each in found.items()]
 
 
 def open_folder(folder: Path) -> HospitalSettings:

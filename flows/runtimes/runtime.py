@@ -1,6 +1,6 @@
 """The interface between coordinator and hospitals: orders go out, updates come back."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,6 +20,8 @@ class Trained:
     """What each hospital trained and keeps, where its update is a part of it; empty where updates are all of it."""
     missing: dict[str, Exception] = field(default_factory=dict)
     """By hospital that did not answer, why."""
+    summed: Callable[[], Ref] | None = None
+    """Makes the mean by a secure sum, where single updates stay at the hospitals; `updates` then only tell of them."""
 
 
 class Runtime(Protocol):

@@ -244,3 +244,21 @@ class ToldDocument(SharedDocument):
     hospital: str
     data: str
     """Digest of its cases, features and library, made with a secret of the hospital."""
+
+
+class UsedDocument(SharedDocument):
+    """`used.json`: the rounds in which the update of a hospital on a machine of its own counted (SCAFFOLD)."""
+
+    hospital: str
+    rounds: Sequence[int]
+
+
+class TrainedDocument(SharedDocument):
+    """`trained.json`: what a hospital on a machine of its own tells of an update that it does not send."""
+
+    hospital: str
+    round: int
+    update: str
+    """Digest of the update, made with a secret of the hospital."""
+    key: str
+    """Public key by which it signs in secure sums, in hexadecimal."""

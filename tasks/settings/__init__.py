@@ -122,7 +122,8 @@ class Study(Settings):
 
     @model_validator(mode="after")
     def _can_be_summed_in_secret(self) -> Self:
-        if self.federation.secure_aggregation and self.partition.hospitals < 2:
+        here = self.federation.runtime == "local"  # elsewhere, a hospital's own part of a study is of one hospital
+        if self.federation.secure_aggregation and here and self.partition.hospitals < 2:
             raise ValueError("expected at least 2 partition.hospitals with federation.secure_aggregation")
         if self.federation.secure_aggregation and self.retrieval.fusion == "gated":
             raise ValueError("expected retrieval.fusion concat, since updates of a gated fusion are not masked")
@@ -174,16 +175,21 @@ class Study(Settings):
         if self.federation.runtime == "local":
             return self
         for name, found, travels in (
-            ("federation.strategy", self.federation.strategy, self.federation.strategy not in ("scaffold", "none")),
-            ("federation.lora_mean", self.federation.lora_mean, self.federation.lora_mean != "share-a"),
-            ("federation.personal", self.federation.personal, self.federation.personal == "none"),
-            ("federation.secure_aggregation", "true", not self.federation.secure_aggregation),
+            ("federation.strategy", self.federation.strategy, self.federation.strategy != "none"),
             ("federation.warm_start", self.federation.warm_start, self.federation.warm_start == "off"),
             ("retrieval.fusion", self.retrieval.fusion, self.retrieval.fusion != "gated"),
             ("engine.executor", self.engine.executor, self.engine.executor == "mapped"),
         ):
             if not travels:
                 raise ValueError(f"expected another {name} with federation.runtime flower, which is not sent: {found}")
+        return self
+
+    @model_validator(mode="after")
+    def _can_count_what_was_summed(self) -> Self:
+        """A hospital elsewhere is told in which rounds its control variate moved the server's: of sums nobody knows."""
+        federation = self.federation
+        if federation.runtime == "flower" and federation.strategy == "scaffold" and federation.secure_aggregation:
+            raise ValueError("expected another federation.strategy than scaffold with runtime flower and secure sums")
         return self
 
     @property

@@ -15,6 +15,7 @@ OwnStrategy = Literal[
     "fedadam",
     "fedyogi",
     "fedprox",
+    "scaffold",
     "fednova",
     "median",
     "trimmed-mean",
@@ -53,7 +54,7 @@ class AgreementSettings(Settings):
     privacy: Literal["none", "example", "patient"] = "none"
     """Whose presence noise must hide at least: one training case, all cases of a patient, or nothing."""
     epsilon: float = Field(8, gt=0)
-    """Largest epsilon of a study, where noise is required."""
+    """Largest epsilon of all studies together, where noise is required or hides a hospital."""
     secure_aggregation: bool = False
     """Whether only a coordinator that learns the sum of updates alone gets one."""
     scores: bool = True
@@ -62,6 +63,17 @@ class AgreementSettings(Settings):
     """Whether scores by modality, organ and topic may leave, and sums by image, of which intervals are made."""
     min_cell: int = Field(5, ge=1)
     """Fewest cases of which anything is told; a coordinator may ask for more, not for fewer."""
+
+
+class SecureSumSettings(Settings):
+    """Secure sums, in which a coordinator learns no single update (docs/deployment.md)."""
+
+    key: Path = Path("sum.key")
+    """This hospital's private key that signs in secure sums; its public part `sum.key.pub` goes to the others."""
+    others: Path = Path("others")
+    """Folder of the other hospitals' public keys as NAME.pub; they come from these, and not from the coordinator."""
+    fewest: int = Field(3, ge=2)
+    """Fewest hospitals in a sum; of a sum of two, each can compute the other's update."""
 
 
 class HospitalSettings(Settings):
@@ -77,5 +89,7 @@ class HospitalSettings(Settings):
     """The base, on this machine; its content must be that of the coordinator's."""
     coordinator: CoordinatorSettings = CoordinatorSettings()
     """How the coordinator is reached."""
+    secure_sums: SecureSumSettings = SecureSumSettings()
+    """Keys for sums that hide this hospital's updates."""
     agreement: AgreementSettings = AgreementSettings()
     """What this hospital agrees to."""

@@ -262,6 +262,11 @@ class FederationSettings(ParticipationSettings, PersonalSettings, StrategySettin
         return ParticipationSettings(**self.model_dump(include=set(ParticipationSettings.model_fields)))
 
     @property
+    def personalising(self) -> PersonalSettings:
+        """What personal adapters there are."""
+        return PersonalSettings.model_construct(**self.model_dump(include=set(PersonalSettings.model_fields)))
+
+    @property
     def local(self) -> "FederationSettings":
         """What matters within one round, so that studies that differ in the others share what hospitals trained."""
         elsewhere = dict(StrategySettings()) | dict(PersonalSettings()) | dict(ParticipationSettings())

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, get_args
+from uuid import UUID
 
 from prefect import Task, task
 from prefect.client.schemas import TaskRun
@@ -131,7 +132,8 @@ def _parts() -> list[str]:
     return [context.flow_run.name] if context and context.flow_run else []
 
 
-_running: list[TaskRun] = []
+_running: dict[UUID, TaskRun] = {}
+"""By id: while one is looked for in a list by comparing, another thread may change the list."""
 _halted = threading.Event()
 
 
@@ -141,19 +143,19 @@ def _listed_as_running(context: TaskRunContext | None) -> Iterator[None]:
     if context is None:
         yield
         return
-    _running.append(context.task_run)
+    _running[context.task_run.id] = context.task_run
     try:
         yield
     finally:
         _wait_if_halted()
-        _running.remove(context.task_run)
+        del _running[context.task_run.id]
 
 
 def _wait_if_halted(beginning: TaskRunContext | None = None) -> None:
     """Block forever once the process is about to exit; a stage that was about to begin is listed as running first."""
     if _halted.is_set():
         if beginning:
-            _running.append(beginning.task_run)
+            _running[beginning.task_run.id] = beginning.task_run
         threading.Event().wait()
 
 
@@ -164,7 +166,7 @@ def halt() -> None:
 
 def running_stages() -> list[TaskRun]:
     """The task runs that are running in this process; a server learns of them seconds later."""
-    return list(_running)
+    return list(_running.values())
 
 
 def _refuse_unknown_content(name: str, signature: inspect.Signature) -> None:

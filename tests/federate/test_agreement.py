@@ -42,6 +42,11 @@ REFUSED: list[tuple[dict[str, Any], Study, str]] = [
         study({"privacy": {"unit": "hospital"}, "strategy": "dpfedavg"}),
         "unit of at least example, .*, found none",
     ),
+    (
+        {"epsilon": 3, "strategies": ["dpfedavg"]},
+        study({"privacy": {"unit": "hospital", "epsilon": 4}, "strategy": "dpfedavg"}),
+        "epsilon of at most 3.*, found 4",
+    ),
     ({"secure_aggregation": True}, study({}), "federation.secure_aggregation true, as it agreed to, found false"),
 ]
 
@@ -65,11 +70,7 @@ def test_another_base_is_refused() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"federation": {"strategy": "scaffold"}}, "federation.strategy"),
         ({"federation": {"strategy": "none"}}, "federation.strategy"),
-        ({"federation": {"lora_mean": "share-a"}}, "federation.lora_mean"),
-        ({"federation": {"personal": "ditto"}}, "federation.personal"),
-        ({"federation": {"secure_aggregation": True}}, "federation.secure_aggregation"),
         ({"retrieval": {"fusion": "gated"}}, "retrieval.fusion"),
         ({"engine": {"executor": "batched"}}, "engine.executor"),
     ],
@@ -79,6 +80,14 @@ def test_what_does_not_travel_yet_is_no_valid_study(values: dict[str, Any], said
     values = values | {"federation": {**values.get("federation", {}), "runtime": "flower"}}
     with pytest.raises(ValueError, match=f"expected another {said} with federation.runtime flower"):
         Study.model_validate(values)
+
+
+def test_control_variates_are_not_summed_in_secret_elsewhere() -> None:
+    values = {"strategy": "scaffold", "secure_aggregation": True}
+    study(values)
+    study({"strategy": "scaffold", "runtime": "flower"})
+    with pytest.raises(ValueError, match=r"another federation\.strategy than scaffold"):
+        study(values | {"runtime": "flower"})
 
 
 def test_where_hospitals_are_is_in_no_key_of_their_training() -> None:

@@ -9,10 +9,10 @@ import pytest
 from safetensors.numpy import save
 
 from tasks.errors import StudyError
-from tasks.federate.remote.files import SCORES
+from tasks.federate.remote.files import SCORES, start_in
 from tasks.federate.remote.parcel import Parcel, linked
-from tasks.federate.remote.step import hear_scores, hear_update, hear_validation, note_hospital
-from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, HospitalRefs
+from tasks.federate.remote.step import hear_scores, hear_update, hear_validation, note_hospital, note_used
+from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, CONTROL_FILE, HospitalRefs
 from tasks.settings import (
     ContextSettings,
     EvaluationSettings,
@@ -21,6 +21,7 @@ from tasks.settings import (
     LoraSettings,
     ModelChoice,
 )
+from tasks.settings.training import PersonalSettings
 from tasks.store import Ref, writing
 
 MODEL = ModelChoice(name="model", device="cpu", content="0")
@@ -31,6 +32,7 @@ TRAINING: dict[str, Any] = {
     "context": ContextSettings(),
     "seed": 0,
 }
+ORDER = TRAINING | {"keeps": ()}
 COUNTS = {"hospital": "north", "round": 3, "samples": 4, "loss": 0.5, "steps": 2, "base": "0"}
 UPDATE = {
     ADAPTER_FILE: save({"base_model.model.q_proj.lora_A.weight": np.ones((2, 2), np.float32)}),
@@ -76,12 +78,32 @@ def files(ref: Ref) -> dict[str, bytes]:
 def test_an_update_arrives_as_if_it_had_been_trained_here(hospital: HospitalRefs) -> None:
     post = Post(UPDATE)
     with linked(post):
-        heard = hear_update.fn(hospital=hospital, local=LocalRule(proximal_mu=0.5), round_number=3, **TRAINING)
+        heard = hear_update.fn(hospital=hospital, local=LocalRule(proximal_mu=0.5), round_number=3, **ORDER)
     assert (heard.path.split("/")[:2], files(heard)) == (["shared", "update"], UPDATE)
     ((name, request),) = post.asked
     assert (name, request.kind) == ("north", "train")
     assert request.about["round"] == 3 and request.about["local"]["proximal_mu"] == 0.5
     assert request.files == {each: each.encode() for each in (ADAPTER_FILE, CONFIG_FILE)}
+
+
+def test_a_hospital_is_told_which_of_its_rounds_counted(hospital: HospitalRefs) -> None:
+    """Of these it makes its control variate, which stays there."""
+    tensors = {**UPDATE, CONTROL_FILE: UPDATE[ADAPTER_FILE]}
+    post, local, noted = Post(tensors), LocalRule(control=True), None
+    for number in (3, 5):
+        with linked(post):
+            heard = hear_update.fn(
+                hospital=hospital.model_copy(update={"control": noted}),
+                local=local,
+                round_number=number,
+                **ORDER,
+            )
+        assert files(heard) == tensors
+        noted = note_used.fn(hospital="north", before=noted, update=heard)
+    assert [request.about["used"] for _, request in post.asked] == [[], [3]]
+    assert json.loads((noted.folder / "used.json").read_text())["rounds"] == [3, 3]  # as the updates say
+    with linked(post), pytest.raises(StudyError, match="found others"):  # none was asked for
+        hear_update.fn(hospital=hospital, local=LocalRule(), round_number=3, **ORDER)
 
 
 def test_losses_and_scores_arrive(hospital: HospitalRefs) -> None:
@@ -91,13 +113,21 @@ def test_losses_and_scores_arrive(hospital: HospitalRefs) -> None:
     assert files(heard) == VALIDATION
     assert (post.asked[0][1].kind, post.asked[0][1].about) == ("validate", {"round": 2})
     scoring = {name: TRAINING[name] for name in ("model", "lora", "context", "seed")}
-    scoring |= {"evaluation": EvaluationSettings(), "rounds": '[{"round": 1}]'}
+    scoring |= {
+        "evaluation": EvaluationSettings(),
+        "rounds": '[{"round": 1}]',
+        "member": [2, 5],
+        "personal": PersonalSettings(),
+    }
     for told in (SCORED, {}):
         post = Post(told)
         with linked(post):
-            heard = hear_scores.fn(hospital=hospital, **scoring)
+            heard = hear_scores.fn(hospital=hospital, starts=[hospital.adapter], **scoring)
         assert files(heard) == told
-        assert (post.asked[0][1].kind, post.asked[0][1].about) == ("evaluate", {"rounds": [{"round": 1}]})
+        request = post.asked[0][1]
+        assert (request.kind, request.about) == ("evaluate", {"rounds": [{"round": 1}], "member": [2, 5]})
+        assert start_in(request.files, 2) == {name: request.files[name] for name in (ADAPTER_FILE, CONFIG_FILE)}
+        assert start_in(request.files, 5) == {}
 
 
 @pytest.mark.parametrize(
@@ -112,5 +142,5 @@ def test_losses_and_scores_arrive(hospital: HospitalRefs) -> None:
 )
 def test_what_is_refused_or_is_no_update_leaves_nothing(hospital: HospitalRefs, post: Post, said: str) -> None:
     with linked(post), pytest.raises(StudyError, match=said):
-        hear_update.fn(hospital=hospital, local=LocalRule(), round_number=1, **TRAINING)
+        hear_update.fn(hospital=hospital, local=LocalRule(), round_number=1, **ORDER)
     assert not list(Path("artifacts/shared/update").iterdir())

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -38,9 +38,9 @@ SCORED = ("told-scores", "scores.json", 1)
 class Running:
     """A command in a process of its own, whose lines go to a file."""
 
-    def __init__(self, server: Server, folder: Path, *words: str) -> None:
+    def __init__(self, server: Server, folder: Path, *words: str, command: Sequence[str] = (str(COMMAND),)) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._command, self._folder, self._environment = [str(COMMAND), *words], folder, server.environment
+        self._command, self._folder, self._environment = [*command, *words], folder, server.environment
         self.log = folder.parent / f"{folder.name}.log"
         self.start()
 
@@ -83,8 +83,8 @@ def start(server: Server) -> Iterator[Start]:
     """Starts commands, which end with the test."""
     running: list[Running] = []
 
-    def begin(folder: Path, *words: str) -> Running:
-        running.append(Running(server, folder, *words))
+    def begin(folder: Path, *words: str, command: Sequence[str] = (str(COMMAND),)) -> Running:
+        running.append(Running(server, folder, *words, command=command))
         return running[-1]
 
     yield begin
@@ -116,7 +116,7 @@ def write_hospital(place: Path, name: str, base: Path, keys: str = "keys") -> No
             "authority": str(place / "keys/ca.crt"),
             "key": str(given / "node.key"),
         },
-        "agreement": {"local_epochs": 8, "min_cell": 1},
+        "agreement": {"local_epochs": 8, "min_cell": 1, "strategies": ["fedavg", "scaffold", "fedprox"]},
     }
     (folder / "hospital.yaml").write_text(json.dumps(settings), encoding="utf-8")
 
@@ -126,17 +126,29 @@ def words(settings: dict[str, str]) -> list[str]:
 
 
 def adapter(folder: Path) -> Path:
+    """The server's adapter after the last round."""
+    rounds = {
+        path.parent: json.loads(path.read_text()) for path in folder.glob("artifacts/shared/adapter/*/round.json")
+    }
+    return max(rounds, key=lambda place: rounds[place]["round"])
+
+
+def personal(folder: Path, hospital: str) -> bytes:
+    """A hospital's personal adapter in a run."""
     references = json.loads((folder / "artifacts/latest/references.json").read_text(encoding="utf-8"))
-    return folder / "artifacts" / references["adapter"]
+    return (folder / "artifacts" / references["hospitals"][hospital]["personal"] / ADAPTER_FILE).read_bytes()
 
 
 @pytest.mark.slow
 @pytest.mark.proof
 @pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("strategy", "kind"), [("fedavg", "ditto"), ("scaffold", "mixture"), ("fedprox", "fedper")])
 def test_hospitals_and_coordinator_are_killed_and_the_adapter_is_that_of_a_simulation(
-    place: Path, start: Start, tiny_folder: Path
+    strategy: str, kind: str, place: Path, start: Start, tiny_folder: Path
 ) -> None:
-    given = SETTINGS | {"model.name": str(tiny_folder)}
+    given = SETTINGS | {"model.name": str(tiny_folder), "federation.strategy": strategy, "federation.personal": kind}
+    if kind == "fedper":
+        given["federation.personal_layers"] = "[q_proj]"
     hospitals = {name: start(place / name, "hospital", "join") for name in HOSPITALS}
     command = ["coordinator", "start", "../keys", "--listen", f"127.0.0.1:{PORT}", *words(given)]
     coordinator = start(place / "coordinator", *command)
@@ -161,6 +173,9 @@ def test_hospitals_and_coordinator_are_killed_and_the_adapter_is_that_of_a_simul
     ours, simulated = adapter(place / "coordinator"), adapter(place / "simulation")
     for name in (ADAPTER_FILE, "adapter_config.json", "round.json"):
         assert (ours / name).read_bytes() == (simulated / name).read_bytes()
+    for name in HOSPITALS:
+        assert personal(place / name, name) == personal(place / "simulation", name)
+    assert not list((place / "coordinator/artifacts").rglob("personal"))
     assert_scores_are_those_of_a_simulation(place)
     assert_nothing_else_arrived(place / "coordinator/artifacts")
 

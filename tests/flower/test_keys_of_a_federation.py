@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from flows.cli import main as cli
 from flows.runtimes.flower.keys import check_certificate, make_keys, read_node_key, read_nodes, read_server
+from flows.runtimes.flower.renewal import renew
 from tasks.errors import StudyError
 
 ADDRESSES = ["coordinator.example.org", "10.0.0.7", "::1"]
@@ -86,6 +87,24 @@ def test_an_expired_certificate_is_refused_by_its_name(made: Path) -> None:
         check_certificate(path, ends + timedelta(seconds=1))
     with pytest.raises(StudyError, match="set this machine's clock right"):
         check_certificate(path, datetime.now(UTC) - timedelta(days=1))
+
+
+def test_a_renewed_certificate_is_of_the_same_authority_and_addresses(keys: Path) -> None:
+    before, key = certificate(keys / "server.crt"), (keys / "server.key").read_bytes()
+    words = ["coordinator", "renew", str(keys), "--days", "400"]
+    printed = " ".join(CliRunner().invoke(cli.app, words, env={"COLUMNS": "4000", "TERM": "dumb"}).output.split())
+    after = certificate(keys / "server.crt")
+    assert f"{datetime.now(UTC) + timedelta(days=400):%Y-%m-%d}" in printed
+    assert before.serial_number != after.serial_number and before.public_key() == after.public_key()
+    assert (keys / "server.key").read_bytes() == key and (keys / "server.crt").stat().st_mode & 0o777 == 0o600
+    policy = PolicyBuilder().store(Store([certificate(keys / "ca.crt")])).time(datetime.now() + timedelta(days=399))
+    for subject in (x509.DNSName(ADDRESSES[0]), x509.IPAddress(ipaddress.ip_address(ADDRESSES[1]))):
+        policy.build_server_verifier(subject).verify(after, [])
+    assert renew(keys, days=9999) == certificate(keys / "ca.crt").not_valid_after_utc
+    (keys / "ca.key").write_text("none")
+    with pytest.raises(StudyError, match=r"private key of a certificate in .*ca\.key"):
+        renew(keys, days=9)
+    assert check_certificate(keys / "server.crt") is None
 
 
 def test_nothing_is_overwritten(keys: Path) -> None:

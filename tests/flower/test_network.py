@@ -1,5 +1,6 @@
 """Coordinator and hospitals in one process, over TLS on loopback: messages arrive, strangers do not."""
 
+import logging
 import shutil
 import threading
 import time
@@ -8,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import pytest
@@ -17,12 +20,14 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from flwr.supercore.object_ref import load_app
 
+from flows import flower_apps
 from flows.flower_apps import introduced
 from flows.runtimes.flower import node as nodes
 from flows.runtimes.flower import wire
 from flows.runtimes.flower.keys import make_keys, read_node_key, read_nodes, read_server
 from flows.runtimes.flower.link import GridLink
 from flows.runtimes.flower.node import Node, check_coordinator, why
+from flows.runtimes.flower.renewal import renew
 from flows.runtimes.flower.superlink import Fleet, superlink
 from flows.runtimes.flower.wire import packed, unpacked
 from tasks.errors import StudyError
@@ -100,6 +105,23 @@ def test_a_request_that_a_hospital_did_not_live_to_answer_is_sent_again(
         with connect(fleet, keys, "north") as north:
             serve(north, echo)
             assert asked.result(timeout=60).kind == "done"
+
+
+def test_who_leaves_in_the_midst_of_a_secure_sum_is_not_waited_for(fleet: Fleet, keys: Path, link: GridLink) -> None:
+    """What it had begun is lost with it; the beginning of a sum waits, as all other requests."""
+    with pytest.raises(StudyError, match="north left in the midst of the secure sum, which goes on without it"):
+        link.ask("north", Parcel("sum"))
+    with ThreadPoolExecutor() as pool:
+        with connect(fleet, keys, "north") as north:
+            asked = pool.submit(link.ask, "north", Parcel("sum"))
+            while north.receive() is None:
+                time.sleep(0.05)
+        with pytest.raises(StudyError, match="north left in the midst"):
+            asked.result(timeout=60)
+        offered = pool.submit(link.ask, "north", Parcel("offer"))
+        with connect(fleet, keys, "north") as north:
+            serve(north, echo)
+            assert offered.result(timeout=60).kind == "done"
 
 
 def test_a_refusal_arrives_as_the_sentence_that_was_given(fleet: Fleet, keys: Path, link: GridLink) -> None:
@@ -200,6 +222,42 @@ def test_the_coordinators_certificate_is_checked(fleet: Fleet, keys: Path, tmp_p
         check_coordinator("127.0.0.1:1", str(keys / "ca.crt"))
 
 
+def test_an_expired_certificate_of_the_coordinator_is_told_to_the_hospital_until_it_is_renewed(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    make_keys(folder, ["north"], ["127.0.0.1"], days=0)
+    with pytest.raises(StudyError, match=r"expired on .*`fed-rag coordinator renew"):
+        read_server(folder)
+    expired = tuple((folder / name).read_bytes() for name in ("ca.crt", "server.crt", "server.key"))
+    with (
+        superlink("127.0.0.1:0", expired, read_nodes(folder)) as fleet,
+        pytest.raises(StudyError, match=r"found one that is not \(certificate has expired\)"),
+    ):
+        check_coordinator(fleet.address, str(folder / "ca.crt"))
+    renew(folder, days=9)
+    with superlink("127.0.0.1:0", read_server(folder), read_nodes(folder)) as fleet:
+        check_coordinator(fleet.address, str(folder / "ca.crt"))
+        with connect(fleet, folder, "north"):
+            pass
+
+
+def test_a_coordinator_that_cannot_be_reached_is_told_once_and_waited_for(
+    keys: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(nodes, "TRY_AGAIN_S", 0.01)
+    tried = list[int]()
+
+    def check() -> None:
+        tried.append(1)
+        if len(tried) == 4:
+            raise StudyError("the test is over")
+        check_coordinator("127.0.0.1:1", str(keys / "ca.crt"))
+
+    with caplog.at_level(logging.INFO, logger="fed_rag"), pytest.raises(StudyError, match="over"):
+        nodes.stay(pytest.fail, check, pytest.fail)
+    told = "the coordinator cannot be reached (Connection refused): waiting, and trying again every 0 s"
+    assert caplog.messages == [told]
+
+
 def test_a_port_in_use_is_told(fleet: Fleet, keys: Path) -> None:
     with pytest.raises(StudyError, match=f"free port at {fleet.address}"), superlink(fleet.address, (b"",) * 3, {}):
         pass
@@ -247,6 +305,13 @@ def test_nodes_are_introduced_by_the_names_that_they_tell(fleet: Fleet, keys: Pa
             introduced(fleet.grid, 2, {})
 
 
+def test_a_process_for_each_message_has_no_part_in_a_secure_sum(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("federation: {secure_aggregation: true}", encoding="utf-8")
+    context: Any = SimpleNamespace(run_config={"hospitals": 3, "settings": str(tmp_path / "study.yaml")})
+    with pytest.raises(StudyError, match="secure_aggregation=false with `flwr run`"):
+        flower_apps.main(None, context)  # type: ignore[arg-type]
+
+
 def test_the_apps_are_found_as_flower_finds_them() -> None:
     config, warnings = load_and_validate(Path(__file__).parents[2] / "pyproject.toml", check_module=True)
     assert not [each for each in warnings if "flwr" in each]
@@ -256,10 +321,10 @@ def test_the_apps_are_found_as_flower_finds_them() -> None:
 
 
 def test_another_protocol_is_refused_by_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "PROTOCOL", 2)
+    monkeypatch.setattr(wire, "PROTOCOL", 3)
     theirs = packed(Parcel("train"))
     monkeypatch.undo()
-    with pytest.raises(StudyError, match="protocol version 1, found 2: install the same version"):
+    with pytest.raises(StudyError, match="protocol version 2, found 3: install the same version"):
         unpacked(theirs)
 
 

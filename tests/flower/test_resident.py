@@ -1,5 +1,6 @@
 """A hospital's answers to a coordinator: what it refuses, what it says of its own errors, and whose settings decide."""
 
+import errno
 import json
 import logging
 from pathlib import Path
@@ -15,17 +16,25 @@ from flows.cli.settings_file import load_hospital
 from flows.evaluate import Evaluated
 from flows.federation import about, of_hospitals
 from flows.own_run import told_scores
-from flows.resident import Resident, keep_adapter, own_study
+from flows.own_study import own_study
+from flows.prepare import Prepared
+from flows.requested import keep_adapter
+from flows.resident import Resident
 from flows.runtimes import local
 from flows.runtimes.flower.runtime import answered
+from flows.start import Start
+from flows.sum_keys import fingerprints, make_sum_key, read_sum_key
+from flows.told import told_by
 from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
-from tasks.federate.remote.files import SCORES
+from tasks.federate.privacy.accounting import epsilon
+from tasks.federate.privacy.budget import Budget, to_json
+from tasks.federate.remote.files import SCORES, SENT_FILES
 from tasks.federate.remote.parcel import Kind, Parcel
-from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE
+from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, CONTROL_FILE, HospitalRefs
 from tasks.settings import ModelSettings, Study
-from tasks.settings.hospital import HospitalSettings
-from tasks.store import writing
+from tasks.settings.hospital import AgreementSettings, HospitalSettings, SecureSumSettings
+from tasks.store import Ref, writing
 
 SETTINGS = HospitalSettings.model_validate({"name": "north", "agreement": {"rounds": 5, "min_cell": 7}})
 BASE = choose_model(ModelSettings()).content
@@ -67,6 +76,20 @@ def test_nothing_of_an_error_at_the_hospital_is_told(
     assert "anna" in caplog.text
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_on_both_sides(
+    number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, "No space", "/data/anna")
+
+    monkeypatch.setattr(resident, "prepare_own", fail)
+    with caplog.at_level(logging.ERROR, logger="fed_rag"):
+        assert asked("meet") == "It failed to meet, since its disk is full."
+    assert caplog.messages == ["failed to meet: its disk is full; free some space, and it is asked again"]
+    assert not caplog.records[0].exc_info
+
+
 def test_data_and_base_are_the_hospitals_and_it_withholds_more() -> None:
     theirs = Study.model_validate(
         {"dataset": {"images": 8}, "federation": {"rounds": 2}, "lora": {"r": 4}, "evaluation": {"min_cell": 9}}
@@ -77,6 +100,84 @@ def test_data_and_base_are_the_hospitals_and_it_withholds_more() -> None:
     assert (study.federation, study.lora, study.seed) == (theirs.federation, theirs.lora, theirs.seed)
     assert study.evaluation.min_cell == 9
     assert own_study(SETTINGS).evaluation.min_cell == 7
+    summed = Study.model_validate({"federation": {"secure_aggregation": True, "runtime": "flower"}})
+    assert own_study(SETTINGS, summed).federation.secure_aggregation
+
+
+def test_without_keys_for_secure_sums_none_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    summed = Study.model_validate({"federation": {"secure_aggregation": True, "runtime": "flower"}})
+    for _ in range(2):
+        assert "its own key and those of the other hospitals for a secure sum" in asked("meet", study=summed)
+        make_sum_key(tmp_path / "sum.key", "north")  # which alone is not enough
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Ref]:
+    """Updates that the hospital trains, in this order, without any training."""
+    monkeypatch.chdir(tmp_path)
+    updates = []
+    for number in range(3):
+        with writing("shared", "update", f"{number}") as folder:
+            for name in SENT_FILES:
+                folder.write(name, FILES[CONFIG_FILE] if name == CONFIG_FILE else name.encode())
+        updates.append(folder.ref)
+    north = HospitalRefs(name="north", **dict.fromkeys(("cases", "features", "library", "adapter"), updates[0]))
+    prepared = Prepared([north], Start(updates[0], None), updates[0], [], None)
+    coming = iter([*updates, updates[2]])
+    monkeypatch.setattr(resident, "prepare_own", lambda *_: prepared)
+    monkeypatch.setattr(resident, "within_part", lambda _, call, *__: call() if call.__name__ else None)
+    monkeypatch.setattr(resident, "train_hospital", lambda **_: next(coming))
+    return updates
+
+
+def answered_by(this: Resident, kind: Kind, study: Study, number: int = 1) -> Parcel:
+    about = {"study": study.model_dump(mode="json"), "base": BASE, "round": number, "local": {}}
+    return this.answer(Parcel(kind, about, FILES))
+
+
+def test_an_update_leaves_whole_or_not_at_all(trained: list[Ref], tmp_path: Path) -> None:
+    """Where only a sum may leave, there are no files in the answer, and a digest that is not the update's own."""
+    sent = answered_by(Resident(SETTINGS), "train", Study())
+    assert sent.kind == "done" and sent.files.keys() == SENT_FILES
+    make_sum_key(tmp_path / "sum.key", "north")
+    (tmp_path / "others").mkdir()
+    make_sum_key(tmp_path / "south.key", "south")
+    (tmp_path / "south.key.pub").rename(tmp_path / "others/south.pub")
+    summed = Study.model_validate({"federation": {"secure_aggregation": True, "runtime": "flower"}})
+    kept = answered_by(Resident(SETTINGS), "train", summed)
+    assert kept.kind == "done" and not kept.files and kept.about.keys() == {"update", "key"}
+    own = read_sum_key(tmp_path / "sum.key").public_key().public_bytes_raw()
+    assert kept.about["key"] == own.hex() and kept.about["update"] not in (trained[1].digest, trained[1].path)
+    offered = answered_by(Resident(SETTINGS), "offer", summed)
+    assert offered.kind == "done" and not offered.files and offered.about.keys() == {"nonce"}
+
+
+def test_rounds_with_noise_are_counted_by_what_leaves(
+    trained: list[Ref], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rounds are within the budget: the third adapter that a coordinator has trained stays, whatever its number."""
+    noise = {"federation": {"rounds": 4, "privacy": {"unit": "example"}}, "retrieval": {"k": 0}}
+    study = Study.model_validate(noise)
+    budget = Budget("north", "example", 100, 0.1, 10, 1.0, 2.0, 1e-5, "rdp", rounds=2)
+    with writing("shared", "privacy", "0") as folder:
+        folder.write_json("privacy.json", to_json(budget))
+
+    def protect(
+        study: Study, hospitals: list[HospitalRefs], joined: int
+    ) -> tuple[Study, list[HospitalRefs], list[Ref]]:
+        return study, [each.model_copy(update={"budget": folder.ref}) for each in hospitals], [folder.ref]
+
+    monkeypatch.setattr(resident, "protect", protect)
+    monkeypatch.setattr(resident, "count_privacy", resident.count_privacy.fn)
+    this = Resident(SETTINGS)
+    assert [answered_by(this, "train", study, number).kind for number in (1, 1)] == ["done", "done"]
+    refused = answered_by(Resident(SETTINGS), "train", study)
+    assert "at most 2 updates of a study within its epsilon, found one more" in refused.about["reason"]
+    assert not refused.files
+    told = json.loads(answered_by(this, "privacy", study).files["privacy.json"])
+    assert (told["rounds"], told["hospital"]) == (2, "north")
+    assert told["epsilon"] == pytest.approx(epsilon(2.0, 0.1, 20, 1e-5, "rdp"))
 
 
 def test_an_adapter_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +211,7 @@ def test_the_settings_file_holds_every_setting(tmp_path: Path) -> None:
     settings = load_hospital(folder / "hospital.yaml")
     assert (settings.name, settings.dataset.name, settings.dataset.root) == ("north", "table", tmp_path)
     assert settings.coordinator.address == "host:1"
+    assert fingerprints("north", SecureSumSettings(key=folder / "sum.key"))["north"].startswith("SHA256:")
     whole = (folder / "hospital.yaml").read_text(encoding="utf-8")
     told = [line.removeprefix("# ") for line in whole.splitlines() if not line.startswith("#  ")]
     uncommented = "\n".join(told)
@@ -132,6 +234,17 @@ def test_a_folder_without_settings_and_a_second_process_are_refused(
         open_folder(Path())
     with alone_in_folder("north"), pytest.raises(StudyError, match="no other process of north"):
         alone_in_folder("north")
+
+
+def test_what_would_leave_is_told_as_it_was_agreed_to() -> None:
+    def told(**agreement: Any) -> set[tuple[str, str]]:
+        return {(each.file, each.field) for each in told_by(AgreementSettings(**agreement), 9, 9, 1000, 1)}
+
+    assert {(ADAPTER_FILE, "tensors"), ("update.json", "samples")} <= told()
+    in_secret = told(secure_aggregation=True)
+    assert {("message", "words"), ("trained.json", "update")} <= in_secret
+    assert not [file for file, _ in in_secret if file in SENT_FILES]
+    assert told(strategies=["scaffold"]) - told() == {(CONTROL_FILE, "tensors")}
 
 
 def test_hospitals_are_told_no_others_name_and_no_file() -> None:
@@ -173,6 +286,6 @@ def test_who_does_not_answer_is_left_out_and_named(
 def test_a_study_that_does_not_travel_is_told_so() -> None:
     assert of_hospitals(Study(), 3).partition.hospitals == 3
     with pytest.raises(
-        StudyError, match=r"These settings do not fit: expected another federation\.strategy [^\n]*scaffold\.$"
+        StudyError, match=r"These settings do not fit: expected another federation\.strategy [^\n]*none\.$"
     ):
-        of_hospitals(Study.model_validate({"federation": {"strategy": "scaffold"}}), 3)
+        of_hospitals(Study.model_validate({"federation": {"strategy": "none"}}), 3)

@@ -61,7 +61,8 @@ def test_the_server_aggregates_what_hospitals_trained_from_what_they_were_given(
         assert [order.round for order in orders.values()] == [number, number]
         assert starts == each.starts == held
         updates = {hospital: ref(f"{hospital}-{number}") for hospital in NAMES}
-        assert calls[2 * number - 1] == {"state": state, "updates": updates, "round_number": number}
+        assert calls[2 * number - 1] == {"state": state, "trained": each.trained, "round_number": number}
+        assert each.trained.updates == updates
         state = each.state
         assert state == ref(f"server-{number}")
         held = updates if name == "none" else dict.fromkeys(NAMES, state)
@@ -72,10 +73,10 @@ def test_the_server_aggregates_what_hospitals_trained_from_what_they_were_given(
 def test_a_round_goes_on_with_those_that_answered() -> None:
     """Who failed gets the result all the same, and is asked again in the next round."""
     found, calls = run("fedavg", taking_part(2, [*NAMES, "west"]), {1: "west"})
-    assert list(calls[1]["updates"]) == NAMES
+    assert list(calls[1]["trained"].updates) == NAMES
     assert reasons(found[0].trained.missing) == {"west": "MemoryError"}
     assert found[0].following == dict.fromkeys([*NAMES, "west"], ref("server-1"))
-    assert list(calls[3]["updates"]) == [*NAMES, "west"]
+    assert list(calls[3]["trained"].updates) == [*NAMES, "west"]
 
 
 def test_alone_a_hospital_that_failed_goes_on_from_what_it_has_last_trained() -> None:

@@ -44,6 +44,7 @@ CARRYING = {
     "huggingface_hub",
     "jinja2",
     "markupsafe",
+    "platformdirs",
     "matplotlib",
     "prefect",
     "psutil",

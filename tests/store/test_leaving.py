@@ -199,7 +199,7 @@ def test_every_stage_in_shared_declares_its_files() -> None:
     """The decorator refuses others; this looks that it saw all of them, and that what leaves is looked into."""
     names = {"update", "updates", "adapter", "secure-mean", "fusion", "fusion-update", "validation", "scores"}
     names |= {"abstention", "failure-counts", "shares", "seen", "gain", "privacy", "privacy-spent", "footprint"}
-    names |= {"falsified", "coalitions", "contributions", "hospital", "told-scores"}
+    names |= {"falsified", "coalitions", "contributions", "hospital", "told-scores", "trained-elsewhere", "used"}
     bases = {"tower", "base", "stage", "radiology", "twin"}
     found = shared()
     assert found.keys() == names | bases

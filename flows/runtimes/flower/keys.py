@@ -51,18 +51,18 @@ def make_keys(folder: Path, hospitals: Sequence[str], addresses: Sequence[str], 
     now = datetime.now(UTC).replace(microsecond=0)
     ca_key, server_key = _new_key(), _new_key()
     ca = _authority(ca_key, now)
-    server = _server_certificate(ca, ca_key, server_key.public_key(), names, now, now + timedelta(days=days))
+    server = server_certificate(ca, ca_key, server_key.public_key(), names, now, now + timedelta(days=days))
     certificate = ca.public_bytes(serialization.Encoding.PEM)
     with writing_folder(folder) as made:
-        _write(made / CA, certificate)
-        _write(made / SERVER, server.public_bytes(serialization.Encoding.PEM))
+        write_key(made / CA, certificate)
+        write_key(made / SERVER, server.public_bytes(serialization.Encoding.PEM))
         for place, key in ((CA_KEY, ca_key), (SERVER_KEY, server_key)):
-            _write(made / place, _private(key, serialization.PrivateFormat.PKCS8))
+            write_key(made / place, _private(key, serialization.PrivateFormat.PKCS8))
         for name in hospitals:
             key = _new_key()
-            _write(made / HANDED_OUT / name / CA, certificate)
-            _write(made / HANDED_OUT / name / NODE_KEY, _private(key, serialization.PrivateFormat.OpenSSH))
-            _write(made / NODES / f"{name}.pub", _public(key, name))
+            write_key(made / HANDED_OUT / name / CA, certificate)
+            write_key(made / HANDED_OUT / name / NODE_KEY, _private(key, serialization.PrivateFormat.OpenSSH))
+            write_key(made / NODES / f"{name}.pub", _public(key, name))
     return server.not_valid_after_utc
 
 
@@ -107,7 +107,7 @@ def read_nodes(folder: Path) -> dict[str, ec.EllipticCurvePublicKey]:
 
 def read_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """A hospital's private key. Raises StudyError if the file is none, or can be read by others."""
-    data = _read_private(path)
+    data = read_private(path)
     try:
         key = serialization.load_ssh_private_key(data, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -126,7 +126,7 @@ def read_server(folder: Path) -> tuple[bytes, bytes, bytes]:
     Raises StudyError if one is missing, or the certificate has expired.
     """
     check_certificate(folder / SERVER)
-    return read_certificate(folder / CA), read_certificate(folder / SERVER), _read_private(folder / SERVER_KEY)
+    return read_certificate(folder / CA), read_certificate(folder / SERVER), read_private(folder / SERVER_KEY)
 
 
 def read_certificate(path: Path) -> bytes:
@@ -145,8 +145,8 @@ def check_certificate(path: Path, now: datetime | None = None) -> str | None:
     now, ends = now or datetime.now(UTC), certificate.not_valid_after_utc
     if now > ends:
         raise StudyError(
-            f"Expected a valid certificate in {path}, found one that expired on {ends:%Y-%m-%d}: make new keys with "
-            "`fed-rag coordinator keys`."
+            f"Expected a valid certificate in {path}, found one that expired on {ends:%Y-%m-%d}: renew it with "
+            "`fed-rag coordinator renew`; where the authority's own has expired, make new keys."
         )
     if now < certificate.not_valid_before_utc:
         raise StudyError(
@@ -169,7 +169,7 @@ def _authority(key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certifica
     return builder.sign(key, hashes.SHA384())
 
 
-def _server_certificate(
+def server_certificate(
     ca: x509.Certificate,
     ca_key: ec.EllipticCurvePrivateKey,
     key: ec.EllipticCurvePublicKey,
@@ -177,6 +177,7 @@ def _server_certificate(
     now: datetime,
     ends: datetime,
 ) -> x509.Certificate:
+    """A coordinator's certificate for some addresses, valid from `now` to `ends`, signed by an authority."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fed-rag coordinator")])
     builder = _certificate(name, ca.subject, key, now, ends)
     for extension, critical in (
@@ -230,7 +231,8 @@ def _raw(key: ec.EllipticCurvePublicKey) -> bytes:
     return key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint)
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_key(path: Path, data: bytes) -> None:
+    """Write a file that its owner alone can read."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.touch(mode=0o600)
     path.write_bytes(data)
@@ -245,7 +247,8 @@ def _read(path: Path) -> bytes:
         ) from None
 
 
-def _read_private(path: Path) -> bytes:
+def read_private(path: Path) -> bytes:
+    """The bytes of a key. Raises StudyError if others can read it, or there is none."""
     data = _read(path)
     if path.stat().st_mode & 0o077:
         raise StudyError(

@@ -48,18 +48,24 @@ class GridLink:
         self._closed.set()
 
     def ask(self, hospital: str, request: Parcel) -> Parcel:
-        """Send a request and wait for the answer; the hospital may leave and come back meanwhile."""
+        """Send a request and wait for the answer; the hospital may leave and come back meanwhile.
+
+        In the midst of a secure sum it may not: what it has begun is lost with it.
+        """
         if hospital not in self._nodes:
             raise StudyError(f"Expected one of {', '.join(sorted(self._nodes))}, found {hospital}, which has no key.")
         node, told = self._nodes[hospital], replace(request, about={**self._about, **request.about})
         limit = None if request.kind == "meet" else self._within
         patience = Patience(hospital, limit, self._poll, self._closed)
-        while True:
+        while request.kind != "sum" or node in self._grid.get_node_ids():
             self._await(hospital, node, patience)
             answer = self._answer(node, told, patience)
             if answer is not None:
                 return unpacked(answer.content)
+            if request.kind == "sum":
+                break
             logger.info("%s left before it answered: waiting for it to come back", hospital)
+        raise StudyError(f"{hospital} left in the midst of the secure sum, which goes on without it.")
 
     def _await(self, hospital: str, node: int, patience: "Patience") -> None:
         told = False

@@ -9,7 +9,15 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from tasks.errors import StudyError
 from tasks.federate.remote.parcel import PROTOCOL, Kind, Parcel, digests
 
-TYPES = {"meet": "query.meet", "train": "train", "validate": "evaluate.validate", "evaluate": "evaluate"}
+TYPES = {
+    "meet": "query.meet",
+    "train": "train",
+    "offer": "query.offer",
+    "sum": "query.sum",
+    "validate": "evaluate.validate",
+    "evaluate": "evaluate",
+    "privacy": "query.privacy",
+}
 """Flower's type of message for each request."""
 TTL_S = 30 * 24 * 3600.0
 """How long a request waits to be answered. Flower drops it after that."""

@@ -4,6 +4,7 @@ Neighbouring data differ by one unit that is there or not. `rdp` is Renyi accoun
 is by privacy loss distributions (Koskela et al., arXiv 1906.03049), which is tighter and takes longer.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Literal
 
@@ -24,16 +25,22 @@ def epsilon(sigma: float, rate: float, steps: int, delta: float, accountant: Acc
         delta: the chance that epsilon does not hold.
         accountant: how epsilon is computed.
     """
+    return epsilon_in_all([(sigma, rate, steps)], delta, accountant)
+
+
+def epsilon_in_all(parts: Sequence[tuple[float, float, int]], delta: float, accountant: Accountant = "pld") -> float:
+    """Epsilon of several trainings together: for each its sigma, rate and steps, as `epsilon` takes them."""
     from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
     from dp_accounting.pld import PLDAccountant
     from dp_accounting.rdp import RdpAccountant
 
-    if not steps:
-        return 0.0
-    noisy = GaussianDpEvent(sigma)
-    step = noisy if rate >= 1 else PoissonSampledDpEvent(rate, noisy)
     found = PLDAccountant() if accountant == "pld" else RdpAccountant(orders=ORDERS)
-    found.compose(SelfComposedDpEvent(step, steps))
+    trained = [part for part in parts if part[2]]
+    for sigma, rate, steps in trained:
+        noisy = GaussianDpEvent(sigma)
+        found.compose(SelfComposedDpEvent(noisy if rate >= 1 else PoissonSampledDpEvent(rate, noisy), steps))
+    if not trained:
+        return 0.0
     return float(found.get_epsilon(delta))
 
 

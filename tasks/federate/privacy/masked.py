@@ -1,6 +1,7 @@
 """The weighted mean of updates by a secure sum: what a server gets that may see no single update."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,8 +15,11 @@ from tasks.records import UpdateCounts
 from tasks.records.federation import TOGETHER
 
 logger = logging.getLogger("fed_rag.federate")
-State = Mapping[tuple[str, str], torch.Tensor]
-"""Tensors by group and name."""
+State = Mapping[str, torch.Tensor]
+Layout = Mapping[tuple[str, str], tuple[int, ...]]
+"""Shapes of an update's tensors, by group and name; in the order of these a vector has their numbers."""
+COUNTED = 3
+"""Numbers of a vector behind those of the tensors: samples, loss and steps."""
 
 
 def masked_mean(updates: Sequence[Update]) -> tuple[ServerState, UpdateCounts]:
@@ -32,33 +36,48 @@ def masked_mean(updates: Sequence[Update]) -> tuple[ServerState, UpdateCounts]:
             f"Expected at least 2 hospitals in a secure sum, found {len(updates)}, whose update the sum would be: ask "
             "more hospitals in each round."
         )
-    states = [_flat(update) for update in updates]
-    vectors = {each.hospital: _vector(state, each) for state, each in zip(states, updates, strict=True)}
+    vectors = {each.hospital: vector_of(each) for each in updates}
     gone = [hospital for hospital, vector in vectors.items() if not np.isfinite(vector).all()]
     for hospital in gone:
         logger.warning("%s has an update that is not finite: it sends none in this round", hospital)
-    total = secure_sum(f"round {updates[0].base_round + 1}", vectors, gone)
-    *numbers, samples, loss, steps = np.split(total, _ends(states[0]))
-    if samples[0] < 1:
-        raise StudyError(f"Expected updates that stand for at least one sample, found {samples[0]:g} in all.")
-    groups: dict[str, dict[str, torch.Tensor]] = {group: {} for group in updates[0].parts}
-    for (group, name), part in zip(sorted(states[0]), numbers, strict=True):
-        groups[group][name] = torch.from_numpy(part / samples[0]).view(states[0][group, name].shape).float()
-    number, loss_of_all = updates[0].base_round + 1, float(loss[0] / samples[0])
-    counts = UpdateCounts(TOGETHER, number, round(samples[0]), loss_of_all, round(steps[0]), updates[0].base)
-    return ServerState(groups), counts
+    first, number = updates[0], updates[0].base_round + 1
+    return mean_of(secure_sum(f"round {number}", vectors, gone), layout_of(first.parts), number, first.base)
 
 
-def _flat(update: Update) -> State:
-    return {(group, name): tensor for group, part in update.parts.items() for name, tensor in part.items()}
+def layout_of(parts: Mapping[str, State]) -> Layout:
+    """The shapes of an update's tensors, which are given by group."""
+    return {(group, name): tuple(each.shape) for group, part in parts.items() for name, each in part.items()}
 
 
-def _vector(state: State, update: Update) -> NDArray[np.float64]:
-    numbers = [update.samples * state[name].double().numpy().ravel() for name in sorted(state)]
+def length_of(layout: Layout) -> int:
+    """How many numbers a hospital masks."""
+    return sum(map(math.prod, layout.values())) + COUNTED
+
+
+def vector_of(update: Update) -> NDArray[np.float64]:
+    """What a hospital masks: its tensors times its samples, in a fixed order, its samples, loss and steps."""
+    layout = layout_of(update.parts)
+    numbers = [update.samples * update.parts[group][name].double().numpy().ravel() for group, name in sorted(layout)]
     return np.concatenate([*numbers, [update.samples, update.samples * update.loss, update.steps]])
 
 
-def _ends(state: State) -> list[int]:
-    """Where each part of a vector ends, but for the last."""
-    sizes = [state[name].numel() for name in sorted(state)]
-    return np.cumsum([*sizes, 1, 1]).tolist()
+def mean_of(total: NDArray[np.float64], layout: Layout, number: int, base: str) -> tuple[ServerState, UpdateCounts]:
+    """The mean that a sum of vectors stands for, and the counts of all hospitals together.
+
+    Args:
+        total: the sum, as `vector_of` orders its numbers.
+        layout: of the tensors.
+        number: of the round.
+        base: content of the base that all trained on.
+
+    Raises StudyError if the sum stands for less than one sample.
+    """
+    ends = np.cumsum([*(math.prod(layout[each]) for each in sorted(layout)), 1, 1]).tolist()
+    *numbers, samples, loss, steps = np.split(total, ends)
+    if samples[0] < 1:
+        raise StudyError(f"Expected updates that stand for at least one sample, found {samples[0]:g} in all.")
+    groups: dict[str, dict[str, torch.Tensor]] = {group: {} for group, _ in layout}
+    for (group, name), part in zip(sorted(layout), numbers, strict=True):
+        groups[group][name] = torch.from_numpy(part / samples[0]).view(layout[group, name]).float()
+    counts = UpdateCounts(TOGETHER, number, round(samples[0]), float(loss[0] / samples[0]), round(steps[0]), base)
+    return ServerState(groups), counts

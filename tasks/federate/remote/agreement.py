@@ -45,6 +45,11 @@ def _refuse_outside(encoder: str) -> None:
         ) from None
 
 
+def most_epsilon(agreement: AgreementSettings, unit: str) -> float | None:
+    """The largest epsilon that a hospital agreed to for what hides a unit; None where it agreed to go without."""
+    return agreement.epsilon if agreement.privacy != "none" or unit == "hospital" else None
+
+
 def _more(agreement: AgreementSettings, study: Study) -> Iterator[tuple[str, object, object]]:
     federation = study.federation
     if federation.strategy not in agreement.strategies:
@@ -58,5 +63,6 @@ def _more(agreement: AgreementSettings, study: Study) -> Iterator[tuple[str, obj
     unit = federation.privacy.unit if federation.privacy.unit in STRENGTH else "none"
     if STRENGTH.index(unit) < STRENGTH.index(agreement.privacy):
         yield "federation.privacy.unit of at least", agreement.privacy, unit
-    if agreement.privacy != "none" and federation.privacy.epsilon > agreement.epsilon:
-        yield "federation.privacy.epsilon of at most", agreement.epsilon, federation.privacy.epsilon
+    most = most_epsilon(agreement, federation.privacy.unit)
+    if most is not None and federation.privacy.epsilon > most:
+        yield "federation.privacy.epsilon of at most", most, federation.privacy.epsilon

@@ -10,12 +10,16 @@ from typing import Any, Literal, Protocol
 
 from tasks.errors import StudyError
 
-PROTOCOL = 1
+PROTOCOL = 2
 """The version of all that travels; another one is refused by name."""
 MOST_BYTES = 2**30
 """The largest files of one parcel, together."""
-Kind = Literal["meet", "train", "validate", "evaluate", "done", "refused"]
-"""A coordinator's requests, and a hospital's answers: what it was asked for is `done`, or `refused`."""
+MESSAGE = "message"
+"""The file of a message of a secure sum."""
+Kind = Literal["meet", "train", "offer", "sum", "validate", "evaluate", "privacy", "done", "refused"]
+"""A coordinator's requests, and a hospital's answers: what it was asked for is `done`, or `refused`.
+
+`offer` begins a hospital's part in a secure sum of what it trained, and `sum` is a later step."""
 
 
 @dataclass(frozen=True)
