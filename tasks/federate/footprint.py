@@ -37,6 +37,7 @@ def footprint(request: dict[str, Any]) -> dict[str, int | None]:
             hospital_data.examples(engine.base, training, ContextSettings(**request["context"])),
             epochs=1,
             batch_size=federation.batch_size,
+            by_image=federation.by_image,
             tokens=federation.tokens_per_pass,
             learning_rate=federation.learning_rate,
             seed=request["seed"],

@@ -64,6 +64,7 @@ def train_into(
                 hospital_data.examples(engine.base, training, context),
                 epochs=federation.local_epochs,
                 batch_size=federation.batch_size,
+                by_image=federation.by_image,
                 frozen=local.frozen,
                 **how,
             )

@@ -235,6 +235,9 @@ class FederationSettings(ParticipationSettings, PersonalSettings, StrategySettin
     """Passes over a hospital's training cases in each round."""
     batch_size: int = Field(16, ge=1)
     """Cases in one optimiser step."""
+    by_image: bool = False
+    """A step takes images with all their questions, at least `batch_size` cases, instead of single cases. What their
+    prompts begin with alike, the image above all, is then computed once: faster, and exact."""
     tokens_per_pass: int = Field(8192, ge=1)
     """Most tokens that pass the model at once; a step of more is split and its gradients are added up."""
     learning_rate: float = Field(3e-3, gt=0)
