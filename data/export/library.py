@@ -116,7 +116,9 @@ def _quoted(rows: list[Any]) -> list[dict[str, Any]]:
 
 def _image(row: Any) -> list[dict[str, Any]]:
     """A case's image, where images are shown."""
-    return [{"type": "image", "image": PIL.Image.open(io.BytesIO(row.png))}] if SETTINGS["show"] == "images+text" else []
+    return (
+        [{"type": "image", "image": PIL.Image.open(io.BytesIO(row.png))}] if SETTINGS["show"] == "images+text" else []
+    )
 
 
 def _words(text: str) -> dict[str, Any]:

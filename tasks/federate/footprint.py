@@ -28,7 +28,7 @@ def footprint(request: dict[str, Any]) -> dict[str, int | None]:
     model, lora = ModelChoice(**request["model"]), LoraSettings(**request["lora"])
     federation = FederationSettings(**request["federation"])
     hospital_data = open_hospital(HospitalRefs(**request["hospital"]))
-    training, _ = split_holdout(hospital_data.cases, federation.holdout, request["seed"])
+    training, _ = split_holdout(hospital_data.cases, federation.holdout, federation.held_out_by(request["seed"]))
     with shared_engine(model, lora) as engine:
         engine.switch(engine.initial_state(request["seed"]))
         train(

@@ -244,10 +244,17 @@ class FederationSettings(ParticipationSettings, PersonalSettings, StrategySettin
     """AdamW learning rate; LightFED used 2e-5 for the 2B model."""
     holdout: float = Field(0.1, ge=0, lt=1)
     """Share of a hospital's training images kept out of training, for the evaluation loss of each round."""
+    holdout_seed: int | None = None
+    """Seed by which these images are drawn, instead of the study's. With 0 they are among those that the base radiology
+    has not learned."""
     secure_aggregation: bool = False
     """Whether the server learns the sum of the hospitals' updates alone, and no single one (docs/privacy.md)."""
     runtime: Literal["local", "flower"] = "local"
     """Where hospitals are: in this process (`local`), or on machines of their own (`flower`, docs/deployment.md)."""
+
+    def held_out_by(self, seed: int) -> int:
+        """The seed by which held-out images are drawn in a study of this seed."""
+        return seed if self.holdout_seed is None else self.holdout_seed
 
     @property
     def server(self) -> StrategySettings:

@@ -46,12 +46,16 @@ def test_loss_and_gradients_are_those_of_separate_rows(engine: Engine, features:
     if base.family.causal:
         assert found["rows"][0] == pytest.approx(found["apart"][0], rel=1e-5)
         for key, expected in found["apart"][1].items():
-            torch.testing.assert_close(found["rows"][1][key], expected, rtol=1e-3, atol=1e-6 + 1e-4 * float(expected.abs().max()))
+            torch.testing.assert_close(
+                found["rows"][1][key], expected, rtol=1e-3, atol=1e-6 + 1e-4 * float(expected.abs().max())
+            )
 
 
 def test_a_row_holds_its_image_once(engine: Engine, features: Features) -> None:
     base = engine.base
-    examples = encode(base, features, [build_prompt(case(n, "image-2", text, "yes"), ()) for n, text in enumerate(WORDS)])
+    examples = encode(
+        base, features, [build_prompt(case(n, "image-2", text, "yes"), ()) for n, text in enumerate(WORDS)]
+    )
     (row,) = rows_by_beginning(base, examples, torch.Generator().manual_seed(0))
     ids = collate_rows(base, features, [row]).inputs["input_ids"]
     assert ids.shape == (1, row_length(base, row))

@@ -89,9 +89,7 @@ def _visible(rows: Sequence[Row], shared: Sequence[int], width: int) -> torch.Te
     return (seen & torch.ones(width, width, dtype=torch.bool).tril())[:, None]
 
 
-def _positions(
-    base: Base, features: Features, rows: Sequence[Row], shared: Sequence[int], width: int
-) -> torch.Tensor:
+def _positions(base: Base, features: Features, rows: Sequence[Row], shared: Sequence[int], width: int) -> torch.Tensor:
     """Position ids `(B, T)`, or `(3, B, T)` where a family counts in three dimensions, as in rows of their own."""
     alone = [example for row in rows for example in row]
     ids = _padded([torch.tensor(_ids(example)) for example in alone], base.tokenizer.pad_token_id)
