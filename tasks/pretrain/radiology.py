@@ -46,8 +46,8 @@ def compose(embedded: Base, texts: Iterable[str], out: Path) -> None:
 def learned(cases: Sequence[Case]) -> list[Case]:
     """The training cases that the base learns: those of all but `LEFT_OUT` of the images.
 
-    The others come first in the order by which hospitals hold images out with `federation.holdout_seed=0`. So a hospital
-    that holds out somewhat less finds images there that the base has not seen.
+    The others come first in the order by which hospitals hold images out with `federation.holdout_seed=0`. So a
+    hospital that holds out somewhat less finds images there that the base has not seen.
     """
     return split_holdout(cases, LEFT_OUT, 0)[0]
 

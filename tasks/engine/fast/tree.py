@@ -1,4 +1,4 @@
-"""Training rows in which prompts about one image share its tokens: the common beginning once, the questions as branches.
+"""Training rows in which prompts about one image share its tokens: their beginning once, the questions as branches.
 
 Each token attends to the beginning and to its own branch, at the positions that it has in a row of its own. So the
 loss is that of separate rows but for rounding, and an image with ten questions costs its tokens once, not ten times.
