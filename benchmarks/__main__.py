@@ -20,6 +20,7 @@ from tasks.store import ROOT
 NAMES = (
     "train_vs_published_loop",
     "train_vs_trainer",
+    "whole_images",
     "evaluate_vs_one_by_one",
     "switch_vs_copy",
     "memory_vs_hospitals",

@@ -53,7 +53,7 @@ def _measure(study: Study, agreement: AgreementSettings, model: ModelChoice, hos
     dataset = ingest(settings=study.dataset, content=dataset_content(study.dataset), seed=study.seed)
     found = read_audit(audit(cases=hospital.cases, dataset=dataset, seed=study.seed))
     rows = read_table(hospital.cases.folder / "cases.parquet", Case)
-    training, held_out = split_holdout(rows, study.federation.holdout, study.seed)
+    training, held_out = split_holdout(rows, study.federation.holdout, study.federation.held_out_by(study.seed))
     counts = {"training": training, "held out": held_out, "test": [case for case in rows if case.split == "test"]}
     told = told_by(agreement, len(training), len(held_out), parameters_of(hospital.adapter), study.evaluation.min_cell)
     return Checked(

@@ -102,7 +102,7 @@ def tune(study: Study, model: ModelChoice, hospitals: list[HospitalRefs]) -> tup
         **answering(study, model),
         mixture=unmapped(study.retrieval.mixture),
         holdout=unmapped(study.federation.holdout),
-        seed=unmapped(study.seed),
+        seed=unmapped(study.federation.held_out_by(study.seed)),
     )
     tuned = gather(choosing, [hospital.name for hospital in hospitals])
     return [each.model_copy(update={"tuning": ref}) for each, ref in zip(hospitals, tuned, strict=True)], tuned
@@ -178,7 +178,10 @@ def calibrate(
     if study.evaluation.coverage == 1:
         return [], []
     chosen: dict[str, Any] = {"configuration": unmapped(study.configuration)}
-    holdout: dict[str, Any] = {"holdout": unmapped(study.federation.holdout), "seed": unmapped(study.seed)}
+    holdout: dict[str, Any] = {
+        "holdout": unmapped(study.federation.holdout),
+        "seed": unmapped(study.federation.held_out_by(study.seed)),
+    }
     names = [hospital.name for hospital in hospitals]
     held_out = gather(answer_held_out.map(hospital=hospitals, **chosen, **answering(study, model), **holdout), names)
     counted = count_withheld.map(

@@ -104,7 +104,7 @@ def _settings(place: Place, hub: Hub | None, merge: bool) -> dict[str, Any]:
         "weight": mixture.weight if mixture else 0,
         "temperature": mixture.temperature if mixture else None,
         "order": context.order,
-        "show_images": context.show == "images+text",
+        "show": context.show,
         "say_similarity": context.say_similarity,
         "quote": context.quote,
         "words": TOKENS,

@@ -47,7 +47,7 @@ def build_libraries(
         for name, taken, taken_features, rows in zip(hospitals, cases, features, encoded, strict=True)
     ]
     fusions = train_gated_fusion(study, sources) if settings.fusion == "gated" else unmapped(None)
-    library = settings.library(study.federation.holdout, study.seed)
+    library = settings.library(study.federation.holdout, study.federation.held_out_by(study.seed))
     built = build_hospital_library.map(hospital=sources, settings=unmapped(library), fusion=fusions)
     return features, gather(built, hospitals)
 

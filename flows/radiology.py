@@ -23,7 +23,7 @@ from tasks.store import MANIFEST, Ref
 
 @flow(name="radiology", task_runner=ThreadPoolTaskRunner(max_workers=1), **HOOKS)  # type: ignore[arg-type]
 def pretrain_radiology(
-    slake: Path, vqa_rad: Path, out: Path = Path("artifacts/radiology"), copies: int = 4, epochs: int = 2, seed: int = 0
+    slake: Path, vqa_rad: Path, out: Path = Path("artifacts/radiology"), copies: int = 5, epochs: int = 4, seed: int = 0
 ) -> str:
     """Compose the base and teach it the training questions of SLAKE (English) and VQA-RAD; stages are cached.
 

@@ -91,7 +91,7 @@ def unit(row: np.ndarray) -> np.ndarray:
 
 def inputs(shown: pd.DataFrame, image: PIL.Image.Image, question: str) -> dict[str, torch.Tensor]:
     """What the model is given: the conversation, tokenised, and its pictures."""
-    rows = list(shown.itertuples())
+    rows = [] if SETTINGS["show"] == "nothing" else list(shown.itertuples())
     if SETTINGS["order"] != "nearest first":
         rows.reverse()
     messages: list[dict[str, Any]] = []
@@ -117,7 +117,9 @@ def _quoted(rows: list[Any]) -> list[dict[str, Any]]:
 
 def _image(row: Any) -> list[dict[str, Any]]:
     """A case's image, where images are shown."""
-    return [{"type": "image", "image": PIL.Image.open(io.BytesIO(row.png))}] if SETTINGS["show_images"] else []
+    return (
+        [{"type": "image", "image": PIL.Image.open(io.BytesIO(row.png))}] if SETTINGS["show"] == "images+text" else []
+    )
 
 
 def _words(text: str) -> dict[str, Any]:

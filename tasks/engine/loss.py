@@ -16,7 +16,8 @@ def answer_logits(base: Base, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]
     tokens belong to prompts.
     """
     inputs = batch.inputs
-    if base.family.causal:  # padding is on the right, where no token sees it; attention is fastest without a mask
+    if base.family.causal and inputs["attention_mask"].dim() == 2:
+        # Padding is on the right, where no token sees it, and attention is fastest without a mask.
         inputs = {name: value for name, value in inputs.items() if name != "attention_mask"}
     # The hidden state before a token predicts it.
     wanted = batch.labels.roll(-1, dims=1) != IGNORED

@@ -24,7 +24,7 @@ class Prompt:
     """The images in the order of their placeholders, the query image last: ids, or names of thumbnails. There may be
     none."""
     retrieved_ids: tuple[str, ...]
-    """The retrieved cases, nearest first."""
+    """The retrieved cases, nearest first, also where the messages show none."""
     answer: str
     retrieved: tuple[tuple[str, float], ...] = ()
     """Answer and similarity of each retrieved case, nearest first; empty where similarities are not known."""
@@ -37,7 +37,7 @@ def build_prompt(
 
     Args:
         case: the case to be answered.
-        retrieved: the context: retrieved cases, nearest first. All of them are used.
+        retrieved: retrieved cases, nearest first. All of them are shown, if `how` shows any.
         similarities: similarities of these cases; needed only if the prompt states them or their answers are mixed in.
         how: what the context shows of each case, and in which order.
     """
@@ -48,7 +48,7 @@ def build_prompt(
         )
         for earlier, similarity in zip(retrieved, stated, strict=True)
     ]
-    placed = ordered(nearest_first, how.order, case.id)
+    placed = [] if how.show == "nothing" else ordered(nearest_first, how.order, case.id)
     images = how.show == "images+text"
     messages = _quoting(case, placed, images) if how.quote and placed else _conversation(case, placed, images)
     seen = [_shown(each.case.image_id, how.image_tokens) for each in placed] if images else []

@@ -7,8 +7,9 @@ import torch
 from tqdm import tqdm
 
 from tasks.engine.base import Base
-from tasks.engine.batch import Example, collate, shuffled, within
+from tasks.engine.batch import Batch, Example, collate, shuffled, within
 from tasks.engine.engine import Engine
+from tasks.engine.fast.tree import Row, collate_rows, row_length, rows_by_beginning, steps_of_rows
 from tasks.engine.loss import answer_loss
 from tasks.engine.trainable import Trainable
 from tasks.engine.vision import Features
@@ -36,6 +37,7 @@ def train(
     seed: int,
     correct: Correction | None = None,
     frozen: Factor | None = None,
+    by_image: bool = False,
     title: str = "training",
 ) -> tuple[float, int]:
     """Train the adapter on the examples with AdamW (gradient norm clipped at 1).
@@ -47,6 +49,8 @@ def train(
         seed: seed for the order of the examples and for dropout.
         correct: a strategy's correction of the gradients.
         frozen: the factor of LoRA that stays as it is.
+        by_image: a step has at least `batch_size` examples, and those that are alike up to the question share these
+            tokens. Else it has single examples, drawn at random.
         title: shown beside the progress bar.
 
     Returns the mean loss per answer token over all steps, and the number of steps.
@@ -55,43 +59,63 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     parameters = engine.named_parameters()
     optimiser = torch.optim.AdamW(parameters.values(), lr=learning_rate, weight_decay=0.0, fused=True)
-    total, answered, steps = 0.0, 0, 0
+    total, answered, taken = 0.0, 0, 0
     for name, parameter in parameters.items():
         parameter.requires_grad_(not is_frozen(name, frozen))
     engine.peft.train()
     try:
         for _ in range(epochs):
-            batches = shuffled(examples, batch_size, generator)
-            for chosen in tqdm(batches, desc=title, unit="step", leave=False, disable=None):
-                loss, count = add_gradients(engine.base, features, chosen, tokens)
+            plan = steps(engine.base, examples, batch_size, generator, by_image)
+            for rows in tqdm(plan, desc=title, unit="step", leave=False, disable=None):
+                loss, count = add_gradients(engine.base, features, rows, tokens)
                 if correct:
                     correct(parameters)
                 torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
-                total, answered, steps = total + loss, answered + count, steps + 1
+                total, answered, taken = total + loss, answered + count, taken + 1
     finally:
         engine.peft.eval()
         optimiser.zero_grad(set_to_none=True)
         for parameter in parameters.values():
             parameter.requires_grad_(True)
-    return total / max(answered, 1), steps
+    return total / max(answered, 1), taken
 
 
-def add_gradients(base: Base, features: Features, chosen: Sequence[Example], most: int) -> tuple[float, int]:
+def steps(
+    base: Base, examples: Sequence[Example], batch_size: int, generator: torch.Generator, by_image: bool
+) -> list[list[Row]]:
+    """The rows of each step of one epoch: a row has one example or, if `by_image`, several that begin alike."""
+    if by_image:
+        return steps_of_rows(rows_by_beginning(base, examples, generator), batch_size)
+    return [[[example] for example in chosen] for chosen in shuffled(examples, batch_size, generator)]
+
+
+def add_gradients(base: Base, features: Features, rows: Sequence[Row], most: int) -> tuple[float, int]:
     """Add up the gradients of the mean loss per answer token, in micro steps of at most `most` tokens.
 
     Returns the loss summed over the answer tokens, and their number.
     """
-    total, count = 0.0, sum(len(example.answer_ids) for example in chosen)
-    for places in within([len(example) for example in chosen], most):
-        part = [chosen[place] for place in places]
+    total, count = 0.0, sum(map(_answered, rows))
+    for places in within([row_length(base, row) for row in rows], most):
+        part = [rows[place] for place in places]
         # Each micro step's mean is weighted by its answer tokens, so that the sum is the mean of the whole step.
-        weight = sum(len(example.answer_ids) for example in part)
-        loss = answer_loss(base, collate(base, features, part)) * (weight / count)
+        weight = sum(map(_answered, part))
+        loss = answer_loss(base, collated(base, features, part)) * (weight / count)
         loss.backward()
         total += float(loss.detach()) * count
     return total, count
+
+
+def collated(base: Base, features: Features, rows: Sequence[Row]) -> Batch:
+    """Rows as one batch: attention needs no mask where each has a single example."""
+    if all(len(row) == 1 for row in rows):
+        return collate(base, features, [row[0] for row in rows])
+    return collate_rows(base, features, rows)
+
+
+def _answered(row: Row) -> int:
+    return sum(len(example.answer_ids) for example in row)
 
 
 @torch.inference_mode()

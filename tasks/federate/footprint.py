@@ -28,7 +28,7 @@ def footprint(request: dict[str, Any]) -> dict[str, int | None]:
     model, lora = ModelChoice(**request["model"]), LoraSettings(**request["lora"])
     federation = FederationSettings(**request["federation"])
     hospital_data = open_hospital(HospitalRefs(**request["hospital"]))
-    training, _ = split_holdout(hospital_data.cases, federation.holdout, request["seed"])
+    training, _ = split_holdout(hospital_data.cases, federation.holdout, federation.held_out_by(request["seed"]))
     with shared_engine(model, lora) as engine:
         engine.switch(engine.initial_state(request["seed"]))
         train(
@@ -37,6 +37,7 @@ def footprint(request: dict[str, Any]) -> dict[str, int | None]:
             hospital_data.examples(engine.base, training, ContextSettings(**request["context"])),
             epochs=1,
             batch_size=federation.batch_size,
+            by_image=federation.by_image,
             tokens=federation.tokens_per_pass,
             learning_rate=federation.learning_rate,
             seed=request["seed"],

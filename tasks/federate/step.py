@@ -120,7 +120,7 @@ def train_together(
     from tasks.federate.training import write_update
 
     opened = [open_hospital(each) for each in hospitals]
-    training = [split_holdout(each.cases, federation.holdout, seed)[0] for each in opened]
+    training = [split_holdout(each.cases, federation.holdout, federation.held_out_by(seed))[0] for each in opened]
     start = load_state(hospitals[0].adapter.folder)
     with shared_engine(model, lora) as engine:
         engine.switch(start)
@@ -265,7 +265,7 @@ def validate_hospital(
     from tasks.engine.train import mean_loss
 
     hospital_data = open_hospital(hospital)
-    _, held_out = split_holdout(hospital_data.cases, federation.holdout, seed)
+    _, held_out = split_holdout(hospital_data.cases, federation.holdout, federation.held_out_by(seed))
     if is_small(len(held_out), min_cell):
         held_out = []
     with shared_engine(model, lora) as engine:

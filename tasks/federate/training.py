@@ -41,7 +41,7 @@ def train_into(
     from tasks.federate.privacy.within_budget import train_within_budget
 
     hospital_data = open_hospital(hospital)
-    training, _ = split_holdout(hospital_data.cases, federation.holdout, seed)
+    training, _ = split_holdout(hospital_data.cases, federation.holdout, federation.held_out_by(seed))
     start = load_state(hospital.adapter.folder)
     if local.rank:
         start = {name: padded(name, tensor, lora.r) for name, tensor in cut(start, local.rank).items()}
@@ -64,6 +64,7 @@ def train_into(
                 hospital_data.examples(engine.base, training, context),
                 epochs=federation.local_epochs,
                 batch_size=federation.batch_size,
+                by_image=federation.by_image,
                 frozen=local.frozen,
                 **how,
             )

@@ -1,7 +1,8 @@
 """The base `radiology`: a tower trained on photographs, and the embedded base's text model, taught real images.
 
-The tower is EfficientNet-Lite0 of smol-clip, unchanged. The text model starts as the embedded base's, with further
-words. A new projector joins the two, and learns together with the text model.
+The tower is EfficientNet-Lite0 of smol-clip, unchanged. The text model has the embedded base's shape and its tokens,
+with further words, and new weights: from the old ones it learned more slowly (docs/log.md). A new projector joins the
+two, and learns together with the text model.
 """
 
 import random
@@ -9,8 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from tasks.cases.holdout import split_holdout
 from tasks.engine.base import Base
 from tasks.engine.families import smol_clip
 from tasks.engine.prompt import Prompt, build_prompts
@@ -22,8 +25,10 @@ from tasks.store import derived_seed
 
 VOCABULARY = 4096
 """Most tokens of its tokenizer."""
-CONTEXTS = {0: 0.7, 1: 0.08, 2: 0.08, 3: 0.14}
-"""The share of the prompts with each number of retrieved cases."""
+CONTEXTS = {0: 0.94, 1: 0.02, 2: 0.02, 3: 0.02}
+"""The share of the prompts with each number of retrieved cases. Those without share their image's tokens."""
+LEFT_OUT = 0.12
+"""Share of the training images that the base does not learn, so that hospitals can choose by them (`left_out`)."""
 
 
 def compose(embedded: Base, texts: Iterable[str], out: Path) -> None:
@@ -33,7 +38,18 @@ def compose(embedded: Base, texts: Iterable[str], out: Path) -> None:
     """
     vision = smol_clip.read_vision(smol_clip.VISION.path)
     widened = learn_words(embedded, texts, VOCABULARY)
-    smol_clip.combine(vision, plain_text_model(widened), widened.tokenizer, out)
+    torch.manual_seed(smol_clip.SEED)
+    text = Qwen2ForCausalLM(plain_text_model(widened).config).eval()
+    smol_clip.combine(vision, text, widened.tokenizer, out)
+
+
+def learned(cases: Sequence[Case]) -> list[Case]:
+    """The training cases that the base learns: those of all but `LEFT_OUT` of the images.
+
+    The others come first in the order by which hospitals hold images out with `federation.holdout_seed=0`. So a
+    hospital that holds out somewhat less finds images there that the base has not seen.
+    """
+    return split_holdout(cases, LEFT_OUT, 0)[0]
 
 
 def plain_text_model(base: Base) -> Qwen2ForCausalLM:
@@ -61,17 +77,19 @@ def prompts_of(cases: Sequence[Case], neighbours: Sequence[Neighbour], copies: i
 
     Args:
         cases: cases to ask.
-        neighbours: their neighbours, up to three.
+        neighbours: their neighbours, up to three; those that are not among the cases are not shown.
         copies: altered copies of each image.
         seed: seed of what context a prompt has.
     """
     chooser = random.Random(derived_seed(seed, "contexts"))
+    ids = {case.id for case in cases}
+    shown = [neighbour for neighbour in neighbours if neighbour.neighbour_id in ids]
     prompts = []
     for number in range(copies + 1):
         counts = chooser.choices(list(CONTEXTS), list(CONTEXTS.values()), k=len(cases))
         for k in CONTEXTS:
             part = [case for case, count in zip(cases, counts, strict=True) if count == k]
-            made = build_prompts(part, cases, neighbours, ContextSettings(k=k, show="text"))
+            made = build_prompts(part, cases, shown, ContextSettings(k=k, show="text"))
             prompts += [_of_copy(prompt, number) for prompt in made]
     return prompts
 

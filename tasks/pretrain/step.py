@@ -176,36 +176,37 @@ def teach_radiology(
 ) -> None:
     """The base after its projector and text model have learned the training questions, about images and copies.
 
-    Its record holds the training images, without the altered copies.
+    Its record holds the images that it learned, without the altered copies.
     """
     import torch
 
     from tasks.engine.batch import encode
     from tasks.engine.shared import exclusive_base
     from tasks.engine.vision import FEATURES, gather_features, load_features
-    from tasks.pretrain.radiology import prompts_of
+    from tasks.pretrain.radiology import learned, prompts_of
     from tasks.pretrain.text import train_text
 
     prompts: list[Prompt] = []
     known: dict[str, tuple[Features, str]] = {}
     for each in data:
         neighbours = read_table(each.library.folder / "neighbours.parquet", Neighbour)
-        prompts += prompts_of(_training(each.dataset), neighbours, copies, seed)
+        prompts += prompts_of(learned(_training(each.dataset)), neighbours, copies, seed)
         for part in (load_features(ref.folder / FEATURES) for ref in (each.features, each.varied)):
             known |= {name: (part, name) for name in part.starts}
     vision = gather_features(known)
-    _write_record(folder, [(each.dataset, _training(each.dataset)) for each in data])
+    _write_record(folder, [(each.dataset, learned(_training(each.dataset))) for each in data])
     with exclusive_base(model) as base:
         folder.summary["loss"] = train_text(
             base,
             vision,
             encode(base, vision, prompts),
             epochs=epochs,
-            batch_size=48,
-            learning_rate=1.2e-3,
+            batch_size=96,
+            learning_rate=1.5e-3,
             seed=seed,
             title="radiology",
             projector=True,
+            by_image=True,
         )
         base.model.to(torch.bfloat16)  # half the size; a CPU computes it in float32 again
         _save(base, folder)

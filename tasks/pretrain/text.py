@@ -7,7 +7,8 @@ import torch
 from tqdm import tqdm
 
 from tasks.engine.base import Base
-from tasks.engine.batch import Example, collate, shuffled
+from tasks.engine.batch import Example, shuffled
+from tasks.engine.fast.tree import Row, collate_rows, rows_by_beginning, steps_of_rows
 from tasks.engine.loss import answer_loss
 from tasks.engine.vision import Features
 
@@ -23,10 +24,12 @@ def train_text(
     seed: int,
     title: str,
     projector: bool = False,
+    by_image: bool = False,
 ) -> float:
     """Train the whole text model in place, on answer tokens only, with AdamW and a cosine schedule with warm-up.
 
-    If `projector`, the base's projector learns too; `features` must then be the tower's own.
+    If `projector`, the base's projector learns too; `features` must then be the tower's own. If `by_image`, a step has
+    at least `batch_size` examples, and the questions about one image share its tokens.
 
     Returns the mean loss over the last tenth of the steps.
     """
@@ -38,21 +41,23 @@ def train_text(
         model.get_submodule(base.family.projector).requires_grad_(True)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)
-    steps = epochs * -(-len(examples) // batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _cosine(step, steps))
+    plan: list[list[Row]] = []
+    for _ in range(epochs):
+        if by_image:
+            plan += steps_of_rows(rows_by_beginning(base, examples, generator), batch_size)
+        else:
+            plan += [[[example] for example in chosen] for chosen in shuffled(examples, batch_size, generator)]
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _cosine(step, len(plan)))
     losses: list[float] = []
-    with tqdm(total=steps, desc=title, unit="step", disable=None) as bar:
-        for _ in range(epochs):
-            for chosen in shuffled(examples, batch_size, generator):
-                loss = answer_loss(base, collate(base, features, chosen))
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-                optimiser.step()
-                schedule.step()
-                optimiser.zero_grad(set_to_none=True)
-                losses.append(float(loss.detach()))
-                bar.update()
-                bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
+    for rows in (bar := tqdm(plan, desc=title, unit="step", disable=None)):
+        loss = answer_loss(base, collate_rows(base, features, rows))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        schedule.step()
+        optimiser.zero_grad(set_to_none=True)
+        losses.append(float(loss.detach()))
+        bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
     model.requires_grad_(False)
     last = losses[-max(1, len(losses) // 10) :]
     return sum(last) / len(last)

@@ -171,6 +171,26 @@ class Study(Settings):
         return self
 
     @model_validator(mode="after")
+    def _can_train_by_image(self) -> Self:
+        for name, found, one_by_one in (
+            ("engine.executor mapped", self.engine.executor, self.engine.executor == "batched"),
+            (
+                "federation.privacy.unit none",
+                self.federation.privacy.unit,
+                self.federation.privacy.unit in ("example", "patient"),
+            ),
+        ):
+            if self.federation.by_image and one_by_one:
+                raise ValueError(
+                    f"expected {name} with federation.by_image, found {found}: there, each case stands alone"
+                )
+        if self.federation.holdout_seed is not None and self.retrieval.fusion == "gated":
+            raise ValueError(
+                "expected retrieval.fusion concat with federation.holdout_seed, since a fusion holds out its own"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _can_travel(self) -> Self:
         if self.federation.runtime == "local":
             return self

@@ -19,8 +19,9 @@ class ContextSettings(Settings):
     k: int | Literal["auto"] = 3
     """Cases shown with each question; 0 is no retrieval. With `auto`, training shows each question a random number of
     up to 5, and each hospital then sets number and floor by its trained adapter's loss on its held-out images."""
-    show: Literal["images+text", "text"] = "images+text"
-    """What is shown of a case: its image, question and answer, or the words alone."""
+    show: Literal["images+text", "text", "nothing"] = "images+text"
+    """What is shown of a case: its image, question and answer, or the words alone. With `nothing` the prompt is the
+    question alone, and cases count by `retrieval.mixture` only."""
     image_tokens: int | None = Field(None, ge=1)
     """Tokens of each retrieved image, a square number: its own tokens are pooled again. As of the question's image
     where not given."""
@@ -136,6 +137,12 @@ class RetrievalSettings(SearchSettings, ContextSettings, EncoderSettings, Fusion
     mixture: bool = False
     """Mix the model's next-token distribution with that of the shown cases' answers (kNN-LM), with the weight and
     temperature that suit a hospital's held-out images best."""
+
+    @model_validator(mode="after")
+    def _cases_count(self) -> Self:
+        if self.show == "nothing" and self.k != 0 and not self.mixture:
+            raise ValueError("expected retrieval.mixture true with retrieval.show nothing, since no prompt has a case")
+        return self
 
     @property
     def depth(self) -> int:

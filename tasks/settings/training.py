@@ -236,12 +236,18 @@ class FederationSettings(ParticipationSettings, PersonalSettings, StrategySettin
     """Passes over a hospital's training cases in each round."""
     batch_size: int = Field(16, ge=1)
     """Cases in one optimiser step."""
+    by_image: bool = False
+    """A step takes images with all their questions, at least `batch_size` cases, instead of single cases. What their
+    prompts begin with alike, the image above all, is then computed once: faster, and exact."""
     tokens_per_pass: int = Field(8192, ge=1)
     """Most tokens that pass the model at once; a step of more is split and its gradients are added up."""
     learning_rate: float = Field(3e-3, gt=0)
     """AdamW learning rate; LightFED used 2e-5 for the 2B model."""
     holdout: float = Field(0.1, ge=0, lt=1)
     """Share of a hospital's training images kept out of training, for the evaluation loss of each round."""
+    holdout_seed: int | None = None
+    """Seed by which these images are drawn, instead of the study's. With 0 they are among those that the base radiology
+    has not learned."""
     secure_aggregation: bool = False
     """Whether the server learns the sum of the hospitals' updates alone, and no single one (docs/privacy.md)."""
     runtime: Literal["local", "flower"] = "local"
@@ -250,6 +256,10 @@ class FederationSettings(ParticipationSettings, PersonalSettings, StrategySettin
     """Where a hospital has new cases, go on from the adapter of the run that this link leads to (docs/operating.md)."""
     initial_adapter: Path | None = None
     """Folder of a PEFT adapter to start from, of the same model and `lora` settings; a fresh one where not given."""
+
+    def held_out_by(self, seed: int) -> int:
+        """The seed by which held-out images are drawn in a study of this seed."""
+        return seed if self.holdout_seed is None else self.holdout_seed
 
     @property
     def server(self) -> StrategySettings:

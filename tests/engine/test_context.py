@@ -52,6 +52,23 @@ def test_every_placeholder_has_its_image(show: str, quote: bool) -> None:
     assert built.messages[-1]["content"][-2:] == [{"type": "image"}, {"type": "text", "text": CASES[0].question}]
 
 
+@pytest.mark.parametrize("quote", [False, True])
+def test_cases_that_only_count_are_not_in_the_prompt(quote: bool) -> None:
+    """The mixture needs their answers and similarities; the question stands alone, as without retrieval."""
+    built = prompt(show="nothing", quote=quote)
+    alone = build_prompt(CASES[0], ())
+    assert (built.messages, built.image_ids) == (alone.messages, alone.image_ids)
+    assert built.retrieved_ids == tuple(each.id for each in RETRIEVED)
+    assert built.retrieved == tuple(zip((each.answer for each in RETRIEVED), SIMILARITIES, strict=True))
+
+
+def test_cases_count_by_the_mixture_or_in_the_prompt() -> None:
+    with pytest.raises(ValueError, match=r"expected retrieval\.mixture true with retrieval\.show nothing"):
+        RetrievalSettings(show="nothing")
+    assert not RetrievalSettings(show="nothing", k=0).mixture
+    assert RetrievalSettings(show="nothing", mixture=True).most == 3
+
+
 def test_the_nearest_may_stand_first() -> None:
     assert texts(prompt(order="nearest first"))[:2] == [RETRIEVED[0].question, RETRIEVED[0].answer]
     assert prompt(order="nearest first").retrieved_ids == prompt().retrieved_ids

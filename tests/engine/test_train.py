@@ -65,6 +65,25 @@ def test_a_base_in_bfloat16_trains_on_a_cpu(
     assert losses[torch.bfloat16] == pytest.approx(losses[torch.float32], rel=0.05)
 
 
+@every_family
+def test_a_step_of_whole_images_is_the_step_of_single_cases(
+    tiny_base: Base, features: Features, examples: list[Example]
+) -> None:
+    """One step over all examples, also where it is parted by tokens: the adapter is the same but for rounding."""
+    engine, found = fresh(tiny_base, dropout=0.0), {}
+    for by_image, tokens in ((False, 8192), (True, 8192), (True, 300)):
+        engine.switch(randomised(engine.initial_state(0), 2))
+        how = {"batch_size": 2 * len(examples), "tokens": tokens, "learning_rate": 1e-3, "by_image": by_image}
+        loss, taken = train(engine, features, 2 * examples, epochs=1, seed=5, **how)
+        assert taken == 1
+        found[by_image, tokens] = loss, engine.read()
+    loss, state = found.pop((False, 8192))
+    for other, learned in found.values():
+        assert other == pytest.approx(loss, rel=1e-5)
+        for name, tensor in state.items():
+            torch.testing.assert_close(learned[name], tensor, rtol=1e-4, atol=2e-4)
+
+
 def test_another_seed_gives_another_order(tiny_base: Base, features: Features, examples: list[Example]) -> None:
     engine = fresh(tiny_base, dropout=0.0)
     assert not same(trained(engine, features, examples, seed=5), trained(engine, features, examples, seed=6))

@@ -9,11 +9,12 @@ import torch
 from engine_samples import CASES
 from test_smol_clip import checkpoint
 
+from tasks.cases.holdout import split_holdout
 from tasks.engine.base import Base, load_base
 from tasks.engine.families import smol_clip
 from tasks.engine.families.smol_clip import Part
 from tasks.pretrain.blank import blank_base, train_tokenizer
-from tasks.pretrain.radiology import CONTEXTS, compose, plain_text_model, prompts_of
+from tasks.pretrain.radiology import CONTEXTS, LEFT_OUT, compose, learned, plain_text_model, prompts_of
 from tasks.records import Case, Neighbour
 
 
@@ -43,8 +44,28 @@ def test_the_base_is_composed_with_further_words(
     tower = base.model.model.vision_tower.state_dict()
     converted = smol_clip.convert_tower(checkpoint())[1]
     assert all(torch.equal(tower[name], tensor) for name, tensor in converted.items())
+    assert base.tokenizer("is there a mass").input_ids == embedded.tokenizer("is there a mass").input_ids
+    text, shape = base.model.config.text_config, embedded.model.config.text_config
+    assert (text.hidden_size, text.num_hidden_layers) == (shape.hidden_size, shape.num_hidden_layers)
     rows = embedded.model.get_input_embeddings().weight
-    assert torch.equal(base.model.get_input_embeddings().weight[: len(rows)], rows)
+    assert not torch.allclose(base.model.get_input_embeddings().weight[: len(rows)], rows)
+
+
+def test_images_that_hospitals_hold_out_are_not_learned() -> None:
+    """With the seed 0, a hospital that holds out less finds its images among those left out."""
+    cases = [replace(CASES[0], id=str(number), image_id=f"image {number // 3}") for number in range(1200)]
+    known = {case.image_id for case in learned(cases)}
+    assert len(known) == 400 - round(LEFT_OUT * 400)
+    for part in (cases[::2], cases[300:]):
+        _, held_out = split_holdout(part, LEFT_OUT / 2, 0)
+        assert held_out
+        assert not known & {case.image_id for case in held_out}
+
+
+def test_cases_that_are_left_out_are_not_shown() -> None:
+    cases = [replace(CASES[0], id=str(number), image_id=f"image {number}") for number in range(400)]
+    prompts = prompts_of(cases[:200], chain(cases), copies=0, seed=0)
+    assert {each for prompt in prompts for each in prompt.retrieved_ids} <= {case.id for case in cases[:200]}
 
 
 def chain(cases: list[Case]) -> list[Neighbour]:

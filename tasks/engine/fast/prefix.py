@@ -39,7 +39,7 @@ def split(base: Base, features: Features, examples: Sequence[Example]) -> Split 
     starts = [_image_starts(base, features, example) for example in examples]
     ways = [
         _split(examples, [_alike(examples, starts)] * len(examples), starts),
-        _split(examples, [_question_start(base, example) for example in examples], starts),
+        _split(examples, [question_start(base, example) for example in examples], starts),
     ]
     whole = [way for way in ways if all(beginning.prompt_ids for beginning in way.beginnings)]
     best = min(whole, key=lambda way: way.tokens, default=None)
@@ -52,14 +52,14 @@ def by_image(base: Base, examples: Sequence[Example]) -> list[int] | None:
     None if this gives fewer than two examples per beginning on average, or if tokens attend to later ones. It helps
     without context, if images have several questions each.
     """
-    begun = [(example.prompt_ids[: _question_start(base, example)], example.image_ids) for example in examples]
+    begun = [(example.prompt_ids[: question_start(base, example)], example.image_ids) for example in examples]
     first = {each: place for place, each in reversed(list(enumerate(begun)))}
     if not base.family.causal or 2 * len(first) > len(examples):
         return None
     return sorted(range(len(examples)), key=lambda place: (first[begun[place]], len(examples[place])))
 
 
-def _question_start(base: Base, example: Example) -> int:
+def question_start(base: Base, example: Example) -> int:
     """The place after the prompt's last image, where the question begins; 0 without an image."""
     ids = example.prompt_ids
     return len(ids) - ids[::-1].index(base.image_token_id) if base.image_token_id in ids else 0

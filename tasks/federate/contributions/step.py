@@ -63,7 +63,7 @@ def measure_coalitions(
     before, used, left_out = admitted("adapter", rule, strategy, state, sent, round_number, model.content, lora.ranks)
     groups = shapley.coalitions(shapley.orders([update.hospital for update in used], orders, seed))
     data = open_hospital(hospital)
-    _, held_out = split_holdout(data.cases, federation.holdout, seed)
+    _, held_out = split_holdout(data.cases, federation.holdout, federation.held_out_by(seed))
     if is_small(len(held_out), min_cell):
         held_out = []
     losses, tokens = list[float](), 0

@@ -54,7 +54,7 @@ def mix_adapters(
     from tasks.federate.personalise.mixture import WEIGHTS, mixed
 
     hospital_data = open_hospital(hospital)
-    _, held_out = split_holdout(hospital_data.cases, federation.holdout, seed)
+    _, held_out = split_holdout(hospital_data.cases, federation.holdout, federation.held_out_by(seed))
     own, other = load_state(hospital.adapter.folder), load_state(for_all.folder)
     with shared_engine(model, lora) as engine:
         seen, examples = hospital_data.seen_by(engine), hospital_data.examples(engine.base, held_out, context)

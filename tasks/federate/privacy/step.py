@@ -21,7 +21,9 @@ def plan_privacy(folder: Folder, hospital: str, cases: Ref, federation: Federati
     from tasks.federate.privacy.units import units_of
     from tasks.records import Case, read_table
 
-    training, _ = split_holdout(read_table(cases.folder / "cases.parquet", Case), federation.holdout, seed)
+    training, _ = split_holdout(
+        read_table(cases.folder / "cases.parquet", Case), federation.holdout, federation.held_out_by(seed)
+    )
     units = units_of(training, federation.privacy.unit)
     folder.write_json(FILE, to_json(budget_of(hospital, len(units), federation)))
 
