@@ -150,14 +150,16 @@ def test_another_file_in_place_of_a_record_is_an_error_in_one_sentence(tmp_path:
             read_seen(path)
 
 
-def test_the_shipped_record_is_of_the_images_that_slake_published_for_training() -> None:
+def test_the_shipped_record_is_of_images_that_slake_published_for_training() -> None:
     rows = read_seen(Path(__file__).parents[2] / "data/radiology/seen.parquet")
-    assert Counter(row.dataset for row in rows) == {"slake": 450, "vqa-rad": 313}
+    assert Counter(row.dataset for row in rows) == {"slake": 396, "vqa-rad": 275}  # of 450 and 313
     slake = real("slake")
     questions = json.loads((slake / "train.json").read_text(encoding="utf-8"))
     names = sorted({row["img_name"] for row in questions if row["q_lang"] == "en"})
     images = [image(name, (slake / "imgs" / name).read_bytes()) for name in names]
-    assert list(join(seen_images(images, dict.fromkeys(names, "slake")))) == rows[:450]
+    published = join(seen_images(images, dict.fromkeys(names, "slake")))
+    assert len(published) == 450
+    assert {row for row in rows if row.dataset == "slake"} < set(published)
 
 
 def test_copies_that_another_dataset_published_are_found() -> None:
