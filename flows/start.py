@@ -139,7 +139,8 @@ def choose_start(study: Study, model: ModelChoice, former: Former | None, hospit
         else:
             return _warm(study, model, told, hospitals)
     if outside is None:
-        logger.info("starts from a fresh adapter")
+        if study.federation.warm_start != "off":
+            logger.info("starts from a fresh adapter")
         return fresh
     return _given(study, model, outside)
 

@@ -67,7 +67,7 @@ def train(
         for _ in range(epochs):
             plan = steps(engine.base, examples, batch_size, generator, by_image)
             for rows in tqdm(plan, desc=title, unit="step", leave=False, disable=None):
-                loss, count = add_gradients(engine.base, features, rows, tokens)
+                loss, count = add_gradients_of_rows(engine.base, features, rows, tokens)
                 if correct:
                     correct(parameters)
                 torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
@@ -91,7 +91,12 @@ def steps(
     return [[[example] for example in chosen] for chosen in shuffled(examples, batch_size, generator)]
 
 
-def add_gradients(base: Base, features: Features, rows: Sequence[Row], most: int) -> tuple[float, int]:
+def add_gradients(base: Base, features: Features, chosen: Sequence[Example], most: int) -> tuple[float, int]:
+    """As `add_gradients_of_rows`, with a row for each example."""
+    return add_gradients_of_rows(base, features, [[example] for example in chosen], most)
+
+
+def add_gradients_of_rows(base: Base, features: Features, rows: Sequence[Row], most: int) -> tuple[float, int]:
     """Add up the gradients of the mean loss per answer token, in micro steps of at most `most` tokens.
 
     Returns the loss summed over the answer tokens, and their number.

@@ -78,7 +78,7 @@ def _epoch(
     trainable.base.model.train()
     try:
         for chosen in tqdm(batches, desc=title, unit="step", leave=False, disable=None):
-            loss, count = add_gradients(trainable.base, features, [[example] for example in chosen], tokens)
+            loss, count = add_gradients(trainable.base, features, chosen, tokens)
             torch.nn.utils.clip_grad_norm_(trainable.parameters(), 1.0)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)

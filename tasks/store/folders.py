@@ -142,11 +142,11 @@ def revising(path: str) -> Iterator[Folder]:
     its new digest. Only one process at a time revises folders of the same stage. On any error the old folder stays.
     Raises FileNotFoundError if there is no such folder, StudyError as `writing` does.
     """
-    area, stage, key = path.rsplit("/", 2)
-    with alone(ROOT / area / stage):
+    *area, stage, key = path.split("/")
+    with alone(ROOT.joinpath(*area, stage)):
         ref = find(path)
         manifest = ref.manifest()
-        with writing(area, stage, key) as folder:
+        with writing("/".join(area), stage, key) as folder:
             for name in manifest["files"]:
                 copy = folder.path / inside(name)
                 copy.parent.mkdir(parents=True, exist_ok=True)

@@ -78,7 +78,7 @@ def test_gradients_are_those_of_images_through_tower_and_projector(tiny_base: Ba
     rows, pixels = encode_images(tiny_base, IMAGES, projected=False), keep_images(tiny_base, IMAGES)
     gradients = []
     for features in (rows, pixels):
-        add_gradients(tiny_base, features, [[each] for each in encode(tiny_base, features, prompts)], 700)
+        add_gradients(tiny_base, features, encode(tiny_base, features, prompts), 700)
         learned = engine.named_parameters().items()
         gradients.append({name: each.grad.clone() for name, each in learned if each.grad is not None})
         for parameter in engine.parameters():

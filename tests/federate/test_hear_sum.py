@@ -25,7 +25,13 @@ class Hospitals:
         identities = {name: Ed25519PrivateKey.generate() for name in trained}
         public = {name: key.public_key().public_bytes_raw() for name, key in identities.items()}
         self.sums = {
-            name: Summing(name, key, {other: public[other] for other in public if other != name}, 2, SumRecord(place))
+            name: Summing(
+                name,
+                key,
+                {other: public[other] for other in public if other != name},
+                2,
+                SumRecord(place / f"{name}.json"),
+            )
             for name, key in identities.items()
         }
 
@@ -55,7 +61,7 @@ def test_the_mean_has_the_bytes_of_a_simulation(local: LocalRule, one_round: Rou
         "local": local,
         "keeps": (),
     }
-    with linked(Hospitals(trained, tmp_path / "sums.json")):
+    with linked(Hospitals(trained, tmp_path)):
         told = [hear_trained.fn(hospital=given[name]["hospital"], **common) for name in HOSPITALS]
         heard = hear_sum.fn(hospitals=[each["hospital"] for each in given.values()], trained=told, **common)
     assert files(heard) == files(sum_in_secret.fn(updates=list(trained.values()), round_number=1))

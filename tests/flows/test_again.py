@@ -17,6 +17,7 @@ from tasks.store.again import Again, asked_again, asking
 
 FLOWS_OF_THEIR_OWN = {"altered", "falsified", "footprint", "lightfed", "twin", "tower", "base", "stage", "audit-seen"}
 FLOWS_OF_THEIR_OWN |= {"hospital", "told-scores", "coalitions", "contributions", "radiology", "varied"}
+FLOWS_OF_THEIR_OWN |= {"trained-elsewhere", "used"}
 """Stages of other flows than the study."""
 
 

@@ -36,7 +36,7 @@ def made(day: int, images: int = 2, **settings: object) -> Path:
     place = run.with_name(f"202611{day:02}-020000-{run.name[-8:]}")
     run.rename(place)
     if settings:
-        with revising(f"./runs/{place.name}") as folder:
+        with revising(f"runs/{place.name}") as folder:
             found = json.loads((folder.path / "settings.json").read_text())
             found["federation"] |= settings
             folder.write_json("settings.json", found)

@@ -228,7 +228,19 @@ CHOSEN = {"aggregate": ["tasks.federate.strategies.fedavg", "tasks.federate.lora
 """What stages import by name, with a default study's settings."""
 MACHINERY = {
     f"tasks.store.{name}"
-    for name in ("stage", "leaving", "code", "libraries", "folders", "manifest", "keys", "digests", "memory", "names")
+    for name in (
+        "stage",
+        "leaving",
+        "code",
+        "libraries",
+        "folders",
+        "manifest",
+        "keys",
+        "digests",
+        "memory",
+        "names",
+        "again",
+    )
 }
 """What carries a stage, and decides nothing of what it makes."""
 

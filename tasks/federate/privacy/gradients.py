@@ -46,7 +46,7 @@ def one_by_one(
     total: Gradients = {name: torch.zeros_like(each) for name, each in parameters.items()}
     loss, answered = 0.0, 0
     for unit in units:
-        of_unit, count = add_gradients(engine.base, features, [[example] for example in unit], tokens)
+        of_unit, count = add_gradients(engine.base, features, unit, tokens)
         gradients = {name: each.grad for name, each in parameters.items() if each.grad is not None}
         norm = torch.stack([each.norm() for each in gradients.values()]).norm()
         for name, gradient in gradients.items():
