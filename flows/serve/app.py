@@ -41,7 +41,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorReply} for code 
 class Limits:
     """What a service bears."""
 
-    batch: int = 8
+    batch: int = 32
     """Most questions answered together."""
     wait_ms: float = 20
     """How long the first question of a batch waits for others."""

@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flows.serve.answerer import Desk, Reply, answer_all, open_desk, open_place
+from flows.serve.answerer import Reply, answer_all
 from flows.serve.asked_log import Entry, alone_at, append
+from flows.serve.desk import Desk, open_desk
 from flows.serve.explainer import Wanted, draw, explain_question
+from flows.serve.place import open_place
 from tasks.cases.withdrawn import FORGOTTEN, forgotten_at, is_forgotten
 from tasks.engine.shared import shared_engine
 from tasks.errors import StudyError
-from tasks.records import Image, read_images
+from tasks.records import Image
 from tasks.store import ROOT, find
 from tasks.store.runs import paths_of
 
+KEPT_BYTES = 256_000_000
+"""Bound of each cache: features, images, keys and values of what was asked before."""
 RECENT = 64
 """How many answers can still be explained."""
 TRIES = 5
@@ -160,7 +164,7 @@ class Service:
     def _open(self, run: Path) -> _Opened:
         with alone_at(self._hospital):
             place = open_place(run, self._hospital, "library", personal=self._personal)
-            desk = open_desk(place)
+            desk = open_desk(place, KEPT_BYTES)
             self._refuse_half_forgotten(desk)
             adapter = find(place.adapter.relative_to(ROOT).as_posix()).digest
             return _Opened(desk, Model(run.name, adapter), run, _state(self._hospital, desk))
@@ -200,9 +204,7 @@ def _digest(path: str) -> str:
 
 
 def _pictures(desk: Desk, reply: Reply) -> dict[str, Image]:
-    wanted = {case.image_id for _, case in reply.retrieved}
-    stored = read_images(ROOT / desk.place.folders["cases"] / "images.parquet") if wanted else ()
-    return {image.id: image for image in stored if image.id in wanted}
+    return desk.pictures({case.image_id for _, case in reply.retrieved})
 
 
 def _entry(asked: Asked, given: Given) -> Entry:

@@ -9,6 +9,7 @@ from tqdm import tqdm
 from tasks.engine.base import Base
 from tasks.engine.batch import Example, within
 from tasks.engine.engine import Engine
+from tasks.engine.fast.beginnings import Beginnings
 from tasks.engine.fast.prefill import Read, read_prompts
 from tasks.engine.fast.prefix import by_image
 from tasks.engine.mixture import Mixing
@@ -42,6 +43,7 @@ def generate(
     max_new_tokens: int,
     title: str = "answering",
     mixing: Mixing | None = None,
+    beginnings: Beginnings | None = None,
 ) -> list[Answer]:
     """The adapter's greedy answer to each example, in the order of the examples.
 
@@ -50,6 +52,7 @@ def generate(
         max_new_tokens: longest answer, in tokens.
         title: shown beside the progress bar.
         mixing: mixes each next-token distribution with that of the example's retrieved answers.
+        beginnings: keeps what prompts begin with for the next call with the same adapter.
     """
     base, features = engine.base, features.fixed(name for example in examples for name in example.image_ids)
     # A batch holds prompts of similar length, to save padding, or prompts about the same image.
@@ -58,7 +61,7 @@ def generate(
     answers: dict[int, Answer] = {}
     for chosen in tqdm(groups, desc=title, unit="batch", leave=False, disable=None):
         choose = _Mixed(mixing.of(chosen)) if mixing else _likeliest
-        read = read_prompts(base, features, [examples[index] for index in chosen])
+        read = read_prompts(base, features, [examples[index] for index in chosen], beginnings)
         new, likely = _greedy(base, read, max_new_tokens, choose)
         texts = base.tokenizer.batch_decode(new, skip_special_tokens=True)
         sure = _confidences(new, likely, base.tokenizer.eos_token_id)

@@ -17,10 +17,12 @@ from typer.testing import CliRunner
 from flows.cli import main as cli
 from flows.forget import forget
 from flows.serve import service as services
-from flows.serve.answerer import Desk, Reply, answer, answer_all, open_desk, open_place
+from flows.serve.answerer import Reply, answer, answer_all
 from flows.serve.app import Limits, make_app
 from flows.serve.asked_log import LOG
+from flows.serve.desk import Desk, open_desk
 from flows.serve.metrics import Metrics
+from flows.serve.place import open_place
 from flows.serve.service import Asked, ChangedError, Service
 from flows.serve.tokens import OneToken
 from tasks.cases.withdrawn import FORGOTTEN, name_digest
