@@ -50,7 +50,8 @@ def serve(
         logger.info("opening the library and the base of %s", hospital)
         import uvicorn
 
-        from flows.serve.app import Limits, make_app
+        from flows.serve.app import make_app
+        from flows.serve.front import Limits
         from flows.serve.metrics import Metrics
         from flows.serve.service import Service
         from flows.serve.tokens import OneToken, TokenFile

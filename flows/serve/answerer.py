@@ -1,17 +1,17 @@
 """Answers questions about images with a trained model and a hospital's library."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flows.serve.desk import Desk, engine_of, open_desk
 from flows.serve.place import Place, open_place
-from flows.serve.prepared import gathered, prepare_questions
+from flows.serve.prepared import PreparedQuestion, gathered, prepare_questions
 from flows.serve.user_question import read_question
 from tasks.engine.batch import encode
 from tasks.engine.engine import Engine
 from tasks.engine.fast.beginnings import Beginnings
-from tasks.engine.generate import Answer, generate
+from tasks.engine.generate import Answer, Watch, generate
 from tasks.engine.hospital import mixture_of
 from tasks.engine.mixture import mixing
 from tasks.engine.prompt import Prompt
@@ -44,12 +44,20 @@ def answer(run: Path, hospital: str, image: Path, question: str, personal: bool 
     return reply
 
 
-def answer_all(desk: Desk, asked: Sequence[tuple[Image, str]]) -> list[Reply]:
-    """Answer questions about images together, each as if it were asked alone."""
+def answer_all(
+    desk: Desk,
+    asked: Sequence[tuple[Image, str]],
+    watching: Callable[[Sequence[PreparedQuestion]], Watch] | None = None,
+) -> list[Reply]:
+    """Answer questions about images together, each as if it were asked alone.
+
+    `watching` gives what follows the answers to the prepared questions.
+    """
     with engine_of(desk.place, desk.state) as engine:
         prepared = prepare_questions(desk, engine, asked)
         prompts = [each.prompt(desk) for each in prepared]
-        given = give(desk.place, engine, gathered(prepared), prompts, desk.caches.beginnings)
+        watch = watching(prepared) if watching else None
+        given = give(desk.place, engine, gathered(prepared), prompts, desk.caches.beginnings, watch)
     return [
         Reply(one.text, one.confidence, desk.threshold, each.retrieved)
         for one, each in zip(given, prepared, strict=True)
@@ -57,7 +65,12 @@ def answer_all(desk: Desk, asked: Sequence[tuple[Image, str]]) -> list[Reply]:
 
 
 def give(
-    place: Place, engine: Engine, features: Features, prompts: Sequence[Prompt], beginnings: Beginnings | None = None
+    place: Place,
+    engine: Engine,
+    features: Features,
+    prompts: Sequence[Prompt],
+    beginnings: Beginnings | None = None,
+    watch: Watch | None = None,
 ) -> list[Answer]:
     """Answer prompts with the adapter that is switched on; `beginnings` are of this adapter."""
     answering = place.study.evaluation
@@ -69,4 +82,5 @@ def give(
         max_new_tokens=answering.max_new_tokens,
         mixing=mixing(engine.base, prompts, mixture_of(place.tuning)),
         beginnings=beginnings,
+        watch=watch,
     )

@@ -180,7 +180,7 @@ def test_a_forgotten_case_leaves_the_log_with_the_answers_beside_it(place: Path)
     rows = read(place)
     assert [(row["id"], row["shown"], row["answer"], row.get("erased")) for row in rows] == [
         ("1", ["a"], None, 1),
-        ("2", ["c"], "yes", None),
+        ("2", ["c"], "yes", 0),
         ("3", [], None, 1),
     ]
     assert erase(place, {"b"}) == 0

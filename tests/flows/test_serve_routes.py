@@ -18,9 +18,10 @@ from ingest_samples import picture
 from serving import SIGNED, TOKEN, question, served
 
 from flows.serve.answerer import Reply
-from flows.serve.app import Limits, make_app
+from flows.serve.app import make_app
+from flows.serve.asked import Asked, ChangedError, Given, Model
+from flows.serve.front import Limits
 from flows.serve.metrics import Metrics
-from flows.serve.service import Asked, ChangedError, Given, Model
 from flows.serve.tokens import OneToken
 from tasks.errors import StudyError
 from tasks.records import Case, Image
@@ -37,18 +38,26 @@ class Parrot:
         self.go = threading.Event()
         self.go.set()
         self.entered = threading.Event()
+        self.after_word = threading.Event()
+        self.after_word.set()
 
-    def answer(self, asked: Sequence[Asked]) -> list[Given]:
+    def answer(self, asked: Sequence[Asked]) -> list[Given | Exception]:
         self.entered.set()
         self.go.wait(10)
         if self.broken:
             raise self.broken
         self.asked += asked
+        for each in asked:
+            if each.stream and not each.question.isupper():
+                for place in range(1, len(each.question.split()) + 1):
+                    each.stream.tell(" ".join(each.question.split()[:place]))
+                    self.after_word.wait(10)
         return [
             Given(
                 Reply(each.question, 0.4 if each.question.isupper() else 0.9, 0.5, ((0.75, CASE),)),
                 Model("run-1", "abc"),
                 {"image-1": Image("image-1", picture(), 8, 8)} if each.pictures else {},
+                each.picture.id,
             )
             for each in asked
         ]

@@ -18,12 +18,14 @@ from flows.cli import main as cli
 from flows.forget import forget
 from flows.serve import service as services
 from flows.serve.answerer import Reply, answer, answer_all
-from flows.serve.app import Limits, make_app
+from flows.serve.app import make_app
+from flows.serve.asked import Asked, ChangedError, Given
 from flows.serve.asked_log import LOG
 from flows.serve.desk import Desk, open_desk
+from flows.serve.front import Limits
 from flows.serve.metrics import Metrics
 from flows.serve.place import open_place
-from flows.serve.service import Asked, ChangedError, Service
+from flows.serve.service import Service
 from flows.serve.tokens import OneToken
 from tasks.cases.withdrawn import FORGOTTEN, name_digest
 from tasks.engine import shared
@@ -80,7 +82,7 @@ def serving() -> Service:
     return Service(HOSPITAL, lambda: RUN)
 
 
-def shown(given: Sequence[services.Given]) -> set[str]:
+def shown(given: Sequence[Given]) -> set[str]:
     return {case.image_id for one in given for _, case in one.reply.retrieved}
 
 
