@@ -1,7 +1,7 @@
 """Answers questions about images with a trained model and a hospital's library."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.serve.desk import Desk, engine_of, open_desk
@@ -30,6 +30,8 @@ class Reply:
     """Confidence below which the study's `evaluation.coverage` withholds an answer; 0 if none is withheld."""
     retrieved: tuple[tuple[float, Case], ...]
     """Similarity and case of each retrieved case, nearest first."""
+    nearness: tuple[float, float] | None = field(default=None, compare=False)
+    """As `PreparedQuestion.nearness`."""
 
 
 def answer(run: Path, hospital: str, image: Path, question: str, personal: bool = False) -> Reply:
@@ -59,7 +61,7 @@ def answer_all(
         watch = watching(prepared) if watching else None
         given = give(desk.place, engine, gathered(prepared), prompts, desk.caches.beginnings, watch)
     return [
-        Reply(one.text, one.confidence, desk.threshold, each.retrieved)
+        Reply(one.text, one.confidence, desk.threshold, each.retrieved, each.nearness)
         for one, each in zip(given, prepared, strict=True)
     ]
 

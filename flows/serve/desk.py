@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from flows.serve.drift import Yardstick
 from flows.serve.known_images import KnownImages
 from flows.serve.place import Place, threshold
 from tasks.engine.adapter import State, load_state
@@ -66,6 +67,8 @@ class Desk:
     """None if the study retrieves nothing."""
     encoder: DualEncoder | None
     """Encodes questions as the library's cases are; None if these are compared by features and words."""
+    yardstick: Yardstick | None
+    """Measures how near questions are to the library; None if nothing is retrieved or nothing is kept."""
     threshold: float
     """Confidence below which the study's `evaluation.coverage` withholds an answer; 0 if none is withheld."""
     caches: Caches
@@ -84,7 +87,9 @@ class Desk:
 
 
 def open_desk(place: Place, kept_bytes: int = 0) -> Desk:
-    """Load what a place's answers need, the base excepted; for later questions, each cache keeps up to `kept_bytes`.
+    """Load what a place's answers need, the base excepted.
+
+    For one that answers all day: each cache keeps up to `kept_bytes`, and it is measured how near questions are.
 
     Raises StudyError if its library has changed, or what it was encoded with is missing or has changed.
     """
@@ -92,12 +97,15 @@ def open_desk(place: Place, kept_bytes: int = 0) -> Desk:
     cases = {case.id: case for case in read_table(ROOT / folders["cases"] / "cases.parquet", Case)}
     features = load_features(ROOT / folders["features"] / FEATURES)
     known = KnownImages(cases.values(), features)
-    retriever, encoder = None, None
+    retriever, encoder, yardstick = None, None, None
     if settings.most:
         retriever = open_retriever(ROOT / folders["library"], cases, features, settings.depth, settings.diversity)
         encoder = _open_encoder(place)
+        if kept_bytes:
+            held = retriever.library.entries
+            yardstick = Yardstick(retriever, [cases[name] for name in held.case_ids(held.numbers)])
     state, caches = load_state(place.adapter), Caches(kept_bytes)
-    return Desk(place, state, cases, features, known, retriever, encoder, threshold(place), caches)
+    return Desk(place, state, cases, features, known, retriever, encoder, yardstick, threshold(place), caches)
 
 
 @contextmanager

@@ -90,6 +90,7 @@ class Front:
         self._batcher: Batcher[Asked, Given] = Batcher(self._answer, limits.batch, limits.wait_ms / 1000, QUEUE)
         self._keyed: dict[str, Waiting] = {}
         metrics.watch_queue(self._batcher.waiting)
+        metrics.watch_drift(service.nearness)
 
     async def ask(self, request: Request, sent: Sent) -> Given:
         """The answer to a question. Raises HTTPException 400 if image or question is unusable, 499 if the client left.

@@ -28,6 +28,8 @@ class PreparedQuestion:
     """Similarity and case of each retrieved case, nearest first."""
     sources: Mapping[str, Features]
     """For each image of the prompt, features that hold it."""
+    nearness: tuple[float, float] | None
+    """Similarity of image and of question to the library's nearest; None where that is not measured."""
 
     def prompt(self, desk: Desk) -> Prompt:
         """The conversation about it."""
@@ -46,13 +48,17 @@ def prepare_questions(desk: Desk, engine: Engine, asked: Sequence[tuple[Image, s
         Case(QUERY_ID, picture.id, question, "", "open", "test", "asked", "en")
         for picture, (_, question) in zip(pictures, asked, strict=True)
     ]
-    retrieved = _retrieve(desk, pictures, looked, cases)
+    retrieved, nearness = _retrieve(desk, pictures, looked, cases)
     sources = _sources(desk, engine, {picture.id: picture for picture in pictures}, looked, retrieved)
     return [
         PreparedQuestion(
-            picture, case, shown, {name: sources[name] for name in (picture.id, *(one.image_id for _, one in shown))}
+            picture,
+            case,
+            shown,
+            {name: sources[name] for name in (picture.id, *(one.image_id for _, one in shown))},
+            near,
         )
-        for picture, case, shown in zip(pictures, cases, retrieved, strict=True)
+        for picture, case, shown, near in zip(pictures, cases, retrieved, nearness, strict=True)
     ]
 
 
@@ -83,19 +89,24 @@ def _look(desk: Desk, engine: Engine, pictures: Mapping[str, Image]) -> dict[str
 
 def _retrieve(
     desk: Desk, pictures: Sequence[Image], looked: Mapping[str, Looked], cases: Sequence[Case]
-) -> list[tuple[tuple[float, Case], ...]]:
-    """Similarity and case of the cases retrieved for each question, nearest first."""
+) -> tuple[list[tuple[tuple[float, Case], ...]], Sequence[tuple[float, float] | None]]:
+    """Similarity and case of the cases retrieved for each question, nearest first, and `nearness` of each."""
     if desk.retriever is None:
-        return [() for _ in cases]
+        return [() for _ in cases], [None] * len(cases)
     seen = gather_features({name: (each.features, name) for name, each in looked.items()})
     inputs = Inputs(seen, _encoded(desk, pictures, cases))
     hiding = [_as_known(case, looked[case.image_id].own) for case in cases]
-    found = desk.retriever.neighbours(Queries(hiding, *inputs.of(cases)))
+    rows = inputs.of(cases)
+    found = desk.retriever.neighbours(Queries(hiding, *rows))
     how = answering_context(desk.place.study.retrieval.context, desk.place.tuning)
-    return [
+    chosen = [
         tuple((one.similarity, desk.cases[one.neighbour_id]) for one in choose(each, int(how.k), how.floor))
         for each in found
     ]
+    if desk.yardstick is None:
+        return chosen, [None] * len(cases)
+    near = desk.yardstick.measure(*rows)
+    return chosen, list(zip(near.image.tolist(), near.question.tolist(), strict=True))
 
 
 def _encoded(desk: Desk, pictures: Sequence[Image], cases: Sequence[Case]) -> Encoded:

@@ -12,6 +12,7 @@ from flows.serve.answerer import answer_all
 from flows.serve.asked import Asked, ChangedError, Given, Model, entry_of, pictures_of, repeated
 from flows.serve.asked_log import alone_at, append
 from flows.serve.desk import Desk, open_desk
+from flows.serve.drift import Drift
 from flows.serve.explainer import Wanted, draw, explain_question
 from flows.serve.place import open_place
 from flows.serve.telling import MovedError, Telling
@@ -34,6 +35,7 @@ class _Opened:
     desk: Desk
     model: Model
     run: Path
+    drift: Drift
     state: tuple[str, ...]
     """Digests of the folders that are in memory, and of the list of withdrawals."""
 
@@ -72,6 +74,16 @@ class Service:
     def model(self) -> Model:
         """What would answer now. Raises StudyError as `open_place` does."""
         return self._current().model
+
+    def nearness(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Mean similarity to the library's nearest, of images and of questions: of what was asked, and of its own.
+
+        NaN where it is not known.
+        """
+        opened = self._opened
+        if opened is None or opened.desk.yardstick is None:
+            return (float("nan"),) * 2, (float("nan"),) * 2
+        return opened.drift.asked, opened.desk.yardstick.own.means
 
     def answer(self, asked: Sequence[Asked]) -> list[Given | Exception]:
         """Answer questions together, and log them; an exception in the place of an answer is that question's own.
@@ -114,6 +126,7 @@ class Service:
                 append(self._hospital, [entry_of(each, made[each.picture.id]) for each in new])
         if fresh:
             self._remember(asked, opened)
+            opened.drift.add([one.nearness for one in replies if one.nearness])
         else:
             given |= telling.broken_off()
         return fresh
@@ -160,7 +173,7 @@ class Service:
             desk = open_desk(place, KEPT_BYTES)
             self._refuse_half_forgotten(desk)
             adapter = find(place.adapter.relative_to(ROOT).as_posix()).digest
-            return _Opened(desk, Model(run.name, adapter), run, _state(self._hospital, desk))
+            return _Opened(desk, Model(run.name, adapter), run, Drift(), _state(self._hospital, desk))
 
     def _refuse_half_forgotten(self, desk: Desk) -> None:
         rows = forgotten_at(ROOT / "hospitals" / self._hospital)

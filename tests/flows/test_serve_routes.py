@@ -62,6 +62,9 @@ class Parrot:
             for each in asked
         ]
 
+    def nearness(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        return (0.25, 0.5), (0.75, 1.0)
+
     def model(self) -> Model:
         if self.broken:
             raise self.broken

@@ -44,6 +44,11 @@ class Beginnings:
     def __init__(self, most_bytes: int) -> None:
         self._kept: Recent[Beginning] = Recent(most_bytes, lambda each: each.nbytes)
 
+    @property
+    def nbytes(self) -> int:
+        """The size of all in memory."""
+        return self._kept.taken
+
     def get(self, beginning: Example) -> Beginning | None:
         """What is kept of a beginning."""
         return self._kept.get((beginning.prompt_ids, beginning.image_ids))
