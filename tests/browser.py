@@ -67,12 +67,11 @@ class Tab:
     def drop(self, file: Path, selector: str) -> None:
         """Drag a file from a folder, and drop it over an element."""
         self.value(f"document.querySelector('{selector}').scrollIntoView()")
-        box = self.value(
-            f"(b => [b.x + b.width / 2, b.y + b.height / 2])(document.querySelector('{selector}').getBoundingClientRect())"
-        )
+        box = f"document.querySelector('{selector}').getBoundingClientRect()"
+        place = self.value(f"(b => [b.x + b.width / 2, b.y + b.height / 2])({box})")
         data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
-            self.call("Input.dispatchDragEvent", type=kind, x=box[0], y=box[1], data=data)
+            self.call("Input.dispatchDragEvent", type=kind, x=place[0], y=place[1], data=data)
 
     def picture(self, file: Path) -> None:
         """Draw the whole page into a PNG file."""

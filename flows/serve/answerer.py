@@ -18,6 +18,9 @@ from tasks.engine.prompt import Prompt
 from tasks.engine.vision import Features
 from tasks.records import Case, Image
 
+Watching = Callable[[Sequence[PreparedQuestion]], Watch] | None
+"""Gives what follows the answers to prepared questions; None where nothing does."""
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -49,12 +52,9 @@ def answer(run: Path, hospital: str, image: Path, question: str, personal: bool 
 def answer_all(
     desk: Desk,
     asked: Sequence[tuple[Image, str]],
-    watching: Callable[[Sequence[PreparedQuestion]], Watch] | None = None,
+    watching: Watching = None,
 ) -> list[Reply]:
-    """Answer questions about images together, each as if it were asked alone.
-
-    `watching` gives what follows the answers to the prepared questions.
-    """
+    """Answer questions about images together, each as if it were asked alone."""
     with engine_of(desk.place, desk.state) as engine:
         prepared = prepare_questions(desk, engine, asked)
         prompts = [each.prompt(desk) for each in prepared]

@@ -91,7 +91,8 @@ def test_kept_beginnings_give_the_same_answers_and_are_not_computed_again(
             assert one.confidence == pytest.approx(other.confidence, abs=1e-5)
         work.append(sum(tokens))
         tokens.clear()
-    if base.family.causal and name != "no image":
+    window = getattr(base.config.get_text_config(), "sliding_window", None)  # such a cache drops what it passed
+    if base.family.causal and window is None and name != "no image":
         assert work[1] < work[0] / 2
 
 
