@@ -27,6 +27,7 @@ class Parrot:
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
+        self.working: list[Asked] = []
         self.broken: Exception | None = None
         self.go = threading.Event()
         self.go.set()
@@ -40,6 +41,7 @@ class Parrot:
         if self.broken:
             raise self.broken
         self.asked += asked
+        self.working = list(asked)
         for each in asked:
             if each.stream and not each.question.isupper():
                 for place in range(1, len(each.question.split()) + 1):

@@ -1,17 +1,22 @@
 """A finished run in service: batches, promotion, and patients who are forgotten meanwhile."""
 
+import hashlib
 import json
 import shutil
+import socket
+import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from command import Server, fed_rag
-from serving import TOKEN, question, served
+from command import COMMAND, Server, fed_rag, shell
+from serving import SIGNED, TOKEN, question, served
 from typer.testing import CliRunner
 
 from flows.cli import main as cli
@@ -230,3 +235,112 @@ def test_an_unknown_hospital_is_one_sentence() -> None:
     result = CliRunner().invoke(cli.app, ["serve", "--hospital", "nowhere", "--port", "0"])
     assert isinstance(result.exception, StudyError)
     assert str(result.exception).startswith("Expected --hospital to be one of hospital-1, hospital-2, found 'nowhere'")
+
+
+@contextmanager
+def process(port: int, tokens: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`fed-rag serve` in a process of its own, ready."""
+    words = ["serve", "--hospital", HOSPITAL, "--port", f"{port}", "--tokens", str(tokens), "--rate", "1000000"]
+    with subprocess.Popen([COMMAND, *words], env=shell(), stdout=subprocess.DEVNULL) as made:
+        try:
+            end = time.monotonic() + 240
+            while True:
+                with suppress(httpx.TransportError):
+                    if httpx.get(f"http://127.0.0.1:{port}/ready", timeout=60).status_code == 200:
+                        break
+                assert made.poll() is None and time.monotonic() < end
+                time.sleep(0.2)
+            yield made
+        finally:
+            made.kill()
+
+
+class Clients:
+    """Clients that ask on, each question with a key, again and again until it is answered."""
+
+    def __init__(self, port: int, count: int, threads: int) -> None:
+        self.replies: dict[int, list[dict[str, Any]]] = {}
+        self.repeated = 0
+        self._url, self._left, self._images = f"http://127.0.0.1:{port}", iter(range(count)), stored()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._ask_on) for _ in range(threads)]
+        for each in self._threads:
+            each.start()
+
+    def wait(self, count: int) -> None:
+        """Until so many questions were answered."""
+        while len(self.replies) < count:
+            assert any(each.is_alive() for each in self._threads)
+            time.sleep(0.01)
+
+    def join(self) -> None:
+        """Until all were."""
+        for each in self._threads:
+            each.join()
+
+    def _ask_on(self) -> None:
+        with httpx.Client(base_url=self._url, headers=SIGNED, timeout=60) as client:
+            while (number := self._next()) is not None:
+                for _ in range(2 if number % 10 == 0 else 1):  # some ask again though they got the answer
+                    self.replies.setdefault(number, []).append(self._ask(client, number))
+
+    def _next(self) -> int | None:
+        with self._lock:
+            return next(self._left, None)
+
+    def _ask(self, client: httpx.Client, number: int) -> dict[str, Any]:
+        image = self._images[number % len(self._images)].data
+        asked = question(image, f"Is there a mass? {number % 7}")
+        while True:
+            try:
+                reply = client.post("/v1/ask", **asked, headers={"Idempotency-Key": f"question {number}"})
+            except httpx.TransportError:
+                self.repeated += 1
+                time.sleep(0.05)
+                continue
+            assert reply.status_code == 200, reply.text
+            return reply.json()
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.proof)])
+def test_nothing_accepted_is_lost_or_answered_twice_through_a_reload_and_a_kill(
+    count: int, study: Path, tmp_path: Path
+) -> None:
+    old = RUN.resolve()
+    new = Path(shutil.copytree(old, study / "runs/another"))
+    (study / "current").symlink_to(old, target_is_directory=True)
+    tokens = tmp_path / "tokens.txt"
+    tokens.write_text(f"ward:{hashlib.sha256(TOKEN.encode()).hexdigest()}\n")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with process(port, tokens) as first:
+        clients = Clients(port, count, 16)
+        clients.wait(count // 3)
+        (study / "next").symlink_to(new, target_is_directory=True)
+        (study / "next").replace(study / "current")
+        clients.wait(2 * count // 3)
+        first.kill()
+        first.wait()
+    with process(port, tokens):
+        clients.join()
+    assert clients.repeated >= 1  # the kill met questions in work
+    assert sorted(clients.replies) == list(range(count))
+    lines = [row for row in logged_whole() if row["state"] == "answered"]
+    assert len(lines) == len({row["key"] for row in lines}) == len({row["id"] for row in lines}) == count
+    by_id = {row["id"]: row for row in lines}
+    for replies in clients.replies.values():
+        assert all(each == replies[0] for each in replies)
+        row = by_id.pop(replies[0]["id"])
+        assert (row["answer"], row["shown"]) == (replies[0]["answer"], [each["id"] for each in replies[0]["retrieved"]])
+    assert not by_id
+    assert {row["run"] for row in lines} == {old.name, "another"}
+
+
+def logged_whole() -> list[dict[str, Any]]:
+    """The log without a line that the kill cut."""
+    found = []
+    for line in (PLACE / LOG).read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found
