@@ -1,10 +1,10 @@
 """Requests a second and latencies of `fed-rag serve` on loopback, beside one question at a time without it.
 
-    python benchmarks/serve.py HOSPITAL [--requests 200] [--batch 8] [--wait-ms 20]
+    python benchmarks/serve.py HOSPITAL [--requests 200] [--batch 32] [--wait-ms 20]
 
 Needs a finished run (`fed-rag run`). Each client sends its next question when the last one is answered; questions are
 the hospital's own images and texts, in turn. The service runs in a process of its own. The reference answers the same
-questions one after the other in this process, with library and base in memory, without HTTP, batches or a log.
+questions one after the other in this process, with library and base in memory, without HTTP, batches, caches or a log.
 """
 
 import os
@@ -47,7 +47,9 @@ def questions(hospital: str) -> list[Question]:
 
 def one_at_a_time(hospital: str, asked: list[Question], count: int) -> list[float]:
     """Seconds of each answer."""
-    from flows.serve.answerer import answer_all, open_desk, open_place
+    from flows.serve.answerer import answer_all
+    from flows.serve.desk import open_desk
+    from flows.serve.place import open_place
 
     desk = open_desk(open_place(ROOT / "latest", hospital))
     seconds = []
@@ -109,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("hospital")
     parser.add_argument("--requests", type=int, default=200)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--wait-ms", type=float, default=20)
     given = parser.parse_args()
     asked = questions(given.hospital)

@@ -13,7 +13,7 @@ from flows.files import write_text
 from flows.gone import HOOKS
 from flows.report import write_pages
 from flows.runtimes.local import all_alike, gather
-from flows.serve.answerer import choose_base
+from flows.serve.place import choose_base
 from tasks.errors import StudyError
 from tasks.federate.contributions.step import FILE, add_contributions, measure_coalitions
 from tasks.federate.lora_mean.rule import choose_rule

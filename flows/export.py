@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from flows.export_readme import readme
 from flows.files import writing_folder
-from flows.serve.answerer import Place, open_place
+from flows.serve.place import Place, open_place
 from tasks.engine.adapter import CONFIG, WEIGHTS, as_one, load_state
 from tasks.engine.base import Base
 from tasks.engine.batch import broken, ending_marks

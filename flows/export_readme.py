@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
-from flows.serve.answerer import Place
+from flows.serve.place import Place
 from tasks.text.wording import counted
 
 NEEDED = ("torch", "transformers", "peft", "faiss-cpu", "pandas", "pyarrow", "pillow")

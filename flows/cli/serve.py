@@ -31,7 +31,7 @@ def serve(
             help="File of NAME:SHA256 lines; if not given, one token is made and printed.", show_default=False
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Most questions that are answered together.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, help="Most questions that are answered together.")] = 32,
     wait_ms: Annotated[float, typer.Option(min=0, help="How long a question waits for others, in ms.")] = 20,
     rate: Annotated[int, typer.Option(min=1, help="Most requests of a token in a minute.")] = 120,
     max_mb: Annotated[int, typer.Option(min=1, help="Largest request, in MB.")] = 32,
@@ -50,7 +50,8 @@ def serve(
         logger.info("opening the library and the base of %s", hospital)
         import uvicorn
 
-        from flows.serve.app import Limits, make_app
+        from flows.serve.app import make_app
+        from flows.serve.front import Limits
         from flows.serve.metrics import Metrics
         from flows.serve.service import Service
         from flows.serve.tokens import OneToken, TokenFile

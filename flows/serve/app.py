@@ -1,85 +1,31 @@
 """The service's routes: questions, explanations, health, measures, and a page to try it."""
 
-import asyncio
-import secrets
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, File, Form, HTTPException, Request, Response, UploadFile
+from fastapi import Depends, FastAPI, File, Form, Header, Request, Response, UploadFile
 from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, StreamingResponse
 from fastapi.security import HTTPBearer
-from starlette.exceptions import HTTPException as AnyHTTPException
 
-from flows.serve.batcher import Batcher, FullError
 from flows.serve.chat import add_chat
+from flows.serve.errors import add_errors, told
+from flows.serve.front import Front, Limits, Sent, Waiting
 from flows.serve.gate import Gate
 from flows.serve.metrics import Metrics
 from flows.serve.rate import RateLimit
-from flows.serve.schemas import AskReply, ErrorReply, problem, reply_of
-from flows.serve.service import Asked, ChangedError, Given, Service
+from flows.serve.schemas import AskReply, ErrorReply, event, problem, reply_of
+from flows.serve.service import Service
 from flows.serve.tokens import Tokens
-from flows.serve.user_question import read_sent, refuse_empty
-from tasks.errors import StudyError
 
 PAGE = Path(__file__).with_name("page.html")
 PAGE_POLICY = (
     "default-src 'none'; connect-src 'self'; img-src blob: data:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-QUEUE = 256
-"""Most questions that wait; more are refused."""
-ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorReply} for code in (400, 401, 413, 429, 503)}
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a service bears."""
-
-    batch: int = 8
-    """Most questions answered together."""
-    wait_ms: float = 20
-    """How long the first question of a batch waits for others."""
-    per_minute: int = 120
-    """Requests of one token."""
-    most_bytes: int = 32_000_000
-    """Of one request."""
-
-
-class Front:
-    """What the routes share: the service behind its queue."""
-
-    def __init__(self, service: Service, limits: Limits, metrics: Metrics) -> None:
-        self.service, self._metrics = service, metrics
-        self._batcher: Batcher[Asked, Given] = Batcher(self._answer, limits.batch, limits.wait_ms / 1000, QUEUE)
-        metrics.watch_queue(self._batcher.waiting)
-
-    async def ask(self, who: str, image: bytes, question: str, pictures: bool = False) -> tuple[str, Given]:
-        """The id of an answer, and the answer. Raises HTTPException 400 if image or question is unusable."""
-        name = secrets.token_hex(8)
-        try:
-            refuse_empty(question)
-            picture = await run_in_threadpool(read_sent, image, name)
-        except StudyError as error:
-            raise HTTPException(400, str(error)) from None
-        given = await asyncio.wrap_future(self._batcher.submit(Asked(who, picture, question, pictures)))
-        self._metrics.abstentions.inc(given.abstained)
-        return name, given
-
-    @asynccontextmanager
-    async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        """At the end, answer what waits."""
-        yield
-        await run_in_threadpool(self._batcher.close)
-
-    def _answer(self, asked: Sequence[Asked]) -> list[Given]:
-        self._metrics.batch.observe(len(asked))
-        return self.service.answer(asked)
+ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorReply} for code in (400, 401, 409, 410, 413, 429, 503)}
 
 
 def make_app(service: Service, tokens: Tokens, limits: Limits, metrics: Metrics) -> FastAPI:
@@ -97,26 +43,39 @@ def make_app(service: Service, tokens: Tokens, limits: Limits, metrics: Metrics)
     app.add_middleware(
         Gate, tokens=tokens, rate=RateLimit(limits.per_minute), most_bytes=limits.most_bytes, metrics=metrics
     )
-    _add_errors(app)
+    add_errors(app)
     _add_state(app, service, metrics)
     _add_questions(app, front)
-    add_chat(app, front.ask)
+    add_chat(app, front)
     return app
 
 
 def _add_questions(app: FastAPI, front: Front) -> None:
     signed = [Depends(HTTPBearer(auto_error=False))]  # for the description alone: the gate checks
 
-    @app.post("/v1/ask", dependencies=signed, responses=ERRORS)
+    @app.post(
+        "/v1/ask",
+        dependencies=signed,
+        responses={**ERRORS, 200: {"model": AskReply, "content": {"text/event-stream": {}}}},
+        response_model=None,
+    )
     async def ask(
         request: Request,
-        image: Annotated[UploadFile, File(description="Image file, also DICOM.")],
+        image: Annotated[UploadFile, File(description="Image file, also DICOM or DICOM JSON.")],
         question: Annotated[str, Form(max_length=2000, examples=["Is there a mass?"])],
         images: Annotated[bool, Form(description="Whether to send the retrieved images too.")] = False,
-    ) -> AskReply:
-        """Answer a question about an image."""
-        name, given = await front.ask(request.state.who, await image.read(), question, images)
-        return await run_in_threadpool(reply_of, name, given)
+        stream: Annotated[bool, Form(description="Whether to send the words as they are generated.")] = False,
+        idempotency_key: Annotated[str | None, Header(description="Asked again, gets the same answer.")] = None,
+    ) -> AskReply | StreamingResponse:
+        """Answer a question about an image.
+
+        With `stream`, server-sent events: `token` for each piece of the answer, then `answer` with the whole reply, or
+        `error`.
+        """
+        sent = Sent(await image.read(), question, images, idempotency_key)
+        if stream:
+            return StreamingResponse(_events(await front.stream(request, sent)), media_type="text/event-stream")
+        return await run_in_threadpool(reply_of, await front.ask(request, sent))
 
     @app.get(
         "/v1/explain/{answer}",
@@ -129,6 +88,17 @@ def _add_questions(app: FastAPI, front: Front) -> None:
     ) -> Response:
         """Draw where a recent answer comes from, as a PNG."""
         return Response(front.service.explain(request.state.who, answer, method), media_type="image/png")
+
+
+async def _events(waiting: Waiting) -> AsyncIterator[str]:
+    try:
+        async for piece in waiting.pieces():
+            if isinstance(piece, str):
+                yield event({"text": piece}, "token")
+            else:
+                yield event((await run_in_threadpool(reply_of, piece)).model_dump(), "answer")
+    except Exception as error:  # the status is sent already
+        yield event(problem(*told(error)), "error")
 
 
 def _add_state(app: FastAPI, service: Service, metrics: Metrics) -> None:
@@ -151,37 +121,3 @@ def _add_state(app: FastAPI, service: Service, metrics: Metrics) -> None:
     def measures() -> Response:
         """Measures for Prometheus."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-def _add_errors(app: FastAPI) -> None:
-    """Every error is one sentence in JSON."""
-
-    @app.exception_handler(AnyHTTPException)
-    async def refused(_: Request, error: AnyHTTPException) -> JSONResponse:
-        message = "Expected a path of /openapi.json, found another." if error.detail == "Not Found" else error.detail
-        return JSONResponse(problem(error.status_code, message), error.status_code, error.headers)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:]) or "the body"
-        return JSONResponse(problem(400, f"Expected {where} as in /openapi.json, found: {first['msg']}."), 400)
-
-    @app.exception_handler(ChangedError)
-    async def changed(_: Request, __: ChangedError) -> JSONResponse:
-        message = "Expected the id of a recent answer of the model that is served now, found none: ask again."
-        return JSONResponse(problem(404, message), 404)
-
-    @app.exception_handler(FullError)
-    async def full(_: Request, __: FullError) -> JSONResponse:
-        message = f"Expected at most {QUEUE} waiting questions, found as many: ask again later."
-        return JSONResponse(problem(503, message), 503, {"Retry-After": "1"})
-
-    @app.exception_handler(StudyError)
-    async def not_served(_: Request, error: StudyError) -> JSONResponse:
-        return JSONResponse(problem(503, str(error)), 503, {"Retry-After": "10"})
-
-    @app.exception_handler(Exception)
-    async def failed(_: Request, __: Exception) -> JSONResponse:
-        message = "Expected an answer, found an error of the service: its log has more."
-        return JSONResponse(problem(500, message), 500)

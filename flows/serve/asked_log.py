@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from tasks.store import ROOT, alone
 
@@ -30,6 +31,19 @@ class Entry:
     run: str
     adapter: str
     """Digest of the adapter."""
+    similarities: tuple[float, ...] = ()
+    """Of each of the retrieved cases."""
+    confidence: float = 0.0
+    threshold: float = 0.0
+    """Confidence below which an answer is withheld."""
+    state: Literal["begun", "answered"] = "answered"
+    """`begun` before the first word of a streamed answer is sent; the line with the whole answer follows."""
+    key: str | None = None
+    """Digest of the asker's name and of the key that the asker gave the question, if one was given."""
+    content: str | None = None
+    """Digest of the image and the question, by that key; it tells nobody without the key what was asked."""
+    erased: int = 0
+    """How many of the cases shown were of patients who were forgotten since."""
 
 
 def alone_at(hospital: str) -> AbstractContextManager[None]:
@@ -67,9 +81,12 @@ def erase(place: Path, cases: Collection[str], dry: bool = False) -> int:
             entry = json.loads(line)
         except ValueError:
             continue
-        shown = [case for case in entry["shown"] if case not in cases]
-        if gone := len(entry["shown"]) - len(shown):
-            entry |= {"answer": None, "shown": shown, "erased": entry.get("erased", 0) + gone}
+        kept_places = [place for place, case in enumerate(entry["shown"]) if case not in cases]
+        if gone := len(entry["shown"]) - len(kept_places):
+            entry |= {
+                name: [entry[name][at] for at in kept_places] for name in ("shown", "similarities") if entry.get(name)
+            }
+            entry |= {"answer": None, "erased": entry.get("erased", 0) + gone}
             changed += 1
         kept.append(json.dumps(entry, ensure_ascii=False) + "\n")
     if changed and not dry:

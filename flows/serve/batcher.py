@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
@@ -19,13 +19,16 @@ class Batcher(Generic[Asked, Given]):
     """Collects requests for a short time, and handles them together.
 
     Args:
-        handle: answers requests in their order; it is only called by the batcher's own thread.
+        handle: answers requests in their order, or gives the error of one; it is only called by the batcher's own
+            thread.
         most: most requests in a batch.
         wait_s: how long the first of a batch waits for others.
         depth: how many may wait; more are refused.
     """
 
-    def __init__(self, handle: Callable[[list[Asked]], list[Given]], most: int, wait_s: float, depth: int) -> None:
+    def __init__(
+        self, handle: Callable[[list[Asked]], Sequence[Given | Exception]], most: int, wait_s: float, depth: int
+    ) -> None:
         self._handle, self._most, self._wait_s = handle, most, wait_s
         self._waiting: queue.Queue[tuple[Asked, Future[Given]] | None] = queue.Queue(depth)
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
@@ -82,4 +85,7 @@ class Batcher(Generic[Asked, Given]):
                 self._answer([each])
             return
         for (_, future), one in zip(live, given, strict=True):
-            future.set_result(one)
+            if isinstance(one, Exception):
+                future.set_exception(one)
+            else:
+                future.set_result(one)

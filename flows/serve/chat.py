@@ -2,44 +2,45 @@
 
 import base64
 import binascii
-import json
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
 
-from flows.serve.schemas import WITHHELD, ChatRequest, ErrorReply
-from flows.serve.service import Given
+from flows.serve.asked import Given
+from flows.serve.errors import told
+from flows.serve.front import Front, Sent, Waiting
+from flows.serve.schemas import WITHHELD, ChatRequest, ErrorReply, event, problem
 
-Ask = Callable[[str, bytes, str], Awaitable[tuple[str, Given]]]
-"""From the asker's name, an image and a question, the id of the answer and the answer."""
 
-
-def add_chat(app: FastAPI, ask: Ask) -> None:
+def add_chat(app: FastAPI, front: Front) -> None:
     """Add the route to an application."""
 
     @app.post(
         "/v1/chat/completions",
         dependencies=[Depends(HTTPBearer(auto_error=False))],
-        responses={code: {"model": ErrorReply} for code in (400, 401, 413, 429, 503)},
+        responses={code: {"model": ErrorReply} for code in (400, 401, 409, 410, 413, 429, 503)},
         response_model=None,
     )
-    async def complete(request: Request, chat: ChatRequest) -> Response | dict[str, Any]:
+    async def complete(
+        request: Request, chat: ChatRequest, idempotency_key: Annotated[str | None, Header()] = None
+    ) -> Response | dict[str, Any]:
         """Answer the last message of a chat, which holds one image as a data URL and a question.
 
-        Earlier messages are not read. With `stream`, the finished answer is sent word by word as server-sent events.
+        Earlier messages are not read. With `stream`, the words are sent as server-sent events while they are generated.
         """
         image, question = question_of(chat)
-        name, given = await ask(request.state.who, image, question)
-        text = WITHHELD if given.abstained else given.reply.text
-        head = {"id": name, "created": int(time.time()), "model": given.model.run}
+        sent = Sent(image, question, key=idempotency_key)
         if chat.stream:
-            return StreamingResponse(_events(head, text), media_type="text/event-stream")
-        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-        return {**head, "object": "chat.completion", "choices": [choice]}
+            waiting = await front.stream(request, sent)
+            name = front.service.model().run
+            return StreamingResponse(_events(waiting, name), media_type="text/event-stream")
+        given = await front.ask(request, sent)
+        choice = {"index": 0, "message": {"role": "assistant", "content": _text(given)}, "finish_reason": "stop"}
+        return {**_head(given.id, given.model.run), "object": "chat.completion", "choices": [choice]}
 
 
 def question_of(chat: ChatRequest) -> tuple[bytes, str]:
@@ -62,12 +63,30 @@ def question_of(chat: ChatRequest) -> tuple[bytes, str]:
     return image, "\n".join(part.text for part in parts if part.text)
 
 
-def _events(head: dict[str, Any], text: str) -> Iterator[str]:
-    words = text.split(" ")
-    deltas: list[dict[str, str]] = [{"role": "assistant", "content": ""}]
-    deltas += [{"content": word if place == 0 else f" {word}"} for place, word in enumerate(words)]
-    for delta in (*deltas, {}):
-        choice = {"index": 0, "delta": delta, "finish_reason": None if delta else "stop"}
-        chunk = {**head, "object": "chat.completion.chunk", "choices": [choice]}
-        yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+def _head(name: str, run: str) -> dict[str, Any]:
+    return {"id": name, "created": int(time.time()), "model": run}
+
+
+def _text(given: Given) -> str:
+    return WITHHELD if given.abstained else given.reply.text
+
+
+async def _events(waiting: Waiting, run: str) -> AsyncIterator[str]:
+    head = _head(waiting.asked.picture.id, run)
+
+    def chunk(delta: dict[str, str], finish: str | None = None) -> str:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        return event({**head, "object": "chat.completion.chunk", "choices": [choice]})
+
+    yield chunk({"role": "assistant", "content": ""})
+    try:
+        async for piece in waiting.pieces():
+            if isinstance(piece, str):
+                yield chunk({"content": piece})
+            elif piece.abstained:
+                yield chunk({"content": WITHHELD})
+    except Exception as error:  # the status is sent already
+        yield event(problem(*told(error)))
+        return
+    yield chunk({}, "stop")
     yield "data: [DONE]\n\n"

@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from flows.serve.answerer import Desk, Place, engine_of, give, open_desk, open_place, prepare_question, threshold
+from flows.serve.answerer import give
+from flows.serve.desk import Desk, engine_of, open_desk
+from flows.serve.place import Place, open_place, threshold
+from flows.serve.prepared import gathered, prepare_questions
 from flows.serve.user_question import read_question
 from tasks.engine.engine import Engine
 from tasks.engine.hospital import open_hospital
@@ -18,7 +21,6 @@ from tasks.explain.attribution import METHODS, Explanation, explain
 from tasks.records import Image, Record, Saliency, Share, read_images, write_table
 from tasks.records.federation import HospitalRefs
 from tasks.report.page.overlay import sheet
-from tasks.store import ROOT
 from tasks.text.wording import counted
 
 logger = logging.getLogger("fed_rag")
@@ -106,14 +108,13 @@ def explain_question(desk: Desk, hospital: str, picture: Image, question: str, w
     Raises StudyError if a token, layer or head is not found.
     """
     with engine_of(desk.place, desk.state) as engine:
-        prepared = prepare_question(desk, engine, picture, question)
-        ids = {case.image_id for _, case in prepared.retrieved}
-        stored = read_images(ROOT / desk.place.folders["cases"] / "images.parquet")
-        images = {picture.id: picture} | {each.id: each for each in stored if each.id in ids}
+        (prepared,) = prepare_questions(desk, engine, [(picture, question)])
+        images = {prepared.picture.id: prepared.picture}
+        images |= desk.pictures({case.image_id for _, case in prepared.retrieved})
         cases = tuple(case for _, case in prepared.retrieved)
         similarities = tuple(near for near, _ in prepared.retrieved)
         query = Query(prepared.case, cases, similarities)
-        return _explain(desk.place, hospital, engine, query, prepared.features, images, wanted)
+        return _explain(desk.place, hospital, engine, query, gathered([prepared]), images, wanted)
 
 
 def _explain(

@@ -28,6 +28,22 @@ class Metrics:
         self.reloads = Counter("fed_rag_reloads", "Openings of a run and its library.", registry=self._registry)
         self._queue = Gauge("fed_rag_queue", "Questions that wait.", registry=self._registry)
 
+        self._near = Gauge(
+            "fed_rag_nearest_similarity",
+            "Mean similarity to the nearest case of the library: of the last requests, and of the library's own cases.",
+            ("of", "part"),
+            registry=self._registry,
+        )
+
+    def watch_drift(self, nearness: Callable[[], tuple[tuple[float, float], tuple[float, float]]]) -> None:
+        """Let the measure of drift be what `nearness` gives: of what was asked, and of the library's own cases.
+
+        Each is a mean of images and a mean of questions.
+        """
+        for row, of in enumerate(("asked", "library")):
+            for column, part in enumerate(("image", "question")):
+                self._near.labels(of, part).set_function(lambda row=row, column=column: nearness()[row][column])
+
     def watch_queue(self, length: Callable[[], int]) -> None:
         """Let the measure of the queue be what `length` gives."""
         self._queue.set_function(length)

@@ -2,12 +2,14 @@
 
 import base64
 import io
+import json
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.serve.service import Given
+from flows.serve.asked import Given
 from tasks.records import Image
 from tasks.records.pixels import to_rgb
 
@@ -130,10 +132,10 @@ class ChatRequest(BaseModel):
     stream: bool = False
 
 
-def reply_of(answer: str, given: Given) -> AskReply:
+def reply_of(given: Given) -> AskReply:
     """The reply to a question as JSON."""
     return AskReply(
-        id=answer,
+        id=given.id,
         answer=None if given.abstained else given.reply.text,
         confidence=given.reply.confidence,
         abstained=given.abstained,
@@ -149,6 +151,11 @@ def reply_of(answer: str, given: Given) -> AskReply:
         ],
         model=ServedModel(run=given.model.run, adapter=given.model.adapter, version=version("fed-rag")),
     )
+
+
+def event(content: Mapping[str, Any], name: str = "") -> str:
+    """A server-sent event with JSON."""
+    return f"{f'event: {name}{chr(10)}' if name else ''}data: {json.dumps(content, ensure_ascii=False)}\n\n"
 
 
 def problem(code: int, message: str) -> dict[str, Any]:

@@ -5,19 +5,25 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-from flows.serve.answerer import Desk, Reply, answer_all, open_desk, open_place
-from flows.serve.asked_log import Entry, alone_at, append
+from flows.serve.answered import Answered
+from flows.serve.answerer import answer_all
+from flows.serve.asked import Asked, ChangedError, Given, Model, entry_of, pictures_of, repeated
+from flows.serve.asked_log import alone_at, append
+from flows.serve.desk import Desk, open_desk
+from flows.serve.drift import Drift
 from flows.serve.explainer import Wanted, draw, explain_question
+from flows.serve.place import open_place
+from flows.serve.telling import MovedError, Telling
 from tasks.cases.withdrawn import FORGOTTEN, forgotten_at, is_forgotten
 from tasks.engine.shared import shared_engine
 from tasks.errors import StudyError
-from tasks.records import Image, read_images
 from tasks.store import ROOT, find
 from tasks.store.runs import paths_of
 
+KEPT_BYTES = 256_000_000
+"""Bound of each cache: features, images, keys and values of what was asked before."""
 RECENT = 64
 """How many answers can still be explained."""
 TRIES = 5
@@ -25,52 +31,13 @@ TRIES = 5
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A question about an image. The image's id is the answer's id."""
-
-    who: str
-    """Name of the token."""
-    picture: Image
-    question: str
-    pictures: bool = False
-    """Whether the images of the retrieved cases are wanted too."""
-
-
-@dataclass(frozen=True)
-class Model:
-    """What answered."""
-
-    run: str
-    adapter: str
-    """Digest of the adapter's folder."""
-
-
-@dataclass(frozen=True)
-class Given:
-    """The reply to a question."""
-
-    reply: Reply
-    model: Model
-    pictures: dict[str, Image]
-    """Images of the retrieved cases by id; empty if they were not wanted."""
-
-    @property
-    def abstained(self) -> bool:
-        """Whether the answer is withheld, since the model is not sure enough."""
-        return self.reply.confidence < self.reply.threshold
-
-
-@dataclass(frozen=True)
 class _Opened:
     desk: Desk
     model: Model
     run: Path
+    drift: Drift
     state: tuple[str, ...]
     """Digests of the folders that are in memory, and of the list of withdrawals."""
-
-
-class ChangedError(Exception):
-    """An answer that cannot be explained: unknown, too old, or of a model or library that is no longer there."""
 
 
 class Service:
@@ -96,6 +63,7 @@ class Service:
         self._lock = threading.RLock()
         self._opened: _Opened | None = None
         self._recent: OrderedDict[str, tuple[Asked, _Opened]] = OrderedDict()
+        self._answered = Answered(hospital)
 
     def load(self) -> None:
         """Load library and base before the first question. Raises StudyError as `open_place` does."""
@@ -107,28 +75,70 @@ class Service:
         """What would answer now. Raises StudyError as `open_place` does."""
         return self._current().model
 
-    def answer(self, asked: Sequence[Asked]) -> list[Given]:
-        """Answer questions together, and log them.
+    def nearness(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Mean similarity to the library's nearest, of images and of questions: of what was asked, and of its own.
+
+        NaN where it is not known.
+        """
+        opened = self._opened
+        if opened is None or opened.desk.yardstick is None:
+            return (float("nan"),) * 2, (float("nan"),) * 2
+        return opened.drift.asked, opened.desk.yardstick.own.means
+
+    def answer(self, asked: Sequence[Asked]) -> list[Given | Exception]:
+        """Answer questions together, and log them; an exception in the place of an answer is that question's own.
 
         A change of the run counts from the next call on. A change of the hospital's folders counts at once: nothing is
         given that was made with a library that is not the hospital's any more, so a forgotten patient is not shown.
         Raises StudyError as `open_place` does, or if the folders keep changing.
         """
+        given: dict[str, Given | Exception] = {}
         for _ in range(TRIES):
             opened = self._current()
-            replies = answer_all(opened.desk, [(each.picture, each.question) for each in asked])
-            given = [
-                Given(reply, opened.model, _pictures(opened.desk, reply) if each.pictures else {})
-                for each, reply in zip(asked, replies, strict=True)
-            ]
             with alone_at(self._hospital):
-                fresh = _state(self._hospital, opened.desk) == opened.state
-                if fresh:
-                    append(self._hospital, [_entry(each, one) for each, one in zip(asked, given, strict=True)])
-            if fresh:
-                self._remember(asked, opened)
-                return given
+                given |= self._again(opened, [each for each in asked if each.picture.id not in given])
+            left = [each for each in asked if each.picture.id not in given]
+            if not left or self._answer_new(opened, left, given):
+                return [given[each.picture.id] for each in asked]
         raise StudyError(f"Expected the folders of {self._hospital} to rest, found them changing: ask again.")
+
+    def _answer_new(self, opened: _Opened, asked: Sequence[Asked], given: dict[str, Given | Exception]) -> bool:
+        """Add answers that are logged; False if the hospital's folders changed meanwhile, so that some are missing."""
+        telling = Telling(self._hospital, opened.desk, opened.model, lambda: self._rests(opened), asked)
+        followed = any(each.stream or each.given_up for each in asked)
+        questions = [(each.picture, each.question) for each in asked]
+        try:
+            replies = answer_all(opened.desk, questions, telling.watch if followed else None)
+        except MovedError:
+            given |= telling.broken_off()
+            return False
+        made = {
+            each.picture.id: Given(
+                reply, opened.model, pictures_of(opened.desk, reply) if each.pictures else {}, each.picture.id
+            )
+            for each, reply in zip(asked, replies, strict=True)
+        }
+        with alone_at(self._hospital):
+            fresh = self._rests(opened)
+            if fresh:
+                given |= made | self._again(opened, asked)  # another process of this hospital may have been first
+                new = [each for each in asked if given[each.picture.id] is made[each.picture.id] and not each.unwanted]
+                append(self._hospital, [entry_of(each, made[each.picture.id]) for each in new])
+        if fresh:
+            self._remember(asked, opened)
+            opened.drift.add([one.nearness for one in replies if one.nearness])
+        else:
+            given |= telling.broken_off()
+        return fresh
+
+    def _again(self, opened: _Opened, asked: Sequence[Asked]) -> dict[str, Given | Exception]:
+        """What was answered before to questions with these keys, by the questions' ids. The caller holds `alone_at`."""
+        found = self._answered.find(each.key for each in asked if each.key)
+        return {each.picture.id: repeated(opened.desk, each, found[each.key]) for each in asked if each.key in found}
+
+    def _rests(self, opened: _Opened) -> bool:
+        """Whether the hospital's folders are still those in memory. The caller holds `alone_at`."""
+        return _state(self._hospital, opened.desk) == opened.state
 
     def explain(self, who: str, answer: str, method: str) -> bytes:
         """The overlay, a PNG, of a recent answer to the same asker by one method.
@@ -160,10 +170,10 @@ class Service:
     def _open(self, run: Path) -> _Opened:
         with alone_at(self._hospital):
             place = open_place(run, self._hospital, "library", personal=self._personal)
-            desk = open_desk(place)
+            desk = open_desk(place, KEPT_BYTES)
             self._refuse_half_forgotten(desk)
             adapter = find(place.adapter.relative_to(ROOT).as_posix()).digest
-            return _Opened(desk, Model(run.name, adapter), run, _state(self._hospital, desk))
+            return _Opened(desk, Model(run.name, adapter), run, Drift(), _state(self._hospital, desk))
 
     def _refuse_half_forgotten(self, desk: Desk) -> None:
         rows = forgotten_at(ROOT / "hospitals" / self._hospital)
@@ -197,22 +207,3 @@ def _digest(path: str) -> str:
         return find(path).digest
     except (OSError, ValueError, KeyError):
         return ""
-
-
-def _pictures(desk: Desk, reply: Reply) -> dict[str, Image]:
-    wanted = {case.image_id for _, case in reply.retrieved}
-    stored = read_images(ROOT / desk.place.folders["cases"] / "images.parquet") if wanted else ()
-    return {image.id: image for image in stored if image.id in wanted}
-
-
-def _entry(asked: Asked, given: Given) -> Entry:
-    return Entry(
-        datetime.now(UTC).isoformat(timespec="milliseconds"),
-        asked.who,
-        asked.picture.id,
-        asked.question,
-        None if given.abstained else given.reply.text,
-        tuple(case.id for _, case in given.reply.retrieved),
-        given.model.run,
-        given.model.adapter,
-    )

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from tasks.errors import StudyError
+from tasks.ingest.dicom import DicomError
+from tasks.ingest.dicom_json import is_dicom_json, to_file
 from tasks.ingest.finding import FindingError
 from tasks.ingest.pictures import read_image
 from tasks.records import Image
@@ -21,8 +23,15 @@ def read_question(image: Path, question: str) -> Image:
 
 
 def read_sent(data: bytes, name: str) -> Image:
-    """Read an image that was sent as bytes; `name` becomes its id. Raises StudyError if it is not a whole image."""
-    return _read(data, "The image that was sent", name)
+    """Read an image that was sent as bytes, as those of an image file or as DICOM JSON; `name` becomes its id.
+
+    Raises StudyError if it is not a whole image.
+    """
+    where = "The image that was sent"
+    try:
+        return _read(to_file(data) if is_dicom_json(data) else data, where, name)
+    except DicomError as error:
+        raise StudyError(f"{where}: expected the DICOM JSON of an image, found {error}: {error.remedy}.") from None
 
 
 def refuse_empty(question: str) -> None:

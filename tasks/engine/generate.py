@@ -1,6 +1,6 @@
 """Answering: batched greedy generation, with the same text as one by one, and the model's confidence."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,7 @@ from tqdm import tqdm
 from tasks.engine.base import Base
 from tasks.engine.batch import Example, within
 from tasks.engine.engine import Engine
+from tasks.engine.fast.beginnings import Beginnings
 from tasks.engine.fast.prefill import Read, read_prompts
 from tasks.engine.fast.prefix import by_image
 from tasks.engine.mixture import Mixing
@@ -32,6 +33,26 @@ class Answer:
     """
 
 
+@dataclass(frozen=True)
+class Heard:
+    """An answer so far."""
+
+    text: str
+    total: float
+    """Sum of its tokens' probabilities: the confidence is at least this divided by the most tokens of an answer."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Follows answers while they are generated."""
+
+    followed: frozenset[int]
+    """Indices of the examples whose answers are told."""
+    hear: Callable[[Mapping[int, Heard]], Collection[int]]
+    """Called after each token of a batch with those of its answers that are followed and not yet ended; gives the
+    indices of examples, followed or not, whose answers nobody waits for any more: these end there."""
+
+
 @torch.inference_mode()
 def generate(
     engine: Engine,
@@ -42,6 +63,8 @@ def generate(
     max_new_tokens: int,
     title: str = "answering",
     mixing: Mixing | None = None,
+    beginnings: Beginnings | None = None,
+    watch: Watch | None = None,
 ) -> list[Answer]:
     """The adapter's greedy answer to each example, in the order of the examples.
 
@@ -50,6 +73,8 @@ def generate(
         max_new_tokens: longest answer, in tokens.
         title: shown beside the progress bar.
         mixing: mixes each next-token distribution with that of the example's retrieved answers.
+        beginnings: keeps what prompts begin with for the next call with the same adapter.
+        watch: follows the answers, and may end them.
     """
     base, features = engine.base, features.fixed(name for example in examples for name in example.image_ids)
     # A batch holds prompts of similar length, to save padding, or prompts about the same image.
@@ -58,8 +83,8 @@ def generate(
     answers: dict[int, Answer] = {}
     for chosen in tqdm(groups, desc=title, unit="batch", leave=False, disable=None):
         choose = _Mixed(mixing.of(chosen)) if mixing else _likeliest
-        read = read_prompts(base, features, [examples[index] for index in chosen])
-        new, likely = _greedy(base, read, max_new_tokens, choose)
+        read = read_prompts(base, features, [examples[index] for index in chosen], beginnings)
+        new, likely = _greedy(base, read, max_new_tokens, choose, _Following(base, watch, chosen) if watch else None)
         texts = base.tokenizer.batch_decode(new, skip_special_tokens=True)
         sure = _confidences(new, likely, base.tokenizer.eos_token_id)
         answers |= zip(chosen, map(Answer, (text.strip() for text in texts), sure), strict=True)
@@ -72,7 +97,30 @@ def _bound(base: Base, lengths: Sequence[int], tokens: int) -> int:
     return 1 if window and max(lengths, default=0) > window else tokens
 
 
-def _greedy(base: Base, read: Read, most: int, choose: Choice) -> tuple[torch.Tensor, torch.Tensor]:
+@dataclass(frozen=True)
+class _Following:
+    """A watch over one batch."""
+
+    base: Base
+    watch: Watch
+    chosen: Sequence[int]
+    """Index of each row's example."""
+
+    def unwanted(self, new: torch.Tensor, likely: torch.Tensor, over: torch.Tensor) -> torch.Tensor:
+        """Tell of the rows that are not over, `(B,)`, and get those to be ended; `new` and `likely` are `(B, n)`."""
+        rows = [row for row, index in enumerate(self.chosen) if index in self.watch.followed and not over[row]]
+        texts = self.base.tokenizer.batch_decode(new[rows], skip_special_tokens=True) if rows else []
+        totals = likely[rows].sum(1).tolist()
+        heard = {
+            self.chosen[row]: Heard(text.strip(), total) for row, text, total in zip(rows, texts, totals, strict=True)
+        }
+        gone = self.watch.hear(heard)
+        return torch.tensor([index in gone for index in self.chosen], device=new.device)
+
+
+def _greedy(
+    base: Base, read: Read, most: int, choose: Choice, following: _Following | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The likeliest tokens up to the end of each row, then padding, and their probabilities; both `(B, n)`."""
     end, filler = base.tokenizer.eos_token_id, base.tokenizer.pad_token_id
     ended = torch.zeros(len(read.mask), dtype=torch.bool, device=read.mask.device)
@@ -82,6 +130,8 @@ def _greedy(base: Base, read: Read, most: int, choose: Choice) -> tuple[torch.Te
         tokens, probabilities = choose(read.logits.float(), new)
         likely.append(probabilities)
         new.append(tokens.masked_fill(ended, filler))
+        if following:
+            ended = ended | following.unwanted(torch.stack(new, dim=1), torch.stack(likely, dim=1), ended)
         ended = ended | (new[-1] == end)
         if len(new) == most or ended.all():
             return torch.stack(new, dim=1), torch.stack(likely, dim=1)

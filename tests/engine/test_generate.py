@@ -1,7 +1,9 @@
 """Batched answers are those given one by one, and those of a plain loop without any cache."""
 
+import itertools
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from family_samples import Turns, Twin, every_family
 from tasks.engine.base import Base, load_base
 from tasks.engine.batch import encode
 from tasks.engine.engine import Engine
-from tasks.engine.generate import Answer, generate
+from tasks.engine.generate import Answer, Heard, Watch, generate
 from tasks.engine.prompt import build_prompt, build_prompt_without_image
 from tasks.engine.vision import Features
 
@@ -136,3 +138,43 @@ def test_without_an_image_the_answers_are_those_of_one_by_one(engine: Engine, fe
     alone = [answer_texts(engine, features, [each], tokens=1, max_new_tokens=6)[0] for each in examples]
     assert answer_texts(engine, features, examples, tokens=8192, max_new_tokens=6) == alone
     assert len(set(alone)) > 1
+
+
+def test_answers_are_followed_word_by_word_and_end_when_nobody_waits(engine: Engine, features: Features) -> None:
+    examples = encode(engine.base, features, prompts_with_neighbours())
+    engine.switch(randomised(engine.read(), 1))
+    plain = generate(engine, features, examples, tokens=8192, max_new_tokens=LENGTH)
+    long = [place for place, each in enumerate(plain) if len(each.text) > 8][:2]
+    followed, dropped = long
+    heard: list[Heard] = []
+
+    def hear(found: Mapping[int, Heard]) -> list[int]:
+        assert set(found) <= {followed}
+        heard.extend(found.values())
+        return [dropped]
+
+    watch = Watch(frozenset({followed}), hear)
+    found = generate(engine, features, examples, tokens=8192, max_new_tokens=LENGTH, watch=watch)
+    assert [each for place, each in enumerate(found) if place != dropped] == [
+        each for place, each in enumerate(plain) if place != dropped
+    ]
+    assert len(found[dropped].text) < len(plain[dropped].text)
+    assert len(heard) > 3
+    for one, other in itertools.pairwise(heard):
+        assert other.text.startswith(one.text.rstrip("\ufffd")) and one.total < other.total
+    assert heard[-1].text == plain[followed].text
+    assert heard[-1].total / LENGTH <= plain[followed].confidence
+
+
+def test_generation_stops_when_nobody_waits_for_any_answer(engine: Engine, features: Features) -> None:
+    examples = encode(engine.base, features, prompts_with_neighbours())
+    engine.switch(randomised(engine.read(), 1))
+    steps = 0
+
+    def hear(_: Mapping[int, Heard]) -> range:
+        nonlocal steps
+        steps += 1
+        return range(len(examples))
+
+    generate(engine, features, examples, tokens=8192, max_new_tokens=LENGTH, watch=Watch(frozenset(), hear))
+    assert steps == 1

@@ -10,9 +10,10 @@ from engine_samples import CASES, case, prompts_with_neighbours, randomised
 from family_samples import every_family
 
 from tasks.engine.base import Base, load_base
-from tasks.engine.batch import collate, encode, within
+from tasks.engine.batch import Batch, Example, collate, encode, within
 from tasks.engine.engine import Engine
-from tasks.engine.fast import prefix
+from tasks.engine.fast import prefill, prefix
+from tasks.engine.fast.beginnings import Beginnings
 from tasks.engine.fast.prefill import read_prompts
 from tasks.engine.fast.prefix import Split, by_image, split
 from tasks.engine.generate import generate
@@ -62,6 +63,46 @@ def test_answers_and_logits_are_those_of_whole_prompts(
         alone = base.model(**collate(base, features, [replace(example, answer_ids=())]).inputs).logits[0, -1]
         torch.testing.assert_close(row, alone, rtol=1e-5, atol=1e-5)
     assert read.logits.std() > 0.01
+
+
+@every_family
+@pytest.mark.parametrize("name", MIXTURES)
+def test_kept_beginnings_give_the_same_answers_and_are_not_computed_again(
+    engine: Engine, features: Features, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, kept = engine.base, Beginnings(10**9)
+    engine.switch(randomised(engine.read(), 1))
+    examples = encode(base, features, MIXTURES[name]())
+    others = encode(base, features, [*about("image-1"), *prompts_with_neighbours()[3:6]])
+    plain = [generate(engine, features, [each], tokens=8192, max_new_tokens=6)[0] for each in (*examples, *others)]
+    tokens: list[int] = []
+
+    def counting(base: Base, features: Features, examples: Sequence[Example]) -> Batch:
+        tokens.append(sum(len(each.prompt_ids) for each in examples))
+        return collate(base, features, examples)
+
+    monkeypatch.setattr(prefill, "collate", counting)
+    work = []
+    for _ in range(2):
+        found = generate(engine, features, examples, tokens=8192, max_new_tokens=6, beginnings=kept)
+        found += generate(engine, features, [*others], tokens=8192, max_new_tokens=6, beginnings=kept)
+        assert [each.text for each in found] == [each.text for each in plain]
+        for one, other in zip(found, plain, strict=True):
+            assert one.confidence == pytest.approx(other.confidence, abs=1e-5)
+        work.append(sum(tokens))
+        tokens.clear()
+    window = getattr(base.config.get_text_config(), "sliding_window", None)  # such a cache drops what it passed
+    if base.family.causal and window is None and name != "no image":
+        assert work[1] < work[0] / 2
+
+
+def test_what_is_kept_of_beginnings_is_bounded(engine: Engine, features: Features) -> None:
+    base = engine.base
+    (example,) = encode(base, features, about("image-2", WORDS[:1]))
+    kept = Beginnings(100)  # bytes: less than one beginning
+    expected = generate(engine, features, [example], tokens=8192, max_new_tokens=3)
+    assert generate(engine, features, [example], tokens=8192, max_new_tokens=3, beginnings=kept) == expected
+    assert kept.nbytes == 0
 
 
 def rejoined(parts: Split) -> list[tuple[tuple[int, ...], tuple[str, ...]]]:

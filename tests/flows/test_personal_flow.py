@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from test_flow import UNEXPLAINED, arguments, newest
 
-from flows.serve.answerer import open_place
+from flows.serve.place import open_place
 
 pytestmark = pytest.mark.slow
 

@@ -2,22 +2,32 @@
 
 import hashlib
 import json
+import math
 import os
 import socket
 import threading
 import time
 from concurrent.futures import Future
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from flows.cli import main as cli
+from flows.serve.answered import Answered
 from flows.serve.asked_log import LOG, Entry, append, erase
 from flows.serve.batcher import Batcher, FullError
+from flows.serve.drift import Drift, Yardstick
+from flows.serve.known_images import KnownImages
 from flows.serve.rate import RateLimit
 from flows.serve.tokens import TokenFile, name_of, parse
+from tasks.engine.vision import Features
 from tasks.errors import StudyError
+from tasks.records import Case
 
 
 def hashed(token: str) -> str:
@@ -180,7 +190,7 @@ def test_a_forgotten_case_leaves_the_log_with_the_answers_beside_it(place: Path)
     rows = read(place)
     assert [(row["id"], row["shown"], row["answer"], row.get("erased")) for row in rows] == [
         ("1", ["a"], None, 1),
-        ("2", ["c"], "yes", None),
+        ("2", ["c"], "yes", 0),
         ("3", [], None, 1),
     ]
     assert erase(place, {"b"}) == 0
@@ -202,6 +212,86 @@ def test_the_log_is_on_the_disk_before_the_answer_is_sent(place: Path, monkeypat
     monkeypatch.setattr(os, "fsync", lambda handle: sizes.append(os.fstat(handle).st_size))
     append("north", [entry(1, "a")])
     assert sizes == [(place / LOG).stat().st_size]
+
+
+def keyed(number: int, key: str) -> Entry:
+    return replace(entry(number, "a"), key=key, content="c", similarities=(0.5,), confidence=0.75)
+
+
+def test_answers_are_found_again_by_their_keys_in_the_log_alone(place: Path) -> None:
+    first, other = Answered("north"), Answered("north")
+    assert first.find(["x"]) == {}
+    append("north", [keyed(1, "x"), entry(2, "a")])
+    append("north", [replace(keyed(3, "y"), state="begun", answer=None)])
+    assert first.find(["x", "y", "z"]) == {"x": keyed(1, "x")}
+    with (place / LOG).open("ab") as file:
+        file.write(json.dumps(asdict(keyed(4, "z"))).encode()[:-9])  # a process is killed while it writes
+    assert first.find(["z"]) == {}
+    append("north", [keyed(5, "z")])
+    for each in (first, other, Answered("north")):
+        assert {key: one.id for key, one in each.find(["x", "z"]).items()} == {"x": "1", "z": "5"}
+    erase(place, {"a"})
+    assert {one.erased for one in first.find(["x", "z"]).values()} == {1}
+
+
+def test_an_answer_in_the_place_of_an_error_is_that_requests_own() -> None:
+    batcher: Batcher[int, int] = Batcher(
+        lambda batch: [ValueError(f"{each}") if each else 7 for each in batch], 4, 0.2, 9
+    )
+    futures = [batcher.submit(each) for each in (0, 1, 0)]
+    with pytest.raises(ValueError, match="1"):
+        futures.pop(1).result(10)
+    assert [future.result(10) for future in futures] == [7, 7]
+    batcher.close()
+
+
+def case(number: int, image: int) -> Case:
+    return Case(f"{number}", f"image-{image}", f"question {number}", "yes", "closed", "train", "t", "en")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_own_image_is_known_by_its_features(seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    pieces = [torch.randn(4 + number % 2, 6, generator=draw) for number in range(8)]
+    pieces.append(pieces[3].roll(1, 0))  # the same mean, another image
+    starts = [sum(map(len, pieces[:number])) for number in range(9)]
+    names = [f"image-{number}" for number in range(9)]
+    grids = {name: (1, len(piece), 1) for name, piece in zip(names, pieces, strict=True)}
+    features = Features(torch.cat(pieces), dict(zip(names, starts, strict=True)), grids, 1)
+    known = KnownImages([case(number, number // 2) for number in range(18)], features)
+    for number, piece in enumerate(pieces):
+        noise = 5e-4 * piece * torch.randn(piece.shape, generator=draw).clamp(-1, 1)
+        found = known.find(piece + noise)
+        assert found is not None and found.image_id == names[number] and found.id == f"{2 * number}"
+        assert known.find(piece * 1.01) is None
+    assert known.find(torch.randn(4, 6, generator=draw)) is None
+    assert known.find(torch.randn(4, 5, generator=draw)) is None
+    assert KnownImages([], features).find(pieces[0]) is None
+
+
+def test_drift_is_the_mean_of_what_is_nearest() -> None:
+    angles = np.array([0.0, 0.0, 0.3, 1.0])
+    images = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
+    cases = [case(number, image) for number, image in enumerate((0, 0, 1, 2))]
+    retriever = SimpleNamespace(
+        encoder=SimpleNamespace(parts=lambda rows, texts: (rows, texts)),
+        inputs=SimpleNamespace(of=lambda cases: (images[[int(one.id) for one in cases]],) * 2),
+    )
+    yardstick = Yardstick(retriever, cases)
+    assert yardstick.own.image == pytest.approx(np.cos([0.3, 0.3, 0.3, 0.7]))  # the copy is of the same image
+    drift = Drift()
+    query = np.array([[np.cos(0.5), np.sin(0.5)]], np.float32)
+    near = yardstick.measure(query, query)
+    assert near.image == pytest.approx(np.cos([0.2]))
+    for _ in range(19):
+        drift.add([(float(near.image[0]), 0.5)])
+    assert np.isnan(drift.asked).all()  # so few could be told apart
+    drift.add([(0.0, 0.5)])
+    assert drift.asked == (round(19 * math.cos(0.2) / 20, 2), 0.5)
+    drift.add([(0.0, 0.0)])
+    assert drift.asked == (round(19 * math.cos(0.2) / 20, 2), 0.5)
+    assert np.isnan(Yardstick(retriever, cases[:2]).own.means).all()
+    assert np.isnan(Yardstick(retriever, []).measure(query, query).image).all()
 
 
 def refused(*words: str) -> str:

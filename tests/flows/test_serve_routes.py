@@ -5,7 +5,7 @@ import io
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -15,53 +15,13 @@ import PIL.Image
 import pytest
 from dicom_samples import dicom
 from ingest_samples import picture
-from serving import SIGNED, TOKEN, question, served
+from serving import SIGNED, TOKEN, Parrot, question, served
 
-from flows.serve.answerer import Reply
-from flows.serve.app import Limits, make_app
+from flows.serve.app import make_app
+from flows.serve.front import Limits
 from flows.serve.metrics import Metrics
-from flows.serve.service import Asked, ChangedError, Given, Model
 from flows.serve.tokens import OneToken
 from tasks.errors import StudyError
-from tasks.records import Case, Image
-
-CASE = Case("t:1", "image-1", "Is there a cyst?", "no", "closed", "train", "table", "en")
-
-
-class Parrot:
-    """Answers with the question, and withholds what it is asked in capitals."""
-
-    def __init__(self) -> None:
-        self.asked: list[Asked] = []
-        self.broken: Exception | None = None
-        self.go = threading.Event()
-        self.go.set()
-        self.entered = threading.Event()
-
-    def answer(self, asked: Sequence[Asked]) -> list[Given]:
-        self.entered.set()
-        self.go.wait(10)
-        if self.broken:
-            raise self.broken
-        self.asked += asked
-        return [
-            Given(
-                Reply(each.question, 0.4 if each.question.isupper() else 0.9, 0.5, ((0.75, CASE),)),
-                Model("run-1", "abc"),
-                {"image-1": Image("image-1", picture(), 8, 8)} if each.pictures else {},
-            )
-            for each in asked
-        ]
-
-    def model(self) -> Model:
-        if self.broken:
-            raise self.broken
-        return Model("run-1", "abc")
-
-    def explain(self, who: str, answer: str, method: str) -> bytes:
-        if answer not in {each.picture.id for each in self.asked if each.who == who}:
-            raise ChangedError
-        return method.encode()
 
 
 @pytest.fixture
@@ -259,3 +219,102 @@ def test_every_field_of_the_page_has_a_label(client: httpx.Client) -> None:
     assert fields == set(re.findall(r'<label for="(\w+)"', page))
     assert set(re.findall(r'at\("(\w+)"\)', page)) <= set(re.findall(r'id="(\w+)"', page))
     assert SIGNED["Authorization"] not in page
+
+
+def events(reply: httpx.Response) -> Iterator[tuple[str, Any]]:
+    """The server-sent events of a reply, as they come."""
+    kind = ""
+    for line in reply.iter_lines():
+        name, _, rest = line.partition(": ")
+        if name == "event":
+            kind = rest
+        elif name == "data":
+            yield kind, json.loads(rest)
+
+
+def test_words_are_sent_before_the_answer_is_whole(client: httpx.Client, parrot: Parrot) -> None:
+    parrot.after_word.clear()
+    with client.stream("POST", "/v1/ask", **question(picture(), "Is it?", stream="true")) as reply:
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        found = events(reply)
+        assert next(found) == ("token", {"text": "Is"})
+        parrot.after_word.set()
+        *words, (kind, last) = found
+    assert words == [("token", {"text": " it?"})]
+    assert (kind, last["answer"]) == ("answer", "Is it?")
+    assert last == client.post("/v1/ask", **question(picture(), "Is it?")).json() | {"id": last["id"]}
+
+
+def test_a_stream_has_no_word_of_a_withheld_answer(client: httpx.Client) -> None:
+    with client.stream("POST", "/v1/ask", **question(picture(), "SURE?", stream="true")) as reply:
+        (kind, last), *rest = events(reply)
+    assert (kind, last["answer"], last["abstained"], rest) == ("answer", None, True, [])
+    with client.stream("POST", "/v1/chat/completions", json=chat(picture(), "SURE?", stream=True)) as reply:
+        assert "SURE?" not in reply.read().decode() and "withheld" in reply.text
+
+
+def test_an_error_in_a_stream_is_its_last_event(client: httpx.Client, parrot: Parrot) -> None:
+    parrot.broken = StudyError("Expected a run, found none: run again.")
+    with client.stream("POST", "/v1/ask", **question(picture(), stream="true")) as reply:
+        assert list(events(reply)) == [
+            ("error", {"error": {"code": 503, "message": "Expected a run, found none: run again."}})
+        ]
+
+
+@pytest.mark.parametrize("stream", ["false", "true"])
+def test_a_client_that_goes_away_costs_no_more(client: httpx.Client, parrot: Parrot, stream: str) -> None:
+    parrot.go.clear()
+    sent = question(picture(), stream=stream)
+    thread = threading.Thread(target=lambda: client.post("/v1/ask", **question(picture(), "First?")))
+    thread.start()
+    assert parrot.entered.wait(10)
+    with (
+        httpx.Client(base_url=client.base_url, headers=SIGNED) as leaving,
+        pytest.raises(httpx.ReadTimeout),
+        leaving.stream("POST", "/v1/ask", **sent, timeout=0.3) as reply,  # it waits behind the first
+    ):
+        reply.read()
+    parrot.go.set()
+    thread.join(20)
+    client.post("/v1/ask", **question(picture(), "Last?"))
+    assert [each.question for each in parrot.asked] == ["First?", "Last?"]
+
+
+def test_a_client_that_goes_away_in_mid_answer_is_known_to_be_gone(client: httpx.Client, parrot: Parrot) -> None:
+    parrot.after_word.clear()
+    with client.stream("POST", "/v1/ask", **question(picture(), "Is there a mass?", stream="true")) as reply:
+        assert next(events(reply))[0] == "token"
+    end = time.monotonic() + 10
+    while not parrot.working[0].unwanted:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    parrot.after_word.set()
+
+
+def keyed(client: httpx.Client, key: str, text: str = "Is it?") -> httpx.Response:
+    return client.post("/v1/ask", **question(picture(), text), headers={"Idempotency-Key": key})
+
+
+def test_a_key_in_work_is_not_asked_twice_and_stands_for_one_question(client: httpx.Client, parrot: Parrot) -> None:
+    parrot.go.clear()
+    replies: list[httpx.Response] = []
+    threads = [threading.Thread(target=lambda: replies.append(keyed(client, "one"))) for _ in range(3)]
+    for each in threads:
+        each.start()
+    assert parrot.entered.wait(10)
+    time.sleep(0.3)
+    assert problem(keyed(client, "one", "Another?"), 409).startswith("Expected a new Idempotency-Key")
+    parrot.go.set()
+    for each in threads:
+        each.join(20)
+    assert len({reply.json()["id"] for reply in replies}) == 1
+    assert len(parrot.asked) == 1
+    secret = parrot.asked[0]
+    assert secret.key and secret.content and "one" not in (secret.key, secret.content)
+    assert problem(keyed(client, "x" * 201), 400).startswith("Expected an Idempotency-Key of 1 to 200")
+
+
+def test_measures_tell_drift_by_means_alone(client: httpx.Client) -> None:
+    text = client.get("/metrics").text
+    assert 'fed_rag_nearest_similarity{of="asked",part="image"} 0.25' in text
+    assert 'fed_rag_nearest_similarity{of="library",part="question"} 1.0' in text

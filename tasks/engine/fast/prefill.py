@@ -8,7 +8,8 @@ import torch
 
 from tasks.engine.base import Base
 from tasks.engine.batch import Example, collate
-from tasks.engine.fast.prefix import split
+from tasks.engine.fast.beginnings import Beginning, Beginnings, joined, parted
+from tasks.engine.fast.prefix import split, split_at_questions
 from tasks.engine.loss import last_layer_only, project
 from tasks.engine.vision import Features
 
@@ -44,14 +45,40 @@ class Read:
         self.logits, self.places = made.logits[:, -1], self.places + 1
 
 
-def read_prompts(base: Base, features: Features, examples: Sequence[Example]) -> Read:
-    """Run the prompts of a batch; common beginnings are computed once if that pays."""
-    parts = split(base, features, examples)
+def read_prompts(
+    base: Base, features: Features, examples: Sequence[Example], beginnings: Beginnings | None = None
+) -> Read:
+    """Run the prompts of a batch; common beginnings are computed once if that pays.
+
+    With `beginnings`, each prompt's part up to the question is kept there, and taken from there.
+    """
+    parts = split(base, features, examples) if beginnings is None else split_at_questions(base, features, examples)
     if parts is None:
         return _read(base, features, examples)
-    begun = _read(base, features, parts.beginnings)
+    begun = (
+        _read(base, features, parts.beginnings)
+        if beginnings is None
+        else _begin(base, features, parts.beginnings, beginnings)
+    )
     begun.select(torch.tensor(parts.whose, device=base.device))
     return _read(base, features, parts.rests, begun)
+
+
+def _begin(base: Base, features: Features, wanted: Sequence[Example], beginnings: Beginnings) -> Read:
+    """As `_read`, of which only what is not kept is computed, and kept; its logits are empty."""
+    kept = {example: beginnings.get(example) for example in wanted}
+    new = [example for example, each in kept.items() if each is None]
+    found: dict[Example, Beginning] = {example: each for example, each in kept.items() if each is not None}
+    if new:
+        begun = _read(base, features, new)
+        made = parted(begun.cache, [len(each.prompt_ids) for each in new], begun.places)
+        if made is None:
+            return begun if len(new) == len(wanted) else _read(base, features, wanted)
+        for example, each in zip(new, made, strict=True):
+            found[example] = each
+            beginnings.put(example, each)
+    cache, mask, places = joined([found[example] for example in wanted])
+    return Read(torch.empty(len(wanted), 0, device=base.device), cache, mask, places)
 
 
 def _read(base: Base, features: Features, examples: Sequence[Example], begun: Read | None = None) -> Read:

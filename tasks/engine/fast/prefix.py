@@ -46,6 +46,14 @@ def split(base: Base, features: Features, examples: Sequence[Example]) -> Split 
     return best if best and best.tokens <= (1 - WORTH) * _padded(examples) else None
 
 
+def split_at_questions(base: Base, features: Features, examples: Sequence[Example]) -> Split | None:
+    """The cut after each row's query image. None if tokens attend to later ones, or a prompt has no image."""
+    places = [_question_start(base, example) for example in examples]
+    if not base.family.causal or not all(places):
+        return None
+    return _split(examples, places, [_image_starts(base, features, example) for example in examples])
+
+
 def by_image(base: Base, examples: Sequence[Example]) -> list[int] | None:
     """An order of the examples that puts those together that are equal up to the question.
 
