@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
@@ -100,7 +101,8 @@ class Front:
         waiting = self._queue(await self._read(request.state.who, sent))
         leaving = asyncio.create_task(_left(request))
         try:
-            await asyncio.wait({waiting.future, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            both: set[asyncio.Future[Any]] = {waiting.future, leaving}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if not waiting.future.done():
                 waiting.give_up()
                 raise HTTPException(499, "Expected a client that waits, found none.")

@@ -1,9 +1,12 @@
 """Measures of the service in Prometheus' text form; they hold counts and times, and nothing that was asked."""
 
 from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+Nearness = Callable[[], tuple[tuple[float, float], tuple[float, float]]]
+"""Gives the mean similarity of images and of questions: of what was asked, and of the library's own cases."""
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -35,14 +38,14 @@ class Metrics:
             registry=self._registry,
         )
 
-    def watch_drift(self, nearness: Callable[[], tuple[tuple[float, float], tuple[float, float]]]) -> None:
+    def watch_drift(self, nearness: Nearness) -> None:
         """Let the measure of drift be what `nearness` gives: of what was asked, and of the library's own cases.
 
         Each is a mean of images and a mean of questions.
         """
         for row, of in enumerate(("asked", "library")):
             for column, part in enumerate(("image", "question")):
-                self._near.labels(of, part).set_function(lambda row=row, column=column: nearness()[row][column])
+                self._near.labels(of, part).set_function(partial(_mean, nearness, row, column))
 
     def watch_queue(self, length: Callable[[], int]) -> None:
         """Let the measure of the queue be what `length` gives."""
@@ -51,3 +54,8 @@ class Metrics:
     def text(self) -> bytes:
         """All measures, in the text form of Prometheus."""
         return generate_latest(self._registry)
+
+
+def _mean(nearness: Nearness, row: int, column: int) -> float:
+    """One of the four means."""
+    return nearness()[row][column]

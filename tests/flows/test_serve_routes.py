@@ -274,6 +274,7 @@ def test_a_client_that_goes_away_costs_no_more(client: httpx.Client, parrot: Par
         leaving.stream("POST", "/v1/ask", **sent, timeout=0.3) as reply,  # it waits behind the first
     ):
         reply.read()
+    time.sleep(3)  # until the service has heard of it
     parrot.go.set()
     thread.join(20)
     client.post("/v1/ask", **question(picture(), "Last?"))

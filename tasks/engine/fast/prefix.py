@@ -48,7 +48,7 @@ def split(base: Base, features: Features, examples: Sequence[Example]) -> Split 
 
 def split_at_questions(base: Base, features: Features, examples: Sequence[Example]) -> Split | None:
     """The cut after each row's query image. None if tokens attend to later ones, or a prompt has no image."""
-    places = [_question_start(base, example) for example in examples]
+    places = [question_start(base, example) for example in examples]
     if not base.family.causal or not all(places):
         return None
     return _split(examples, places, [_image_starts(base, features, example) for example in examples])
