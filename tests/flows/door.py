@@ -20,10 +20,8 @@ class Door:
     def shut(self) -> None:
         """End all connections, and take no other."""
         self._open = False
-        for each in self._connections:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-        self._connections.clear()
+        for each in list(self._connections):
+            _end(each)
 
     def open(self) -> None:
         """Let connections pass again."""
@@ -32,28 +30,37 @@ class Door:
     def close(self) -> None:
         """For good."""
         self.shut()
+        _end(self._listener)  # wakes who waits for a connection
         self._listener.close()
 
     def _listen(self) -> None:
         with contextlib.suppress(OSError):  # the listener is closed
             while True:
                 inside, _ = self._listener.accept()
-                if not self._open:
-                    inside.close()
-                    continue
-                outside = socket.create_connection(("127.0.0.1", self._to))
-                self._connections += [inside, outside]
-                for one, other in ((inside, outside), (outside, inside)):
-                    threading.Thread(target=_pass, args=(one, other), daemon=True).start()
+                threading.Thread(target=self._let_in, args=(inside,), daemon=True).start()
+
+    def _let_in(self, inside: socket.socket) -> None:
+        """Serve one connection to its end; without a server behind the door it ends at once."""
+        with inside, contextlib.suppress(OSError):
+            if self._open:
+                with socket.create_connection(("127.0.0.1", self._to)) as outside:
+                    self._connections += [inside, outside]
+                    back = threading.Thread(target=_pass, args=(outside, inside), daemon=True)
+                    back.start()
+                    _pass(inside, outside)
+                    back.join()
 
 
 def _pass(one: socket.socket, other: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while data := one.recv(2**16):
             other.sendall(data)
-    for each in (one, other):
-        with contextlib.suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
+    _end(one), _end(other)
+
+
+def _end(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it has ended already
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager

@@ -98,15 +98,19 @@ class Machine:
             worker.wait()
         self.workers.clear()
 
+    def stop_worker(self) -> None:
+        """The one that was started last."""
+        worker = self.workers.pop()
+        worker.send_signal(signal.SIGINT)
+        try:
+            worker.wait(30)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+
     def stop(self) -> None:
-        for worker in self.workers:
-            worker.send_signal(signal.SIGINT)
-        for worker in self.workers:
-            try:
-                worker.wait(30)
-            except subprocess.TimeoutExpired:
-                worker.kill()
-                worker.wait()
+        while self.workers:
+            self.stop_worker()
         self.server.stop()
 
 

@@ -109,3 +109,56 @@ def test_a_database_that_is_locked_for_a_while_is_waited_for(server: Server, tmp
     assert process.returncode == 0, printed
     states = server.task_states()
     assert len(states) == 60 and set(states.values()) == {"Completed"}
+
+
+HOSPITALS, ROUNDS = 64, 20
+HELD = 10_000
+"""Messages that Prefect's server holds for its recorder in memory; it drops what comes beyond."""
+STATES = 3
+"""Messages of one task run: it is about to run, it runs, it has ended."""
+MANY = f"""
+from prefect import flow, task, unmapped
+from prefect.client.orchestration import get_client
+from flows.parts import within_part
+
+@task(task_run_name="train hospital-{{hospital}} round {{number}}")
+def train(hospital: int, number: int) -> None:
+    pass
+
+def recorded(client) -> int:
+    wanted = {{"task_runs": {{"state": {{"type": {{"any_": ["COMPLETED"]}}}}, "name": {{"like_": "train hospital-"}}}}}}
+    return client.request("POST", "/task_runs/count", json=wanted).json()
+
+@flow
+def many() -> None:
+    client = get_client(sync_client=True)
+    before = recorded(client)
+    for number in range(1, {ROUNDS} + 1):
+        part = lambda: train.map(list(range({HOSPITALS})), unmapped(number)).wait()
+        within_part("round", part, f"round {{number}}")
+        print("backlog", before + number * {HOSPITALS} - recorded(client), flush=True)
+
+many()
+"""
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(1800)
+def test_the_recorder_keeps_up_with_64_hospitals_by_20_rounds(server: Server, tmp_path: Path) -> None:
+    """Of tasks that do nothing, and so come faster than any that train."""
+    (tmp_path / "many.py").write_text(MANY)
+    environment = server.environment | {"PYTHONPATH": str(TOP), "PREFECT_LOGGING_LEVEL": "ERROR"}
+    done = subprocess.run(
+        [sys.executable, "many.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1500
+    )
+    assert done.returncode == 0, done.stderr
+    backlog = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("backlog")]
+    assert len(backlog) == ROUNDS and max(backlog) * STATES < HELD, backlog
+    whole = server.newest_run()["id"]
+    parts = [part["id"] for part in server.parts_of(whole)]
+    wanted = {"flow_runs": {"id": {"any_": parts}}, "task_runs": {"state": {"name": {"any_": ["Completed"]}}}}
+    end = time.monotonic() + 120
+    while (found := server.post("task_runs/count", wanted)) < HOSPITALS * ROUNDS:
+        assert time.monotonic() < end, f"{found} of {HOSPITALS * ROUNDS} are recorded"
+        time.sleep(1)
+    assert found == HOSPITALS * ROUNDS
