@@ -20,6 +20,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 QUIET = ["no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking", "disable-sync"]
 QUIET += ["disable-component-update", "window-size=1400,2000"]
 
+TEXT = "(document.body?.innerText ?? '')"
+
 
 class Page:
     """One page, and what it complained of."""
@@ -44,7 +46,7 @@ class Page:
 
     def text(self) -> str:
         """All that can be read on the page."""
-        return str(self.find("document.body.innerText"))
+        return str(self.find(TEXT))
 
     def wait_for(self, script: str, seconds: float = 60) -> Any:
         """The value of an expression, once it is true."""
@@ -57,7 +59,7 @@ class Page:
     def reads(self, *words: str) -> None:
         """Wait until all of these can be read."""
         for each in words:
-            self.wait_for(f"document.body.innerText.includes({json.dumps(each)})")
+            self.wait_for(f"{TEXT}.includes({json.dumps(each)})")
 
     def press(self, words: str) -> None:
         """Press the button, tab or link with exactly these words on it, once it is there."""

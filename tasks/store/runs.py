@@ -15,7 +15,6 @@ from tasks.store.folders import ROOT
 from tasks.store.manifest import check_files
 from tasks.store.names import inside
 
-
 STAMP = "%Y%m%d-%H%M%S"
 """How a run's name begins."""
 

@@ -36,11 +36,15 @@ class Machine:
         self.study = SMALL | {"model": {"name": str(model)}}
         nightly["parameters"]["study"] = self.study
         (folder / "prefect.yaml").write_text(yaml.safe_dump(stated), encoding="utf-8")
-        self.server.wait(300)
         self.workers: list[subprocess.Popen[bytes]] = []
-        self.start_worker()
-        wait_for(lambda: self.server.post("work_pools/filter", {}), 120)  # the worker makes its pool
-        self.deploy()
+        try:
+            self.server.wait(300)
+            self.start_worker()
+            wait_for(lambda: self.server.post("work_pools/filter", {}), 120)  # the worker makes its pool
+            self.deploy()
+        except BaseException:
+            self.stop()
+            raise
 
     def deploy(self) -> None:
         done = start([str(PREFECT), "--no-prompt", "deploy", "--all"], self.folder, self.server.environment)

@@ -1,16 +1,14 @@
 """Faults that hit a study itself: a disk that fills, a database that is locked, another study at the same time."""
 
-import os
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from command import COMMAND, TOP, Server, run
+from command import TOP, Server, run
 from disks import small_disk
 from test_kills import command, kept
 
@@ -37,7 +35,9 @@ def test_a_disk_that_fills_again_and_again_costs_nothing_that_is_finished(
             assert FULL in done.stderr and "free some space" in done.stderr, done.stderr
             assert "Traceback" not in done.stderr, done.stderr
             assert not list(filled.glob("artifacts/**/.*.tmp"))
-            ended |= {line.split("/")[-2] for line in done.stderr.split() if "/artifacts" in line or "artifacts/" in line}
+            ended |= {
+                line.split("/")[-2] for line in done.stderr.split() if "/artifacts" in line or "artifacts/" in line
+            }
             size = f"remount,size={whole // 5 * fifth}"
             subprocess.run(["mount", "-o", size, filled / "artifacts"], check=True)
         assert len(ended) > 2, ended
