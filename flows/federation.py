@@ -2,9 +2,7 @@
 
 import json
 import logging
-import secrets
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +35,7 @@ from tasks.report.results import score_table
 from tasks.settings import FederationSettings, ModelChoice, Study
 from tasks.settings.participation import ParticipationSettings
 from tasks.store import Ref, writing
-from tasks.store.runs import point_latest
+from tasks.store.runs import new_name, point_latest
 from tasks.text.wording import counted
 
 logger = logging.getLogger("fed_rag")
@@ -208,7 +206,7 @@ def write_federation(
 
     `spending` are the folders that tell what was spent of privacy.
     """
-    run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+    run = new_name()
     base = {"name": study.model.name, "revision": study.model.revision, "content": model.content}
     names = [hospital.name for hospital in federated.trained]
     with writing("", "runs", run) as folder:

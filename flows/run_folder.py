@@ -1,11 +1,9 @@
 """Writes a finished run: its settings, results and references in one folder."""
 
 import json
-import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,7 @@ from tasks.score.image_sums import read_sums
 from tasks.settings import Study
 from tasks.store import Ref, find, peak_memory, writing
 from tasks.store.provenance import walk
-from tasks.store.runs import References
+from tasks.store.runs import References, new_name
 from tasks.text.vocabulary import MODALITIES, ORGANS, known
 
 MADE = "made into a test split"
@@ -109,7 +107,7 @@ def write_run(
         shared: the folders that the hospitals share at the end of the study.
         start: what the first round started from; None for a fresh adapter.
     """
-    run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"  # unique, even if the same study runs again
+    run = new_name()
     documents = shared.read()
     ends = _ends(hospitals, kept, shared)
     about = _about(study, run, model, walk(ends), shared.control, start)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from tasks.records.comparison import ScoreEntry
 from tasks.settings import Study
 from tasks.store import MANIFEST, ROOT
 from tasks.store.provenance import inputs_of
-from tasks.store.runs import References, paths_of
+from tasks.store.runs import References, paths_of, time_of
 
 MEASURES = {"closed_accuracy": "closed", "open_exact_match": "open"}
 """The scores of a run in a list, and their headings: accuracy of closed questions, exact match of open ones."""
@@ -74,7 +74,7 @@ def read_run(folder: Path) -> FinishedRun:
     configuration = next(iter(results["configurations"]))
     return FinishedRun(
         name=folder.name,
-        when=datetime.strptime(folder.name[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC),
+        when=time_of(folder.name),
         configuration=configuration,
         settings=flat(settings),
         scores=[each for each in results["scores"] if (each["configuration"], each["group"]) == (configuration, "all")],

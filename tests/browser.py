@@ -23,7 +23,7 @@ class Tab:
     def __init__(self, socket: ClientConnection) -> None:
         self._socket, self._last = socket, 0
         self.messages: list[str] = []
-        """What the page wrote to the console, and its errors."""
+        """What the page wrote to the console, and its errors, as JSON."""
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
 
@@ -51,6 +51,21 @@ class Tab:
         while not self.value(expression):
             assert time.monotonic() < end, f"{expression}: {self.value('document.body.innerText')}"
             time.sleep(0.05)
+
+    def reads(self, *words: str) -> None:
+        """Wait until all of these can be read on the page."""
+        for each in words:
+            self.wait(f"(document.body?.innerText ?? '').includes({json.dumps(each)})")
+
+    def click(self, words: str) -> None:
+        """Click the button, tab or link with exactly these words on it, once it is there."""
+        found = "[...document.querySelectorAll('button, a, [role=tab], [role=button], li')]"
+        self.wait(f"{found}.some(each => each.innerText.trim() === {json.dumps(words)})")
+        self.value(f"{found}.find(each => each.innerText.trim() === {json.dumps(words)}).click()")
+
+    def go(self, url: str) -> None:
+        """Open another address in the page."""
+        self.call("Page.navigate", url=url)
 
     def press(self, key: str, modifiers: int = 0) -> None:
         """Press and release a key; modifiers 8 is Shift."""

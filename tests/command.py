@@ -56,19 +56,25 @@ def empty_database(shared: Path) -> Path:
 class Server:
     """A Prefect server on loopback. To start one takes longer than many a study here."""
 
-    def __init__(self, home: Path, database: Path) -> None:
+    def __init__(self, home: Path, database: Path, settings: Mapping[str, str] = {}) -> None:
+        """With settings of its own, such as another database than SQLite's."""
         shutil.copy(database, home)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}/api"
+            self.port: int = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/api"
         self.environment = shell() | {"PREFECT_HOME": str(home), "PREFECT_API_URL": self.url}
         often = {"PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": str(RECORDED_EVERY_S)}
+        self.settings = often | dict(settings)
         self.home = home
-        self.log = (home / "server.log").open("wb")
-        command = [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        self.start()
+
+    def start(self) -> None:
+        """Also once it was stopped: at the same address, with the same record."""
+        self.log = (self.home / "server.log").open("ab")
+        command = [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
         self.process = subprocess.Popen(
-            command, cwd=TOP, env=self.environment | often, stdout=self.log, stderr=self.log
+            command, cwd=TOP, env=self.environment | self.settings, stdout=self.log, stderr=self.log
         )
 
     def wait(self, seconds: float = 120) -> None:
@@ -93,6 +99,10 @@ class Server:
                 if error.code != 503 or self.process.poll() is not None:
                     raise
                 time.sleep(1)  # its SQLite is busy, and it asks to be asked again
+
+    def delete(self, path: str) -> None:
+        """Remove what is at a path of the API."""
+        urllib.request.urlopen(urllib.request.Request(f"{self.url}/{path}", method="DELETE"), timeout=60).close()
 
     def newest_run(self) -> dict[str, Any]:
         """The flow run that began last, and is no part of another."""

@@ -134,14 +134,24 @@ def test_the_map_names_every_folder() -> None:
     assert named == {path.relative_to(TOP).as_posix() for path in folders}
 
 
-def test_each_line_of_the_threat_model_names_tests_that_exist() -> None:
-    page = (TOP / "docs/security.md").read_text(encoding="utf-8")
-    threats = page[page.index("## Threats") : page.index("## Secrets")]
-    rows = [line.strip("|").split("|") for line in threats.splitlines() if line.startswith("|") and "---" not in line]
-    lines = [row for row in rows if row[-1].strip() != "shown by"]
-    assert len(lines) > 30 and len(rows) - len(lines) == 6  # a heading for each attacker
+@pytest.mark.parametrize(
+    ("page", "begins", "ends", "heading", "tables", "least"),
+    [
+        ("security.md", "## Threats", "## Secrets", "shown by", 6, 30),
+        ("operations.md", "## Faults", "## PostgreSQL", "run by", 4, 20),
+    ],
+)
+def test_each_threat_and_each_fault_names_tests_that_exist(
+    page: str, begins: str, ends: str, heading: str, tables: int, least: int
+) -> None:
+    """Of tables with a test in the last column, one for each attacker, or each kind of fault."""
+    whole = (TOP / "docs" / page).read_text(encoding="utf-8")
+    text = whole[whole.index(begins) : whole.index(ends)]
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|") and "---" not in line]
+    lines = [row for row in rows if row[-1].strip() != heading]
+    assert len(lines) > least and len(rows) - len(lines) == tables
     files = {path.stem: path.read_text(encoding="utf-8") for path in (TOP / "tests").rglob("test_*.py")}
     for row in lines:
         assert re.search(r"`test_\w+::test_\w+`", row[-1]), row
-    for file, test in re.findall(r"`(test_\w+)::(test_\w+)`", page):
+    for file, test in re.findall(r"`(test_\w+)::(test_\w+)`", whole):
         assert re.search(rf"^(?:async )?def {test}\(", files[file], flags=re.MULTILINE), f"{file}::{test}"

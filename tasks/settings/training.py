@@ -245,7 +245,7 @@ class FederationSettings(ParticipationSettings, PersonalSettings, StrategySettin
     """AdamW learning rate; LightFED used 2e-5 for the 2B model."""
     holdout: float = Field(0.1, ge=0, lt=1)
     """Share of a hospital's training images kept out of training, for the evaluation loss of each round."""
-    holdout_seed: int | None = None
+    holdout_seed: int | None = Field(None, ge=0)
     """Seed by which these images are drawn, instead of the study's. With 0 they are among those that the base radiology
     has not learned."""
     secure_aggregation: bool = False

@@ -121,17 +121,33 @@ def writing(area: str, stage: str, key: str) -> Iterator[Folder]:
         folder = Folder(hidden, key)
         yield folder
         folder.ref = _finish(folder, target, time.perf_counter() - started)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES):
+    except Exception as error:
+        reason = _refused(error)
+        if reason is None:
             raise
-        foreign = error.filename and not Path(error.filename).absolute().is_relative_to(ROOT.absolute())
-        place = f"Cannot read {error.filename}" if foreign else f"Cannot write {target}"
-        raise StudyError(
-            f"{place}: {error.strerror or error}; free some space or mend the permissions, and run again."
-        ) from None
+        name = getattr(error, "filename", None)
+        foreign = name and not Path(name).absolute().is_relative_to(ROOT.absolute())
+        place = f"Cannot read {name}" if foreign else f"Cannot write {target}"
+        raise StudyError(f"{place}: {reason}; free some space or mend the permissions, and run again.") from None
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
         _writing.discard(hidden)
+
+
+NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
+
+def _refused(error: Exception) -> str | None:
+    """Why the system let nothing be written, in its words; None if the error is another one.
+
+    Libraries that write files themselves (safetensors, FAISS) tell of a full disk by errors of their own.
+    """
+    if isinstance(error, OSError):
+        known = error.errno in (*NO_ROOM, errno.EROFS, errno.EACCES)
+        return (error.strerror or str(error)) if known else None
+    if isinstance(error, StudyError):
+        return None
+    return next((words for words in map(os.strerror, NO_ROOM) if words in str(error)), None)
 
 
 @contextlib.contextmanager
@@ -142,11 +158,12 @@ def revising(path: str) -> Iterator[Folder]:
     its new digest. Only one process at a time revises folders of the same stage. On any error the old folder stays.
     Raises FileNotFoundError if there is no such folder, StudyError as `writing` does.
     """
-    *area, stage, key = path.split("/")
-    with alone(ROOT.joinpath(*area, stage)):
+    *areas, stage, key = path.split("/")
+    area = "/".join(areas)  # empty for a run
+    with alone(ROOT / area / stage):
         ref = find(path)
         manifest = ref.manifest()
-        with writing("/".join(area), stage, key) as folder:
+        with writing(area, stage, key) as folder:
             for name in manifest["files"]:
                 copy = folder.path / inside(name)
                 copy.parent.mkdir(parents=True, exist_ok=True)

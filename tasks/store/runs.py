@@ -1,8 +1,11 @@
-"""Opens and verifies finished runs, and sets the link `latest`."""
+"""Names finished runs, opens and verifies them, and sets the link `latest`."""
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -12,6 +15,9 @@ from tasks.store.folders import ROOT
 from tasks.store.manifest import check_files
 from tasks.store.names import inside
 
+STAMP = "%Y%m%d-%H%M%S"
+"""How a run's name begins."""
+
 
 class References(TypedDict):
     """The content of `references.json`: paths of a run's folders, relative to the artifacts."""
@@ -20,6 +26,27 @@ class References(TypedDict):
     """The final adapter; None where the hospitals' adapters differ."""
     hospitals: dict[str, dict[str, Any]]
     """By hospital, the folders by name: one path, or a list of paths."""
+
+
+def new_name() -> str:
+    """A name that no other run has: when it was written, in UTC, and a random end.
+
+    Runs are in order by their names. So a name is later than those of all runs that are there, also if the clock has
+    gone back since they were written.
+    """
+    now = max([datetime.now(UTC), *(each + timedelta(seconds=1) for each in _times())])
+    return f"{now:{STAMP}}-{secrets.token_hex(4)}"
+
+
+def time_of(name: str) -> datetime:
+    """When the run of a name was written. Raises ValueError if no run is called so."""
+    return datetime.strptime(name[:15], STAMP).replace(tzinfo=UTC)
+
+
+def _times() -> Iterator[datetime]:
+    for path in (ROOT / "runs").glob("[!.]*"):
+        with contextlib.suppress(ValueError):
+            yield time_of(path.name)
 
 
 def open_run(run: Path) -> tuple[Study, References]:

@@ -101,7 +101,8 @@ def test_what_is_kept_of_beginnings_is_bounded(engine: Engine, features: Feature
     (example,) = encode(base, features, about("image-2", WORDS[:1]))
     kept = Beginnings(100)  # bytes: less than one beginning
     expected = generate(engine, features, [example], tokens=8192, max_new_tokens=3)
-    assert generate(engine, features, [example], tokens=8192, max_new_tokens=3, beginnings=kept) == expected
+    found = generate(engine, features, [example], tokens=8192, max_new_tokens=3, beginnings=kept)
+    assert [each.text for each in found] == [each.text for each in expected]
     assert kept.nbytes == 0
 
 

@@ -244,7 +244,7 @@ class Stopped(datetime):
 
 
 def test_two_runs_of_one_second_have_folders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_folder, "datetime", Stopped)
+    monkeypatch.setattr("tasks.store.runs.datetime", Stopped)
     runs = [run_of(SPARSE["one kind each"]) for _ in range(3)]
     assert len(set(runs)) == 3 and all((run / "results.json").exists() for run in runs)
     assert {json.loads((run / "results.json").read_text(encoding="utf-8"))["run"] for run in runs} == {

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,28 @@ def test_old_runs_go_and_those_in_use_stay_with_all_that_they_need() -> None:
     assert (ROOT / "hospitals/hospital-1" / FORGOTTEN).exists()
     for run in read_runs():
         assert all((ROOT / path / MANIFEST).exists() for path in run.folders)
+
+
+class Back(datetime):
+    """A clock that has gone back by years, as one does whose battery is empty."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> "Back":
+        return cls(2001, 1, 1, tzinfo=tz)
+
+
+def test_the_newest_run_is_the_last_one_though_the_clock_has_gone_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its runs would be the first that are removed, and the next night would not go on from the last."""
+    (ROOT / "runs/20999999-no-run").mkdir(parents=True)
+    before = run_of({"hospital-1": [("train", "open"), ("test", "open")]})
+    monkeypatch.setattr("tasks.store.runs.datetime", Back)
+    monkeypatch.setattr(time, "time", lambda: Back.now(UTC).timestamp())
+    after = [run_of({"hospital-1": [("train", "open"), ("test", "open")]}) for _ in range(2)]
+    assert [run.name for run in read_runs()] == [after[1].name, after[0].name, before.name]
+    unused = folder("shared", 0)  # younger than the clock says it can be
+    command("prune", "--keep", "2")
+    assert [path.exists() for path in (before, *after)] == [False, True, True]
+    assert unused.exists()
 
 
 def test_while_a_study_runs_no_folder_of_a_stage_is_removed() -> None:

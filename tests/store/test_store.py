@@ -1,6 +1,5 @@
 """The store: folders that appear whole or not at all, manifests that tell every change, digests that never wander."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -9,11 +8,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from disks import small_disk
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -202,6 +202,8 @@ WAYS = {
         "with folder.open('deep/t') as sink:\n"
         "        write_table(sink, Finding, [Finding('i', 'n', 'p', 's', os.urandom(100_000))])"
     ),
+    "tensors": "save_file({'a': np.zeros(100_000)}, folder.path / 'a.safetensors')",
+    "an index": "faiss.write_index(index, str(folder.path / 'a.faiss'))",
     "json": "folder.write_json('big.json', list(range(10_000)))",
     "the manifest itself": "for number in range(60): folder.write(str(number), b'')",
 }
@@ -211,10 +213,15 @@ def test_no_room_for_a_file_is_a_study_error_that_leaves_nothing() -> None:
     """The system itself refuses: no file of the process may grow beyond 4 kB."""
     program = (
         "import os, resource, signal\n"
+        "import faiss\n"
+        "import numpy as np\n"
+        "from safetensors.numpy import save_file\n"
         "from tasks.errors import StudyError\n"
         "from tasks.records import Finding, write_table\n"
         "from tasks.store import writing\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "index = faiss.IndexFlatIP(8)\n"
+        "index.add(np.zeros((4096, 8), 'f'))\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))\n"
     )
     for body in WAYS.values():
@@ -229,20 +236,6 @@ def test_no_room_for_a_file_is_a_study_error_that_leaves_nothing() -> None:
     )
     assert dict(zip(WAYS, said, strict=True)) == dict.fromkeys(WAYS, expected)
     assert everything() == []
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, options: str) -> Iterator[None]:
-    """A file system of its own at the folder; skips where this user may not mount one."""
-    folder.mkdir()
-    try:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("mounting takes root")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.mark.parametrize(
