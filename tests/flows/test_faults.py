@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 FULL = "No space left on device"
 
 
+@pytest.mark.proof  # it waits minutes for commands on a small disk
 def test_a_disk_that_fills_again_and_again_costs_nothing_that_is_finished(
     server: Server, tiny_folder: Path, tmp_path: Path
 ) -> None:
