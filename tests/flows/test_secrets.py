@@ -104,7 +104,8 @@ def test_a_token_is_in_no_reply_log_or_measure(
 
 def test_the_hospitals_log_has_the_tokens_name_alone() -> None:
     assert set(asked_log.Entry.__dataclass_fields__) == {
-        "when", "who", "id", "question", "answer", "shown", "run", "adapter",
+        "when", "who", "id", "question", "answer", "shown", "run", "adapter", "similarities", "confidence", "threshold",
+        "state", "key", "content", "erased",  # `key` is a digest of what the asker called the question
     }  # fmt: skip
 
 
