@@ -27,10 +27,10 @@ types: .venv/installed
 tests: .venv/installed
 	$(PYTEST) -m "not slow"
 
-test-slow: .venv/installed .venv-release/installed  ## the tests of whole studies, servers, schedules and kills
+test-slow: .venv/installed  ## the tests of whole studies, servers, schedules and kills
 	$(PYTEST) -m "slow and not proof"
 
-proof: .venv/installed  ## federations killed at random, on machines of their own, attacked: half an hour, not in CI
+proof: .venv/installed .venv-release/installed  ## federations killed at random, on machines of their own, attacked: half an hour, not in CI
 	$(PYTEST) -m proof
 
 bench: .venv/installed  ## the figures of docs/benchmarks.md; 5 to 7 minutes on two free cores

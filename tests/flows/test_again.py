@@ -142,6 +142,7 @@ def test_a_round_and_what_follows_run_again_and_come_out_the_same(
 
 
 @pytest.mark.slow
+@pytest.mark.proof
 def test_a_retry_does_not_begin_once_more(server: Server, finished: Path, tiny_folder: Path) -> None:
     """The request is a parameter of the flow run, and each folder remembers the run that made it again."""
     command = [*arguments(tiny_folder, *UNEXPLAINED), "--from", "scores"]

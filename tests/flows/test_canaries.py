@@ -130,7 +130,11 @@ def outside(folder: Path) -> list[Path]:
 @pytest.mark.parametrize(
     ("plant", "more"),
     [
-        (table, ("federation.personal=ditto", "evaluation.coverage=0.8", "retrieval.fusion=gated", *EXPLAINED)),
+        pytest.param(
+            table,
+            ("federation.personal=ditto", "evaluation.coverage=0.8", "retrieval.fusion=gated", *EXPLAINED),
+            marks=pytest.mark.proof,
+        ),
         (slake, ("federation.secure_aggregation=true", "federation.strategy=fedadam", *UNEXPLAINED)),
     ],
     ids=["table", "slake"],

@@ -81,6 +81,7 @@ def test_a_package_without_licence_or_lock_ends_the_release(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.skipif(not TOOLS.exists(), reason="cyclonedx-py is not there: make .venv-release/installed")
 def test_the_list_of_this_environment_is_valid_and_complete(tmp_path: Path) -> None:
     """`make dist`, but for the wheel, whose bytes alone are looked at."""
