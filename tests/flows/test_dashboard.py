@@ -112,7 +112,9 @@ class TestInABrowser:
         run = machine.begin()
         assert machine.ended(run) == "Completed"
         page.go(f"{address(machine)}/runs/flow-run/{run}")
-        page.reads("Completed", "prepare", "round 1", "evaluate")
+        page.reads("Completed")
+        page.click("Subflow Runs")
+        page.reads("prepare", "round 1", "evaluate")
         page.click("Artifacts")
         page.reads("rounds", "results")
         wanted = {"artifacts": {"flow_run_id": {"any_": [run]}, "key": {"any_": ["rounds"]}}}
