@@ -7,9 +7,9 @@ import torch
 from tqdm import tqdm
 
 from tasks.engine.base import Base
-from tasks.engine.batch import Example, shuffled
-from tasks.engine.fast.tree import Row, collate_rows, rows_by_beginning, steps_of_rows
+from tasks.engine.batch import Example
 from tasks.engine.loss import answer_loss
+from tasks.engine.train import collated, steps
 from tasks.engine.vision import Features
 
 
@@ -41,16 +41,11 @@ def train_text(
         model.get_submodule(base.family.projector).requires_grad_(True)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)
-    plan: list[list[Row]] = []
-    for _ in range(epochs):
-        if by_image:
-            plan += steps_of_rows(rows_by_beginning(base, examples, generator), batch_size)
-        else:
-            plan += [[[example] for example in chosen] for chosen in shuffled(examples, batch_size, generator)]
+    plan = [rows for _ in range(epochs) for rows in steps(base, examples, batch_size, generator, by_image)]
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _cosine(step, len(plan)))
     losses: list[float] = []
     for rows in (bar := tqdm(plan, desc=title, unit="step", disable=None)):
-        loss = answer_loss(base, collate_rows(base, features, rows))
+        loss = answer_loss(base, collated(base, features, rows))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
