@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 from fastapi.security import HTTPBearer
 
 from flows.serve.chat import add_chat
-from flows.serve.errors import add_errors, told
+from flows.serve.errors import add_errors, told_in_stream
 from flows.serve.front import Front, Limits, Sent, Waiting
 from flows.serve.gate import Gate
 from flows.serve.metrics import Metrics
@@ -98,7 +98,7 @@ async def _events(waiting: Waiting) -> AsyncIterator[str]:
             else:
                 yield event((await run_in_threadpool(reply_of, piece)).model_dump(), "answer")
     except Exception as error:  # the status is sent already
-        yield event(problem(*told(error)), "error")
+        yield event(problem(*told_in_stream(error)), "error")
 
 
 def _add_state(app: FastAPI, service: Service, metrics: Metrics) -> None:

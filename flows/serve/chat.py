@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
 
 from flows.serve.asked import Given
-from flows.serve.errors import told
+from flows.serve.errors import told_in_stream
 from flows.serve.front import Front, Sent, Waiting
 from flows.serve.schemas import WITHHELD, ChatRequest, ErrorReply, event, problem
 
@@ -86,7 +86,7 @@ async def _events(waiting: Waiting, run: str) -> AsyncIterator[str]:
             elif piece.abstained:
                 yield chunk({"content": WITHHELD})
     except Exception as error:  # the status is sent already
-        yield event(problem(*told(error)))
+        yield event(problem(*told_in_stream(error)))
         return
     yield chunk({}, "stop")
     yield "data: [DONE]\n\n"

@@ -1,5 +1,7 @@
 """What clients are told of each error: a status, one sentence, and when to ask again."""
 
+import logging
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -9,6 +11,8 @@ from flows.serve.asked import BrokenOffError, ChangedError, ErasedError, KeyTake
 from flows.serve.batcher import FullError
 from flows.serve.schemas import problem
 from tasks.errors import StudyError
+
+logger = logging.getLogger("fed_rag")
 
 QUEUE = 256
 """Most questions that wait; more are refused."""
@@ -33,6 +37,14 @@ def told(error: Exception) -> tuple[int, str]:
     if isinstance(error, HTTPException):
         return error.status_code, error.detail
     return TOLD.get(type(error), (500, "Expected an answer, found an error of the service: its log has more."))
+
+
+def told_in_stream(error: Exception) -> tuple[int, str]:
+    """As `told`. An unexpected error is logged here, since after the first word of a reply no handler sees it."""
+    code, message = told(error)
+    if code == 500:
+        logger.error("failed in a stream", exc_info=error)
+    return code, message
 
 
 def add_errors(app: FastAPI) -> None:

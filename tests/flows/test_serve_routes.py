@@ -261,6 +261,17 @@ def test_an_error_in_a_stream_is_its_last_event(client: httpx.Client, parrot: Pa
         ]
 
 
+def test_an_unexpected_error_in_a_stream_is_in_the_log_that_the_client_is_sent_to(
+    client: httpx.Client, parrot: Parrot, caplog: pytest.LogCaptureFixture
+) -> None:
+    parrot.broken = RuntimeError("of the service alone")
+    with client.stream("POST", "/v1/ask", **question(picture(), stream="true")) as reply:
+        said = reply.read().decode()
+    assert reply.status_code == 200
+    assert "its log has more" in said and "of the service alone" not in said
+    assert "of the service alone" in caplog.text
+
+
 @pytest.mark.parametrize("stream", ["false", "true"])
 def test_a_client_that_goes_away_costs_no_more(client: httpx.Client, parrot: Parrot, stream: str) -> None:
     parrot.go.clear()
