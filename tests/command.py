@@ -13,8 +13,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from filelock import FileLock
 
@@ -33,6 +35,9 @@ GIVEN = {
 """What every command under test is given beside that: no network, and no threads, by which small models lose."""
 RECORDED_EVERY_S = 1
 """How often the server writes down what it has heard of task runs; 5 s by default. Prefect takes whole seconds."""
+
+RECORDED_WITHIN_S = 120
+"""How long that may take on a busy machine."""
 
 
 def shell() -> dict[str, str]:
@@ -94,7 +99,7 @@ class Server:
         while True:
             try:
                 with urllib.request.urlopen(request, timeout=30) as reply:
-                    return json.load(reply)
+                    return json.loads(reply.read() or b"null")
             except urllib.error.HTTPError as error:
                 if error.code != 503 or self.process.poll() is not None:
                     raise
@@ -120,14 +125,35 @@ class Server:
         wanted = {"flow_runs": {"id": {"any_": flow_runs}}, "task_runs": running, "limit": 200}
         return [row["name"] for row in self.post("task_runs/filter", wanted)]
 
+    def await_records(self) -> None:
+        """Until the server has written down what it was sent before: it records events in their order, with delay."""
+        last, now = str(uuid4()), datetime.now(UTC).isoformat()
+        event = {
+            "id": str(uuid4()),
+            "occurred": now,
+            "event": "prefect.task-run.Completed",
+            "resource": {"prefect.resource.id": f"prefect.task-run.{last}", "prefect.orchestration": "client"},
+            "payload": {
+                "validated_state": {"type": "COMPLETED", "name": "Completed"},
+                "task_run": {"name": "last", "task_key": "last", "dynamic_key": last},
+            },
+        }
+        self.post("events", [event])
+        wanted = {"task_runs": {"id": {"any_": [last]}}}
+        end = time.monotonic() + RECORDED_WITHIN_S
+        while not self.post("task_runs/filter", wanted):
+            assert time.monotonic() < end, "the server did not record a task run that it was told of"
+            time.sleep(0.3)
+
     def task_states(self) -> dict[str, str]:
         """State of each task run of the newest flow run and its parts, by name."""
         flow_run = self.newest_run()["id"]
         runs = [flow_run, *(part["id"] for part in self.parts_of(flow_run))]
         # A part is a task run as well, of the part's name and the state that it has.
         wanted = {"flow_runs": {"id": {"any_": runs}}, "task_runs": {"subflow_runs": {"exists_": False}}, "limit": 200}
+        self.await_records()
         end, before = time.monotonic() + 30, None
-        while True:  # the server records task runs some moments after they ended
+        while True:
             states = {row["name"]: row["state_name"] for row in self.post("task_runs/filter", wanted)}
             ended = all(state in ("Completed", "Cached", "Failed", "Crashed") for state in states.values())
             if (ended and states == before) or time.monotonic() > end:

@@ -41,11 +41,12 @@ def test_ctrl_c_leaves_one_line_a_crashed_run_and_no_process(tmp_path: Path, env
         printed = process.stderr.read()
     assert process.returncode == 130
     assert printed.split("\n") == ["", MESSAGE, ""]
+    # The server writes down what it still holds as it ends.
+    assert len(servers) == 1 and not psutil.wait_procs(servers, timeout=60)[1]
     with closing(sqlite3.connect(tmp_path / "prefect/prefect.db")) as record:
         assert record.execute("SELECT name, state_name FROM flow_run").fetchall()[0][1] == "Crashed"
         assert not record.execute("SELECT name FROM task_run WHERE state_name = 'Running'").fetchall()
     assert not list(tmp_path.glob("artifacts/**/.*.tmp"))
-    assert len(servers) == 1 and not psutil.wait_procs(servers, timeout=60)[1]
 
 
 AMID_A_WRITE = """
