@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 
 from tasks.engine.base import Base, outline
 from tasks.engine.families.family import Family
+from tasks.engine.fast.bfloat16 import multiply_in_bfloat16
 from tasks.engine.fast.quantise import text_linear
 from tasks.errors import StudyError
 
@@ -64,7 +65,9 @@ def add_lora(base: Base, config: LoraConfig) -> Any:
     with warnings.catch_warnings():
         # PEFT reads a property that Transformers has renamed; its meaning is the same.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        return get_peft_model(base.model, config, autocast_adapter_dtype=True)
+        peft = get_peft_model(base.model, config, autocast_adapter_dtype=True)
+    multiply_in_bfloat16(peft)
+    return peft
 
 
 class Widened:
