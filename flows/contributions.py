@@ -108,7 +108,7 @@ def measure_all(
     measuring = measure_coalitions.map(
         hospital=list(hospitals),
         **all_alike(training_settings(study, model)),
-        strategy=unmapped(study.federation.server),
+        strategy=unmapped(study.federation.adapter_server),
         state=unmapped(state),
         senders=unmapped([each.hospital for each in counts]),
         updates=unmapped(list(updates)),

@@ -205,7 +205,7 @@ def aggregation(study: Study, model: ModelChoice, participation: Participation) 
         if study.federation.secure_aggregation:
             updates = {TOGETHER: trained.summed() if trained.summed else summed_here(updates, round_number)}
         return aggregate(
-            strategy=study.federation.server,
+            strategy=study.federation.adapter_server,
             state=state,
             hospitals=list(updates),
             updates=list(updates.values()),

@@ -43,6 +43,7 @@ class Falsified:
             start=unmapped(hospitals[0].adapter),
             round_number=unmapped(orders[0].round),
             seed=unmapped(settings["seed"]),
+            asked=unmapped(settings["federation"].asked_steps),
         )
         return replace(trained, updates=sent | gather_named(falsifying, bad))
 

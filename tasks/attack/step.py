@@ -5,6 +5,7 @@ from typing import Literal
 from tasks.errors import StudyError
 from tasks.records import Case, Image, read_images, read_table, write_table
 from tasks.records.shared_files import UPDATE
+from tasks.settings import LocalSteps
 from tasks.store import Ref, derived_seed
 from tasks.store.stage import Folder, stage
 
@@ -56,6 +57,7 @@ def falsify_update(
     start: Ref,
     round_number: int,
     seed: int,
+    asked: LocalSteps,
 ) -> None:
     """The false update of one of the attackers, in place of its own.
 
@@ -69,6 +71,7 @@ def falsify_update(
         start: the server's state that all have trained from.
         round_number: counted from 1.
         seed: noise follows from it.
+        asked: what decides the steps of a hospital, so that those of a forged count fit it.
     """
     from dataclasses import replace
 
@@ -78,6 +81,7 @@ def falsify_update(
     from tasks.attack.updates import FORGED, forged
     from tasks.attack.updates import attack as falsify
     from tasks.engine.deltas import delta, moved
+    from tasks.engine.train import possible_steps
     from tasks.records.federation import ADAPTER_FILE, read_counts, write_counts
 
     place = attackers.index(hospital)
@@ -95,4 +99,5 @@ def falsify_update(
     folder.write(ADAPTER_FILE, save(dict(sorted(moved(begun, false[place]).items())), {"format": "pt"}))
     if attack == FORGED:
         counts = read_counts(mine)
-        write_counts(folder, "", replace(counts, samples=forged(counts.samples)))
+        samples = forged(counts.samples)
+        write_counts(folder, "", replace(counts, samples=samples, steps=max(possible_steps(samples, **dict(asked)))))

@@ -1,6 +1,7 @@
 """Train the adapter that is switched on, and compute its loss on held-out examples."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 from typing import Literal
 
 import torch
@@ -9,7 +10,7 @@ from tqdm import tqdm
 from tasks.engine.base import Base
 from tasks.engine.batch import Batch, Example, collate, shuffled, within
 from tasks.engine.engine import Engine
-from tasks.engine.fast.tree import Row, collate_rows, row_length, rows_by_beginning, steps_of_rows
+from tasks.engine.fast.tree import BRANCHES, Row, collate_rows, row_length, rows_by_beginning, steps_of_rows
 from tasks.engine.loss import answer_loss
 from tasks.engine.trainable import Trainable
 from tasks.engine.vision import Features
@@ -89,6 +90,15 @@ def steps(
     if by_image:
         return steps_of_rows(rows_by_beginning(base, examples, generator), batch_size)
     return [[[example] for example in chosen] for chosen in shuffled(examples, batch_size, generator)]
+
+
+def possible_steps(samples: int, epochs: int, batch_size: int, by_image: bool) -> range:
+    """How many optimiser steps a training on this many examples can take.
+
+    A step of whole images has at least `batch_size` examples, and fewer than another row of them more.
+    """
+    most = epochs * ceil(samples / batch_size)
+    return range(epochs * ceil(samples / (batch_size + BRANCHES - 1)) if by_image else most, most + 1)
 
 
 def add_gradients(base: Base, features: Features, chosen: Sequence[Example], most: int) -> tuple[float, int]:

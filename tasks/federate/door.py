@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from tasks.engine.train import possible_steps
 from tasks.errors import StudyError
 from tasks.federate.state import Update
-from tasks.settings import StrategySettings
+from tasks.records.federation import TOGETHER
+from tasks.settings import AdapterServerSettings, LocalSteps, StrategySettings
 
 if TYPE_CHECKING:
     from tasks.federate.state import State
@@ -42,13 +44,14 @@ def admit(
     Args:
         sent: by the hospital that sent it, each update; None for files that are no update.
         expected: what it must be like.
-        settings: the bounds `max_norm` and `max_samples`.
+        settings: the bounds `max_norm` and `max_samples`, and the steps that were asked for.
     """
+    asked = settings.asked_steps if isinstance(settings, AdapterServerSettings) else None
     sound, reasons, norms = dict[str, Update](), dict[str, str](), dict[str, dict[str, float]]()
     for sender, update in sent.items():
         if update is None:
             reasons[sender] = "unreadable"
-        elif reason := next(faults(sender, update, expected), None):
+        elif reason := next(faults(sender, update, expected, asked), None):
             reasons[sender] = reason
         else:
             lengths = {group: norm(update.parts[group], start) for group, start in expected.tensors.items()}
@@ -71,7 +74,7 @@ def admit(
     return passed, reasons
 
 
-def faults(sender: str, update: Update, expected: Expected) -> Iterator[str]:
+def faults(sender: str, update: Update, expected: Expected, asked: LocalSteps | None) -> Iterator[str]:
     """What is wrong with the form of an update, the first thing first.
 
     Reasons are shown to people: nothing that a hospital made up is quoted in them.
@@ -85,6 +88,9 @@ def faults(sender: str, update: Update, expected: Expected) -> Iterator[str]:
     for what, count in (("training cases", update.samples), ("steps", update.steps)):
         if type(count) is not int or count < 1:
             yield f"no valid number of {what}"
+            return
+    if asked and update.hospital != TOGETHER and update.steps not in possible_steps(update.samples, **dict(asked)):
+        yield "a number of steps that its number of cases does not take"
     for group in sorted(expected.tensors.keys() ^ update.parts.keys()):
         yield f"without tensors of {group}" if group in expected.tensors else "with unexpected groups of tensors"
     for group, tensors in expected.tensors.items():

@@ -20,10 +20,12 @@ from tasks.settings.retrieval import (
     RetrievalSettings,
 )
 from tasks.settings.training import (
+    AdapterServerSettings,
     EngineSettings,
     FederationSettings,
     Lesson,
     LocalRule,
+    LocalSteps,
     LoraSettings,
     ModelChoice,
     ModelSettings,
@@ -31,6 +33,7 @@ from tasks.settings.training import (
 )
 
 __all__ = [
+    "AdapterServerSettings",
     "AnsweringSettings",
     "AuditSettings",
     "ContextOrder",
@@ -45,6 +48,7 @@ __all__ = [
     "Lesson",
     "LibrarySettings",
     "LocalRule",
+    "LocalSteps",
     "LoraSettings",
     "ModelChoice",
     "ModelSettings",

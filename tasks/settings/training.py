@@ -227,6 +227,21 @@ UNLIKE_BASES = ("product", "stacked", "share-a", "residual", "svd-b")
 """Rules after which an adapter is more than its factors, or has factors of another basis in each round."""
 
 
+class LocalSteps(Settings):
+    """What decides how many optimiser steps a hospital takes in a round, beside the number of its cases."""
+
+    epochs: int
+    batch_size: int
+    by_image: bool
+
+
+class AdapterServerSettings(StrategySettings):
+    """How updates of the adapter become the next one, and by what the steps that hospitals claim are checked."""
+
+    asked_steps: LocalSteps | None = None
+    """None for no check."""
+
+
 class FederationSettings(ParticipationSettings, PersonalSettings, StrategySettings):
     """Local training, its rounds, who takes part, and the strategy that joins them."""
 
@@ -265,6 +280,18 @@ class FederationSettings(ParticipationSettings, PersonalSettings, StrategySettin
     def server(self) -> StrategySettings:
         """What the server computes with."""
         return StrategySettings(**self.model_dump(include=set(StrategySettings.model_fields)))
+
+    @property
+    def asked_steps(self) -> LocalSteps | None:
+        """What decides the steps of hospitals; None where they are drawn at random, for differential privacy."""
+        if self.privacy.unit != "none":
+            return None
+        return LocalSteps(epochs=self.local_epochs, batch_size=self.batch_size, by_image=self.by_image)
+
+    @property
+    def adapter_server(self) -> AdapterServerSettings:
+        """What the server computes the adapter with."""
+        return AdapterServerSettings(**dict(self.server), asked_steps=self.asked_steps)
 
     @property
     def participating(self) -> ParticipationSettings:

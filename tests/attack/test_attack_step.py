@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +17,14 @@ from tasks.federate.step import aggregate
 from tasks.ingest import phantom
 from tasks.records import Case, Image, UpdateCounts, read_images, read_table, write_table
 from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, read_counts, write_counts
-from tasks.settings import StrategySettings
+from tasks.settings import LocalSteps, StrategySettings
 from tasks.store import Ref, derived_seed, writing
 
 NAMES = [f"hospital-{n}" for n in range(8)]
 BAD = NAMES[-2:]
 SHAPES = {"base_model.model.q.lora_A.weight": (2, 5), "base_model.model.q.lora_B.weight": (4, 2)}
+
+ASKED = LocalSteps(epochs=2, batch_size=25, by_image=False)
 
 
 @pytest.fixture(autouse=True)
@@ -48,9 +51,9 @@ def round_of() -> tuple[Ref, dict[str, Ref]]:
 
 def falsified(kind: str, start: Ref, sent: dict[str, Ref]) -> dict[str, Ref]:
     """What reaches the coordinator."""
-    told = {"attackers": BAD, "own": [sent[name] for name in BAD], "start": start, "round_number": 1, "seed": 3}
-    honest = [ref for name, ref in sent.items() if name not in BAD]
-    return sent | {name: falsify_update.fn(hospital=name, attack=kind, honest=honest, **told) for name in BAD}
+    told: dict[str, Any] = {"attackers": BAD, "start": start, "round_number": 1, "seed": 3, "asked": ASKED}
+    told |= {"own": [sent[name] for name in BAD], "honest": [ref for name, ref in sent.items() if name not in BAD]}
+    return sent | {name: falsify_update.fn(hospital=name, attack=kind, **told) for name in BAD}
 
 
 def step(ref: Ref, start: Ref) -> np.ndarray:
@@ -69,7 +72,8 @@ def test_a_false_update_is_the_attackers_step_from_the_rounds_start_and_else_as_
         assert (found[name].folder / CONFIG_FILE).read_bytes() == (sent[name].folder / CONFIG_FILE).read_bytes()
         counts, before = (read_counts(ref.folder) for ref in (found[name], sent[name]))
         assert counts.samples == (50_000_000 if kind == "forged-counts" else 50)
-        assert (counts.hospital, counts.steps, counts.loss) == (before.hospital, before.steps, before.loss)
+        assert counts.steps == (2 * 50_000_000 // 25 if kind == "forged-counts" else 4)
+        assert (counts.hospital, counts.loss) == (before.hospital, before.loss)
     assert {name: found[name] for name in NAMES[:-2]} == {name: sent[name] for name in NAMES[:-2]}
 
 

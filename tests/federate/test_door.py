@@ -12,10 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.engine.adapter import State
+from tasks.engine.batch import Example, shuffled
+from tasks.engine.fast.tree import BRANCHES, steps_of_rows
+from tasks.engine.train import possible_steps
 from tasks.errors import StudyError
 from tasks.federate.door import Expected, admit
 from tasks.federate.state import Update
-from tasks.settings import StrategySettings
+from tasks.records.federation import TOGETHER
+from tasks.settings import AdapterServerSettings, LocalSteps, StrategySettings
 
 SHAPES = {"a.lora_A.weight": (2, 5), "a.lora_B.weight": (3, 2)}
 CONFIG = {"r": 2, "lora_alpha": 4, "target_modules": ["a"]}
@@ -66,6 +70,36 @@ def spoilt(value: float) -> Callable[[torch.Tensor], torch.Tensor]:
         return tensor
 
     return spoil
+
+
+ASKED = LocalSteps(epochs=2, batch_size=6, by_image=False)  # 20 cases are 4 steps, twice
+KNOWING = AdapterServerSettings(asked_steps=ASKED)
+
+
+@pytest.mark.parametrize(("samples", "steps"), [(20, 7), (20, 9), (20, 1), (20_000_000, 8), (1, 8), (20, 8_000_000)])
+def test_steps_that_the_cases_do_not_take_are_turned_away(samples: int, steps: int) -> None:
+    given: dict[str, Update | None] = {name: replace(found, steps=8) for name, found in sent().items() if found}
+    given["south"] = replace(update("south", step(1)), samples=samples, steps=steps)
+    passed, reasons = admit(given, EXPECTED, KNOWING)
+    assert reasons == {"south": "a number of steps that its number of cases does not take"}
+    assert [each.hospital for each in passed] == ["north", "east"]
+    assert not admit(given, EXPECTED, StrategySettings())[1]  # where steps are drawn at random
+
+
+def test_the_sum_of_all_hospitals_is_not_held_to_the_steps_of_one() -> None:
+    given = {TOGETHER: replace(update(TOGETHER, step(1)), samples=61, steps=9)}
+    assert not admit(given, EXPECTED, KNOWING)[1]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, BRANCHES), min_size=1, max_size=40), st.integers(1, 40), st.integers(1, 3))
+def test_no_hospital_that_does_as_asked_is_turned_away(rows: list[int], batch_size: int, epochs: int) -> None:
+    samples = sum(rows)
+    examples = [Example((1,), (2,), ())] * samples
+    whole = steps_of_rows([examples[:row] for row in rows], batch_size)
+    single = shuffled(examples, batch_size, torch.Generator())
+    for by_image, taken in ((True, len(whole)), (False, len(single))):
+        assert epochs * taken in possible_steps(samples, epochs, batch_size, by_image)
 
 
 B = "a.lora_B.weight"

@@ -25,6 +25,7 @@ from tasks.settings import (
     DatasetSettings,
     EncoderSettings,
     Lesson,
+    LocalSteps,
     ModelChoice,
     ModelSettings,
     RetrievalSettings,
@@ -36,7 +37,13 @@ from tasks.store.leaving import Document, OfPublicData
 from tasks.store.stage import Folder, stage
 
 CHOSEN = ModelChoice(name="model", device="cpu", content="0")
-MADE: dict[type, BaseModel] = {ModelChoice: CHOSEN, Lesson: Lesson(title="lesson"), Stage: Stage(title="stage")}
+STEPS = LocalSteps(epochs=1, batch_size=16, by_image=False)
+MADE: dict[type, BaseModel] = {
+    ModelChoice: CHOSEN,
+    Lesson: Lesson(title="lesson"),
+    LocalSteps: STEPS,
+    Stage: Stage(title="stage"),
+}
 CARRYING = {
     "cryptography",
     "filelock",

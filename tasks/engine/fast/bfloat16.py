@@ -28,9 +28,10 @@ class BFloat16Linear(PeftLinear):
         if x.dtype != torch.bfloat16 or not self._is_plain() or args or kwargs:
             return super().forward(x, *args, **kwargs)
         (name,) = self.active_adapters
-        down = self.lora_A[name].weight.to(x.dtype)
-        up = (self.lora_B[name].weight * self.scaling[name]).to(x.dtype)
-        found: torch.Tensor = self.base_layer(x) + linear(linear(self.lora_dropout[name](x), down), up)
+        factors: tuple[Any, Any] = self.lora_A[name], self.lora_B[name]
+        down, up = factors[0].weight.to(x.dtype), (factors[1].weight * self.scaling[name]).to(x.dtype)
+        dropout: Any = self.lora_dropout[name]
+        found: torch.Tensor = self.base_layer(x) + linear(linear(dropout(x), down), up)
         return found
 
     def _is_plain(self) -> bool:
