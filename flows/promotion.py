@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.changed_answers import ChangedAnswers, changed_answers
 from flows.dashboard import Dashboard
 from flows.run_diff import difference
 from flows.run_list import FinishedRun, find_run
 from tasks.errors import StudyError
 from tasks.promote.gates import Gate, gates
-from tasks.promote.record import append, read
+from tasks.promote.record import Kind, append, read
 from tasks.records.comparison import PairedTest
 from tasks.records.run_document import RunDocument
 from tasks.settings.promotion import PromotionSettings
@@ -36,10 +37,17 @@ class Verdict:
     """The run that was current; None if there was none."""
     promoted: bool
     gates: list[Gate]
+    answers: ChangedAnswers | None
+    """What the run answers otherwise than the one that was current; None where either's answers are not here."""
 
     @property
     def sentence(self) -> str:
-        """The verdict in a sentence."""
+        """The verdict, and what changes with it."""
+        changes = f" {self.answers.sentence}" if self.answers else ""
+        return self._decision + changes
+
+    @property
+    def _decision(self) -> str:
         if self.promoted:
             return f"{self.run} is current now" + (f", in place of {self.before}." if self.before else ".")
         closed = "; ".join(f"{gate.name} ({gate.found})" for gate in self.gates if not gate.passed)
@@ -54,13 +62,13 @@ def consider(run: Path, settings: PromotionSettings) -> Verdict:
         compared = difference(now, found)
         tests = compared.tests or compared.untested
     passed = gates(settings, _results(found), _results(now) if now else None, tests)
-    verdict = Verdict(found.name, now.name if now else None, all(gate.passed for gate in passed), passed)
-    told: dict[str, Any] = {"run": verdict.run, "before": verdict.before, "gates": [asdict(gate) for gate in passed]}
+    verdict = _verdict(found, now, passed)
+    told = {"gates": [asdict(gate) for gate in passed]}
     if verdict.promoted:
-        append("promotion", "passed its gates", **told)
+        _record("promotion", "passed its gates", verdict, **told)
         _point(found)
     else:
-        append("refusal", "did not pass its gates", **told)
+        _record("refusal", "did not pass its gates", verdict, **told)
     return verdict
 
 
@@ -79,9 +87,10 @@ def promote(name: str, because: str) -> Verdict:
     found, now = find_run(name), current()
     _refuse_no_reason(because)
     open_run(found.folder)
-    append("override", because, run=found.name, before=now.name if now else None)
+    verdict = _verdict(found, now)
+    _record("override", because, verdict)
     _point(found)
-    return Verdict(found.name, now.name if now else None, True, [])
+    return verdict
 
 
 def rollback(because: str) -> Verdict:
@@ -94,14 +103,27 @@ def rollback(because: str) -> Verdict:
         )
     found = find_run(before)
     open_run(found.folder)
-    append("rollback", because, run=found.name, before=now.name)
+    verdict = _verdict(found, now)
+    _record("rollback", because, verdict)
     _point(found)
-    return Verdict(found.name, now.name, True, [])
+    return verdict
 
 
 def current() -> FinishedRun | None:
     """The run that is served; None if none was promoted."""
     return find_run(CURRENT) if (ROOT / CURRENT).is_symlink() else None
+
+
+def _verdict(run: FinishedRun, now: FinishedRun | None, passed: Sequence[Gate] = ()) -> Verdict:
+    """A run that is promoted unless a gate is closed, and what it changes."""
+    answers = changed_answers(now, run) if now else None
+    return Verdict(run.name, now.name if now else None, all(gate.passed for gate in passed), list(passed), answers)
+
+
+def _record(kind: Kind, because: str, verdict: Verdict, **more: Any) -> None:
+    """Add a verdict to the record, with how many answers change: the answers themselves stay with the hospitals."""
+    answers = verdict.answers.counts if verdict.answers else None
+    append(kind, because, run=verdict.run, before=verdict.before, answers=answers, **more)
 
 
 def _before() -> str | None:

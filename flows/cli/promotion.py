@@ -1,5 +1,6 @@
 """Commands about the run that is served: promote one, go back, and read the record."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -35,6 +36,9 @@ def rollback(because: Because) -> None:
 def promotions() -> None:
     """Show the record of promotions, refusals, rollbacks and erasures: when, who, which run, and why.
 
+    `answers` counts the test cases that the run answers rightly and the one before it did not (+), and the reverse (-);
+    `fed-rag diff A B --cases` shows them case by case.
+
     The record is `artifacts/promotions.jsonl`. Lines are only ever added, and each holds the digest of the one before:
     a changed or removed line is refused with a sentence.
     """
@@ -45,6 +49,7 @@ def promotions() -> None:
             "when (UTC)": entry["at"].replace("T", " ").rstrip("Z"),
             "what": entry["kind"],
             "run": entry.get("run", "-"),
+            "answers": _changes(entry.get("answers")),
             "by": entry["by"],
             "because": entry["because"]
             + "".join(f"; {gate['name']} {gate['found']}" for gate in entry.get("gates", ()) if not gate["passed"]),
@@ -54,3 +59,7 @@ def promotions() -> None:
     print_rows(rows, "Promotions")
     if not rows:
         console.print("Nothing was promoted here yet: set promotion.enabled=true, or use `fed-rag promote`.")
+
+
+def _changes(counts: Mapping[str, int] | None) -> str:
+    return f"+{counts['became right']} -{counts['became wrong']}" if counts else "-"

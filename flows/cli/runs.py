@@ -1,6 +1,7 @@
 """Commands about finished runs: a list of them, two side by side, and the removal of old ones."""
 
 import json
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -58,23 +59,29 @@ def runs(as_json: AsJson = False) -> None:
 def diff(
     one: Annotated[str, typer.Argument(metavar="A", help="A run's name or folder, or `latest`.", show_default=False)],
     other: Annotated[str, typer.Argument(metavar="B", help="Another one.", show_default=False)],
+    cases: Annotated[bool, typer.Option("--cases", help="Show each test case with another answer.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Set two runs side by side: the settings that differ, the scores, and tests of their difference.
+    """Set two runs side by side: the settings that differ, the scores, tests of their difference, changed answers.
 
     Tests are paired: they need the answers of both runs to the same test cases, in these artifacts. Differences are B
     less A, with 95 % intervals over images; training's own chance is not in them, since each run was trained once.
+    With --cases, questions and answers of hospitals are shown.
 
     Example: fed-rag diff 20261128-020000-1a2b3c4d latest
     """
+    from flows.changed_answers import changed_answers, rows_of
     from flows.run_diff import difference
     from flows.run_list import find_run
 
     a, b = find_run(one), find_run(other)
-    found = difference(a, b)
+    found, answers = difference(a, b), changed_answers(a, b)
     if as_json:
         document = {"a": a.name, "b": b.name, "settings": found.settings, "tests": found.tests}
-        typer.echo(json.dumps(document | {"untested": found.untested or None}, indent=1, ensure_ascii=False))
+        document |= {"untested": found.untested or None, "answers": answers.counts if answers else None}
+        if cases:
+            document["changed"] = [asdict(each) for each in answers.changed] if answers else []
+        typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
         return
     rows = [
         {"setting": name, "A": _short(values[0]), "B": _short(values[1])} for name, values in found.settings.items()
@@ -93,6 +100,9 @@ def diff(
     )
     if found.untested:
         console.print(f"[dim]not tested: {escape(found.untested)}[/dim]")
+    if answers:
+        print_rows(rows_of(answers.changed) if cases else [], "Answers that changed from A to B, losses first")
+        console.print(answers.sentence + ("" if cases or not answers.changed else " --cases shows them."))
 
 
 def prune(

@@ -10,7 +10,7 @@ from test_runs import command, made
 
 from flows.promotion import NOT_PROMOTED, consider, current, promote, rollback
 from tasks.errors import StudyError
-from tasks.promote.record import read
+from tasks.promote.record import place, read
 from tasks.settings.promotion import PromotionSettings
 from tasks.store import ROOT
 
@@ -36,8 +36,21 @@ def test_a_run_that_answers_as_well_as_the_current_one_takes_its_place() -> None
     first, second = (made(day, images=12) for day in (1, 2))
     consider(first, PromotionSettings())
     verdict = consider(second, PromotionSettings())
-    assert verdict.sentence == f"{second.name} is current now, in place of {first.name}."
+    assert verdict.sentence.startswith(f"{second.name} is current now, in place of {first.name}. Of 12 answers")
     assert [gate.name for gate in verdict.gates] == ["not worse than the current run"]
+
+
+def test_the_record_counts_the_answers_that_change_and_holds_none() -> None:
+    first, second = made(1, images=6), made(2, images=6, said={"hospital-1:2": "pneumothorax"})
+    assert consider(first, PromotionSettings()).answers is None
+    promoted = promote(second.name, "because")
+    assert "1 wrong" in promoted.sentence and promoted.sentence.startswith(f"{second.name} is current now")
+    rollback("better before")
+    counts = [entry["answers"] for entry in read()]
+    assert counts[0] is None
+    assert counts[1] == {"became wrong": 1, "became right": 0, "otherwise": 0, "same": 5}
+    assert counts[2] == {"became wrong": 0, "became right": 1, "otherwise": 0, "same": 5}
+    assert "pneumothorax" not in place().read_text() and "-1" in command("promotions")
 
 
 def test_by_hand_a_run_is_promoted_for_a_reason_and_each_promotion_can_be_undone() -> None:

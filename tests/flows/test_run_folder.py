@@ -2,10 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, tzinfo
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -52,8 +53,10 @@ def cases_of(questions: Questions) -> dict[str, list[Case]]:
     }
 
 
-def table(area: str, stage: str, name: str, record: type, rows: Sequence[Any], inputs: list[str], **more: Any) -> Ref:
-    with writing(area, stage, "0") as folder:
+def table(
+    area: str, stage: str, name: str, record: type, rows: Sequence[Any], inputs: list[str], key: str = "0", **more: Any
+) -> Ref:
+    with writing(area, stage, key) as folder:
         folder.inputs = inputs
         with folder.open(name) as sink:
             write_table(sink, record, rows)
@@ -77,8 +80,13 @@ def source(stage: str, summary: dict[str, Any], **files: Any) -> Ref:
 REASON = "trained on another base"
 
 
-def run_of(questions: Questions, notes: dict[str, int] | None = None, control: Ref | None = None) -> Path:
-    """The folder of a run in which all is answered with yes; no study is run for it."""
+def run_of(
+    questions: Questions,
+    notes: dict[str, int] | None = None,
+    control: Ref | None = None,
+    said: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
+    """The folder of a run in which all is answered with yes, but for the cases in `said`; no study is run for it."""
     held = cases_of(questions)
     every = [case for cases in held.values() for case in cases]
     owner = {case.image_id: hospital for hospital, cases in held.items() for case in cases}
@@ -96,14 +104,17 @@ def run_of(questions: Questions, notes: dict[str, int] | None = None, control: R
     for hospital, cases in held.items():
         area, tests = f"hospitals/{hospital}", [case for case in cases if case.split == "test"]
         answers = [
-            Prediction(name, case.id, hospital, case.kind, "Is it?", "yes", "yes", (), confidence=0.5)
+            Prediction(
+                name, case.id, hospital, case.kind, "Is it?", "yes", said.get(case.id, "yes"), (), confidence=0.5
+            )
             for name in ("fed+rag", "majority")
             for case in tests
         ]
         pictures = [Image(case.image_id, picture(number), 8, 8) for number, case in enumerate(cases)]
         from_where = [ref.path for ref in made]
         held_there = table(area, "cases", "cases.parquet", Case, cases, from_where, images=pictures)
-        predictions = table(area, "predictions", "predictions.parquet", Prediction, answers, [held_there.path])
+        key = "-".join(["0", *said.values()])
+        predictions = table(area, "predictions", "predictions.parquet", Prediction, answers, [held_there.path], key)
         answered.append([predictions])
         scored.append(score_hospital.fn(hospital=hospital, cases=held_there, predictions=[predictions], min_cell=1))
         others = dict.fromkeys(("features", "library", "adapter"), made[0])

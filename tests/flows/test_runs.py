@@ -4,14 +4,17 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from filelock import FileLock
 from test_run_folder import run_of
 from typer.testing import CliRunner
 
+from flows.changed_answers import changed_answers
 from flows.cli.main import app
 from flows.disk import bytes_in, warn_if_large
 from flows.run_diff import difference
@@ -30,10 +33,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def made(day: int, images: int = 2, **settings: object) -> Path:
-    """A finished run of a day, as if it had been made then, with so many test images."""
+def made(day: int, images: int = 2, said: Mapping[str, str] = MappingProxyType({}), **settings: object) -> Path:
+    """A finished run of a day, as if it had been made then, with so many test images; `said` is answered otherwise."""
     tests: list[tuple[Split, Kind]] = [("test", "open" if n % 2 else "closed") for n in range(images)]
-    run = run_of({"hospital-1": [("train", "open"), *tests]})
+    run = run_of({"hospital-1": [("train", "open"), *tests]}, said=said)
     place = run.with_name(f"202611{day:02}-020000-{run.name[-8:]}")
     run.rename(place)
     if settings:
@@ -85,11 +88,39 @@ def test_two_runs_differ_in_their_settings_and_are_tested_on_the_same_cases() ->
     assert json.loads(command("diff", one.name, other.name, "--json"))["settings"] == {"federation.rounds": [4, 7]}
 
 
+def test_answers_that_changed_are_counted_and_shown_case_by_case() -> None:
+    """The right answer is always yes."""
+    one = made(1, images=6, said={"hospital-1:1": "no", "hospital-1:3": "no", "hospital-1:4": "yes."})
+    other = made(2, images=6, said={"hospital-1:2": "no", "hospital-1:3": "perhaps"})
+    counts = {"became wrong": 1, "became right": 1, "otherwise": 1, "same": 3}
+    assert json.loads(command("diff", one.name, other.name, "--json"))["answers"] == counts
+    shown = command("diff", one.name, other.name)
+    assert "Of 6 answers to the same cases, 1 became right and 1 wrong, 1 changed otherwise, and 3" in shown
+    assert "perhaps" not in shown and "--cases" in shown
+    shown = command("diff", one.name, other.name, "--cases")
+    lines = [line for line in shown.splitlines() if "hospital-1:" in line]
+    wanted = (("became wrong", "hospital-1:2"), ("became right", "hospital-1:1"), ("perhaps", "hospital-1:3"))
+    for line, words in zip(lines, wanted, strict=True):
+        assert all(word in line for word in words), line
+    document = json.loads(command("diff", one.name, other.name, "--cases", "--json"))
+    assert document["changed"][1] == {
+        "hospital": "hospital-1",
+        "case": "hospital-1:1",
+        "question": "Is it?",
+        "reference": "yes",
+        "one": "no",
+        "other": "yes",
+        "change": "became right",
+    }
+
+
 def test_without_the_hospitals_files_runs_are_set_side_by_side_all_the_same() -> None:
     one, other = made(1), made(2)
     shutil.rmtree(ROOT / "hospitals")
     found = difference(find_run(one.name), find_run(other.name))
     assert not found.tests and "not in these artifacts" in found.untested
+    assert changed_answers(find_run(one.name), find_run(other.name)) is None
+    assert "Of " not in command("diff", one.name, other.name, "--cases")
 
 
 def folder(area: str, days: float) -> Path:
