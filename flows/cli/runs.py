@@ -77,7 +77,7 @@ def diff(
     a, b = find_run(one), find_run(other)
     found, answers = difference(a, b), changed_answers(a, b)
     if as_json:
-        document = {"a": a.name, "b": b.name, "settings": found.settings, "tests": found.tests}
+        document: dict[str, Any] = {"a": a.name, "b": b.name, "settings": found.settings, "tests": found.tests}
         document |= {"untested": found.untested or None, "answers": answers.counts if answers else None}
         if cases:
             document["changed"] = [asdict(each) for each in answers.changed] if answers else []

@@ -104,9 +104,7 @@ def run_of(
     for hospital, cases in held.items():
         area, tests = f"hospitals/{hospital}", [case for case in cases if case.split == "test"]
         answers = [
-            Prediction(
-                name, case.id, hospital, case.kind, "Is it?", "yes", said.get(case.id, "yes"), (), confidence=0.5
-            )
+            Prediction(name, case.id, hospital, case.kind, "Is it?", "yes", said.get(case.id, "yes"), (), (), 0.5)
             for name in ("fed+rag", "majority")
             for case in tests
         ]
