@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from flows.cli.settings_file import describe
 from tasks.settings import Settings, Study
@@ -77,7 +77,9 @@ def print_place(what: str, place: Path, more: str = "") -> None:
 def print_rows(rows: list[dict[str, Any]], title: str) -> None:
     """Rows as a table, with the first row's names as its headings; nothing where there are no rows."""
     if rows:
-        table = Table(*(escape(heading.replace("_", " ")) for heading in rows[0]), title=escape(title))
+        # Folded: a name that is cut off names nothing.
+        columns = (Column(escape(heading.replace("_", " ")), overflow="fold") for heading in rows[0])
+        table = Table(*columns, title=escape(title))
         for row in rows:
             table.add_row(*(escape(str(value)) for value in row.values()))
         console.print(table)
