@@ -6,13 +6,13 @@ was measured, the machine and the versions to `artifacts/bench_notes.json`. Noth
 
 import json
 import sys
-import time
 from collections.abc import Sequence
 from importlib import import_module
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.busy import BUSY, Watch
 from benchmarks.figure import Figure, alone
 from benchmarks.workload import machine
 from tasks.store import ROOT
@@ -32,33 +32,42 @@ console = Console()
 
 def main(names: Sequence[str]) -> None:
     """Measure, print a table, and write what all benchmarks give."""
-    environment, figures = machine(), []
+    environment, figures, busy = machine(), list[Figure](), list[float]()
     for name in names or NAMES:
-        started = time.perf_counter()
-        figures.append(alone(import_module(f"benchmarks.{name}").measure))
-        console.print(f"{name}: ratio {figures[-1].ratio:.3g}, {time.perf_counter() - started:.0f} s")
-    console.print(table(figures))
-    console.print_json(data=notes(figures, environment))
+        measure, watch = import_module(f"benchmarks.{name}").measure, Watch()
+        figures.append(alone(measure))
+        busy.append(watch.others())
+        told = f"ratio {figures[-1].ratio:.3g}, {watch.seconds:.0f} s, others used {busy[-1]:.0%} of the cores"
+        console.print(f"{name}: {told}")
+    console.print(table(figures, busy))
+    console.print_json(data=notes(figures, busy, environment))
     if not names:
         ROOT.mkdir(exist_ok=True)
         write("bench.json", [figure.to_json() for figure in figures])
-        write("bench_notes.json", notes(figures, environment))
+        write("bench_notes.json", notes(figures, busy, environment))
 
 
-def table(figures: Sequence[Figure]) -> Table:
-    """The figures beside their targets."""
-    printed = Table("benchmark", "this project", "reference", "unit", "ratio", "target", "met")
-    for figure in figures:
+def table(figures: Sequence[Figure], busy: Sequence[float]) -> Table:
+    """The figures beside what products allow and their targets; no verdict where others used the cores."""
+    printed = Table("benchmark", "this project", "reference", "unit", "ratio", "ceiling", "reached", "target", "met")
+    for figure, share in zip(figures, busy, strict=True):
         bound = "" if figure.target is None else f"{'at most' if figure.at_most else 'at least'} {figure.target:g}"
-        met = {True: "yes", False: "no", None: ""}[figure.met]
+        met = {True: "yes", False: "no", None: ""}[figure.met] if share <= BUSY else "busy: not judged"
         numbers = (f"{figure.value:.1f}", f"{figure.reference:.1f}", figure.unit, f"{figure.ratio:.2f}")
-        printed.add_row(figure.name, *numbers, bound, met)
+        limits = [] if figure.ceiling is None else [f"{figure.ceiling:.1f}", f"{figure.reached:.2f}"]
+        printed.add_row(figure.name, *numbers, *(limits or ["", ""]), bound, met)
     return printed
 
 
-def notes(figures: Sequence[Figure], environment: dict[str, object]) -> dict[str, object]:
+def notes(figures: Sequence[Figure], busy: Sequence[float], environment: dict[str, object]) -> dict[str, object]:
     """Machine and versions, and what each benchmark told beside its figure."""
-    return {"machine": environment, **{figure.name: dict(figure.notes) for figure in figures}}
+    told: dict[str, object] = {"machine": environment}
+    for figure, share in zip(figures, busy, strict=True):
+        found = {"share of the cores that others used": share} | dict(figure.notes)
+        if figure.ceiling is not None:
+            found |= {"largest ratio that products allow": figure.ceiling, "share of it": figure.reached}
+        told[figure.name] = found
+    return told
 
 
 def write(name: str, value: object) -> None:

@@ -21,6 +21,7 @@ import torch
 from peft import set_peft_model_state_dict
 
 from benchmarks.figure import Figure
+from benchmarks.limit import limit
 from benchmarks.workload import EVALUATION, Work, draw_work, drawn_state, from_pixels, in_turn, rate, spread
 from tasks.engine.base import Base
 from tasks.engine.batch import Example, encode
@@ -55,6 +56,7 @@ def measure() -> Figure:
         rates["engine"],
         rates["one by one"],
         target=8,
+        ceiling=rate(len(work.test), [limit(ways["engine"])]) / rates["one by one"],
         unit="questions/s",
         notes={
             "questions": len(work.test),

@@ -21,6 +21,8 @@ class Figure:
     unit: str
     at_most: bool = False
     """Whether the ratio should be the target or less, not the target or more."""
+    ceiling: float | None = None
+    """The largest ratio that matrix products allow here (`benchmarks.limit`); None where that was not measured."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """What else was measured or checked."""
 
@@ -28,6 +30,11 @@ class Figure:
     def ratio(self) -> float:
         """Value by reference."""
         return self.value / self.reference
+
+    @property
+    def reached(self) -> float | None:
+        """Share of the ceiling."""
+        return None if self.ceiling is None else self.ratio / self.ceiling
 
     @property
     def met(self) -> bool | None:

@@ -8,17 +8,13 @@ floating-point operations by the epoch's seconds are held against the same by th
 them one after the other, each with its operands in the cache.
 """
 
-import math
 import statistics
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.figure import Figure
+from benchmarks.limit import Recorder, operations, seconds_of
 from benchmarks.workload import FEDERATION, Work, draw_work, drawn_state
 from tasks.engine.batch import encode
 from tasks.engine.train import train
@@ -27,62 +23,6 @@ from tasks.engine.vision import Features, encode_images
 REPEATS = 5
 LARGE = 2048
 """Edge of the square matrices that show what the machine can do at best."""
-
-Layout = tuple[tuple[int, ...], tuple[int, ...]]
-"""Shape and strides."""
-Product = tuple[Layout, Layout]
-
-
-class Recorder(TorchDispatchMode):
-    """Counts the matrix products that are computed while it is open."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.products: Counter[Product] = Counter()
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Count, and compute."""
-        self.products.update(products_of(function.overloadpacket, args))
-        return function(*args, **(kwargs or {}))
-
-
-def products_of(function: Any, args: Any) -> Iterator[Product]:
-    """The matrix products that one operator computes."""
-    aten = torch.ops.aten
-    if function in (aten.mm, aten.bmm):
-        yield layout(args[0]), layout(args[1])
-    elif function in (aten.addmm, aten.baddbmm):
-        yield layout(args[1]), layout(args[2])
-    elif function == torch.ops.mkldnn._linear_pointwise:
-        yield layout(args[0].flatten(0, -2)), layout(args[1].t())
-    elif function == aten._scaled_dot_product_flash_attention_for_cpu:
-        query, key, value = args[0], *each_head(args[0], *args[1:3])
-        scores = query.new_empty((*query.shape[:3], key.shape[2]))
-        yield layout(query), layout(key.transpose(2, 3))
-        yield layout(scores), layout(value)
-    elif function == aten._scaled_dot_product_flash_attention_for_cpu_backward:
-        gradient, query, key, value = *args[:2], *each_head(args[1], *args[2:4])
-        scores = query.new_empty((*query.shape[:3], key.shape[2]))
-        yield layout(gradient), layout(value.transpose(2, 3))  # of the weights
-        yield layout(scores.transpose(2, 3)), layout(gradient)  # of the values
-        yield layout(scores), layout(key)  # of the queries
-        yield layout(scores.transpose(2, 3)), layout(query)  # of the keys
-
-
-def each_head(query: torch.Tensor, *shared: torch.Tensor) -> list[torch.Tensor]:
-    """Keys or values `(B, heads, T, d)` that several of the query's heads share, once for each of them."""
-    return [each.repeat_interleave(query.shape[1] // each.shape[1], dim=1) for each in shared]
-
-
-def layout(tensor: torch.Tensor) -> Layout:
-    """Shape and strides of a tensor."""
-    return tuple(tensor.shape), tuple(tensor.stride())
-
-
-def operations(product: Product) -> int:
-    """Floating-point operations of one product, a multiplication and an addition counted each."""
-    (shape, _), (other, _) = product
-    return 2 * math.prod(shape) * other[-1]
 
 
 def measure() -> Figure:
@@ -135,27 +75,10 @@ def epoch(work: Work, features: Features) -> float:
     return time.perf_counter() - start
 
 
-def laid_out(shape: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:
-    """Random numbers in this layout."""
-    size = 1 + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
-    return torch.randn(size).as_strided(shape, strides)
-
-
 def onednn(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """The product as the engine's frozen linear layers compute it."""
     found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(one, other.t(), None, "none", [], "")
     return found
-
-
-def seconds_of(product: Product, way: Callable[..., torch.Tensor] = torch.matmul) -> float:
-    """The median of three, after one that is not counted."""
-    one, other = (laid_out(*each) for each in product)
-    seconds = []
-    for _ in range(4):
-        start = time.perf_counter()
-        way(one, other)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])
 
 
 if __name__ == "__main__":

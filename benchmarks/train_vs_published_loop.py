@@ -14,6 +14,7 @@ import torch
 from peft import set_peft_model_state_dict
 
 from benchmarks.figure import Figure
+from benchmarks.limit import limit
 from benchmarks.workload import (
     EPOCHS,
     FEDERATION,
@@ -50,6 +51,7 @@ def measure() -> Figure:
         rate(count, seconds["engine"]),
         rate(count, seconds["loop"]),
         target=12,
+        ceiling=rate(count, [limit(ways["engine"])]) / rate(count, seconds["loop"]),
         unit="samples/s",
         notes={
             "cases": len(work.train),

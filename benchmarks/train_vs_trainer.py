@@ -21,6 +21,7 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from benchmarks.figure import Figure
+from benchmarks.limit import limit
 from benchmarks.workload import (
     EPOCHS,
     FEDERATION,
@@ -63,6 +64,7 @@ def measure() -> Figure:
         rates["engine"],
         rates[best],
         target=2,
+        ceiling=rate(len(ordered), [limit(ways["engine"])]) / rates[best],
         unit="samples/s",
         notes={
             "cases": len(work.train),

@@ -20,6 +20,7 @@ from tasks.report.seen import seen_sentence
 from tasks.settings import Study
 from tasks.settings.comparison import Cell, Comparison, labelled
 from tasks.store import Ref
+from tasks.store.runs import open_run
 
 Runs = Mapping[tuple[str, str, str, int], Path]
 """The folder of each cell's run, by part, name, split and seed."""
@@ -58,7 +59,7 @@ def _lightfed(comparison: Comparison, runs: Mapping[tuple[str, int], Path]) -> d
     for (name, seed), run in runs.items():
         scored = score_as_lightfed(predictions=references(run, "predictions"))
         scores = json.loads((scored.folder / "lightfed.json").read_text(encoding="utf-8"))
-        (trained,) = results(run)["configurations"]
+        trained = open_run(run)[0].configuration  # a personal one may stand beside it
         found.setdefault(name, {})[seed] = scores[trained]
         if name == comparison.reference:
             for each in BASELINES:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausalLM, Qwen2VLConfig
 
 from benchmarks import __main__ as runner
-from benchmarks import evaluate_vs_one_by_one, gpu, matmul_efficiency, train_vs_published_loop, train_vs_trainer
+from benchmarks import busy, evaluate_vs_one_by_one, gpu, limit, train_vs_published_loop, train_vs_trainer
 from benchmarks.figure import Figure
 from benchmarks.workload import Work, check_close, draw_work, drawn_state, in_turn, machine, rate, spread
 from tasks.engine.fast.onednn import use_onednn
@@ -20,7 +21,7 @@ from tasks.engine.vision import encode_images
 from tasks.errors import StudyError
 from tasks.records.pixels import to_rgb
 
-AT_LEAST = Figure("one", 24.0, 2.0, target=12, unit="samples/s", notes={"cases": 3})
+AT_LEAST = Figure("one", 24.0, 2.0, target=12, unit="samples/s", ceiling=16.0, notes={"cases": 3})
 AT_MOST = Figure("other", 1.0, 2.0, target=0.4, unit="µs", at_most=True)
 FREE = Figure("free", 1.0, 4.0, target=None, unit="GFLOP/s")
 TINY = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "vocab_size": 1481}
@@ -50,14 +51,15 @@ def test_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     expected = {"name": "one", "value": 24.0, "reference": 2.0, "ratio": 12.0, "target": 12, "unit": "samples/s"}
     assert list(row.items()) == list(expected.items())
     notes = json.loads((tmp_path / "artifacts/bench_notes.json").read_text())
-    assert notes["one"] == {"cases": 3}
+    assert notes["one"].pop("share of the cores that others used") >= 0
+    assert notes["one"] == {"cases": 3, "largest ratio that products allow": 16.0, "share of it": 0.75}
     assert notes["machine"]["torch"] == torch.__version__
 
 
 def test_every_benchmark_has_its_file() -> None:
     folder = Path(runner.__file__).parent
     assert all((folder / f"{name}.py").is_file() for name in runner.NAMES)
-    table = runner.table([AT_LEAST, AT_MOST, FREE])
+    table = runner.table([AT_LEAST, AT_MOST, FREE], [0, 0, 0])
     assert list(table.columns[-1].cells) == ["yes", "no", ""]
     assert machine()["threads"] == torch.get_num_threads()
 
@@ -96,13 +98,12 @@ def test_matrix_products_are_counted_as_they_are() -> None:
     query, key = (torch.randn(2, heads, 6, 8) for heads in (4, 2))
     frozen = torch.nn.Sequential(torch.nn.Linear(9, 11)).requires_grad_(False)
     use_onednn(frozen)
-    with matmul_efficiency.Recorder() as recorder:
+    with limit.Recorder() as recorder:
         frozen(torch.randn(2, 4, 9, requires_grad=True)).sum().backward()
         (x @ weight).sum().backward()
         torch.nn.functional.scaled_dot_product_attention(query, key, key, is_causal=True, enable_gqa=True)
     counted = {
-        (one[0], other[0]): count * matmul_efficiency.operations((one, other))
-        for (one, other), count in recorder.products.items()
+        (one[0], other[0]): count * limit.operations((one, other)) for (one, other), count in recorder.products.items()
     }
     assert counted == {
         ((8, 9), (9, 11)): 2 * 8 * 9 * 11,
@@ -112,7 +113,43 @@ def test_matrix_products_are_counted_as_they_are() -> None:
         ((2, 4, 6, 8), (2, 4, 8, 6)): 2 * 2 * 4 * 6 * 6 * 8,
         ((2, 4, 6, 6), (2, 4, 6, 8)): 2 * 2 * 4 * 6 * 6 * 8,
     }
-    assert all(matmul_efficiency.seconds_of(product) > 0 for product in recorder.products)
+    assert all(limit.seconds_of(product) > 0 for product in recorder.products)
+
+
+def test_convolutions_are_counted_as_torch_counts_them() -> None:
+    images, kernels = torch.randn(2, 3, 9, 8), torch.randn(5, 3, 2, 3)
+    with limit.Recorder() as recorder, FlopCounterMode(display=False) as counter:
+        torch.nn.functional.conv2d(images, kernels, stride=2)
+    ((product, count),) = recorder.products.items()
+    assert count * limit.operations(product) == counter.get_total_flops()
+    assert limit.limit(lambda: torch.nn.functional.conv2d(images, kernels)) > 0
+
+
+def test_a_verdict_needs_cores_that_others_leave_alone() -> None:
+    found = Figure("one", 30.0, 10.0, target=2, unit="samples/s", ceiling=4.0)
+    for share, verdict in ((busy.BUSY, "yes"), (busy.BUSY + 0.01, "busy: not judged")):
+        shown = runner.table([found], [share])
+        cells = [next(iter(column.cells)) for column in shown.columns]
+        assert cells == ["one", "30.0", "10.0", "samples/s", "3.00", "4.0", "0.75", "at least 2", verdict]
+
+
+def test_what_others_use_is_what_is_not_the_benchmarks_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seconds of four cores, of which four were used, two of them by the benchmark."""
+    for name, values in (("used", [10.0, 14.0]), ("own", [1.0, 3.0])):
+        monkeypatch.setattr(busy, name, iter(values).__next__)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    watch = busy.Watch()
+    monkeypatch.setattr(busy.Watch, "seconds", 2.0)
+    assert watch.others() == pytest.approx(2 / 8)
+
+
+def test_used_time_is_read_without_idle_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stat = tmp_path / "stat"
+    monkeypatch.setattr(busy, "STAT", stat)
+    assert busy.used() == 0.0
+    stat.write_text("cpu  100 20 30 9999 8888 4 5 6 777 0\ncpu0 1 2 3 4\n")  # then guests, who are in the first again
+    assert busy.used() == 165 / os.sysconf("SC_CLK_TCK")
+    assert busy.own() > 0
 
 
 def test_model_operations_are_those_that_torch_counts() -> None:

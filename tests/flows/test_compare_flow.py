@@ -29,7 +29,7 @@ SETTINGS = (
     "study.evaluation.saliency=0",
     "study.evaluation.min_cell=1",
     "seeds=[0]",
-    "configurations={fed+rag: {}, local: {federation.strategy: none, retrieval.k: 0}}",
+    "configurations={fed+rag: {federation.personal: fine-tune}, local: {federation.strategy: none, retrieval.k: 0}}",
     "name=small",
 )
 RUNNING = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}

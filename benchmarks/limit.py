@@ -1,0 +1,107 @@
+"""The least time that a way's matrix products can take here: each at the speed of `torch.matmul` for its shape.
+
+Products are recorded as they run, with their shapes and layouts: those of linear layers and convolutions, and those of
+attention, which computes them in one kernel (two forward; four backward, not counting those done again). What else a
+way does takes time as well, so nothing can be faster than this, and a reference's seconds by it are the largest ratio
+that a benchmark can show.
+"""
+
+import math
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Layout = tuple[tuple[int, ...], tuple[int, ...]]
+"""Shape and strides."""
+Product = tuple[Layout, Layout]
+
+
+class Recorder(TorchDispatchMode):
+    """Counts the matrix products that are computed while it is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.products: Counter[Product] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count, and compute."""
+        made = function(*args, **(kwargs or {}))
+        self.products.update(products_of(function.overloadpacket, args, made))
+        return made
+
+
+def products_of(function: Any, args: Any, made: Any) -> Iterator[Product]:
+    """The matrix products that one operator computes; `made` is what it returned."""
+    aten = torch.ops.aten
+    if function in (aten.mm, aten.bmm):
+        yield layout(args[0]), layout(args[1])
+    elif function in (aten.addmm, aten.baddbmm):
+        yield layout(args[1]), layout(args[2])
+    elif function == torch.ops.mkldnn._linear_pointwise:
+        yield layout(args[0].flatten(0, -2)), layout(args[1].t())
+    elif function == aten.convolution:
+        yield as_product(args[1], made)
+    elif function == aten._scaled_dot_product_flash_attention_for_cpu:
+        query, key, value = args[0], *each_head(args[0], *args[1:3])
+        scores = query.new_empty((*query.shape[:3], key.shape[2]))
+        yield layout(query), layout(key.transpose(2, 3))
+        yield layout(scores), layout(value)
+    elif function == aten._scaled_dot_product_flash_attention_for_cpu_backward:
+        gradient, query, key, value = *args[:2], *each_head(args[1], *args[2:4])
+        scores = query.new_empty((*query.shape[:3], key.shape[2]))
+        yield layout(gradient), layout(value.transpose(2, 3))  # of the weights
+        yield layout(scores.transpose(2, 3)), layout(gradient)  # of the values
+        yield layout(scores), layout(key)  # of the queries
+        yield layout(scores.transpose(2, 3)), layout(query)  # of the keys
+
+
+def as_product(kernels: torch.Tensor, made: torch.Tensor) -> Product:
+    """A convolution as the product of its unfolded images and its kernels."""
+    patch = kernels[0].numel()
+    places = made.numel() // made.shape[1]
+    return ((places, patch), (patch, 1)), ((patch, kernels.shape[0]), (1, patch))
+
+
+def each_head(query: torch.Tensor, *shared: torch.Tensor) -> list[torch.Tensor]:
+    """Keys or values `(B, heads, T, d)` that several of the query's heads share, once for each of them."""
+    return [each.repeat_interleave(query.shape[1] // each.shape[1], dim=1) for each in shared]
+
+
+def layout(tensor: torch.Tensor) -> Layout:
+    """Shape and strides of a tensor."""
+    return tuple(tensor.shape), tuple(tensor.stride())
+
+
+def operations(product: Product) -> int:
+    """Floating-point operations of one product, a multiplication and an addition counted each."""
+    (shape, _), (other, _) = product
+    return 2 * math.prod(shape) * other[-1]
+
+
+def laid_out(shape: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:
+    """Random numbers in this layout."""
+    size = 1 + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
+    return torch.randn(size).as_strided(shape, strides)
+
+
+def seconds_of(product: Product, way: Callable[..., torch.Tensor] = torch.matmul) -> float:
+    """The median of three, after one that is not counted."""
+    one, other = (laid_out(*each) for each in product)
+    seconds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        way(one, other)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])
+
+
+def limit(way: Callable[[], object]) -> float:
+    """Seconds of a way's matrix products alone."""
+    with Recorder() as recorder:
+        way()
+    return sum(count * seconds_of(product) for product, count in recorder.products.items())
