@@ -1,0 +1,96 @@
+"""Training beside a base in bfloat16: LoRA and attention as the engine computes them, and as PEFT and transformers do.
+
+    python -m benchmarks.bfloat16
+
+The base is `smol-clip` (`fed-rag compose smol-clip`), with 16 tokens an image, LoRA of rank 16 on all linear layers,
+and its projector, in steps of whole images. Both ways have the same base, adapter and batches; losses must agree within
+what bfloat16 keeps of a number. The notes also tell the rate in float32.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from peft.tuners.lora.layer import Linear
+
+from benchmarks.figure import Figure
+from benchmarks.workload import SEED, check_close, in_turn, rate, spread
+from tasks.engine.base import load_base
+from tasks.engine.batch import Example, encode
+from tasks.engine.engine import Engine
+from tasks.engine.fast.bfloat16 import ATTENTION, BFloat16Linear
+from tasks.engine.prompt import build_prompt
+from tasks.engine.train import train
+from tasks.engine.vision import Features, encode_images
+from tasks.ingest import phantom
+
+REPEATS = 3
+IMAGES = 24
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A drawn hospital's training cases, and an engine in one precision."""
+
+    engine: Engine
+    features: Features
+    examples: list[Example]
+
+    def epoch(self) -> float:
+        """Train once on all cases from a fresh adapter; returns the mean loss."""
+        self.engine.switch(self.engine.initial_state(SEED))
+        how = {"epochs": 1, "batch_size": 16, "tokens": 2048, "learning_rate": 1e-3, "seed": SEED, "by_image": True}
+        return train(self.engine, self.features, self.examples, **how)[0]  # type: ignore[arg-type]
+
+    def epoch_as_peft(self) -> float:
+        """The same with PEFT's layers and transformers' attention as they come."""
+        layers = [each for each in self.engine.peft.modules() if type(each) is BFloat16Linear]
+        text = self.engine.base.model.model.language_model
+        for layer in layers:
+            layer.__class__ = Linear
+        text.set_attn_implementation("sdpa")
+        try:
+            return self.epoch()
+        finally:
+            text.set_attn_implementation(ATTENTION)
+            for layer in layers:
+                layer.__class__ = BFloat16Linear
+
+
+def lesson(precision: Literal["float32", "bfloat16"]) -> Lesson:
+    """The same cases and adapter at every call."""
+    source = phantom.read(images=IMAGES, seed=SEED, public=False, test_fraction=0.2)
+    cases = [case for case in source.cases if case.site == "site-1" and case.split == "train"]
+    base = load_base("smol-clip", device="cpu", precision=precision, image_tokens=16)
+    engine = Engine(base, r=16, alpha=32, dropout=0.0, targets=TARGETS, projector=True)
+    wanted = {case.image_id for case in cases}
+    features = encode_images(base, [image for image in source.images if image.id in wanted], projected=False)
+    return Lesson(engine, features, encode(base, features, [build_prompt(case, ()) for case in cases]))
+
+
+def measure() -> Figure:
+    """Samples by second of both."""
+    narrow, wide = lesson("bfloat16"), lesson("float32")
+    losses = torch.tensor(narrow.epoch()), torch.tensor(narrow.epoch_as_peft())
+    difference = check_close("losses", *losses, within=0.05)
+    ways = {"engine": narrow.epoch, "peft": narrow.epoch_as_peft, "float32": wide.epoch}
+    seconds = in_turn(ways, REPEATS, "bfloat16")
+    count = len(narrow.examples)
+    return Figure(
+        "bfloat16",
+        rate(count, seconds["engine"]),
+        rate(count, seconds["peft"]),
+        target=None,
+        unit="samples/s",
+        notes={
+            "cases": count,
+            "samples/s in float32": rate(count, seconds["float32"]),
+            "spread": spread(seconds["engine"], seconds["peft"]),
+            "difference of the losses": difference,
+        },
+    )
+
+
+if __name__ == "__main__":
+    print(measure())
