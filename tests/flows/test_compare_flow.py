@@ -29,7 +29,7 @@ SETTINGS = (
     "study.evaluation.saliency=0",
     "study.evaluation.min_cell=1",
     "seeds=[0]",
-    "configurations={fed+rag: {federation.personal: fine-tune}, local: {federation.strategy: none, retrieval.k: 0}}",
+    "configurations={fed+rag: {}, local: {federation.strategy: none, retrieval.k: 0}}",
     "name=small",
 )
 RUNNING = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
@@ -230,3 +230,22 @@ def test_a_preset_without_weights_has_its_twin_and_any_other_is_refused(
     assert done.returncode == 0, done.stderr
     labels = {each["name"]: each["label"] for each in read(tmp_path)["configurations"]}
     assert labels["med"] == "med (twin of llava-med-7b: random weights)"
+
+
+@pytest.mark.slow
+def test_a_study_with_personal_adapters_stands_in_a_comparison_by_the_adapter_for_all(
+    server: Server, tiny_folder: Path, tmp_path: Path
+) -> None:
+    tuned = ("splits=[none]", "cost=false", "configurations={fed+rag: {federation.personal: fine-tune}}")
+    command = [*arguments(tiny_folder)[:-2], *(word for each in tuned for word in ("--set", each))]
+    done = run(server, tmp_path, command)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "artifacts/latest/results.json").read_text())["configurations"]
+    assert list(results) == ["fed+rag", "fed+rag+personal"]
+    scores = {
+        each["measure"]: each["score"]
+        for each in read(tmp_path)["scores"]
+        if (each["configuration"], each["group"]) == ("fed+rag", "all")
+    }
+    assert scores["closed_accuracy"] == pytest.approx(results["fed+rag"]["closed"]["accuracy"])
+    assert scores["open_exact_match"] == pytest.approx(results["fed+rag"]["open"]["exact_match"])
