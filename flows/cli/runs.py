@@ -102,7 +102,8 @@ def diff(
         console.print(f"[dim]not tested: {escape(found.untested)}[/dim]")
     if answers:
         print_rows(rows_of(answers.changed) if cases else [], "Answers that changed from A to B, losses first")
-        console.print(answers.sentence + ("" if cases or not answers.changed else " --cases shows them."))
+        more = "" if cases or not answers.changed else " --cases shows them."
+        console.print(answers.sentence + more, soft_wrap=True)
 
 
 def prune(

@@ -38,7 +38,8 @@ def one_by_one(engine: Engine, parts: list[TrainingHospital]) -> list[Trained]:
 
 def assert_like(found: list[Trained], expected: list[Trained]) -> None:
     for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one.state, other.state, rtol=0, atol=1e-5)
+        # Rounding, which Adam's steps magnify: 1.1e-5 at most, for one family on a processor with AMX.
+        torch.testing.assert_close(one.state, other.state, rtol=0, atol=2e-5)
         assert one.steps == other.steps
         assert one.loss == pytest.approx(other.loss, abs=1e-5)
 

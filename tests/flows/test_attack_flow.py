@@ -18,7 +18,7 @@ from flows.runtimes import falsified
 from flows.runtimes.runtime import Trained
 from tasks.compare.attack_results import Answered, Outcomes, Row
 from tasks.records.federation import HospitalRefs, Order
-from tasks.settings import Study
+from tasks.settings import FederationSettings, Study
 from tasks.settings.attack import SMALL, AttackTable
 from tasks.store import Ref
 
@@ -72,11 +72,13 @@ def test_attackers_updates_are_replaced_in_their_places(monkeypatch: pytest.Monk
     )
     runtime = falsified.Falsified(Plain(), "mimic", ["b", "d"])
     names = ["a", "b", "c", "d"]
-    found = runtime.train([hospital(name) for name in names], [Order(2, start="global")] * 4, {"seed": 7})
+    settings = {"seed": 7, "federation": FederationSettings(batch_size=5)}
+    found = runtime.train([hospital(name) for name in names], [Order(2, start="global")] * 4, settings)
     assert list(found.updates.values()) == [ref("a"), ref("false-b"), ref("c"), ref("false-d")]
     assert found.seconds == 2.5
     assert (asked["hospital"], asked["attackers"]) == (["b", "d"], ["b", "d"])
     assert (asked["own"], asked["honest"]) == ([ref("b"), ref("d")], [ref("a"), ref("c")])
+    assert asked["asked"].batch_size == 5
     assert (asked["start"], asked["round_number"], asked["seed"], asked["attack"]) == (ref("start"), 2, 7, "mimic")
 
 

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from flows.changed_answers import changed_answers
 from flows.cli.main import app
+from flows.cli.terminal import console
 from flows.disk import bytes_in, warn_if_large
 from flows.run_diff import difference
 from flows.run_list import find_run, read_runs, size_of
@@ -88,8 +89,9 @@ def test_two_runs_differ_in_their_settings_and_are_tested_on_the_same_cases() ->
     assert json.loads(command("diff", one.name, other.name, "--json"))["settings"] == {"federation.rounds": [4, 7]}
 
 
-def test_answers_that_changed_are_counted_and_shown_case_by_case() -> None:
+def test_answers_that_changed_are_counted_and_shown_case_by_case(monkeypatch: pytest.MonkeyPatch) -> None:
     """The right answer is always yes."""
+    monkeypatch.setattr(console, "_width", 200)  # a row is a line
     one = made(1, images=6, said={"hospital-1:1": "no", "hospital-1:3": "no", "hospital-1:4": "yes."})
     other = made(2, images=6, said={"hospital-1:2": "no", "hospital-1:3": "perhaps"})
     counts = {"became wrong": 1, "became right": 1, "otherwise": 1, "same": 3}
