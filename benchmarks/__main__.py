@@ -32,13 +32,13 @@ console = Console()
 
 def main(names: Sequence[str]) -> None:
     """Measure, print a table, and write what all benchmarks give."""
-    environment, figures, busy = machine(), list[Figure](), list[float]()
+    environment, figures, busy = machine(), list[Figure](), list[float | None]()
     for name in names or NAMES:
         measure, watch = import_module(f"benchmarks.{name}").measure, Watch()
         figures.append(alone(measure))
         busy.append(watch.others())
-        told = f"ratio {figures[-1].ratio:.3g}, {watch.seconds:.0f} s, others used {busy[-1]:.0%} of the cores"
-        console.print(f"{name}: {told}")
+        use = "unknown use of the cores by others" if busy[-1] is None else f"others used {busy[-1]:.0%} of the cores"
+        console.print(f"{name}: ratio {figures[-1].ratio:.3g}, {watch.seconds:.0f} s, {use}")
     console.print(table(figures, busy))
     console.print_json(data=notes(figures, busy, environment))
     if not names:
@@ -47,19 +47,21 @@ def main(names: Sequence[str]) -> None:
         write("bench_notes.json", notes(figures, busy, environment))
 
 
-def table(figures: Sequence[Figure], busy: Sequence[float]) -> Table:
+def table(figures: Sequence[Figure], busy: Sequence[float | None]) -> Table:
     """The figures beside what products allow and their targets; no verdict where others used the cores."""
     printed = Table("benchmark", "this project", "reference", "unit", "ratio", "ceiling", "reached", "target", "met")
     for figure, share in zip(figures, busy, strict=True):
         bound = "" if figure.target is None else f"{'at most' if figure.at_most else 'at least'} {figure.target:g}"
-        met = {True: "yes", False: "no", None: ""}[figure.met] if share <= BUSY else "busy: not judged"
+        met = {True: "yes", False: "no", None: ""}[figure.met]
+        if share is None or share > BUSY:
+            met = "not judged: " + ("use of the cores unknown" if share is None else "busy cores")
         numbers = (f"{figure.value:.1f}", f"{figure.reference:.1f}", figure.unit, f"{figure.ratio:.2f}")
         limits = [] if figure.ceiling is None else [f"{figure.ceiling:.1f}", f"{figure.reached:.2f}"]
         printed.add_row(figure.name, *numbers, *(limits or ["", ""]), bound, met)
     return printed
 
 
-def notes(figures: Sequence[Figure], busy: Sequence[float], environment: dict[str, object]) -> dict[str, object]:
+def notes(figures: Sequence[Figure], busy: Sequence[float | None], environment: dict[str, object]) -> dict[str, object]:
     """Machine and versions, and what each benchmark told beside its figure."""
     told: dict[str, object] = {"machine": environment}
     for figure, share in zip(figures, busy, strict=True):

@@ -23,16 +23,19 @@ class Watch:
         """Since it was made."""
         return time.monotonic() - self._begun
 
-    def others(self) -> float:
-        """Share of all cores' time that others used, the hypervisor's other guests among them; NaN if unknown."""
-        theirs = used() - self._used - (own() - self._own)
-        return max(theirs, 0.0) / (self.seconds * (os.cpu_count() or 1)) if STAT.exists() else float("nan")
+    def others(self) -> float | None:
+        """Share of all cores' time that others used, the hypervisor's other guests among them; None if unknown."""
+        now = used()
+        if now is None or self._used is None:
+            return None
+        theirs = now - self._used - (own() - self._own)
+        return max(theirs, 0.0) / (self.seconds * (os.cpu_count() or 1))
 
 
-def used() -> float:
-    """Seconds for which cores were used since the machine started; 0 where the system does not tell."""
+def used() -> float | None:
+    """Seconds for which cores were used since the machine started; None where the system does not tell."""
     if not STAT.exists():
-        return 0.0
+        return None
     numbers = [int(word) for word in STAT.read_text(encoding="ascii").splitlines()[0].split()[1:9]]
     return sum(number for place, number in enumerate(numbers) if place not in IDLE) / os.sysconf("SC_CLK_TCK")
 

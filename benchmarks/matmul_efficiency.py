@@ -11,10 +11,8 @@ them one after the other, each with its operands in the cache.
 import statistics
 import time
 
-import torch
-
 from benchmarks.figure import Figure
-from benchmarks.limit import Recorder, operations, seconds_of
+from benchmarks.limit import Recorder, onednn, operations, seconds_of
 from benchmarks.workload import FEDERATION, Work, draw_work, drawn_state
 from tasks.engine.batch import encode
 from tasks.engine.train import train
@@ -73,12 +71,6 @@ def epoch(work: Work, features: Features) -> float:
         seed=0,
     )
     return time.perf_counter() - start
-
-
-def onednn(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """The product as the engine's frozen linear layers compute it."""
-    found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(one, other.t(), None, "none", [], "")
-    return found
 
 
 if __name__ == "__main__":

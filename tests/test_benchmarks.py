@@ -4,6 +4,7 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,6 +117,18 @@ def test_matrix_products_are_counted_as_they_are() -> None:
     assert all(limit.seconds_of(product) > 0 for product in recorder.products)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_products_are_counted_in_every_mode(mode: Any) -> None:
+    layer, query = torch.nn.Linear(8, 4), torch.randn(1, 2, 5, 8)
+    with mode(), limit.Recorder() as recorder:
+        layer(torch.randn(3, 8))
+        torch.nn.functional.scaled_dot_product_attention(query, query, query)
+        torch.nn.functional.conv2d(torch.randn(1, 3, 8, 8), torch.randn(4, 3, 2, 2))
+        torch.matmul(query, query.transpose(2, 3))
+    counted = sum(count * limit.operations(product) for product, count in recorder.products.items())
+    assert counted == 2 * (3 * 8 * 4 + 3 * 2 * 5 * 5 * 8 + 49 * 12 * 4)
+
+
 def test_convolutions_are_counted_as_torch_counts_them() -> None:
     images, kernels = torch.randn(2, 3, 9, 8), torch.randn(5, 3, 2, 3)
     with limit.Recorder() as recorder, FlopCounterMode(display=False) as counter:
@@ -127,10 +140,24 @@ def test_convolutions_are_counted_as_torch_counts_them() -> None:
 
 def test_a_verdict_needs_cores_that_others_leave_alone() -> None:
     found = Figure("one", 30.0, 10.0, target=2, unit="samples/s", ceiling=4.0)
-    for share, verdict in ((busy.BUSY, "yes"), (busy.BUSY + 0.01, "busy: not judged")):
+    for share, verdict in (
+        (busy.BUSY, "yes"),
+        (busy.BUSY + 0.01, BUSY_CORES),
+        (None, "not judged: use of the cores unknown"),
+    ):
         shown = runner.table([found], [share])
         cells = [next(iter(column.cells)) for column in shown.columns]
-        assert cells == ["one", "30.0", "10.0", "samples/s", "3.00", "4.0", "0.75", "at least 2", verdict]
+        assert cells == [
+            "one",
+            "30.0",
+            "10.0",
+            "samples/s",
+            "3.00",
+            "4.0",
+            "0.75",
+            "at least 2",
+            verdict if share == busy.BUSY else f"not judged: {verdict}",
+        ]
 
 
 def test_what_others_use_is_what_is_not_the_benchmarks_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +173,7 @@ def test_what_others_use_is_what_is_not_the_benchmarks_own(monkeypatch: pytest.M
 def test_used_time_is_read_without_idle_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stat = tmp_path / "stat"
     monkeypatch.setattr(busy, "STAT", stat)
-    assert busy.used() == 0.0
+    assert busy.used() is None and busy.Watch().others() is None
     stat.write_text("cpu  100 20 30 9999 8888 4 5 6 777 0\ncpu0 1 2 3 4\n")  # then guests, who are in the first again
     assert busy.used() == 165 / os.sysconf("SC_CLK_TCK")
     assert busy.own() > 0

@@ -105,7 +105,7 @@ def test_attention_in_training_is_in_float32_and_otherwise_as_it_was(
         return scaled_dot_product_attention(query, *args, **kwargs)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attend)
-    engine = Engine(base, r=4, alpha=8, dropout=0.0, targets=["q_proj", "v_proj"])
+    engine = Engine(base, r=4, alpha=8, dropout=0.0, targets=["v_proj"])  # the first layer's queries do not learn
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.inference_mode():
         text(input_ids=ids, use_cache=False)
@@ -113,5 +113,4 @@ def test_attention_in_training_is_in_float32_and_otherwise_as_it_was(
     seen.clear()
     engine.peft.train()
     assert text(input_ids=ids, use_cache=False).last_hidden_state.dtype == torch.bfloat16
-    # The first layer's values do not depend on what learns, if LoRA is on other layers than its own.
-    assert seen[-1] == torch.float32
+    assert set(seen) == {torch.float32}

@@ -38,8 +38,7 @@ def one_by_one(engine: Engine, parts: list[TrainingHospital]) -> list[Trained]:
 
 def assert_like(found: list[Trained], expected: list[Trained]) -> None:
     for one, other in zip(found, expected, strict=True):
-        # Rounding, which Adam's steps magnify: 1.1e-5 at most, for one family on a processor with AMX.
-        torch.testing.assert_close(one.state, other.state, rtol=0, atol=2e-5)
+        torch.testing.assert_close(one.state, other.state, rtol=0, atol=1e-5)
         assert one.steps == other.steps
         assert one.loss == pytest.approx(other.loss, abs=1e-5)
 
@@ -48,7 +47,8 @@ def assert_like(found: list[Trained], expected: list[Trained]) -> None:
 @pytest.mark.parametrize("targets", [TARGETS, EVERY], ids=["q-v", "every"])
 def test_it_is_training_one_by_one(tiny_base: Base, features: Features, targets: list[str]) -> None:
     engine = Engine(tiny_base, r=4, alpha=8, dropout=0.0, targets=targets)
-    engine.switch(randomised(engine.read(), 1, scale=0.1))
+    # Adam makes whole steps of the rounding of a gradient that is nearly zero. With this start, none is.
+    engine.switch(randomised(engine.read(), 2, scale=0.1))
     start, parts = engine.read(), hospitals(tiny_base, features)
     expected = one_by_one(engine, parts)
     assert [each.steps for each in expected] == [6, 2, 4, 0]

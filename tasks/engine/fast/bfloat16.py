@@ -62,7 +62,7 @@ def _attend(
     module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
 ) -> tuple[torch.Tensor, None]:
     """As transformers' own; the backward pass is what float32 speeds up."""
-    if not query.requires_grad:
+    if not any(each.requires_grad for each in (query, key, value)):
         return sdpa_attention_forward(module, query, key, value, *args, **kwargs)
     made, weights = sdpa_attention_forward(module, query.float(), key.float(), value.float(), *args, **kwargs)
     return made.to(query.dtype), weights
