@@ -138,26 +138,18 @@ def test_convolutions_are_counted_as_torch_counts_them() -> None:
     assert limit.limit(lambda: torch.nn.functional.conv2d(images, kernels)) > 0
 
 
-def test_a_verdict_needs_cores_that_others_leave_alone() -> None:
-    found = Figure("one", 30.0, 10.0, target=2, unit="samples/s", ceiling=4.0)
-    for share, verdict in (
+@pytest.mark.parametrize(
+    ("share", "verdict"),
+    [
         (busy.BUSY, "yes"),
-        (busy.BUSY + 0.01, BUSY_CORES),
+        (busy.BUSY + 0.01, "not judged: busy cores"),
         (None, "not judged: use of the cores unknown"),
-    ):
-        shown = runner.table([found], [share])
-        cells = [next(iter(column.cells)) for column in shown.columns]
-        assert cells == [
-            "one",
-            "30.0",
-            "10.0",
-            "samples/s",
-            "3.00",
-            "4.0",
-            "0.75",
-            "at least 2",
-            verdict if share == busy.BUSY else f"not judged: {verdict}",
-        ]
+    ],
+)
+def test_a_verdict_needs_cores_that_others_leave_alone(share: float | None, verdict: str) -> None:
+    found = Figure("one", 30.0, 10.0, target=2, unit="samples/s", ceiling=4.0)
+    cells = [next(iter(column.cells)) for column in runner.table([found], [share]).columns]
+    assert cells == ["one", "30.0", "10.0", "samples/s", "3.00", "4.0", "0.75", "at least 2", verdict]
 
 
 def test_what_others_use_is_what_is_not_the_benchmarks_own(monkeypatch: pytest.MonkeyPatch) -> None:
