@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from benchmarks.busy import BUSY, Watch
 from benchmarks.figure import Figure, alone
@@ -49,7 +49,8 @@ def main(names: Sequence[str]) -> None:
 
 def table(figures: Sequence[Figure], busy: Sequence[float | None]) -> Table:
     """The figures beside what products allow and their targets; no verdict where others used the cores."""
-    printed = Table("benchmark", "this project", "reference", "unit", "ratio", "ceiling", "reached", "target", "met")
+    headings = ("benchmark", "this project", "reference", "unit", "ratio", "ceiling", "reached", "target", "met")
+    printed = Table(*(Column(heading, overflow="fold") for heading in headings))
     for figure, share in zip(figures, busy, strict=True):
         bound = "" if figure.target is None else f"{'at most' if figure.at_most else 'at least'} {figure.target:g}"
         met = {True: "yes", False: "no", None: ""}[figure.met]

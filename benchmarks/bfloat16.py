@@ -3,8 +3,8 @@
     python -m benchmarks.bfloat16
 
 The base is `smol-clip` (`fed-rag compose smol-clip`), with 16 tokens an image, LoRA of rank 16 on all linear layers,
-and its projector, in steps of whole images. Both ways have the same base, adapter and batches; with the same weights their
-losses must agree within what bfloat16 keeps of a number. The notes also tell the rate in float32.
+and its projector, in steps of whole images. Both ways have the same base, adapter and batches. With the same weights,
+their losses must agree within what bfloat16 keeps of a number. The notes also tell the rate in float32.
 """
 
 from collections.abc import Iterator
