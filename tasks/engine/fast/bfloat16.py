@@ -1,7 +1,7 @@
 """Training of a base in bfloat16: LoRA's products in bfloat16 as the base's are, and attention in float32 on a CPU.
 
-PEFT converts each layer's input to LoRA's float32 and multiplies there, which costs most where a CPU multiplies bfloat16
-many times faster than float32 (AVX512-BF16, AMX). `python -m benchmarks.bfloat16` measures both.
+PEFT converts each layer's input to LoRA's float32 and multiplies there, which costs most where a CPU multiplies
+bfloat16 many times faster than float32 (AVX512-BF16, AMX). `python -m benchmarks.bfloat16` measures both.
 """
 
 from typing import Any
