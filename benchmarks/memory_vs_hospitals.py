@@ -100,6 +100,9 @@ def peak_of_round(folder: str, hospitals: list[Hospital]) -> tuple[float, float]
         updates=updates,
         round_number=1,
         base=MODEL.content,
+        share=1,
+        steps=FEDERATION.asked_steps,
+        ranks={},
     )
     for each in named:
         validate_hospital.fn(hospital=each.given(mean), min_cell=1, **common)

@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from flows.run_list import FinishedRun
+from flows.judged import case_number, images_of_cases, read_answers
 from tasks.errors import StudyError
-from tasks.records import Prediction, read_table
+from tasks.records import Case, Prediction, read_table
 from tasks.score.outcomes import judge
 from tasks.store import ROOT
 from tasks.store.runs import open_run
@@ -58,8 +59,10 @@ class ChangedAnswers:
         )
 
 
-def changed_answers(one: FinishedRun, other: FinishedRun) -> ChangedAnswers | None:
+def changed_answers(one: Path, other: Path) -> ChangedAnswers | None:
     """What the second run answers otherwise than the first, losses first; None where their answers are not here.
+
+    Runs are given by their folders.
 
     Answers stay with the hospitals: in a federation of machines, a coordinator has none.
     """
@@ -74,20 +77,20 @@ def changed_answers(one: FinishedRun, other: FinishedRun) -> ChangedAnswers | No
     return ChangedAnswers(len(common), changed)
 
 
-def _answers(run: FinishedRun) -> dict[str, Prediction]:
-    """What the trained configuration answered, by case."""
-    study, places = open_run(run.folder)
-    return {
-        row.case_id: row
-        for folders in places["hospitals"].values()
-        for place in folders["predictions"]
-        for row in read_table(ROOT / place / "predictions.parquet", Prediction)
-        if row.configuration == study.configuration
-    }
+def _answers(run: Path) -> dict[int, Prediction]:
+    """What the trained configuration answered, by the case's number."""
+    study, places = open_run(run)
+    found = {}
+    for folders in places["hospitals"].values():
+        images = images_of_cases(folders["cases"], read_table(ROOT / folders["cases"] / "cases.parquet", Case))
+        for row in read_answers(folders["predictions"]):
+            if row.configuration == study.configuration:
+                found[case_number(row, images[row.case_id])] = row
+    return found
 
 
 def _changed(
-    cases: Iterable[str], before: Mapping[str, Prediction], after: Mapping[str, Prediction]
+    cases: Iterable[int], before: Mapping[int, Prediction], after: Mapping[int, Prediction]
 ) -> Iterator[ChangedAnswer]:
     for case in cases:
         one, other = before[case], after[case]
@@ -96,7 +99,7 @@ def _changed(
         was, now = judge(one).correct, judge(other).correct
         change: Change = "otherwise" if was == now else "became right" if now else "became wrong"
         words = other.question, other.reference, one.prediction, other.prediction
-        yield ChangedAnswer(other.hospital, case, *words, change)
+        yield ChangedAnswer(other.hospital, other.case_id, *words, change)
 
 
 def rows_of(changed: Sequence[ChangedAnswer]) -> list[dict[str, str]]:

@@ -108,7 +108,8 @@ def measure_all(
     measuring = measure_coalitions.map(
         hospital=list(hospitals),
         **all_alike(training_settings(study, model)),
-        strategy=unmapped(study.federation.adapter_server),
+        strategy=unmapped(study.federation.server),
+        steps=unmapped(study.federation.asked_steps),
         state=unmapped(state),
         senders=unmapped([each.hospital for each in counts]),
         updates=unmapped(list(updates)),

@@ -205,13 +205,14 @@ def aggregation(study: Study, model: ModelChoice, participation: Participation) 
         if study.federation.secure_aggregation:
             updates = {TOGETHER: trained.summed() if trained.summed else summed_here(updates, round_number)}
         return aggregate(
-            strategy=study.federation.adapter_server,
+            strategy=study.federation.server,
             state=state,
             hospitals=list(updates),
             updates=list(updates.values()),
             round_number=round_number,
             base=model.content,
             share=share,
+            steps=study.federation.asked_steps,
             ranks=study.lora.ranks,
         )
 

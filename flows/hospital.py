@@ -80,8 +80,8 @@ def train_gated_fusion(study: Study, hospitals: Sequence[LibrarySources]) -> lis
         return Trained(updates, seconds(updates.values()))
 
     def put_together(*, trained: Trained, **taken: Any) -> Ref:
-        sent = {"hospitals": list(trained.updates), "updates": list(trained.updates.values())}
-        return aggregate_fusion(strategy=study.federation.server, **sent, **taken)
+        names, updates = list(trained.updates), list(trained.updates.values())
+        return aggregate_fusion(strategy=study.federation.server, hospitals=names, updates=updates, **taken)
 
     fusions = dict.fromkeys(here, start)
     for each in rounds(choose(study.federation.server), everyone, start, train, put_together):

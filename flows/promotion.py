@@ -116,7 +116,7 @@ def current() -> FinishedRun | None:
 
 def _verdict(run: FinishedRun, now: FinishedRun | None, passed: Sequence[Gate] = ()) -> Verdict:
     """A run that is promoted unless a gate is closed, and what it changes."""
-    answers = changed_answers(now, run) if now else None
+    answers = changed_answers(now.folder, run.folder) if now else None
     return Verdict(run.name, now.name if now else None, all(gate.passed for gate in passed), list(passed), answers)
 
 

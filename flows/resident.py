@@ -218,9 +218,9 @@ class Resident:
     def _validate(self, study: Study, request: Parcel) -> Parcel:
         number = self._round(study, request)
         hospital, settings = self._given(study, request, trained=number)
-        told = {"round_number": number, "min_cell": study.evaluation.min_cell}
+        settings |= {"round_number": number, "min_cell": study.evaluation.min_cell}
         found = within_part(
-            "validate", lambda: validate_hospital(hospital=hospital, **told, **settings), f"validate round {number}"
+            "validate", lambda: validate_hospital(hospital=hospital, **settings), f"validate round {number}"
         )
         return Parcel("done", {}, {name: (found.folder / name).read_bytes() for name in VALIDATION})
 

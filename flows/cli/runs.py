@@ -75,7 +75,7 @@ def diff(
     from flows.run_list import find_run
 
     a, b = find_run(one), find_run(other)
-    found, answers = difference(a, b), changed_answers(a, b)
+    found, answers = difference(a, b), changed_answers(a.folder, b.folder)
     if as_json:
         document: dict[str, Any] = {"a": a.name, "b": b.name, "settings": found.settings, "tests": found.tests}
         document |= {"untested": found.untested or None, "answers": answers.counts if answers else None}

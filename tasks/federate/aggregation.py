@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tasks.records.federation import CONTROL
-from tasks.settings import StrategySettings
+from tasks.settings import LocalSteps, StrategySettings
 from tasks.store import Folder, Ref
 
 if TYPE_CHECKING:
@@ -25,19 +25,21 @@ def aggregate_group(
     round_number: int,
     base: str,
     share: float,
+    steps: LocalSteps | None = None,
     measure: Callable[["ServerState", Sequence["Update"], "ServerState"], Mapping[str, object]] | None = None,
     ranks: Mapping[str, int] = MappingProxyType({}),
 ) -> Collection[str]:
     """Aggregate one group of the updates' tensors and write the result; return the names of the groups written.
 
-    `share` is that of the hospitals which have sent these updates; `ranks` are agreed ranks of theirs.
+    `share` is that of the hospitals which have sent these updates; `ranks` are agreed ranks of theirs, and `steps`
+    decide how many steps each took.
 
     `measure` adds figures to the round's record, from the state before it, the updates used and the state after it.
     """
     from tasks.federate.state import write_state
 
     strategy.check_hospitals(len(updates))
-    before, used, quarantined = admitted(group, strategy, settings, state, updates, round_number, base, ranks)
+    before, used, quarantined = admitted(group, strategy, settings, state, updates, round_number, base, steps, ranks)
     kept = strategy.aggregate(before, [of_all(update, share) for update in used])
     write_state(folder, kept)
     samples = sum(update.samples for update in used)
@@ -59,6 +61,7 @@ def admitted(
     updates: Mapping[str, Ref],
     round_number: int,
     base: str,
+    steps: LocalSteps | None,
     ranks: Mapping[str, int],
 ) -> tuple["ServerState", list["Update"], dict[str, str]]:
     """The state before a round, the updates that pass its door, and why others do not, by hospital."""
@@ -73,7 +76,8 @@ def admitted(
         lower = {hospital: update for hospital, update in sent.items() if update and hospital in ranks}
         sent |= {hospital: padded_update(update, config, ranks[hospital]) for hospital, update in lower.items()}
         sent = {hospital: update and alike(update, config) for hospital, update in sent.items()}
-    return before, *admit(sent, expected(strategy, group, before, config, round_number, base), settings)
+    asked = replace(expected(strategy, group, before, config, round_number, base), steps=steps)
+    return before, *admit(sent, asked, settings)
 
 
 def of_all(update: "Update", share: float) -> "Update":

@@ -14,7 +14,7 @@ from tasks.engine.train import possible_steps
 from tasks.errors import StudyError
 from tasks.federate.state import Update
 from tasks.records.federation import TOGETHER
-from tasks.settings import AdapterServerSettings, LocalSteps, StrategySettings
+from tasks.settings import LocalSteps, StrategySettings
 
 if TYPE_CHECKING:
     from tasks.federate.state import State
@@ -31,6 +31,8 @@ class Expected:
     """The tensors that an update's steps are counted from, by group; empty if the server needs no tensors."""
     config: Mapping[str, Any] | None
     """PEFT's configuration of the adapter: rank, alpha and the rest; None for tensors that are no adapter."""
+    steps: LocalSteps | None = None
+    """What decides how many steps a hospital takes; None where they are not checked."""
 
 
 def admit(
@@ -44,14 +46,13 @@ def admit(
     Args:
         sent: by the hospital that sent it, each update; None for files that are no update.
         expected: what it must be like.
-        settings: the bounds `max_norm` and `max_samples`, and the steps that were asked for.
+        settings: the bounds `max_norm` and `max_samples`.
     """
-    asked = settings.asked_steps if isinstance(settings, AdapterServerSettings) else None
     sound, reasons, norms = dict[str, Update](), dict[str, str](), dict[str, dict[str, float]]()
     for sender, update in sent.items():
         if update is None:
             reasons[sender] = "unreadable"
-        elif reason := next(faults(sender, update, expected, asked), None):
+        elif reason := next(faults(sender, update, expected), None):
             reasons[sender] = reason
         else:
             lengths = {group: norm(update.parts[group], start) for group, start in expected.tensors.items()}
@@ -74,7 +75,7 @@ def admit(
     return passed, reasons
 
 
-def faults(sender: str, update: Update, expected: Expected, asked: LocalSteps | None) -> Iterator[str]:
+def faults(sender: str, update: Update, expected: Expected) -> Iterator[str]:
     """What is wrong with the form of an update, the first thing first.
 
     Reasons are shown to people: nothing that a hospital made up is quoted in them.
@@ -89,7 +90,8 @@ def faults(sender: str, update: Update, expected: Expected, asked: LocalSteps | 
         if type(count) is not int or count < 1:
             yield f"no valid number of {what}"
             return
-    if asked and update.hospital != TOGETHER and update.steps not in possible_steps(update.samples, **dict(asked)):
+    asked = None if update.hospital == TOGETHER else expected.steps
+    if asked and update.steps not in possible_steps(update.samples, **dict(asked)):
         yield "a number of steps that its number of cases does not take"
     for group in sorted(expected.tensors.keys() ^ update.parts.keys()):
         yield f"without tensors of {group}" if group in expected.tensors else "with unexpected groups of tensors"

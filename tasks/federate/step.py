@@ -9,7 +9,15 @@ from tasks.records import UpdateCounts
 from tasks.records.federation import CONFIG_FILE, CONTROL_FILE, TOGETHER, HospitalRefs
 from tasks.records.shared_documents import FootprintDocument, ValidationDocument
 from tasks.records.shared_files import FUSION_STATE, START, STATE, UPDATE
-from tasks.settings import ContextSettings, FederationSettings, LocalRule, LoraSettings, ModelChoice, StrategySettings
+from tasks.settings import (
+    ContextSettings,
+    FederationSettings,
+    LocalRule,
+    LocalSteps,
+    LoraSettings,
+    ModelChoice,
+    StrategySettings,
+)
 from tasks.store import Ref, derived_seed
 from tasks.store.leaving import Document
 from tasks.store.stage import Folder, Leaving, stage
@@ -193,13 +201,15 @@ def aggregate(
     round_number: int,
     base: str,
     share: float,
+    steps: LocalSteps | None,
     ranks: dict[str, int],
 ) -> None:
     """Compute the server's next state: the next global adapter, and any other tensors that the strategy keeps.
 
     `state` is the state of the previous round, or the initial adapter. `hospitals` sent the updates, in this order;
     `base` is the content of the base that they train on, and `share` that of the hospitals which these are.
-    `ranks` are those agreed on, of hospitals whose adapter is of a lower rank.
+    `ranks` are those agreed on, of hospitals whose adapter is of a lower rank; `steps` decide how many a
+    hospital takes.
     """
     from tasks.federate.aggregation import aggregate_group
     from tasks.federate.lora_mean.lost import lost_shares
@@ -209,7 +219,9 @@ def aggregate(
     rule = strategy.lora_mean if strategy.takes_mean else "factors"
     measure = partial(lost_shares, None if hospitals == [TOGETHER] else rule)
     chosen = choose_rule(strategy)
-    kept = aggregate_group(folder, "adapter", chosen, strategy, state, sent, round_number, base, share, measure, ranks)
+    kept = aggregate_group(
+        folder, "adapter", chosen, strategy, state, sent, round_number, base, share, steps, measure, ranks
+    )
     if "adapter" in kept:
         folder.write(CONFIG_FILE, (state.folder / CONFIG_FILE).read_bytes())
 

@@ -19,21 +19,18 @@ from tasks.settings.retrieval import (
     LibrarySettings,
     RetrievalSettings,
 )
+from tasks.settings.strategy import LocalSteps, StrategySettings
 from tasks.settings.training import (
-    AdapterServerSettings,
     EngineSettings,
     FederationSettings,
     Lesson,
     LocalRule,
-    LocalSteps,
     LoraSettings,
     ModelChoice,
     ModelSettings,
-    StrategySettings,
 )
 
 __all__ = [
-    "AdapterServerSettings",
     "AnsweringSettings",
     "AuditSettings",
     "ContextOrder",

@@ -6,7 +6,7 @@ import inspect
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Concatenate, Literal, ParamSpec, get_args
 from uuid import UUID
 
 from prefect import Task, task
@@ -23,7 +23,7 @@ from tasks.store.code import body_digest
 from tasks.store.leaving import Files, OfPublicData, refuse_undeclared
 from tasks.store.provenance import name_inputs
 
-Body = Callable[..., None]
+Given = ParamSpec("Given")
 Leaving = Literal["tensors", "counts", "losses", "scores", "memory"]
 """What may leave a hospital: tensors learned from cases; numbers of cases, images or steps; mean losses; scores of
 answers (correct ones, sums by image, mean shares of the prompt's parts); the memory of a process in bytes."""
@@ -56,7 +56,7 @@ def stage(
     chosen: tuple[str, ...] = (),
     leaves: tuple[Leaving, ...] | None = None,
     writes: Files | None = None,
-) -> Callable[[Body], Task[..., Ref]]:
+) -> Callable[[Callable[Concatenate[Folder, Given], None]], Task[Given, Ref]]:
     """Turn a function into a Prefect task that writes the folder `area/name/key` and returns its Ref.
 
     The function gets the folder to fill, then the task's parameters. The key is a digest of all these parameters
@@ -81,7 +81,7 @@ def stage(
     beside settings in `NAMES_FILES`.
     """
 
-    def wrap(body: Body) -> Task[..., Ref]:
+    def wrap(body: Callable[Concatenate[Folder, Given], None]) -> Task[Given, Ref]:
         signature = inspect.signature(body)
         _refuse_unknown_content(name, signature)
         _refuse_to_leave(name, area, leaves, writes)
@@ -96,7 +96,7 @@ def stage(
             with _listed_as_running(TaskRunContext.get()), writing(area.format(**parameters), name, key) as folder:
                 folder.inputs, folder.leaves = _paths(parameters), list(leaves or ())
                 folder.again = again.run if (again := asked_again()) else None
-                body(folder, **parameters)
+                body(folder, **parameters)  # type: ignore[call-arg]  # a stage is called by names alone
                 if writes is not None:
                     refuse_undeclared(name, folder, writes)
             return folder.ref

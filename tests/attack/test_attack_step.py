@@ -83,7 +83,7 @@ def test_the_door_turns_away_nan_alone(kind: str) -> None:
     start, sent = round_of()
     updates = list(falsified(kind, start, sent).values())
     told = {"state": start, "hospitals": NAMES, "updates": updates, "round_number": 1, "base": "base"}
-    made = aggregate.fn(strategy=StrategySettings(), share=1, ranks={}, **told)
+    made = aggregate.fn(strategy=StrategySettings(), share=1, steps=None, ranks={}, **told)
     quarantined = json.loads((made.folder / "round.json").read_text())["quarantined"]
     assert set(quarantined) == (set(BAD) if kind == "nan" else set())
     honest = np.mean([step(sent[name], start) for name in NAMES[:-2]], axis=0)

@@ -19,7 +19,7 @@ from tasks.errors import StudyError
 from tasks.federate.door import Expected, admit
 from tasks.federate.state import Update
 from tasks.records.federation import TOGETHER
-from tasks.settings import AdapterServerSettings, LocalSteps, StrategySettings
+from tasks.settings import LocalSteps, StrategySettings
 
 SHAPES = {"a.lora_A.weight": (2, 5), "a.lora_B.weight": (3, 2)}
 CONFIG = {"r": 2, "lora_alpha": 4, "target_modules": ["a"]}
@@ -73,14 +73,14 @@ def spoilt(value: float) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 ASKED = LocalSteps(epochs=2, batch_size=6, by_image=False)  # 20 cases are 4 steps, twice
-KNOWING = AdapterServerSettings(asked_steps=ASKED)
+KNOWING = replace(EXPECTED, steps=ASKED)
 
 
 @pytest.mark.parametrize(("samples", "steps"), [(20, 7), (20, 9), (20, 1), (20_000_000, 8), (1, 8), (20, 8_000_000)])
 def test_steps_that_the_cases_do_not_take_are_turned_away(samples: int, steps: int) -> None:
     given: dict[str, Update | None] = {name: replace(found, steps=8) for name, found in sent().items() if found}
     given["south"] = replace(update("south", step(1)), samples=samples, steps=steps)
-    passed, reasons = admit(given, EXPECTED, KNOWING)
+    passed, reasons = admit(given, KNOWING, StrategySettings())
     assert reasons == {"south": "a number of steps that its number of cases does not take"}
     assert [each.hospital for each in passed] == ["north", "east"]
     assert not admit(given, EXPECTED, StrategySettings())[1]  # where steps are drawn at random
@@ -88,7 +88,7 @@ def test_steps_that_the_cases_do_not_take_are_turned_away(samples: int, steps: i
 
 def test_the_sum_of_all_hospitals_is_not_held_to_the_steps_of_one() -> None:
     given = {TOGETHER: replace(update(TOGETHER, step(1)), samples=61, steps=9)}
-    assert not admit(given, EXPECTED, KNOWING)[1]
+    assert not admit(given, KNOWING, StrategySettings())[1]
 
 
 @settings(max_examples=100, deadline=None)

@@ -111,6 +111,7 @@ class Round:
             round_number=number,
             base=self.model.content,
             share=share,
+            steps=None,
             ranks=ranks or {},
         )
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from flows.changed_answers import changed_answers
 from flows.judged import outcomes
 from tasks.compare.aligned import align
 from tasks.compare.tests import paired_tests
-from tasks.records import Case, Image, Prediction, write_table
+from tasks.errors import StudyError
+from tasks.records import Case, Image, Prediction, read_table, write_table
 from tasks.settings import Study
-from tasks.store import writing
+from tasks.store import ROOT, writing
 
 
 @pytest.fixture(autouse=True)
@@ -94,3 +96,27 @@ def test_the_same_bytes_under_two_names_are_one_image() -> None:
         with folder.open("images.parquet") as sink:
             write_table(sink, Image, copied)
     assert len({row.image for row in outcomes(first)["trained"]}) == 6
+
+
+@pytest.mark.parametrize("moved", ["image", "question", "reference"])
+def test_a_case_of_the_same_name_with_another_content_is_another_case(moved: str) -> None:
+    """Rows of a hospital's table may move, and names that count rows with them."""
+    one = run(0, range(8), 2, right=True)
+    other = run(1, range(8), 2, right=False, drawn=True) if moved == "image" else run(0, range(8), 2, right=False)
+    if moved != "image":
+        change_answers(other, **{moved: "Which?" if moved == "question" else "no"})
+    with pytest.raises(StudyError, match="to answer the 16 test cases"):
+        align({"B": {0: outcomes(one)["trained"]}, "A": {0: outcomes(other)["trained"]}}, "B")
+    assert changed_answers(one, other) is None
+    same = run(0, range(8), 4, right=False)
+    found = changed_answers(one, same)
+    assert found and (found.common, found.counts["became wrong"]) == (16, 8)
+
+
+def change_answers(run: Path, **changes: str) -> None:
+    """Give all answers of a run another content."""
+    for folders in json.loads((run / "references.json").read_text())["hospitals"].values():
+        for place in folders["predictions"]:
+            rows = [replace(row, **changes) for row in read_table(ROOT / place / "predictions.parquet", Prediction)]
+            with (ROOT / place / "predictions.parquet").open("wb") as sink:
+                write_table(sink, Prediction, rows)

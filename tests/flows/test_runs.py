@@ -121,7 +121,7 @@ def test_without_the_hospitals_files_runs_are_set_side_by_side_all_the_same() ->
     shutil.rmtree(ROOT / "hospitals")
     found = difference(find_run(one.name), find_run(other.name))
     assert not found.tests and "not in these artifacts" in found.untested
-    assert changed_answers(find_run(one.name), find_run(other.name)) is None
+    assert changed_answers(one, other) is None
     assert "Of " not in command("diff", one.name, other.name, "--cases")
 
 

@@ -306,8 +306,8 @@ def test_whatever_runs_in_a_stage_is_in_its_digest(
     hospital = HospitalRefs(name=names[0], **folders, library=library, adapter=start)
     update = run(train_hospital, hospital=hospital, **common, **training, local=LocalRule())
     sent: dict[str, Any] = {"hospitals": [names[0]], "updates": [update], "round_number": 1, "base": model.content}
-    sent |= {"share": 1, "ranks": {}}
-    after = run(aggregate, strategy=study.federation.adapter_server, state=start, **sent)
+    sent |= {"share": 1, "steps": study.federation.asked_steps, "ranks": {}}
+    after = run(aggregate, strategy=study.federation.server, state=start, **sent)
     hospital = hospital.given(after)
     run(validate_hospital, hospital=hospital, **common, **training, min_cell=5)
     answering = {"configuration": "fed+rag", "answering": study.evaluation.answering}

@@ -11,7 +11,7 @@ from tasks.records import write_table
 from tasks.records.contributions import CoalitionsDocument, Contribution, ContributionsDocument
 from tasks.records.federation import HospitalRefs
 from tasks.records.tables import schema
-from tasks.settings import ContextSettings, FederationSettings, LoraSettings, ModelChoice, StrategySettings
+from tasks.settings import ContextSettings, FederationSettings, LocalSteps, LoraSettings, ModelChoice, StrategySettings
 from tasks.store import Ref
 from tasks.store.leaving import Document, Table
 from tasks.store.stage import Folder, stage
@@ -35,6 +35,7 @@ def measure_coalitions(
     federation: FederationSettings,
     context: ContextSettings,
     strategy: StrategySettings,
+    steps: LocalSteps | None,
     state: Ref,
     senders: list[str],
     updates: list[Ref],
@@ -60,7 +61,9 @@ def measure_coalitions(
     from tasks.federate.lora_mean.rule import choose_rule
 
     rule, sent = choose_rule(strategy), dict(zip(senders, updates, strict=True))
-    before, used, left_out = admitted("adapter", rule, strategy, state, sent, round_number, model.content, lora.ranks)
+    before, used, left_out = admitted(
+        "adapter", rule, strategy, state, sent, round_number, model.content, steps, lora.ranks
+    )
     groups = shapley.coalitions(shapley.orders([update.hospital for update in used], orders, seed))
     data = open_hospital(hospital)
     _, held_out = split_holdout(data.cases, federation.holdout, federation.held_out_by(seed))
