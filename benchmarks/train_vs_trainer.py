@@ -37,7 +37,7 @@ from benchmarks.workload import (
 )
 from tasks.engine.adapter import State
 from tasks.engine.batch import encode, shuffled
-from tasks.engine.fast.onednn import use_onednn
+from tasks.engine.fast.onednn import use_the_faster
 from tasks.engine.prompt import Prompt
 from tasks.engine.vision import encode_images
 
@@ -123,10 +123,10 @@ def by_trainer(work: Work, state: State, ordered: Sequence[Prompt], workers: int
 def check(work: Work) -> float:
     """The largest difference between the adapters that both ways give; StudyError where it is not rounding alone.
 
-    Both compute linear layers by oneDNN here, for once: AdamW makes much of little rounding where a gradient is near 0,
-    which would hide a difference of method.
+    Both compute linear layers in the same way here, for once: AdamW makes much of little rounding where a gradient is
+    near 0, which would hide a difference of method.
     """
-    use_onednn(work.plain)
+    use_the_faster(work.plain)
     state = drawn_state(work.engine)
     train_as_a_study(work, state, epochs=1)
     by_trainer(work, state, in_batches(work, epochs=1), workers=0)

@@ -22,7 +22,7 @@ from transformers.utils.hub import cached_file
 from tasks.engine.families.family import Family
 from tasks.engine.families.registry import family_of, refuse_foreign
 from tasks.engine.fast.bfloat16 import attend_in_float32
-from tasks.engine.fast.onednn import use_onednn
+from tasks.engine.fast.onednn import use_the_faster
 from tasks.engine.fast.quantise import blank_model, four_bits, need_bitsandbytes
 from tasks.engine.identity import device_of, precision_of, resolve
 from tasks.engine.memory import check_memory
@@ -111,7 +111,7 @@ def load_base(
         family.limit(config, image_processor, max_pixels)
     model.requires_grad_(False).eval()
     keep_statistics(model)
-    use_onednn(model)
+    use_the_faster(model)
     if device == "cpu" and dtype is torch.bfloat16:
         attend_in_float32(model)
     if not is_quantised:  # 4-bit weights are already on the device

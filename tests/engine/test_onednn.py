@@ -1,5 +1,6 @@
 """Linear layers computed by oneDNN are torch's own up to rounding: values, gradients, and what is left alone."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from tasks.engine.base import Base
 from tasks.engine.batch import collate, encode
 from tasks.engine.engine import Engine
-from tasks.engine.fast.onednn import Linear, use_onednn
+from tasks.engine.fast.onednn import Linear, use_onednn, use_the_faster
 from tasks.engine.loss import answer_loss
 from tasks.engine.vision import Features
 
@@ -51,6 +52,16 @@ def test_values_and_gradients_are_those_of_torch(
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("maker", "used"), [("AuthenticAMD", True), ("GenuineIntel", False), (None, True)])
+def test_it_is_used_but_on_processors_that_mkl_is_made_for(maker: str | None, used: bool, tmp_path: Path) -> None:
+    """None stands for a system that has no such file."""
+    if maker:
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nvendor_id\t: {maker}\n")
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4))
+    use_the_faster(model, tmp_path / "cpuinfo")
+    assert isinstance(model[0], Linear) == used
+
+
 @pytest.mark.parametrize("change", ["trained", "half"])
 def test_where_it_is_not_for_it_is_torchs_own(change: str) -> None:
     plain, ours = twins(8, 8, True)
@@ -68,6 +79,7 @@ def test_where_it_is_not_for_it_is_torchs_own(change: str) -> None:
 @every_family
 def test_a_model_gives_the_same_losses_and_gradients(engine: Engine, features: Features) -> None:
     base: Base = engine.base
+    use_onednn(base.model)
     engine.switch(randomised(engine.read(), 1))
     batch = collate(base, features, encode(base, features, prompts_with_neighbours()))
     ours = [module for module in base.model.modules() if type(module) is Linear]

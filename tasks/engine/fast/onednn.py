@@ -1,11 +1,12 @@
-"""Linear layers in float32 on a CPU, computed by oneDNN.
+"""Linear layers in float32 on a CPU, computed by oneDNN where that is faster.
 
 By default, torch computes these products with MKL, which does not use AVX-512 on processors of other makers than Intel.
-oneDNN, which also comes with torch, uses it: on AMD processors, the same product takes half the time or less. Only
-rounding differs.
+oneDNN, which also comes with torch, uses it: on AMD processors, the same product takes half the time or less. On
+Intel's own, MKL is the faster one (docs/benchmarks.md). Only rounding differs.
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,6 +52,13 @@ class Linear(torch.nn.Linear):
             return functional.linear(x, weight, bias)
         found: torch.Tensor = _Product.apply(x, weight, bias)
         return found
+
+
+def use_the_faster(model: torch.nn.Module, processors: Path = Path("/proc/cpuinfo")) -> None:
+    """Make a model's linear layers use oneDNN, except where Linux says that the processor is Intel's."""
+    intel = processors.is_file() and "GenuineIntel" in processors.read_text(encoding="utf-8", errors="replace")
+    if not (intel and torch.backends.mkl.is_available()):
+        use_onednn(model)
 
 
 def use_onednn(model: torch.nn.Module) -> None:
