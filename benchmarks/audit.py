@@ -9,6 +9,8 @@ copy of another. Drawing them is not counted. Of a folder, all images are compar
 import io
 import sys
 import time
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,11 @@ def draw(number: int) -> Image:
     return Image(f"{number:06}", sink.getvalue(), side, side)
 
 
+def digests(data: Mapping[str, bytes], wanted: Iterable[str]) -> dict[str, bytes]:
+    """Of the pixels of these images."""
+    return {name: pixel_digest(data[name]) for name in wanted}
+
+
 def main(wanted: list[str]) -> None:
     """Print a line for each number of drawn images, and for each folder."""
     print("images  decode s  pairs s  total s  ms each  pairs  drawn copies found")
@@ -47,7 +54,7 @@ def main(wanted: list[str]) -> None:
         start = time.perf_counter()
         prints = list(fingerprints(images))
         decoded = time.perf_counter()
-        pairs = image_pairs(prints, lambda wanted, data=data: {name: pixel_digest(data[name]) for name in wanted})
+        pairs = image_pairs(prints, partial(digests, data))
         end = time.perf_counter()
         spent = end - start
         seconds = f"{decoded - start:9.1f} {end - decoded:8.1f} {spent:8.1f} {1000 * spent / count:8.2f}"

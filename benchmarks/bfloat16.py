@@ -10,7 +10,7 @@ their losses must agree within what bfloat16 keeps of a number. The notes also t
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from peft.tuners.lora.layer import Linear
@@ -67,7 +67,7 @@ class Lesson:
     @contextmanager
     def as_peft(self) -> Iterator[None]:
         """While open, with PEFT's layers and transformers' attention as they come."""
-        layers = [each for each in self.engine.peft.modules() if type(each) is BFloat16Linear]
+        layers: list[Any] = [each for each in self.engine.peft.modules() if type(each) is BFloat16Linear]
         text = self.engine.base.model.model.language_model
         for layer in layers:
             layer.__class__ = Linear

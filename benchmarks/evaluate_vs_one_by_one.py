@@ -82,8 +82,8 @@ def by_engine(work: Work, features: Features) -> list[str]:
 
 def answers(engine: Engine, features: Features, examples: Sequence[Example]) -> list[str]:
     """The engine's answers within a study's bounds."""
-    bounds = {"tokens": EVALUATION.tokens_per_pass, "max_new_tokens": EVALUATION.max_new_tokens}
-    return [answer.text for answer in generate(engine, features, examples, **bounds)]
+    tokens, most = EVALUATION.tokens_per_pass, EVALUATION.max_new_tokens
+    return [answer.text for answer in generate(engine, features, examples, tokens=tokens, max_new_tokens=most)]
 
 
 def sharing(work: Work, features: Features) -> dict[str, float]:

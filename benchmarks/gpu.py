@@ -143,7 +143,7 @@ def make_base(model: Model, device: str) -> Base:
 def make_hospitals(base: Base, edge: int, hospitals: int, cases: int) -> list[TrainingHospital]:
     """Hospitals with random images, words and answers; each case shows its own image and three of the others."""
     rng = np.random.default_rng(SEED)
-    count = RETRIEVAL.k + 1
+    count = RETRIEVAL.most + 1
     made = []
     for seed in range(hospitals):
         images = [Image(f"{n}", noise(rng, edge), edge, edge) for n in range(count)]
@@ -211,7 +211,7 @@ def measure(model: Model, device: str, hospitals: int, cases: int, best: float) 
     trained = make_hospitals(base, model.pixels, hospitals, cases)
     engine = Engine(base, LORA.r, LORA.alpha, LORA.dropout, LORA.targets)
     start = engine.initial_state(SEED)
-    settings = {
+    settings: dict[str, Any] = {
         "epochs": 1,
         "batch_size": FEDERATION.batch_size,
         "tokens": TOKENS,

@@ -71,8 +71,12 @@ def draw(design: Design, random: np.random.Generator) -> Answers:
         hangs = random.random((seeds, many, questions))
         hurdle = np.where(hangs < 0.6, difficulty[images], np.where(hangs < 0.8, taken[images], chance))
         right.append((hurdle < share[:, :, None]).ravel().astype(float))
+    first, second = right
     return Answers(
-        *right, np.repeat(np.arange(seeds), many * questions).tolist(), np.repeat(images.ravel(), questions).tolist()
+        first,
+        second,
+        np.repeat(np.arange(seeds), many * questions).tolist(),
+        np.repeat(images.ravel(), questions).tolist(),
     )
 
 

@@ -57,7 +57,8 @@ def products_of(function: Any, args: Any, made: Any) -> Iterator[Product]:
         yield layout(query), layout(key.transpose(2, 3))
         yield layout(scores), layout(value)
     elif function == aten._scaled_dot_product_flash_attention_for_cpu_backward:
-        gradient, query, key, value = *args[:2], *each_head(args[1], *args[2:4])
+        gradient, query = args[:2]
+        key, value = each_head(query, *args[2:4])
         scores = query.new_empty((*query.shape[:3], key.shape[2]))
         yield layout(gradient), layout(value.transpose(2, 3))  # of the weights
         yield layout(scores.transpose(2, 3)), layout(gradient)  # of the values

@@ -10,6 +10,7 @@ drawn and their features computed before, in another process. All have the same 
 import os
 from dataclasses import replace
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from benchmarks.base import find
 from benchmarks.figure import Figure, alone
@@ -83,7 +84,7 @@ def peak_of_round(folder: str, hospitals: list[Hospital]) -> tuple[float, float]
     os.chdir(folder)
     adapter = initial_adapter.fn(model=MODEL, lora=LORA, seed=SEED)
     loaded = peak_memory() / 2**20
-    common = {
+    common: dict[str, Any] = {
         "model": MODEL,
         "lora": LORA,
         "federation": FEDERATION,

@@ -12,7 +12,7 @@ from benchmarks.wards import Trained, Ward, accuracy_cells, insert
 from tasks.engine.shared import shared_base
 from tasks.engine.vision import Features, encode_images
 from tasks.ingest import phantom
-from tasks.records import Case, Neighbour
+from tasks.records import Case, Kind, Neighbour
 from tasks.retrieve.similarity import fit_encoder
 
 CANDIDATES = 150
@@ -21,7 +21,7 @@ ENTRIES = 20
 """Questions of a library, its commonest, for which an attacker makes entries."""
 CENTRES = 3
 """Of the images of a question, for an attacker who can make a picture of any features."""
-PAYLOAD = {"closed": "yes", "open": "pacemaker"}
+PAYLOAD: dict[Kind, str] = {"closed": "yes", "open": "pacemaker"}
 """What the attacker wants to be answered; no phantom image shows a pacemaker."""
 
 
@@ -40,14 +40,14 @@ def poisoning(trained: Trained) -> None:
         wards = [insert(ward, *each) for ward, each in zip(trained.wards, made, strict=True)]
         entries = sum(len(each) for each, _ in made)
         found = " | ".join(outliers(wards, score) for score in (occurrence, mean_similarity))
-        reached = reach(wards, trained.study.retrieval.k)
+        reached = reach(wards, trained.study.retrieval.most)
         print(
             f"| {way.__name__}: {entries} | {reached} | {accuracy_cells(trained.answers(wards), PAYLOAD)} | {found} |",
             flush=True,
         )
 
 
-def commonest(ward: Ward) -> list[tuple[str, str]]:
+def commonest(ward: Ward) -> list[tuple[str, Kind]]:
     """The library's commonest questions, each with its kind."""
     return [
         question for question, _ in Counter((case.question, case.kind) for case in ward.library).most_common(ENTRIES)
@@ -114,7 +114,7 @@ def outliers(wards: Sequence[Ward], score: Callable[[Ward], dict[str, float]]) -
         scores = score(ward)
         poisoned = [value for case_id, value in scores.items() if case_id.startswith("poison:")]
         clean = [value for case_id, value in scores.items() if not case_id.startswith("poison:")]
-        found += sum(value > np.quantile(clean, 0.99) for value in poisoned)
+        found += sum(map(float(np.quantile(clean, 0.99)).__lt__, poisoned))
         count += len(poisoned)
     return f"{found} of {count}"
 

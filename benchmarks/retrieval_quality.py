@@ -78,7 +78,7 @@ def measure(dataset: DatasetSettings, disjoint: str, held_out: bool) -> dict[str
     """By way of comparing: each case asked with the first ten that were found."""
     data = ingest.fn(settings=dataset, content="", seed=SEED)
     findings = audit.fn(cases=data, dataset=data, seed=SEED)
-    settings = PartitionSettings(disjoint=disjoint)  # type: ignore[arg-type]
+    settings = PartitionSettings(disjoint=disjoint)
     assignment = partition.fn(cases=data, settings=settings, seed=SEED, findings=findings)
     hospitals: list[LibrarySources] = []
     for row in assignment.manifest()["summary"]["hospitals"]:

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -221,14 +222,17 @@ def encoding() -> dict[str, object]:
         rows = encoder.encode(seen.pooled([case.image_id for case in cases]), [case.question for case in cases])
         return library.search(rows, cases, DEPTH)
 
+    def one_by_one(cases: list[Case]) -> object:
+        return [together([case]) for case in cases]
+
     figures: dict[str, object] = {}
     each = list({case.image_id: case for case in test}.values())
     for name, cases in (("an_image_each", each[:BATCH]), ("as_they_come", test[:BATCH])):
         spent = in_turn(
             {
-                "alone": lambda cases=cases: [together([case]) for case in cases],
-                "together": lambda cases=cases: together(cases),
-                "known": lambda cases=cases: together(cases, known=True),
+                "alone": partial(one_by_one, cases),
+                "together": partial(together, cases),
+                "known": partial(together, cases, known=True),
             },
             turns=5,
             seconds=0,

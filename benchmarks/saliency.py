@@ -53,8 +53,8 @@ def main(run: Path, images: int) -> None:
         for name, places in references["hospitals"].items():
             most = images // len(references["hospitals"])
             for seen, query, answer in questions(engine, study, name, places, most):
-                for name, value in judge(seen, query, answer).items():
-                    figures[name].append(value)
+                for what, value in judge(seen, query, answer).items():
+                    figures[what].append(value)
     print(report(figures))
 
 
@@ -116,8 +116,8 @@ def judge(seen: Seen, query: Query, answer: str) -> dict[tuple[str, str], float]
             other = explained(seen, query, answer)
         for method in METHODS:
             found[title, method] = correlation(maps[method], grid(other, method))
-    for one, other in combinations(METHODS, 2):
-        found["agreement", f"{one}, {other}"] = correlation(maps[one], maps[other])
+    for one, two in combinations(METHODS, 2):
+        found["agreement", f"{one}, {two}"] = correlation(maps[one], maps[two])
     return {name: value for name, value in found.items() if not np.isnan(value)}
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tasks.records import Kind
 from tasks.score.file import score_document
 from tasks.score.lines import Line
 
@@ -27,7 +28,7 @@ def draw(count: int, rows: Sequence[dict[str, str]], *, repeating: bool) -> list
         row, other_row = chance.choice(rows), chance.choice(rows)
         said = chance.choice([str(row["answer"]), str(other_row["answer"]), f"{row['answer']} {other_row['answer']}"])
         said = said if repeating else f"{said} {number}"
-        kind = "closed" if row["answer_type"].strip() == "CLOSED" else "open"
+        kind: Kind = "closed" if row["answer_type"].strip() == "CLOSED" else "open"
         lines.append(Line(number, said, str(row["answer"]), kind, image=row["img_name"]))
     return lines
 

@@ -67,7 +67,7 @@ class Rates:
 def plant() -> Planted:
     """The embedded dataset's images with marks, which have nothing to do with what else is in them."""
     rng = np.random.default_rng(SEED)
-    images, masks, cases = {}, {}, []
+    images, masks, cases = dict[str, Image](), dict[str, np.ndarray](), list[Case]()
     for image in phantom.read(images=IMAGES // 4, seed=SEED, public=False, test_fraction=0.2).images:
         pixels = np.asarray(to_rgb(image.data)).copy()
         if marked := bool(rng.integers(2)):

@@ -15,6 +15,7 @@ smaller, the notes say what is left: a switch has fixed costs.
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,7 +61,12 @@ def measure() -> Figure:
 
 def wide_base(embedded: Base) -> Base:
     """A model with Qwen2-VL-2B's layers where adapters are, and next to nothing elsewhere."""
-    text = {"hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2}
+    text: dict[str, Any] = {
+        "hidden_size": 1536,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+    }
     text |= {"intermediate_size": 64, "vocab_size": len(embedded.tokenizer), "bos_token_id": None, "eos_token_id": 2}
     rotary = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
     vision = {"depth": 1, "embed_dim": 64, "num_heads": 2, "hidden_size": 1536}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 from benchmarks.base import find
 from flows.cli.settings_file import load_study
@@ -11,7 +12,7 @@ from tasks.answer.predict import answer_prompts
 from tasks.engine.hospital import Hospital, open_hospital
 from tasks.engine.identity import choose_model
 from tasks.engine.vision import Features, gather_features
-from tasks.records import Case
+from tasks.records import Case, Kind
 from tasks.records.federation import HospitalRefs
 from tasks.score.score import score_row
 from tasks.settings import ContextSettings, ModelChoice, Study
@@ -67,6 +68,7 @@ def train(settings: Sequence[str]) -> Trained:
     for name, places in references["hospitals"].items():
         data = open_hospital(HospitalRefs.at(name, places))
         wards.append(Ward(data, [case for case in data.cases if case.split == "test"][:MOST]))
+    assert references["adapter"], "with federation.strategy=none there is no adapter for all"
     return Trained(study, ROOT / references["adapter"], wards)
 
 
@@ -81,10 +83,10 @@ def insert(ward: Ward, entries: Sequence[Case], seen: Features) -> Ward:
     return Ward(replace(ward.hospital, cases=cases, neighbours=neighbours, features=features), ward.test)
 
 
-def accuracy_cells(given: Sequence[tuple[Case, str]], payload: Mapping[str, str]) -> str:
+def accuracy_cells(given: Sequence[tuple[Case, str]], payload: Mapping[Kind, str]) -> str:
     """Accuracy by kind, and how often the attacker's answer is given where it is wrong."""
-    cells = []
-    for kind in ("closed", "open"):
+    cells, kinds = list[str](), get_args(Kind)
+    for kind in kinds:
         rows = [(case, text) for case, text in given if case.kind == kind]
         right = sum(score_row(text, case.answer, case.kind, case.options).correct for case, text in rows)
         wrong = [text for case, text in rows if case.answer != payload[kind]]

@@ -1,5 +1,6 @@
 """A study that is killed again and again, at any moment, ends in the bytes of one that nothing disturbed."""
 
+import contextlib
 import hashlib
 import json
 import random
@@ -12,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from command import COMMAND, Server, launcher, run
+from machine import Machine, wait_for
 
 KILLS = 10
 SETTINGS = ("dataset.images=10", "partition.hospitals=3", "federation.rounds=3", "evaluation.max_new_tokens=4")
@@ -84,3 +86,74 @@ def test_ten_kills_at_any_moment_change_nothing(
     assert not (killed / "artifacts/latest").exists()
     assert run(server, killed, arguments).returncode == 0
     assert kept(killed) == kept(straight)
+
+
+MACHINE_KILLS = 20
+SCHEDULED: dict[str, dict[str, int]] = {
+    "dataset": {"images": 10},
+    "partition": {"hospitals": 2},
+    "federation": {"rounds": 16},
+    "evaluation": {"max_new_tokens": 4, "min_cell": 1, "reliance": 0, "saliency": 0},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.proof
+@pytest.mark.timeout(3600)
+def test_kills_of_a_machines_processes_at_any_moment_change_nothing(
+    server: Server, database: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Flow, worker or server is killed twenty times as a deployment's runs go on; each is started again."""
+    straight, drawn = tmp_path / "straight", random.Random(3)
+    straight.mkdir()
+    settings = [f"{section}.{name}={value}" for section, given in SCHEDULED.items() for name, value in given.items()]
+    words = [word for each in (f"model.name={tiny_folder}", *settings) for word in ("--set", each)]
+    assert run(server, straight, [str(COMMAND), "run", *words]).returncode == 0
+    folder = tmp_path / "machine"
+    (folder / "prefect").mkdir(parents=True)
+    machine = Machine(folder, Server(folder / "prefect", database), tiny_folder)
+    most = made(straight) // MACHINE_KILLS
+    try:
+        asked = [machine.begin(SCHEDULED)]
+        for _ in range(MACHINE_KILLS):
+            wait_for(lambda: flows_of(machine), 300)
+            folders = made(folder) + drawn.randint(0, most)
+            wait_for(lambda: made(folder) >= folders or not flows_of(machine), 300)  # noqa: B023  # called at once
+            time.sleep(drawn.uniform(0, 0.3))
+            kill_one(machine, drawn.choice(("flow", "worker", "server")))
+            if not flows_of(machine):
+                asked.append(machine.begin(SCHEDULED))
+        wait_for(lambda: "Completed" in map(machine.state, asked), 600)
+        wait_for(lambda: not flows_of(machine), 300)
+        assert kept(folder) == kept(straight)
+    finally:
+        machine.stop()
+
+
+def flows_of(machine: Machine) -> list[psutil.Process]:
+    """The processes in which a machine's flows run, those of a worker that is gone included."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if Path(process.cwd()) == machine.folder and "worker" not in process.cmdline():
+                found.append(process)
+    return found
+
+
+def kill_one(machine: Machine, which: str) -> None:
+    """Kill it and, but for a flow, start it again."""
+    if which == "flow":
+        for process in flows_of(machine):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        wait_for(lambda: not flows_of(machine), 60)
+    elif which == "worker":
+        worker = machine.workers.pop()
+        worker.kill()
+        worker.wait()
+        machine.start_worker()
+    else:
+        machine.server.process.kill()
+        machine.server.process.wait()
+        machine.server.start()
+        machine.server.wait(300)
