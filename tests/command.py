@@ -1,5 +1,6 @@
 """The `fed-rag` command in a process of its own, as a user runs it, and a Prefect server for many such processes."""
 
+import contextlib
 import functools
 import json
 import os
@@ -163,11 +164,14 @@ class Server:
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGINT)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        self.kill()
+
+    def kill(self) -> None:
+        """As a power cut does."""
+        self.process.kill()
+        self.process.wait()
         self.log.close()
 
 

@@ -153,7 +153,6 @@ def kill_one(machine: Machine, which: str) -> None:
         worker.wait()
         machine.start_worker()
     else:
-        machine.server.process.kill()
-        machine.server.process.wait()
+        machine.server.kill()
         machine.server.start()
         machine.server.wait(300)
