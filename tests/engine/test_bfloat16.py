@@ -10,10 +10,13 @@ from family_samples import every_family
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora.layer import Linear as PeftLinear
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import AutoModelForImageTextToText
 
+from tasks.engine.attribution.attention import eager
 from tasks.engine.base import load_base
 from tasks.engine.engine import Engine
 from tasks.engine.fast.bfloat16 import ATTENTION, BFloat16Linear, multiply_in_bfloat16
+from tasks.engine.written import write_base
 
 INSIDE, OUTSIDE = 48, 32
 
@@ -114,3 +117,17 @@ def test_attention_in_training_is_in_float32_and_otherwise_as_it_was(
     engine.peft.train()
     assert text(input_ids=ids, use_cache=False).last_hidden_state.dtype == torch.bfloat16
     assert set(seen) == {torch.float32}
+
+
+@every_family
+def test_the_way_to_attend_comes_back_and_is_not_written_with_a_base(tiny_folder: Path, tmp_path: Path) -> None:
+    base = load_base(str(tiny_folder), device="cpu", precision="bfloat16")
+    text = base.model.model.language_model
+    used = text.config._attn_implementation
+    with eager(base):
+        assert text.config._attn_implementation == "eager"
+    assert text.config._attn_implementation == used
+    write_base(tmp_path, base.model, base.tokenizer, base.image_processor)
+    assert ATTENTION not in (tmp_path / "config.json").read_text()
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path)
+    assert again.model.language_model.config._attn_implementation in ("sdpa", "eager")
