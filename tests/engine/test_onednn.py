@@ -1,5 +1,8 @@
 """Linear layers computed by oneDNN are torch's own up to rounding: values, gradients, and what is left alone."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +63,27 @@ def test_it_is_used_but_on_processors_that_mkl_is_made_for(maker: str | None, us
     model = torch.nn.Sequential(torch.nn.Linear(3, 4))
     use_the_faster(model, tmp_path / "cpuinfo")
     assert isinstance(model[0], Linear) == used
+
+
+LONG = """
+import hashlib, torch
+import tasks.engine.fast.onednn
+source = torch.Generator().manual_seed(0)
+one, other = (torch.randn(shape, generator=source) for shape in ((16, 5000), (5000, 128)))
+print(hashlib.sha256((one @ other).numpy().tobytes()).hexdigest())
+"""
+
+
+def test_two_threads_multiply_as_one_does() -> None:
+    """As the gradient of LoRA's factors does, this product adds up thousands of numbers for each of its own."""
+    given = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", LONG], env=given | {"OMP_NUM_THREADS": threads}, capture_output=True, check=True
+        ).stdout
+        for threads in ("1", "2")
+    }
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("change", ["trained", "half"])

@@ -16,9 +16,7 @@ SETTINGS = (
 @pytest.mark.slow
 @pytest.mark.proof
 @pytest.mark.timeout(3600)
-def test_the_record_keeps_up_with_64_hospitals_in_20_rounds(
-    database: Path, tiny_folder: Path, tmp_path: Path
-) -> None:
+def test_the_record_keeps_up_with_64_hospitals_in_20_rounds(database: Path, tiny_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "prefect").mkdir()
     server = Server(tmp_path / "prefect", database)
     ended, behind = threading.Event(), list[int]()

@@ -246,7 +246,7 @@ def test_files_of_the_project_that_stages_read_are_in_their_keys() -> None:
 
 
 def test_the_environment_decides_nothing_but_what_is_told() -> None:
-    """Modules that read it: for a sentence of an error, and how much oneDNN keeps, which changes no product."""
+    """Modules that read it: for a sentence of an error, and what oneDNN keeps and MKL may do, where not set."""
     readers = {path for path, source in SOURCES.items() if re.search(r"\benviron\b|\bgetenv\b", source)}
     assert {path for path in readers if path.startswith("tasks/")} <= {
         "tasks/engine/identity.py",
