@@ -92,6 +92,11 @@ def check_strategy(study: Study) -> None:
     """Raises StudyError, before anything is done, if the strategy does not work with the study's hospitals or sums."""
     strategy = choose_rule(study.federation.server)
     strategy.check_hospitals(study.partition.hospitals)
+    if study.federation.compare_images and study.federation.runtime == "local":
+        raise StudyError(
+            "Expected federation.compare_images=false in a simulation, whose audit compares all images, found true: "
+            "leave it out."
+        )
     if study.federation.secure_aggregation:
         refuse_single_updates(strategy, study.federation)
 

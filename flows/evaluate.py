@@ -58,8 +58,13 @@ class Adapters:
     """Their personal adapters; empty if there are none."""
 
 
-def evaluate(study: Study, model: ModelChoice, adapters: Adapters, steps: Steps) -> Evaluated:
-    """Answer and score every hospital's test cases, then measure what the answers depend on."""
+def evaluate(
+    study: Study, model: ModelChoice, adapters: Adapters, steps: Steps, elsewhere: Sequence[str] = ()
+) -> Evaluated:
+    """Answer and score every hospital's test cases, then measure what the answers depend on.
+
+    `elsewhere` has the ids of test images that hospitals on other machines train on.
+    """
     trained, tuned = tune(study, model, adapters.trained)
     configurations = {study.configuration: trained, "base": adapters.untrained}
     if adapters.personal:
@@ -70,6 +75,7 @@ def evaluate(study: Study, model: ModelChoice, adapters: Adapters, steps: Steps)
         cases=[hospital.cases for hospital in trained],
         predictions=answered,
         min_cell=unmapped(study.evaluation.min_cell),
+        elsewhere=unmapped(list(elsewhere)),
     )
     scored = gather(scoring, [hospital.name for hospital in trained])
     gains = gained(study, trained, answered) if adapters.personal else []

@@ -23,6 +23,7 @@ from flows.start import given_adapter, refuse_no_adapter
 from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
 from tasks.federate.remote.files import SCORES
+from tasks.federate.remote.images_by_link import compare_images
 from tasks.federate.remote.parcel import Parcel, ask_all, linked
 from tasks.federate.remote.step import hear_privacy, hear_scores, note_hospital
 from tasks.federate.step import initial_adapter
@@ -102,10 +103,13 @@ def train_with(study: Study, hospitals: list[str]) -> str:
     """Run a study with hospitals that are reached by the link of this context; returns the folder of the run."""
     check_strategy(study)
     model = choose_model(study.model)
-    steps = Steps("federation-progress", total=study.federation.rounds + 3)
+    steps = Steps("federation-progress", total=study.federation.rounds + 3 + study.federation.compare_images)
     start, told = start_of(study, model)
     met = meet(start, hospitals)
     steps.done(f"{counted(len(met), 'hospitals')} agreed: {', '.join(hospitals)}")
+    shared = compare_images(hospitals) if study.federation.compare_images else None
+    if shared is not None:
+        steps.done(f"hospitals compared images: {in_words(shared)}")
     check_personal_layers(study, met[0].adapter)
     allowed, budgets = study, list[Ref]()
     if study.federation.privacy.unit == "hospital":  # the server's noise; hospitals see to their own
@@ -114,7 +118,7 @@ def train_with(study: Study, hospitals: list[str]) -> str:
     spending = hear_all_spent(study, federated) + spent(budgets, federated.rows)
     scored = hear_all_scores(study, model, federated)
     steps.done(f"{counted(len(scored), 'hospitals')} told scores")
-    run = write_federation(study, model, federated, scored, told, spending)
+    run = write_federation(study, model, federated, scored, told, spending, shared)
     show(federated)
     point_latest(run)  # last, so that the link leads to a complete run
     steps.done(f"wrote {run}")
@@ -126,6 +130,12 @@ def start_of(study: Study, model: ModelChoice) -> tuple[Ref, StartOfRun | None]:
     if study.federation.initial_adapter:
         return given_adapter(study, model, study.federation.initial_adapter)
     return initial_adapter(model=model, lora=study.lora, seed=study.seed), None
+
+
+def in_words(shared: Mapping[str, int | None]) -> str:
+    """How many test images of each hospital others train on, in words."""
+    counts = {name: "few" if count is None else str(count) for name, count in shared.items()}
+    return ", ".join(f"{name} tests {count} that others train on" for name, count in counts.items())
 
 
 def meet(start: Ref, hospitals: Sequence[str]) -> list[HospitalRefs]:
@@ -201,10 +211,12 @@ def write_federation(
     scored: Sequence[ScoresDocument],
     start: StartOfRun | None,
     spending: Sequence[Ref],
+    shared: Mapping[str, int | None] | None,
 ) -> Path:
     """Write the run of a federation: settings, rounds, losses, scores, and where its adapter is; returns its folder.
 
-    `spending` are the folders that tell what was spent of privacy.
+    `spending` are the folders that tell what was spent of privacy, and `shared` how many test images of each hospital
+    others train on, if they were compared.
     """
     run = new_name()
     base = {"name": study.model.name, "revision": study.model.revision, "content": model.content}
@@ -213,6 +225,8 @@ def write_federation(
         folder.write_json("settings.json", study.model_dump(mode="json"))
         document: dict[str, Any] = {"run": run, "model": base, "start": start, "hospitals": names}
         document |= {"rounds": federated.rows, "scores": _table(scored)}
+        if shared is not None:
+            document["test_images_trained_elsewhere"] = dict(shared)
         told = [json.loads((ref.folder / "privacy.json").read_text(encoding="utf-8")) for ref in spending]
         if privacy := privacy_of_run(told):
             document["privacy"] = privacy

@@ -47,11 +47,12 @@ def main(grid: Grid, context: Context) -> None:
 
     count, file = int(context.run_config["hospitals"]), str(context.run_config["settings"])
     study = of_hospitals(load_study(Path(file) if file else None), count)
-    if study.federation.secure_aggregation:
-        raise StudyError(
-            "Expected federation.secure_aggregation=false with `flwr run`, which starts a process for each message, "
-            "while a secure sum takes several: run `fed-rag hospital join` at the hospitals instead."
-        )
+    for name, what in (("secure_aggregation", "a secure sum"), ("compare_images", "a comparison of images")):
+        if getattr(study.federation, name):
+            raise StudyError(
+                f"Expected federation.{name}=false with `flwr run`, which starts a process for each message, while "
+                f"{what} takes several: run `fed-rag hospital join` at the hospitals instead."
+            )
     with flow_running():
         told = about(study)
         nodes = introduced(grid, count, told)

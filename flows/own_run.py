@@ -26,15 +26,16 @@ def evaluate_own(
     prepared: Prepared,
     rounds: Sequence[Mapping[str, Any]],
     privacy: Sequence[Ref],
+    elsewhere: Sequence[str],
 ) -> tuple[Evaluated, Path]:
     """Answer a hospital's test cases with its adapters, and write a run with its pages; returns both.
 
     So `fed-rag ask` and the other commands on a run work at the hospital. `rounds` is what the coordinator told,
-    and `privacy` what the hospital has spent.
+    `privacy` what the hospital has spent, and `elsewhere` has the ids of its test images that others train on.
     """
     untrained = [each.given(prepared.hospitals[0].adapter) for each in own.hospitals]
     adapters = Adapters(own.hospitals, untrained, own.personal)
-    found = evaluate(study, model, adapters, Steps("evaluate", EVALUATING_STEPS))
+    found = evaluate(study, model, adapters, Steps("evaluate", EVALUATING_STEPS), elsewhere)
     shared = SharedRefs(
         copies=prepared.copies,
         losses=[],

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from flows.compared_images import ComparedImages
 from flows.coordinator import Federated, training_settings
 from flows.own_run import evaluate_own, told_scores
 from flows.own_study import own_study, prepare_own
@@ -17,7 +18,7 @@ from flows.personal import Personalised, personalise
 from flows.prepare import Prepared
 from flows.privacy import protect
 from flows.requested import asked_study, in_same_place, keep_adapter, kept_parts, sent_adapter, study_digest
-from flows.sum_keys import read_others, read_sum_key
+from flows.sum_keys import own_keys
 from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
 from tasks.federate.privacy.budget import read_budget
@@ -56,6 +57,7 @@ class Resident:
         self._settings = settings
         self._prepared: dict[Study, Prepared] = {}
         self._sums: Summing | None = None
+        self._compared = ComparedImages(settings)
         place = ROOT / "hospitals" / settings.name
         self._trained, self._released = TrainedRecord(place / TRAINED), ReleaseRecord(place / SPENT)
 
@@ -66,6 +68,7 @@ class Resident:
         """
         doing: Mapping[str, Callable[[Study, Parcel], Parcel]] = {
             "meet": self._meet,
+            "images": self._images,
             "train": self._train,
             "offer": self._offer,
             "sum": lambda _, request: self._own_sums().answer(request),
@@ -196,18 +199,17 @@ class Resident:
         values = lambda: vector_of(read_update(update.folder, tensors=True))  # noqa: E731
         return Parcel("done", {"nonce": self._own_sums().begin(number, self._told(update), values)})
 
+    def _images(self, study: Study, request: Parcel) -> Parcel:
+        (hospital,) = self._own(study, request).hospitals
+        return self._compared.answer(study, request, hospital.cases.folder)
+
     def _own_sums(self) -> Summing:
         """This hospital's side of secure sums. Raises NotAgreedError if it has no keys for them."""
         if self._sums is None:
-            given = self._settings.secure_sums
-            others = read_others(given.others)
-            if not given.key.exists() or not others:
-                raise NotAgreedError(
-                    "Expected its own key and those of the other hospitals for a secure sum, found none: exchange them "
-                    "as docs/deployment.md says."
-                )
+            identity, others = own_keys(self._settings.secure_sums, "for a secure sum")
             record = SumRecord(ROOT / "hospitals" / self._settings.name / SUMS)
-            self._sums = Summing(self._settings.name, read_sum_key(given.key), others, given.fewest, record)
+            fewest = self._settings.secure_sums.fewest
+            self._sums = Summing(self._settings.name, identity, others, fewest, record)
         return self._sums
 
     def _told(self, update: Ref) -> str:
@@ -232,7 +234,10 @@ class Resident:
         prepared, rounds = self._own(study, request), list(request.about["rounds"])
         model, spent = choose_model(study.model), self._spent(study, request)
         own = self._personal(named, model, hospital, request, prepared.hospitals[0].adapter)
-        found, run = within_part("evaluate", lambda: evaluate_own(named, model, own, prepared, rounds, spent))
+        found, run = within_part(
+            "evaluate",
+            lambda: evaluate_own(named, model, own, prepared, rounds, spent, self._compared.trained_elsewhere),
+        )
         logger.info("answered and scored the test cases: %s", run)
         files = told_scores(found, prepared.seen, self._settings.agreement.group_scores)
         return Parcel("done", {}, files if self._settings.agreement.scores else {})

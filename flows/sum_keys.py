@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from flows.runtimes.flower.keys import read_private, refuse_name, write_key
 from tasks.errors import StudyError
+from tasks.federate.remote.agreement import NotAgreedError
 from tasks.settings.hospital import SecureSumSettings
 
 MAKE = 'make one with `ssh-keygen -t ed25519 -N "" -f sum.key`'
@@ -60,6 +61,17 @@ def read_others(folder: Path) -> dict[str, bytes]:
             raise StudyError(f"Expected a key of its own for each hospital, found one twice: {path} is the second.")
         found[path.stem] = key.public_bytes_raw()
     return found
+
+
+def own_keys(settings: SecureSumSettings, why: str) -> tuple[Ed25519PrivateKey, dict[str, bytes]]:
+    """This hospital's key, and the public ones of the others. Raises NotAgreedError if either is missing."""
+    others = read_others(settings.others)
+    if not settings.key.exists() or not others:
+        raise NotAgreedError(
+            f"Expected its own key and those of the other hospitals {why}, found none: exchange them as "
+            "docs/deployment.md says."
+        )
+    return read_sum_key(settings.key), others
 
 
 def fingerprint(public: bytes) -> str:

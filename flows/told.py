@@ -78,6 +78,7 @@ def told_by(agreement: AgreementSettings, samples: int, held_out: int, numbers: 
     return [
         Told(joining, "message", "name", MEANINGS["hospital"]),
         Told(joining, "message", "data", "digest of its cases, made with a key that stays here: nobody can compare it"),
+        *(_of_images(joining) if agreement.shared_images else ()),
         *(_in_secret(training, numbers) if agreement.secure_aggregation else update),
         Told(validating, "validation.json", "hospital", MEANINGS["hospital"]),
         Told(validating, "validation.json", "round", MEANINGS["round"]),
@@ -85,6 +86,16 @@ def told_by(agreement: AgreementSettings, samples: int, held_out: int, numbers: 
         Told(validating, "validation.json", "tokens", tokens),
         *(Told(ending, "scores.json", name, text) for name, text in scored.items()),
         *(Told(ending, file, "all", text) for file, text in grouped.items()),
+    ]
+
+
+def _of_images(when: str) -> list[Told]:
+    """What leaves where images may be compared."""
+    keyed = "digests of its training images, made with a key that only this hospital and the one that gets them have"
+    return [
+        Told(when, "message", "public, signature", "public key for one comparison of images, at random"),
+        Told(when, "message", "digests", keyed),
+        Told(when, "message", "images", "how many of its test images others train on, unless they are few"),
     ]
 
 

@@ -147,11 +147,18 @@ def answer_baselines(folder: Folder, hospital: str, cases: Ref, features: Ref, l
     writes={"scores.json": Document(ScoresDocument), "sums.parquet": Table(sums_schema())},
 )
 def score_hospital(
-    folder: Folder, hospital: str, cases: Ref, predictions: list[Ref], min_cell: int, by_image: bool = True
+    folder: Folder,
+    hospital: str,
+    cases: Ref,
+    predictions: list[Ref],
+    min_cell: int,
+    by_image: bool = True,
+    elsewhere: list[str] | None = None,
 ) -> None:
     """Write what a hospital shares of its answers: `scores.json`, and with `by_image` calibration and `sums.parquet`.
 
-    Figures of fewer than `min_cell` cases are withheld. docs/privacy.md lists the fields.
+    Figures of fewer than `min_cell` cases are withheld. docs/privacy.md lists the fields. `elsewhere` has the ids of
+    test images that hospitals on other machines train on, as those with a copy in training do here.
     """
     from tasks.score.image_sums import write_sums
     from tasks.score.outcomes import judge, outcomes
@@ -160,7 +167,10 @@ def score_hospital(
     answers = [row for ref in predictions for row in read_table(ref.folder / "predictions.parquet", Prediction)]
     known = read_table(cases.folder / "cases.parquet", Case)
     judged = [judge(answer) for answer in answers]
-    shared = share(outcomes(answers, judged, known, read_copied(cases.folder)), min_cell)
+    copied = read_copied(cases.folder)
+    if elsewhere:
+        copied = frozenset(elsewhere) | (copied or frozenset())
+    shared = share(outcomes(answers, judged, known, copied), min_cell)
     document = {"hospital": hospital, "tallies": shared.tallies, "withheld": shared.withheld}
     if by_image:
         document["calibration"] = {

@@ -59,6 +59,8 @@ class AgreementSettings(Settings):
     """Whether only a coordinator that learns the sum of updates alone gets one."""
     scores: bool = True
     """Whether scores of the test cases may leave; the losses of the held-out cases leave in each round."""
+    shared_images: bool = False
+    """Whether other hospitals may find out which of their test images this one trains on (docs/deployment.md)."""
     group_scores: bool = False
     """Whether scores by modality, organ and topic may leave, and sums by image, of which intervals are made."""
     min_cell: int = Field(5, ge=1)
@@ -69,7 +71,8 @@ class SecureSumSettings(Settings):
     """Secure sums, in which a coordinator learns no single update (docs/deployment.md)."""
 
     key: Path = Path("sum.key")
-    """This hospital's private key that signs in secure sums; its public part `sum.key.pub` goes to the others."""
+    """This hospital's private key that signs in secure sums, and in comparisons of images; its public part
+    `sum.key.pub` goes to the others."""
     others: Path = Path("others")
     """Folder of the other hospitals' public keys as NAME.pub; they come from these, and not from the coordinator."""
     fewest: int = Field(3, ge=2)

@@ -157,6 +157,9 @@ class FederationSettings(ParticipationSettings, PersonalSettings, StrategySettin
     has not learned."""
     secure_aggregation: bool = False
     """Whether the server learns the sum of the hospitals' updates alone, and no single one (docs/privacy.md)."""
+    compare_images: bool = False
+    """Whether hospitals on machines of their own find out which of their test images others train on, by digests that
+    the coordinator cannot search (docs/deployment.md)."""
     runtime: Literal["local", "flower"] = "local"
     """Where hospitals are: in this process (`local`), or on machines of their own (`flower`, docs/deployment.md)."""
     warm_start: Literal["off", "latest", "current"] = "off"
@@ -194,7 +197,8 @@ class FederationSettings(ParticipationSettings, PersonalSettings, StrategySettin
     def local(self) -> "FederationSettings":
         """What matters within one round, so that studies that differ in the others share what hospitals trained."""
         elsewhere = dict(StrategySettings()) | dict(PersonalSettings()) | dict(ParticipationSettings())
-        here = {"rounds": 1, "secure_aggregation": False, "runtime": "local", "warm_start": "off"}
+        here = {"rounds": 1, "secure_aggregation": False, "compare_images": False, "runtime": "local"}
+        here |= {"warm_start": "off"}
         return self.model_copy(update=elsewhere | here | {"initial_adapter": None})
 
 

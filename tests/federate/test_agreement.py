@@ -28,6 +28,8 @@ AGREED: list[tuple[dict[str, Any], Study]] = [
     ({"privacy": "example", "epsilon": 4}, study(PRIVATE, **NO_CONTEXT)),
     ({"privacy": "example"}, study({"privacy": {"unit": "patient"}}, **NO_CONTEXT)),
     ({"secure_aggregation": True}, study({"secure_aggregation": True})),
+    ({"shared_images": True}, study({"compare_images": True})),
+    ({"shared_images": True}, study({})),
 ]
 REFUSED: list[tuple[dict[str, Any], Study, str]] = [
     ({"rounds": 3}, study({"rounds": 4}), "federation.rounds of at most 3, as it agreed to, found 4"),
@@ -47,6 +49,7 @@ REFUSED: list[tuple[dict[str, Any], Study, str]] = [
         study({"privacy": {"unit": "hospital", "epsilon": 4}, "strategy": "dpfedavg"}),
         "epsilon of at most 3.*, found 4",
     ),
+    ({}, study({"compare_images": True}), "federation.compare_images false, as it agreed to, found true"),
     ({"secure_aggregation": True}, study({}), "federation.secure_aggregation true, as it agreed to, found false"),
 ]
 

@@ -27,6 +27,7 @@ PORT = 41000 + 2 * (os.getpid() % 9000)
 SETTINGS = {
     "federation.rounds": "1",
     "federation.secure_aggregation": "true",
+    "federation.compare_images": "true",
     "federation.holdout": "0.25",
     "lora.r": "4",
     "evaluation.min_cell": "1",
@@ -52,7 +53,7 @@ def write_hospital(place: Path, name: str, base: Path) -> Planted:
             "authority": str(place / "keys/ca.crt"),
             "key": str(place / "keys/hospitals" / name / "node.key"),
         },
-        "agreement": {"secure_aggregation": True, "min_cell": 1, "group_scores": True},
+        "agreement": {"secure_aggregation": True, "shared_images": True, "min_cell": 1, "group_scores": True},
     }
     (folder / "hospital.yaml").write_text(json.dumps(settings), encoding="utf-8")
     return planted
@@ -84,6 +85,7 @@ def test_a_capture_holds_nothing_of_a_case_and_the_sum_is_that_of_a_simulation(
     coordinator = start(tmp_path / "coordinator", *command, command=recording(messages))
     coordinator.wait_for("listening on")
     hospitals = {name: start(tmp_path / name, "hospital", "join") for name in HOSPITALS}
+    coordinator.wait_for("hospitals compared images: ")
     coordinator.wait_for("wrote artifacts/runs/")
     assert coordinator.ends_with() == 0
     for each in hospitals.values():

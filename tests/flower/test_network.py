@@ -305,10 +305,11 @@ def test_nodes_are_introduced_by_the_names_that_they_tell(fleet: Fleet, keys: Pa
             introduced(fleet.grid, 2, {})
 
 
-def test_a_process_for_each_message_has_no_part_in_a_secure_sum(tmp_path: Path) -> None:
-    (tmp_path / "study.yaml").write_text("federation: {secure_aggregation: true}", encoding="utf-8")
+@pytest.mark.parametrize("setting", ["secure_aggregation", "compare_images"])
+def test_a_process_for_each_message_has_no_part_in_what_takes_several(tmp_path: Path, setting: str) -> None:
+    (tmp_path / "study.yaml").write_text(f"federation: {{{setting}: true}}", encoding="utf-8")
     context: Any = SimpleNamespace(run_config={"hospitals": 3, "settings": str(tmp_path / "study.yaml")})
-    with pytest.raises(StudyError, match="secure_aggregation=false with `flwr run`"):
+    with pytest.raises(StudyError, match=f"{setting}=false with `flwr run`"):
         flower_apps.main(None, context)  # type: ignore[arg-type]
 
 

@@ -245,6 +245,8 @@ def test_what_would_leave_is_told_as_it_was_agreed_to() -> None:
     assert {("message", "words"), ("trained.json", "update")} <= in_secret
     assert not [file for file, _ in in_secret if file in SENT_FILES]
     assert told(strategies=["scaffold"]) - told() == {(CONTROL_FILE, "tensors")}
+    compared = {("message", name) for name in ("public, signature", "digests", "images")}
+    assert told(shared_images=True) - told() == compared
 
 
 def test_hospitals_are_told_no_others_name_and_no_file() -> None:

@@ -11,6 +11,7 @@ from tasks.federate.remote.parcel import PROTOCOL, Kind, Parcel, digests
 
 TYPES = {
     "meet": "query.meet",
+    "images": "query.images",
     "train": "train",
     "offer": "query.offer",
     "sum": "query.sum",

@@ -60,6 +60,8 @@ def _more(agreement: AgreementSettings, study: Study) -> Iterator[tuple[str, obj
             yield f"federation.{name} of at most", agreed, asked
     if agreement.secure_aggregation and not federation.secure_aggregation:
         yield "federation.secure_aggregation", "true", "false"
+    if federation.compare_images and not agreement.shared_images:
+        yield "federation.compare_images", "false", "true"
     unit = federation.privacy.unit if federation.privacy.unit in STRENGTH else "none"
     if STRENGTH.index(unit) < STRENGTH.index(agreement.privacy):
         yield "federation.privacy.unit of at least", agreement.privacy, unit

@@ -16,10 +16,11 @@ MOST_BYTES = 2**30
 """The largest files of one parcel, together."""
 MESSAGE = "message"
 """The file of a message of a secure sum."""
-Kind = Literal["meet", "train", "offer", "sum", "validate", "evaluate", "privacy", "done", "refused"]
+Kind = Literal["meet", "images", "train", "offer", "sum", "validate", "evaluate", "privacy", "done", "refused"]
 """A coordinator's requests, and a hospital's answers: what it was asked for is `done`, or `refused`.
 
-`offer` begins a hospital's part in a secure sum of what it trained, and `sum` is a later step."""
+`images` is a step of a comparison of hospitals' images. `offer` begins a hospital's part in a secure sum of what it
+trained, and `sum` is a later step."""
 
 
 @dataclass(frozen=True)
