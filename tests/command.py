@@ -100,11 +100,19 @@ class Server:
         request = urllib.request.Request(
             f"{self.url}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
+        return json.loads(self._sent(request) or b"null")
+
+    def delete(self, path: str) -> None:
+        """Remove what is at a path of the API."""
+        self._sent(urllib.request.Request(f"{self.url}/{path}", method="DELETE"))
+
+    def _sent(self, request: urllib.request.Request) -> bytes:
+        """Send a request as often as need be; returns its answer."""
         end = time.monotonic() + ANSWERED_WITHIN_S
         while True:
             try:
                 with urllib.request.urlopen(request, timeout=30) as reply:
-                    return json.loads(reply.read() or b"null")
+                    return bytes(reply.read())
             except TimeoutError:  # where other tests take all cores
                 if time.monotonic() > end or self.process.poll() is not None:
                     raise
@@ -112,10 +120,6 @@ class Server:
                 if error.code != 503 or self.process.poll() is not None:
                     raise
                 time.sleep(1)  # its SQLite is busy, and it asks to be asked again
-
-    def delete(self, path: str) -> None:
-        """Remove what is at a path of the API."""
-        urllib.request.urlopen(urllib.request.Request(f"{self.url}/{path}", method="DELETE"), timeout=60).close()
 
     def newest_run(self) -> dict[str, Any]:
         """The flow run that began last, and is no part of another."""

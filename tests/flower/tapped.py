@@ -40,6 +40,7 @@ class Tap:
         place.mkdir()
         self._place, self._towards, self._count = place, towards, 0
         self._server = socket.create_server(("127.0.0.1", listen))
+        self._passing: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -54,6 +55,7 @@ class Tap:
                 near.close()
                 continue
             self._count += 1
+            self._passing += near, far
             for way, source, sink in (("up", near, far), ("down", far, near)):
                 kept = self._place / f"{self._count}-{way}"
                 threading.Thread(target=self._pass_on, args=(source, sink, kept), daemon=True).start()
@@ -70,7 +72,8 @@ class Tap:
                 sink.close()
 
     def close(self) -> None:
-        self._server.close()
+        for each in (self._server, *self._passing):
+            each.close()
 
     def bytes(self) -> bytes:
         """All that has passed."""
