@@ -5,6 +5,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -57,26 +58,32 @@ class Work:
     test: list[Prompt]
 
 
-def draw_work(dropout: float = LORA.dropout) -> Work:
-    """The same hospital at every call, its retrieved cases found as a study finds them."""
+def draw_work(dropout: float = LORA.dropout, base: Base | None = None, most: int | None = None) -> Work:
+    """The same hospital at every call, its retrieved cases found as a study finds them.
+
+    Args:
+        dropout: of LoRA.
+        base: another one than the embedded.
+        most: most cases for training, and for testing; all where not given.
+    """
     source = phantom.read(images=IMAGES, seed=SEED, public=False, test_fraction=0.2)
     cases = [case for case in source.cases if case.site == "site-1"]
     images = {image.id: image for image in source.images if any(case.image_id == image.id for case in cases)}
-    engine = Engine(load_base("embedded", device="cpu"), LORA.r, LORA.alpha, dropout, LORA.targets)
+    plain = deepcopy(base.model) if base else AutoModelForImageTextToText.from_pretrained(resolve("embedded"))
+    base = base or load_base("embedded", device="cpu")
+    engine = Engine(base, LORA.r, LORA.alpha, dropout, LORA.targets)
     training, held_out = ([case for case in cases if case.split == split] for split in ("train", "test"))
     features = encode_images(engine.base, list(images.values()))
     neighbours = find(features, training, cases)
+    training, held_out = training[:most], held_out[:most]
     whole = len(training) // FEDERATION.batch_size * FEDERATION.batch_size
     train, test = (build_prompts(each, cases, neighbours, RETRIEVAL.context) for each in (training[:whole], held_out))
-    return Work(engine, plain_model(engine), images, train, test)
+    return Work(engine, plain_model(engine, plain), images, train, test)
 
 
-def plain_model(engine: Engine) -> Any:
-    """The embedded model as a PEFT model that shares nothing with the engine's."""
-    model = AutoModelForImageTextToText.from_pretrained(resolve("embedded"), trust_remote_code=False).requires_grad_(
-        False
-    )
-    return add_lora(replace(engine.base, model=model), engine.config).eval()
+def plain_model(engine: Engine, model: Any) -> Any:
+    """A model as a PEFT model that shares nothing with the engine's."""
+    return add_lora(replace(engine.base, model=model.requires_grad_(False)), engine.config).eval()
 
 
 def drawn_state(engine: Engine, scale: float = 0.02) -> State:
