@@ -134,8 +134,8 @@ def start_of(study: Study, model: ModelChoice) -> tuple[Ref, StartOfRun | None]:
 
 def in_words(shared: Mapping[str, int | None]) -> str:
     """How many test images of each hospital others train on, in words."""
-    counts = {name: "few" if count is None else str(count) for name, count in shared.items()}
-    return ", ".join(f"{name} tests {count} that others train on" for name, count in counts.items())
+    counts = {name: "withheld" if count is None else str(count) for name, count in shared.items()}
+    return "test images that others train on: " + ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def meet(start: Ref, hospitals: Sequence[str]) -> list[HospitalRefs]:
