@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -168,6 +169,19 @@ def test_without_options_nothing_is_said_of_them(settings: dict[str, Any], featu
     results = assemble([scores], [], Measured(details([], 0)), about())
     assert results["configurations"]["fed"]["choice"] == {"n": 0, "accuracy": None}
     assert "by option" not in markdown(results)
+
+
+def test_images_that_others_train_on_count_as_copies(settings: dict[str, Any], features: Features) -> None:
+    hospital_refs = hospital(features, [*TRAIN, PLAIN, *CHOICES])
+    answered = predict.fn(**asking(hospital_refs, settings), configuration="fed", context=NONE)
+    given: dict[str, Any] = {"hospital": "north", "cases": hospital_refs["cases"], "predictions": [answered]}
+    scored = score_hospital.fn(**given, min_cell=1, elsewhere=[PLAIN.image_id])
+    rows = [row for row in read_sums(scored.folder / "sums.parquet") if row.group == "training_image"]
+    asked = Counter(case.image_id for case in (PLAIN, *CHOICES))
+    alike = asked.pop(PLAIN.image_id)
+    assert sorted(row.value or "" for row in rows) == ["alike", *["none alike"] * len(asked)]
+    (found,) = [row for row in rows if row.value == "alike"]
+    assert found.sums["n"] == alike
 
 
 def test_held_out_cases_calibrate_what_is_withheld(settings: dict[str, Any], features: Features) -> None:

@@ -163,6 +163,7 @@ def test_control_variates_travel_and_what_the_server_keeps_does_not(
     ("federation", "said"),
     [
         ({"strategy": "bulyan"}, r"at least 7 hospitals for federation\.strategy=bulyan"),
+        ({"compare_images": True}, "compare_images=false in a simulation, whose audit compares all images"),
         ({"strategy": "fednova", "secure_aggregation": True}, "found fednova, which needs counts, sum"),
     ],
 )
