@@ -69,7 +69,11 @@ def draw_work(dropout: float = LORA.dropout, base: Base | None = None, most: int
     source = phantom.read(images=IMAGES, seed=SEED, public=False, test_fraction=0.2)
     cases = [case for case in source.cases if case.site == "site-1"]
     images = {image.id: image for image in source.images if any(case.image_id == image.id for case in cases)}
-    plain = deepcopy(base.model) if base else AutoModelForImageTextToText.from_pretrained(resolve("embedded"))
+    plain = (
+        deepcopy(base.model)
+        if base
+        else AutoModelForImageTextToText.from_pretrained(resolve("embedded"), trust_remote_code=False)
+    )
     base = base or load_base("embedded", device="cpu")
     engine = Engine(base, LORA.r, LORA.alpha, dropout, LORA.targets)
     training, held_out = ([case for case in cases if case.split == split] for split in ("train", "test"))
@@ -79,6 +83,11 @@ def draw_work(dropout: float = LORA.dropout, base: Base | None = None, most: int
     whole = len(training) // FEDERATION.batch_size * FEDERATION.batch_size
     train, test = (build_prompts(each, cases, neighbours, RETRIEVAL.context) for each in (training[:whole], held_out))
     return Work(engine, plain_model(engine, plain), images, train, test)
+
+
+def embedded_model() -> Any:
+    """The embedded model as transformers loads it."""
+    return AutoModelForImageTextToText.from_pretrained(resolve("embedded"), trust_remote_code=False)
 
 
 def plain_model(engine: Engine, model: Any) -> Any:

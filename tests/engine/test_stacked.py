@@ -1,5 +1,8 @@
 """All hospitals of a round in one pass: the results of training them one after the other."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import pytest
 import torch
 from engine_samples import prompts_with_neighbours, randomised, same
@@ -26,11 +29,31 @@ def hospitals(base: Base, features: Features) -> list[TrainingHospital]:
     ]
 
 
-def one_by_one(engine: Engine, parts: list[TrainingHospital]) -> list[Trained]:
+class Gradients:
+    """The gradients of each step, which are then moved away from zero: Adam makes whole steps of rounding there."""
+
+    AWAY = 10.0
+    """More than any gradient here."""
+
+    def __init__(self) -> None:
+        self.steps: list[list[torch.Tensor]] = []
+        """Of each tensor, in the order of the adapter's."""
+
+    def __call__(self, weights: Mapping[str, torch.nn.Parameter]) -> None:
+        found = [weight.grad for weight in weights.values() if weight.grad is not None]
+        assert len(found) == len(weights) and all(float(each.abs().max()) < self.AWAY for each in found)
+        self.steps.append([each.clone() for each in found])
+        for each in found:
+            each += self.AWAY
+
+
+def one_by_one(engine: Engine, parts: list[TrainingHospital], seen: Sequence[Gradients] = ()) -> list[Trained]:
+    """Each trained alone; `seen` gets the gradients of each."""
     start, found = engine.read(), []
-    for part in parts:
+    for number, part in enumerate(parts):
         engine.switch(start)
-        loss, steps = train(engine, part.features, part.examples, **COMMON, tokens=8192, seed=part.seed)
+        given: dict[str, Any] = COMMON | {"tokens": 8192, "seed": part.seed}
+        loss, steps = train(engine, part.features, part.examples, **given, correct=seen[number] if seen else None)
         found.append(Trained(engine.read(), loss, steps))
     engine.switch(start)
     return found
@@ -47,21 +70,27 @@ def assert_like(found: list[Trained], expected: list[Trained]) -> None:
 @pytest.mark.parametrize("targets", [TARGETS, EVERY], ids=["q-v", "every"])
 def test_it_is_training_one_by_one(tiny_base: Base, features: Features, targets: list[str]) -> None:
     engine = Engine(tiny_base, r=4, alpha=8, dropout=0.0, targets=targets)
-    # Adam makes whole steps of the rounding of a gradient that is nearly zero. With this start, none is.
-    engine.switch(randomised(engine.read(), 2, scale=0.1))
+    engine.switch(randomised(engine.read(), 1, scale=0.1))
     start, parts = engine.read(), hospitals(tiny_base, features)
-    expected = one_by_one(engine, parts)
+    seen = [Gradients() for _ in parts]
+    expected = one_by_one(engine, parts, seen)
     assert [each.steps for each in expected] == [6, 2, 4, 0]
     for tokens in (8192, 700):  # all at once, and in parts that hold rows of several hospitals
-        found = train_stacked(engine, parts, **COMMON, tokens=tokens)
+        gradients = Gradients()
+        given: dict[str, Any] = COMMON | {"tokens": tokens, "correct": gradients}
+        found = train_stacked(engine, parts, **given)
         assert_like(found, expected)
+        for number, each in enumerate(seen):
+            for step, alone in enumerate(each.steps):
+                for one, other in zip(gradients.steps[step], alone, strict=True):
+                    torch.testing.assert_close(one[number], other, rtol=1e-4, atol=1e-5)
         assert same(found[3].state, start)
         assert not same(found[0].state, start)
     # It leaves the engine as it was.
     assert same(engine.read(), start)
     assert not any(module.training for module in engine.peft.modules())
     assert len(engine.parameters()) == len(start)
-    assert_like(one_by_one(engine, parts), expected)
+    assert_like(one_by_one(engine, parts, [Gradients() for _ in parts]), expected)
 
 
 def test_layers_computed_again_see_the_same_adapters(tiny_folder: object, features: Features) -> None:
