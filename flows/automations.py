@@ -62,9 +62,13 @@ def install() -> None:
 
 
 def _put(client: SyncPrefectClient, wanted: AutomationCore) -> None:
-    """Install an automation, or update the one with its name."""
+    """Install an automation, or update the one with its name if it is another.
+
+    An update replaces it in the server, which may be in the midst of an event for it (Prefect 3.9: "Trigger._automation
+    has been garbage collected").
+    """
     installed = client.read_automations_by_name(wanted.name)
-    if installed:
-        client.update_automation(installed[0].id, wanted)
-    else:
+    if not installed:
         client.create_automation(wanted)
+    elif AutomationCore.model_validate(installed[0].model_dump(include=set(AutomationCore.model_fields))) != wanted:
+        client.update_automation(installed[0].id, wanted)
