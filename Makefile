@@ -30,7 +30,7 @@ tests: .venv/installed
 test-slow: .venv/installed  ## the tests of whole studies, servers, schedules and kills
 	$(PYTEST) -m "slow and not proof"
 
-proof: .venv/installed .venv-release/installed  ## federations killed at random, on machines of their own, attacked: half an hour, not in CI
+proof: .venv/installed .venv-release/installed  ## federations killed at random, on machines of their own, attacked: an hour or more, not in CI
 	$(PYTEST) -m proof
 
 bench: .venv/installed  ## the figures of docs/benchmarks.md; 5 to 7 minutes on two free cores

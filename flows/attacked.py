@@ -13,7 +13,6 @@ from flows.coordinator import (
     keep_controls,
     round_summary,
     rounds,
-    taking_part,
     training_settings,
 )
 from flows.coordinator import held_out_loss as mean_loss
@@ -26,6 +25,7 @@ from flows.progress import Steps
 from flows.runtimes.falsified import Falsified
 from flows.runtimes.local import Local, gather
 from flows.runtimes.runtime import Runtime, Trained
+from flows.suitable import taking_part
 from tasks.answer.step import predict
 from tasks.attack.cases import TARGET
 from tasks.attack.step import alter_cases

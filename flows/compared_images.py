@@ -31,21 +31,27 @@ class ComparedImages:
         """
         if not study.federation.compare_images:
             raise NotAgreedError("Expected a study with federation.compare_images, found one without.")
-        step = request.about.get("step")
-        if step == "introduce":
+        step, session = request.about.get("step"), request.about.get("session")
+        if step == "introduce" and isinstance(session, str):
             keys = own_keys(self._settings.secure_sums, "to compare images")
-            self._comparison = ImageComparison(self._settings.name, *keys, str(request.about.get("session")))
+            self._comparison = ImageComparison(self._settings.name, *keys, session)
             return Parcel("done", asdict(self._comparison.introduction))
         if self._comparison is None:
             raise NotAgreedError("Expected the beginning of a comparison of images, found a later step.")
         if step == "mark":
             given = {name: _introduction(each) for name, each in dict(request.about.get("keys", {})).items()}
             return Parcel("done", {}, self._comparison.marks(given, images_of(cases, "train")))
-        found = self._comparison.found(request.files, images_of(cases, "test"))
+        if step == "compare":
+            return self._compare(self._comparison, request, cases, study.evaluation.min_cell)
+        raise NotAgreedError("Expected a step of a comparison of images, found another: use one version of fed-rag.")
+
+    def _compare(self, comparison: ImageComparison, request: Parcel, cases: Path, least: int) -> Parcel:
+        """Look for the test images that others train on; asked again, the answer is the same."""
+        found = comparison.found(request.files, images_of(cases, "test"))
         for name, ids in found.items():
             logger.info("%s trains on %d of the test images here", name, len(ids))
-        self._comparison, self.trained_elsewhere = None, sorted({each for ids in found.values() for each in ids})
-        count, least = len(self.trained_elsewhere), study.evaluation.min_cell
+        self.trained_elsewhere = sorted({each for ids in found.values() for each in ids})
+        count = len(self.trained_elsewhere)
         withheld = is_small(count, least) or is_small(len(ids_of(cases, "test")) - count, least)
         return Parcel("done", {"images": None if withheld else count})
 

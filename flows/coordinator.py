@@ -16,6 +16,7 @@ from flows.progress import Pace, Steps
 from flows.runtimes.local import Local, gather_named, refuse_missing
 from flows.runtimes.runtime import Runtime, Trained
 from flows.runtimes.stacked import Stacked
+from flows.suitable import taking_part
 from tasks.errors import StudyError
 from tasks.federate.lora_mean.factors import Factors
 from tasks.federate.lora_mean.ranks import OfRanks
@@ -27,7 +28,7 @@ from tasks.federate.remote.step import note_used
 from tasks.federate.step import aggregate, join_adapter, keep_control
 from tasks.federate.strategies.strategy import Strategy
 from tasks.records.federation import ADAPTER_FILE, CONTROL_FILE, RESIDUAL, TOGETHER, HospitalRefs, Order, group_file
-from tasks.settings import FederationSettings, ModelChoice, Study
+from tasks.settings import ModelChoice, Study
 from tasks.store import Ref
 
 logger = logging.getLogger("fed_rag")
@@ -86,19 +87,6 @@ def rounds(
         held = held | go_on(coming, state, own)
         yield Round(number, orders, starts, trained, before, state, held)
         before = state
-
-
-def check_strategy(study: Study) -> None:
-    """Raises StudyError, before anything is done, if the strategy does not work with the study's hospitals or sums."""
-    strategy = choose_rule(study.federation.server)
-    strategy.check_hospitals(study.partition.hospitals)
-    if study.federation.compare_images and study.federation.runtime == "local":
-        raise StudyError(
-            "Expected federation.compare_images=false in a simulation, whose audit compares all images, found true: "
-            "leave it out."
-        )
-    if study.federation.secure_aggregation:
-        refuse_single_updates(strategy, study.federation)
 
 
 def go_on(coming: Mapping[str, Order], state: Ref, own: Mapping[str, Ref]) -> dict[str, Ref]:
@@ -229,24 +217,6 @@ def summed_here(updates: Mapping[str, Ref], round_number: int) -> Ref:
     return sum_in_secret(updates=list(updates.values()), round_number=round_number)
 
 
-def taking_part(study: Study, hospitals: Sequence[str]) -> Participation:
-    """Who takes part in a study's rounds. Raises StudyError if its settings do not suit these hospitals.
-
-    So it does where a strategy, or a sum that hides its parts, needs more hospitals than a round asks.
-    """
-    found = Participation(study.federation.participating, hospitals, study.federation.rounds, study.seed)
-    for hospital in study.lora.ranks:
-        found.check_name(hospital, "lora.ranks")
-    fewest = min(len(found.asked(number)) for number in range(1, found.rounds + 1))
-    choose_rule(study.federation.server).check_hospitals(fewest)
-    if study.federation.secure_aggregation and fewest < 2:
-        raise StudyError(
-            "Expected each round to ask at least 2 hospitals with federation.secure_aggregation, found one that asks "
-            f"{fewest}, whose update the sum would be: let more take part."
-        )
-    return found
-
-
 def keep_controls(
     hospitals: Mapping[str, HospitalRefs], of: Round, keep: Any = keep_control
 ) -> dict[str, HospitalRefs]:
@@ -263,17 +233,6 @@ def keep_controls(
     )
     kept = gather_named(keeping, list(used))
     return {name: hospitals[name].model_copy(update={"control": control}) for name, control in kept.items()}
-
-
-def refuse_single_updates(strategy: Strategy, federation: FederationSettings) -> None:
-    """Raise StudyError for a strategy to which the sum of the hospitals' tensors is not enough, or which sends none."""
-    if "sum" not in strategy.needs or not strategy.needs <= {"sum", "state"}:
-        needs, rule = ", ".join(sorted(strategy.needs)) or "nothing", federation.lora_mean
-        name = federation.strategy if rule == "factors" else f"{federation.strategy} with lora_mean {rule}"
-        raise StudyError(
-            f"Expected a strategy that needs only the sum of updates with federation.secure_aggregation, found {name}, "
-            f"which needs {needs}: choose another, or set federation.secure_aggregation=false."
-        )
 
 
 def round_row(strategy: Strategy, of: Round, held_out: Sequence[Ref]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.again import asked, tell
-from flows.coordinator import check_strategy, federate
+from flows.coordinator import federate
 from flows.disk import warn_if_large
 from flows.evaluate import Adapters, evaluate
 from flows.gone import HOOKS
@@ -24,6 +24,7 @@ from flows.promotion import NOT_PROMOTED, consider, tell_verdict
 from flows.report import write_card, write_pages
 from flows.run_folder import SharedRefs, write_run
 from flows.start import refuse_no_adapter
+from flows.suitable import check_strategy
 from tasks.engine.identity import choose_model
 from tasks.report.page.dashboard import inline_plots
 from tasks.settings import Study

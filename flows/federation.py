@@ -10,7 +10,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.coordinator import Federated, check_strategy, federate
+from flows.coordinator import Federated, federate
 from flows.gone import HOOKS
 from flows.losses import round_losses, round_table, write_losses
 from flows.parts import within_part
@@ -20,11 +20,12 @@ from flows.progress import Steps
 from flows.runtimes.flower.runtime import Flower, answered
 from flows.runtimes.local import all_alike
 from flows.start import given_adapter, refuse_no_adapter
+from flows.suitable import check_strategy
 from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
 from tasks.federate.remote.files import SCORES
 from tasks.federate.remote.images_by_link import compare_images
-from tasks.federate.remote.parcel import Parcel, ask_all, linked
+from tasks.federate.remote.parcel import Parcel, ask_each, linked
 from tasks.federate.remote.step import hear_privacy, hear_scores, note_hospital
 from tasks.federate.step import initial_adapter
 from tasks.records.federation import TOGETHER, HospitalRefs
@@ -144,7 +145,7 @@ def meet(start: Ref, hospitals: Sequence[str]) -> list[HospitalRefs]:
     What a hospital told stands for its folders here: they stay where they are. Raises StudyError if one refuses.
     """
     noted = []
-    for name, answer in zip(hospitals, ask_all(hospitals, Parcel("meet")), strict=True):
+    for name, answer in ask_each(dict.fromkeys(hospitals, Parcel("meet"))).items():
         if answer.about.get("name") != name:
             raise StudyError(
                 f"Expected {name} to answer by its name, found another: its settings must have the name of its key."

@@ -107,6 +107,7 @@ class Resident:
         if study.federation.secure_aggregation:
             self._own_sums()  # without keys it takes part in none, and says so at once
         self._prepared.clear()  # the cases may have changed since
+        self._compared = ComparedImages(self._settings)  # what was found for another study is none of this one's
         (hospital,) = self._own(study, request).hospitals
         folders = [hospital.cases, hospital.features, hospital.library, hospital.budget]
         state = json.dumps([each.digest for each in folders if each]).encode()

@@ -95,7 +95,9 @@ def _of_images(when: str) -> list[Told]:
     return [
         Told(when, "message", "public, signature", "public key for one comparison of images, at random"),
         Told(when, "message", "digests", keyed),
-        Told(when, "message", "images", "how many of its test images others train on, unless they are few"),
+        Told(
+            when, "message", "images", "how many of its test images others train on, unless these or the others are few"
+        ),
     ]
 
 

@@ -25,14 +25,15 @@ def aggregate_group(
     round_number: int,
     base: str,
     share: float,
-    steps: LocalSteps | None = None,
+    steps: LocalSteps | None,
     measure: Callable[["ServerState", Sequence["Update"], "ServerState"], Mapping[str, object]] | None = None,
     ranks: Mapping[str, int] = MappingProxyType({}),
 ) -> Collection[str]:
     """Aggregate one group of the updates' tensors and write the result; return the names of the groups written.
 
     `share` is that of the hospitals which have sent these updates; `ranks` are agreed ranks of theirs, and `steps`
-    decide how many steps each took.
+    decide how many steps each took,
+    unless they are not checked.
 
     `measure` adds figures to the round's record, from the state before it, the updates used and the state after it.
     """

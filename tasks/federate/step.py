@@ -247,7 +247,7 @@ def aggregate_fusion(
     from tasks.federate.strategies.strategy import choose
 
     sent = dict(zip(hospitals, updates, strict=True))
-    aggregate_group(folder, "fusion", choose(strategy), strategy, state, sent, round_number, base="", share=1)
+    aggregate_group(folder, "fusion", choose(strategy), strategy, state, sent, round_number, "", 1, steps=None)
 
 
 @stage(

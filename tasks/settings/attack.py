@@ -1,12 +1,13 @@
 """The settings of a table of attacks: which strategies are attacked how, and by how many hospitals."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from tasks.settings import Settings, Study
 from tasks.settings.comparison import Changes, changed
+from tasks.settings.strategy import Joining
 
 Attack = Literal[
     "label-flip",
@@ -20,25 +21,6 @@ Attack = Literal[
     "forged-counts",
     "backdoor",
 ]
-Attacked = Literal[
-    "fedavg",
-    "fedavgm",
-    "fedadam",
-    "fedyogi",
-    "fedprox",
-    "scaffold",
-    "fednova",
-    "median",
-    "trimmed-mean",
-    "krum",
-    "multi-krum",
-    "bulyan",
-    "geometric-median",
-    "norm-bounded",
-    "centered-clipping",
-]
-"""Strategies that average what several hospitals send, without noise."""
-
 SMALL: dict[str, dict[str, Any]] = {
     "dataset": {"images": 24, "test_fraction": 0.4},
     "partition": {"hospitals": 8, "scheme": "iid"},
@@ -57,7 +39,7 @@ class AttackTable(Settings):
     """Folder under artifacts/attacks that receives the table."""
     study: Study = Study.model_validate(SMALL)
     """The base study: what the cells have in common; by default a small one."""
-    strategies: tuple[Attacked, ...] = Field(Attacked.__args__, min_length=1)  # type: ignore[attr-defined]
+    strategies: tuple[Joining, ...] = Field(get_args(Joining), min_length=1)
     """The rows: values of federation.strategy."""
     attacks: tuple[Attack, ...] = Field(Attack.__args__, min_length=1)  # type: ignore[attr-defined]
     """The columns, beside a first one without an attack."""

@@ -7,26 +7,10 @@ from pydantic import Field
 
 from tasks.settings.base import Settings
 from tasks.settings.data import DatasetSettings
+from tasks.settings.strategy import Joining
 from tasks.settings.training import ModelSettings
 
-OwnStrategy = Literal[
-    "fedavg",
-    "fedavgm",
-    "fedadam",
-    "fedyogi",
-    "fedprox",
-    "scaffold",
-    "fednova",
-    "median",
-    "trimmed-mean",
-    "krum",
-    "multi-krum",
-    "bulyan",
-    "geometric-median",
-    "norm-bounded",
-    "centered-clipping",
-    "dpfedavg",
-]
+OwnStrategy = Literal[Joining, "dpfedavg"]
 
 
 class CoordinatorSettings(Settings):

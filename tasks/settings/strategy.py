@@ -8,30 +8,31 @@ from pydantic import Field, ValidationInfo, field_validator
 from tasks.settings.base import Settings
 from tasks.settings.privacy import PrivacySettings
 
+Joining = Literal[
+    "fedavg",
+    "fedavgm",
+    "fedadam",
+    "fedyogi",
+    "fedprox",
+    "scaffold",
+    "fednova",
+    "median",
+    "trimmed-mean",
+    "krum",
+    "multi-krum",
+    "bulyan",
+    "geometric-median",
+    "norm-bounded",
+    "centered-clipping",
+]
+"""Strategies that join what several hospitals send, without noise."""
+
 
 class StrategySettings(Settings):
     """How hospitals' updates become the next round's adapter."""
 
     former_names: ClassVar[Mapping[str, str]] = {"aggregation": "strategy"}
-    strategy: Literal[
-        "fedavg",
-        "fedavgm",
-        "fedadam",
-        "fedyogi",
-        "fedprox",
-        "scaffold",
-        "fednova",
-        "median",
-        "trimmed-mean",
-        "krum",
-        "multi-krum",
-        "bulyan",
-        "geometric-median",
-        "norm-bounded",
-        "centered-clipping",
-        "dpfedavg",
-        "none",
-    ] = "fedavg"
+    strategy: Literal[Joining, "dpfedavg", "none"] = "fedavg"
     """How updates become the next adapter; with `none` each hospital goes on from its own adapter, alone."""
     server_momentum: float = Field(0.9, ge=0, lt=1)
     """Share of the last round's step that the server adds to the next one (`fedavgm` alone)."""

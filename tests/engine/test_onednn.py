@@ -67,19 +67,23 @@ def test_it_is_used_but_on_processors_that_mkl_is_made_for(maker: str | None, us
 
 LONG = """
 import hashlib, torch
-import tasks.engine.fast.onednn
+import {module}
 source = torch.Generator().manual_seed(0)
 one, other = (torch.randn(shape, generator=source) for shape in ((16, 5000), (5000, 128)))
 print(hashlib.sha256((one @ other).numpy().tobytes()).hexdigest())
 """
 
 
-def test_two_threads_multiply_as_one_does() -> None:
+@pytest.mark.parametrize("module", ["tasks.engine.base", "tasks.retrieve.fusion", "tasks.federate.means"])
+def test_two_threads_multiply_as_one_does(module: str) -> None:
     """As the gradient of LoRA's factors does, this product adds up thousands of numbers for each of its own."""
     given = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
     found = {
         subprocess.run(
-            [sys.executable, "-c", LONG], env=given | {"OMP_NUM_THREADS": threads}, capture_output=True, check=True
+            [sys.executable, "-c", LONG.format(module=module)],
+            env=given | {"OMP_NUM_THREADS": threads},
+            capture_output=True,
+            check=True,
         ).stdout
         for threads in ("1", "2")
     }

@@ -32,7 +32,7 @@ from flows.runtimes.flower.superlink import Fleet, superlink
 from flows.runtimes.flower.wire import packed, unpacked
 from tasks.errors import StudyError
 from tasks.federate.remote import parcel as parcels
-from tasks.federate.remote.parcel import Parcel, ask, closing_if_told_to_end, linked
+from tasks.federate.remote.parcel import PROTOCOL, Parcel, ask, closing_if_told_to_end, linked
 
 
 @pytest.fixture(scope="module")
@@ -322,10 +322,12 @@ def test_the_apps_are_found_as_flower_finds_them() -> None:
 
 
 def test_another_protocol_is_refused_by_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "PROTOCOL", 3)
+    monkeypatch.setattr(wire, "PROTOCOL", PROTOCOL + 1)
     theirs = packed(Parcel("train"))
     monkeypatch.undo()
-    with pytest.raises(StudyError, match="protocol version 2, found 3: install the same version"):
+    with pytest.raises(
+        StudyError, match=f"protocol version {PROTOCOL}, found {PROTOCOL + 1}: install the same version"
+    ):
         unpacked(theirs)
 
 

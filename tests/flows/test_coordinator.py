@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from flows.coordinator import Round, reasons, rounds, tell_missing, wire
-from flows.coordinator import taking_part as who_takes_part
 from flows.fed_rag import fed_rag
 from flows.losses import round_table
 from flows.runtimes.runtime import Trained
+from flows.suitable import taking_part as who_takes_part
 from tasks.errors import StudyError
 from tasks.federate.participation import Participation
 from tasks.federate.strategies.strategy import choose

@@ -9,7 +9,8 @@ from flows.cli.settings_file import load_attacks
 from tasks.attack.updates import ATTACKS
 from tasks.errors import StudyError
 from tasks.settings import StrategySettings, Study
-from tasks.settings.attack import SMALL, Attack, Attacked, AttackTable
+from tasks.settings.attack import SMALL, Attack, AttackTable
+from tasks.settings.strategy import Joining
 
 
 def test_without_a_word_the_study_is_small_and_what_is_said_changes_nothing_else() -> None:
@@ -26,7 +27,7 @@ def test_without_a_word_the_study_is_small_and_what_is_said_changes_nothing_else
 def test_every_attack_and_every_strategy_that_averages_can_be_named() -> None:
     assert set(get_args(Attack)) == {*ATTACKS, "label-flip"}
     known = get_args(StrategySettings.model_fields["strategy"].annotation)
-    assert set(known) - set(get_args(Attacked)) == {"dpfedavg", "none"}
+    assert set(known) - set(get_args(Joining)) == {"dpfedavg", "none"}
 
 
 def test_a_cell_is_the_study_with_its_strategy_attackers_and_what_was_chosen() -> None:

@@ -3,9 +3,6 @@
 By default, torch computes these products with MKL, which does not use AVX-512 on processors of other makers than Intel.
 oneDNN, which also comes with torch, uses it: on AMD processors, the same product takes half the time or less. On
 Intel's own, MKL is the faster one (docs/benchmarks.md). Only rounding differs.
-
-MKL adds in an order that may depend on the number of threads, unless it is told not to. That costs no time here, and
-one thread then gives the same bytes as two.
 """
 
 import os
@@ -16,7 +13,6 @@ import torch
 from torch.nn import functional
 
 CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
-os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # conditional numerical reproducibility; read at MKL's first product
 KEPT = "32"
 """Most compiled products in oneDNN's cache and in torch's: more than the layers of one batch need.
 

@@ -1,13 +1,11 @@
 """The coordinator's side of a comparison of hospitals' images: it passes on keys and digests, and is told counts."""
 
 import secrets
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from collections.abc import Sequence
 from typing import Any
 
 from tasks.errors import StudyError
-from tasks.federate.remote.parcel import Parcel, ask, closing_if_told_to_end
+from tasks.federate.remote.parcel import Parcel, ask_each
 
 
 def compare_images(hospitals: Sequence[str]) -> dict[str, int | None]:
@@ -18,9 +16,9 @@ def compare_images(hospitals: Sequence[str]) -> dict[str, int | None]:
     Raises StudyError if a hospital refuses, or answers with something else.
     """
     session = {"session": secrets.token_hex(16)}
-    introduced = _ask_each({name: Parcel("images", {"step": "introduce"} | session) for name in hospitals})
+    introduced = ask_each({name: Parcel("images", {"step": "introduce"} | session) for name in hospitals})
     keys = {name: dict(answer.about) for name, answer in introduced.items()}
-    marked = _ask_each({name: Parcel("images", {"step": "mark", "keys": keys} | session) for name in hospitals})
+    marked = ask_each({name: Parcel("images", {"step": "mark", "keys": keys} | session) for name in hospitals})
     for name, answer in marked.items():
         if answer.files.keys() != set(hospitals) - {name}:
             raise StudyError(f"Expected digests of {name} for each other hospital, found others: it is at fault.")
@@ -29,17 +27,10 @@ def compare_images(hospitals: Sequence[str]) -> dict[str, int | None]:
         for name in hospitals
         for others in [[each for each in hospitals if each != name]]
     }
-    return {name: _count(name, answer.about.get("images")) for name, answer in _ask_each(comparing).items()}
+    return {name: _count(name, answer.about.get("images")) for name, answer in ask_each(comparing).items()}
 
 
 def _count(name: str, told: Any) -> int | None:
     if told is not None and (type(told) is not int or told < 0):
         raise StudyError(f"Expected a number of images from {name}, found something else: it is at fault.")
     return told
-
-
-def _ask_each(requests: Mapping[str, Parcel]) -> dict[str, Parcel]:
-    """Ask hospitals at once; returns their answers by hospital."""
-    with ThreadPoolExecutor(max_workers=len(requests)) as pool, closing_if_told_to_end():
-        asking = {name: pool.submit(copy_context().run, ask, name, each) for name, each in requests.items()}
-        return {name: asked.result() for name, asked in asking.items()}

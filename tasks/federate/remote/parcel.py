@@ -1,7 +1,7 @@
 """What coordinator and hospitals send each other, and the link that carries it, whichever network that is."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from tasks.errors import StudyError
 
-PROTOCOL = 2
+PROTOCOL = 3
 """The version of all that travels; another one is refused by name."""
 MOST_BYTES = 2**30
 """The largest files of one parcel, together."""
@@ -86,11 +86,11 @@ def closing_if_told_to_end() -> Iterator[None]:
         raise
 
 
-def ask_all(hospitals: Sequence[str], request: Parcel) -> list[Parcel]:
-    """Ask several hospitals the same at once; returns their answers in the same order. Raises StudyError as `ask`."""
-    with ThreadPoolExecutor(max_workers=len(hospitals)) as pool, closing_if_told_to_end():
-        asking = [pool.submit(copy_context().run, ask, name, request) for name in hospitals]
-        return [asked.result() for asked in asking]
+def ask_each(requests: Mapping[str, Parcel]) -> dict[str, Parcel]:
+    """Ask several hospitals at once, each something else; returns their answers by hospital. Raises as `ask`."""
+    with ThreadPoolExecutor(max_workers=len(requests)) as pool, closing_if_told_to_end():
+        asking = {name: pool.submit(copy_context().run, ask, name, request) for name, request in requests.items()}
+        return {name: asked.result() for name, asked in asking.items()}
 
 
 def ask(hospital: str, request: Parcel) -> Parcel:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_federate_step import HOSPITALS, Round, one_round, update_of  # noqa: F401
 
-from flows.coordinator import refuse_single_updates
+from flows.suitable import refuse_single_updates
 from tasks.engine.adapter import load_state
 from tasks.errors import StudyError
 from tasks.federate.lora_mean.rule import choose_rule
