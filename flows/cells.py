@@ -1,13 +1,17 @@
-"""Runs or reuses one study of a comparison, and reads finished runs."""
+"""Runs or reuses the studies of a comparison, and reads finished runs."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from flows.fed_rag import fed_rag
 from flows.outside import outside
+from flows.runners.runner import studies_at_once
 from tasks.engine.identity import identify, resolve
 from tasks.errors import StudyError
 from tasks.ingest.datasets import DATASETS
@@ -23,6 +27,19 @@ TWINS = ("llava-med-7b",)
 """Presets that have a twin, which stands in for them if their weights are absent."""
 SMALL = "smol-clip"
 """The small model of that shape (tower, projector, text model) with real weights; `fed-rag compose` writes it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one study of a comparison."""
+
+    cell: Cell
+    run: Path | None
+    """Its folder; None if the study failed."""
+    reason: str
+    """Why it failed."""
+    seconds: float | None
+    """How long it ran; None if a finished run was found, or it failed."""
 
 
 def run_cell(cell: Cell) -> tuple[Path, bool]:
@@ -44,6 +61,29 @@ def run_cell(cell: Cell) -> tuple[Path, bool]:
     with writing("source", "cells", key) as folder:
         folder.write_json("cell.json", {"cell": cell.title, "run": run.name})
     return run, False
+
+
+def run_cells(cells: Sequence[Cell]) -> Iterator[Outcome]:
+    """Run or reuse each cell's study, in order; on a cluster, as many at once as it has workers.
+
+    Outcomes come in the order of the cells, each as soon as those before it are there.
+    """
+    at_once = studies_at_once()
+    if at_once == 1:
+        yield from map(_outcome, cells)
+        return
+    with ThreadPoolExecutor(max_workers=at_once) as pool:
+        contexts = [copy_context() for _ in cells]
+        yield from pool.map(lambda context, cell: context.run(_outcome, cell), contexts, cells)
+
+
+def _outcome(cell: Cell) -> Outcome:
+    began = time.perf_counter()
+    try:
+        run, found = run_cell(cell)
+    except StudyError as error:
+        return Outcome(cell, None, str(error), None)
+    return Outcome(cell, run, "", None if found else time.perf_counter() - began)
 
 
 def references(run: Path, name: str) -> list[Ref]:

@@ -10,7 +10,7 @@ from flows.judged import case_number, images_of_cases, read_answers
 from tasks.errors import StudyError
 from tasks.records import Case, Prediction, read_table
 from tasks.score.outcomes import judge
-from tasks.store import ROOT
+from tasks.store import here
 from tasks.store.runs import open_run
 from tasks.text.normalise import normalise
 
@@ -82,7 +82,7 @@ def _answers(run: Path) -> dict[int, Prediction]:
     study, places = open_run(run)
     found = {}
     for folders in places["hospitals"].values():
-        images = images_of_cases(folders["cases"], read_table(ROOT / folders["cases"] / "cases.parquet", Case))
+        images = images_of_cases(folders["cases"], read_table(here(folders["cases"]) / "cases.parquet", Case))
         for row in read_answers(folders["predictions"]):
             if row.configuration == study.configuration:
                 found[case_number(row, images[row.case_id])] = row

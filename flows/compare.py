@@ -1,6 +1,5 @@
 """The comparison: one study per configuration, split, seed and point of a sweep, and one document of all."""
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,13 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.cells import run_cell, with_stand_ins
+from flows.cells import run_cells, with_stand_ins
 from flows.compare_runs import Runs, read_cost, read_seen, read_split, read_sweeps, read_title
 from flows.gone import HOOKS
 from flows.outside import dataset_content
 from flows.prepare import prepare_questions, prepares
 from flows.progress import Pace, Steps
+from flows.runners.runner import studies_at_once, working_on
 from tasks.audit.step import audit
 from tasks.compare.document import assemble, configuration_rows
 from tasks.compare.tables import side_by_side, tables
@@ -49,20 +49,20 @@ def compare(comparison: Comparison = Comparison()) -> str:
     same = same_splits(planned, steps)
     runs: dict[tuple[str, str, str, int], Path] = {}
     failed: list[dict[str, str]] = []
-    pace = Pace(sum(cell.split not in same for cell in planned))
+    wanted = [cell for cell in planned if cell.split not in same]
     for cell in planned:
         if cell.split in same:
             steps.done(f"{cell.title}: the same cases as split {same[cell.split]}")
-            continue
-        began = time.perf_counter()
-        try:
-            run, found = run_cell(cell)
-            runs[cell.part, cell.name, cell.split, cell.seed] = run
-            left = pace.done(None if found else time.perf_counter() - began)
-            steps.done(f"{cell.title}: {'found' if found else 'ran'} {run.name}{left}")
-        except StudyError as error:
-            failed.append({"cell": cell.title, "reason": str(error)})
-            steps.done(f"{cell.title}: failed, {error}{pace.done(None)}")
+    pace = Pace(len(wanted))
+    with working_on(comparison.study.engine):
+        for each in run_cells(wanted):
+            cell, left = each.cell, pace.done(each.seconds and each.seconds / studies_at_once())
+            if each.run:
+                runs[cell.part, cell.name, cell.split, cell.seed] = each.run
+                steps.done(f"{cell.title}: {'ran' if each.seconds else 'found'} {each.run.name}{left}")
+            else:
+                failed.append({"cell": cell.title, "reason": each.reason})
+                steps.done(f"{cell.title}: failed, {each.reason}{left}")
     refuse_gaps(comparison, runs, same, failed)
     document = read_document(comparison, planned, runs, same, stand_ins, failed)
     folder = write(comparison.name, document)

@@ -31,7 +31,7 @@ from tasks.retrieve.encoded import Inputs
 from tasks.retrieve.library import ENTRIES, Library, build_library, read_library
 from tasks.retrieve.retriever_files import ENCODER, open_library_encoder
 from tasks.retrieve.similarity import TOKENS, Encoder, encoder_to_json, fit_encoder
-from tasks.store import ROOT, shipped
+from tasks.store import here, shipped
 from tasks.text.options import lettered
 
 SCRIPTS = shipped.DATA / "export"
@@ -117,12 +117,12 @@ def _library(place: Place, merged: Base | None) -> tuple[Library, Encoder, bool]
     The third value is True if they are the run's. `merged` is the exported model if its tower is no longer the one that
     the run's rows were made with; the new library then has what that model sees.
     """
-    folder, retrieval = ROOT / place.folders["library"], place.study.retrieval
+    folder, retrieval = here(place.folders["library"]), place.study.retrieval
     run_library, encoder = read_library(folder, mapped=False), open_library_encoder(folder)
     if retrieval.encoder == "base" and isinstance(encoder, Encoder) and merged is None:
         return run_library, encoder, True
     training = _entered(place, run_library)
-    features = load_features(ROOT / place.folders["features"] / FEATURES)
+    features = load_features(here(place.folders["features"]) / FEATURES)
     if merged is not None:
         features = encode_images(merged, _images(place, training), projected=features.projected)
     inputs = Inputs(features).of(training)
@@ -133,7 +133,7 @@ def _library(place: Place, merged: Base | None) -> tuple[Library, Encoder, bool]
 
 def _entered(place: Place, library: Library) -> list[Case]:
     """The cases of a library, in its order."""
-    cases = {case.id: case for case in read_table(ROOT / place.folders["cases"] / "cases.parquet", Case)}
+    cases = {case.id: case for case in read_table(here(place.folders["cases"]) / "cases.parquet", Case)}
     return [cases[name] for name in library.entries.case_ids(library.entries.numbers)]
 
 
@@ -156,7 +156,7 @@ def _write_library(folder: Path, place: Place, library: Library, encoder: Encode
 def _images(place: Place, cases: Sequence[Case]) -> Iterator[Image]:
     """The images of some of the hospital's cases."""
     wanted = {case.image_id for case in cases}
-    stored = read_images(ROOT / place.folders["cases"] / "images.parquet")
+    stored = read_images(here(place.folders["cases"]) / "images.parquet")
     return (image for image in stored if image.id in wanted)
 
 

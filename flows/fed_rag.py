@@ -23,6 +23,8 @@ from flows.progress import Steps
 from flows.promotion import NOT_PROMOTED, consider, tell_verdict
 from flows.report import write_card, write_pages
 from flows.run_folder import SharedRefs, write_run
+from flows.runners.runner import working_on
+from flows.shared_artifacts import share
 from flows.start import refuse_no_adapter
 from flows.suitable import check_strategy
 from tasks.engine.identity import choose_model
@@ -52,7 +54,8 @@ def fed_rag(study: Study = Study(), again_from: str | None = None) -> str:
     check_strategy(study)
     refuse_no_adapter(study)
     again = asked(again_from, study, str(flow_run.id))
-    with asking(again):
+    share(study.artifacts.root)
+    with asking(again), working_on(study.engine):
         run = run_study(study)
     tell(again)
     if study.promotion.enabled:

@@ -10,6 +10,7 @@ from typing import Any
 
 from flows.files import write_text
 from flows.serve.asked_log import LOG, alone_at, erase
+from flows.shared_artifacts import take_all
 from flows.withdrawn import is_whole, rewrite
 from tasks.cases.erasure import Patient
 from tasks.cases.patients import bare, names_of
@@ -19,6 +20,7 @@ from tasks.promote.record import append
 from tasks.records import Case, read_table
 from tasks.store import ROOT, discard, find, remove_abandoned
 from tasks.store.provenance import inputs_of
+from tasks.store.shared_store import shared_store
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ def forget(hospital: str, patient: str, dry: bool = False) -> Forgotten:
 
 
 def _forget(place: Path, patient: str, dry: bool) -> Forgotten:
+    take_all(place.name)
     for stage in sorted(path for path in place.iterdir() if path.is_dir() and not dry):
         remove_abandoned(stage)
     names = names_of(patient)
@@ -144,7 +147,10 @@ def _write_down(
         rows.append(row)
     row["images"] = sorted({*row["images"], *(name_digest(bare(image)) for image in images)})
     row["adapters"] = adapters
-    write_text(place / FORGOTTEN, json.dumps(rows, indent=2) + "\n")
+    written = json.dumps(rows, indent=2) + "\n"
+    write_text(place / FORGOTTEN, written)
+    if store := shared_store(ROOT):
+        store.write((place / FORGOTTEN).relative_to(ROOT).as_posix(), written.encode())
 
 
 def _row(rows: Iterable[dict[str, Any]], names: Iterable[str]) -> dict[str, Any] | None:

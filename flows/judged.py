@@ -11,7 +11,7 @@ from tasks.records import Case, Outcome, Prediction, read_images, read_table
 from tasks.records.copied import read_copied
 from tasks.score.outcomes import judge, number
 from tasks.score.outcomes import outcomes as of_answers
-from tasks.store import MANIFEST, ROOT, Ref
+from tasks.store import MANIFEST, Ref, here
 from tasks.store.runs import open_run
 
 
@@ -25,10 +25,10 @@ def outcomes(run: Path) -> dict[str, list[Outcome]]:
     study, places = open_run(run)
     found: dict[str, list[Outcome]] = {}
     for folders in places["hospitals"].values():
-        cases = read_table(ROOT / folders["cases"] / "cases.parquet", Case)
+        cases = read_table(here(folders["cases"]) / "cases.parquet", Case)
         images = images_of_cases(folders["cases"], cases)
         answers = read_answers(folders["predictions"])
-        judged = of_answers(answers, [judge(answer) for answer in answers], cases, read_copied(ROOT / folders["cases"]))
+        judged = of_answers(answers, [judge(answer) for answer in answers], cases, read_copied(here(folders["cases"])))
         for answer, row in zip(answers, judged, strict=True):
             image = images[answer.case_id]
             known = replace(row, case=case_number(answer, image), image=image)
@@ -40,7 +40,7 @@ def outcomes(run: Path) -> dict[str, list[Outcome]]:
 
 def read_answers(places: Sequence[str]) -> list[Prediction]:
     """All answers in folders of predictions."""
-    return [row for place in places for row in read_table(ROOT / place / "predictions.parquet", Prediction)]
+    return [row for place in places for row in read_table(here(place) / "predictions.parquet", Prediction)]
 
 
 def images_of_cases(place: str, cases: Iterable[Case]) -> Mapping[str, int]:
@@ -55,7 +55,7 @@ def case_number(answer: Prediction, image: int) -> int:
 
 
 def _reference(path: str) -> Ref:
-    return Ref(path=path, digest=json.loads((ROOT / path / MANIFEST).read_text(encoding="utf-8"))["digest"])
+    return Ref(path=path, digest=json.loads((here(path) / MANIFEST).read_text(encoding="utf-8"))["digest"])
 
 
 @cache

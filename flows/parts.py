@@ -3,10 +3,22 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect import Flow
+
+from flows.runners.runner import task_runner
 
 Made = TypeVar("Made")
+
+
+class Part(Flow[[], Any]):
+    """A subflow. Where its tasks run on workers, these get its name alone: what it does stays in this process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Part, (_elsewhere, self.name)
+
+
+def _elsewhere() -> None:
+    """What a part does on a worker."""
 
 
 def within_part(name: str, work: Callable[[], Made], title: str = "", at_once: int = 1) -> Made:
@@ -19,8 +31,7 @@ def within_part(name: str, work: Callable[[], Made], title: str = "", at_once: i
         name: name of the subflow, shared by subflows of the same kind.
         work: the function to run.
         title: name of this run; default `name`.
-        at_once: most tasks that run at the same time.
+        at_once: most tasks that this process runs at the same time.
     """
-    runner: Any = ThreadPoolTaskRunner(max_workers=at_once)  # Prefect's own types do not take it
-    part = flow(name=name, flow_run_name=title or name, task_runner=runner)(work)
+    part: Flow[[], Made] = Part(work, name=name, flow_run_name=title or name, task_runner=task_runner(at_once))
     return part()

@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from flows.run_list import FinishedRun, read_runs, size_of
+from flows.shared_artifacts import bring_up_to_date
 from tasks.store import MANIFEST, ROOT, discard
 
 GRACE_S = 24 * 3600
@@ -38,6 +39,7 @@ def prune(keep: int, dry: bool = False) -> Pruned:
     A run is in use if `latest` or `current` leads to it, or if a comparison was made from it. With `dry`, nothing
     changes, and the result says what would be removed.
     """
+    bring_up_to_date()
     found = read_runs()
     used = in_use()
     old = [run for run in found[keep:] if run.name not in used]

@@ -40,7 +40,7 @@ from tasks.report.seen import run_sentence
 from tasks.report.start import start_sentence
 from tasks.score.outcomes import judge
 from tasks.settings import Study
-from tasks.store import ROOT
+from tasks.store import ROOT, here
 from tasks.store.runs import check_run, open_run, paths_of
 
 GALLERY = 300
@@ -188,10 +188,10 @@ def _hospital_page(study: Study, run: str, hospital: str, places: Mapping[str, A
     rows = [
         row
         for place in places["predictions"]
-        for row in read_table(ROOT / place / "predictions.parquet", Prediction)
+        for row in read_table(here(place) / "predictions.parquet", Prediction)
         if row.configuration == study.configuration
     ]
-    cases = {case.id: case for case in read_table(ROOT / places["cases"] / "cases.parquet", Case)}
+    cases = {case.id: case for case in read_table(here(places["cases"]) / "cases.parquet", Case)}
     chosen = sorted(random.Random(study.seed).sample(range(len(rows)), min(GALLERY, len(rows))))
     maps, shares = _explained(places)
     failures = _failures(places)
@@ -210,7 +210,7 @@ def _hospital_page(study: Study, run: str, hospital: str, places: Mapping[str, A
         for row in gallery
     ]
     wanted = {case.image_id for each in answers for case in (each.case, *each.context)}
-    images = pictures(ROOT / places["cases"] / "images.parquet", wanted)
+    images = pictures(here(places["cases"]) / "images.parquet", wanted)
     return hospital_page(run, hospital, answers, len(rows), images)
 
 
@@ -219,7 +219,7 @@ def _explained(places: Mapping[str, Any]) -> tuple[dict[str, list[Saliency]], di
     maps: dict[str, list[Saliency]] = {}
     shares: dict[str, list[Share]] = {}
     if "saliency" in places:
-        folder = ROOT / places["saliency"]
+        folder = here(places["saliency"])
         for row in read_table(folder / "saliency.parquet", Saliency):
             maps.setdefault(row.case_id, []).append(row)
         for share in read_table(folder / "shares.parquet", Share):
@@ -231,7 +231,7 @@ def _failures(places: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """The failure modes of each examined answer, by case."""
     if "failures" not in places:
         return {}
-    rows = read_table(ROOT / places["failures"] / "failures.parquet", FailureModes)
+    rows = read_table(here(places["failures"]) / "failures.parquet", FailureModes)
     return {row.case_id: row.modes for row in rows}
 
 

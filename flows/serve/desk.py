@@ -18,7 +18,7 @@ from tasks.retrieve.encoders.encoder import DualEncoder
 from tasks.retrieve.encoders.open import opened
 from tasks.retrieve.retriever import Retriever
 from tasks.retrieve.retriever_files import encoded_of, open_retriever
-from tasks.store import ROOT, find
+from tasks.store import find, here
 from tasks.store.runs import check_run
 
 
@@ -79,7 +79,7 @@ class Desk:
         found = {name: image for name, image in kept.items() if image is not None}
         missing = set(wanted) - set(found)
         if missing:
-            stored = read_images(ROOT / self.place.folders["cases"] / "images.parquet")
+            stored = read_images(here(self.place.folders["cases"]) / "images.parquet")
             for image in (each for each in stored if each.id in missing):
                 found[image.id] = image
                 self.caches.stored.put(image.id, image)
@@ -94,12 +94,12 @@ def open_desk(place: Place, kept_bytes: int = 0) -> Desk:
     Raises StudyError if its library has changed, or what it was encoded with is missing or has changed.
     """
     folders, settings = place.folders, place.study.retrieval
-    cases = {case.id: case for case in read_table(ROOT / folders["cases"] / "cases.parquet", Case)}
-    features = load_features(ROOT / folders["features"] / FEATURES)
+    cases = {case.id: case for case in read_table(here(folders["cases"]) / "cases.parquet", Case)}
+    features = load_features(here(folders["features"]) / FEATURES)
     known = KnownImages(cases.values(), features)
     retriever, encoder, yardstick = None, None, None
     if settings.most:
-        retriever = open_retriever(ROOT / folders["library"], cases, features, settings.depth, settings.diversity)
+        retriever = open_retriever(here(folders["library"]), cases, features, settings.depth, settings.diversity)
         encoder = _open_encoder(place)
         if kept_bytes:
             held = retriever.library.entries
@@ -117,7 +117,7 @@ def engine_of(place: Place, state: State | None = None) -> Iterator[Engine]:
 
 
 def _open_encoder(place: Place) -> DualEncoder | None:
-    encoded = encoded_of(ROOT / place.folders["library"])
+    encoded = encoded_of(here(place.folders["library"]))
     if encoded is None:
         return None
     check_run(place.run, [encoded])

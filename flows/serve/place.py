@@ -12,7 +12,7 @@ from tasks.errors import StudyError
 from tasks.records import Case, Prediction, read_table
 from tasks.records.tuning import Tuning, read_tuning
 from tasks.settings import ModelChoice, Study
-from tasks.store import ROOT
+from tasks.store import here
 from tasks.store.runs import check_run, open_run, paths_of
 
 
@@ -49,8 +49,8 @@ def open_place(run: Path, hospital: str, *more: str, personal: bool = False) -> 
         )
     adapter = folders["personal"] if personal else references["adapter"] or folders["adapter"]
     check_run(run, [*paths_of(folders, ("cases", "features", "calibration", "tuning", *more)), adapter])
-    tuning = read_tuning(ROOT / folders["tuning"]) if "tuning" in folders else None
-    return Place(run, study, choose_base(run, study), folders, ROOT / adapter, tuning)
+    tuning = read_tuning(here(folders["tuning"])) if "tuning" in folders else None
+    return Place(run, study, choose_base(run, study), folders, here(adapter), tuning)
 
 
 def choose_base(run: Path, study: Study) -> ModelChoice:
@@ -73,6 +73,6 @@ def threshold(place: Place) -> float:
     coverage = place.study.evaluation.coverage
     if coverage == 1:
         return 0.0
-    held_out = read_table(ROOT / place.folders["calibration"] / "predictions.parquet", Prediction)
-    cases = read_table(ROOT / place.folders["cases"] / "cases.parquet", Case)
+    held_out = read_table(here(place.folders["calibration"]) / "predictions.parquet", Prediction)
+    cases = read_table(here(place.folders["cases"]) / "cases.parquet", Case)
     return held_out_threshold(held_out, cases, coverage)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tasks.cases.erasure import Counts, Erasers, Patient, rewrite_table
 from tasks.records import Case, Neighbour, read_table
-from tasks.store import ROOT, Folder
+from tasks.store import Folder, here
 
 
 def erase_encoded(old: Path, new: Folder, gone: Patient) -> Counts:
@@ -16,7 +16,7 @@ def erase_encoded(old: Path, new: Folder, gone: Patient) -> Counts:
     from tasks.text.normalise import normalise
 
     whole = load_encoded(old / ENCODED)
-    cases = [case for path in new.inputs for case in read_table(ROOT / path / "cases.parquet", Case)]
+    cases = [case for path in new.inputs for case in read_table(here(path) / "cases.parquet", Case)]
     others = [case for case in cases if case.id not in gone.cases]
     said = {case.question for case in others} | {normalise(case.answer) for case in others if case.split == "train"}
     images = [image for image in whole.image_places if image not in gone.images]

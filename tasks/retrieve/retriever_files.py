@@ -12,7 +12,7 @@ from tasks.retrieve.library_folder import open_library
 from tasks.retrieve.rerank import Scorer
 from tasks.retrieve.retriever import Retriever
 from tasks.retrieve.similarity import Encoder, encoder_from_json, encoder_to_json
-from tasks.store import ROOT, Folder, Ref
+from tasks.store import Folder, Ref, here
 
 ENCODER, SCORER, INPUTS = "encoder.json", "scorer.json", "inputs.json"
 
@@ -74,7 +74,7 @@ def fused_encoder(encoder: Encoder, folder: Path | None) -> Encoder | Fused:
 
 def _open_inputs(folder: Path, features: Pooled) -> Inputs:
     encoded = encoded_of(folder)
-    return Inputs(features, load_encoded(ROOT / encoded / ENCODED) if encoded else Encoded())
+    return Inputs(features, load_encoded(here(encoded) / ENCODED) if encoded else Encoded())
 
 
 def _open_scorer(folder: Path) -> Scorer | None:

@@ -156,6 +156,10 @@ class Study(Settings):
             raise ValueError(
                 f"expected federation.warm_start off with privacy.unit {unit}, since epsilon is of one run's training"
             )
+        if unit != "none" and self.artifacts.root:
+            raise ValueError(
+                f"expected no artifacts.root with federation.privacy.unit {unit}: keys of noise stay on one machine"
+            )
         if unit != "none" and self.retrieval.fusion == "gated":
             raise ValueError("expected retrieval.fusion concat, since a gated fusion is trained without noise")
         if unit in ("example", "patient") and self.retrieval.most:
@@ -200,6 +204,7 @@ class Study(Settings):
             ("federation.warm_start", self.federation.warm_start, self.federation.warm_start == "off"),
             ("retrieval.fusion", self.retrieval.fusion, self.retrieval.fusion != "gated"),
             ("engine.executor", self.engine.executor, self.engine.executor == "mapped"),
+            ("engine.runner", self.engine.runner, self.engine.runner == "thread"),
         ):
             if not travels:
                 raise ValueError(f"expected another {name} with federation.runtime flower, which is not sent: {found}")

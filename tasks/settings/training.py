@@ -207,6 +207,12 @@ class EngineSettings(Settings):
 
     executor: Literal["mapped", "batched"] = "mapped"
     """Hospitals of a round train one after the other (`mapped`), or all in one pass over the base (`batched`)."""
+    runner: Literal["thread", "dask"] = "thread"
+    """Where hospitals' work runs: in this process, or on the workers of a Dask cluster (docs/cluster.md)."""
+    cluster: str | None = None
+    """Address of a running cluster's scheduler, such as tcp://10.0.0.7:8786; where not given, one is started here."""
+    workers: int = Field(2, ge=1)
+    """Worker processes of a cluster that is started here; each keeps a base in memory."""
 
 
 class Lesson(Settings):

@@ -28,6 +28,7 @@ from tasks.store.digests import file_digest
 from tasks.store.manifest import MANIFEST, FileEntry, Manifest, check_files, digest_of
 from tasks.store.memory import peak_memory
 from tasks.store.names import inside
+from tasks.store.shared_store import shared_store
 
 ROOT = Path("artifacts")
 
@@ -44,8 +45,8 @@ class Ref(BaseModel):
 
     @property
     def folder(self) -> Path:
-        """The path of the folder."""
-        return ROOT / self.path
+        """The path of the folder; if this machine does not have it, it is fetched from the store that it shares."""
+        return here(self.path)
 
     def only(self, name: str) -> "Ref":
         """A reference to one file of the folder: stages that take it do not rerun when other files change."""
@@ -191,9 +192,50 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
+def here(path: str) -> Path:
+    """The folder at a path relative to the artifacts, fetched if this machine lacks it and the shared store has it."""
+    place = ROOT / path
+    if not place.exists():
+        fetch(path)
+    return place
+
+
+def kept(path: str) -> Ref | None:
+    """The whole folder at a path, if these artifacts share a store, and this machine or another one has made it."""
+    if shared_store(ROOT) is None:
+        return None
+    try:
+        return find(path).verified()
+    except (OSError, ValueError, KeyError):  # missing everywhere, or damaged here
+        return fetch(path)
+
+
+def fetch(path: str) -> Ref | None:
+    """Take a finished folder from the store that these artifacts share, in place of one that may be here.
+
+    Returns its reference; None if no store is shared, or it does not have the folder.
+    """
+    store = shared_store(ROOT)
+    if store is None:
+        return None
+    target = ROOT / inside(path)
+    hidden = _hidden_beside(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _writing.add(hidden)
+    try:
+        hidden.mkdir()
+        if not store.fetch(path, hidden):
+            return None
+        _put(hidden, target)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+        _writing.discard(hidden)
+    return find(path)
+
+
 def find(path: str) -> Ref:
     """The current reference to the finished folder at a path relative to the artifacts."""
-    manifest = json.loads((ROOT / path / MANIFEST).read_text(encoding="utf-8"))
+    manifest = json.loads((here(path) / MANIFEST).read_text(encoding="utf-8"))
     return Ref(path=path, digest=manifest["digest"])
 
 
@@ -234,8 +276,11 @@ def _finish(folder: Folder, target: Path, seconds: float) -> Ref:
     if folder.again:
         manifest["again"] = folder.again
     folder.write_json(MANIFEST, manifest)
+    path = target.relative_to(ROOT).as_posix()
+    if store := shared_store(ROOT):
+        store.put(folder.path, path)  # first: what is finished here, other machines find
     _put(folder.path, target)
-    return Ref(path=target.relative_to(ROOT).as_posix(), digest=digest)
+    return Ref(path=path, digest=digest)
 
 
 def _put(made: Path, target: Path) -> None:
@@ -277,7 +322,12 @@ def remove_unfinished() -> None:
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder, finished or damaged; if this process is killed, `remove_abandoned` removes the rest."""
+    """Remove a folder, finished or damaged, from the shared store too.
+
+    If this process is killed, `remove_abandoned` removes the rest.
+    """
+    if store := shared_store(ROOT):
+        store.remove(folder.relative_to(ROOT).as_posix())
     hidden = _hidden_beside(folder)
     folder.rename(hidden)
     shutil.rmtree(hidden)

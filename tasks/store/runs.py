@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 from tasks.errors import StudyError
 from tasks.settings import Study
-from tasks.store.folders import ROOT
+from tasks.store.folders import ROOT, here
 from tasks.store.manifest import check_files
 from tasks.store.names import inside
 
@@ -75,7 +75,7 @@ def check_run(run: Path, paths: Iterable[str] = ()) -> None:
 
     `paths` are relative to the artifacts. A rewrite by `fed-rag forget` does not count as a change.
     """
-    for folder in (run, *(ROOT / path for path in paths)):
+    for folder in (run, *map(here, paths)):
         try:
             check_files(folder)
         except (OSError, ValueError) as error:

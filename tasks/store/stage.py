@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from tasks.errors import StudyError
 from tasks.settings import DatasetSettings, EncoderSettings, ModelChoice, ModelSettings, SynthesisSettings
-from tasks.store import ROOT, Folder, Ref, stage_key, writing
+from tasks.store import ROOT, Folder, Ref, kept, stage_key, writing
 from tasks.store.again import asked_again
 from tasks.store.code import body_digest
 from tasks.store.leaving import Files, OfPublicData, refuse_undeclared
@@ -92,10 +92,12 @@ def stage(
 
         @functools.wraps(body)
         def run(**parameters: Any) -> Ref:
-            key = key_of(parameters)
+            key, again = key_of(parameters), asked_again()
+            if not again and (made := kept(f"{area.format(**parameters)}/{name}/{key}")):
+                return made  # by another machine
             with _listed_as_running(TaskRunContext.get()), writing(area.format(**parameters), name, key) as folder:
                 folder.inputs, folder.leaves = _paths(parameters), list(leaves or ())
-                folder.again = again.run if (again := asked_again()) else None
+                folder.again = again.run if again else None
                 body(folder, **parameters)  # type: ignore[call-arg]  # a stage is called by names alone
                 if writes is not None:
                     refuse_undeclared(name, folder, writes)

@@ -1,0 +1,214 @@
+"""Mapped tasks on the workers of a Dask cluster (`engine.runner=dask`), by prefect-dask.
+
+Each worker is a process that loads the base once and keeps it. Tasks travel by name: a worker imports the same code.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import dask
+from distributed import Client, LocalCluster, Worker, WorkerPlugin
+from prefect.context import serialize_context
+from prefect.events.worker import EventsWorker
+from prefect.states import Crashed
+from prefect.task_engine import run_task_sync
+from prefect.tasks import Task
+from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
+
+from flows.runners.homes import Homes
+from flows.runners.runner import Place
+from flows.shared_artifacts import share
+from tasks.errors import StudyError
+from tasks.settings import EngineSettings
+from tasks.store import ROOT
+from tasks.store.code import code_digest
+from tasks.store.shared_store import shared_store
+
+CONNECTED_WITHIN_S = 30
+DRAINED_WITHIN_S = 3
+GPUS = Path("/proc/driver/nvidia/gpus")
+"""Where Linux lists the GPUs of a machine."""
+
+
+@contextlib.contextmanager
+def cluster(engine: EngineSettings) -> Iterator[Place]:
+    """Use the cluster at `engine.cluster`, or start one on this machine that ends with the context.
+
+    Raises StudyError if no scheduler answers, it has no worker, or one has other code or other artifacts.
+    """
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters of it is told by the flow
+    with contextlib.ExitStack() as stack:
+        place = engine.cluster or stack.enter_context(_on_this_machine(engine.workers))
+        client = stack.enter_context(_connected(place))
+        _check_workers(client)
+        homes = Homes(client.nthreads, lambda path: [at for at, has in client.run(_has, path).items() if has])
+        yield Place(lambda at_once: Workers(client, homes), workers=len(client.nthreads()))
+
+
+def _on_this_machine(workers: int) -> LocalCluster:
+    """Processes of one thread each, which share this machine's cores and GPUs."""
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    given = {
+        "OMP_NUM_THREADS": threads,
+        "TQDM_DISABLE": 1,  # bars of several processes overwrite each other
+        "DASK_LOGGING__DISTRIBUTED": "critical",
+    }
+    with dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in given.items()}):
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+            memory_limit=0,  # the machine's own limit holds
+        )
+
+
+@contextlib.contextmanager
+def _connected(place: str | LocalCluster) -> Iterator[Client]:
+    try:
+        client = Client(place, timeout=CONNECTED_WITHIN_S, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise StudyError(
+            f"Expected a Dask scheduler at {place} (engine.cluster), found none that answers ({error}): start it with "
+            "`dask scheduler`, or leave engine.cluster out."
+        ) from None
+    with client:
+        client.register_plugin(Ready())
+        yield client
+
+
+def _check_workers(client: Client) -> None:
+    """Raise StudyError unless there are workers, and all have this code and see these artifacts."""
+    if not client.nthreads():
+        raise StudyError(
+            "Expected a Dask cluster with workers, found none: start some with `dask worker ADDRESS --nthreads 1`."
+        )
+    ROOT.mkdir(exist_ok=True)
+    mark, store = ROOT / f".workers-{uuid4().hex}", shared_store(ROOT)
+    mark.touch()
+    try:
+        found = client.run(_looked_around, mark.name, store and store.url)
+    finally:
+        mark.unlink()
+    ours = code_digest(["flows.fed_rag"])
+    for worker, (digest, sees) in found.items():
+        if digest != ours:
+            raise StudyError(
+                f"Expected workers with the code of this process, found {worker} with other code: install the same "
+                "version of fed-rag there, and start it again."
+            )
+        if not sees:
+            raise StudyError(
+                f"Expected workers that see {ROOT.absolute()}, found {worker} in another folder: start workers in the "
+                "folder of the study, on a disk that all machines share, or set artifacts.root."
+            )
+
+
+def _looked_around(mark: str, store: str | None) -> tuple[str, bool]:
+    """On a worker: the digest of its code, and whether it sees a file in the artifacts, or shares their store."""
+    if store:
+        share(store)
+    return code_digest(["flows.fed_rag"]), bool(store) or (ROOT / mark).exists()
+
+
+def _has(path: str) -> bool:
+    """On a worker: whether a folder of the artifacts is there."""
+    return (ROOT / path).exists()
+
+
+class Ready(WorkerPlugin):
+    """Makes a worker ready: one GPU of its machine for each in turn, unless it was started with one."""
+
+    name = "fed-rag"
+
+    def setup(self, worker: Worker) -> None:
+        """Before anything in the worker has asked for CUDA."""
+        count = len(list(GPUS.iterdir())) if GPUS.is_dir() else 0
+        if count and "CUDA_VISIBLE_DEVICES" not in os.environ and isinstance(worker.name, int):
+            os.environ["CUDA_VISIBLE_DEVICES"] = str(worker.name % count)
+
+    async def teardown(self, worker: Worker) -> None:
+        """Before the worker ends, report to Prefect's server what it has not heard yet."""
+        await asyncio.to_thread(EventsWorker.drain_all, timeout=DRAINED_WITHIN_S)
+
+
+class Workers(DaskTaskRunner):
+    """Runs each task of a hospital on the hospital's worker, or on another if that one leaves.
+
+    All parts of a flow use one client, so that workers keep what they have loaded.
+    """
+
+    def __init__(self, client: Client, homes: Homes) -> None:
+        super().__init__()
+        self._workers, self._homes = client, homes
+
+    def duplicate(self) -> "Workers":
+        """Another runner on the same workers."""
+        return type(self)(self._workers, self._homes)
+
+    def submit(  # type: ignore[override]  # tasks here return references, and never wait for others' futures
+        self,
+        task: Task[..., Any],
+        parameters: dict[str, Any],
+        wait_for: Iterable[Any] | None = None,
+        dependencies: dict[str, Any] | None = None,
+    ) -> "Answer":
+        """Send a task to its worker by name, with what Prefect needs to report it to the server."""
+        home, task_run_id = self._homes.of(parameters), uuid4()
+        future = self._workers.submit(
+            work,
+            (task.fn.__module__, task.fn.__qualname__),
+            task_run_id=task_run_id,
+            parameters=parameters,
+            dependencies=dependencies,
+            context=serialize_context(),
+            workers=[home] if home else None,
+            allow_other_workers=bool(home),
+            pure=False,
+        )
+        return Answer(wrapped_future=future, task_run_id=task_run_id)
+
+
+def work(
+    name: tuple[str, str], *, task_run_id: UUID, parameters: Mapping[str, Any], dependencies: Any, context: Any
+) -> Any:
+    """On a worker: run the task of this name, in a module, and return its final state."""
+    task = getattr(import_module(name[0]), name[1])
+    return run_task_sync(
+        task,
+        task_run_id=task_run_id,
+        parameters=dict(parameters),
+        dependencies=dependencies,
+        return_type="state",
+        context=context,
+    )
+
+
+class Answer(PrefectDaskFuture[Any]):
+    """The state of a task on a worker; of one whose workers were lost, that it has crashed."""
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for the task's end."""
+        if self._final_state:
+            return
+        try:
+            self._final_state = self._wrapped_future.result(timeout=timeout)
+        except TimeoutError:
+            return
+        except Exception as error:  # whatever Dask raises for a task that it gave up
+            lost = StudyError(f"Its worker was lost: {type(error).__name__} ({error})")
+            self._final_state = Crashed(message=str(lost), data=lost)
+
+    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> Any:
+        """The task's result, or its error where failures are not raised."""
+        self.wait(timeout)
+        if not self._final_state:
+            raise TimeoutError(f"Task run {self.task_run_id} did not complete within {timeout} seconds")
+        return self._final_state.result(raise_on_failure=raise_on_failure)
