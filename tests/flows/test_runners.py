@@ -270,9 +270,7 @@ def test_workers_of_a_running_cluster_are_used_and_looked_at_first(
             worker = [str(DASK), "worker", address, "--nthreads", "1", "--no-dashboard"]
             process = subprocess.Popen(worker, cwd=folder, env=server.environment, stderr=subprocess.DEVNULL)
             try:
-                while "tcp" not in _workers(address):
-                    time.sleep(0.2)
-                    assert process.poll() is None
+                awaited_workers(address, process)
                 done = start(command, study, server.environment)
                 if folder == elsewhere:
                     assert done.returncode == 1
@@ -286,6 +284,8 @@ def test_workers_of_a_running_cluster_are_used_and_looked_at_first(
     assert contents(study) == contents(here)
 
 
-def _workers(address: str) -> str:
+def awaited_workers(address: str, process: subprocess.Popen[bytes]) -> None:
+    """Until the scheduler knows of the worker that runs in a process."""
     code = f"import distributed; print(list(distributed.Client({address!r}).nthreads()))"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    while b"tcp" not in subprocess.run([sys.executable, "-c", code], capture_output=True).stdout:
+        assert process.poll() is None
