@@ -1,35 +1,27 @@
-"""Mapped tasks on the workers of a Dask cluster (`engine.runner=dask`), by prefect-dask.
-
-Each worker is a process that loads the base once and keeps it. Tasks travel by name: a worker imports the same code.
-"""
+"""Mapped tasks on the workers of a Dask cluster (`engine.runner=dask`), by prefect-dask."""
 
 import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from importlib import import_module
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import dask
 from distributed import Client, LocalCluster, Worker, WorkerPlugin
 from prefect.context import serialize_context
 from prefect.events.worker import EventsWorker
 from prefect.states import Crashed
-from prefect.task_engine import run_task_sync
 from prefect.tasks import Task
 from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
 from flows.runners.homes import Homes
 from flows.runners.runner import Place
-from flows.shared_artifacts import share
+from flows.runners.worker import environment, has, look, marked, name_of, refuse_unlike, work
 from tasks.errors import StudyError
 from tasks.settings import EngineSettings
-from tasks.store import ROOT
-from tasks.store.code import code_digest
-from tasks.store.shared_store import shared_store
 
 CONNECTED_WITHIN_S = 30
 DRAINED_WITHIN_S = 3
@@ -47,19 +39,19 @@ def cluster(engine: EngineSettings) -> Iterator[Place]:
     with contextlib.ExitStack() as stack:
         place = engine.cluster or stack.enter_context(_on_this_machine(engine.workers))
         client = stack.enter_context(_connected(place))
-        _check_workers(client)
-        homes = Homes(client.nthreads, lambda path: [at for at, has in client.run(_has, path).items() if has])
+        if not client.nthreads():
+            raise StudyError(
+                "Expected a Dask cluster with workers, found none: start some with `dask worker ADDRESS --nthreads 1`."
+            )
+        with marked() as mark:
+            refuse_unlike(client.run(look, *mark))
+        homes = Homes(client.nthreads, lambda path: [at for at, there in client.run(has, path).items() if there])
         yield Place(lambda at_once: Workers(client, homes), workers=len(client.nthreads()))
 
 
 def _on_this_machine(workers: int) -> LocalCluster:
     """Processes of one thread each, which share this machine's cores and GPUs."""
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    given = {
-        "OMP_NUM_THREADS": threads,
-        "TQDM_DISABLE": 1,  # bars of several processes overwrite each other
-        "DASK_LOGGING__DISTRIBUTED": "critical",
-    }
+    given = environment(workers) | {"DASK_LOGGING__DISTRIBUTED": "critical"}
     with dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in given.items()}):
         return LocalCluster(
             n_workers=workers,
@@ -82,45 +74,6 @@ def _connected(place: str | LocalCluster) -> Iterator[Client]:
     with client:
         client.register_plugin(Ready())
         yield client
-
-
-def _check_workers(client: Client) -> None:
-    """Raise StudyError unless there are workers, and all have this code and see these artifacts."""
-    if not client.nthreads():
-        raise StudyError(
-            "Expected a Dask cluster with workers, found none: start some with `dask worker ADDRESS --nthreads 1`."
-        )
-    ROOT.mkdir(exist_ok=True)
-    mark, store = ROOT / f".workers-{uuid4().hex}", shared_store(ROOT)
-    mark.touch()
-    try:
-        found = client.run(_looked_around, mark.name, store and store.url)
-    finally:
-        mark.unlink()
-    ours = code_digest(["flows.fed_rag"])
-    for worker, (digest, sees) in found.items():
-        if digest != ours:
-            raise StudyError(
-                f"Expected workers with the code of this process, found {worker} with other code: install the same "
-                "version of fed-rag there, and start it again."
-            )
-        if not sees:
-            raise StudyError(
-                f"Expected workers that see {ROOT.absolute()}, found {worker} in another folder: start workers in the "
-                "folder of the study, on a disk that all machines share, or set artifacts.root."
-            )
-
-
-def _looked_around(mark: str, store: str | None) -> tuple[str, bool]:
-    """On a worker: the digest of its code, and whether it sees a file in the artifacts, or shares their store."""
-    if store:
-        share(store)
-    return code_digest(["flows.fed_rag"]), bool(store) or (ROOT / mark).exists()
-
-
-def _has(path: str) -> bool:
-    """On a worker: whether a folder of the artifacts is there."""
-    return (ROOT / path).exists()
 
 
 class Ready(WorkerPlugin):
@@ -160,11 +113,11 @@ class Workers(DaskTaskRunner):
         wait_for: Iterable[Any] | None = None,
         dependencies: dict[str, Any] | None = None,
     ) -> "Answer":
-        """Send a task to its worker by name, with what Prefect needs to report it to the server."""
+        """Send a task to its worker, with what Prefect needs to report it to the server."""
         home, task_run_id = self._homes.of(parameters), uuid4()
         future = self._workers.submit(
             work,
-            (task.fn.__module__, task.fn.__qualname__),
+            name_of(task),
             task_run_id=task_run_id,
             parameters=parameters,
             dependencies=dependencies,
@@ -174,21 +127,6 @@ class Workers(DaskTaskRunner):
             pure=False,
         )
         return Answer(wrapped_future=future, task_run_id=task_run_id)
-
-
-def work(
-    name: tuple[str, str], *, task_run_id: UUID, parameters: Mapping[str, Any], dependencies: Any, context: Any
-) -> Any:
-    """On a worker: run the task of this name, in a module, and return its final state."""
-    task = getattr(import_module(name[0]), name[1])
-    return run_task_sync(
-        task,
-        task_run_id=task_run_id,
-        parameters=dict(parameters),
-        dependencies=dependencies,
-        return_type="state",
-        context=context,
-    )
 
 
 class Answer(PrefectDaskFuture[Any]):

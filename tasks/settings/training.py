@@ -207,12 +207,13 @@ class EngineSettings(Settings):
 
     executor: Literal["mapped", "batched"] = "mapped"
     """Hospitals of a round train one after the other (`mapped`), or all in one pass over the base (`batched`)."""
-    runner: Literal["thread", "dask"] = "thread"
-    """Where hospitals' work runs: in this process, or on the workers of a Dask cluster (docs/cluster.md)."""
+    runner: Literal["thread", "dask", "ray"] = "thread"
+    """Where hospitals' work runs: in this process, or on the workers of a Dask or Ray cluster (docs/cluster.md)."""
     cluster: str | None = None
-    """Address of a running cluster's scheduler, such as tcp://10.0.0.7:8786; where not given, one is started here."""
+    """Address of a running cluster, such as tcp://10.0.0.7:8786 (Dask) or ray://10.0.0.7:10001 (Ray); where not given,
+    one is started here."""
     workers: int = Field(2, ge=1)
-    """Worker processes of a cluster that is started here; each keeps a base in memory."""
+    """Worker processes, each with a base in memory, of a cluster that is started here, or of any Ray cluster."""
 
 
 class Lesson(Settings):

@@ -1,0 +1,136 @@
+"""Mapped tasks on the workers of a Ray cluster (`engine.runner=ray`), by prefect-ray.
+
+Each worker is an actor, so that it keeps the base in memory from task to task.
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+from uuid import uuid4
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported: it reports nothing to anybody
+
+import ray
+from prefect.context import serialize_context
+from prefect.events.worker import EventsWorker
+from prefect.tasks import Task
+from prefect_ray.task_runners import PrefectRayFuture, RayTaskRunner
+
+from flows.runners import worker
+from flows.runners.homes import Homes
+from flows.runners.runner import Place
+from tasks.errors import StudyError
+from tasks.settings import EngineSettings
+
+DRAINED_WITHIN_S = 3
+STORED_BYTES = 80 * 2**20
+"""Ray's store of objects, the smallest that it takes: references travel, and files are on disk."""
+
+
+@contextlib.contextmanager
+def cluster(engine: EngineSettings) -> Iterator[Place]:
+    """Use the cluster at `engine.cluster`, or start one on this machine that ends with the context.
+
+    Raises StudyError if none answers, or its workers have other code or other artifacts.
+    """
+    with _connected(engine):
+        gpus = ray.cluster_resources().get("GPU", 0) >= engine.workers
+        how: dict[str, Any] = {"num_cpus": 1, "num_gpus": int(gpus), "max_restarts": -1, "max_task_retries": -1}
+        actor = ray.remote(**how)(Actor)
+        actors = {f"worker {number}": actor.remote() for number in range(engine.workers)}
+        with worker.marked() as mark:
+            worker.refuse_unlike(asked(actors, "look", *mark))
+        homes = Homes(actors.keys, lambda path: [name for name, there in asked(actors, "has", path).items() if there])
+        try:
+            yield Place(lambda at_once: Workers(actors, homes), workers=engine.workers)
+        finally:
+            asked(actors, "drain")
+
+
+@contextlib.contextmanager
+def _connected(engine: EngineSettings) -> Iterator[None]:
+    """Ray, started here unless there is a cluster, without its dashboard."""
+    variables = {"PYTHONPATH": os.pathsep.join(os.environ.get("PYTHONPATH", "").split(os.pathsep))}
+    if engine.cluster is None:
+        variables |= worker.environment(engine.workers)
+        how: dict[str, Any] = {
+            "num_cpus": engine.workers,
+            "include_dashboard": False,
+            "object_store_memory": STORED_BYTES,
+            "_node_ip_address": "127.0.0.1",
+        }
+    else:
+        how = {"address": engine.cluster}
+    try:
+        ray.init(**how, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": variables})
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise StudyError(
+            f"Expected a Ray cluster at {engine.cluster or 'this machine'} (engine.cluster), found none that answers "
+            f"({error}): start it with `ray start --head`, or leave engine.cluster out."
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class Actor:
+    """A worker: a process that keeps what it has loaded."""
+
+    def work(self, *given: Any, **more: Any) -> Any:
+        """Run a task."""
+        return worker.work(*given, **more)
+
+    def has(self, path: str) -> bool:
+        """Whether its machine has a folder of the artifacts."""
+        return worker.has(path)
+
+    def look(self, mark: str, store: str | None) -> worker.Sight:
+        """What it has."""
+        return worker.look(mark, store)
+
+    def drain(self) -> None:
+        """Report to Prefect's server what it has not heard yet."""
+        EventsWorker.drain_all(timeout=DRAINED_WITHIN_S)
+
+
+def asked(actors: Mapping[str, Any], what: str, *given: Any) -> dict[str, Any]:
+    """What each actor answers."""
+    answers: Collection[Any] = ray.get([getattr(actor, what).remote(*given) for actor in actors.values()])
+    return dict(zip(actors, answers, strict=True))
+
+
+class Workers(RayTaskRunner[Any]):
+    """Runs each task of a hospital on the hospital's worker, which Ray starts again if it dies."""
+
+    def __init__(self, actors: Mapping[str, Any], homes: Homes) -> None:
+        super().__init__()
+        self._actors, self._homes = actors, homes
+        self._others = 0
+
+    def duplicate(self) -> "Workers":
+        """Another runner on the same workers."""
+        return type(self)(self._actors, self._homes)
+
+    def submit(
+        self,
+        task: Task[..., Any],
+        parameters: dict[str, Any],
+        wait_for: Iterable[Any] | None = None,
+        dependencies: dict[str, Any] | None = None,
+    ) -> PrefectRayFuture[Any]:
+        """Send a task to its worker, or to each in turn if it is of no hospital."""
+        home, task_run_id = self._homes.of(parameters), uuid4()
+        if home is None:
+            home = list(self._actors)[self._others % len(self._actors)]
+            self._others += 1
+        state = self._actors[home].work.remote(
+            worker.name_of(task),
+            task_run_id=task_run_id,
+            parameters=parameters,
+            dependencies=dependencies,
+            context=serialize_context(),
+        )
+        return PrefectRayFuture(wrapped_future=state, task_run_id=task_run_id)

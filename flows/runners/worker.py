@@ -1,0 +1,95 @@
+"""What runs on a cluster's workers, and what they must have before they are given work.
+
+A task travels by its name: the worker imports the same code. Each worker is a process that loads the base once and
+keeps it.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from prefect.task_engine import run_task_sync
+from prefect.tasks import Task
+
+from flows.shared_artifacts import share
+from tasks.errors import StudyError
+from tasks.store import ROOT
+from tasks.store.code import code_digest
+from tasks.store.shared_store import shared_store
+
+Name = tuple[str, str]
+"""A module, and what is called so in it."""
+
+
+def environment(workers: int) -> dict[str, str]:
+    """What workers on this machine are started with: they share its cores, and show no bars, which would mix."""
+    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers)), "TQDM_DISABLE": "1"}
+
+
+def name_of(task: Task[..., Any]) -> Name:
+    """How a worker finds a task."""
+    return task.fn.__module__, task.fn.__qualname__
+
+
+def work(
+    name: Name, *, task_run_id: UUID, parameters: Mapping[str, Any], dependencies: Any, context: dict[str, Any]
+) -> Any:
+    """Run the task of this name, and return its final state."""
+    state: Any = run_task_sync(
+        getattr(import_module(name[0]), name[1]),
+        task_run_id=task_run_id,
+        parameters=dict(parameters),
+        dependencies=dependencies,
+        return_type="state",
+        context=context,
+    )
+    return state
+
+
+def has(path: str) -> bool:
+    """Whether this worker's machine has a folder of the artifacts."""
+    return (ROOT / path).exists()
+
+
+Sight = tuple[str, bool]
+"""The digest of a worker's code, and whether it works on the same artifacts."""
+
+
+def look(mark: str, store: str | None) -> Sight:
+    """What this worker has: it sees a file in the artifacts, or shares their store from now on."""
+    if store:
+        share(store)
+    return code_digest(["flows.fed_rag"]), bool(store) or (ROOT / mark).exists()
+
+
+@contextmanager
+def marked() -> Iterator[tuple[str, str | None]]:
+    """What `look` is given: the name of a file that is in these artifacts meanwhile, and their shared store."""
+    ROOT.mkdir(exist_ok=True)
+    mark: Path = ROOT / f".workers-{uuid4().hex}"
+    mark.touch()
+    try:
+        store = shared_store(ROOT)
+        yield mark.name, store.url if store else None
+    finally:
+        mark.unlink()
+
+
+def refuse_unlike(sights: Mapping[str, Sight]) -> None:
+    """Raise StudyError unless all workers have the code of this process and work on its artifacts."""
+    ours = code_digest(["flows.fed_rag"])
+    for worker, (digest, sees) in sights.items():
+        if digest != ours:
+            raise StudyError(
+                f"Expected workers with the code of this process, found {worker} with other code: install the same "
+                "version of fed-rag there, and start it again."
+            )
+        if not sees:
+            raise StudyError(
+                f"Expected workers that see {ROOT.absolute()}, found {worker} in another folder: start workers in the "
+                "folder of the study, on a disk that all machines share, or set artifacts.root."
+            )
