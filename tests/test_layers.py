@@ -111,7 +111,7 @@ def test_the_checker_reads_the_project() -> None:
         "tasks/errors.py",
     }
     folders = {name.split("/")[1] for name in SOURCES if name.startswith("flows/") and name.count("/") > 1}
-    assert folders == {"cli", "runtimes", "serve"}
+    assert folders == {"cli", "runners", "runtimes", "serve"}
     found = set(imports("tasks/retrieve/step.py", ast.parse(SOURCES["tasks/retrieve/step.py"])))
     assert {"tasks.store.stage.stage", "tasks.retrieve.library.build_library", "tasks.store.Ref"} <= found
 

@@ -22,7 +22,7 @@ from tasks.store.code import code_digest
 from tasks.store.shared_store import shared_store
 
 Name = tuple[str, str]
-"""A module, and what is called so in it."""
+"""A module of `tasks`, and what is called so in it."""
 
 
 def environment(workers: int) -> dict[str, str]:
@@ -32,7 +32,7 @@ def environment(workers: int) -> dict[str, str]:
 
 def name_of(task: Task[..., Any]) -> Name:
     """How a worker finds a task."""
-    return task.fn.__module__, task.fn.__qualname__
+    return task.fn.__module__.removeprefix("tasks."), task.fn.__qualname__
 
 
 def work(
@@ -40,7 +40,7 @@ def work(
 ) -> Any:
     """Run the task of this name, and return its final state."""
     state: Any = run_task_sync(
-        getattr(import_module(name[0]), name[1]),
+        getattr(import_module(f"tasks.{name[0]}"), name[1]),
         task_run_id=task_run_id,
         parameters=dict(parameters),
         dependencies=dependencies,
