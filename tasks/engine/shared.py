@@ -1,6 +1,7 @@
 """The one base and the one engine of this process: the only state that outlives a task.
 
-Only one base is in memory, whatever the number of hospitals. Only one task uses it at a time.
+Only one base is in memory, whatever the number of hospitals. Only one task uses it at a time, with as many threads as
+there are cores that other processes leave free.
 """
 
 import threading
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tasks.engine.base import Base, load_base
+from tasks.engine.cores import Threads
 from tasks.engine.engine import Engine
 from tasks.engine.identity import check_unchanged
 from tasks.settings import LoraSettings, ModelChoice
@@ -15,6 +17,7 @@ from tasks.settings import LoraSettings, ModelChoice
 _lock = threading.RLock()
 _base: dict[ModelChoice, Base] = {}
 _engine: dict[LoraSettings, Engine] = {}
+_threads = Threads()
 
 
 @contextmanager
@@ -52,7 +55,14 @@ def _load(model: ModelChoice) -> Base:
         model.precision,
     )
     check_unchanged(model)  # after loading, so that no change is missed
+    for part in (base.model.model.language_model, base.model.get_submodule(base.family.tower)):
+        part.register_forward_pre_hook(_settle)
     return base
+
+
+def _settle(*_: object) -> None:
+    """Before each pass over the text model or the tower: others may begin and end while a hospital trains."""
+    _threads.settle()
 
 
 @contextmanager
