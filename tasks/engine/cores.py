@@ -1,18 +1,21 @@
 """How many threads compute: as many as there are cores that others leave free.
 
 OpenMP's threads wait for each other, so the slowest decides: two threads on two cores of which another process has
-one can be many times slower than one (`python -m benchmarks.threads`, docs/log.md). The results are the same bytes with
-any number, so it may change at any time, in the middle of a training too.
+one can be many times slower than one (`python -m benchmarks.threads`, docs/log.md). Passes over a text model in float32
+give the same bytes with any number, and so do their gradients. So it may change at any time, in a training too.
 """
 
 import logging
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from math import floor
 from pathlib import Path
 
 import torch
+
+from tasks.engine.base import Base
 
 STAT = Path("/proc/stat")
 IDLE = (3, 4)
@@ -32,41 +35,64 @@ logger = logging.getLogger("fed_rag")
 class Threads:
     """The number of threads of this process, chosen again and again by what others use of the cores.
 
-    A number that the user has set by OMP_NUM_THREADS stays. It is never more than torch's own. Work in other processes
-    is the work of others, whoever started it.
+    A number that the user has set by OMP_NUM_THREADS stays. Work in other processes is the work of others, whoever
+    started it.
     """
 
     def __init__(self) -> None:
         self._cores = usable()
-        self._most = min(torch.get_num_threads(), allowance() or len(self._cores))
+        self._own = torch.get_num_threads()
+        self._granted = min(self._own, allowance() or self._own)
         self._watch = Watch(self._cores)
         self._chosen: int | None = None
         self._told = False
 
+    @contextmanager
+    def suited(self, base: Base) -> Iterator[None]:
+        """While open, choose the number before each pass over the text model: others may begin and end meanwhile.
+
+        The tower computes with torch's own number, on which the last bits of a convolution can depend.
+        """
+        text, tower = base.model.model.language_model, base.model.get_submodule(base.family.tower)
+        handles = [
+            text.register_forward_pre_hook(lambda *_: self.settle()),
+            tower.register_forward_pre_hook(lambda *_: self.restore()),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self.restore()
+
     def settle(self) -> None:
-        """Give the calling thread the number that suits now; to be called before each pass over the base."""
+        """Give the calling thread the number that suits now."""
         if os.environ.get("OMP_NUM_THREADS"):
             return
         if self._chosen is None:
             time.sleep(max(0.0, MOMENT - self._watch.seconds))
         if self._chosen is None or self._watch.seconds >= PERIOD:
-            self._chosen = number(len(self._cores), self._watch.others() or 0.0, self._most)
+            self._chosen = number(len(self._cores), self._watch.others() or 0.0, self._granted)
             self._watch = Watch(self._cores)
-            self._tell()
+            self._tell(self._chosen)
         # Each thread has a number of its own, and a stage may run in another thread than the one before.
         if torch.get_num_threads() != self._chosen:
             torch.set_num_threads(self._chosen)
 
-    def _tell(self) -> None:
+    def restore(self) -> None:
+        """Give the calling thread torch's own number again."""
+        if self._chosen is not None:
+            torch.set_num_threads(self._own)
+
+    def _tell(self, chosen: int) -> None:
         """Say it once where others hold threads back."""
-        if self._chosen == self._most or self._told:
-            return
-        self._told = True
-        logger.info(
-            "others use the cores: computes with %d of %d threads while they do (OMP_NUM_THREADS sets a number)",
-            self._chosen,
-            self._most,
-        )
+        if chosen < self._granted and not self._told:
+            self._told = True
+            logger.info(
+                "others use the cores: computes with %d of %d threads while they do (OMP_NUM_THREADS sets a number)",
+                chosen,
+                self._granted,
+            )
 
 
 class Watch:

@@ -1,12 +1,13 @@
 """The one base and the one engine of this process: the only state that outlives a task.
 
-Only one base is in memory, whatever the number of hospitals. Only one task uses it at a time, with as many threads as
-there are cores that other processes leave free.
+Only one base is in memory, whatever the number of hospitals. Only one task uses it at a time.
 """
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+
+import torch
 
 from tasks.engine.base import Base, load_base
 from tasks.engine.cores import Threads
@@ -55,19 +56,16 @@ def _load(model: ModelChoice) -> Base:
         model.precision,
     )
     check_unchanged(model)  # after loading, so that no change is missed
-    for part in (base.model.model.language_model, base.model.get_submodule(base.family.tower)):
-        part.register_forward_pre_hook(_settle)
     return base
-
-
-def _settle(*_: object) -> None:
-    """Before each pass over the text model or the tower: others may begin and end while a hospital trains."""
-    _threads.settle()
 
 
 @contextmanager
 def shared_engine(model: ModelChoice, lora: LoraSettings) -> Iterator[Engine]:
-    """The base with an adapter of these settings, locked for the caller; the last caller's weights are still in it."""
+    """The base with an adapter of these settings, locked for the caller; the last caller's weights are still in it.
+
+    It computes with as many threads as there are cores that other processes leave free, unless results follow the
+    number: oneDNN's products in bfloat16 with AMX do, and its gradients of a convolutional tower (torch 2.13).
+    """
     with shared_base(model) as base:
         if lora not in _engine:
             for other in _engine.values():
@@ -76,4 +74,6 @@ def shared_engine(model: ModelChoice, lora: LoraSettings) -> Iterator[Engine]:
             _engine[lora] = Engine(
                 base, lora.r, lora.alpha, lora.dropout, lora.targets, lora.projector, lora.tower_targets
             )
-        yield _engine[lora]
+        any_number = base.model.dtype is torch.float32 and not lora.tower_targets
+        with _threads.suited(base) if any_number else nullcontext():
+            yield _engine[lora]

@@ -1,23 +1,31 @@
 """The number of threads follows what others use of the cores; results do not follow the number."""
 
+import itertools
 import logging
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from engine_samples import same
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.engine import cores, shared
+from tasks.engine.base import load_base
+from tasks.engine.batch import encode
 from tasks.engine.cores import Threads, Watch, allowance, number, usable, used
+from tasks.engine.engine import Engine
 from tasks.engine.identity import choose_model
-from tasks.settings import ModelSettings
+from tasks.engine.prompt import build_prompt
+from tasks.engine.train import train
+from tasks.engine.vision import encode_images
+from tasks.ingest import phantom
+from tasks.settings import LoraSettings, ModelSettings
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -118,9 +126,7 @@ def test_what_the_user_has_set_stays(machine: Machine, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("quota", "chosen"), [("250000 100000", 2), ("max 100000", 4)])
-def test_where_the_system_does_not_tell_only_its_bounds_count(
-    machine: Machine, quota: str, chosen: int
-) -> None:
+def test_where_the_system_does_not_tell_only_its_bounds_count(machine: Machine, quota: str, chosen: int) -> None:
     (machine.stat.parent / "cpu.max").write_text(quota + "\n")
     machine.stat.unlink()
     machine.sleep = lambda seconds: None  # type: ignore[method-assign]
@@ -183,20 +189,71 @@ def test_this_machine_is_read() -> None:
     assert found is None or found > 0
 
 
-def test_it_settles_before_each_pass_over_a_shared_base(
-    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_beside_passes_the_number_is_torchs_own(machine: Machine) -> None:
+    threads = Threads()
+    machine.passes(1.0, others=(1.0, 1.0))
+    threads.restore()
+    assert torch.get_num_threads() == 4
+    threads.settle()
+    assert torch.get_num_threads() == 2
+    threads.restore()
+    assert torch.get_num_threads() == 4
+    threads.settle()
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(
+    ("precision", "tower", "expected"),
+    [
+        ("float32", (), ["settle", "restore", "restore"]),
+        ("bfloat16", (), []),
+        ("float32", ("qkv",), []),
+    ],
+)
+def test_it_is_chosen_before_each_pass_where_results_do_not_follow_it(
+    precision: Any, tower: tuple[str, ...], expected: list[str], tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settled = list[str]()
-    monkeypatch.setattr(Threads, "settle", lambda _: settled.append("settled"))
-    model = choose_model(ModelSettings(name=str(tiny_folder), device="cpu"))
+    called = list[str]()
+    monkeypatch.setattr(Threads, "settle", lambda _: called.append("settle"))
+    monkeypatch.setattr(Threads, "restore", lambda _: called.append("restore"))
+    model = choose_model(ModelSettings(name=str(tiny_folder), device="cpu", precision=precision))
     try:
-        with shared.shared_base(model) as base:
-            ids = torch.ones(1, 3, dtype=torch.long)
-            base.model.model(input_ids=ids, attention_mask=ids)
-            assert len(settled) == 1
-            tower = base.model.get_submodule(base.family.tower)
-            tower(torch.zeros(16, tower.patch_embed.proj.in_channels * 2 * 14 * 14), grid_thw=torch.tensor([[1, 4, 4]]))
-            assert len(settled) == 2
+        for _ in range(2):
+            called.clear()
+            with pytest.raises(ZeroDivisionError), shared.shared_engine(model, LoraSettings(tower_targets=tower)) as it:
+                ids, patches = torch.ones(1, 3, dtype=torch.long), torch.zeros(16, 3 * 2 * 14 * 14)
+                it.base.model.model(input_ids=ids, attention_mask=ids)
+                it.base.model.model.visual(patches, grid_thw=torch.tensor([[1, 4, 4]]))
+                assert called == expected[:2]
+                raise ZeroDivisionError
+            assert called == expected
+            called.clear()
+            it.base.model.model(input_ids=ids, attention_mask=ids)  # the same base, taken for something else
+            assert not called
     finally:
         shared._engine.clear()
         shared._base.clear()
+
+
+@pytest.mark.slow
+def test_a_training_gives_the_same_bytes_with_any_number_and_when_it_changes() -> None:
+    """The embedded base with its projector, on phantom's cases: products as large as those of a study."""
+    source = phantom.read(images=8, seed=0, public=False, test_fraction=0.2)
+    base = load_base("embedded", device="cpu")
+    engine = Engine(base, r=8, alpha=16, dropout=0.1, targets=("q_proj", "v_proj", "down_proj"), projector=True)
+    features = encode_images(base, source.images, projected=False)
+    examples = encode(base, features, [build_prompt(each, ()) for each in source.cases[:96]])
+    found = []
+    for numbers in ((1,), (2,), (3, 1, 2, 4)):
+        coming = itertools.cycle(numbers)
+        change = base.model.model.language_model.register_forward_pre_hook(
+            lambda *_, coming=coming: torch.set_num_threads(next(coming))
+        )
+        engine.switch(engine.initial_state(0))
+        how = {"batch_size": 16, "tokens": 640, "learning_rate": 3e-3, "seed": 1, "by_image": True}
+        loss = train(engine, features, examples, epochs=2, **how)
+        change.remove()
+        found.append((loss, engine.read()))
+    for loss, state in found[1:]:
+        assert loss == found[0][0]
+        assert same(state, found[0][1])
