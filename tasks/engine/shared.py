@@ -12,13 +12,14 @@ import torch
 from tasks.engine.base import Base, load_base
 from tasks.engine.cores import Threads
 from tasks.engine.engine import Engine
+from tasks.engine.freed import Freed
 from tasks.engine.identity import check_unchanged
 from tasks.settings import LoraSettings, ModelChoice
 
 _lock = threading.RLock()
 _base: dict[ModelChoice, Base] = {}
 _engine: dict[LoraSettings, Engine] = {}
-_threads = Threads()
+_threads, _freed = Threads(), Freed()
 
 
 @contextmanager
@@ -32,7 +33,8 @@ def shared_base(model: ModelChoice) -> Iterator[Base]:
             _engine.clear()
             _base.clear()
             _base[model] = _load(model)
-        yield _base[model]
+        with _freed.given_back(_base[model]):
+            yield _base[model]
 
 
 @contextmanager
@@ -41,7 +43,9 @@ def exclusive_base(model: ModelChoice) -> Iterator[Base]:
     with _lock:
         _engine.clear()
         _base.clear()
-        yield _load(model)
+        base = _load(model)
+        with _freed.given_back(base):
+            yield base
 
 
 def _load(model: ModelChoice) -> Base:
