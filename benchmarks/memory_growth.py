@@ -2,9 +2,9 @@
 
     python -m benchmarks.memory_growth SLAKE
 
-The base is `smol-clip` (`fed-rag compose smol-clip`) in bfloat16, with 16 tokens an image, LoRA of rank 16 on all linear
-layers and its projector, in steps of whole images: some from SLAKE's folder in each round. Prints what the process holds
-after each, and its peak.
+The base is `smol-clip` (`fed-rag compose smol-clip`) in bfloat16, with 16 tokens an image, LoRA of rank 16 on all
+linear layers and its projector, in steps of whole images: some from SLAKE's folder in each round. Prints what the
+process holds after each, and its peak.
 """
 
 import sys
