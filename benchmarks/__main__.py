@@ -36,7 +36,7 @@ def main(names: Sequence[str]) -> None:
     for name in names or NAMES:
         measure, watch = import_module(f"benchmarks.{name}").measure, Watch()
         figures.append(alone(measure))
-        busy.append(watch.others())
+        busy.append(watch.share())
         use = "unknown use of the cores by others" if busy[-1] is None else f"others used {busy[-1]:.0%} of the cores"
         console.print(f"{name}: ratio {figures[-1].ratio:.3g}, {watch.seconds:.0f} s, {use}")
     console.print(table(figures, busy))

@@ -2,42 +2,23 @@
 
 import os
 import resource
-import time
-from pathlib import Path
+
+from tasks.engine import cores
 
 BUSY = 0.1
 """Share of all cores that others may use; no verdict is given beyond it."""
-STAT = Path("/proc/stat")
-IDLE = (3, 4)
-"""Places of idle time and of waiting for disks among the numbers of a line; the others, stolen time too, are use."""
 
 
-class Watch:
+class Watch(cores.Watch):
     """From its making on, who used the cores: this process and its ended children, or others."""
 
     def __init__(self) -> None:
-        self._begun, self._used, self._own = time.monotonic(), used(), own()
+        super().__init__(own=own)
 
-    @property
-    def seconds(self) -> float:
-        """Since it was made."""
-        return time.monotonic() - self._begun
-
-    def others(self) -> float | None:
-        """Share of all cores' time that others used, the hypervisor's other guests among them; None if unknown."""
-        now = used()
-        if now is None or self._used is None:
-            return None
-        theirs = now - self._used - (own() - self._own)
-        return max(theirs, 0.0) / (self.seconds * (os.cpu_count() or 1))
-
-
-def used() -> float | None:
-    """Seconds for which cores were used since the machine started; None where the system does not tell."""
-    if not STAT.exists():
-        return None
-    numbers = [int(word) for word in STAT.read_text(encoding="ascii").splitlines()[0].split()[1:9]]
-    return sum(number for place, number in enumerate(numbers) if place not in IDLE) / os.sysconf("SC_CLK_TCK")
+    def share(self) -> float | None:
+        """Share of all cores' time that others used; None if unknown."""
+        taken = self.others()
+        return None if taken is None else taken / (os.cpu_count() or 1)
 
 
 def own() -> float:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from benchmarks import __main__ as runner
 from benchmarks import busy, evaluate_vs_one_by_one, gpu, limit, train_vs_published_loop, train_vs_trainer
 from benchmarks.figure import Figure
 from benchmarks.workload import Work, check_close, draw_work, drawn_state, in_turn, machine, rate, spread
+from tasks.engine import cores
 from tasks.engine.fast.onednn import use_onednn
 from tasks.engine.vision import encode_images
 from tasks.errors import StudyError
@@ -154,21 +154,19 @@ def test_a_verdict_needs_cores_that_others_leave_alone(share: float | None, verd
 
 def test_what_others_use_is_what_is_not_the_benchmarks_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two seconds of four cores, of which four were used, two of them by the benchmark."""
-    for name, values in (("used", [10.0, 14.0]), ("own", [1.0, 3.0])):
-        monkeypatch.setattr(busy, name, iter(values).__next__)
+    for module, name, values in ((cores, "used", [10.0, 14.0]), (busy, "own", [1.0, 3.0])):
+        values = iter(values)
+        monkeypatch.setattr(module, name, lambda *_, values=values: next(values))
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     watch = busy.Watch()
     monkeypatch.setattr(busy.Watch, "seconds", 2.0)
-    assert watch.others() == pytest.approx(2 / 8)
+    assert watch.share() == pytest.approx(2 / 8)
 
 
-def test_used_time_is_read_without_idle_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stat = tmp_path / "stat"
-    monkeypatch.setattr(busy, "STAT", stat)
-    assert busy.used() is None and busy.Watch().others() is None
-    stat.write_text("cpu  100 20 30 9999 8888 4 5 6 777 0\ncpu0 1 2 3 4\n")  # then guests, who are in the first again
-    assert busy.used() == 165 / os.sysconf("SC_CLK_TCK")
+def test_the_benchmarks_own_time_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert busy.own() > 0
+    monkeypatch.setattr(cores, "STAT", tmp_path / "absent")
+    assert busy.Watch().share() is None
 
 
 def test_model_operations_are_those_that_torch_counts() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from torch.nn import functional
 
 from tasks.engine.base import Base, outline
 from tasks.engine.families.family import Family
@@ -80,6 +81,9 @@ class Widened:
 
     def __init__(self, module: torch.nn.Module, dtype: torch.dtype) -> None:
         self.module, self.dtype = module.float().requires_grad_(True), dtype
+        for part in module.modules():
+            if type(part) is torch.nn.LayerNorm:
+                part.__class__ = LayerNorm
         self._hooks = [
             module.register_forward_pre_hook(lambda _, given: tuple(each.float() for each in given)),
             module.register_forward_hook(lambda _, __, made: made.to(dtype)),
@@ -90,3 +94,16 @@ class Widened:
         for hook in self._hooks:
             hook.remove()
         self.module.to(self.dtype)
+        for part in self.module.modules():
+            if type(part) is LayerNorm:
+                part.__class__ = torch.nn.LayerNorm
+
+
+class LayerNorm(torch.nn.LayerNorm):
+    """Torch's, whose weights learn the same with any number of threads: torch adds up their gradients by thread."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """As torch's, of `(..., d)`; in training it multiplies by the weights in a step of its own."""
+        if not torch.is_grad_enabled():
+            return super().forward(x)
+        return functional.layer_norm(x, self.normalized_shape, eps=self.eps) * self.weight + self.bias

@@ -5,16 +5,21 @@ Only one base is in memory, whatever the number of hospitals. Only one task uses
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+
+import torch
 
 from tasks.engine.base import Base, load_base
+from tasks.engine.cores import Threads
 from tasks.engine.engine import Engine
+from tasks.engine.freed import Freed
 from tasks.engine.identity import check_unchanged
 from tasks.settings import LoraSettings, ModelChoice
 
 _lock = threading.RLock()
 _base: dict[ModelChoice, Base] = {}
 _engine: dict[LoraSettings, Engine] = {}
+_threads, _freed = Threads(), Freed()
 
 
 @contextmanager
@@ -28,7 +33,8 @@ def shared_base(model: ModelChoice) -> Iterator[Base]:
             _engine.clear()
             _base.clear()
             _base[model] = _load(model)
-        yield _base[model]
+        with _freed.given_back(_base[model]):
+            yield _base[model]
 
 
 @contextmanager
@@ -37,7 +43,9 @@ def exclusive_base(model: ModelChoice) -> Iterator[Base]:
     with _lock:
         _engine.clear()
         _base.clear()
-        yield _load(model)
+        base = _load(model)
+        with _freed.given_back(base):
+            yield base
 
 
 def _load(model: ModelChoice) -> Base:
@@ -57,7 +65,11 @@ def _load(model: ModelChoice) -> Base:
 
 @contextmanager
 def shared_engine(model: ModelChoice, lora: LoraSettings) -> Iterator[Engine]:
-    """The base with an adapter of these settings, locked for the caller; the last caller's weights are still in it."""
+    """The base with an adapter of these settings, locked for the caller; the last caller's weights are still in it.
+
+    It computes with as many threads as there are cores that other processes leave free, unless results follow the
+    number: oneDNN's products in bfloat16 with AMX do, and its gradients of a convolutional tower (torch 2.13).
+    """
     with shared_base(model) as base:
         if lora not in _engine:
             for other in _engine.values():
@@ -66,4 +78,6 @@ def shared_engine(model: ModelChoice, lora: LoraSettings) -> Iterator[Engine]:
             _engine[lora] = Engine(
                 base, lora.r, lora.alpha, lora.dropout, lora.targets, lora.projector, lora.tower_targets
             )
-        yield _engine[lora]
+        any_number = base.model.dtype is torch.float32 and not lora.tower_targets
+        with _threads.suited(base) if any_number else nullcontext():
+            yield _engine[lora]

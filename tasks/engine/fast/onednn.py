@@ -5,20 +5,11 @@ oneDNN, which also comes with torch, uses it: on AMD processors, the same produc
 Intel's own, MKL is the faster one (docs/benchmarks.md). Only rounding differs.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional
-
-CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
-KEPT = "32"
-"""Most compiled products in oneDNN's cache and in torch's: more than the layers of one batch need.
-
-Each number of rows needs its own product. With the default of 1,024 each, a study of many hospitals filled hundreds of
-megabytes, hospital by hospital, and was no faster.
-"""
 
 
 class _Product(torch.autograd.Function):
@@ -64,8 +55,6 @@ def use_the_faster(model: torch.nn.Module, processors: Path = Path("/proc/cpuinf
 def use_onednn(model: torch.nn.Module) -> None:
     """Make a model's linear layers use oneDNN if torch was built with it; nothing else about them changes."""
     if torch.backends.mkldnn.is_available():
-        for name in CACHES:  # read at the first product
-            os.environ.setdefault(name, KEPT)
         for module in model.modules():
             if type(module) is torch.nn.Linear:
                 module.__class__ = Linear
