@@ -29,6 +29,7 @@ from tasks.engine.identity import choose_model
 from tasks.report.page.dashboard import inline_plots
 from tasks.settings import Study
 from tasks.store.again import asking
+from tasks.store.checkpoints import checkpoints_every
 from tasks.store.runs import point_latest
 
 
@@ -52,7 +53,7 @@ def fed_rag(study: Study = Study(), again_from: str | None = None) -> str:
     check_strategy(study)
     refuse_no_adapter(study)
     again = asked(again_from, study, str(flow_run.id))
-    with asking(again):
+    with asking(again), checkpoints_every(study.engine.checkpoint_minutes):
         run = run_study(study)
     tell(again)
     if study.promotion.enabled:

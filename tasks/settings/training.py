@@ -207,6 +207,9 @@ class EngineSettings(Settings):
 
     executor: Literal["mapped", "batched"] = "mapped"
     """Hospitals of a round train one after the other (`mapped`), or all in one pass over the base (`batched`)."""
+    checkpoint_minutes: float | None = Field(10, ge=0)
+    """Minutes between checkpoints of a training, from which it goes on after a kill; 0 is after each step, and where
+    not given there are none."""
 
 
 class Lesson(Settings):
