@@ -99,7 +99,7 @@ def test_killed_in_the_midst_of_a_training_it_goes_on_from_its_checkpoint_to_the
     server: Server, tiny_folder: Path, tmp_path: Path
 ) -> None:
     """A hospital's training in the second round is killed some steps after it began, and after it went on."""
-    rules = ("federation.rounds=2", "federation.local_epochs=60", "federation.batch_size=4")
+    rules = ("federation.rounds=2", "federation.local_epochs=12", "federation.batch_size=4")
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     for folder in (straight, killed):
         folder.mkdir()
