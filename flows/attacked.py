@@ -38,6 +38,7 @@ from tasks.records.federation import HospitalRefs, Order
 from tasks.score.outcomes import judge
 from tasks.settings import ModelChoice, Study
 from tasks.store import Ref
+from tasks.store.checkpoints import checkpoints_every
 from tasks.text.meaning import meaning
 
 POISONED = ("label-flip", "backdoor")
@@ -121,9 +122,10 @@ def train_attacked(study: Study, model: ModelChoice, hospitals: Sequence[Hospita
 
     left_out: list[str] = []
     strategy, put_together = choose_rule(study.federation.server), aggregation(study, model, participation)
-    for this in rounds(strategy, participation, hospitals[0].adapter, train, put_together):
-        training |= keep_controls(training, this)
-        left_out += round_summary(this)["quarantined"]
+    with checkpoints_every(study.engine.checkpoint_minutes):
+        for this in rounds(strategy, participation, hospitals[0].adapter, train, put_together):
+            training |= keep_controls(training, this)
+            left_out += round_summary(this)["quarantined"]
     turned_away = sum(name in bad for name in left_out)
     return Trial(given(hospitals, list(this.following.values()))[:-f], turned_away, len(left_out) - turned_away)
 

@@ -31,6 +31,7 @@ from tasks.engine.identity import choose_model
 from tasks.report.page.dashboard import inline_plots
 from tasks.settings import Study
 from tasks.store.again import asking
+from tasks.store.checkpoints import checkpoints_every
 from tasks.store.runs import point_latest
 
 
@@ -55,7 +56,7 @@ def fed_rag(study: Study = Study(), again_from: str | None = None) -> str:
     refuse_no_adapter(study)
     again = asked(again_from, study, str(flow_run.id))
     share(study.artifacts.root)
-    with asking(again), working_on(study.engine):
+    with asking(again), working_on(study.engine), checkpoints_every(study.engine.checkpoint_minutes):
         run = run_study(study)
     tell(again)
     if study.promotion.enabled:

@@ -19,6 +19,7 @@ from tasks.errors import StudyError
 from tasks.promote.record import append
 from tasks.records import Case, read_table
 from tasks.store import ROOT, discard, find, remove_abandoned
+from tasks.store.checkpoints import CHECKPOINT
 from tasks.store.provenance import inputs_of
 from tasks.store.shared_store import shared_store
 
@@ -76,7 +77,7 @@ def _forget(place: Path, patient: str, dry: bool) -> Forgotten:
         if before is None:
             append("erasure", "a patient withdrew", hospital=place.name, adapters=adapters)
         _write_down(place, names, called, gone.images, adapters)
-    removed = _remove(place, gone, dry) if gone.cases else []
+    removed = [*_remove_checkpoints(place, dry), *(_remove(place, gone, dry) if gone.cases else [])]
     others = [path.name for path in _hospitals() if path != place and _holds(path, names)]
     return Forgotten(tuple(removed), tuple(adapters), before is not None, tuple(others))
 
@@ -109,6 +110,15 @@ def _holds_tensors(path: str) -> bool:
     return "tensors" in declared
 
 
+def _remove_checkpoints(place: Path, dry: bool) -> list[tuple[str, str]]:
+    """Remove what trainings that were broken off had learned: nobody can tell what of it is of the patient."""
+    paths = _folders(place, CHECKPOINT)
+    for path in paths:
+        if not dry:
+            discard(ROOT / path)
+    return [(path, "the checkpoint of a training, which begins anew") for path in paths]
+
+
 def _remove(place: Path, gone: Patient, dry: bool) -> list[tuple[str, str]]:
     removed = []
     page = place / "report.html"
@@ -118,7 +128,8 @@ def _remove(place: Path, gone: Patient, dry: bool) -> list[tuple[str, str]]:
         removed.append((page.relative_to(ROOT).as_posix(), "the page (fed-rag report writes it again)"))
     if entries := erase(place, gone.cases, dry):
         removed.append(((place / LOG).relative_to(ROOT).as_posix(), f"answers that it was shown for {entries}"))
-    stages = sorted((path.name for path in place.iterdir() if path.is_dir()), key=lambda name: (name == "cases", name))
+    names = {path.name for path in place.iterdir() if path.is_dir()} - {CHECKPOINT}
+    stages = sorted(names, key=lambda name: (name == "cases", name))
     paths = [path for stage in stages for path in _folders(place, stage)]
     damaged = {path for path in paths if not is_whole(ROOT / path)}
     start = place.relative_to(ROOT).as_posix() + "/"

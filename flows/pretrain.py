@@ -23,6 +23,7 @@ from tasks.retrieve.step import build_hospital_library
 from tasks.settings import DatasetSettings, Lesson, LibrarySettings, ModelSettings, PartitionSettings, Study
 from tasks.settings.recipe import Recipe
 from tasks.store import MANIFEST, Ref, writing
+from tasks.store.checkpoints import checkpoints_every
 from tasks.text.wording import counted
 
 NAMED = ("left", "small", "x-ray")
@@ -90,16 +91,18 @@ def train_recipe(recipe: Recipe) -> str:
         images = dataset.only("images.parquet")
         frozen = stage.sides == ("text",)
         _, record = find_record(model.name) or ("", "")
-        trained = train_stage(
-            questions=questions,
-            dataset=dataset,
-            features=see_images(images=images, model=model.seeing) if frozen else None,
-            model=model,
-            settings=stage,
-            record=record,
-            number=number + 1,
-            seed=recipe.seed,
-        )
+        features = see_images(images=images, model=model.seeing) if frozen else None
+        with checkpoints_every(recipe.checkpoint_minutes):
+            trained = train_stage(
+                questions=questions,
+                dataset=dataset,
+                features=features,
+                model=model,
+                settings=stage,
+                record=record,
+                number=number + 1,
+                seed=recipe.seed,
+            )
         rows += read_table(trained.folder / TABLE, EpochLoss)
         show_losses(dashboard, f"{recipe.name}-losses", rows)
         loss = trained.manifest()["summary"]["held_out_loss"]

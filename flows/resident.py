@@ -46,6 +46,7 @@ from tasks.records.federation import ADAPTER_FILE, CONFIG_FILE, CONTROL_FILE, Ho
 from tasks.settings import LocalRule, ModelChoice, Study
 from tasks.settings.hospital import HospitalSettings
 from tasks.store import ROOT, Ref, find
+from tasks.store.checkpoints import checkpoints_every
 
 logger = logging.getLogger("fed_rag")
 
@@ -79,7 +80,8 @@ class Resident:
         try:
             if request.kind not in doing:
                 raise NotAgreedError(f"Expected a request to {', '.join(doing)}, found {request.kind}.")
-            return doing[request.kind](self._agreed(request), request)
+            with checkpoints_every(self._settings.checkpoint_minutes):
+                return doing[request.kind](self._agreed(request), request)
         except NotAgreedError as error:
             logger.warning("refused: %s", error)
             return Parcel("refused", {"reason": str(error)})

@@ -5,15 +5,16 @@ from math import ceil
 from typing import Literal
 
 import torch
-from tqdm import tqdm
 
 from tasks.engine.base import Base
 from tasks.engine.batch import Batch, Example, collate, shuffled, within
 from tasks.engine.engine import Engine
 from tasks.engine.fast.tree import BRANCHES, Row, collate_rows, row_length, rows_by_beginning, steps_of_rows
 from tasks.engine.loss import answer_loss
+from tasks.engine.progress import Progress
 from tasks.engine.trainable import Trainable
 from tasks.engine.vision import Features
+from tasks.store.checkpoints import Checkpoint
 
 Correction = Callable[[Mapping[str, torch.nn.Parameter]], None]
 """Changes the gradients of the named parameters in place. It is called at each step, before clipping."""
@@ -40,6 +41,7 @@ def train(
     frozen: Factor | None = None,
     by_image: bool = False,
     title: str = "training",
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[float, int]:
     """Train the adapter on the examples with AdamW (gradient norm clipped at 1).
 
@@ -53,6 +55,7 @@ def train(
         by_image: a step has at least `batch_size` examples, and those that are alike up to the question share these
             tokens. Else it has single examples, drawn at random.
         title: shown beside the progress bar.
+        checkpoint: where the training goes on from, and is kept from time to time.
 
     Returns the mean loss per answer token over all steps, and the number of steps.
     """
@@ -60,27 +63,25 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     parameters = engine.named_parameters()
     optimiser = torch.optim.AdamW(parameters.values(), lr=learning_rate, weight_decay=0.0, fused=True)
-    total, answered, taken = 0.0, 0, 0
+    plan = [rows for _ in range(epochs) for rows in steps(engine.base, examples, batch_size, generator, by_image)]
+    progress = Progress(title, parameters, optimiser, checkpoint, correct)
     for name, parameter in parameters.items():
         parameter.requires_grad_(not is_frozen(name, frozen))
     engine.peft.train()
     try:
-        for _ in range(epochs):
-            plan = steps(engine.base, examples, batch_size, generator, by_image)
-            for rows in tqdm(plan, desc=title, unit="step", leave=False, disable=None):
-                loss, count = add_gradients_of_rows(engine.base, features, rows, tokens)
-                if correct:
-                    correct(parameters)
-                torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
-                optimiser.step()
-                optimiser.zero_grad(set_to_none=True)
-                total, answered, taken = total + loss, answered + count, taken + 1
+        for rows in progress.left(plan):
+            progress.count(*add_gradients_of_rows(engine.base, features, rows, tokens))
+            if correct:
+                correct(parameters)
+            torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
     finally:
         engine.peft.eval()
         optimiser.zero_grad(set_to_none=True)
         for parameter in parameters.values():
             parameter.requires_grad_(True)
-    return total / max(answered, 1), taken
+    return progress.mean_loss, progress.taken
 
 
 def steps(

@@ -55,6 +55,10 @@ class Trainable:
         """All trainable parameters, float32."""
         return list(self._trainable.values())
 
+    def named_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """The same by their names in the model."""
+        return dict(self._trainable)
+
     def read(self) -> State:
         """A copy of all trainable parameters."""
         return {name: tensor.detach().cpu().clone() for name, tensor in self._trainable.items()}

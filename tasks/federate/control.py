@@ -44,6 +44,15 @@ class Controlled:
                 self._sums[name] = self._sums[name].to(parameter.device) + parameter.grad.double()
                 parameter.grad.add_(self._add[name].to(parameter.device))
 
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """What it remembers of the round's gradients."""
+        return {"steps": torch.tensor(self._steps)} | {f"sum {name}": total for name, total in self._sums.items()}
+
+    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on from what was remembered."""
+        self._steps = int(state["steps"])
+        self._sums = {name: state[f"sum {name}"] for name in self._sums}
+
     def change(self) -> dict[str, torch.Tensor]:
         """What the hospital's control variate has changed by: the mean of the round's gradients, less what it was."""
         return {

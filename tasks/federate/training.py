@@ -7,6 +7,7 @@ from tasks.records import UpdateCounts
 from tasks.records.federation import CONTROL_FILE, HospitalRefs, write_counts
 from tasks.settings import ContextSettings, FederationSettings, LocalRule, LoraSettings, ModelChoice
 from tasks.store import Folder, Ref, derived_seed
+from tasks.store.checkpoints import Checkpoint
 
 
 def train_into(
@@ -54,6 +55,7 @@ def train_into(
             "seed": derived_seed(seed, round_number, hospital.name),
             "correct": control or correction(local, load_state(towards.folder) if towards else start),
             "title": f"round {round_number} {hospital.name}",
+            "checkpoint": Checkpoint(folder, f"hospitals/{hospital.name}"),
         }
         if hospital.budget:
             loss, steps = train_within_budget(engine, hospital_data, training, context, hospital, folder.key, how)

@@ -15,6 +15,7 @@ from tasks.errors import StudyError
 from tasks.pretrain.fit import fit
 from tasks.records import Case, EpochLoss, read_images
 from tasks.settings.recipe import Stage
+from tasks.store.checkpoints import Checkpoint
 
 
 def cases_of(cases: Sequence[Case], stage: Stage, seed: int) -> tuple[list[Case], list[Case]]:
@@ -33,7 +34,13 @@ def cases_of(cases: Sequence[Case], stage: Stage, seed: int) -> tuple[list[Case]
 
 
 def train_sides(
-    base: Base, training: Sequence[Case], held_out: Sequence[Case], source: Path, stage: Stage, seed: int
+    base: Base,
+    training: Sequence[Case],
+    held_out: Sequence[Case],
+    source: Path,
+    stage: Stage,
+    seed: int,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[list[EpochLoss], dict[str, float | None]]:
     """Train the sides of the base that the stage names, in place, and merge the result.
 
@@ -44,6 +51,7 @@ def train_sides(
         source: the table of their images, or the folder of their cached features if only the text model learns.
         stage: settings of the stage.
         seed: seed of all random choices.
+        checkpoint: where the training goes on from, and is kept from time to time.
 
     Returns a row for each epoch, and the held-out loss before the stage, at its best epoch, and after the merge.
     """
@@ -73,6 +81,7 @@ def train_sides(
         learning_rate=stage.learning_rate,
         seed=seed,
         title=stage.title,
+        checkpoint=checkpoint,
     )
     trainable.merge()
     merged, _ = mean_loss(trainable, features, held, stage.tokens_per_pass)

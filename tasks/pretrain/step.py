@@ -22,6 +22,7 @@ from tasks.records.federation import TrainingData
 from tasks.settings import ContextSettings, Lesson, ModelChoice
 from tasks.settings.recipe import Stage as RecipeStage
 from tasks.store import Ref, derived_seed
+from tasks.store.checkpoints import Checkpoint
 from tasks.store.leaving import Files, OfPublicData, Table
 from tasks.store.shipped import DATA
 from tasks.store.stage import Folder, stage
@@ -39,6 +40,8 @@ BASE: Files = {
     "losses.parquet": Table(schema(EpochLoss)),
 }
 """A base as a Hugging Face folder, the record of its training images, and losses: all of public data."""
+PUBLIC = "source"
+"""The area of their checkpoints, which follow from public data alone."""
 VOCABULARY = 2048
 EDGE, WIDTH, DEPTH = 84, 128, 4
 
@@ -99,6 +102,7 @@ def pretrain_text(
         learning_rate=lesson.learning_rate,
         seed=seed,
         title=lesson.title,
+        checkpoint=Checkpoint(folder, PUBLIC),
     )
     _save(learner, folder)
 
@@ -135,9 +139,10 @@ def train_stage(
     training, held_out = cases_of(read_table(questions.folder / "cases.parquet", Case), settings, seed)
     before = read_seen(Path(resolve(model.name)) / RECORD) if record else []
     _write_record(folder, [(dataset, [*training, *held_out])], before)  # held-out images choose the epoch: seen too
+    source = features.folder if features else images
     with exclusive_base(model) as base:
         rows, folder.summary["held_out_loss"] = train_sides(
-            base, training, held_out, features.folder if features else images, settings, derived_seed(seed, number)
+            base, training, held_out, source, settings, derived_seed(seed, number), Checkpoint(folder, PUBLIC)
         )
         _save(base, folder)
     with folder.open("losses.parquet") as sink:
@@ -207,6 +212,7 @@ def teach_radiology(
             title="radiology",
             projector=True,
             by_image=True,
+            checkpoint=Checkpoint(folder, PUBLIC),
         )
         base.model.to(torch.bfloat16)  # half the size; a CPU computes it in float32 again
         _save(base, folder)

@@ -80,3 +80,6 @@ class HospitalSettings(Settings):
     """Keys for sums that hide this hospital's updates."""
     agreement: AgreementSettings = AgreementSettings()
     """What this hospital agrees to."""
+    checkpoint_minutes: float | None = Field(10, ge=0)
+    """Minutes between checkpoints of a training, from which it goes on after a kill; 0 is after each step, and where
+    not given there are none."""

@@ -83,6 +83,9 @@ class Recipe(Settings):
     """The stages, in their order."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Every random choice follows from it."""
+    checkpoint_minutes: float | None = Field(10, ge=0)
+    """Minutes between checkpoints of a stage, from which it goes on after a kill; 0 is after each step, and where not
+    given there are none."""
 
     @field_validator("model")
     @classmethod

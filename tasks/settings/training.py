@@ -214,6 +214,9 @@ class EngineSettings(Settings):
     one is started here."""
     workers: int = Field(2, ge=1)
     """Worker processes, each with a base in memory, of a cluster that is started here, or of any Ray cluster."""
+    checkpoint_minutes: float | None = Field(10, ge=0)
+    """Minutes between checkpoints of a training, from which it goes on after a kill; 0 is after each step, and where
+    not given there are none."""
 
 
 class Lesson(Settings):

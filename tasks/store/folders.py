@@ -83,6 +83,10 @@ class Folder:
         """Kinds of data that leave a hospital in this folder, as its stage declares; None if no stage makes it."""
         self.again: str | None = None
         """The flow run that was asked to make it again (`again.py`); None in any other run."""
+        self.superseded: list[str] = []
+        """Paths of folders that nobody needs once this one is finished, and that are removed then."""
+        self.earlier_seconds = 0.0
+        """How long a process that was killed worked on it, where its work was kept (`checkpoints.py`)."""
         self.ref: Ref
         """Set once the folder is finished."""
 
@@ -121,7 +125,10 @@ def writing(area: str, stage: str, key: str) -> Iterator[Folder]:
         hidden.mkdir()
         folder = Folder(hidden, key)
         yield folder
-        folder.ref = _finish(folder, target, time.perf_counter() - started)
+        folder.ref = _finish(folder, target, folder.earlier_seconds + time.perf_counter() - started)
+        for path in folder.superseded:
+            with contextlib.suppress(OSError):  # where there is none, or another process has removed it
+                discard(ROOT / path)
     except Exception as error:
         reason = _refused(error)
         if reason is None:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from command import COMMAND, Server, fed_rag, seconds_in, shell
+from interrupted import checkpoint
 from safetensors import safe_open
 
 from flows.forget import forget
@@ -237,6 +238,22 @@ def test_after_a_kill_the_same_call_removes_what_is_left(study: Path, finished: 
     once = tree(study)
     done = forget(HOSPITAL, image)
     assert done.again and not done.removed and done.adapters and tree(study) == once
+
+
+@pytest.mark.slow
+def test_what_a_training_that_was_broken_off_had_learned_is_removed(study: Path) -> None:
+    """At this hospital alone, and also where the patient was forgotten before."""
+    place = study / "hospitals" / HOSPITAL
+    image, _ = retrieved_patient(place)
+    own, others = (checkpoint(area=f"hospitals/{name}") for name in (HOSPITAL, "hospital-2"))
+    for _ in range(2):
+        for kept in (own, others):
+            kept.save(lambda folder: folder.joinpath("data.bin").write_bytes(b"0") and None)
+        removed = (own.path, "the checkpoint of a training, which begins anew")
+        assert forget(HOSPITAL, image, dry=True).removed.count(removed) == 1
+        assert (study / own.path).exists()
+        assert forget(HOSPITAL, image).removed.count(removed) == 1
+        assert not (study / own.path).exists() and (study / others.path).exists()
 
 
 @pytest.mark.slow

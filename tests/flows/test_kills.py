@@ -4,6 +4,8 @@ import contextlib
 import hashlib
 import json
 import random
+import re
+import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -14,6 +16,7 @@ import psutil
 import pytest
 from command import COMMAND, Server, launcher, run
 from machine import Machine, wait_for
+from safetensors import SafetensorError, safe_open
 
 KILLS = 10
 SETTINGS = ("dataset.images=10", "partition.hospitals=3", "federation.rounds=3", "evaluation.max_new_tokens=4")
@@ -86,6 +89,64 @@ def test_ten_kills_at_any_moment_change_nothing(
     assert not (killed / "artifacts/latest").exists()
     assert run(server, killed, arguments).returncode == 0
     assert kept(killed) == kept(straight)
+
+
+TRAINING_KILLS = 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_in_the_midst_of_a_training_it_goes_on_from_its_checkpoint_to_the_same_bytes(
+    server: Server, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """A hospital's training in the second round is killed some steps after it began, and after it went on.
+
+    All else is finished, from a study that nothing disturbed and that saved no checkpoint.
+    """
+    rules = ("federation.rounds=2", "federation.local_epochs=12", "federation.batch_size=4")
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    straight.mkdir()
+    assert run(server, straight, command(tiny_folder, *rules, "engine.checkpoint_minutes=null")).returncode == 0
+    assert not list(straight.rglob("checkpoint"))
+    shutil.copytree(straight, killed, symlinks=True)
+    for path in killed.glob("artifacts/shared/update/[!.]*/update.json"):
+        if json.loads(path.read_text())["round"] == 2:
+            shutil.rmtree(path.parent)
+    arguments, steps = command(tiny_folder, *rules, "engine.checkpoint_minutes=0"), [0]
+    for _ in range(TRAINING_KILLS):
+        steps.append(kill_in_training(killed, arguments, server, steps[-1] + 5))
+    done = run(server, killed, arguments)
+    assert done.returncode == 0
+    ((step, all_steps),) = re.findall(r"round 2 hospital-\d: goes on from step (\d+) of (\d+), saved", done.stderr)
+    assert steps[-1] == int(step) < int(all_steps)
+    assert updates(killed) == updates(straight) and len(updates(killed)) == 6
+    assert not list(killed.glob("artifacts/*/**/checkpoint/*"))
+
+
+def kill_in_training(folder: Path, arguments: list[str], server: Server, least: int) -> int:
+    """Kill a study once a training in its second round has saved so many steps; returns how many it had then."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, server, folder, arguments)
+        while not running.done() and not (len(updates(folder)) >= 3 and steps_saved(folder) >= least):
+            time.sleep(0.002)
+        (process,) = psutil.Process(launcher().process.pid).children()
+        process.kill()
+        assert running.result().returncode == -signal.SIGKILL
+    return steps_saved(folder)
+
+
+def steps_saved(folder: Path) -> int:
+    """The steps that the training with a checkpoint had taken; 0 without one."""
+    for path in folder.glob("artifacts/hospitals/*/checkpoint/[!.]*/training.safetensors"):
+        with contextlib.suppress(OSError, SafetensorError), safe_open(path, "pt") as file:
+            return int(file.get_tensor("counts")[0])
+    return 0
+
+
+def updates(folder: Path) -> dict[str, bytes]:
+    """The adapters that hospitals sent, by their keys."""
+    found = folder.glob("artifacts/shared/update/[!.]*/adapter_model.safetensors")
+    return {path.parent.name: path.read_bytes() for path in found}
 
 
 MACHINE_KILLS = 20

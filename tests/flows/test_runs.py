@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import pytest
 from filelock import FileLock
+from interrupted import checkpoint
 from test_run_folder import run_of
 from typer.testing import CliRunner
 
@@ -135,6 +136,15 @@ def folder(area: str, days: float) -> Path:
     return path
 
 
+def checkpoint_at(hospital: str, days: float) -> Path:
+    """The checkpoint of a training that was broken off."""
+    kept = checkpoint(area=f"hospitals/{hospital}")
+    kept.save(lambda folder: folder.joinpath("data.bin").write_bytes(b"0" * 1000) and None)
+    then = time.time() - days * 24 * 3600
+    os.utime(ROOT / kept.path / MANIFEST, (then, then))
+    return ROOT / kept.path
+
+
 def aged() -> None:
     """All folders as if they had been made some days ago."""
     for path in ROOT.rglob(MANIFEST):
@@ -152,6 +162,7 @@ def test_old_runs_go_and_those_in_use_stay_with_all_that_they_need() -> None:
     (ROOT / ".records").mkdir()
     record = ROOT / ".records" / "one"
     record.write_text(json.dumps({"path": unused.relative_to(ROOT).as_posix()}))
+    broken_off, of_today = checkpoint_at("hospital-1", 2), checkpoint_at("hospital-2", 0)
     before = {path for path in ROOT.rglob("*") if path.is_file()}
     planned = command("prune", "--keep", "1", "--dry-run")
     assert runs[2].name in planned and "latest" in planned and "comparison weekly" in planned
@@ -159,6 +170,7 @@ def test_old_runs_go_and_those_in_use_stay_with_all_that_they_need() -> None:
     command("prune", "--keep", "1")
     assert [path.exists() for path in runs] == [True, True, False, True]
     assert not unused.exists() and young.exists() and not record.exists()
+    assert not broken_off.exists() and of_today.exists()
     assert (ROOT / "hospitals/hospital-1" / FORGOTTEN).exists()
     for run in read_runs():
         assert all((ROOT / path / MANIFEST).exists() for path in run.folders)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from engine_samples import CASES, IMAGES, case, same
 from family_samples import every_family
+from interrupted import breaking_off, checkpoint, steps_of
 
 from tasks.engine.base import Base, load_base
 from tasks.engine.batch import encode
@@ -21,6 +22,7 @@ from tasks.pretrain.fit import fit
 from tasks.pretrain.stage import cases_of
 from tasks.records import Case, EpochLoss
 from tasks.settings.recipe import Stage
+from tasks.store.checkpoints import Checkpoint
 
 SETTINGS: dict[str, Any] = {"batch_size": 4, "tokens": 8192, "learning_rate": 1e-2, "seed": 5, "title": "toy"}
 # Which picture it is decides the answer: only who sees can learn it.
@@ -118,6 +120,28 @@ def test_cached_features_serve_where_the_text_model_alone_learns(tiny_folder: Pa
         rows = fit(trainable, features, examples, examples, epochs=2, patience=2, **SETTINGS)
         losses += [[row.train_loss for row in rows]]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(1, 9))
+def test_broken_off_at_any_step_a_stage_goes_on_to_the_same_bytes(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Four passes of two steps; the second pass is the best, and its weights are those that are kept."""
+    monkeypatch.chdir(tmp_path)
+
+    def stage(kept: Checkpoint | None) -> tuple[list[EpochLoss], dict[str, torch.Tensor]]:
+        trainable = learner(load_base(str(tiny_folder), device="cpu"), dropout=0.3)
+        rows = fitted(trainable, CASES, CONTRARY, epochs=6, patience=2, learning_rate=0.2, checkpoint=kept)
+        return rows, trainable.read()
+
+    rows, weights = stage(None)
+    assert [row.kept for row in rows] == [False, True, False, False]
+    with breaking_off(number):
+        stage(checkpoint())
+    found: list[Any] = []
+    assert steps_of(lambda: found.append(stage(checkpoint()))) == 8 - number + 1
+    assert found[0][0] == rows and same(found[0][1], weights)
 
 
 def test_a_loss_that_is_not_finite_stops_the_stage(tiny_base: Base) -> None:

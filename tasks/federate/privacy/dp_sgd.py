@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from tqdm import tqdm
 
 from tasks.engine.engine import Engine
+from tasks.engine.progress import Progress
 from tasks.engine.train import Correction
 from tasks.engine.vision import Features
 from tasks.federate.privacy.gradients import Gradients, Unit, clipped_sum
 from tasks.federate.privacy.noise import Noise
+from tasks.store.checkpoints import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,15 @@ def train_privately(
     seed: int,
     correct: Correction | None = None,
     title: str = "training",
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[float, int]:
     """Train the adapter with noisy gradients.
 
     Each step draws every unit with the same chance, so that a step may have many units or none (Poisson sampling). It
     sums their clipped gradients, adds noise, and divides by the number of units that a step has on average.
+
+    A step's place in the stream of noise follows from its number alone. So a training that goes on from a checkpoint
+    has the units and the noise that it would have had, each once, and the accountant's figures hold.
 
     Args:
         units: the examples of each unit.
@@ -51,16 +56,18 @@ def train_privately(
         tokens: most tokens in one forward pass, padding included.
         seed: seed of dropout, which may be known.
         correct: a strategy's correction of the noisy gradients; it may depend on what was released before.
+        checkpoint: as in `train`.
 
     Returns the mean loss per answer token over all steps, which has no noise, and the number of steps.
     """
     torch.manual_seed(seed)
     parameters = engine.named_parameters()
     optimiser = torch.optim.AdamW(parameters.values(), lr=learning_rate, weight_decay=0.0, fused=True)
-    total, answered = 0.0, 0
+    progress = Progress(title, parameters, optimiser, checkpoint, correct)
+    noise.begin_at(progress.taken * (len(units) + sum(each.numel() for each in parameters.values())))
     engine.peft.train()
     try:
-        for _ in tqdm(range(mechanism.steps), desc=title, unit="step", leave=False, disable=None):
+        for _ in progress.left(range(mechanism.steps)):
             drawn = draw(units, mechanism.rate, noise)
             gradients, loss, count = clipped_sum(engine, features, drawn, tokens, mechanism.clip)
             add_noise(gradients, mechanism.sigma * mechanism.clip, noise)
@@ -70,11 +77,11 @@ def train_privately(
                 correct(parameters)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            total, answered = total + loss, answered + count
+            progress.count(loss, count)
     finally:
         engine.peft.eval()
         optimiser.zero_grad(set_to_none=True)
-    return total / max(answered, 1), mechanism.steps
+    return progress.mean_loss, progress.taken
 
 
 def draw(units: Sequence[Unit], rate: float, noise: Noise) -> list[Unit]:

@@ -23,8 +23,14 @@ class Noise:
     def __init__(self, secret: bytes, purpose: str) -> None:
         if len(secret) < 32:
             raise ValueError(f"a secret of {len(secret)} bytes can be guessed")
-        key = HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=purpose.encode()).derive(secret)
-        self._stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+        self._key = HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=purpose.encode()).derive(secret)
+        self.begin_at(0)
+
+    def begin_at(self, number: int) -> None:
+        """Go on as if so many numbers had been drawn since the beginning, and no other."""
+        block, skipped = divmod(8 * number, 16)
+        self._stream = Cipher(algorithms.AES(self._key), modes.CTR(block.to_bytes(16, "big"))).encryptor()
+        self._stream.update(bytes(skipped))
 
     def uniform(self, count: int) -> NDArray[np.float64]:
         """Numbers `(count,)` between 0 and 1, neither of them included."""

@@ -12,6 +12,7 @@ import torch
 from engine_samples import CASES, IMAGES, prompts_with_neighbours, randomised, same
 from hypothesis import given
 from hypothesis import strategies as st
+from interrupted import breaking_off, checkpoint
 from scipy.stats import binom, chisquare, kstest
 
 from tasks.engine.adapter import State
@@ -27,6 +28,7 @@ from tasks.federate.privacy.noise import Noise
 from tasks.federate.privacy.secret import noise_secret
 from tasks.federate.privacy.units import units_of
 from tasks.store import ROOT
+from tasks.store.checkpoints import Checkpoint
 
 SECRET = bytes(range(32))
 TARGETS = ["q_proj", "v_proj", "o_proj", "down_proj"]
@@ -212,6 +214,45 @@ def test_the_same_secret_gives_the_same_bytes(engine: Engine, features: Features
         states.append(engine.read())
     assert same(states[0], states[1])
     assert not same(states[0], states[2])
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_broken_off_it_goes_on_with_the_units_and_the_noise_that_it_would_have_had(
+    engine: Engine,
+    features: Features,
+    units: list[list[Example]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    start, noisy = randomised(engine.read(), 1), list[State]()
+
+    def record(parameters: Mapping[str, torch.nn.Parameter]) -> None:
+        noisy.append({name: gradient(each).clone() for name, each in parameters.items()})
+
+    def training(kept: Checkpoint | None) -> tuple[State, tuple[float, int]]:
+        engine.switch(start)
+        counts = private(engine, features, units, Mechanism(0.5, 5, 1.0, 1.0), correct=record, checkpoint=kept)
+        return engine.read(), counts
+
+    state, counts = training(None)
+    straight = list(noisy)
+    noisy.clear()
+    with breaking_off(number):
+        training(checkpoint())
+    del noisy[number - 1 :]  # that of the step that was broken off is never used
+    found, again = training(checkpoint())
+    assert again == counts and same(found, state)
+    assert len(noisy) == 5 and all(map(same, noisy, straight))
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 7, 100])
+def test_noise_begins_at_any_number(number: int) -> None:
+    straight, noise = Noise(SECRET, "test").uniform(number + 5)[number:], Noise(SECRET, "test")
+    noise.uniform(3)
+    noise.begin_at(number)
+    np.testing.assert_array_equal(noise.uniform(5), straight)
 
 
 def test_units_are_cases_or_patients() -> None:
