@@ -2,13 +2,13 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command import Server
-from prefect import flow, unmapped
+from prefect import Task, flow, unmapped
 from prefect.context import FlowRunContext
 from prefect.logging import disable_run_logger
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -21,26 +21,27 @@ from tasks.store import ROOT, Ref
 from tasks.store.again import Again, asking
 from tasks.store.stage import Folder, stage
 
+pytestmark = pytest.mark.slow
 worked: list[str] = []
 failing: set[str] = set()
 
 
-@stage("noted", area="hospitals/{hospital}", title="note {hospital}")
-def note(folder: Folder, hospital: str, number: int, shared: str = "default") -> None:
-    """Write down what it was given, unless the hospital is one that fails."""
-    worked.append(hospital)
-    if hospital in failing:
-        raise StudyError(f"{hospital} has no cases.") if hospital.endswith("0") else ValueError("broken")
-    folder.write_json("given.json", {"hospital": hospital, "number": number, "shared": shared})
-
-
-@pytest.fixture(autouse=True)
-def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server) -> Any:
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture
+def note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server) -> Iterator[Task[..., Ref]]:
+    """A stage that writes down what it was given, unless the hospital is one that fails."""
+    monkeypatch.chdir(tmp_path)  # a stage's records are where it is defined
     worked.clear()
     failing.clear()
+
+    @stage("noted", area="hospitals/{hospital}", title="note {hospital}")
+    def noting(folder: Folder, hospital: str, number: int, shared: str = "default") -> None:
+        worked.append(hospital)
+        if hospital in failing:
+            raise StudyError(f"{hospital} has no cases.") if hospital.endswith("0") else ValueError("broken")
+        folder.write_json("given.json", {"hospital": hospital, "number": number, "shared": shared})
+
     with temporary_settings({PREFECT_API_URL: server.url}):
-        yield
+        yield noting
 
 
 def names(count: int) -> list[str]:
@@ -59,9 +60,8 @@ def in_flow(work: Callable[[], Any]) -> Any:
     return run()
 
 
-def noted(count: int) -> list[Ref]:
-    refs: list[Ref] = gather(note, names(count), hospital=names(count), number=list(range(count)))
-    return refs
+def noted(note: Task[..., Ref], count: int) -> list[Ref]:
+    return gather(note, names(count), hospital=names(count), number=list(range(count)))
 
 
 def titles(server: Server, flow_run: str) -> list[str]:
@@ -80,23 +80,25 @@ def stored() -> dict[str, bytes]:
     return found
 
 
-def test_batches_leave_the_files_and_records_of_single_task_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_leave_the_files_and_records_of_single_task_runs(
+    note: Task[..., Ref], monkeypatch: pytest.MonkeyPatch
+) -> None:
     count = SINGLE + 1
-    batched, _ = in_flow(lambda: noted(count))
+    batched, _ = in_flow(lambda: noted(note, count))
     by_batches = stored()
     assert [ref.path.split("/")[1] for ref in batched] == names(count)
     for path in ROOT.rglob("*"):
         if path.is_file():
             path.unlink()
     monkeypatch.setattr(mapped, "SINGLE", count)
-    single, _ = in_flow(lambda: noted(count))
+    single, _ = in_flow(lambda: noted(note, count))
     assert batched == single
     assert stored() == by_batches and len(by_batches) == 3 * count
 
 
 @pytest.mark.parametrize(("count", "runs"), [(SINGLE, SINGLE), (SINGLE + 1, 13), (10 * SINGLE + 7, BATCHES)])
-def test_many_hospitals_are_few_task_runs(server: Server, count: int, runs: int) -> None:
-    _, run = in_flow(lambda: noted(count))
+def test_many_hospitals_are_few_task_runs(note: Task[..., Ref], server: Server, count: int, runs: int) -> None:
+    _, run = in_flow(lambda: noted(note, count))
     found = titles(server, run)
     assert len(found) == runs
     if count > SINGLE:
@@ -106,7 +108,7 @@ def test_many_hospitals_are_few_task_runs(server: Server, count: int, runs: int)
         assert set(found) == {f"note {name}" for name in names(count)}
 
 
-def test_who_fails_in_a_batch_is_named_and_the_others_work_is_kept(server: Server) -> None:
+def test_who_fails_in_a_batch_is_named_and_the_others_work_is_kept(note: Task[..., Ref], server: Server) -> None:
     count = 2 * SINGLE
     failing.update({"h3", "h20", "h100"})
 
@@ -131,26 +133,26 @@ def test_who_fails_in_a_batch_is_named_and_the_others_work_is_kept(server: Serve
     assert "1 of 8 hospitals failed, first h20: h20 has no cases." in failed["note h16 and at 7 other hospitals"]
 
 
-def test_a_second_run_works_on_only_where_work_is_missing_or_damaged() -> None:
+def test_a_second_run_works_on_only_where_work_is_missing_or_damaged(note: Task[..., Ref]) -> None:
     count = 2 * SINGLE
     failing.update({"h3", "h20"})
     with disable_run_logger(), pytest.raises(StudyError):
-        in_flow(lambda: noted(count))
+        in_flow(lambda: noted(note, count))
     failing.clear()
     worked.clear()
     (damaged,) = ROOT.glob("hospitals/h50/noted/*/given.json")
     damaged.write_text("else")
-    refs, _ = in_flow(lambda: noted(count))
+    refs, _ = in_flow(lambda: noted(note, count))
     assert worked == ["h3", "h20", "h50"]
     assert all(ref.verified() for ref in refs)
 
 
-def test_a_request_to_do_it_again_holds_in_batches() -> None:
+def test_a_request_to_do_it_again_holds_in_batches(note: Task[..., Ref]) -> None:
     count = 2 * SINGLE
-    in_flow(lambda: noted(count))
+    in_flow(lambda: noted(note, count))
     worked.clear()
     request = Again("noted", "run")
     with asking(request):
-        in_flow(lambda: noted(count))
+        in_flow(lambda: noted(note, count))
     assert worked == names(count)
     assert request.same == count
