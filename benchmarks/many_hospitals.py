@@ -2,13 +2,15 @@
 
     python -m benchmarks.many_hospitals [HOSPITALS ...] [--rounds N] [--asked N]
 
-Each study is `fed-rag run` in a new folder and a process of its own, with the embedded base on the CPU, two drawn
-images a hospital, and rounds that each ask the same number of hospitals. A stage's seconds are those of its folders'
-manifests. Seconds outside stages are Prefect's, and what reads and writes references, tables and pages. The audit of
-copies is left out of a hospital's seconds: it compares images with each other, however these are dealt.
+Each study is `fed-rag run` in a new folder and a process of its own, with the embedded base on the CPU. A hospital has
+three training images and a test image of coarse noise, with two questions each; each round asks the same number of
+hospitals. A stage's seconds are those of its folders' manifests. Seconds outside stages are Prefect's, and what reads
+and writes references, tables and pages. The audit of copies is left out of a hospital's seconds: it compares images
+with each other, however these are dealt.
 """
 
 import argparse
+import io
 import json
 import os
 import subprocess
@@ -19,6 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+import pandas as pd
+import PIL.Image
 from prefect.client.orchestration import get_client
 from rich.console import Console
 from rich.table import Table
@@ -26,11 +31,12 @@ from rich.table import Table
 from flows.server import use_prefect_server
 
 HOSPITALS = (10, 100, 300, 1000)
-SITES, IMAGES = 4, 2
-"""Of the drawn data, and of each hospital."""
+IMAGES = 4
+"""Of each hospital; the last one is its test image."""
+ASKED = (("is there a mass?", "yes", "no"), ("where is it?", "left", "right"))
 SETTINGS = (
-    "partition.scheme=iid", "model.device=cpu", "evaluation.max_new_tokens=4", "evaluation.min_cell=1",
-    "evaluation.reliance=0", "evaluation.saliency=0", "evaluation.coverage=1",
+    "dataset.name=table", "dataset.root=data", "partition.scheme=organ", "model.device=cpu",
+    "evaluation.max_new_tokens=4", "evaluation.min_cell=1", "evaluation.reliance=0", "evaluation.saliency=0",
 )  # fmt: skip
 AUDITS = ("audit", "audit-control")
 MB = 2**20
@@ -55,13 +61,13 @@ class Cost:
 
 def study(hospitals: int, rounds: int, asked: int) -> Cost:
     """Run a study in a folder that is removed afterwards."""
-    images = max(4, hospitals * IMAGES // SITES)
-    numbers = {"partition.hospitals": hospitals, "federation.rounds": rounds, "dataset.images": images}
+    numbers = {"partition.hospitals": hospitals, "federation.rounds": rounds}
     numbers["federation.participants"] = min(asked, hospitals)
     settings = [*SETTINGS, *(f"{name}={number}" for name, number in numbers.items())]
     words = ["run", *(word for each in settings for word in ("--set", each))]
     before, began = task_runs(), time.perf_counter()
     with TemporaryDirectory() as folder:
+        write_table(Path(folder, "data"), hospitals)
         command = [sys.executable, "-c", "from flows.cli.main import main; main()", *words]
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
@@ -72,6 +78,21 @@ def study(hospitals: int, rounds: int, asked: int) -> Cost:
         files = [path for path in Path(folder, "artifacts").rglob("*") if path.is_file() and not path.is_symlink()]
         size, stages = sum(path.stat().st_size for path in files), seconds_of(files)
     return Cost(hospitals, took, stages, usage.ru_maxrss * 1024, task_runs() - before, len(files), size)
+
+
+def write_table(folder: Path, hospitals: int) -> None:
+    """The cases of all hospitals; each one's have an organ of their own, by which they are dealt."""
+    folder.mkdir()
+    random, rows = np.random.default_rng(0), list[dict[str, object]]()
+    for number in range(hospitals * IMAGES):
+        sink, pixels = io.BytesIO(), random.integers(0, 256, (8, 8), dtype=np.uint8)
+        PIL.Image.fromarray(pixels).resize((112, 112)).save(sink, "PNG")
+        common = {"organ": f"organ {number // IMAGES}", "modality": "CT"}
+        common["split"] = "test" if number % IMAGES == IMAGES - 1 else "train"
+        for question, *answers in ASKED:
+            image = {"bytes": sink.getvalue(), "path": None}
+            rows.append(common | {"image": image, "question": question, "answer": answers[number % 2]})
+    pd.DataFrame(rows).to_parquet(folder / "cases.parquet")
 
 
 def seconds_of(files: list[Path]) -> dict[str, tuple[int, float]]:
