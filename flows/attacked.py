@@ -19,11 +19,12 @@ from flows.coordinator import held_out_loss as mean_loss
 from flows.evaluate import answering
 from flows.hospital import build_libraries
 from flows.judged import pictures
+from flows.mapped import gather
 from flows.parts import within_part
 from flows.prepare import prepare
 from flows.progress import Steps
 from flows.runtimes.falsified import Falsified
-from flows.runtimes.local import Local, gather
+from flows.runtimes.local import Local
 from flows.runtimes.runtime import Runtime, Trained
 from flows.suitable import taking_part
 from tasks.answer.step import predict
@@ -133,8 +134,8 @@ def train_attacked(study: Study, model: ModelChoice, hospitals: Sequence[Hospita
 def poisoned(study: Study, model: ModelChoice, hospitals: Sequence[HospitalRefs], how: str) -> list[HospitalRefs]:
     """The hospitals with altered cases (see `alter_cases`) and, where images change, all that is made of these."""
     names = [hospital.name for hospital in hospitals]
-    altering = alter_cases.map(hospital=names, cases=[hospital.cases for hospital in hospitals], how=unmapped(how))
-    altered = gather(altering, names)
+    cases = [hospital.cases for hospital in hospitals]
+    altered = gather(alter_cases, names, hospital=names, cases=cases, how=unmapped(how))
     changes = [{"cases": cases} for cases in altered]
     if how != "label-flip":
         made = zip(*build_libraries(study, model, names, altered, None), strict=True)
@@ -146,11 +147,10 @@ def poisoned(study: Study, model: ModelChoice, hospitals: Sequence[HospitalRefs]
 def answer(study: Study, model: ModelChoice, hospitals: Sequence[HospitalRefs]) -> list[Answered]:
     """Answer the hospitals' test cases with their adapters, and judge the answers."""
     names = [hospital.name for hospital in hospitals]
-    predicting = predict.map(
-        hospital=list(hospitals), **answering(study, model), configuration=unmapped("under attack")
-    )
+    common = answering(study, model) | {"configuration": unmapped("under attack")}
+    predicted = gather(predict, names, hospital=list(hospitals), **common)
     rows = []
-    for hospital, predictions in zip(hospitals, gather(predicting, names), strict=True):
+    for hospital, predictions in zip(hospitals, predicted, strict=True):
         cases = read_table(hospital.cases.folder / "cases.parquet", Case)
         numbers, images = pictures(hospital.cases), {case.id: case.image_id for case in cases}
         for row in read_table(predictions.folder / "predictions.parquet", Prediction):

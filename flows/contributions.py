@@ -11,8 +11,8 @@ from flows.coordinator import training_settings
 from flows.dashboard import Dashboard
 from flows.files import write_text
 from flows.gone import HOOKS
+from flows.mapped import all_alike, gather
 from flows.report import write_pages
-from flows.runtimes.local import all_alike, gather
 from flows.serve.place import choose_base
 from tasks.errors import StudyError
 from tasks.federate.contributions.step import FILE, add_contributions, measure_coalitions
@@ -105,7 +105,9 @@ def measure_all(
     `state` is the server's before the round.
     """
     counts = [read_counts(ref.folder) for ref in updates]
-    measuring = measure_coalitions.map(
+    measured = gather(
+        measure_coalitions,
+        [hospital.name for hospital in hospitals],
         hospital=list(hospitals),
         **all_alike(training_settings(study, model)),
         strategy=unmapped(study.federation.server),
@@ -117,5 +119,4 @@ def measure_all(
         orders=unmapped(orders),
         min_cell=unmapped(study.evaluation.min_cell),
     )
-    measured = gather(measuring, [hospital.name for hospital in hospitals])
     return add_contributions(measured=measured, orders=orders, seed=study.seed)

@@ -11,9 +11,10 @@ from prefect import unmapped
 
 from flows.dashboard import Dashboard
 from flows.losses import round_losses, round_table, show_losses
+from flows.mapped import gather_named, refuse_missing
 from flows.parts import within_part
 from flows.progress import Pace, Steps
-from flows.runtimes.local import Local, gather_named, refuse_missing
+from flows.runtimes.local import Local
 from flows.runtimes.runtime import Runtime, Trained
 from flows.runtimes.stacked import Stacked
 from flows.suitable import taking_part
@@ -101,8 +102,8 @@ def go_on(coming: Mapping[str, Order], state: Ref, own: Mapping[str, Ref]) -> di
     joined: dict[str, Ref] = {}
     if joining:
         kept, number = [own[hospital] for hospital in joining], coming[joining[0]].round - 1
-        joins = join_adapter.map(hospital=joining, state=unmapped(state), trained=kept, round_number=unmapped(number))
-        joined = gather_named(joins, joining)
+        common = {"state": unmapped(state), "round_number": unmapped(number)}
+        joined = gather_named(join_adapter, joining, hospital=joining, trained=kept, **common)
     places = {"global": dict.fromkeys(coming, state), "own": own, "joined": joined}
     return {hospital: places[order.start][hospital] for hospital, order in coming.items()}
 
@@ -228,10 +229,8 @@ def keep_controls(
         return {}
     left_out = round_summary(of)["quarantined"]
     used = {name: update for name, update in of.trained.updates.items() if name not in left_out}
-    keeping = keep.map(
-        hospital=list(used), before=[hospitals[name].control for name in used], update=list(used.values())
-    )
-    kept = gather_named(keeping, list(used))
+    before = [hospitals[name].control for name in used]
+    kept = gather_named(keep, list(used), hospital=list(used), before=before, update=list(used.values()))
     return {name: hospitals[name].model_copy(update={"control": control}) for name, control in kept.items()}
 
 

@@ -8,8 +8,8 @@ from prefect import unmapped
 
 from flows.coordinator import given
 from flows.hospital import find_and_count, show_where
+from flows.mapped import gather
 from flows.progress import Steps
-from flows.runtimes.local import gather
 from tasks.answer.step import (
     answer_baselines,
     answer_held_out,
@@ -70,14 +70,16 @@ def evaluate(
     if adapters.personal:
         configurations[study.personal_configuration] = given(trained, adapters.personal)
     answered = answer_all(study, model, configurations)
-    scoring = score_hospital.map(
-        hospital=[hospital.name for hospital in trained],
+    names = [hospital.name for hospital in trained]
+    scored = gather(
+        score_hospital,
+        names,
+        hospital=names,
         cases=[hospital.cases for hospital in trained],
         predictions=answered,
         min_cell=unmapped(study.evaluation.min_cell),
         elsewhere=unmapped(list(elsewhere)),
     )
-    scored = gather(scoring, [hospital.name for hospital in trained])
     gains = gained(study, trained, answered) if adapters.personal else []
     steps.done("answered and scored the test cases")
 
@@ -103,14 +105,15 @@ def tune(study: Study, model: ModelChoice, hospitals: list[HospitalRefs]) -> tup
     """
     if not study.retrieval.tunes:
         return hospitals, []
-    choosing = tune_retrieval.map(
+    tuned = gather(
+        tune_retrieval,
+        [hospital.name for hospital in hospitals],
         hospital=hospitals,
         **answering(study, model),
         mixture=unmapped(study.retrieval.mixture),
         holdout=unmapped(study.federation.holdout),
         seed=unmapped(study.federation.held_out_by(study.seed)),
     )
-    tuned = gather(choosing, [hospital.name for hospital in hospitals])
     return [each.model_copy(update={"tuning": ref}) for each, ref in zip(hospitals, tuned, strict=True)], tuned
 
 
@@ -128,30 +131,34 @@ def answer_all(study: Study, model: ModelChoice, configurations: Mapping[str, li
         jobs.append((TEXT_ONLY, trained, True))
     answered = [
         gather(
-            predict.map(
-                hospital=given, **settings, configuration=unmapped(configuration), without_image=unmapped(without_image)
-            ),
+            predict,
             names,
+            hospital=given,
+            **settings,
+            configuration=unmapped(configuration),
+            without_image=unmapped(without_image),
         )
         for configuration, given, without_image in jobs
     ]
     known: dict[str, Any] = {
         name: [getattr(each, name) for each in trained] for name in ("cases", "features", "library")
     }
-    answered.append(gather(answer_baselines.map(hospital=names, **known, seed=unmapped(study.seed)), names))
+    answered.append(gather(answer_baselines, names, hospital=names, **known, seed=unmapped(study.seed)))
     return [list(refs) for refs in zip(*answered, strict=True)]
 
 
 def gained(study: Study, hospitals: list[HospitalRefs], answered: Sequence[list[Ref]]) -> list[Ref]:
     """What hospitals share of the difference that their personal adapters make, image by image."""
-    counting = count_gain.map(
-        hospital=[hospital.name for hospital in hospitals],
+    names = [hospital.name for hospital in hospitals]
+    return gather(
+        count_gain,
+        names,
+        hospital=names,
         configurations=unmapped([study.configuration, study.personal_configuration]),
         cases=[hospital.cases for hospital in hospitals],
         predictions=answered,
         min_cell=unmapped(study.evaluation.min_cell),
     )
-    return gather(counting, [hospital.name for hospital in hospitals])
 
 
 def rely(study: Study, model: ModelChoice, hospitals: list[HospitalRefs]) -> tuple[list[Ref], list[Ref]]:
@@ -163,15 +170,17 @@ def rely(study: Study, model: ModelChoice, hospitals: list[HospitalRefs]) -> tup
         return [], []
     drawn: dict[str, Any] = {"count": unmapped(study.evaluation.reliance), "seed": unmapped(study.seed)}
     names = [hospital.name for hospital in hospitals]
-    relied = gather(measure_reliance.map(hospital=hospitals, **answering(study, model), **drawn), names)
-    counted = score_hospital.map(
+    relied = gather(measure_reliance, names, hospital=hospitals, **answering(study, model), **drawn)
+    counted = gather(
+        score_hospital,
+        names,
         hospital=names,
         cases=[hospital.cases for hospital in hospitals],
         predictions=[[ref] for ref in relied],
         min_cell=unmapped(study.evaluation.min_cell),
         by_image=unmapped(False),
     )
-    return relied, gather(counted, names)
+    return relied, counted
 
 
 def calibrate(
@@ -189,8 +198,10 @@ def calibrate(
         "seed": unmapped(study.federation.held_out_by(study.seed)),
     }
     names = [hospital.name for hospital in hospitals]
-    held_out = gather(answer_held_out.map(hospital=hospitals, **chosen, **answering(study, model), **holdout), names)
-    counted = count_withheld.map(
+    held_out = gather(answer_held_out, names, hospital=hospitals, **chosen, **answering(study, model), **holdout)
+    counted = gather(
+        count_withheld,
+        names,
         hospital=names,
         **chosen,
         cases=[hospital.cases for hospital in hospitals],
@@ -199,7 +210,7 @@ def calibrate(
         coverage=unmapped(study.evaluation.coverage),
         min_cell=unmapped(study.evaluation.min_cell),
     )
-    return held_out, gather(counted, names)
+    return held_out, counted
 
 
 def answering(study: Study, model: ModelChoice) -> dict[str, Any]:

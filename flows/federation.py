@@ -13,12 +13,12 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.coordinator import Federated, federate
 from flows.gone import HOOKS
 from flows.losses import round_losses, round_table, write_losses
+from flows.mapped import all_alike
 from flows.parts import within_part
 from flows.personal import check_personal_layers
 from flows.privacy import protect, spent
 from flows.progress import Steps
 from flows.runtimes.flower.runtime import Flower, answered
-from flows.runtimes.local import all_alike
 from flows.start import given_adapter, refuse_no_adapter
 from flows.suitable import check_strategy
 from tasks.engine.identity import choose_model

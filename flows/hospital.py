@@ -6,7 +6,7 @@ from typing import Any
 from prefect import unmapped
 
 from flows.coordinator import rounds, tell_missing
-from flows.runtimes.local import gather, gather_named
+from flows.mapped import gather, gather_named
 from flows.runtimes.runtime import Trained, seconds
 from tasks.explain.step import count_failures, explain_some, find_failures, share_means
 from tasks.features.step import take_features
@@ -34,22 +34,20 @@ def build_libraries(
     """
     common: dict[str, Any] = {"model": unmapped(model.seeing)}
     projected = unmapped(not study.lora.projector)
-    features = gather(
-        take_features.map(hospital=hospitals, cases=cases, seen=unmapped(seen), projected=projected, **common),
-        hospitals,
-    )
+    taken: dict[str, Any] = {"hospital": hospitals, "cases": cases}
+    features = gather(take_features, hospitals, **taken, seen=unmapped(seen), projected=projected, **common)
     settings, encoded = study.retrieval, list[Ref | None]([None] * len(hospitals))
     if settings.encoding.encodes:
         common |= {"encoding": unmapped(settings.encoding), "content": unmapped(content_of(settings.encoding, model))}
-        encoded[:] = gather(encode_hospital.map(hospital=hospitals, cases=cases, **common), hospitals)
+        encoded[:] = gather(encode_hospital, hospitals, **taken, **common)
     sources = [
-        LibrarySources(name=name, cases=taken, features=taken_features, encoded=rows)
-        for name, taken, taken_features, rows in zip(hospitals, cases, features, encoded, strict=True)
+        LibrarySources(name=name, cases=own, features=own_features, encoded=rows)
+        for name, own, own_features, rows in zip(hospitals, cases, features, encoded, strict=True)
     ]
     fusions = train_gated_fusion(study, sources) if settings.fusion == "gated" else unmapped(None)
     library = settings.library(study.federation.holdout, study.federation.held_out_by(study.seed))
-    built = build_hospital_library.map(hospital=sources, settings=unmapped(library), fusion=fusions)
-    return features, gather(built, hospitals)
+    common = {"settings": unmapped(library), "fusion": fusions}
+    return features, gather(build_hospital_library, hospitals, hospital=sources, **common)
 
 
 def train_gated_fusion(study: Study, hospitals: Sequence[LibrarySources]) -> list[Ref]:
@@ -75,8 +73,8 @@ def train_gated_fusion(study: Study, hospitals: Sequence[LibrarySources]) -> lis
     def train(orders: dict[str, Order], starts: dict[str, Ref]) -> Trained:
         number = unmapped(next(iter(orders.values())).round)
         fusion = [starts[name] for name in here]
-        training = train_hospital_fusion.map(hospital=hospitals, fusion=fusion, round_number=number, **settings)
-        updates = gather_named(training, list(here))
+        common = settings | {"round_number": number}
+        updates = gather_named(train_hospital_fusion, list(here), hospital=hospitals, fusion=fusion, **common)
         return Trained(updates, seconds(updates.values()))
 
     def put_together(*, trained: Trained, **taken: Any) -> Ref:
@@ -100,7 +98,10 @@ def find_and_count(
     """
     if not study.evaluation.examined or not relied:
         return [], []
-    found = find_failures.map(
+    names = [hospital.name for hospital in hospitals]
+    failures = gather(
+        find_failures,
+        names,
         hospital=hospitals,
         reliance=relied,
         model=unmapped(model),
@@ -110,10 +111,8 @@ def find_and_count(
         count=unmapped(study.evaluation.examined),
         seed=unmapped(study.seed),
     )
-    names = [hospital.name for hospital in hospitals]
-    failures = gather(found, names)
-    counted = count_failures.map(hospital=names, failures=failures, min_cell=unmapped(study.evaluation.min_cell))
-    return failures, gather(counted, names)
+    least = unmapped(study.evaluation.min_cell)
+    return failures, gather(count_failures, names, hospital=names, failures=failures, min_cell=least)
 
 
 def show_where(
@@ -129,7 +128,10 @@ def show_where(
         return [], []
     # The order in which earlier stages sample, so that the explained cases were also perturbed and examined.
     counts = [count for count in (settings.reliance, settings.examined, settings.saliency) if count]
-    explained = explain_some.map(
+    names = [hospital.name for hospital in hospitals]
+    saliency = gather(
+        explain_some,
+        names,
         hospital=hospitals,
         predictions=[refs[0] for refs in answered],
         model=unmapped(model),
@@ -139,7 +141,5 @@ def show_where(
         counts=unmapped(counts),
         seed=unmapped(study.seed),
     )
-    names = [hospital.name for hospital in hospitals]
-    saliency = gather(explained, names)
-    shared = share_means.map(hospital=names, saliency=saliency, min_cell=unmapped(settings.min_cell))
-    return saliency, gather(shared, names)
+    least = unmapped(settings.min_cell)
+    return saliency, gather(share_means, names, hospital=names, saliency=saliency, min_cell=least)

@@ -7,7 +7,7 @@ from typing import Any
 from prefect import unmapped
 
 from flows.coordinator import Federated, holding, training_settings
-from flows.runtimes.local import all_alike, gather, gather_named
+from flows.mapped import all_alike, gather, gather_named
 from tasks.errors import StudyError
 from tasks.federate.keeping import stays
 from tasks.federate.personalise.step import mix_adapters, train_personal
@@ -67,23 +67,22 @@ def personalise(study: Study, model: ModelChoice, federated: Federated, initial:
         towards = dict.fromkeys(held, start) if pull else held
         adapters |= _train(hospitals, held, towards, rule, number, settings)
     if kind == "mixture":
-        mixing = mix_adapters.map(
-            hospital=holding(hospitals, adapters), for_all=list(own.values()), **all_alike(settings)
-        )
-        return Personalised(federated.trained, gather(mixing, list(hospitals)))
+        both = {"hospital": holding(hospitals, adapters), "for_all": list(own.values())}
+        return Personalised(federated.trained, gather(mix_adapters, list(hospitals), **both, **all_alike(settings)))
     return Personalised(federated.trained, list(adapters.values()))
 
 
 def _for_all_and_own(federated: Federated, initial: Ref) -> Personalised:
     """What a newcomer would get, with initial weights in the layers that are not shared; and what each has (FedPer)."""
     names = [each.name for each in federated.trained]
-    joining = join_adapter.map(
+    for_all = gather(
+        join_adapter,
+        names,
         hospital=names,
         state=unmapped(federated.state),
         trained=unmapped(initial),
         round_number=unmapped(len(federated.rows)),
     )
-    for_all = gather(joining, names)
     hospitals = [each.given(adapter) for each, adapter in zip(federated.trained, for_all, strict=True)]
     return Personalised(hospitals, [each.adapter for each in federated.trained])
 
@@ -96,11 +95,12 @@ def _train(
     number: int,
     settings: dict[str, Any],
 ) -> dict[str, Ref]:
-    training = train_personal.map(
+    return gather_named(
+        train_personal,
+        list(starts),
         hospital=holding(hospitals, starts),
         towards=list(towards.values()),
         local=unmapped(rule),
         round_number=unmapped(number),
         **all_alike(settings),
     )
-    return gather_named(training, list(starts))

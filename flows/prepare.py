@@ -8,10 +8,10 @@ from prefect import unmapped
 from prefect.artifacts import create_table_artifact
 
 from flows.hospital import build_libraries
+from flows.mapped import gather
 from flows.outside import control_of, dataset_content, writer_of
 from flows.progress import Steps, log_unused_columns
 from flows.run_folder import dataset_summary
-from flows.runtimes.local import gather
 from flows.start import Start, choose_start, former_run, seen_before, tell_features
 from tasks.audit.control import control_table, withhold
 from tasks.audit.document import score_table, shared_table, table
@@ -159,7 +159,7 @@ def partition_images(study: Study, dataset: Ref, questions: Ref, findings: Ref) 
         "findings": unmapped(findings),
         "forgotten": unmapped(all_digests()),
     }
-    return hospitals, gather(take_cases.map(hospital=hospitals, **common), hospitals), between
+    return hospitals, gather(take_cases, hospitals, hospital=hospitals, **common), between
 
 
 def seen_by_base(study: Study, hospitals: list[str], cases: list[Ref]) -> list[Ref]:
@@ -168,14 +168,15 @@ def seen_by_base(study: Study, hospitals: list[str], cases: list[Ref]) -> list[R
     if record is None:
         return []
     place, content = record
-    counting = count_seen.map(
+    return gather(
+        count_seen,
+        hospitals,
         hospital=hospitals,
         cases=cases,
         record=unmapped(place),
         content=unmapped(content),
         min_cell=unmapped(study.evaluation.min_cell),
     )
-    return gather(counting, hospitals)
 
 
 def compare_control(study: Study, dataset: Ref, questions: Ref, findings: Ref) -> Ref | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect import unmapped
 
-from flows.runtimes.local import gather
+from flows.mapped import gather
 from tasks.errors import StudyError
 from tasks.federate.privacy.budget import Budget, read_budget, rounds_within
 from tasks.federate.privacy.plan import Plan, Training, refusal
@@ -40,7 +40,7 @@ def protect(
     else:
         cases = [each.cases for each in hospitals]
         common: dict[str, Any] = {"federation": unmapped(federation), "seed": unmapped(study.seed)}
-        refs = gather(plan_privacy.map(hospital=names, cases=cases, **common), names)
+        refs = gather(plan_privacy, names, hospital=names, cases=cases, **common)
     budgets = [read_budget(ref.folder) for ref in refs]
     rounds = rounds_within(budgets, federation.rounds, federation.privacy.epsilon)
     for budget in budgets:
@@ -91,4 +91,4 @@ def spent(budgets: Sequence[Ref], rounds: Sequence[Mapping[str, Any]]) -> list[R
     """What each budget's owner has spent after these rounds: a hospital in those that asked it, the server in all."""
     names = [read_budget(each.folder).hospital for each in budgets]
     taken = [sum(name in (*row["asked"], COORDINATOR) for row in rounds) for name in names]
-    return gather(count_privacy.map(hospital=names, budget=list(budgets), rounds=taken), names)
+    return gather(count_privacy, names, hospital=names, budget=list(budgets), rounds=taken)

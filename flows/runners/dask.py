@@ -11,7 +11,6 @@ from uuid import uuid4
 
 import dask
 from distributed import Client, LocalCluster, Worker, WorkerPlugin
-from prefect.context import serialize_context
 from prefect.events.worker import EventsWorker
 from prefect.states import Crashed
 from prefect.tasks import Task
@@ -19,7 +18,7 @@ from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
 from flows.runners.homes import Homes
 from flows.runners.runner import Place
-from flows.runners.worker import environment, has, look, marked, name_of, refuse_unlike, work
+from flows.runners.worker import environment, has, look, marked, refuse_unlike, sent, work
 from tasks.errors import StudyError
 from tasks.settings import EngineSettings
 
@@ -117,11 +116,7 @@ class Workers(DaskTaskRunner):
         home, task_run_id = self._homes.of(parameters), uuid4()
         future = self._workers.submit(
             work,
-            name_of(task),
-            task_run_id=task_run_id,
-            parameters=parameters,
-            dependencies=dependencies,
-            context=serialize_context(),
+            **sent(task, parameters, dependencies, task_run_id),
             workers=[home] if home else None,
             allow_other_workers=bool(home),
             pure=False,

@@ -13,7 +13,6 @@ from uuid import uuid4
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported: it reports nothing to anybody
 
 import ray
-from prefect.context import serialize_context
 from prefect.events.worker import EventsWorker
 from prefect.tasks import Task
 from prefect_ray.task_runners import PrefectRayFuture, RayTaskRunner
@@ -79,9 +78,9 @@ def _connected(engine: EngineSettings) -> Iterator[None]:
 class Actor:
     """A worker: a process that keeps what it has loaded."""
 
-    def work(self, *given: Any, **more: Any) -> Any:
+    def work(self, **sent: Any) -> Any:
         """Run a task."""
-        return worker.work(*given, **more)
+        return worker.work(**sent)
 
     def has(self, path: str) -> bool:
         """Whether its machine has a folder of the artifacts."""
@@ -126,11 +125,5 @@ class Workers(RayTaskRunner[Any]):
         if home is None:
             home = list(self._actors)[self._others % len(self._actors)]
             self._others += 1
-        state = self._actors[home].work.remote(
-            worker.name_of(task),
-            task_run_id=task_run_id,
-            parameters=parameters,
-            dependencies=dependencies,
-            context=serialize_context(),
-        )
+        state = self._actors[home].work.remote(**worker.sent(task, parameters, dependencies, task_run_id))
         return PrefectRayFuture(wrapped_future=state, task_run_id=task_run_id)

@@ -42,6 +42,11 @@ def task_runner(at_once: int) -> Runner:
     return _place.get().make(at_once)
 
 
+def on_cluster() -> bool:
+    """Whether tasks run on workers here."""
+    return _place.get().workers > 0
+
+
 def studies_at_once() -> int:
     """How many studies may run at the same time here: in this process one, on a cluster one for each worker."""
     return max(1, _place.get().workers)
@@ -53,7 +58,7 @@ def working_on(engine: EngineSettings) -> Iterator[None]:
 
     Raises StudyError if the packages of the runner are not installed, or its cluster cannot be used.
     """
-    if engine.runner == "thread" or _place.get().workers:
+    if engine.runner == "thread" or on_cluster():
         yield
         return
     if find_spec(f"prefect_{engine.runner}") is None:

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+from prefect.context import serialize_context
 from prefect.task_engine import run_task_sync
 from prefect.tasks import Task
 
 from flows.shared_artifacts import share
 from tasks.errors import StudyError
 from tasks.store import ROOT
+from tasks.store.checkpoints import checkpoint_minutes, checkpoints_every
 from tasks.store.code import code_digest
 from tasks.store.shared_store import shared_store
 
@@ -30,24 +32,41 @@ def environment(workers: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers)), "TQDM_DISABLE": "1"}
 
 
+def sent(task: Task[..., Any], parameters: Mapping[str, Any], dependencies: Any, task_run_id: UUID) -> dict[str, Any]:
+    """What `work` is given for a task: with what Prefect needs to report it, and what holds where it was called."""
+    return {
+        "name": name_of(task),
+        "task_run_id": task_run_id,
+        "parameters": parameters,
+        "dependencies": dependencies,
+        "context": serialize_context(),
+        "minutes": checkpoint_minutes(),
+    }
+
+
 def name_of(task: Task[..., Any]) -> Name:
     """How a worker finds a task."""
     return task.fn.__module__.removeprefix("tasks."), task.fn.__qualname__
 
 
 def work(
-    name: Name, *, task_run_id: UUID, parameters: Mapping[str, Any], dependencies: Any, context: dict[str, Any]
+    name: Name,
+    task_run_id: UUID,
+    parameters: Mapping[str, Any],
+    dependencies: Any,
+    context: dict[str, Any],
+    minutes: float | None,
 ) -> Any:
     """Run the task of this name, and return its final state."""
-    state: Any = run_task_sync(
-        getattr(import_module(f"tasks.{name[0]}"), name[1]),
-        task_run_id=task_run_id,
-        parameters=dict(parameters),
-        dependencies=dependencies,
-        return_type="state",
-        context=context,
-    )
-    return state
+    with checkpoints_every(minutes):
+        return run_task_sync(
+            getattr(import_module(f"tasks.{name[0]}"), name[1]),
+            task_run_id=task_run_id,
+            parameters=dict(parameters),
+            dependencies=dependencies,
+            return_type="state",
+            context=context,
+        )
 
 
 def has(path: str) -> bool:

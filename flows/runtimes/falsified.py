@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect import unmapped
 
-from flows.runtimes.local import gather_named
+from flows.mapped import gather_named
 from flows.runtimes.runtime import Runtime, Trained
 from tasks.attack.step import falsify_update
 from tasks.records.federation import HospitalRefs, Order
@@ -34,7 +34,9 @@ class Falsified:
         trained = self.honest.train(hospitals, orders, settings)
         sent = trained.updates
         bad = [name for name in sent if name in self.attackers]
-        falsifying = falsify_update.map(
+        falsified = gather_named(
+            falsify_update,
+            bad,
             hospital=bad,
             attack=unmapped(self.attack),
             attackers=unmapped(bad),
@@ -45,7 +47,7 @@ class Falsified:
             seed=unmapped(settings["seed"]),
             asked=unmapped(settings["federation"].asked_steps),
         )
-        return replace(trained, updates=sent | gather_named(falsifying, bad))
+        return replace(trained, updates=sent | falsified)
 
     def validate(self, hospitals: Sequence[HospitalRefs], settings: Mapping[str, Any]) -> list[Ref]:
         """Compute losses as those that train do."""

@@ -5,7 +5,8 @@ from typing import Any
 
 from prefect import unmapped
 
-from flows.runtimes.local import Local, gather_named
+from flows.mapped import gather_named
+from flows.runtimes.local import Local
 from flows.runtimes.runtime import Trained, seconds
 from tasks.federate.step import take_update, train_together
 from tasks.records.federation import HospitalRefs, Order
@@ -20,5 +21,5 @@ class Stacked(Local):
             return super().train(hospitals, orders, settings)
         names, number = [hospital.name for hospital in hospitals], orders[0].round
         together = train_together(hospitals=list(hospitals), **settings, local=orders[0].local, round_number=number)
-        parted = take_update.map(hospital=names, together=unmapped(together), round_number=unmapped(number))
-        return Trained(gather_named(parted, names), seconds([together]))
+        common = {"together": unmapped(together), "round_number": unmapped(number)}
+        return Trained(gather_named(take_update, names, hospital=names, **common), seconds([together]))

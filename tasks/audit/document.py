@@ -14,6 +14,8 @@ from tasks.records import Caption, Case, ImagePair
 
 SCHEMA_VERSION = 2
 EXAMPLES = 10
+ALL_PAIRS = 64
+"""Most hospitals of which every pair is listed; of more, only pairs that share something (1,000 have 499,500)."""
 NOT_STATED = "not stated"
 EXAMPLED = "examples"
 """The field with example ids in a row about a pair of hospitals or datasets."""
@@ -114,7 +116,7 @@ def _id(record: Case | Caption) -> str:
 def between(records: Sequence[Case | Caption], likeness: Likeness, side: Mapping[str, str]) -> list[dict[str, Any]]:
     """What each pair of sides (hospitals or datasets) shares: images of `a` linked to one of `b`, and patients.
 
-    `same_patient` is None where one of the two states no patient.
+    `same_patient` is None where one of the two states no patient. Of many sides, pairs that share nothing are left out.
 
     Args:
         records: cases, or captions, of all sides.
@@ -127,14 +129,32 @@ def between(records: Sequence[Case | Caption], likeness: Likeness, side: Mapping
         held[side[record.image_id]].add(record.image_id)
         if record.group is not None:
             patients[side[record.image_id]].add(record.group)
+    every = combinations(sorted(held), 2)
     rows = []
-    for a, b in combinations(sorted(held), 2):
+    for a, b in every if len(held) <= ALL_PAIRS else sorted(_sharing(held, patients, likeness)):
         touched = likeness.touching(held[a], held[b])
         row: dict[str, Any] = {"a": a, "b": b, **{name: len(images) for name, images in touched.items()}}
         row["same_patient"] = len(patients[a] & patients[b]) if patients[a] and patients[b] else None
         row[EXAMPLED] = sorted(set().union(*touched.values()))[:EXAMPLES]
         rows.append(row)
     return rows
+
+
+def _sharing(
+    held: Mapping[str, set[str]], patients: Mapping[str, set[str]], likeness: Likeness
+) -> set[tuple[str, str]]:
+    """The pairs of sides that share an image, a copy of one, or a patient, each pair sorted."""
+    holders: dict[str, set[str]] = defaultdict(set)
+    of_patient: dict[str, set[str]] = defaultdict(set)
+    for side, images in held.items():
+        for image in images:
+            holders[likeness.same[image]].add(side)
+        for patient in patients[side]:
+            of_patient[patient].add(side)
+    alike = [(sides, sides) for sides in (*holders.values(), *of_patient.values())]
+    for copies in likeness.copies.values():
+        alike += [(holders[one], holders[other]) for one, others in copies.items() for other in others]
+    return {(a, b) for some, others in alike for a in some for b in others if a < b}
 
 
 def inside(pairs: Sequence[ImagePair]) -> dict[str, Any]:

@@ -3,8 +3,23 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from itertools import combinations, product
+from pathlib import Path
 
-from tasks.records import ImagePair
+from pyarrow.compute import field
+
+from tasks.records import ImagePair, among, read_table
+
+
+def read_near(path: Path, images: Collection[str]) -> list[ImagePair]:
+    """Of the pairs in a table, all that tell of copies of some images: what the functions below need for these.
+
+    Where an image stands for others of the same file, on either side of a pair, those are named too.
+    """
+    same = field("relation") == "identical_bytes"
+    known = {pair.image_a for pair in read_table(path, ImagePair, same & among("image_b", images))}.union(images)
+    touched = read_table(path, ImagePair, among("image_a", known) | among("image_b", known))
+    ends = {image for pair in touched for image in (pair.image_a, pair.image_b)}
+    return list(dict.fromkeys([*touched, *read_table(path, ImagePair, same & among("image_a", ends))]))
 
 
 def copies_among(pairs: Iterable[ImagePair], images: Collection[str]) -> list[ImagePair]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.records import Case, Finding, Image, ImagePair, read_findings, read_images, read_table, write_table
+from tasks.records import Case, Finding, Image, ImagePair, among, read_findings, read_images, read_table, write_table
 from tasks.records.copied import COPIED
 from tasks.settings import PartitionSettings
 from tasks.store import Ref
@@ -62,30 +62,32 @@ def take_cases(
     only a simulation can tell.
     """
     from tasks.cases.withdrawn import is_forgotten
-    from tasks.partition.copies import copied_in_training, copies_among
+    from tasks.partition.copies import copied_in_training, copies_among, read_near
 
-    table = pq.read_table(assignment.folder / "assignment.parquet").to_pylist()
-    assigned = {row["image_id"] for row in table if row["hospital"] == hospital}
-    rows = read_table(cases.folder / "cases.parquet", Case)
-    splits = {row["case_id"]: row for row in pq.read_table(assignment.folder / "splits.parquet").to_pylist()}
+    own = among("hospital", [hospital])
+    assigned = set(pq.read_table(assignment.folder / "assignment.parquet", filters=own)["image_id"].to_pylist())
+    pairs = read_near(findings.folder / "image_pairs.parquet", assigned) if findings else []
+    # Rows are chosen while tables are read: of a thousand hospitals, each needs a thousandth.
+    near = assigned.union(*((pair.image_a, pair.image_b) for pair in pairs))
+    rows = read_table(cases.folder / "cases.parquet", Case, among("image_id", near))
+    named = among("case_id", (case.id for case in rows))
+    table = pq.read_table(assignment.folder / "splits.parquet", filters=named).to_pylist()
+    splits = {row["case_id"]: row["split"] for row in table}
     gone = set(forgotten)
     used = [case for case in rows if case.id in splits and not is_forgotten(case, gone)]
     rows = [case for case in used if case.image_id in assigned]
     # The group stays the published patient: splits.parquet also groups copies, which copies.parquet lists instead.
-    moved = [replace(case, split=splits[case.id]["split"]) for case in rows]
+    moved = [replace(case, split=splits[case.id]) for case in rows]
     image_ids = {case.image_id for case in moved}
     with folder.open("cases.parquet") as sink:
         write_table(sink, Case, moved)
     folder.summary = {"test_choices": sum(case.split == "test" and bool(case.options) for case in moved)}
     with folder.open("images.parquet") as sink:
-        images = read_images(dataset.folder / "images.parquet")
-        write_table(sink, Image, (image for image in images if image.id in image_ids))
+        write_table(sink, Image, read_images(dataset.folder / "images.parquet", image_ids))
     with folder.open("findings.parquet") as sink:
-        masks = read_findings(dataset.folder / "findings.parquet")
-        write_table(sink, Finding, (mask for mask in masks if mask.image_id in image_ids))
+        write_table(sink, Finding, read_findings(dataset.folder / "findings.parquet", image_ids))
     with folder.open("copies.parquet") as sink:
-        pairs = read_table(findings.folder / "image_pairs.parquet", ImagePair) if findings else []
         write_table(sink, ImagePair, copies_among(pairs, image_ids))
     test = {case.image_id for case in moved if case.split == "test"}
-    training = {case.image_id for case in used if splits[case.id]["split"] == "train"}
+    training = {case.image_id for case in used if splits[case.id] == "train"}
     folder.write_json(COPIED, copied_in_training(pairs, test, training) if findings else None)

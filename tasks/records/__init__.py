@@ -11,7 +11,7 @@ from tasks.records.results import (
     Share,
     UpdateCounts,
 )
-from tasks.records.tables import BATCH, Record, read_findings, read_images, read_table, schema, write_table
+from tasks.records.tables import BATCH, Record, among, read_findings, read_images, read_table, schema, write_table
 
 __all__ = [
     "BATCH",
@@ -33,6 +33,7 @@ __all__ = [
     "Split",
     "Synthetic",
     "UpdateCounts",
+    "among",
     "read_findings",
     "read_images",
     "read_table",

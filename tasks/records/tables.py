@@ -1,13 +1,14 @@
 """Reads and writes records as Parquet tables; the schemas are derived from the record classes."""
 
 import types
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.records.contributions import Contribution
@@ -87,28 +88,44 @@ def _table(record: type[Record], columns: pa.Schema, rows: Sequence[Record]) -> 
     return table
 
 
-def read_images(path: Path) -> Iterator[Image]:
-    """Iterate over the images of a table, without holding all their bytes in memory."""
-    return _read_each(path, Image)
+def read_images(path: Path, wanted: Collection[str] | None = None) -> Iterator[Image]:
+    """Iterate over the images of a table, without holding all their bytes in memory; with `wanted`, only over these.
+
+    Groups of rows that hold none of the wanted are skipped.
+    """
+    return _read_each(path, Image, "id", wanted)
 
 
-def read_findings(path: Path) -> Iterator[Finding]:
-    """Iterate over the findings of a table, as `read_images`."""
-    return _read_each(path, Finding)
+def read_findings(path: Path, wanted: Collection[str] | None = None) -> Iterator[Finding]:
+    """Iterate over the findings of a table, as `read_images`; `wanted` are ids of images."""
+    return _read_each(path, Finding, "image_id", wanted)
 
 
-def _read_each(path: Path, record: type[Record]) -> Iterator[Record]:
+def _read_each(path: Path, record: type[Record], name: str, wanted: Collection[str] | None) -> Iterator[Record]:
     with pq.ParquetFile(path) as table:
-        for batch in table.iter_batches(batch_size=BATCH):
-            yield from (record(**row) for row in batch.to_pylist())
+        groups: Iterable[int] = range(table.num_row_groups)
+        if wanted is not None:
+            groups = [
+                each
+                for each in groups
+                if not set(wanted).isdisjoint(table.read_row_group(each, [name])[name].to_pylist())
+            ]
+        for batch in table.iter_batches(BATCH, list(groups)):
+            rows = (record(**row) for row in batch.to_pylist())
+            yield from (row for row in rows if wanted is None or getattr(row, name) in wanted)
 
 
-def read_table(path: Path, record: type[Record]) -> list[Record]:
-    """Read a table that `write_table` wrote, in its order.
+def among(name: str, values: Iterable[str]) -> pc.Expression:
+    """For `read_table`: whether a row's text of this name is one of some values."""
+    return pc.field(name).isin(pa.array(list(values), pa.string()))
+
+
+def read_table(path: Path, record: type[Record], only: pc.Expression | None = None) -> list[Record]:
+    """Read a table that `write_table` wrote, in its order; with `only`, the rows of which this expression is true.
 
     Raises ValueError if its columns are not those of the record.
     """
-    table = pq.read_table(path)
+    table = pq.read_table(path, filters=only)
     if not table.schema.equals(schema(record)):
         found = ", ".join(map(str, table.schema))
         raise ValueError(f"Expected the columns of {record.__name__} in {path}, found {found}.")

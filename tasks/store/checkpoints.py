@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from tasks.errors import StudyError
 from tasks.settings import EngineSettings
-from tasks.store.folders import ROOT, Folder, find, writing
+from tasks.store.folders import Folder, find, here, writing
 from tasks.store.manifest import MANIFEST
 
 CHECKPOINT = "checkpoint"
@@ -38,6 +38,11 @@ def checkpoints_every(minutes: float | None) -> Iterator[None]:
         yield
     finally:
         _minutes.reset(token)
+
+
+def checkpoint_minutes() -> float | None:
+    """How often stages called here keep a checkpoint."""
+    return _minutes.get()
 
 
 class Checkpoint:
@@ -81,7 +86,7 @@ class Checkpoint:
 
         `title` says in the log whose checkpoint is damaged.
         """
-        if not (ROOT / self.path).exists():
+        if not here(self.path).exists():
             return None
         try:
             place = find(self.path).verified().folder

@@ -12,6 +12,7 @@ from uuid import UUID
 from prefect import Task, task
 from prefect.client.schemas import TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.results import get_result_store
 from prefect.serializers import Serializer
 from pydantic import BaseModel
 
@@ -126,6 +127,24 @@ def stage(
         )
 
     return wrap
+
+
+def found_or_made(made_by: Task[..., Ref], parameters: Mapping[str, Any]) -> Ref:
+    """A stage's folder, as a task run of its own would find or make it, within the task run that calls this."""
+    context = TaskRunContext.get()
+    assert context is not None
+    assert made_by.cache_key_fn is not None
+    given = inspect.signature(made_by.fn).bind(**parameters)
+    given.apply_defaults()
+    key = made_by.cache_key_fn(context, given.arguments)
+    assert key is not None
+    records: Any = get_result_store().update_for_task(made_by)  # of Prefect's two types, not the coroutine
+    if records.exists(key):  # it is unreadable, and so does not, if the folder's files are missing or have changed
+        found: Ref = records.read(key).result
+        return found
+    made = made_by.fn(**given.arguments)
+    records.write(made, key)
+    return made
 
 
 def _parts() -> list[str]:
@@ -245,4 +264,4 @@ class PlainErrors(logging.Filter):
 for _logger in ("prefect.task_runs", "prefect.flow_runs"):
     logging.getLogger(_logger).addFilter(PlainErrors())
 
-__all__ = ["Folder", "halt", "running_stages", "stage"]
+__all__ = ["Folder", "found_or_made", "halt", "running_stages", "stage"]

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tasks.audit.document import Likeness, audit, score_table, shared_table, table
+from tasks.audit import document
+from tasks.audit.document import Likeness, audit, between, score_table, shared_table, table
 from tasks.records import Caption, Case, ImagePair
 
 PAIRS = [
@@ -125,3 +126,17 @@ def test_without_a_test_case_nothing_is_a_share() -> None:
     assert {each["rate"] for each in found["train_test"].values() if isinstance(each, dict)} == {None}
     assert table(found)[0]["rate"] == "-"
     assert score_table(found) == []
+
+
+def test_of_many_hospitals_just_those_pairs_are_listed_that_share_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [case(f"d:{name}", name, "train") for name in ("a", "b", "near", "mirrored", "alone", "last")]
+    records += [case("d:p", "p", "train", group="p"), case("d:q", "q", "train", group="p")]
+    owner = {record.image_id: f"h-{record.image_id}" for record in records}
+    likeness = Likeness(records, PAIRS)
+    every = between(records, likeness, owner)
+    assert len(every) == len(records) * (len(records) - 1) // 2
+    monkeypatch.setattr(document, "ALL_PAIRS", len(records) - 1)
+    counts = ("same_image", "near_duplicate_image", "flipped_image", "same_patient")
+    sharing = [row for row in every if any(row[name] for name in counts)]
+    assert between(records, likeness, owner) == sharing
+    assert 0 < len(sharing) < len(every)

@@ -1,12 +1,13 @@
 """What a hospital learns of copies, against the rule spelled out for every pair of images."""
 
 from itertools import combinations
+from pathlib import Path
 from random import Random
 
 import pytest
 
-from tasks.partition.copies import copied_in_training, copies_among
-from tasks.records import ImagePair
+from tasks.partition.copies import copied_in_training, copies_among, read_near
+from tasks.records import ImagePair, write_table
 
 
 @pytest.mark.parametrize("seed", range(200))
@@ -50,3 +51,32 @@ def test_pairs_among_the_own_images_alone_also_where_the_first_is_elsewhere(seed
     ]
     assert copied_in_training(found, wanted, training) == copied
     assert set(wanted[:1]) <= set(copied_in_training(found, wanted, [*training, *wanted[:1]]))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_pairs_near_some_images_tell_of_these_what_all_pairs_tell(seed: int, tmp_path: Path) -> None:
+    draw = Random(seed)
+    images = [f"i{number}" for number in range(12)]
+    content = {image: draw.randrange(6) for image in images}
+    first = {kind: min(image for image in images if content[image] == kind) for kind in set(content.values())}
+    pairs = [
+        ImagePair(first[kind], each, "identical_bytes", 1.0) for each, kind in content.items() if each != first[kind]
+    ]
+    chosen = [pair for pair in combinations(sorted(first.values()), 2) if draw.random() < 0.3]
+    pairs += [ImagePair(*pair, draw.choice(["near_duplicate", "flipped"]), 0.9) for pair in chosen]
+    draw.shuffle(pairs)
+    with (tmp_path / "pairs").open("wb") as sink:
+        write_table(sink, ImagePair, pairs)
+    own = draw.sample(images, 3)
+    near = read_near(tmp_path / "pairs", own)
+    training = draw.sample(images, 6)
+    assert set(near) <= set(pairs) and len(near) == len(set(near))
+    assert copies_among(near, own) == copies_among(pairs, own)
+    named = {*own, *(image for pair in near for image in (pair.image_a, pair.image_b))}
+    assert copied_in_training(near, own, named & {*training}) == copied_in_training(pairs, own, training)
+
+
+def test_pairs_of_other_images_are_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "pairs").open("wb") as sink:
+        write_table(sink, ImagePair, [ImagePair("a", "b", "flipped", 0.9), ImagePair("c", "d", "flipped", 0.9)])
+    assert read_near(tmp_path / "pairs", ["b"]) == [ImagePair("a", "b", "flipped", 0.9)]

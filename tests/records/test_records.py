@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import FrozenInstanceError, asdict, fields
 from pathlib import Path
+from random import Random
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pandas as pd
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.records import (
+    BATCH,
     Caption,
     Case,
     Finding,
@@ -22,6 +24,8 @@ from tasks.records import (
     Prediction,
     Synthetic,
     UpdateCounts,
+    among,
+    read_images,
     read_table,
     schema,
     write_table,
@@ -193,3 +197,17 @@ def test_records_are_frozen_and_hashable(record: Any) -> None:
     with pytest.raises(FrozenInstanceError):
         setattr(EXAMPLES[record], fields(record)[0].name, "other")
     assert len({EXAMPLES[record], EXAMPLES[record]}) == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_wanted_images_and_cases_are_those_of_all_that_have_these_names(seed: int, tmp_path: Path) -> None:
+    draw = Random(seed)
+    images = [Image(f"i{number}", bytes([number]), 1, 1) for number in range(3 * BATCH - 7)]
+    with (tmp_path / "images").open("wb") as sink:
+        write_table(sink, Image, images)
+    wanted = {each.id for each in draw.sample(images, 3)} | {"unknown"}
+    assert list(read_images(tmp_path / "images", wanted)) == [each for each in images if each.id in wanted]
+    assert list(read_images(tmp_path / "images", set())) == []
+    found = read_table(tmp_path / "images", Image, among("id", wanted))
+    assert found == [each for each in images if each.id in wanted]
+    assert read_table(tmp_path / "images", Image, among("id", [])) == []

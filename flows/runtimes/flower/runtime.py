@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from prefect import unmapped
 from prefect.futures import PrefectFutureList
 
-from flows.runtimes.local import all_alike, answers
+from flows.mapped import all_alike, heard
 from flows.runtimes.runtime import Trained, seconds
 from tasks.errors import StudyError
 from tasks.federate.remote.parcel import closing_if_told_to_end
@@ -39,7 +39,7 @@ class Flower:
             **all_alike(settings),
         )
         with closing_if_told_to_end():
-            updates, missing = answers(hearing, [hospital.name for hospital in hospitals])
+            updates, missing = heard(hearing, [hospital.name for hospital in hospitals])
         trained = Trained(updates, seconds(updates.values()), missing=missing)
         if not self.in_secret:
             return trained
@@ -62,9 +62,9 @@ class Flower:
 def answered(hearing: PrefectFutureList[Ref], hospitals: Sequence[str]) -> list[Ref]:
     """What arrived from each hospital that answered; the others are named in the log."""
     with closing_if_told_to_end():
-        heard, missing = answers(hearing, hospitals)
+        came, missing = heard(hearing, hospitals)
     for hospital, error in missing.items():
         logger.warning(
             "%s did not answer: %s", hospital, error if isinstance(error, StudyError) else type(error).__name__
         )
-    return list(heard.values())
+    return list(came.values())
