@@ -28,8 +28,8 @@ from rich.table import Table
 from benchmarks.busy import BUSY, Watch
 
 HOSPITALS = 8
-SETTINGS = (f"partition.hospitals={HOSPITALS}", "dataset.images=60", "federation.rounds=2")
-SETTINGS += ("evaluation.reliance=0", "evaluation.saliency=0")
+LEFT_OUT = ("evaluation.reliance=0", "evaluation.saliency=0")
+SETTINGS = (f"partition.hospitals={HOSPITALS}", "dataset.images=60", "federation.rounds=2", *LEFT_OUT)
 MEASURED, SIMULATED = (1, 2), (2, 8, 64)
 Level = list[list[float]]
 """For each stage of a level, the seconds of its folders: one for each hospital, or one in all."""
@@ -50,7 +50,7 @@ def main(settings: Sequence[str]) -> None:
         hospitals = max(workers, HOSPITALS)
         several = [[spread(each, hospitals) for each in level] for level in stages]
         table.add_row(*row(workers, hospitals, rest + span(several, workers), rest + span(several, 1)), "simulated")
-    console, others = Console(), watch.others()
+    console, others = Console(), watch.share()
     console.print(table)
     console.print(f"Of the measured seconds with one worker, {rest:.0f} are no stage's.")
     if others is None or others > BUSY:

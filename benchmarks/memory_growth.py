@@ -10,6 +10,7 @@ process holds after each, and its peak.
 import sys
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import psutil
 
@@ -52,7 +53,7 @@ def one_round(cases: list[Case], images: list[Image], number: int) -> None:
     with shared_engine(choose_model(MODEL), LORA) as engine:
         engine.switch(engine.initial_state(0))
         features = encode_images(engine.base, images, projected=False)
-        how = {"epochs": 1, "batch_size": 16, "tokens": 2048, "learning_rate": 1e-3, "seed": number}
+        how: dict[str, Any] = {"epochs": 1, "batch_size": 16, "tokens": 2048, "learning_rate": 1e-3, "seed": number}
         train(
             engine, features, encode(engine.base, features, [build_prompt(each, ()) for each in cases]),
             by_image=True, **how,

@@ -96,7 +96,7 @@ class Widened:
         self.module.to(self.dtype)
         for part in self.module.modules():
             if type(part) is LayerNorm:
-                part.__class__ = torch.nn.LayerNorm
+                part.__class__ = torch.nn.LayerNorm  # type: ignore[assignment]  # the class that it had
 
 
 class LayerNorm(torch.nn.LayerNorm):
