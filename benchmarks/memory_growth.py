@@ -10,7 +10,6 @@ process holds after each, and its peak.
 import sys
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import psutil
 
@@ -53,11 +52,17 @@ def one_round(cases: list[Case], images: list[Image], number: int) -> None:
     with shared_engine(choose_model(MODEL), LORA) as engine:
         engine.switch(engine.initial_state(0))
         features = encode_images(engine.base, images, projected=False)
-        how: dict[str, Any] = {"epochs": 1, "batch_size": 16, "tokens": 2048, "learning_rate": 1e-3, "seed": number}
         train(
-            engine, features, encode(engine.base, features, [build_prompt(each, ()) for each in cases]),
-            by_image=True, **how,
-        )  # fmt: skip
+            engine,
+            features,
+            encode(engine.base, features, [build_prompt(each, ()) for each in cases]),
+            epochs=1,
+            batch_size=16,
+            tokens=2048,
+            learning_rate=1e-3,
+            seed=number,
+            by_image=True,
+        )
 
 
 if __name__ == "__main__":

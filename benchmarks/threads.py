@@ -25,7 +25,9 @@ from tasks.engine.train import train
 from tasks.engine.vision import encode_images
 from tasks.errors import StudyError
 
-REPEATS = 5
+REPEATS = 3
+CASES = 32
+"""An epoch of them takes seconds with all cores where these are busy."""
 ONE, ALL, CHOICE = "one thread", "all cores", "the choice"
 
 
@@ -33,7 +35,7 @@ def measure() -> Figure:
     """Samples by second with the choice and with one thread, both beside the process."""
     os.environ.pop("OMP_NUM_THREADS", None)  # the program would keep to it
     torch.set_num_threads(len(usable()))
-    work = draw_work()
+    work = draw_work(most=CASES)
     ways = epochs(work)
     check_same(work, ways)
     notes: dict[str, Any] = {"cases": len(work.train), "cores": len(usable())}

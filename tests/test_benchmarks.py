@@ -155,8 +155,8 @@ def test_a_verdict_needs_cores_that_others_leave_alone(share: float | None, verd
 def test_what_others_use_is_what_is_not_the_benchmarks_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two seconds of four cores, of which four were used, two of them by the benchmark."""
     for module, name, values in ((cores, "used", [10.0, 14.0]), (busy, "own", [1.0, 3.0])):
-        values = iter(values)
-        monkeypatch.setattr(module, name, lambda *_, values=values: next(values))
+        coming = iter(values)
+        monkeypatch.setattr(module, name, lambda *_, coming=coming: next(coming))
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     watch = busy.Watch()
     monkeypatch.setattr(busy.Watch, "seconds", 2.0)

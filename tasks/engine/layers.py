@@ -94,9 +94,9 @@ class Widened:
         for hook in self._hooks:
             hook.remove()
         self.module.to(self.dtype)
-        for part in self.module.modules():
-            if type(part) is LayerNorm:
-                part.__class__ = torch.nn.LayerNorm  # type: ignore[assignment]  # the class that it had
+        norms: list[torch.nn.Module] = [part for part in self.module.modules() if type(part) is LayerNorm]
+        for part in norms:
+            part.__class__ = torch.nn.LayerNorm
 
 
 class LayerNorm(torch.nn.LayerNorm):

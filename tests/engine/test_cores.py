@@ -250,7 +250,7 @@ def test_a_training_gives_the_same_bytes_with_any_number_and_when_it_changes() -
             lambda *_, coming=coming: torch.set_num_threads(next(coming))
         )
         engine.switch(engine.initial_state(0))
-        how = {"batch_size": 16, "tokens": 640, "learning_rate": 3e-3, "seed": 1, "by_image": True}
+        how: dict[str, Any] = {"batch_size": 16, "tokens": 640, "learning_rate": 3e-3, "seed": 1, "by_image": True}
         loss = train(engine, features, examples, epochs=2, **how)
         change.remove()
         found.append((loss, engine.read()))
