@@ -240,6 +240,7 @@ MACHINERY = {
         "digests",
         "memory",
         "names",
+        "shared_store",
         "again",
     )
 }
