@@ -247,7 +247,7 @@ def test_files_of_the_project_that_stages_read_are_in_their_keys() -> None:
 
 
 def test_the_environment_decides_nothing_but_what_is_told() -> None:
-    """Modules that read it: for a sentence of an error, what oneDNN keeps and MKL may do, and whether threads are set."""
+    """Modules that read it: for a sentence of an error, what oneDNN keeps, what MKL may do, whether threads are set."""
     readers = {path for path, source in SOURCES.items() if re.search(r"\benviron\b|\bgetenv\b", source)}
     assert {path for path in readers if path.startswith("tasks/")} <= {
         "tasks/__init__.py",
