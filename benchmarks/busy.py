@@ -32,6 +32,15 @@ class Watch:
         return max(theirs, 0.0) / (self.seconds * (os.cpu_count() or 1))
 
 
+def verdict(met: bool | None, share: float | None) -> str:
+    """Whether a target is met, of which there may be none; no verdict where others used this share of the cores."""
+    if share is None:
+        return "not judged: use of the cores unknown"
+    if share > BUSY:
+        return "not judged: busy cores"
+    return {True: "yes", False: "no", None: ""}[met]
+
+
 def used() -> float | None:
     """Seconds for which cores were used since the machine started; None where the system does not tell."""
     if not STAT.exists():
