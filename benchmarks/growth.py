@@ -33,7 +33,9 @@ def exponent(sizes: Sequence[float], costs: Sequence[float], least: float = 0.0)
     reached, more = (np.asarray(each, float) for each in zip(*grown, strict=True))
 
     def misfit(power: float) -> float:
-        return float((np.log(more) - np.log(reached**power - float(first) ** power)).var())
+        factors = np.log(more) - np.log(reached**power - float(first) ** power)
+        # What disturbs a measurement by so many seconds is a smaller part of a larger growth.
+        return float(np.cov(factors, aweights=more, ddof=0))
 
     return float(minimize_scalar(misfit, bounds=(0.01, STEEPEST), method="bounded").x)
 

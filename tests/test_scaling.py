@@ -31,12 +31,11 @@ def test_noise_moves_an_exponent_little() -> None:
 
 
 def test_the_largest_sizes_decide() -> None:
-    """A quadratic part that is small at small sizes."""
-    found = exponent(SIZES, [size + 0.1 * size**2 for size in SIZES])
-    assert found is not None and found > 1.6
+    """Beside the smallest, which tells the constant part."""
+    assert exponent(SIZES, [5, 30, 4, 12, 20, 36]) == exponent(SIZES, [5, 6, 7, 12, 20, 36])
 
 
-@pytest.mark.parametrize("costs", [[3.0] * 6, [3, 2.9, 2.8, 2.9, 2.7, 2.9], [3, 3, 3, 3, 3, 3.05]])
+@pytest.mark.parametrize("costs", [[3.0] * 6, [3, 2.9, 2.8, 2.9, 2.7, 2.9], [3, 3.01, 3.02, 3.03, 3.04, 3.05]])
 def test_what_does_not_grow_has_no_exponent(costs: list[float]) -> None:
     assert exponent(SIZES, costs, least=0.1) is None
 
@@ -48,33 +47,27 @@ def test_worse_than_linear_is_what_is_so_in_every_turn() -> None:
     assert not worse_than_linear([])
 
 
-def measured(*factors: float) -> Points:
-    """Three turns of a linear stage, a quadratic one and a constant one; memory grows by the factor."""
+def measured() -> Points:
+    """Three turns of a linear stage, of a quadratic one, and of others that take little or do not grow."""
     points: Points = {}
-    for size, factor in zip((2, 8, 32), factors, strict=True):
+    for size in (2, 8, 32):
         costs = {"linear": size, "square": size**2 / 8, "constant": 4.0, "small": size / 1000, WHOLE: 10 + size**2}
-        point: Point = {stage: {"seconds": cost, "peak_memory_bytes": 1e9 * factor} for stage, cost in costs.items()}
+        point: Point = {stage: {"seconds": cost, "peak_memory_bytes": 1e9} for stage, cost in costs.items()}
         points[size] = [point] * 3
     return points
 
 
 def test_a_stage_that_is_worse_than_linear_is_named() -> None:
-    told = scaling.verdict("cases", measured(1, 1, 1), 0.0)
+    told = scaling.verdict("cases", measured(), 0.0)
     assert told == f"cases: worse than linear: square, {WHOLE}"
-    rows = list(zip(*(column.cells for column in scaling.table("cases", measured(1, 1, 1)).columns), strict=True))
+    rows = list(zip(*(column.cells for column in scaling.table("cases", measured()).columns), strict=True))
     assert [row[0] for row in rows] == [WHOLE, "square", "linear"]  # the others take less than a hundredth
     assert rows[1][1:4] == ("0.50", "128.00", "2.00")
 
 
-@pytest.mark.parametrize(("most", "flat"), [(1.04, "yes"), (1.06, "no")])
-def test_memory_is_to_be_flat_in_hospitals(most: float, flat: str) -> None:
-    told = scaling.verdict("hospitals", measured(1, 1, most), 0.0)
-    assert told.endswith(f"peak memory {most:.2f} times, at most 1.05: {flat}")
-
-
 def test_seconds_are_not_judged_on_busy_cores() -> None:
-    assert scaling.verdict("cases", measured(1, 1, 1), 0.4).startswith("cases: no verdict, since others used 40%")
-    assert "an unknown share" in scaling.verdict("cases", measured(1, 1, 1), None)
+    assert scaling.verdict("cases", measured(), 0.4).startswith("cases: no verdict, since others used 40%")
+    assert "an unknown share" in scaling.verdict("cases", measured(), None)
 
 
 def test_manifests_are_summed_by_stage(tmp_path: Path) -> None:
@@ -95,8 +88,8 @@ def test_manifests_are_summed_by_stage(tmp_path: Path) -> None:
 
 def test_an_axis_takes_the_place_of_its_former_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    scaling.keep("cases", measured(1, 1, 1), 0.5)
-    scaling.keep("rounds", measured(1, 1, 1), None)
+    scaling.keep("cases", measured(), 0.5)
+    scaling.keep("rounds", measured(), None)
     scaling.keep("cases", {3: []}, 0.25)
     found = json.loads((tmp_path / "artifacts/scaling.json").read_text())
     assert found.keys() == {"cases", "rounds"}
