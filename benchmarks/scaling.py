@@ -257,12 +257,18 @@ def table(name: str, points: Points) -> Table:
 
 
 def verdict(name: str, points: Points, others: float | None) -> str:
-    """Which stages grow faster than the size, if any; no verdict on busy cores."""
-    worse = [stage for stage in points[max(points)][-1] if worse_than_linear(exponents(points, stage))]
+    """Which stages grow faster than the size, if any; no verdict on busy cores, nor from a single turn.
+
+    What a study takes beside its stages, such as imports, does not grow, but varies more than many a stage takes.
+    """
+    stages = [stage for stage in points[max(points)][-1] if stage != WHOLE]
+    worse = [stage for stage in stages if worse_than_linear(exponents(points, stage))]
     told = "worse than linear: " + (", ".join(worse) or "no stage")
     if others is None or others > BUSY:
         use = "an unknown share" if others is None else f"{others:.0%}"
         told = f"no verdict, since others used {use} of the cores; as it was measured, {told}"
+    elif len(seconds(points, WHOLE)) < 2:
+        told = f"no verdict from a single turn; as it was measured, {told}"
     return f"{name}: {told}"
 
 

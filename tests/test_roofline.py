@@ -81,7 +81,7 @@ def test_the_parts_sum_up_to_what_was_measured() -> None:
     found = Split("a step", 8.0, 3.0, 1.0, gflop=6.0, gigabytes=0.5, turns=(0.4, 0.6), operators=(slow, fast))
     assert found.products + found.memory + found.rest == found.seconds
     assert (found.rest, found.reached, slow.beyond, fast.beyond) == (4.0, 0.5, 2.0, -1.0)
-    shares = [float(cell) for cell in roofline.parts_table(found).columns[-1].cells]
+    shares = [float(str(cell)) for cell in roofline.parts_table(found).columns[-1].cells]
     assert sum(shares[:-1]) == shares[-1] == 1
     assert (found.to_json()["rest"], found.to_json()["reached"]) == (4.0, 0.5)
 

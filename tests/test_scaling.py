@@ -59,7 +59,7 @@ def measured() -> Points:
 
 def test_a_stage_that_is_worse_than_linear_is_named() -> None:
     told = scaling.verdict("cases", measured(), 0.0)
-    assert told == f"cases: worse than linear: square, {WHOLE}"
+    assert told == "cases: worse than linear: square"
     rows = list(zip(*(column.cells for column in scaling.table("cases", measured()).columns), strict=True))
     assert [row[0] for row in rows] == [WHOLE, "square", "linear"]  # the others take less than a hundredth
     assert rows[1][1:4] == ("0.50", "128.00", "2.00")
@@ -68,6 +68,11 @@ def test_a_stage_that_is_worse_than_linear_is_named() -> None:
 def test_seconds_are_not_judged_on_busy_cores() -> None:
     assert scaling.verdict("cases", measured(), 0.4).startswith("cases: no verdict, since others used 40%")
     assert "an unknown share" in scaling.verdict("cases", measured(), None)
+
+
+def test_a_single_turn_is_not_judged() -> None:
+    once = {size: turns[:1] for size, turns in measured().items()}
+    assert scaling.verdict("cases", once, 0.0).startswith("cases: no verdict from a single turn; ")
 
 
 def test_manifests_are_summed_by_stage(tmp_path: Path) -> None:
