@@ -12,7 +12,7 @@ from importlib import import_module
 from rich.console import Console
 from rich.table import Column, Table
 
-from benchmarks.busy import BUSY, Watch
+from benchmarks.busy import Watch, verdict
 from benchmarks.figure import Figure, alone
 from benchmarks.workload import machine
 from tasks.store import ROOT
@@ -25,6 +25,7 @@ NAMES = (
     "switch_vs_copy",
     "memory_vs_hospitals",
     "matmul_efficiency",
+    "roofline",
     "aggregation",
 )
 console = Console()
@@ -53,12 +54,9 @@ def table(figures: Sequence[Figure], busy: Sequence[float | None]) -> Table:
     printed = Table(*(Column(heading, overflow="fold") for heading in headings))
     for figure, share in zip(figures, busy, strict=True):
         bound = "" if figure.target is None else f"{'at most' if figure.at_most else 'at least'} {figure.target:g}"
-        met = {True: "yes", False: "no", None: ""}[figure.met]
-        if share is None or share > BUSY:
-            met = "not judged: " + ("use of the cores unknown" if share is None else "busy cores")
         numbers = (f"{figure.value:.1f}", f"{figure.reference:.1f}", figure.unit, f"{figure.ratio:.2f}")
         limits = [] if figure.ceiling is None else [f"{figure.ceiling:.1f}", f"{figure.reached:.2f}"]
-        printed.add_row(figure.name, *numbers, *(limits or ["", ""]), bound, met)
+        printed.add_row(figure.name, *numbers, *(limits or ["", ""]), bound, verdict(figure.met, share))
     return printed
 
 

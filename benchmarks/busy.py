@@ -21,6 +21,15 @@ class Watch(cores.Watch):
         return None if taken is None else taken / (os.cpu_count() or 1)
 
 
+def verdict(met: bool | None, share: float | None) -> str:
+    """Whether a target is met, of which there may be none; no verdict where others used this share of the cores."""
+    if share is None:
+        return "not judged: use of the cores unknown"
+    if share > BUSY:
+        return "not judged: busy cores"
+    return {True: "yes", False: "no", None: ""}[met]
+
+
 def own() -> float:
     """Seconds of the processor that this process and its ended children have used."""
     spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

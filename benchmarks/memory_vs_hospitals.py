@@ -45,7 +45,7 @@ def measure() -> Figure:
         "memory_vs_hospitals",
         most,
         fewest,
-        target=1.1,
+        target=1.05,
         unit="MB",
         at_most=True,
         notes={
