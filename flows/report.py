@@ -58,12 +58,12 @@ def write_pages(run: Path) -> list[Path]:
         check_run(run, paths_of(places, ("cases", "predictions", "saliency", "failures")))
     results = _results(run)
     sections = [*_sections(results), *_brought(run)]
-    pages = {run / "report.html": study_page(results, _rows(results), _statements(results), sections)}
-    for hospital, places in references["hospitals"].items():
-        pages[ROOT / "hospitals" / hospital / "report.html"] = _hospital_page(study, results["run"], hospital, places)
-    for path, page in pages.items():
-        write_text(path, page)
-    return list(pages)
+    written = [run / "report.html"]
+    write_text(written[0], study_page(results, _rows(results), _statements(results), sections))
+    for hospital, places in references["hospitals"].items():  # one page in memory: each holds images
+        written.append(ROOT / "hospitals" / hospital / "report.html")
+        write_text(written[-1], _hospital_page(study, results["run"], hospital, places))
+    return written
 
 
 def write_card(run: Path) -> Path:

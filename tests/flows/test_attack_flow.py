@@ -16,6 +16,7 @@ from flows.attack_tuning import candidates, choose
 from flows.cli import main as cli
 from flows.runtimes import falsified
 from flows.runtimes.runtime import Trained
+from tasks.attack.step import falsify_update
 from tasks.compare.attack_results import Answered, Outcomes, Row
 from tasks.records.federation import HospitalRefs, Order
 from tasks.settings import FederationSettings, Study
@@ -61,15 +62,12 @@ def test_attackers_updates_are_replaced_in_their_places(monkeypatch: pytest.Monk
     """They are made of what all hospitals have sent, from the round's start."""
     asked: dict[str, Any] = {}
 
-    class Stage:
-        def map(self, **given: Any) -> list[str]:
-            asked.update({name: getattr(value, "value", value) for name, value in given.items()})
-            return given["hospital"]
+    def gathered(stage: Any, names: Sequence[str], **given: Any) -> dict[str, Ref]:
+        assert stage is falsify_update and names == given["hospital"]
+        asked.update({name: getattr(value, "value", value) for name, value in given.items()})
+        return {name: ref(f"false-{name}") for name in names}
 
-    monkeypatch.setattr(falsified, "falsify_update", Stage())
-    monkeypatch.setattr(
-        falsified, "gather_named", lambda futures, names: {name: ref(f"false-{name}") for name in futures}
-    )
+    monkeypatch.setattr(falsified, "gather_named", gathered)
     runtime = falsified.Falsified(Plain(), "mimic", ["b", "d"])
     names = ["a", "b", "c", "d"]
     settings = {"seed": 7, "federation": FederationSettings(batch_size=5)}
