@@ -204,7 +204,7 @@ def here(server: Server, tiny_folder: Path, tmp_path_factory: pytest.TempPathFac
     return folder
 
 
-BOTH = pytest.mark.parametrize("engine", ["dask", "ray"])
+BOTH = pytest.mark.parametrize("engine", ["dask", pytest.param("ray", marks=pytest.mark.proof)])
 
 
 @pytest.mark.slow
@@ -227,11 +227,12 @@ def test_two_workers_make_the_same_bytes_as_this_process(
 def workers_of(process: subprocess.Popen[Any]) -> list[psutil.Process]:
     """Those of its children that are workers."""
     children = psutil.Process(process.pid).children(recursive=True)
-    return [each for each in children if re.search(r"spawn_main|ray::Actor", " ".join(each.cmdline()))]
+    return [each for each in children if re.search(r"spawn_main|[Dd]ask [Ww]orker|ray::Actor", " ".join(each.cmdline()))]
 
 
 @pytest.mark.slow
-@BOTH
+@pytest.mark.proof
+@pytest.mark.parametrize("engine", ["dask", "ray"])
 def test_a_study_goes_on_when_a_worker_is_killed(
     engine: str, here: Path, server: Server, tiny_folder: Path, tmp_path: Path
 ) -> None:

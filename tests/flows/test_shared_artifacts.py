@@ -63,6 +63,7 @@ def test_another_machine_takes_what_the_first_has_made(
     assert (newest(tmp_path) / "results.json").exists()
 
 
+@pytest.mark.proof
 def test_workers_in_folders_of_their_own_share_the_store(
     first: Path, url: str, server: Server, environment: Mapping[str, str], tiny_folder: Path, tmp_path: Path
 ) -> None:
@@ -95,7 +96,7 @@ def test_a_patient_who_withdrew_on_one_machine_is_gone_from_the_store_and_the_ot
         shutil.copytree(first, folder, symlinks=True)
     place = next(one.glob("artifacts/hospitals/hospital-1/cases/*/cases.parquet"))
     image = read_table(place, Case)[0].image_id
-    forget = [str(COMMAND), "forget", "--hospital", "hospital-1", "--patient", image]
+    forget = [str(COMMAND), "forget", "--hospital", "hospital-1", "--patient", image, "--yes"]
     gone = start(forget, one, environment)
     assert gone.returncode == 0, gone.stderr
     done = start(arguments(tiny_folder, *UNEXPLAINED), other, environment)
