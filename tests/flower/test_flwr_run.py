@@ -1,5 +1,6 @@
 """A whole `flwr run`: a SuperLink, SuperNodes and Flower's own processes on loopback, as a site starts them."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from command import TOP, Server
 from federation_samples import HOSPITALS
@@ -37,8 +39,17 @@ def flower(server: Server, tmp_path: Path) -> Iterator[dict[str, str]]:
     given["PATH"] = f"{BIN}:{os.environ['PATH']}"  # Flower starts its own commands by their names
     server.environment.update(given)
     yield server.environment
+    end_started(str(home))
     for name in ("FLWR_HOME", "FLWR_TELEMETRY_ENABLED", "FLWR_DISABLE_UPDATE_CHECK"):
         del server.environment[name]
+
+
+def end_started(home: str) -> None:
+    """End what Flower's commands have started and left behind, such as a process that still answers a message."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("FLWR_HOME") == home:
+                process.kill()
 
 
 def at(api: str) -> str:
@@ -82,7 +93,7 @@ def start_supernodes(start: Start, place: Path) -> list[Running]:
 @pytest.mark.proof
 @pytest.mark.timeout(1800)
 def test_flwr_run_makes_the_adapter_of_a_simulation(
-    place: Path, start: Start, flower: dict[str, str], tiny_folder: Path
+    place: Path, flower: dict[str, str], start: Start, tiny_folder: Path
 ) -> None:
     given = SETTINGS | {"model.name": str(tiny_folder), "federation.local_epochs": "2"}
     table = {"dataset.name": "table", "dataset.root": str(place / "tables/all")}
