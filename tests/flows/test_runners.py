@@ -227,7 +227,7 @@ def test_two_workers_make_the_same_bytes_as_this_process(
 def workers_of(process: subprocess.Popen[Any]) -> list[psutil.Process]:
     """Those of its children that are workers."""
     children = psutil.Process(process.pid).children(recursive=True)
-    return [each for each in children if re.search(r"spawn_main|[Dd]ask [Ww]orker|ray::Actor", " ".join(each.cmdline()))]
+    return [each for each in children if re.search(r"spawn_main|[Dd]ask [Ww]orker|ray::A", " ".join(each.cmdline()))]
 
 
 @pytest.mark.slow
