@@ -29,7 +29,13 @@ from benchmarks.busy import BUSY, Watch
 
 HOSPITALS = 8
 LEFT_OUT = ("evaluation.reliance=0", "evaluation.saliency=0")
-SETTINGS = (f"partition.hospitals={HOSPITALS}", "dataset.images=60", "federation.rounds=2", *LEFT_OUT)
+SETTINGS = (
+    f"partition.hospitals={HOSPITALS}",
+    "partition.scheme=iid",
+    "dataset.images=60",
+    "federation.rounds=2",
+    *LEFT_OUT,
+)
 MEASURED, SIMULATED = (1, 2), (2, 8, 64)
 Level = list[list[float]]
 """For each stage of a level, the seconds of its folders: one for each hospital, or one in all."""

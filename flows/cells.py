@@ -19,7 +19,7 @@ from tasks.pretrain.step import make_twin
 from tasks.records.run_document import RunDocument
 from tasks.settings import Study
 from tasks.settings.comparison import Cell, changed
-from tasks.store import ROOT, Ref, find, stage_key, writing
+from tasks.store import ROOT, Ref, find, here, stage_key, writing
 from tasks.store.code import code_digest
 from tasks.store.runs import check_run, open_run, paths_of
 
@@ -50,9 +50,9 @@ def run_cell(cell: Cell) -> tuple[Path, bool]:
     """
     settings = {"study": cell.study.model_dump(mode="json"), "outside": outside(cell.study)}
     key = stage_key("cell", settings, [], code_digest(["flows.fed_rag"]))
-    record = ROOT / "source" / "cells" / key / "cell.json"
+    record = f"source/cells/{key}"
     try:
-        run = ROOT / "runs" / json.loads(record.read_text(encoding="utf-8"))["run"]
+        run = ROOT / "runs" / json.loads((here(record) / "cell.json").read_text(encoding="utf-8"))["run"]
         _, references = open_run(run)
         check_run(run, [path for places in references["hospitals"].values() for path in paths_of(places, places)])
         return run, True

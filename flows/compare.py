@@ -16,6 +16,7 @@ from flows.outside import dataset_content
 from flows.prepare import prepare_questions, prepares
 from flows.progress import Pace, Steps
 from flows.runners.runner import studies_at_once, working_on
+from flows.shared_artifacts import share
 from tasks.audit.step import audit
 from tasks.compare.document import assemble, configuration_rows
 from tasks.compare.tables import side_by_side, tables
@@ -43,6 +44,7 @@ def compare(comparison: Comparison = Comparison()) -> str:
     Each cell is a study of the flow `fed-rag`. Finished studies are reused, so an interrupted comparison continues
     where it stopped. Returns the folder of the comparison.
     """
+    share(comparison.study.artifacts.root)
     planned, stand_ins = with_stand_ins(cells(comparison))
     splits = dict.fromkeys((cell.split, cell.seed) for cell in planned)
     steps = Steps("comparison-progress", total=len(planned) + 1 + prepares(comparison.study) * len(splits))

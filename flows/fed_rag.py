@@ -24,7 +24,7 @@ from flows.promotion import NOT_PROMOTED, consider, tell_verdict
 from flows.report import write_card, write_pages
 from flows.run_folder import SharedRefs, write_run
 from flows.runners.runner import working_on
-from flows.shared_artifacts import share
+from flows.shared_artifacts import refuse_shared, share
 from flows.start import refuse_no_adapter
 from flows.suitable import check_strategy
 from tasks.engine.identity import choose_model
@@ -56,6 +56,8 @@ def fed_rag(study: Study = Study(), again_from: str | None = None) -> str:
     refuse_no_adapter(study)
     again = asked(again_from, study, str(flow_run.id))
     share(study.artifacts.root)
+    if study.federation.privacy.unit != "none":
+        refuse_shared("with federation.privacy, whose keys stay there")
     with asking(again), working_on(study.engine), checkpoints_every(study.engine.checkpoint_minutes):
         run = run_study(study)
     tell(again)

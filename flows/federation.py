@@ -19,6 +19,7 @@ from flows.personal import check_personal_layers
 from flows.privacy import protect, spent
 from flows.progress import Steps
 from flows.runtimes.flower.runtime import Flower, answered
+from flows.shared_artifacts import refuse_shared
 from flows.start import given_adapter, refuse_no_adapter
 from flows.suitable import check_strategy
 from tasks.engine.identity import choose_model
@@ -102,6 +103,7 @@ def about(study: Study) -> dict[str, Any]:
 
 def train_with(study: Study, hospitals: list[str]) -> str:
     """Run a study with hospitals that are reached by the link of this context; returns the folder of the run."""
+    refuse_shared("at a coordinator")
     check_strategy(study)
     model = choose_model(study.model)
     steps = Steps("federation-progress", total=study.federation.rounds + 3 + study.federation.compare_images)

@@ -1,27 +1,24 @@
 """Removes a patient who withdrew from a hospital's folders, and lists the adapters that were trained on them."""
 
 import contextlib
-import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flows.files import write_text
 from flows.serve.asked_log import LOG, alone_at, erase
-from flows.shared_artifacts import take_all
+from flows.withdrawals import take_all, write_list
 from flows.withdrawn import is_whole, rewrite
 from tasks.cases.erasure import Patient
 from tasks.cases.patients import bare, names_of
-from tasks.cases.withdrawn import FORGOTTEN, forgotten_at, name_digest
+from tasks.cases.withdrawn import forgotten_at, is_forgotten, name_digest
 from tasks.errors import StudyError
 from tasks.promote.record import append
 from tasks.records import Case, read_table
 from tasks.store import ROOT, discard, find, remove_abandoned
 from tasks.store.checkpoints import CHECKPOINT
 from tasks.store.provenance import inputs_of
-from tasks.store.shared_store import shared_store
 
 
 @dataclass(frozen=True)
@@ -51,13 +48,14 @@ def forget(hospital: str, patient: str, dry: bool = False) -> Forgotten:
     With `dry`, nothing changes, and the result says what would be removed.
     Raises StudyError for an unknown hospital or patient.
     """
+    if not dry:
+        take_all(hospital)
     place = _place(hospital)
     with contextlib.nullcontext() if dry else alone_at(hospital):
         return _forget(place, patient, dry)
 
 
 def _forget(place: Path, patient: str, dry: bool) -> Forgotten:
-    take_all(place.name)
     for stage in sorted(path for path in place.iterdir() if path.is_dir() and not dry):
         remove_abandoned(stage)
     names = names_of(patient)
@@ -80,6 +78,21 @@ def _forget(place: Path, patient: str, dry: bool) -> Forgotten:
     removed = [*_remove_checkpoints(place, dry), *(_remove(place, gone, dry) if gone.cases else [])]
     others = [path.name for path in _hospitals() if path != place and _holds(path, names)]
     return Forgotten(tuple(removed), tuple(adapters), before is not None, tuple(others))
+
+
+def erase_listed(hospital: str) -> int:
+    """Remove the patients on a hospital's list from its folders here, as on the machine that `forget` was called on.
+
+    Returns how many folders and files were changed or removed; they change in the shared store too.
+    """
+    place = ROOT / "hospitals" / hospital
+    digests = {digest for row in forgotten_at(place) for digest in (row["digest"], *row["images"])}
+    cases = [case for path in _folders(place, "cases") for case in _cases(path) if is_forgotten(case, digests)]
+    if not cases:
+        return 0
+    gone = Patient(frozenset(case.id for case in cases), frozenset(case.image_id for case in cases))
+    with alone_at(hospital):
+        return len([*_remove_checkpoints(place, dry=False), *_remove(place, gone, dry=False)])
 
 
 def trained_on(place: Path, sources: Collection[str]) -> set[str]:
@@ -158,10 +171,7 @@ def _write_down(
         rows.append(row)
     row["images"] = sorted({*row["images"], *(name_digest(bare(image)) for image in images)})
     row["adapters"] = adapters
-    written = json.dumps(rows, indent=2) + "\n"
-    write_text(place / FORGOTTEN, written)
-    if store := shared_store(ROOT):
-        store.write((place / FORGOTTEN).relative_to(ROOT).as_posix(), written.encode())
+    write_list(place, rows)
 
 
 def _row(rows: Iterable[dict[str, Any]], names: Iterable[str]) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -139,8 +139,7 @@ def _before() -> str | None:
 
 def _point(run: FinishedRun) -> None:
     """Switch the link, atomically: a reader finds the old run or the new one."""
-    link = ROOT / f".{CURRENT}.{os.getpid()}"
-    link.unlink(missing_ok=True)
+    link = ROOT / f".{CURRENT}.{secrets.token_hex(4)}"
     link.symlink_to(run.folder.relative_to(ROOT), target_is_directory=True)
     link.replace(ROOT / CURRENT)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from flows.run_list import FinishedRun, read_runs, size_of
-from flows.shared_artifacts import bring_up_to_date
 from tasks.store import MANIFEST, ROOT, discard
 
 GRACE_S = 24 * 3600
@@ -39,7 +38,6 @@ def prune(keep: int, dry: bool = False) -> Pruned:
     A run is in use if `latest` or `current` leads to it, or if a comparison was made from it. With `dry`, nothing
     changes, and the result says what would be removed.
     """
-    bring_up_to_date()
     found = read_runs()
     used = in_use()
     old = [run for run in found[keep:] if run.name not in used]
@@ -49,9 +47,9 @@ def prune(keep: int, dry: bool = False) -> Pruned:
     freed = size_of(folders) + size_of([f"runs/{run.name}" for run in old])
     if not dry:
         for run in old:
-            discard(run.folder)
+            discard(run.folder, everywhere=False)
         for path in folders:
-            discard(ROOT / path)
+            discard(ROOT / path, everywhere=False)
         _forget_records(folders)
     kept = {run.name: used[run.name] for run in found[keep:] if run.name in used}
     return Pruned([run.name for run in old], folders, freed, kept, running)

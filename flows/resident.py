@@ -18,6 +18,7 @@ from flows.personal import Personalised, personalise
 from flows.prepare import Prepared
 from flows.privacy import protect
 from flows.requested import asked_study, in_same_place, keep_adapter, kept_parts, sent_adapter, study_digest
+from flows.shared_artifacts import refuse_shared
 from flows.sum_keys import own_keys
 from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
@@ -55,6 +56,7 @@ class Resident:
     """Answers a coordinator's requests, one after the other, with one base in memory."""
 
     def __init__(self, settings: HospitalSettings) -> None:
+        refuse_shared("at a hospital")
         self._settings = settings
         self._prepared: dict[Study, Prepared] = {}
         self._sums: Summing | None = None

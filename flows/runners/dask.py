@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
 from flows.runners.homes import Homes
 from flows.runners.runner import Place
-from flows.runners.worker import environment, has, look, marked, refuse_unlike, sent, work
+from flows.runners.worker import Mark, environment, has, look, marked, refuse_unlike, sent, work
 from tasks.errors import StudyError
 from tasks.settings import EngineSettings
 
 CONNECTED_WITHIN_S = 30
 DRAINED_WITHIN_S = 3
+LOOKED_EVERY_S, ALONE_FOR_S = 5, 60
+"""How often it is looked whether there is a worker, while a task is waited for, and how long there may be none."""
 GPUS = Path("/proc/driver/nvidia/gpus")
 """Where Linux lists the GPUs of a machine."""
 
@@ -42,10 +45,10 @@ def cluster(engine: EngineSettings) -> Iterator[Place]:
             raise StudyError(
                 "Expected a Dask cluster with workers, found none: start some with `dask worker ADDRESS --nthreads 1`."
             )
-        with marked() as mark:
-            refuse_unlike(client.run(look, *mark))
+        mark = stack.enter_context(marked())
+        refuse_unlike(client.run(look, mark), mark)
         homes = Homes(client.nthreads, lambda path: [at for at, there in client.run(has, path).items() if there])
-        yield Place(lambda at_once: Workers(client, homes), workers=len(client.nthreads()))
+        yield Place(lambda at_once: Workers(client, homes, mark), workers=len(client.nthreads()))
 
 
 def _on_this_machine(workers: int) -> LocalCluster:
@@ -65,7 +68,7 @@ def _on_this_machine(workers: int) -> LocalCluster:
 def _connected(place: str | LocalCluster) -> Iterator[Client]:
     try:
         client = Client(place, timeout=CONNECTED_WITHIN_S, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:  # the last one of TLS without certificates
         raise StudyError(
             f"Expected a Dask scheduler at {place} (engine.cluster), found none that answers ({error}): start it with "
             "`dask scheduler`, or leave engine.cluster out."
@@ -97,13 +100,13 @@ class Workers(DaskTaskRunner):
     All parts of a flow use one client, so that workers keep what they have loaded.
     """
 
-    def __init__(self, client: Client, homes: Homes) -> None:
+    def __init__(self, client: Client, homes: Homes, mark: Mark) -> None:
         super().__init__()
-        self._workers, self._homes = client, homes
+        self._workers, self._homes, self._mark = client, homes, mark
 
     def duplicate(self) -> "Workers":
         """Another runner on the same workers."""
-        return type(self)(self._workers, self._homes)
+        return type(self)(self._workers, self._homes, self._mark)
 
     def submit(  # type: ignore[override]  # tasks here return references, and never wait for others' futures
         self,
@@ -116,7 +119,7 @@ class Workers(DaskTaskRunner):
         home, task_run_id = self._homes.of(parameters), uuid4()
         future = self._workers.submit(
             work,
-            **sent(task, parameters, dependencies, task_run_id),
+            **sent(task, parameters, dependencies, task_run_id, self._mark),
             workers=[home] if home else None,
             allow_other_workers=bool(home),
             pure=False,
@@ -129,15 +132,25 @@ class Answer(PrefectDaskFuture[Any]):
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait for the task's end."""
-        if self._final_state:
-            return
-        try:
-            self._final_state = self._wrapped_future.result(timeout=timeout)
-        except TimeoutError:
-            return
-        except Exception as error:  # whatever Dask raises for a task that it gave up
-            lost = StudyError(f"Its worker was lost: {type(error).__name__} ({error})")
-            self._final_state = Crashed(message=str(lost), data=lost)
+        end = None if timeout is None else time.monotonic() + timeout
+        seen = time.monotonic()  # a worker, last
+        while not self._final_state:
+            left = LOOKED_EVERY_S if end is None else min(LOOKED_EVERY_S, end - time.monotonic())
+            try:
+                self._final_state = self._wrapped_future.result(timeout=max(left, 0))
+            except TimeoutError:
+                if end is not None and time.monotonic() >= end:
+                    return
+                seen = time.monotonic() if self._wrapped_future.client.nthreads() else seen
+                if time.monotonic() - seen > ALONE_FOR_S:
+                    self._lose(StudyError(f"Its cluster has had no worker for {ALONE_FOR_S} s: start some."))
+            except StudyError as error:  # of a worker with other code or other artifacts
+                self._lose(error)
+            except Exception as error:  # whatever Dask raises for a task that it gave up
+                self._lose(StudyError(f"Its worker was lost: {type(error).__name__} ({error})"))
+
+    def _lose(self, error: StudyError) -> None:
+        self._final_state = Crashed(message=str(error), data=error)
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> Any:
         """The task's result, or its error where failures are not raised."""

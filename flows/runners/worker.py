@@ -7,6 +7,8 @@ keeps it.
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,18 +25,40 @@ from tasks.store.checkpoints import checkpoint_minutes, checkpoints_every
 from tasks.store.code import code_digest
 from tasks.store.shared_store import shared_store
 
+
+@dataclass(frozen=True)
+class Mark:
+    """What a study's workers must have."""
+
+    code: str
+    """The digest of its code."""
+    file: str
+    """The name of a file that is in its artifacts meanwhile."""
+    store: str | None
+    """The store that its artifacts share."""
+
+
 Name = tuple[str, str]
 """A module of `tasks`, and what is called so in it."""
 
 
 def environment(workers: int) -> dict[str, str]:
-    """What workers on this machine are started with: they share its cores, and show no bars, which would mix."""
-    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers)), "TQDM_DISABLE": "1"}
+    """What workers on this machine are started with: they share its cores, and show no bars, which would mix.
+
+    Torch takes the least of what OpenMP and MKL are told.
+    """
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // workers))
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads) | {
+        "TQDM_DISABLE": "1"
+    }
 
 
-def sent(task: Task[..., Any], parameters: Mapping[str, Any], dependencies: Any, task_run_id: UUID) -> dict[str, Any]:
+def sent(
+    task: Task[..., Any], parameters: Mapping[str, Any], dependencies: Any, task_run_id: UUID, mark: Mark
+) -> dict[str, Any]:
     """What `work` is given for a task: with what Prefect needs to report it, and what holds where it was called."""
     return {
+        "mark": mark,
         "name": name_of(task),
         "task_run_id": task_run_id,
         "parameters": parameters,
@@ -56,8 +80,13 @@ def work(
     dependencies: Any,
     context: dict[str, Any],
     minutes: float | None,
+    mark: Mark,
 ) -> Any:
-    """Run the task of this name, and return its final state."""
+    """Run the task of this name, and return its final state.
+
+    Raises StudyError if this worker, which may have joined later, has other code or other artifacts.
+    """
+    _refuse_strange(mark)
     with checkpoints_every(minutes):
         return run_task_sync(
             getattr(import_module(f"tasks.{name[0]}"), name[1]),
@@ -78,37 +107,43 @@ Sight = tuple[str, bool]
 """The digest of a worker's code, and whether it works on the same artifacts."""
 
 
-def look(mark: str, store: str | None) -> Sight:
+def look(mark: Mark) -> Sight:
     """What this worker has: it sees a file in the artifacts, or shares their store from now on."""
-    if store:
-        share(store)
-    return code_digest(["flows.fed_rag"]), bool(store) or (ROOT / mark).exists()
+    if mark.store:
+        share(mark.store)
+    return code_digest(["flows.fed_rag"]), bool(mark.store) or (ROOT / mark.file).exists()
 
 
 @contextmanager
-def marked() -> Iterator[tuple[str, str | None]]:
-    """What `look` is given: the name of a file that is in these artifacts meanwhile, and their shared store."""
+def marked() -> Iterator[Mark]:
+    """By what workers know these artifacts and this code, while the context lasts."""
     ROOT.mkdir(exist_ok=True)
-    mark: Path = ROOT / f".workers-{uuid4().hex}"
-    mark.touch()
+    file: Path = ROOT / f".workers-{uuid4().hex}"
+    file.touch()
     try:
         store = shared_store(ROOT)
-        yield mark.name, store.url if store else None
+        yield Mark(code_digest(["flows.fed_rag"]), file.name, store.url if store else None)
     finally:
-        mark.unlink()
+        file.unlink(missing_ok=True)
 
 
-def refuse_unlike(sights: Mapping[str, Sight]) -> None:
+def refuse_unlike(sights: Mapping[str, Sight], mark: Mark) -> None:
     """Raise StudyError unless all workers have the code of this process and work on its artifacts."""
-    ours = code_digest(["flows.fed_rag"])
     for worker, (digest, sees) in sights.items():
-        if digest != ours:
+        if digest != mark.code:
             raise StudyError(
                 f"Expected workers with the code of this process, found {worker} with other code: install the same "
                 "version of fed-rag there, and start it again."
             )
         if not sees:
             raise StudyError(
-                f"Expected workers that see {ROOT.absolute()}, found {worker} in another folder: start workers in the "
-                "folder of the study, on a disk that all machines share, or set artifacts.root."
+                f"Expected workers that see the artifacts of the study, found {worker} in "
+                "another folder: start workers in the folder of the study, on a disk that all machines share, or set "
+                "artifacts.root."
             )
+
+
+@cache
+def _refuse_strange(mark: Mark) -> None:
+    """As `refuse_unlike`, on the worker itself, once for each study or comparison."""
+    refuse_unlike({f"this worker, process {os.getpid()}": look(mark)}, mark)

@@ -205,6 +205,7 @@ class Study(Settings):
             ("retrieval.fusion", self.retrieval.fusion, self.retrieval.fusion != "gated"),
             ("engine.executor", self.engine.executor, self.engine.executor == "mapped"),
             ("engine.runner", self.engine.runner, self.engine.runner == "thread"),
+            ("artifacts.root", self.artifacts.root, self.artifacts.root is None),
         ):
             if not travels:
                 raise ValueError(f"expected another {name} with federation.runtime flower, which is not sent: {found}")

@@ -218,6 +218,20 @@ class EngineSettings(Settings):
     """Minutes between checkpoints of a training, from which it goes on after a kill; 0 is after each step, and where
     not given there are none."""
 
+    @field_validator("runner")
+    @classmethod
+    def _sends_hospitals(cls, runner: str, info: ValidationInfo) -> str:
+        if runner != "thread" and info.data.get("executor") == "batched":
+            raise ValueError(f"expected executor mapped with runner {runner}, since batched trains all in one process")
+        return runner
+
+    @field_validator("cluster")
+    @classmethod
+    def _has_a_runner(cls, cluster: str | None, info: ValidationInfo) -> str | None:
+        if cluster and info.data.get("runner") == "thread":
+            raise ValueError(f"expected runner dask or ray with cluster {cluster}, found thread")
+        return cluster
+
 
 class Lesson(Settings):
     """One part of the training of a base's text model."""

@@ -328,12 +328,12 @@ def remove_unfinished() -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def discard(folder: Path) -> None:
-    """Remove a folder, finished or damaged, from the shared store too.
+def discard(folder: Path, everywhere: bool = True) -> None:
+    """Remove a folder, finished or damaged, `everywhere` from the store that is shared as well.
 
-    If this process is killed, `remove_abandoned` removes the rest.
+    If this process is killed, `remove_abandoned` removes the rest. Raises FileNotFoundError if it is not here.
     """
-    if store := shared_store(ROOT):
+    if everywhere and (store := shared_store(ROOT)):
         store.remove(folder.relative_to(ROOT).as_posix())
     hidden = _hidden_beside(folder)
     folder.rename(hidden)

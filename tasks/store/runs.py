@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -94,7 +93,6 @@ def paths_of(places: Mapping[str, Any], names: Iterable[str]) -> list[str]:
 
 def point_latest(run: Path) -> None:
     """Point the link `latest` to a run, atomically: a reader finds the old run or the new one."""
-    link = ROOT / f".latest.{os.getpid()}"
-    link.unlink(missing_ok=True)
+    link = ROOT / f".latest.{secrets.token_hex(4)}"  # studies of a comparison may end at once
     link.symlink_to(run.relative_to(ROOT), target_is_directory=True)
     link.replace(ROOT / "latest")

@@ -33,12 +33,13 @@ class SharedStore:
         """Keep a folder that has its manifest under a path relative to the artifacts; the former one is removed."""
         manifest = (folder / MANIFEST).read_bytes()
         described = json.loads(manifest)
-        kept = f".{described['digest']}"
+        former, kept = self.digest(path), f".{described['digest']}"
         with self._reached() as (files, top):
             for name in described["files"]:
                 files.put_file(str(folder / name), f"{top}/{path}/{kept}/{name}")
             files.pipe_file(f"{top}/{path}/{MANIFEST}", manifest)
-            self._remove_files(files, f"{top}/{path}", but=kept)
+            if former and f".{former}" != kept:  # and no other: another machine may be writing its own
+                self._remove_files(files, f"{top}/{path}", f".{former}")
 
     def digest(self, path: str) -> str:
         """The digest of the folder at a path; empty if there is none."""
@@ -69,7 +70,7 @@ class SharedStore:
         with self._reached() as (files, top):
             with contextlib.suppress(FileNotFoundError):
                 files.rm_file(f"{top}/{path}/{MANIFEST}")
-            self._remove_files(files, f"{top}/{path}")
+            self._remove_files(files, f"{top}/{path}", ".*")
 
     def paths(self, below: str = "") -> list[str]:
         """Paths of all finished folders below a path."""
@@ -115,22 +116,29 @@ class SharedStore:
             ) from None
 
     @staticmethod
-    def _remove_files(files: Any, place: str, but: str = "") -> None:
+    def _remove_files(files: Any, place: str, pattern: str) -> None:
+        """Remove what is below a place in the folders of this pattern."""
         try:
             kept = files.ls(place, detail=False)
         except FileNotFoundError:
             return
         for each in kept:
-            name = PurePosixPath(each).name
-            if name.startswith(".") and name != but:
-                files.rm(each, recursive=True)
+            if PurePosixPath(each).match(pattern) and PurePosixPath(each).name.startswith("."):
+                with contextlib.suppress(FileNotFoundError):  # another machine has removed it
+                    files.rm(each, recursive=True)
 
 
 @functools.cache
 def _open(url: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs  # loaded where there is a store alone
 
-    return url_to_fs(url, use_listings_cache=False)
+    files, top = url_to_fs(url, use_listings_cache=False)
+    if "file" in files.protocol:
+        raise StudyError(
+            f"Expected artifacts.root to be an object store such as s3://bucket/study, found the folder {url}: let "
+            "machines that share a disk run in one folder instead."
+        )
+    return files, top
 
 
 def shared_store(root: Path) -> SharedStore | None:

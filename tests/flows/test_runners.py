@@ -137,6 +137,10 @@ def test_what_cannot_run_on_a_cluster_is_refused() -> None:
     study = Study(engine=EngineSettings(runner="dask"))
     with pytest.raises(StudyError, match=r"Expected engine.runner=thread with --from, found dask"):
         asked("library", study, "run")
+    with pytest.raises(ValidationError, match=r"expected executor mapped with runner dask"):
+        EngineSettings(executor="batched", runner="dask")
+    with pytest.raises(ValidationError, match=r"expected runner dask or ray with cluster tcp://x"):
+        EngineSettings(cluster="tcp://x")
     with pytest.raises(ValidationError, match=r"expected another engine.runner with federation.runtime flower"):
         Study(engine=EngineSettings(runner="dask"), federation=FederationSettings(runtime="flower"))
 

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import fsspec
 import pytest
 from command import COMMAND, Server, start
 from s3_samples import CREDENTIALS, bucket
@@ -17,6 +18,7 @@ from tasks.records import Case, read_table
 from tasks.settings import Study
 
 pytestmark = pytest.mark.slow
+FORGET = [str(COMMAND), "forget", "--hospital", "hospital-1", "--yes"]
 
 
 @pytest.fixture(scope="module")
@@ -91,20 +93,26 @@ def test_workers_in_folders_of_their_own_share_the_store(
 def test_a_patient_who_withdrew_on_one_machine_is_gone_from_the_store_and_the_others(
     first: Path, url: str, environment: Mapping[str, str], tiny_folder: Path, tmp_path: Path
 ) -> None:
-    one, other = tmp_path / "one", tmp_path / "other"
-    for folder in (one, other):
+    machines = [tmp_path / name for name in ("one", "other")]
+    for folder in machines:
         shutil.copytree(first, folder, symlinks=True)
-    place = next(one.glob("artifacts/hospitals/hospital-1/cases/*/cases.parquet"))
-    image = read_table(place, Case)[0].image_id
-    forget = [str(COMMAND), "forget", "--hospital", "hospital-1", "--patient", image, "--yes"]
-    gone = start(forget, one, environment)
-    assert gone.returncode == 0, gone.stderr
-    done = start(arguments(tiny_folder, *UNEXPLAINED), other, environment)
-    assert done.returncode == 0, done.stderr
-    for folder in (one, other):
-        held = folder.glob("artifacts/hospitals/hospital-1/cases/*/cases.parquet")
-        assert all(image not in {case.image_id for case in read_table(path, Case)} for path in held)
-    assert "took withdrawals at hospital-1" in done.stderr
+    place = next(first.glob("artifacts/hospitals/hospital-1/cases/*/cases.parquet"))
+    images = list(dict.fromkeys(case.image_id for case in read_table(place, Case)))[:2]
+    for folder, image in zip(machines, images, strict=True):  # neither has heard of the other's
+        gone = start([*FORGET, "--patient", image], folder, environment)
+        assert gone.returncode == 0, gone.stderr
+    told = [start(arguments(tiny_folder, *UNEXPLAINED), folder, environment) for folder in (*machines, machines[0])]
+    assert all(done.returncode == 0 for done in told), told
+    assert "erased at hospital-1 who withdrew" in told[0].stderr
+    assert "erased at hospital-1" not in told[2].stderr
+    for folder in machines:
+        held = list(folder.glob("artifacts/hospitals/hospital-1/cases/*/cases.parquet"))
+        assert held and not {case.image_id for path in held for case in read_table(path, Case)} & set(images)
+    stored = tmp_path / "stored"
+    files, top = fsspec.core.url_to_fs(url)
+    files.get(f"{top}/hospitals/hospital-1", str(stored), recursive=True)
+    held = list(stored.rglob("cases.parquet"))
+    assert held and not {case.image_id for path in held for case in read_table(path, Case)} & set(images)
 
 
 def test_a_store_that_is_not_there_is_one_sentence(

@@ -1,7 +1,6 @@
 """Folders that go to a store which several machines share, here one in memory, or on a server that speaks S3."""
 
 import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,9 @@ from typing import Any
 import fsspec
 import pytest
 
-import flows.shared_artifacts as shared
-from flows.shared_artifacts import bring_up_to_date, share, take_all
-from tasks.cases.withdrawn import FORGOTTEN, all_digests
+from flows.shared_artifacts import bring_up_to_date, refuse_shared, share
+from flows.withdrawals import finished_folders, take_all, write_list
+from tasks.cases.withdrawn import FORGOTTEN, all_digests, forgotten_at
 from tasks.errors import StudyError
 from tasks.store import MANIFEST, ROOT, discard, find, here, kept, revising, writing
 from tasks.store.shared_store import SharedStore
@@ -119,20 +118,62 @@ def test_a_folder_that_is_made_anew_replaces_the_former_one_and_leaves_nothing_o
     assert sorted(Path(each).name for each in held if PATH in each) == ["a.bin", MANIFEST]
 
 
-def test_a_folder_that_is_removed_is_gone_for_all(url: str, one: Machine, other: Machine) -> None:
+def test_a_folder_that_is_erased_is_gone_from_the_store_and_one_that_is_pruned_is_not(
+    url: str, one: Machine, other: Machine
+) -> None:
     with one:
         share(url)
         make()
+        discard(ROOT / PATH, everywhere=False)
+        assert content() == {"a.bin": b"1", "b.bin": b"2"}  # fetched again
     with other:
         share(url)
         assert content()
         discard(ROOT / PATH)
         assert SharedStore(url).paths() == []
         assert not [each for each in fsspec.core.url_to_fs(url)[0].find(url) if PATH in each]
-    with one:
-        bring_up_to_date()
-        assert not (ROOT / PATH).exists()
         assert kept(PATH) is None
+
+
+def test_what_the_store_lacks_is_given_to_it_and_nothing_is_removed_here(
+    url: str, one: Machine, other: Machine
+) -> None:
+    with one:
+        share(url)
+        make()
+        SharedStore(url).remove(PATH)  # or a machine was killed as it put the folder there
+        make("hospitals/north/checkpoint/k7")
+        SharedStore(url).remove("hospitals/north/checkpoint/k7")  # a training's, which has ended elsewhere
+        bring_up_to_date()
+        assert SharedStore(url).paths() == [PATH]
+    with other:
+        share(url)
+        assert content() == {"a.bin": b"1", "b.bin": b"2"}
+
+
+def test_two_writers_of_one_folder_leave_a_whole_one(
+    one: Machine, other: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other's folder is there before the first has written its manifest."""
+    fsspec.filesystem("memory").store.clear()
+    files = type(fsspec.filesystem("memory"))
+    whole = files.pipe_file
+
+    def meanwhile(self: Any, *given: Any, **more: Any) -> Any:
+        monkeypatch.setattr(files, "pipe_file", whole)
+        with other:
+            make(a=b"9")
+        with one:
+            return whole(self, *given, **more)
+
+    for machine in (other, one):
+        with machine:
+            share(URL)
+    with one:
+        monkeypatch.setattr(files, "pipe_file", meanwhile)
+        make()
+        discard(ROOT / PATH, everywhere=False)
+        assert content() == {"a.bin": b"1", "b.bin": b"2"}
 
 
 @pytest.mark.parametrize("after", range(3))
@@ -220,30 +261,28 @@ def test_a_damaged_file_is_fetched_again_and_a_damaged_store_is_not_believed(
         assert not (ROOT / PATH).exists()
 
 
-def test_withdrawals_reach_every_machine_with_the_folders_that_were_written_anew(
-    url: str, one: Machine, other: Machine, caplog: pytest.LogCaptureFixture
-) -> None:
-    row = {"digest": "d1", "images": ["i1"], "on": "2026-12-01", "adapters": []}
-    with one:
+def test_withdrawals_on_two_machines_are_on_the_lists_of_both(url: str, one: Machine, other: Machine) -> None:
+    rows = [
+        {"digest": f"d{number}", "images": [f"i{number}"], "on": f"2026-12-0{number}", "adapters": [f"a{number}"]}
+        for number in (1, 2)
+    ]
+    again = rows[0] | {"images": ["i3"], "on": "2026-11-30", "adapters": []}
+    with one:  # before it shares anything
+        (ROOT / "hospitals/north").mkdir(parents=True)
+        write_list(ROOT / "hospitals/north", rows[:1])
         share(url)
-        make()
     with other:
         share(url)
-        assert content()
-    with one:
-        written = json.dumps([row])
-        (ROOT / "hospitals/north" / FORGOTTEN).write_text(written)
-        SharedStore(url).write(f"hospitals/north/{FORGOTTEN}", written.encode())
-        with revising(PATH) as folder:
-            folder.write("a.bin", b"without")
-    with other, caplog.at_level(logging.INFO, "fed_rag"):
-        assert content()["a.bin"] == b"1"  # until it is brought up to date
-        bring_up_to_date()
-        assert content()["a.bin"] == b"without"
         assert all_digests() == ["d1", "i1"]
-        assert "took withdrawals at north: 1 folder written anew" in caplog.text
+        (ROOT / "hospitals/north" / FORGOTTEN).write_text(json.dumps([again, rows[1]]))  # as if the store was away
         bring_up_to_date()
-        assert caplog.text.count("took withdrawals") == 1
+    with one:
+        bring_up_to_date()
+        both = rows[0] | {"images": ["i1", "i3"], "on": "2026-11-30", "adapters": ["a1"]}
+        assert sorted(forgotten_at(ROOT / "hospitals/north"), key=lambda row: str(row["digest"])) == [both, rows[1]]
+    with other:
+        bring_up_to_date()
+        assert all_digests() == ["d1", "d2", "i1", "i2", "i3"]
 
 
 def test_all_of_a_hospital_can_be_fetched_before_something_of_it_is_erased(
@@ -255,15 +294,26 @@ def test_all_of_a_hospital_can_be_fetched_before_something_of_it_is_erased(
             make(path)
     with other:
         share(url)
-        assert sorted(shared._folders()) == ["runs/20261201-000000-abc"]
+        assert sorted(finished_folders()) == ["runs/20261201-000000-abc"]
         take_all("north")
-        assert sorted(shared._folders()) == [PATH, "runs/20261201-000000-abc", "shared/update/k5"]
+        assert sorted(finished_folders()) == [PATH, "runs/20261201-000000-abc", "shared/update/k5"]
 
 
 def test_a_store_that_cannot_be_used_is_one_sentence(one: Machine) -> None:
-    with one, pytest.raises(StudyError, match=r"Expected a store that can be .* at nope://x \(artifacts.root\), found"):
-        share("nope://x")
-    assert not (ROOT / ".root").exists()
+    with one:
+        with pytest.raises(StudyError, match=r"Expected a store that .* at nope://x \(artifacts.root\), found none"):
+            share("nope://x")
+        with pytest.raises(StudyError, match=r"to be an object store such as .*, found the folder /nas/study"):
+            share("/nas/study")
+        assert not (ROOT / ".root").exists()
+
+
+def test_a_folder_that_shares_a_store_is_no_place_for_what_stays_on_one_machine(one: Machine) -> None:
+    with one:
+        refuse_shared("at a hospital")
+        share(URL)
+        with pytest.raises(StudyError, match=rf"Expected artifacts of one machine at a hospital, .* shares {URL}: run"):
+            refuse_shared("at a hospital")
 
 
 def test_without_a_shared_store_nothing_is_looked_for(one: Machine) -> None:
