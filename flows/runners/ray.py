@@ -61,10 +61,11 @@ def cluster(engine: EngineSettings) -> Iterator[Place]:
 @contextlib.contextmanager
 def _connected(engine: EngineSettings) -> Iterator[None]:
     """Ray, started here unless there is a cluster, without its dashboard."""
-    variables = {"PYTHONPATH": os.pathsep.join(os.environ.get("PYTHONPATH", "").split(os.pathsep))}
+    variables = {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     if engine.cluster is None:
         variables |= worker.environment(engine.workers)
         how: dict[str, Any] = {
+            "address": "local",  # not one that happens to run here
             "num_cpus": engine.workers,
             "include_dashboard": False,
             "object_store_memory": STORED_BYTES,
