@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows import resident
+from flows import mapped, resident
 from flows.cli import main as cli
 from flows.cli.hospital import alone_in_folder, open_folder
 from flows.cli.settings_file import load_hospital
@@ -20,7 +20,6 @@ from flows.own_study import own_study
 from flows.prepare import Prepared
 from flows.requested import keep_adapter
 from flows.resident import Resident
-from flows.runtimes import local
 from flows.runtimes.flower.runtime import answered
 from flows.start import Start
 from flows.sum_keys import fingerprints, make_sum_key, read_sum_key
@@ -278,7 +277,7 @@ class Future:
 def test_who_does_not_answer_is_left_out_and_named(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(local, "wait", lambda _: None)
+    monkeypatch.setattr(mapped, "wait", lambda _: None)
     futures: Any = [Future("losses"), Future(StudyError("late")), Future(ValueError("of Anna"))]
     with caplog.at_level(logging.WARNING, logger="fed_rag"):
         assert answered(futures, ["north", "south", "west"]) == ["losses"]
