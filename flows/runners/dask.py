@@ -141,13 +141,19 @@ class Answer(PrefectDaskFuture[Any]):
             except TimeoutError:
                 if end is not None and time.monotonic() >= end:
                     return
-                seen = time.monotonic() if self._wrapped_future.client.nthreads() else seen
+                seen = time.monotonic() if self._has_workers() else seen
                 if time.monotonic() - seen > ALONE_FOR_S:
                     self._lose(StudyError(f"Its cluster has had no worker for {ALONE_FOR_S} s: start some."))
             except StudyError as error:  # of a worker with other code or other artifacts
                 self._lose(error)
             except Exception as error:  # whatever Dask raises for a task that it gave up
                 self._lose(StudyError(f"Its worker was lost: {type(error).__name__} ({error})"))
+
+    def _has_workers(self) -> bool:
+        try:
+            return bool(self._wrapped_future.client.nthreads())
+        except OSError:  # the scheduler is gone too
+            return False
 
     def _lose(self, error: StudyError) -> None:
         self._final_state = Crashed(message=str(error), data=error)
