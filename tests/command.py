@@ -168,7 +168,7 @@ class Server:
         while True:
             states = {row["name"]: row["state_name"] for row in self.post("task_runs/filter", wanted)}
             ended = all(state in ("Completed", "Cached", "Failed", "Crashed") for state in states.values())
-            if (ended and states == before) or time.monotonic() > end:
+            if (states and ended and states == before) or time.monotonic() > end:
                 return states
             before = states
             time.sleep(1.5 * RECORDED_EVERY_S)

@@ -93,16 +93,17 @@ def stage(
 
         @functools.wraps(body)
         def run(**parameters: Any) -> Ref:
-            key, again = key_of(parameters), asked_again()
-            if not again and (made := kept(f"{area.format(**parameters)}/{name}/{key}")):
-                return made  # by another machine
-            with _listed_as_running(TaskRunContext.get()), writing(area.format(**parameters), name, key) as folder:
-                folder.inputs, folder.leaves = _paths(parameters), list(leaves or ())
-                folder.again = again.run if again else None
-                body(folder, **parameters)  # type: ignore[call-arg]  # a stage is called by names alone
-                if writes is not None:
-                    refuse_undeclared(name, folder, writes)
-            return folder.ref
+            with _listed_as_running(TaskRunContext.get()):
+                key, again = key_of(parameters), asked_again()
+                if not again and (made := kept(f"{area.format(**parameters)}/{name}/{key}")):
+                    return made  # by another machine
+                with writing(area.format(**parameters), name, key) as folder:
+                    folder.inputs, folder.leaves = _paths(parameters), list(leaves or ())
+                    folder.again = again.run if again else None
+                    body(folder, **parameters)  # type: ignore[call-arg]  # a stage is called by names alone
+                    if writes is not None:
+                        refuse_undeclared(name, folder, writes)
+                return folder.ref
 
         run.__signature__ = _without_folder(signature)  # type: ignore[attr-defined]
         run.writes = writes  # type: ignore[attr-defined]
