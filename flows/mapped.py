@@ -90,7 +90,7 @@ def _batch(stage: Task[..., Ref], hospitals: Sequence[str], each: Sequence[dict[
         for hospital, parameters in zip(hospitals, each, strict=True):
             try:
                 answered[hospital] = found_or_made(stage, parameters)
-            except Exception as error:
+            except Exception as error:  # as Prefect does of a task run of its own; it is told, and fails the batch
                 get_run_logger().error("%s failed: %s", hospital, error, exc_info=True)
                 missing[hospital] = error
         if missing:

@@ -11,6 +11,7 @@ from typing import Any
 from flows.files import write_text
 from tasks.cases.withdrawn import FORGOTTEN, forgotten_at
 from tasks.store import MANIFEST, ROOT, fetch
+from tasks.store.names import inside
 from tasks.store.shared_store import SharedStore, shared_store
 
 Row = dict[str, Any]
@@ -32,7 +33,7 @@ def merge_lists() -> list[str]:
     names = {path.parent.name for path in ROOT.glob(f"hospitals/*/{FORGOTTEN}")}
     names |= {name.split("/")[1] for name in store.files("hospitals/*/forgotten/*.json")}
     for name in sorted(names):
-        place = ROOT / "hospitals" / name
+        place = ROOT / "hospitals" / inside(name)
         ours, theirs = _by_digest(forgotten_at(place)), _by_digest(_rows(store, place))
         both = {digest: _joined(ours.get(digest), theirs.get(digest)) for digest in {**ours, **theirs}}
         if both != ours or both != theirs:

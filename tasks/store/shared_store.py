@@ -14,10 +14,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 from tasks.errors import StudyError
-from tasks.store.manifest import MANIFEST, check_files
+from tasks.store.manifest import MANIFEST, Manifest, check_files
+from tasks.store.names import inside
 
 NAME = ".root"
 """The file in the artifacts folder that names the store, for every command that works in this folder."""
@@ -43,27 +44,40 @@ class SharedStore:
 
     def digest(self, path: str) -> str:
         """The digest of the folder at a path; empty if there is none."""
-        found = self.read(f"{path}/{MANIFEST}")
-        return str(json.loads(found)["digest"]) if found else ""
+        described = self._manifest(path)
+        return described["digest"] if described else ""
 
     def fetch(self, path: str, to: Path) -> bool:
-        """Copy the folder at a path to an empty folder of this machine; returns whether it is there, and whole."""
-        manifest = self.read(f"{path}/{MANIFEST}")
-        if manifest is None:
+        """Copy the folder at a path to an empty folder of this machine; returns whether it is there, and whole.
+
+        Raises StudyError if a name in its manifest leads out of the folder.
+        """
+        described = self._manifest(path)
+        if described is None:
             return False
-        described = json.loads(manifest)
         with self._reached() as (files, top):
             for name in described["files"]:
-                (to / name).parent.mkdir(parents=True, exist_ok=True)
+                (to / inside(name)).parent.mkdir(parents=True, exist_ok=True)
                 try:
                     files.get_file(f"{top}/{path}/.{described['digest']}/{name}", str(to / name))
                 except FileNotFoundError:  # another machine has just replaced or removed the folder
                     return False
-        (to / MANIFEST).write_bytes(manifest)
+        (to / MANIFEST).write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         try:
             return check_files(to) == described["digest"]
         except ValueError:
             return False
+
+    def _manifest(self, path: str) -> Manifest | None:
+        """The manifest of the folder at a path; None if there is none, or what is there is none."""
+        try:
+            found = json.loads(self.read(f"{path}/{MANIFEST}") or b"null")
+        except ValueError:
+            return None
+        whole = (
+            isinstance(found, dict) and isinstance(found.get("files"), dict) and isinstance(found.get("digest"), str)
+        )
+        return cast(Manifest, found) if whole else None
 
     def remove(self, path: str) -> None:
         """Remove the folder at a path, if there is one: its manifest first, so that nobody finds half of it."""

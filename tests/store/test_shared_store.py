@@ -322,3 +322,32 @@ def test_without_a_shared_store_nothing_is_looked_for(one: Machine) -> None:
         share(None)
         assert kept(PATH) is None
         assert content() == {"a.bin": b"1", "b.bin": b"2"}
+
+
+def planted(name: str, data: bytes) -> None:
+    fsspec.filesystem("memory").store.clear()
+    SharedStore(URL).write(name, data)
+
+
+@pytest.mark.parametrize("manifest", [b"", b"{", b"[]", b'{"files": 1, "digest": "d"}', b'{"files": {}}'])
+def test_what_is_no_manifest_is_no_folder_and_a_writer_replaces_it(manifest: bytes, one: Machine) -> None:
+    planted(f"{PATH}/{MANIFEST}", manifest)
+    with one:
+        share(URL)
+        assert kept(PATH) is None
+        make()
+        discard(ROOT / PATH, everywhere=False)
+        assert content() == {"a.bin": b"1", "b.bin": b"2"}
+
+
+def test_names_in_the_store_lead_out_of_no_folder(one: Machine, tmp_path: Path) -> None:
+    planted(f"{PATH}/{MANIFEST}", b'{"files": {"../../../../../x": {}}, "digest": "d"}')
+    SharedStore(URL).write(f"{PATH}/.d/../../../../../x", b"not here")
+    with one:
+        share(URL)
+        with pytest.raises(StudyError, match=r"Expected a name that stays in its folder, found '../../../../../x'"):
+            kept(PATH)
+    planted("hospitals/../forgotten/d.json", b'{"digest": "d", "images": [], "on": "", "adapters": []}')
+    with one, pytest.raises(StudyError, match=r"Expected a name that stays in its folder, found '\.\.'"):
+        bring_up_to_date()
+    assert not list(tmp_path.rglob("x")) and not list(tmp_path.rglob(FORGOTTEN))
