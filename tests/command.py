@@ -121,10 +121,14 @@ class Server:
                     raise
                 time.sleep(1)  # its SQLite is busy, and it asks to be asked again
 
+    def begun_runs(self, **wanted: Any) -> list[dict[str, Any]]:
+        """The flow runs that have begun, the last first. A deployment's coming runs would count as later still."""
+        begun = {"flow_runs": wanted | {"start_time": {"is_null_": False}}, "sort": "START_TIME_DESC"}
+        return self.post("flow_runs/filter", begun)
+
     def newest_run(self) -> dict[str, Any]:
         """The flow run that began last, and is no part of another."""
-        whole = {"parent_task_run_id": {"is_null_": True}}
-        return self.post("flow_runs/filter", {"flow_runs": whole, "sort": "START_TIME_DESC", "limit": 1})[0]
+        return self.begun_runs(parent_task_run_id={"is_null_": True})[0]
 
     def parts_of(self, flow_run: str) -> list[dict[str, Any]]:
         """The flow runs that are part of one, in the order of their beginning."""

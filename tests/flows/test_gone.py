@@ -5,7 +5,6 @@ import sys
 import time
 import uuid
 from pathlib import Path
-from typing import Any
 
 import pytest
 from command import PREFECT, TOP, Server, start
@@ -81,14 +80,14 @@ def test_what_was_at_work_when_its_process_was_killed_is_not_shown_as_running(
     (tmp_path / "small.py").write_text(FLOWS)
     command = [sys.executable, str(tmp_path / "small.py")]
     environment = server.environment | {"PYTHONPATH": str(TOP)}
-    before = {run["id"] for run in runs(server)}
+    before = {run["id"] for run in server.begun_runs()}
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
     killed, end = {}, time.monotonic() + 120
     while len(server.shown_as_running(*killed)) < 2:  # the task, and the one that stands for the flow within the flow
         assert process.poll() is None and time.monotonic() < end, (tmp_path / "log").read_text()
         time.sleep(0.2)
-        killed = {run["id"]: run for run in runs(server) if run["id"] not in before}
+        killed = {run["id"]: run for run in server.begun_runs() if run["id"] not in before}
     process.kill()
     process.wait()
     (whole,) = (each for each, run in killed.items() if run["parent_task_run_id"] is None)
@@ -97,13 +96,9 @@ def test_what_was_at_work_when_its_process_was_killed_is_not_shown_as_running(
         command = [str(PREFECT), "flow-run", "retry", whole, "--entrypoint", f"{tmp_path / 'small.py'}:whole"]
     done = start(command, tmp_path, environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    states = {run["id"]: run["state_name"] for run in runs(server)}
+    states = {run["id"]: run["state_name"] for run in server.begun_runs()}
     assert [states.pop(each) for each in killed if each != whole] == ["Crashed"]
     assert states.pop(whole) == ("Completed" if again == "a retry" else "Crashed")
     assert {state for each, state in states.items() if each not in before} == {"Completed"}
     assert not server.shown_as_running(*killed)
     assert [path.name for path in (tmp_path / "artifacts/.running").iterdir()] == ["lock"]
-
-
-def runs(server: Server) -> list[dict[str, Any]]:
-    return server.post("flow_runs/filter", {"sort": "START_TIME_DESC"})
