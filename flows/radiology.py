@@ -20,10 +20,19 @@ from tasks.retrieve.step import build_hospital_library
 from tasks.settings import DatasetSettings, LibrarySettings, ModelChoice, ModelSettings, PartitionSettings
 from tasks.store import MANIFEST, Ref
 
+LEFT_OUT = 0.12
+"""Share of the training images that the base does not learn unless told otherwise: hospitals choose by these."""
+
 
 @flow(name="radiology", task_runner=ThreadPoolTaskRunner(max_workers=1), **HOOKS)  # type: ignore[arg-type]
 def pretrain_radiology(
-    slake: Path, vqa_rad: Path, out: Path = Path("artifacts/radiology"), copies: int = 5, epochs: int = 4, seed: int = 0
+    slake: Path,
+    vqa_rad: Path,
+    out: Path = Path("artifacts/radiology"),
+    copies: int = 5,
+    epochs: int = 4,
+    left_out: float = LEFT_OUT,
+    seed: int = 0,
 ) -> str:
     """Compose the base and teach it the training questions of SLAKE (English) and VQA-RAD; stages are cached.
 
@@ -35,6 +44,7 @@ def pretrain_radiology(
         out: receives the base.
         copies: altered copies of each training image.
         epochs: passes over all questions, about each image and each of its copies.
+        left_out: share of each dataset's training images that the base does not learn.
         seed: every random choice follows from it.
     """
     steps = Steps("radiology-progress", total=7)
@@ -46,7 +56,7 @@ def pretrain_radiology(
     model = choose_model(ModelSettings(name=str(composed.folder), device="cpu"))
     steps.done("composed the untrained base")
     data = [_looked_at(dataset, model, copies, seed, steps) for dataset in datasets]
-    base = teach_radiology(data=data, model=model, copies=copies, epochs=epochs, seed=seed)
+    base = teach_radiology(data=data, model=model, copies=copies, epochs=epochs, left_out=left_out, seed=seed)
     steps.done("taught projector and text model")
     shutil.copytree(base.folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
     return str(out)

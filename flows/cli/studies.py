@@ -181,6 +181,12 @@ def pretrain(
         Path | None, typer.Option(help="Folder of SLAKE; with --vqa-rad, the base radiology is made instead.")
     ] = None,
     vqa_rad: Annotated[Path | None, typer.Option(help="Folder of VQA-RAD, beside --slake.")] = None,
+    left_out: Annotated[
+        float | None,
+        typer.Option(
+            min=0.05, max=0.95, help="Share of the training images that radiology does not learn; 0.12 if not given."
+        ),
+    ] = None,
 ) -> None:
     """Train a base before a federation: by a recipe, or, without one, one of the two bases that fed-rag comes with.
 
@@ -192,7 +198,7 @@ def pretrain(
 
     Example: fed-rag pretrain --settings data/recipes/radiology-3b.yaml --set stages.0.dataset.root=FOLDER
     """
-    given = {"out": out, "images": images, "seed": seed, "slake": slake, "vqa-rad": vqa_rad}
+    given = {"out": out, "images": images, "seed": seed, "slake": slake, "vqa-rad": vqa_rad, "left-out": left_out}
     beside = [name for name, value in given.items() if value is not None]
     if settings and beside:
         raise StudyError(f"Expected no --{beside[0]} beside a recipe, which has settings of its own: leave it out.")
@@ -201,7 +207,9 @@ def pretrain(
     if settings:
         made = _by_recipe(load_recipe(settings, tuple(assignments or ())))
     elif slake or vqa_rad:
-        made = _radiology(slake, vqa_rad, out or Path("artifacts/radiology"), images, seed or 0)
+        made = _radiology(slake, vqa_rad, out or Path("artifacts/radiology"), images, left_out, seed or 0)
+    elif left_out is not None:
+        raise StudyError("Expected --slake and --vqa-rad beside --left-out, found neither: it is for their images.")
     else:
         made = _embedded(out or Path("artifacts/base"), images or 8000, seed or 0)
     print_place("Base", Path(made))
@@ -225,7 +233,9 @@ def _embedded(out: Path, images: int, seed: int) -> str:
         return flow(out, images, seed=seed)
 
 
-def _radiology(slake: Path | None, vqa_rad: Path | None, out: Path, images: int | None, seed: int) -> str:
+def _radiology(
+    slake: Path | None, vqa_rad: Path | None, out: Path, images: int | None, left_out: float | None, seed: int
+) -> str:
     if slake is None or vqa_rad is None:
         raise StudyError("Expected --slake and --vqa-rad together, found one of them: the base learns from both.")
     if images is not None:
@@ -234,6 +244,6 @@ def _radiology(slake: Path | None, vqa_rad: Path | None, out: Path, images: int 
     for name, root in (("slake", slake), ("vqa-rad", vqa_rad)):
         refuse_absent_data(DatasetSettings(name=name, root=root), folder=f"--{name}")
     with flow_running():
-        from flows.radiology import pretrain_radiology
+        from flows.radiology import LEFT_OUT, pretrain_radiology
 
-        return pretrain_radiology(slake, vqa_rad, out, seed=seed)
+        return pretrain_radiology(slake, vqa_rad, out, left_out=left_out or LEFT_OUT, seed=seed)

@@ -27,8 +27,6 @@ VOCABULARY = 4096
 """Most tokens of its tokenizer."""
 CONTEXTS = {0: 0.94, 1: 0.02, 2: 0.02, 3: 0.02}
 """The share of the prompts with each number of retrieved cases. Those without share their image's tokens."""
-LEFT_OUT = 0.12
-"""Share of the training images that the base does not learn, so that hospitals can choose by them (`left_out`)."""
 
 
 def compose(embedded: Base, texts: Iterable[str], out: Path) -> None:
@@ -43,13 +41,13 @@ def compose(embedded: Base, texts: Iterable[str], out: Path) -> None:
     smol_clip.combine(vision, text, widened.tokenizer, out)
 
 
-def learned(cases: Sequence[Case]) -> list[Case]:
-    """The training cases that the base learns: those of all but `LEFT_OUT` of the images.
+def learned(cases: Sequence[Case], left_out: float) -> list[Case]:
+    """The training cases that the base learns: those of all images but the share `left_out`.
 
     The others come first in the order by which hospitals hold images out with `federation.holdout_seed=0`. So a
     hospital that holds out somewhat less finds images there that the base has not seen.
     """
-    return split_holdout(cases, LEFT_OUT, 0)[0]
+    return split_holdout(cases, left_out, 0)[0]
 
 
 def plain_text_model(base: Base) -> Qwen2ForCausalLM:

@@ -177,11 +177,12 @@ def see_varied_images(folder: Folder, dataset: Ref, model: ModelChoice, copies: 
 
 @stage("base", area="shared", title="teach radiology", leaves=(), writes=BASE)
 def teach_radiology(
-    folder: Folder, data: list[TrainingData], model: ModelChoice, copies: int, epochs: int, seed: int
+    folder: Folder, data: list[TrainingData], model: ModelChoice, copies: int, epochs: int, left_out: float, seed: int
 ) -> None:
     """The base after its projector and text model have learned the training questions, about images and copies.
 
-    Its record holds the images that it learned, without the altered copies.
+    Its record holds the images that it learned, without the altered copies. It does not learn the share `left_out` of
+    each dataset's training images.
     """
     import torch
 
@@ -193,13 +194,14 @@ def teach_radiology(
 
     prompts: list[Prompt] = []
     known: dict[str, tuple[Features, str]] = {}
-    for each in data:
+    lessons = [learned(_training(each.dataset), left_out) for each in data]
+    for each, cases in zip(data, lessons, strict=True):
         neighbours = read_table(each.library.folder / "neighbours.parquet", Neighbour)
-        prompts += prompts_of(learned(_training(each.dataset)), neighbours, copies, seed)
+        prompts += prompts_of(cases, neighbours, copies, seed)
         for part in (load_features(ref.folder / FEATURES) for ref in (each.features, each.varied)):
             known |= {name: (part, name) for name in part.starts}
     vision = gather_features(known)
-    _write_record(folder, [(each.dataset, learned(_training(each.dataset))) for each in data])
+    _write_record(folder, [(each.dataset, cases) for each, cases in zip(data, lessons, strict=True)])
     with exclusive_base(model) as base:
         folder.summary["loss"] = train_text(
             base,

@@ -41,6 +41,7 @@ def test_it_is_composed_and_taught_and_says_what_it_has_seen(server: Server, tmp
     [
         (("--slake", "."), "Expected --slake and --vqa-rad together, found one of them"),
         (("--slake", ".", "--vqa-rad", ".", "--images", "100"), "Expected no --images beside --slake"),
+        (("--left-out", "0.5"), "Expected --slake and --vqa-rad beside --left-out"),
         (
             ("--slake", "nowhere", "--vqa-rad", "."),
             "Expected --slake to be a folder, found nowhere, which is not there",

@@ -9,12 +9,13 @@ import torch
 from engine_samples import CASES
 from test_smol_clip import checkpoint
 
+from flows.radiology import LEFT_OUT
 from tasks.cases.holdout import split_holdout
 from tasks.engine.base import Base, load_base
 from tasks.engine.families import smol_clip
 from tasks.engine.families.smol_clip import Part
 from tasks.pretrain.blank import blank_base, train_tokenizer
-from tasks.pretrain.radiology import CONTEXTS, LEFT_OUT, compose, learned, plain_text_model, prompts_of
+from tasks.pretrain.radiology import CONTEXTS, compose, learned, plain_text_model, prompts_of
 from tasks.records import Case, Neighbour
 
 
@@ -51,13 +52,14 @@ def test_the_base_is_composed_with_further_words(
     assert not torch.allclose(base.model.get_input_embeddings().weight[: len(rows)], rows)
 
 
-def test_images_that_hospitals_hold_out_are_not_learned() -> None:
+@pytest.mark.parametrize("left_out", [LEFT_OUT, 0.7])
+def test_images_that_hospitals_hold_out_are_not_learned(left_out: float) -> None:
     """With the seed 0, a hospital that holds out less finds its images among those left out."""
     cases = [replace(CASES[0], id=str(number), image_id=f"image {number // 3}") for number in range(1200)]
-    known = {case.image_id for case in learned(cases)}
-    assert len(known) == 400 - round(LEFT_OUT * 400)
+    known = {case.image_id for case in learned(cases, left_out)}
+    assert len(known) == 400 - round(left_out * 400)
     for part in (cases[::2], cases[300:]):
-        _, held_out = split_holdout(part, LEFT_OUT / 2, 0)
+        _, held_out = split_holdout(part, left_out / 2, 0)
         assert held_out
         assert not known & {case.image_id for case in held_out}
 
