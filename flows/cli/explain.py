@@ -11,7 +11,6 @@ from rich.table import Table
 from flows.cli.checks import refuse_no_run, refuse_unwritable_folder
 from flows.cli.results import Personal, RunFolder
 from flows.cli.terminal import console, log_to_console, print_place
-from flows.serve.user_question import read_question
 from tasks.errors import StudyError
 
 if TYPE_CHECKING:
@@ -59,6 +58,8 @@ def explain(
         raise StudyError("Expected either --case, or --image with --question.")
     refuse_no_run(run)
     if image is not None and question is not None:
+        from flows.serve.user_question import read_question
+
         read_question(image, question)
     if out is not None:
         refuse_unwritable_folder(out)

@@ -4,7 +4,6 @@ import gc
 import inspect
 import sys
 from collections.abc import Callable
-from importlib.metadata import version as version_of
 from typing import Annotated
 
 import typer
@@ -34,6 +33,8 @@ from tasks.settings.recipe import Recipe
 
 def _show_version(requested: bool) -> None:
     if requested:
+        from importlib.metadata import version as version_of
+
         print(f"fed-rag {version_of('fed-rag')}")
         raise typer.Exit
 

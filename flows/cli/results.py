@@ -11,7 +11,6 @@ from rich.table import Table
 from flows.cli.checks import refuse_no_run
 from flows.cli.terminal import AsJson, Quiet, console, flow_running, print_place, print_rows
 from flows.files import refuse_filled
-from flows.serve.user_question import read_question
 
 Personal = Annotated[
     bool, typer.Option("--personal", help="With the hospital's personal adapter, not the one for all.")
@@ -32,6 +31,8 @@ def ask(
     """
     folder = run or Path("artifacts/latest")
     refuse_no_run(folder)
+    from flows.serve.user_question import read_question
+
     read_question(image, question)  # before what takes seconds to load
     from flows.serve.answerer import answer
 
