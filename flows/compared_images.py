@@ -1,28 +1,57 @@
 """A hospital's steps in a comparison of its images with the other hospitals', and what it has found out."""
 
+import hashlib
+import hmac
 import logging
 from dataclasses import asdict
 from pathlib import Path
 
 from flows.sum_keys import own_keys
 from tasks.cases.small_groups import is_small
+from tasks.federate.privacy.secret import noise_secret
 from tasks.federate.remote.agreement import NotAgreedError
+from tasks.federate.remote.durable import read_note, write_note
 from tasks.federate.remote.parcel import Parcel
 from tasks.federate.remote.shared_images import ImageComparison, Introduction, ids_of, images_of
 from tasks.settings import Study
 from tasks.settings.hospital import HospitalSettings
+from tasks.store import ROOT
 
 logger = logging.getLogger("fed_rag")
+NAME = "compared.json"
 
 
 class ComparedImages:
-    """One hospital's. Nothing of it is written down: after a restart it has found nothing, until it compares again."""
+    """One hospital's. What it has found outlives the process, in a file that tells no image."""
 
     def __init__(self, settings: HospitalSettings) -> None:
         self._settings = settings
         self._comparison: ImageComparison | None = None
-        self.trained_elsewhere: list[str] = []
-        """Ids of its test images that other hospitals train on."""
+        self._path = ROOT / "hospitals" / settings.name / NAME
+
+    def forget(self) -> None:
+        """Forget what was found: it is none of another study's."""
+        self._comparison = None
+        self._path.unlink(missing_ok=True)
+
+    def trained_elsewhere(self, study: Study, cases: Path) -> list[str]:
+        """Ids of its test images that other hospitals train on, sorted; none if a study does not compare images.
+
+        `cases` is the folder of the hospital's cases. Raises NotAgreedError if a study compares them, and has not.
+        """
+        if not study.federation.compare_images:
+            return []
+        found = read_note(self._path)
+        if not found:
+            raise NotAgreedError(
+                "Expected a comparison of images before the scores, found none: begin it again."
+            )
+        return sorted(each for each in ids_of(cases, "test") if self._keyed(each) in found["test_images"])
+
+    def _keyed(self, image: str) -> str:
+        """A digest of an image's id that nobody without this hospital's secret can make."""
+        secret = noise_secret(f"hospitals/{self._settings.name}")
+        return hmac.new(secret, b"image of a hospital" + image.encode(), hashlib.sha256).hexdigest()
 
     def answer(self, study: Study, request: Parcel, cases: Path) -> Parcel:
         """Take the next step. Raises NotAgreedError if it cannot be taken.
@@ -50,8 +79,9 @@ class ComparedImages:
         found = comparison.found(request.files, images_of(cases, "test"))
         for name, ids in found.items():
             logger.info("%s trains on %d of the test images here", name, len(ids))
-        self.trained_elsewhere = sorted({each for ids in found.values() for each in ids})
-        count = len(self.trained_elsewhere)
+        elsewhere = {each for ids in found.values() for each in ids}
+        write_note(self._path, {"test_images": sorted(map(self._keyed, elsewhere))})
+        count = len(elsewhere)
         withheld = is_small(count, least) or is_small(len(ids_of(cases, "test")) - count, least)
         return Parcel("done", {"images": None if withheld else count})
 

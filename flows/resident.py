@@ -111,7 +111,7 @@ class Resident:
         if study.federation.secure_aggregation:
             self._own_sums()  # without keys it takes part in none, and says so at once
         self._prepared.clear()  # the cases may have changed since
-        self._compared = ComparedImages(self._settings)  # what was found for another study is none of this one's
+        self._compared.forget()  # what was found for another study is none of this one's
         (hospital,) = self._own(study, request).hospitals
         folders = [hospital.cases, hospital.features, hospital.library, hospital.budget]
         state = json.dumps([each.digest for each in folders if each]).encode()
@@ -236,12 +236,13 @@ class Resident:
         hospital, _ = self._given(study, request, trained=study.federation.rounds)
         partition = study.partition.model_copy(update={"hospitals": asked_study(request).partition.hospitals})
         named = study.model_copy(update={"partition": partition})  # its answers are called as in the federation
+        elsewhere = self._compared.trained_elsewhere(study, hospital.cases.folder)
         prepared, rounds = self._own(study, request), list(request.about["rounds"])
         model, spent = choose_model(study.model), self._spent(study, request)
         own = self._personal(named, model, hospital, request, prepared.hospitals[0].adapter)
         found, run = within_part(
             "evaluate",
-            lambda: evaluate_own(named, model, own, prepared, rounds, spent, self._compared.trained_elsewhere),
+            lambda: evaluate_own(named, model, own, prepared, rounds, spent, elsewhere),
         )
         logger.info("answered and scored the test cases: %s", run)
         files = told_scores(found, prepared.seen, self._settings.agreement.group_scores)

@@ -129,6 +129,12 @@ def test_a_coordinator_in_a_hospitals_place_gets_nothing() -> None:
             here["south"].found(wrong, IMAGES)
 
 
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where hospitals keep what they found."""
+    monkeypatch.chdir(tmp_path)
+
+
 class Hospitals:
     """A link to hospitals in this process."""
 
@@ -140,7 +146,7 @@ class Hospitals:
             make_sum_key(folder / name / "sum.key", name)
         self.there, self.cases = {}, {name: folder / name for name in NAMES}
         for name in NAMES:
-            (folder / name / "others").mkdir()
+            (folder / name / "others").mkdir(exist_ok=True)
             for other in set(NAMES) - {name}:
                 key = (folder / other / "sum.key.pub").read_bytes()
                 (folder / name / "others" / f"{other}.pub").write_bytes(key)
@@ -178,7 +184,15 @@ def test_the_coordinator_is_told_counts_unless_they_are_small(tmp_path: Path, le
     with linked(hospitals):
         told = compare_images(NAMES)
     assert told == ({"east": 2, "north": 2, "south": 0} if least == 1 else dict.fromkeys(NAMES))
-    assert hospitals.there["north"].trained_elsewhere == [IMAGES[0].id, IMAGES[1].id]
+    again = Hospitals(tmp_path, least)  # north was started again
+    north = again.there["north"]
+    assert north.trained_elsewhere(again.study, again.cases["north"]) == [IMAGES[0].id, IMAGES[1].id]
+    assert not north.trained_elsewhere(Study(), again.cases["north"])  # it does not compare images
+    written = Path("artifacts/hospitals/north/compared.json").read_text(encoding="utf-8")
+    assert not any(image.id in written for image in IMAGES)
+    north.forget()
+    with pytest.raises(NotAgreedError, match="a comparison of images before the scores, found none"):
+        north.trained_elsewhere(again.study, again.cases["north"])
 
 
 def test_an_answer_that_was_lost_is_given_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
