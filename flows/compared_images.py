@@ -43,9 +43,7 @@ class ComparedImages:
             return []
         found = read_note(self._path)
         if not found:
-            raise NotAgreedError(
-                "Expected a comparison of images before the scores, found none: begin it again."
-            )
+            raise NotAgreedError("Expected a comparison of images before the scores, found none: begin it again.")
         return sorted(each for each in ids_of(cases, "test") if self._keyed(each) in found["test_images"])
 
     def _keyed(self, image: str) -> str:
