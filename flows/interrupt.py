@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 MESSAGE = "Interrupted; the same command goes on from here."
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STDERR = 2
-RECORDED_WITHIN_S = 6.0
-"""How long the server may take, on a busy machine, to hear of it."""
+RECORDED_WITHIN_S = 12.0
+"""How long the server may take, on a busy machine, to hear of it; a second signal does not wait."""
 LOOKS, LOOKS_EVERY_S = 4, 0.1
 """How often, and how many seconds apart, to look for stages that were just about to begin."""
 

@@ -56,11 +56,16 @@ class Interrupted:
     gone_on: subprocess.CompletedProcess[str]
 
 
+def running(server: Server) -> set[str]:
+    """Ids of the flow runs that the server shows as running."""
+    return {row["id"] for row in server.post("flow_runs/filter", RUNNING)}
+
+
 @pytest.fixture(scope="module")
 def interrupted(server: Server, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     """Made once: what changes it copies the folder."""
     folder = tmp_path_factory.mktemp("compared")
-    command = arguments(tiny_folder)
+    command, before = arguments(tiny_folder), running(server)  # that other tests have left
     process = subprocess.Popen(
         command, cwd=folder, env=server.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -74,7 +79,7 @@ def interrupted(server: Server, tiny_folder: Path, tmp_path_factory: pytest.Temp
     process.communicate()
     kept = len(list(folder.glob(finished)))
     assert not (folder / "artifacts/comparisons").exists()
-    killed = [row["id"] for row in server.post("flow_runs/filter", RUNNING)]
+    killed = sorted(running(server) - before)
     assert killed
     return Interrupted(folder, kept, killed, run(server, folder, command))
 
