@@ -1,4 +1,4 @@
-"""Starts `fed-rag` commands in processes that have the large libraries imported: two thirds of a short command's time.
+"""Starts `fed-rag` and `prefect` in processes that have the large libraries imported: most of a short command's time.
 
 Reads one request a line from its standard input (arguments, folder, environment, files for the output), forks, and
 answers with the exit code. Each command is a process of its own, in which the project's own modules are imported anew.
@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import flows  # sets what Prefect and the Hugging Face libraries read when they are imported
@@ -53,8 +54,10 @@ def _become(request: dict[str, Any]) -> None:
 
     refresh_global_settings_context()
     sys.argv = request["command"]
-    from flows.cli.main import main
-
+    if Path(sys.argv[0]).name == "prefect":
+        from prefect.cli import app as main
+    else:
+        from flows.cli.main import main
     main()
 
 

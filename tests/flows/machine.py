@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 import yaml
-from command import PREFECT, Server, hear_ctrl_c, start
+from command import PREFECT, Server, hear_ctrl_c, run
 
 TOP = Path(__file__).parents[2]
 SMALL = {
@@ -47,7 +47,7 @@ class Machine:
             raise
 
     def deploy(self) -> None:
-        done = start([str(PREFECT), "--no-prompt", "deploy", "--all"], self.folder, self.server.environment)
+        done = run(self.server, self.folder, [str(PREFECT), "--no-prompt", "deploy", "--all"])
         assert done.returncode == 0, done.stdout + done.stderr
 
     def start_worker(self) -> None:

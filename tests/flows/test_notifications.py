@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import PREFECT, Server, start
+from command import PREFECT, Server, launcher
 from prefect.blocks.notifications import CustomWebhookNotificationBlock, SlackWebhook
 
 from flows.automations import NAME as SILENT
@@ -105,11 +105,11 @@ class Deployed:
         for name in ("flows", "tasks", "data", "prefect.toml", "prefect.yaml"):
             (folder / name).symlink_to(TOP / name)
         command = [str(PREFECT), "work-pool", "create", "local", "--type", "process", "--overwrite"]
-        assert start(command, folder, server.environment).returncode == 0
+        assert launcher().run(command, folder, server.environment).returncode == 0
 
     def deploy(self, address: str) -> subprocess.CompletedProcess[str]:
-        environment = self.server.environment | {NOTIFY: address, "PYTHONPATH": str(TOP)}
-        done = start([str(PREFECT), "--no-prompt", "deploy", "--all"], self.folder, environment)
+        command = [str(PREFECT), "--no-prompt", "deploy", "--all"]
+        done = launcher().run(command, self.folder, self.server.environment | {NOTIFY: address})
         assert SECRET not in done.stdout + done.stderr
         return done
 

@@ -222,7 +222,7 @@ def test_two_workers_make_the_same_bytes_as_this_process(
     assert not re.search(r"distributed|ray", done.stderr)  # what a cluster says of itself
     assert contents(tmp_path) == contents(here)
     assert set(server.task_states().values()) == {"Completed"}
-    again = start(command, tmp_path, server.environment)
+    again = run(server, tmp_path, command)
     assert again.returncode == 0, again.stderr
     mapped = {name: state for name, state in server.task_states().items() if "hospital-" in name}
     assert mapped and set(mapped.values()) == {"Cached"}
@@ -277,7 +277,7 @@ def test_workers_of_a_running_cluster_are_used_and_looked_at_first(
     study.mkdir()
     with scheduler(server.environment, tmp_path) as address:
         command = arguments(tiny_folder, *UNEXPLAINED, "engine.runner=dask", f"engine.cluster={address}")
-        none = start(command, study, server.environment)
+        none = run(server, study, command)
         assert none.returncode == 1
         assert "Expected a Dask cluster with workers, found none: start some with `dask worker" in none.stderr
         for folder in (elsewhere, study):
@@ -285,7 +285,7 @@ def test_workers_of_a_running_cluster_are_used_and_looked_at_first(
             process = subprocess.Popen(worker, cwd=folder, env=server.environment, stderr=subprocess.DEVNULL)
             try:
                 awaited_workers(address, process)
-                done = start(command, study, server.environment)
+                done = run(server, study, command)
                 if folder == elsewhere:
                     assert done.returncode == 1
                     assert "Expected workers that see" in done.stderr and "in another folder" in done.stderr

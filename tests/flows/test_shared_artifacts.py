@@ -9,7 +9,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from command import COMMAND, Server, start
+from command import COMMAND, Server, launcher
 from s3_samples import CREDENTIALS, bucket
 from test_flow import UNEXPLAINED, arguments, newest
 from test_runners import DASK, awaited_workers, contents, scheduler
@@ -40,7 +40,7 @@ def first(
 ) -> Path:
     """The folder of a study that ran on the first machine."""
     folder = tmp_path_factory.mktemp("first")
-    done = start(arguments(tiny_folder, *UNEXPLAINED, f"artifacts.root={url}"), folder, environment)
+    done = launcher().run(arguments(tiny_folder, *UNEXPLAINED, f"artifacts.root={url}"), folder, environment)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -58,7 +58,7 @@ def seconds(folder: Path) -> dict[str, float]:
 def test_another_machine_takes_what_the_first_has_made(
     first: Path, url: str, environment: Mapping[str, str], tiny_folder: Path, tmp_path: Path
 ) -> None:
-    done = start(arguments(tiny_folder, *UNEXPLAINED, f"artifacts.root={url}"), tmp_path, environment)
+    done = launcher().run(arguments(tiny_folder, *UNEXPLAINED, f"artifacts.root={url}"), tmp_path, environment)
     assert done.returncode == 0, done.stderr
     assert seconds(tmp_path) == seconds(first)  # to the millisecond, so nothing was computed once more
     assert contents(tmp_path) == contents(first)
@@ -78,7 +78,7 @@ def test_workers_in_folders_of_their_own_share_the_store(
         try:
             awaited_workers(address, process)
             settings = (f"artifacts.root={url}/anew", "engine.runner=dask", f"engine.cluster={address}")
-            done = start(arguments(tiny_folder, *UNEXPLAINED, *settings), study, environment)
+            done = launcher().run(arguments(tiny_folder, *UNEXPLAINED, *settings), study, environment)
             assert done.returncode == 0, done.stderr
         finally:
             process.terminate()
@@ -99,9 +99,11 @@ def test_a_patient_who_withdrew_on_one_machine_is_gone_from_the_store_and_the_ot
     place = next(first.glob("artifacts/hospitals/hospital-1/cases/*/cases.parquet"))
     images = list(dict.fromkeys(case.image_id for case in read_table(place, Case)))[:2]
     for folder, image in zip(machines, images, strict=True):  # neither has heard of the other's
-        gone = start([*FORGET, "--patient", image], folder, environment)
+        gone = launcher().run([*FORGET, "--patient", image], folder, environment)
         assert gone.returncode == 0, gone.stderr
-    told = [start(arguments(tiny_folder, *UNEXPLAINED), folder, environment) for folder in (*machines, machines[0])]
+    told = [
+        launcher().run(arguments(tiny_folder, *UNEXPLAINED), folder, environment) for folder in (*machines, machines[0])
+    ]
     assert all(done.returncode == 0 for done in told), told
     assert "erased at hospital-1 who withdrew" in told[0].stderr
     assert "erased at hospital-1" not in told[2].stderr
@@ -118,7 +120,7 @@ def test_a_patient_who_withdrew_on_one_machine_is_gone_from_the_store_and_the_ot
 def test_a_store_that_is_not_there_is_one_sentence(
     environment: Mapping[str, str], tiny_folder: Path, tmp_path: Path
 ) -> None:
-    done = start(arguments(tiny_folder, "artifacts.root=s3://no-such-bucket/x"), tmp_path, environment)
+    done = launcher().run(arguments(tiny_folder, "artifacts.root=s3://no-such-bucket/x"), tmp_path, environment)
     assert done.returncode == 1
     assert "Expected a store that can be read and written at s3://no-such-bucket/x (artifacts.root)" in done.stderr
     assert "Traceback" not in done.stderr
