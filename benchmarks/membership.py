@@ -29,7 +29,8 @@ from tasks.engine.train import mean_loss, train
 from tasks.engine.vision import Features, encode_images
 from tasks.federate.means import weighted_mean
 from tasks.federate.privacy.accounting import sigma_for
-from tasks.federate.privacy.dp_sgd import Mechanism, train_privately
+from tasks.federate.privacy.dp_sgd import train_privately
+from tasks.federate.privacy.mechanism import Mechanism
 from tasks.federate.privacy.noise import Noise
 from tasks.federate.privacy.plan import steps_of_round
 from tasks.ingest import phantom

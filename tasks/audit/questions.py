@@ -3,14 +3,16 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from tasks.records import Case
 from tasks.text.normalise import normalise
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 RESTATED = {"closed": 0.25, "open": 0.1}
 """Least cosine of two questions of which one restates the other, if both share the answer and the image.
@@ -63,8 +65,11 @@ def questions_seen(train: Sequence[Case], test: Sequence[Case], copy_class: Mapp
     return Seen(same, restated, repeated)
 
 
-def question_rows(cases: Sequence[Case]) -> csr_matrix:
+def question_rows(cases: Sequence[Case]) -> "csr_matrix":
     """TF-IDF unit rows of the questions; a question that normalises to nothing has a row of zeros."""
+    from scipy.sparse import csr_matrix
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     vectorizer = TfidfVectorizer(preprocessor=normalise, analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
     try:
         return vectorizer.fit_transform([case.question for case in cases]).tocsr()

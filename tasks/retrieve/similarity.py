@@ -3,13 +3,15 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
 
 from tasks.errors import StudyError
 from tasks.retrieve.rows import Rows
+
+if TYPE_CHECKING:
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
 WORDS = 1024
 TOKENS = r"(?u)[a-z0-9]+|[^\W\d_a-z]"
@@ -25,6 +27,8 @@ def hash_words(texts: Sequence[str]) -> Rows:
 
     A text without words gives a zero row.
     """
+    from sklearn.feature_extraction.text import HashingVectorizer
+
     vectorizer = HashingVectorizer(n_features=WORDS, token_pattern=TOKENS, norm="l2")
     return np.asarray(vectorizer.transform(texts).toarray(), np.float32) if texts else np.zeros((0, WORDS), np.float32)
 
@@ -120,7 +124,9 @@ def _refuse_broken(images: Rows) -> None:
         )
 
 
-def _vectorizer(vocabulary: Sequence[str] = (), idf: Sequence[float] = ()) -> TfidfVectorizer:
+def _vectorizer(vocabulary: Sequence[str] = (), idf: Sequence[float] = ()) -> "TfidfVectorizer":
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     vectorizer = TfidfVectorizer(
         token_pattern=TOKENS,
         sublinear_tf=True,

@@ -6,20 +6,22 @@ answer.
 
 from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING
 
-from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenizers import Tokenizer
 from sacrebleu.metrics.bleu import BLEU
 
 from tasks.text.meaning import meaning, same
 from tasks.text.normalise import HAN
 
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
+
 REMEMBERED = 2**16
 """Size of the caches of scores, in pairs of answer and reference: the same few answers are given to many questions."""
 
 
-class _Spaces(Tokenizer):
+class _Spaces:
     """Splits text whose tokens are already separated by spaces; rouge-score's own tokeniser keeps only a-z and 0-9."""
 
     def tokenize(self, text: str) -> list[str]:
@@ -30,7 +32,13 @@ class _Spaces(Tokenizer):
 # Effective order leaves out the orders that the answer is too short to have.
 WESTERN = BLEU(tokenize="13a", effective_order=True)
 CHINESE = BLEU(tokenize="zh", effective_order=True)
-ROUGE = RougeScorer(["rougeL"], use_stemmer=False, tokenizer=_Spaces())
+
+
+@cache
+def _rouge() -> "RougeScorer":
+    from rouge_score.rouge_scorer import RougeScorer  # with NLTK and SciPy, which take seconds
+
+    return RougeScorer(["rougeL"], use_stemmer=False, tokenizer=_Spaces())
 
 
 def bleu_signatures() -> list[str]:
@@ -80,7 +88,7 @@ def bleu(prediction: str, reference: str) -> float:
 def rouge_l(prediction: str, reference: str) -> float:
     """ROUGE-L (Lin, ACL workshop 2004), the F-measure, by rouge-score."""
     pair = _pair(prediction, reference)
-    return ROUGE.score(pair.gold_tokens, pair.answer_tokens)["rougeL"].fmeasure if pair else 0.0
+    return _rouge().score(pair.gold_tokens, pair.answer_tokens)["rougeL"].fmeasure if pair else 0.0
 
 
 def token_recall(prediction: str, reference: str) -> float:

@@ -10,8 +10,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import exp
 
-from sklearn.metrics import f1_score
-
 from tasks.records import Kind
 from tasks.score.exact import exact
 from tasks.text.normalise import normalise
@@ -78,6 +76,8 @@ def lightfed_summary(rows: Sequence[tuple[str, str, Kind]]) -> dict[str, float |
     `rows` hold (prediction, reference, kind). `F1-Score` is the macro mean over all wordings that occur: each wrong
     wording is a class of its own.
     """
+    from sklearn.metrics import f1_score
+
     closed = [row for row in rows if row[2] == "closed"]
     opened = [row[:2] for row in rows if row[2] == "open"]
     right = [lightfed(prediction, reference) for prediction, reference, _ in closed]

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 
-from sklearn.metrics import f1_score
-
 from tasks.records import Kind
 from tasks.records.run_document import Scores
 from tasks.records.shared_documents import TallyDocument
@@ -204,6 +202,8 @@ def _pooled() -> list[str]:
 
 
 def _f1_macro(confusion: Mapping[tuple[str, str], int]) -> float:
+    from sklearn.metrics import f1_score
+
     pairs = sorted(confusion)
     gold, predicted = zip(*pairs, strict=True)
     weights = [confusion[pair] for pair in pairs]

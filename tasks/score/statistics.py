@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from scipy import stats
 
 SEED = 0
 """Seed of every resampling without another seed: the same rows give the same intervals."""
@@ -82,6 +81,8 @@ def proportion(count: int, of: int) -> Estimate:
 
     Unlike the bootstrap's, it has a width where nothing or everything was counted. Raises ValueError where `of` is 0.
     """
+    from scipy import stats
+
     low, high = stats.binomtest(count, of).proportion_ci(CONFIDENCE, "exact")
     return Estimate(count / of, float(low), float(high))
 
@@ -92,6 +93,8 @@ def mcnemar(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> McNemar:
     The test assumes independent questions. It compares two trained models, not two ways of training; for the latter,
     `tasks.compare.trainings` is safer, as it covers images and seeds. Raises ValueError where the lengths differ.
     """
+    from scipy import stats
+
     pairs = list(zip(map(bool, correct_a), map(bool, correct_b), strict=True))
     only_a, only_b = pairs.count((True, False)), pairs.count((False, True))
     p = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
@@ -168,6 +171,8 @@ def resampled(sums: np.ndarray, seed: int) -> np.ndarray:
 
 def _percentiles(drawn: np.ndarray, clusters: int) -> tuple[float, float]:
     """The ends of the expanded percentile interval, which uses Student's t in place of the normal distribution."""
+    from scipy import stats
+
     tail = (1 - CONFIDENCE) / 2
     tail = stats.norm.cdf((clusters / (clusters - 1)) ** 0.5 * stats.t.ppf(tail, clusters - 1))
     low, high = np.quantile(drawn, [tail, 1 - tail])

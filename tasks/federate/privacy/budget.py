@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tasks.errors import StudyError
 from tasks.federate.privacy.accounting import Accountant, epsilon, sigma_for, steps_within
-from tasks.federate.privacy.dp_sgd import Mechanism
+from tasks.federate.privacy.mechanism import Mechanism
 from tasks.federate.privacy.plan import refuse_large_delta, steps_of_round
 from tasks.settings import FederationSettings
 from tasks.settings.privacy import Unit

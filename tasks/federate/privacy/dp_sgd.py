@@ -1,7 +1,6 @@
 """DP-SGD (Abadi et al., arXiv 1607.00133) on an adapter, with AdamW: noise hides whether a unit is in the data."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -10,21 +9,9 @@ from tasks.engine.progress import Progress
 from tasks.engine.train import Correction
 from tasks.engine.vision import Features
 from tasks.federate.privacy.gradients import Gradients, Unit, clipped_sum
+from tasks.federate.privacy.mechanism import Mechanism
 from tasks.federate.privacy.noise import Noise
 from tasks.store.checkpoints import Checkpoint
-
-
-@dataclass(frozen=True)
-class Mechanism:
-    """What a step does to its gradient, as the accountant is told."""
-
-    rate: float
-    """The chance of each unit to be in a step, independent of all others."""
-    steps: int
-    clip: float
-    """The largest norm of a unit's gradient."""
-    sigma: float
-    """Noise multiplier: standard deviation of the noise in the sum of gradients, over `clip`."""
 
 
 def train_privately(

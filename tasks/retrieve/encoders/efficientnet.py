@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tasks.engine.families.smol_clip import VISION, convert_tower, image_processor, read_vision
 from tasks.retrieve.encoders.encoder import DualEncoder
 
 if TYPE_CHECKING:
@@ -18,6 +17,8 @@ def read_efficientnet(device: str = "cpu") -> DualEncoder:
     Raises StudyError if the package of the extra `real` is missing, or holds something else.
     """
     from transformers import EfficientNetModel
+
+    from tasks.engine.families.smol_clip import VISION, convert_tower, image_processor, read_vision
 
     config, tensors = convert_tower(read_vision(VISION.path))
     tower = EfficientNetModel(config)
@@ -38,5 +39,7 @@ def read_efficientnet(device: str = "cpu") -> DualEncoder:
 
 def identify_efficientnet() -> str:
     """Identify the weights by their digest. Raises StudyError if the package is missing."""
+    from tasks.engine.families.smol_clip import VISION
+
     with VISION.path.open("rb") as file:
         return f"{VISION.package}@{hashlib.file_digest(file, 'sha256').hexdigest()}"

@@ -22,8 +22,9 @@ from tasks.engine.engine import Engine
 from tasks.engine.loss import answer_loss
 from tasks.engine.vision import Features, encode_images
 from tasks.errors import StudyError
-from tasks.federate.privacy.dp_sgd import Mechanism, add_noise, draw, train_privately
+from tasks.federate.privacy.dp_sgd import add_noise, draw, train_privately
 from tasks.federate.privacy.gradients import ClippedSum, clipped_sum, one_by_one, scale
+from tasks.federate.privacy.mechanism import Mechanism
 from tasks.federate.privacy.noise import Noise
 from tasks.federate.privacy.secret import noise_secret
 from tasks.federate.privacy.units import units_of
