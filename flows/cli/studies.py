@@ -1,5 +1,6 @@
 """Commands that train: a study, a comparison of several, a base before them."""
 
+import importlib
 import json
 import os
 from pathlib import Path
@@ -60,7 +61,7 @@ def run(
     if file and not quiet:
         typer.echo(introduction(file), err=True)
     has_server = "PREFECT_API_URL" in os.environ
-    with flow_running(quiet):
+    with flow_running(quiet, lambda: importlib.import_module("flows.fed_rag")):
         from flows.fed_rag import fed_rag
 
         folder = Path(fed_rag(study, again_from))
@@ -134,7 +135,7 @@ def compare(
         typer.echo(
             f"{introduction(file)}\nThe comparison consists of {counted(len(studies), 'such studies')}.", err=True
         )
-    with flow_running(quiet):
+    with flow_running(quiet, lambda: importlib.import_module("flows.compare")):
         from flows.compare import compare as flow
 
         folder = Path(flow(comparison))

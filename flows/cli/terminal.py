@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,14 +48,17 @@ def log_to_console(quiet: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def flow_running(quiet: bool = False) -> Iterator[None]:
-    """What a flow needs that a command runs: lines on the terminal, a Prefect server, and an end by Ctrl-C."""
+def flow_running(quiet: bool = False, meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """What a flow needs that a command runs: lines on the terminal, a Prefect server, and an end by Ctrl-C.
+
+    `meanwhile` is called while a server starts: let it import the flow, which takes about as long.
+    """
     log_to_console(quiet)
     from flows.interrupt import interruptible
     from flows.server import use_prefect_server
 
     with interruptible():
-        use_prefect_server()
+        use_prefect_server(meanwhile)
         import prefect.main  # noqa: F401  (sets up the handlers)
 
         for console_handler in logging.getLogger().handlers:

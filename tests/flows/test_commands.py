@@ -230,6 +230,15 @@ def test_help_and_bad_paths_take_no_longer_than_to_start(
     assert time.monotonic() - begun < 60
 
 
+@pytest.mark.parametrize("flow", ["flows.fed_rag", "flows.compare", "flows.audit"])
+def test_a_flow_loads_the_large_libraries_for_what_it_computes_alone(flow: str) -> None:
+    """So an unchanged study runs again without them."""
+    unused = {"faiss", "nltk", "peft", "pandas", "scipy.stats", "sklearn", "torch", "transformers"}
+    code = f"import sys, {flow}; print({unused} & set(sys.modules))"
+    done = subprocess.run([COMMAND.with_name("python"), "-c", code], env=shell(), capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
+
+
 def test_a_command_without_a_flow_says_its_lines_alone(tmp_path: Path) -> None:
     """Prefect's handler would warn at each of them that no flow is there to send it for."""
     code = "from flows.cli.terminal import log_to_console; log_to_console(); import prefect.main, logging\n"

