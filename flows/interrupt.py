@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from tasks.store import remove_unfinished
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas import FlowRun
 
@@ -80,27 +82,46 @@ def _mark_as_crashed() -> None:
         for run in _with_parents(client, context.flow_run if context else None):
             client.set_flow_run_state(run.id, Crashed(message=MESSAGE), force=True)
             crash_tasks(client, run.id, MESSAGE)
-        _report_crashed_stages()
+        _await_records(client, _report_crashed_stages())
 
 
-def _report_crashed_stages() -> None:
-    """Report running stages as crashed by events: a server that does not know of a task yet could not find it."""
+def _report_crashed_stages() -> list["UUID"]:
+    """Report running stages as crashed by events: a server that does not know of a task yet could not find it.
+
+    Returns the ids of their task runs.
+    """
+    from prefect.context import TaskRunContext
     from prefect.events.worker import EventsWorker
     from prefect.states import Crashed, State
     from prefect.utilities.engine import emit_task_run_state_change_event
 
     from tasks.store.stage import running_stages
 
-    reported = set()
+    # The signal may have come between Prefect's word that a task runs and the beginning of its stage.
+    own = TaskRunContext.get()
+    reported: list[UUID] = []
     for _ in range(LOOKS):
-        for task_run in running_stages():
+        for task_run in [*running_stages(), *([own.task_run] if own else [])]:
             if task_run.id not in reported:
                 state: State[None] = Crashed(message=MESSAGE)
                 state.state_details.task_run_id = task_run.id
                 state.state_details.flow_run_id = task_run.flow_run_id
                 emit_task_run_state_change_event(task_run, initial_state=task_run.state, validated_state=state)
-                reported.add(task_run.id)
+                reported.append(task_run.id)
         EventsWorker.drain_all(timeout=RECORDED_WITHIN_S / LOOKS)
+        time.sleep(LOOKS_EVERY_S)
+    return reported
+
+
+def _await_records(client: "SyncPrefectClient", reported: list["UUID"]) -> None:
+    """Wait until the server has written down that these have crashed: a temporary one ends with this process.
+
+    Returns when it has; this thread is given up when it takes too long.
+    """
+    from prefect.client.schemas.filters import TaskRunFilter
+
+    wanted = TaskRunFilter.model_validate({"id": {"any_": reported}, "state": {"type": {"any_": ["CRASHED"]}}})
+    while len(client.read_task_runs(task_run_filter=wanted)) < len(reported):
         time.sleep(LOOKS_EVERY_S)
 
 
