@@ -1,14 +1,12 @@
 """A hospital's steps in a comparison of its images with the other hospitals', and what it has found out."""
 
-import hashlib
-import hmac
 import logging
 from dataclasses import asdict
 from pathlib import Path
 
 from flows.sum_keys import own_keys
 from tasks.cases.small_groups import is_small
-from tasks.federate.privacy.secret import noise_secret
+from tasks.federate.privacy.secret import keyed_digest
 from tasks.federate.remote.agreement import NotAgreedError
 from tasks.federate.remote.durable import read_note, write_note
 from tasks.federate.remote.parcel import Parcel
@@ -43,13 +41,14 @@ class ComparedImages:
             return []
         found = read_note(self._path)
         if not found:
-            raise NotAgreedError("Expected a comparison of images before the scores, found none: begin it again.")
+            raise NotAgreedError(
+                "Expected a comparison of images before the scores, found none: start the federation again."
+            )
         return sorted(each for each in ids_of(cases, "test") if self._keyed(each) in found["test_images"])
 
     def _keyed(self, image: str) -> str:
         """A digest of an image's id that nobody without this hospital's secret can make."""
-        secret = noise_secret(f"hospitals/{self._settings.name}")
-        return hmac.new(secret, b"image of a hospital" + image.encode(), hashlib.sha256).hexdigest()
+        return keyed_digest(f"hospitals/{self._settings.name}", "image of a hospital", image.encode())
 
     def answer(self, study: Study, request: Parcel, cases: Path) -> Parcel:
         """Take the next step. Raises NotAgreedError if it cannot be taken.

@@ -1,8 +1,6 @@
 """A hospital on a machine of its own: it prepares its cases, and does what a coordinator asks that it agreed to."""
 
 import errno
-import hashlib
-import hmac
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -23,7 +21,7 @@ from flows.sum_keys import own_keys
 from tasks.engine.identity import choose_model
 from tasks.errors import StudyError
 from tasks.federate.privacy.budget import read_budget
-from tasks.federate.privacy.secret import noise_secret
+from tasks.federate.privacy.secret import keyed_digest
 from tasks.federate.privacy.step import count_privacy, plan_server_privacy
 from tasks.federate.remote.agreement import NotAgreedError, most_epsilon, refuse_more
 from tasks.federate.remote.files import ADAPTER, PRIVACY, SENT_FILES, VALIDATION, start_in
@@ -115,8 +113,7 @@ class Resident:
         (hospital,) = self._own(study, request).hospitals
         folders = [hospital.cases, hospital.features, hospital.library, hospital.budget]
         state = json.dumps([each.digest for each in folders if each]).encode()
-        secret = noise_secret(f"hospitals/{self._settings.name}")
-        data = hmac.new(secret, b"data of a hospital" + state, hashlib.sha256).hexdigest()
+        data = keyed_digest(f"hospitals/{self._settings.name}", "data of a hospital", state)
         logger.info("agreed to a study of %d rounds", study.federation.rounds)
         return Parcel("done", {"name": self._settings.name, "data": data})
 
@@ -219,8 +216,7 @@ class Resident:
 
     def _told(self, update: Ref) -> str:
         """A digest of an update that nobody without this hospital's secret can compare with anything."""
-        secret = noise_secret(f"hospitals/{self._settings.name}")
-        return hmac.new(secret, b"update of a hospital" + update.digest.encode(), hashlib.sha256).hexdigest()
+        return keyed_digest(f"hospitals/{self._settings.name}", "update of a hospital", update.digest.encode())
 
     def _validate(self, study: Study, request: Parcel) -> Parcel:
         number = self._round(study, request)

@@ -1,6 +1,8 @@
 """A party's secret for its noise, which no stage copies and nobody else reads."""
 
 import contextlib
+import hashlib
+import hmac
 import os
 import secrets
 from pathlib import Path
@@ -23,6 +25,11 @@ def noise_secret(area: str) -> bytes:
     if not path.exists():
         _write_once(path, secrets.token_bytes(LENGTH))
     return path.read_bytes()
+
+
+def keyed_digest(area: str, what: str, data: bytes) -> str:
+    """HMAC-SHA-256 of `data`, which nobody without the party's secret can make; `what` tells its uses apart."""
+    return hmac.new(noise_secret(area), what.encode() + data, hashlib.sha256).hexdigest()
 
 
 def _write_once(path: Path, data: bytes) -> None:
