@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 from tasks.engine.adapter import State, check_keys
 from tasks.engine.base import Base
 from tasks.engine.layers import Widened, add_lora, linear_layers
-from tasks.engine.probe import check_in_use, uses
+from tasks.engine.probe import Probe
 from tasks.engine.residual import Residual, parted
 
 ADAPTER = "default"
@@ -64,7 +64,7 @@ class Engine:
         self._residual = Residual(self.peft)
         # The adapter's tensors by PEFT's exported names. The model computes with these very tensors.
         self._tensors: State = get_peft_model_state_dict(self.peft)
-        self._uses = uses(self.peft, self._tensors, ADAPTER)
+        self._probe = Probe(self.peft, self._tensors, ADAPTER)
         self._projector = {name: tensor.clone() for name, tensor in self._tensors.items() if "lora_" not in name}
 
     def _widen(self) -> Widened:
@@ -113,7 +113,7 @@ class Engine:
         check_keys(state, self._tensors)
         self._residual.put(residual)
         torch._foreach_copy_(list(self._tensors.values()), [state[name] for name in self._tensors])
-        check_in_use(self._uses, state, ADAPTER)
+        self._probe.check()
 
     def initial_state(self, seed: int) -> State:
         """A fresh adapter, with which the base's answers are unchanged.

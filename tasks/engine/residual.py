@@ -56,10 +56,13 @@ class Residual:
 
     def _layers(self, tensors: Mapping[str, torch.Tensor]) -> list[tuple[Any, torch.Tensor, torch.Tensor, float]]:
         """The layers, each with B, A and its scaling."""
-        modules, found = dict(self._peft.named_modules()), []
+        found = []
         for name in sorted(name for name in tensors if name.endswith(f"{MARK}A.weight")):
-            module = modules.get(name.removesuffix(f"{MARK}A.weight"))
-            if module is None or not hasattr(module, "base_layer"):
+            try:
+                module = self._peft.get_submodule(name.removesuffix(f"{MARK}A.weight"))
+            except AttributeError:
+                module = None
+            if not hasattr(module, "base_layer"):
                 raise StudyError(f"Expected a residual of layers with LoRA, found {name}: it is of another adapter.")
             device = module.base_layer.weight.device
             b, a = tensors[name.replace(f"{MARK}A", f"{MARK}B")].to(device), tensors[name].to(device)

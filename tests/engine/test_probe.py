@@ -40,7 +40,7 @@ def another_active(engine: Engine) -> None:
 @every_family
 def test_what_the_layers_compute_with_is_read_back(engine: Engine) -> None:
     names = engine.read().keys()
-    assert engine._uses.keys() == names
+    assert engine._probe.uses.keys() == names
     engine.switch(randomised(engine.read(), 1))
 
 
@@ -57,7 +57,7 @@ def test_a_projector_that_learns_is_read_back_too(tiny_base: Base) -> None:
     try:
         state = randomised(engine.read(), 1)
         engine.switch(state)
-        (use,) = [use for name, use in engine._uses.items() if "lora_" not in name][:1]
+        (use,) = [use for name, use in engine._probe.uses.items() if "lora_" not in name][:1]
         setattr(use.holder, use.attribute, torch.nn.Parameter(getattr(use.holder, use.attribute).detach() + 1))
         with pytest.raises(StudyError, match="other weights in"):
             engine.switch(state)
@@ -68,3 +68,12 @@ def test_a_projector_that_learns_is_read_back_too(tiny_base: Base) -> None:
 def test_a_diverged_adapter_can_be_switched_on(engine: Engine) -> None:
     state = {name: torch.full_like(tensor, math.nan) for name, tensor in engine.read().items()}
     engine.switch(state)
+
+
+def test_a_switch_does_not_search_the_model(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study switches thousands of times: what it needs to know of the model, the engine found when it was made."""
+    state = randomised(engine.read(), 1)
+    with monkeypatch.context() as patch:
+        patch.delattr(torch.nn.Module, "named_modules")
+        engine.switch(state)
+    assert all(tensor.equal(state[name]) for name, tensor in engine.read().items())
