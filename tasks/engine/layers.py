@@ -11,6 +11,7 @@ from torch.nn import functional
 from tasks.engine.base import Base, outline
 from tasks.engine.families.family import Family
 from tasks.engine.fast.bfloat16 import multiply_in_bfloat16
+from tasks.engine.fast.dropout import drop_cheaply
 from tasks.engine.fast.quantise import text_linear
 from tasks.errors import StudyError
 
@@ -68,6 +69,7 @@ def add_lora(base: Base, config: LoraConfig) -> Any:
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         peft = get_peft_model(base.model, config, autocast_adapter_dtype=True)
     multiply_in_bfloat16(peft)
+    drop_cheaply(peft)
     return peft
 
 

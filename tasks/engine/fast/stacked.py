@@ -15,6 +15,7 @@ from tqdm import tqdm
 from tasks.engine.adapter import State
 from tasks.engine.batch import Example, collate, shuffled, within
 from tasks.engine.engine import Engine
+from tasks.engine.fast.dropout import dropped
 from tasks.engine.loss import answer_logits
 from tasks.engine.train import Correction, Factor, is_frozen
 from tasks.engine.vision import Features, gather_features
@@ -88,7 +89,7 @@ class Stack:
         def add(_: torch.nn.Module, given: tuple[torch.Tensor], made: torch.Tensor) -> torch.Tensor:
             (x,) = given
             whose = rows if x.dim() == 3 else tokens
-            x = functional.dropout(x.float().view(len(whose), -1, x.shape[-1]), self.engine.config.lora_dropout)
+            x = dropped(x.float().view(len(whose), -1, x.shape[-1]), self.engine.config.lora_dropout)
             low = x @ a.index_select(0, whose).transpose(1, 2)
             change = low @ b.index_select(0, whose).transpose(1, 2)
             return (made + scale * change.view_as(made)).to(made.dtype)
