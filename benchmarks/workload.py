@@ -4,14 +4,16 @@ import os
 import platform
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import get_peft_model
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText
 
@@ -21,7 +23,6 @@ from tasks.engine.base import Base, load_base
 from tasks.engine.batch import IGNORED, encode
 from tasks.engine.engine import Engine
 from tasks.engine.identity import resolve
-from tasks.engine.layers import add_lora
 from tasks.engine.prompt import Prompt, build_prompts
 from tasks.engine.train import train
 from tasks.engine.vision import encode_images
@@ -92,7 +93,10 @@ def embedded_model() -> Any:
 
 def plain_model(engine: Engine, model: Any) -> Any:
     """A model as a PEFT model that shares nothing with the engine's."""
-    return add_lora(replace(engine.base, model=model.requires_grad_(False)), engine.config).eval()
+    with warnings.catch_warnings():
+        # PEFT reads a property that Transformers has renamed; its meaning is the same.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return get_peft_model(model.requires_grad_(False), engine.config).eval()
 
 
 def drawn_state(engine: Engine, scale: float = 0.02) -> State:
@@ -103,27 +107,33 @@ def drawn_state(engine: Engine, scale: float = 0.02) -> State:
 
 
 def from_pixels(base: Base, images: Mapping[str, Image], prompts: Sequence[Prompt], answers: bool) -> dict[str, Any]:
-    """A batch as Qwen2-VL's processor makes it, with nothing kept from an earlier call.
+    """A batch as the model's processor makes it, with nothing kept from an earlier call.
 
     Images are decoded and preprocessed, the chat template is filled in, the text tokenised; `Qwen2VLProcessor` itself
     cannot be made without torchvision, which nothing else here needs. With `answers`, rows are padded on the right and
     have labels at the answers; without, they are padded on the left.
     """
-    tokenizer = base.tokenizer
+    tokenizer, mark = base.tokenizer, base.tokenizer.convert_ids_to_tokens(base.image_token_id)
     pictures = [to_rgb(images[image_id].data) for prompt in prompts for image_id in prompt.image_ids]
     pixels = base.image_processor(images=pictures, return_tensors="pt")
-    sizes = iter((pixels["image_grid_thw"].prod(-1) // base.image_processor.merge_size**2).tolist())
+    grids = pixels.get("image_grid_thw")  # Qwen2-VL's; elsewhere, every image has as many tokens
+    if grids is None:
+        sizes = iter([base.config.image_seq_length] * len(pictures))
+    else:
+        sizes = iter((grids.prod(-1) // base.image_processor.merge_size**2).tolist())
     texts = []
     for prompt in prompts:
         text = tokenizer.apply_chat_template(list(prompt.messages), tokenize=False, add_generation_prompt=True)
-        first, *others = text.split("<|image_pad|>")
-        texts.append(first + "".join("<|image_pad|>" * next(sizes) + other for other in others))
+        first, *others = text.split(mark)
+        texts.append(first + "".join(mark * next(sizes) + other for other in others))
     ends = [f"{prompt.answer}{tokenizer.eos_token}" if answers else "" for prompt in prompts]
     side = "right" if answers else "left"
     whole = [text + end for text, end in zip(texts, ends, strict=True)]
     tokens = tokenizer(whole, padding=True, padding_side=side, add_special_tokens=False, return_tensors="pt")
     ids = tokens["input_ids"]
-    inputs = {**tokens, **pixels, "mm_token_type_ids": (ids == base.image_token_id).int()}
+    inputs = {**tokens, **pixels}
+    if grids is not None:
+        inputs["mm_token_type_ids"] = (ids == base.image_token_id).int()
     if answers:
         inputs["labels"] = torch.full_like(ids, IGNORED)
         for row, end in enumerate(ends):
@@ -133,7 +143,7 @@ def from_pixels(base: Base, images: Mapping[str, Image], prompts: Sequence[Promp
     return inputs
 
 
-def train_as_a_study(work: Work, state: State, epochs: int = EPOCHS) -> None:
+def train_as_a_study(work: Work, state: State, epochs: int = EPOCHS, by_image: bool = False) -> None:
     """Train as a study does, from image files and texts; nothing is left of an earlier call."""
     base = work.engine.base
     base.tokenised.clear()
@@ -149,6 +159,7 @@ def train_as_a_study(work: Work, state: State, epochs: int = EPOCHS) -> None:
             tokens=FEDERATION.tokens_per_pass,
             learning_rate=FEDERATION.learning_rate,
             seed=seed,
+            by_image=by_image,
         )
 
 
