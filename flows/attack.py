@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from flows.attacked import Scenes, run_cell
 from flows.gone import HOOKS
 from flows.prepare import preparing_steps
 from flows.progress import Pace, Steps
+from flows.runners.runner import spread, studies_at_once, working_on
 from tasks.compare.attack_results import AttackResult, Outcomes, Row, flat, result
 from tasks.compare.attack_tables import attack_tables
 from tasks.engine.identity import choose_model
@@ -25,6 +26,7 @@ from tasks.errors import StudyError
 from tasks.federate.lora_mean.rule import choose_rule
 from tasks.records.text_table import markdown
 from tasks.report.page.attack import attack_page
+from tasks.settings import Study
 from tasks.settings.attack import AttackTable
 from tasks.settings.comparison import Changes
 from tasks.store import ROOT, writing
@@ -33,6 +35,20 @@ from tasks.text.wording import counted
 logger = logging.getLogger("fed_rag")
 Found = dict[tuple[Row, str], list[Outcomes | str]]
 """By row and attack, the outcomes of each seed, or why there are none."""
+
+
+@dataclass(frozen=True)
+class AttackCell:
+    """One cell of the table, on one seed."""
+
+    row: Row
+    attack: str
+    study: Study
+
+    @property
+    def title(self) -> str:
+        """What the terminal and the dashboard call it."""
+        return f"{self.row.strategy}, {self.row.byzantine} {self.attack}, seed {self.study.seed}"
 
 
 @flow(
@@ -60,8 +76,9 @@ def attack(table: AttackTable = AttackTable()) -> str:
         counted(trainings, "trainings"),
     )
     scenes = Scenes(choose_model(table.study.model), steps)
-    tuned = {row: choose(table, row, scenes, steps) for row in ran} if tuning else {}
-    found = run_cells(table, ran, columns, tuned, scenes, steps)
+    with working_on(table.study.engine):
+        tuned = {row: choose(table, row, scenes, steps) for row in ran} if tuning else {}
+        found = run_cells(table, ran, columns, tuned, scenes, steps)
     results = [
         result(named(row, tuned), name, joined(found[row, name]), joined(found[row, "none"]))
         if row in ran
@@ -108,17 +125,25 @@ def run_cells(
     scenes: Scenes,
     steps: Steps,
 ) -> Found:
-    """Run all cells, seed by seed."""
-    pace, found = Pace(len(rows) * len(columns) * len(table.seeds)), Found()
-    for seed in table.seeds:
-        for row in rows:
-            study = table.cell(row.strategy, row.byzantine, row.hospitals, seed, tuned.get(row, {}))
-            hospitals = scenes.hospitals(study)
-            for name in columns:
-                began, title = time.perf_counter(), f"{row.strategy}, {row.byzantine} {name}, seed {seed}"
-                this = run_cell(study, scenes.model, hospitals, name, title)
-                found.setdefault((row, name), []).append(this)
-                steps.done(f"{title}: {told(this)}{pace.done(time.perf_counter() - began)}")
+    """Run all cells, seed by seed; on a cluster, as many at once as it has workers."""
+
+    def run(cell: AttackCell) -> tuple[Outcomes | str, float]:
+        began = time.perf_counter()
+        outcome = run_cell(cell.study, scenes.model, scenes.hospitals(cell.study), cell.attack, cell.title)
+        return outcome, time.perf_counter() - began
+
+    planned = [
+        AttackCell(row, name, table.cell(row.strategy, row.byzantine, row.hospitals, seed, tuned.get(row, {})))
+        for seed in table.seeds
+        for row in rows
+        for name in columns
+    ]
+    pace, found = Pace(len(planned)), Found()
+    for cell in planned:
+        scenes.hospitals(cell.study)  # once for all cells that share them, before any of these begins
+    for cell, (this, seconds) in zip(planned, spread(run, planned), strict=True):
+        found.setdefault((cell.row, cell.attack), []).append(this)
+        steps.done(f"{cell.title}: {told(this)}{pace.done(seconds / studies_at_once())}")
     return found
 
 

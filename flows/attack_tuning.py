@@ -8,6 +8,7 @@ import math
 from flows.attacked import Scenes, held_out_loss, train_attacked
 from flows.parts import within_part
 from flows.progress import Steps
+from flows.runners.runner import spread
 from tasks.compare.attack_results import Row
 from tasks.errors import StudyError
 from tasks.settings import Study
@@ -34,17 +35,23 @@ def choose(table: AttackTable, row: Row, scenes: Scenes, steps: Steps) -> Change
 
     Losses are of the honest hospitals on the table's first seed. A federation that breaks has an infinite loss.
     """
-    losses: list[tuple[float, Changes]] = []
-    for changes in candidates(row.strategy):
-        study = table.cell(row.strategy, row.byzantine, row.hospitals, table.seeds[0], changes)
-        said = ", ".join(f"{name}={value}" for name, value in changes.items())
-        title = f"{row.strategy}, {row.byzantine}, {said}"
 
-        def worst(study: Study = study) -> float:
+    def tried(changes: Changes) -> tuple[str, float]:
+        study = table.cell(row.strategy, row.byzantine, row.hospitals, table.seeds[0], changes)
+        title = f"{row.strategy}, {row.byzantine}, {', '.join(f'{name}={value}' for name, value in changes.items())}"
+
+        def worst() -> float:
             return max(loss_under(study, scenes, attack) for attack in ("none", *table.attacks))
 
-        losses.append((within_part("tuning", worst, title), changes))
-        steps.done(f"{title}: worst held-out loss {losses[-1][0]:.4f}")
+        return title, within_part("tuning", worst, title)
+
+    tries = candidates(row.strategy)
+    if tries:
+        scenes.hospitals(table.cell(row.strategy, row.byzantine, row.hospitals, table.seeds[0], {}))
+    losses: list[tuple[float, Changes]] = []
+    for changes, (title, loss) in zip(tries, spread(tried, tries), strict=True):
+        losses.append((loss, changes))
+        steps.done(f"{title}: worst held-out loss {loss:.4f}")
     return min(losses, key=lambda each: each[0])[1] if losses else {}
 
 

@@ -3,15 +3,13 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from flows.fed_rag import fed_rag
 from flows.outside import outside
-from flows.runners.runner import studies_at_once
+from flows.runners.runner import spread
 from tasks.engine.identity import identify, resolve
 from tasks.errors import StudyError
 from tasks.ingest.datasets import DATASETS
@@ -68,13 +66,7 @@ def run_cells(cells: Sequence[Cell]) -> Iterator[Outcome]:
 
     Outcomes come in the order of the cells, each as soon as those before it are there.
     """
-    at_once = studies_at_once()
-    if at_once == 1:
-        yield from map(_outcome, cells)
-        return
-    with ThreadPoolExecutor(max_workers=at_once) as pool:
-        contexts = [copy_context() for _ in cells]
-        yield from pool.map(lambda context, cell: context.run(_outcome, cell), contexts, cells)
+    return spread(_outcome, cells)
 
 
 def _outcome(cell: Cell) -> Outcome:

@@ -1,18 +1,21 @@
 """Where the mapped tasks of a flow run: in this process, or on the workers of a cluster."""
 
 import contextlib
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from tasks.errors import StudyError
 from tasks.settings import EngineSettings
 
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 Runner = TaskRunner[Any]
 Make = Callable[[int], Runner]
 """Makes the task runner of one part of a flow; it is given the most tasks that this process may run at once."""
@@ -50,6 +53,16 @@ def on_cluster() -> bool:
 def studies_at_once() -> int:
     """How many studies may run at the same time here: in this process one, on a cluster one for each worker."""
     return max(1, _place.get().workers)
+
+
+def spread(work: Callable[[Given], Made], each: Sequence[Given]) -> Iterator[Made]:
+    """What studies give, in their order, each as soon as those before it are there; `studies_at_once` run at a time."""
+    if studies_at_once() == 1:
+        yield from map(work, each)
+        return
+    with ThreadPoolExecutor(max_workers=studies_at_once()) as pool:
+        contexts = [copy_context() for _ in each]
+        yield from pool.map(lambda context, one: context.run(work, one), contexts, each)
 
 
 @contextlib.contextmanager

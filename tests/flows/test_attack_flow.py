@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from command import COMMAND, Server, run
+from command import COMMAND, Server, run, start
 from typer.testing import CliRunner
 
 from flows import attack_tuning
@@ -185,3 +185,17 @@ def test_without_an_attack_a_cell_is_the_ordinary_study(server: Server, tiny_fol
     words = [str(COMMAND), "run", *(word for each in study for word in ("--set", each))]
     assert run(server, tmp_path, words).returncode == 0
     assert set((tmp_path / "artifacts/shared/adapter").iterdir()) == adapters
+
+
+@pytest.mark.slow
+@pytest.mark.proof
+def test_on_two_workers_a_table_is_that_of_one_process(server: Server, tiny_folder: Path, tmp_path: Path) -> None:
+    chosen, tables = ("--strategies", "fedavg,norm-bounded", "--attacks", "nan,label-flip", "--tune"), []
+    for name, more in (("here", ()), ("cluster", ("--set", "study.engine={runner: dask, workers: 2}"))):
+        folder = tmp_path / name
+        folder.mkdir()
+        done = start(command(tiny_folder, *chosen, *more), folder, server.environment)
+        assert done.returncode == 0, done.stderr
+        tables.append(pd.read_parquet(folder / "artifacts/attacks/attacks/attacks.parquet"))
+    one, other = tables
+    pd.testing.assert_frame_equal(one, other)

@@ -18,16 +18,18 @@ from command import PREFECT, Server, run, start
 from pydantic import ValidationError
 from test_flow import UNEXPLAINED, arguments
 
-from flows import cells
+from flows import attack, cells
 from flows.again import asked
 from flows.cells import run_cells
 from flows.parts import Part
 from flows.runners import dask, runner
 from flows.runners.homes import Homes
 from flows.runners.runner import HERE, Place, in_this_process, studies_at_once, task_runner, working_on
+from tasks.compare.attack_results import Row
 from tasks.errors import StudyError
 from tasks.records.federation import LibrarySources
 from tasks.settings import EngineSettings, FederationSettings, Study
+from tasks.settings.attack import AttackTable
 from tasks.settings.comparison import Cell
 from tasks.store import Ref
 
@@ -123,6 +125,39 @@ def test_studies_of_a_comparison_run_at_once_on_a_cluster_and_are_told_in_order(
     assert [each.run for each in found] == [Path("c0"), None, Path("c2"), Path("c3")]
     assert [each.reason for each in found] == ["", "too few", "", ""]
     assert [each.seconds is None for each in found] == [False, True, True, False]
+
+
+def test_cells_under_attack_run_at_once_on_a_cluster_once_their_hospitals_are_prepared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    both, prepared, told = threading.Barrier(2), list[int](), list[str]()
+
+    class Pretended:
+        model = None
+
+        def hospitals(self, study: Study) -> list[Any]:
+            prepared.append(study.seed)
+            return []
+
+        def done(self, what: str) -> None:
+            told.append(what)
+
+    def fake(study: Study, model: None, hospitals: list[Any], name: str, title: str) -> str:
+        assert prepared[:4] == [0, 0, 1, 1]
+        both.wait(30)  # never both here, were they one after the other
+        time.sleep(0.2 * (name == "none"))  # the first of two is the last to end
+        return f"{name} {study.seed}"
+
+    monkeypatch.setattr(attack, "run_cell", fake)
+    monkeypatch.setattr(dask, "cluster", pretended)
+    row, scenes = Row("fedavg", 1, 8), Pretended()
+    with working_on(EngineSettings(runner="dask")):
+        table = AttackTable(attacks=("nan",), seeds=(0, 1))
+        found = attack.run_cells(table, [row], ["none", "nan"], {}, scenes, scenes)  # type: ignore[arg-type]
+    assert found == {(row, "none"): ["none 0", "none 1"], (row, "nan"): ["nan 0", "nan 1"]}
+    assert [line.split(":")[0].split(", ", 1)[1] for line in told] == [
+        f"1 {name}, seed {seed}" for seed in (0, 1) for name in ("none", "nan")
+    ]
 
 
 def test_in_this_process_studies_of_a_comparison_run_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
