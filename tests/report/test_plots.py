@@ -214,6 +214,34 @@ def test_withheld_counts_are_written_and_never_added() -> None:
     assert "< 5" in words(partition_plot([rows[1] | {"train_closed": "< 5"}]))
 
 
+def size_of(picture: str) -> tuple[float, float]:
+    """Width and height in points, of which an inch has 72."""
+    (box,) = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', picture)
+    return float(box[0]), float(box[1])
+
+
+def test_of_very_many_hospitals_none_is_named_and_the_picture_stays_small() -> None:
+    rows = [{"hospital": f"h-{n}", "images": 1, "train open": n, "test open": "< 5"} for n in range(1000)]
+    picture = partition_plot(rows)
+    shown = words(picture)
+    assert "1,000 hospitals, most cases on top" in shown and {"train open", "test open"} <= set(shown)
+    assert not [each for each in shown if each.startswith("h-")] and "< 5" not in shown
+    assert max(size_of(picture)) <= 8 * 72
+    assert "h-999" in label_of(picture), "who cannot see the picture is told of each"
+
+
+def test_of_very_many_values_those_with_most_answers_are_drawn_in_their_order() -> None:
+    def row(place: int) -> Any:
+        about = {"configuration": "fed", "group": "organ", "measure": "correct", "interval": None, "score": 0.5}
+        return about | {"value": f"organ {place}", "n": 1 if place % 2 else 9}
+
+    picture = group_plot([row(place) for place in range(130)], "fed", "organ")
+    assert picture
+    named = [each for each in words(picture) if each.startswith("organ ")]
+    assert named == [f"organ {place} (9)" for place in range(0, 128, 2)]
+    assert "Right answers by organ, the 64 most frequent of 130" in words(picture)
+
+
 def test_a_picture_is_whole_in_the_page_and_the_same_each_time() -> None:
     def drawn() -> str:
         figure = Figure()

@@ -22,6 +22,8 @@ METRICS: tuple[tuple[QuestionKind, str, str], ...] = (
     ("open", "exact_match", "Open questions, exact match"),
 )
 """Metrics in charts: kind and field in the pooled scores of `results.json`, and a title."""
+MANY = 64
+"""Most rows that a plot names. A picture of a thousand rows is read by nobody, and takes half a gigabyte to draw."""
 
 
 def score_plot(results: RunDocument) -> str:
@@ -64,15 +66,17 @@ def _bars(
 def group_plot(scores: Sequence[ScoreEntry], configuration: str, group: str) -> str | None:
     """Share of right answers (0 to 1) for each value of a group, such as `modality`, with 95 % intervals.
 
-    None where the group has fewer than two values.
+    None where the group has fewer than two values. Of more than MANY, those with most answers are drawn.
     """
-    rows = [
+    found = [
         each
         for each in scores
         if (each["configuration"], each["group"], each["measure"]) == (configuration, group, "correct")
     ]
-    if len(rows) < 2:
+    if len(found) < 2:
         return None
+    common = sorted(sorted(range(len(found)), key=lambda place: -found[place]["n"])[:MANY])
+    rows = [found[place] for place in common]
     figure = Figure(figsize=(8, 0.8 + 0.3 * len(rows)))
     axes = figure.subplots()
     for place, row in enumerate(rows):
@@ -82,7 +86,8 @@ def group_plot(scores: Sequence[ScoreEntry], configuration: str, group: str) -> 
     axes.set_yticks(range(len(rows)), [f"{row['value']} ({row['n']})" for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 1)
-    axes.set_title(f"Right answers by {group}", fontsize=10)
+    which = f", the {MANY} most frequent of {len(found):,}" if len(found) > MANY else ""
+    axes.set_title(f"Right answers by {group}{which}", fontsize=10)
     description = "; ".join(f"{row['value']} {row['score']:.3f} of {row['n']}" for row in rows)
     return svg(figure, f"Right answers of {configuration} by {group}: {description}")
 
@@ -120,23 +125,40 @@ def reliance_plot(name: str, reliance: RelianceSummary) -> str:
 
 
 def partition_plot(hospitals: Sequence[Mapping[str, Any]]) -> str:
-    """A heat map of the number of cases of each kind at each hospital; withheld counts have no colour."""
+    """A heat map of the number of cases of each kind at each hospital; withheld counts have no colour.
+
+    Of more than MANY hospitals none is named: they stand in the order of their numbers of cases.
+    """
     columns = [name for name in hospitals[0] if name not in ("hospital", "images")]
     table = [[row[name] for name in columns] for row in hospitals]
-    figure = Figure(figsize=(8, 0.7 + 0.28 * len(table)))
-    axes = figure.subplots()
     known = [[count if isinstance(count, int) else math.nan for count in row] for row in table]
-    axes.imshow(known, cmap="GnBu", aspect="auto", vmin=0)
+    named = len(table) <= MANY
+    if not named:
+        known.sort(key=lambda row: -sum(count for count in row if not math.isnan(count)))
+    figure = Figure(figsize=(8, 0.7 + 0.28 * len(table) if named else 5))
+    axes = figure.subplots()
+    heat = axes.imshow(known, cmap="GnBu", aspect="auto", vmin=0, interpolation="nearest")
     axes.set_xticks(range(len(columns)), [readable(name) for name in columns])
-    axes.set_yticks(range(len(table)), [row["hospital"] for row in hospitals])
     axes.spines[:].set_visible(False)
+    if named:
+        axes.set_yticks(range(len(table)), [row["hospital"] for row in hospitals])
+        _write_counts(axes, table, known)
+    else:
+        axes.set_yticks([])
+        axes.set_ylabel(f"{len(table):,} hospitals, most cases on top")
+        figure.colorbar(heat, label="cases")
+    totals = [total(*(row[name] for name in columns)) for row in hospitals]
+    description = "; ".join(f"{row['hospital']} {each}" for row, each in zip(hospitals, totals, strict=True))
+    return svg(figure, f"Cases of each hospital: {description}")
+
+
+def _write_counts(axes: Axes, table: Sequence[Sequence[int | str]], known: Sequence[Sequence[float]]) -> None:
+    """Write each count into its field, legibly on its colour."""
     most = max((count for row in known for count in row if not math.isnan(count)), default=0)
     for place, row in enumerate(table):
         for column, count in enumerate(row):
             colour = "white" if known[place][column] > 0.6 * most else "black"
-            axes.text(column, place, count, ha="center", va="center", color=colour)
-    description = "; ".join(f"{row['hospital']} {total(*(row[name] for name in columns))}" for row in hospitals)
-    return svg(figure, f"Cases of each hospital: {description}")
+            axes.text(column, place, str(count), ha="center", va="center", color=colour)
 
 
 def total(*counts: int | str) -> int | str:
