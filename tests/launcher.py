@@ -4,6 +4,7 @@ Reads one request a line from its standard input (arguments, folder, environment
 answers with the exit code. Each command is a process of its own, in which the project's own modules are imported anew.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -63,6 +64,9 @@ def _become(request: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # as a command does before Prefect is imported
+    gc.disable()
     for library in LIBRARIES:
         importlib.import_module(library)
+    gc.freeze()  # what is there before the fork is no child's to search, and stays shared memory
+    gc.enable()
     serve()

@@ -29,6 +29,7 @@ from tasks.errors import StudyError
 from tasks.settings.attack import AttackTable
 from tasks.settings.comparison import Comparison
 from tasks.settings.recipe import Recipe
+from tasks.store.collector import search_seldom
 
 
 def _show_version(requested: bool) -> None:
@@ -96,6 +97,7 @@ app.add_typer(hospital_commands, name="hospital")
 
 def main() -> None:
     """Run the command; an error that the user can mend is printed as one sentence."""
+    search_seldom()
     try:
         app()
     except StudyError as error:

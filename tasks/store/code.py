@@ -14,12 +14,15 @@ from functools import cache
 from pathlib import Path
 
 from tasks.store import file_digest
+from tasks.store.collector import no_search_for_cycles
 from tasks.store.libraries import COMPUTING, versions
 from tasks.store.shipped import ROOT
 
 PACKAGES = ("tasks", "flows")
 LEFT_OUT = ("tasks.settings", "tasks.errors")
 """Not digested: a key holds the settings by value, and an error leaves no result."""
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+"""Where statements hold other statements. An import is a statement, so expressions need not be looked through."""
 
 
 def body_digest(body: Callable[..., None], reads: Iterable[str] = (), chosen: Iterable[str] = ()) -> str:
@@ -159,11 +162,17 @@ def _bound(tree: ast.AST, within: bool = False) -> dict[str, str]:
             assert not node.level and node.module, "imports of this project name their module in full"
             for each in node.names:
                 found[f"{each.asname or each.name}{node.lineno if within else ''}"] = f"{node.module}.{each.name}"
-        elif isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+        elif isinstance(node, ast.If) and _is_for_types(node.test):
             waiting += node.orelse
         elif within or not isinstance(node, ast.FunctionDef | ast.ClassDef):
-            waiting += ast.iter_child_nodes(node)
+            for block in BLOCKS:
+                waiting += getattr(node, block, ())
     return found
+
+
+def _is_for_types(test: ast.expr) -> bool:
+    """Whether a condition is `TYPE_CHECKING`, which is false where code runs."""
+    return getattr(test, "id", getattr(test, "attr", "")) == "TYPE_CHECKING"
 
 
 def _tree(module: str) -> ast.Module:
@@ -172,7 +181,8 @@ def _tree(module: str) -> ast.Module:
 
 @cache
 def _parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+    with no_search_for_cycles():
+        return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def _exists(module: str) -> bool:

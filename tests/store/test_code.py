@@ -233,6 +233,7 @@ MACHINERY = {
         "stage",
         "leaving",
         "code",
+        "collector",
         "libraries",
         "folders",
         "manifest",
