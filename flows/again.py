@@ -30,15 +30,10 @@ def refuse_unknown(what: str, study: Study) -> None:
 def asked(what: str | None, study: Study, run: str) -> Again | None:
     """The request of the flow run with this id; None without one.
 
-    Raises StudyError for an unknown name, or where stages run in other processes, which do not hear of it.
+    Raises StudyError for an unknown name.
     """
     if what is None:
         return None
-    if study.engine.runner != "thread":
-        raise StudyError(
-            f"Expected engine.runner=thread with --from, found {study.engine.runner}: run it so, and go on with "
-            f"{study.engine.runner} afterwards."
-        )
     refuse_unknown(what, study)
     return Again(what, run)
 

@@ -4,6 +4,7 @@ A task travels by its name: the worker imports the same code. Each worker is a p
 keeps it.
 """
 
+import inspect
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from prefect.tasks import Task
 from flows.shared_artifacts import share
 from tasks.errors import StudyError
 from tasks.store import ROOT
+from tasks.store.again import Again, asked_again, asking
 from tasks.store.checkpoints import checkpoint_minutes, checkpoints_every
 from tasks.store.code import code_digest
 from tasks.store.shared_store import shared_store
@@ -65,7 +67,22 @@ def sent(
         "dependencies": dependencies,
         "context": serialize_context(),
         "minutes": checkpoint_minutes(),
+        "again": _again(task, parameters),
     }
+
+
+def _again(task: Task[..., Any], parameters: Mapping[str, Any]) -> Again | None:
+    """The request to do finished work again, of this task alone; None if it does not cover the task.
+
+    What follows from what is known where the flow runs, and not on a worker.
+    """
+    asked = asked_again()
+    if asked is None:
+        return None
+    given = inspect.signature(task.fn).bind(**parameters)
+    given.apply_defaults()
+    covered: Any = task.fn
+    return Again(task.name, asked.run) if covered.covered(given.arguments) else None
 
 
 def name_of(task: Task[..., Any]) -> Name:
@@ -80,6 +97,7 @@ def work(
     dependencies: Any,
     context: dict[str, Any],
     minutes: float | None,
+    again: Again | None,
     mark: Mark,
 ) -> Any:
     """Run the task of this name, and return its final state.
@@ -87,7 +105,7 @@ def work(
     Raises StudyError if this worker, which may have joined later, has other code or other artifacts.
     """
     _refuse_strange(mark)
-    with checkpoints_every(minutes):
+    with checkpoints_every(minutes), asking(again):
         return run_task_sync(
             getattr(import_module(f"tasks.{name[0]}"), name[1]),
             task_run_id=task_run_id,

@@ -91,6 +91,14 @@ def stage(
         def key_of(parameters: Mapping[str, Any]) -> str:
             return _key(name, parameters, digest(tuple(module.format(**parameters) for module in chosen)))
 
+        def path_of(parameters: Mapping[str, Any]) -> str:
+            return f"{area.format(**parameters)}/{name}/{key_of(parameters)}"
+
+        def covered(parameters: Mapping[str, Any]) -> bool:
+            """Whether the folder of these parameters was asked for again, and is not made yet."""
+            path, again = path_of(parameters), asked_again()
+            return bool(again and again.covers(path, (name, *_parts()), _paths(parameters)) and not again.is_done(path))
+
         @functools.wraps(body)
         def run(**parameters: Any) -> Ref:
             with _listed_as_running(TaskRunContext.get()):
@@ -107,14 +115,15 @@ def stage(
 
         run.__signature__ = _without_folder(signature)  # type: ignore[attr-defined]
         run.writes = writes  # type: ignore[attr-defined]
+        run.covered = covered  # type: ignore[attr-defined]
 
         def cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
             _wait_if_halted(context)
-            path, inputs = f"{area.format(**parameters)}/{name}/{key_of(parameters)}", _paths(parameters)
+            path = path_of(parameters)
             record = path.replace("/", "-")
-            if (again := asked_again()) and again.covers(path, (name, *_parts()), inputs) and not again.is_done(path):
+            if covered(parameters):
                 (ROOT / ".records" / record).unlink(missing_ok=True)  # Prefect then runs the stage
-            name_inputs(path, inputs)
+            name_inputs(path, _paths(parameters))
             return record
 
         return task(  # type: ignore[call-overload]

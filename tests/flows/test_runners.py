@@ -19,7 +19,6 @@ from pydantic import ValidationError
 from test_flow import UNEXPLAINED, arguments
 
 from flows import attack, cells
-from flows.again import asked
 from flows.cells import run_cells
 from flows.parts import Part
 from flows.runners import dask, runner
@@ -169,9 +168,6 @@ def test_in_this_process_studies_of_a_comparison_run_one_after_the_other(monkeyp
 
 
 def test_what_cannot_run_on_a_cluster_is_refused() -> None:
-    study = Study(engine=EngineSettings(runner="dask"))
-    with pytest.raises(StudyError, match=r"Expected engine.runner=thread with --from, found dask"):
-        asked("library", study, "run")
     with pytest.raises(ValidationError, match=r"expected executor mapped with runner dask"):
         EngineSettings(executor="batched", runner="dask")
     with pytest.raises(ValidationError, match=r"expected runner dask or ray with cluster tcp://x"):
@@ -261,6 +257,25 @@ def test_two_workers_make_the_same_bytes_as_this_process(
     assert again.returncode == 0, again.stderr
     mapped = {name: state for name, state in server.task_states().items() if "hospital-" in name}
     assert mapped and set(mapped.values()) == {"Cached"}
+    if engine == "dask":
+        does_again_on_workers(server, command, tmp_path)
+
+
+def does_again_on_workers(server: Server, command: list[str], folder: Path) -> None:
+    """From the libraries on, hospitals' work and what follows is done again, to the same bytes, and nothing before."""
+    before = contents(folder)
+    done = run(server, folder, [*command, "--from", "library"])
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"from library on, (\d+) folders made again: (\d+) with the same content", done.stderr)
+    assert found and found[1] == found[2]
+    states = server.task_states()
+    assert {state for name, state in states.items() if name.startswith("features hospital")} == {"Cached"}
+    again = {name for name, state in states.items() if state == "Completed"}
+    assert {name.split()[0] for name in again} >= {"library", "train", "predict"}
+    manifests = folder.glob("artifacts/hospitals/*/*/*/manifest.json")
+    made = {path.parts[-3] for path in manifests if json.loads(path.read_text()).get("again")}
+    assert {"library", "update", "predictions"} <= made and not made & {"cases", "features"}
+    assert contents(folder) == before
 
 
 def workers_of(process: subprocess.Popen[Any]) -> list[psutil.Process]:
