@@ -1,7 +1,9 @@
 """Fixtures that several test modules share; no test asks the network."""
 
+import gc
 import os
 
+gc.set_threshold(50_000, 10, 10)  # collecting 7,000 tests makes millions of objects, all of which stay
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any Hugging Face library reads it
 # Models this small lose by threads: a hundredfold on a machine that has other work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,10 +26,17 @@ if TYPE_CHECKING:
     from tasks.engine.vision import Features
 
 
+LONG = (
+    "test_study", "test_flow", "test_runners", "test_compare_flow", "test_export_flow", "test_nightly", "test_faults",
+    "test_strategies_flow", "test_kills", "test_participation_flow", "test_warm_start", "test_seen_flow", "test_operate",
+    "test_canaries", "test_shared_artifacts", "test_audit_images", "test_forget", "test_whole_runs", "test_serve_runs",
+)  # fmt: skip
+"""Test modules of a minute or more, the longest first."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest modules first: `make test` gives each worker a module at a time, in this order."""
-    long = ("test_study", "test_nightly", "test_flow", "test_compare_flow", "test_forget", "test_whole_runs")
-    items.sort(key=lambda item: long.index(item.path.stem) if item.path.stem in long else len(long))
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:

@@ -132,7 +132,7 @@ def test_broken_off_at_any_step_a_stage_goes_on_to_the_same_bytes(
 
     def stage(kept: Checkpoint | None) -> tuple[list[EpochLoss], dict[str, torch.Tensor]]:
         trainable = learner(load_base(str(tiny_folder), device="cpu"), dropout=0.3)
-        rows = fitted(trainable, CASES, CONTRARY, epochs=6, patience=2, learning_rate=0.2, checkpoint=kept)
+        rows = fitted(trainable, CASES, CONTRARY, epochs=6, patience=2, learning_rate=0.2, seed=7, checkpoint=kept)
         return rows, trainable.read()
 
     rows, weights = stage(None)
