@@ -3,7 +3,6 @@
 import gc
 import os
 
-gc.set_threshold(50_000, 10, 10)  # collecting 7,000 tests makes millions of objects, all of which stay
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any Hugging Face library reads it
 # Models this small lose by threads: a hundredfold on a machine that has other work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,10 +25,13 @@ if TYPE_CHECKING:
     from tasks.engine.vision import Features
 
 
+gc.set_threshold(50_000, 10, 10)  # libraries and 7,000 collected tests are millions of objects, all of which stay
+
 LONG = (
     "test_study", "test_flow", "test_runners", "test_compare_flow", "test_export_flow", "test_nightly", "test_faults",
-    "test_strategies_flow", "test_kills", "test_participation_flow", "test_warm_start", "test_seen_flow", "test_operate",
-    "test_canaries", "test_shared_artifacts", "test_audit_images", "test_forget", "test_whole_runs", "test_serve_runs",
+    "test_strategies_flow", "test_kills", "test_participation_flow", "test_warm_start", "test_seen_flow",
+    "test_operate", "test_canaries", "test_shared_artifacts", "test_audit_images", "test_forget", "test_whole_runs",
+    "test_serve_runs",
 )  # fmt: skip
 """Test modules of a minute or more, the longest first."""
 
