@@ -9,7 +9,7 @@ within their time. Before anything is timed, the losses of single cases must agr
 after an epoch of single cases with Trainer's.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -98,13 +98,20 @@ def real_work(root: Path, name: str, dropout: float = LORA.dropout) -> Work:
     return Work(engine, plain_model(engine, plain), images, [build_prompt(case, ()) for case in cases], [])
 
 
-if __name__ == "__main__":
-    watch = Watch()
-    figure = alone(measure, Path(sys.argv[1]), *(sys.argv[2:] or ["radiology"]))
-    console = Console()
+def main() -> None:
+    """Measure, and print the notes and the verdict."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("slake", type=Path, help="folder of SLAKE")
+    parser.add_argument("base", nargs="?", default="radiology")
+    given, watch, console = parser.parse_args(), Watch(), Console()
+    figure = alone(measure, given.slake, given.base)
     console.print_json(data=dict(figure.notes))
     console.print(
         f"{figure.value:.1f} samples/s against Trainer's {figure.reference:.1f}: {figure.ratio:.2f} times, "
         f"{figure.reached or 0:.2f} of what products allow"
     )
     console.print(f"target: {TARGET:g}; met: {verdict(figure.met, watch.share())}")
+
+
+if __name__ == "__main__":
+    main()

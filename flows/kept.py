@@ -6,13 +6,17 @@ temporary files, and each holds a connection as long as it runs. Where no termin
 nothing is left running unless FED_RAG_KEEP_SERVER says so.
 """
 
+import contextlib
 import hashlib
+import math
 import os
 import selectors
 import socket
 import sys
 import tempfile
 from pathlib import Path
+
+from tasks.errors import StudyError
 
 KEEP = "FED_RAG_KEEP_SERVER"
 """Seconds that a server stays for the next command; 0 ends it with its own."""
@@ -21,11 +25,14 @@ TELLS_WITHIN_S = 5
 
 
 def kept_for() -> float:
-    """Seconds that a server started now stays after its last command."""
-    try:
-        return max(0.0, float(os.environ[KEEP]))
-    except (KeyError, ValueError):
+    """Seconds that a server started now stays after its last command; StudyError if what was set is no such number."""
+    told = os.environ.get(KEEP)
+    if told is None:
         return KEPT_FOR_S if sys.stderr.isatty() else 0.0
+    with contextlib.suppress(ValueError):
+        if 0 <= (seconds := float(told)) < math.inf:
+            return seconds
+    raise StudyError(f"Expected {KEEP} to be a number of seconds, 0 or more, found {told!r}: mend or unset it.")
 
 
 def place_of(home: Path, settings: str) -> Path:
@@ -37,11 +44,10 @@ def place_of(home: Path, settings: str) -> Path:
 
 def join(place: Path) -> tuple[socket.socket, int] | None:
     """A connection to a kept server, which stays at least until it is closed, and its port; None where none is."""
-    try:
-        if place.lstat().st_uid != os.getuid():  # another user's would see the runs
-            return None
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    except (OSError, AttributeError):
+    if not _is_own(place):  # another user's server would see the runs
+        return None
+    connection = _new_socket()
+    if connection is None:
         return None
     connection.settimeout(TELLS_WITHIN_S)
     try:
@@ -59,9 +65,8 @@ def join(place: Path) -> tuple[socket.socket, int] | None:
 
 def listen(place: Path) -> socket.socket | None:
     """A socket for commands to come; None where another server has it, or the system has no such sockets."""
-    try:
-        found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    except (OSError, AttributeError):
+    found = _new_socket()
+    if found is None:
         return None
     try:
         found.bind(str(place))
@@ -71,6 +76,19 @@ def listen(place: Path) -> socket.socket | None:
         found.close()
         return None
     return found
+
+
+def _new_socket() -> socket.socket | None:
+    """None where the system has no sockets that are files."""
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) if hasattr(socket, "AF_UNIX") else None
+
+
+def _is_own(place: Path) -> bool:
+    """Whether there is a file of this user."""
+    try:
+        return place.lstat().st_uid == os.getuid()
+    except OSError:
+        return False
 
 
 def is_open(connection: socket.socket) -> bool:

@@ -2,7 +2,7 @@
 
 Weights are copied into tensors that the engine found when it was made. A layer that got other tensors since, or was
 merged or turned off, would go on as before without a word. To see that a layer still holds the tensor that was written
-takes a comparison of addresses; reading all values again took fourteen times as long as the switch itself.
+takes a comparison of addresses, where reading all values again took several times as long as the switch itself.
 """
 
 from collections.abc import Mapping

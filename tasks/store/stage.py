@@ -96,8 +96,11 @@ def stage(
 
         def covered(parameters: Mapping[str, Any]) -> bool:
             """Whether the folder of these parameters was asked for again, and is not made yet."""
-            path, again = path_of(parameters), asked_again()
-            return bool(again and again.covers(path, (name, *_parts()), _paths(parameters)) and not again.is_done(path))
+            again = asked_again()
+            if again is None:
+                return False
+            path = path_of(parameters)
+            return again.covers(path, (name, *_parts()), _paths(parameters)) and not again.is_done(path)
 
         @functools.wraps(body)
         def run(**parameters: Any) -> Ref:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from flows import kept
+from tasks.errors import StudyError
 
 LONG_S = 60
 
@@ -174,7 +175,7 @@ def test_other_settings_or_another_home_have_another_server(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("told", "terminal", "seconds"),
-    [(None, True, 300), (None, False, 0), ("0", True, 0), ("20", False, 20), ("-1", True, 0), ("long", True, 300)],
+    [(None, True, 300), (None, False, 0), ("0", True, 0), ("20", False, 20), ("0.5", True, 0.5)],
 )
 def test_how_long(told: str | None, terminal: bool, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(kept.KEEP, raising=False)
@@ -182,6 +183,13 @@ def test_how_long(told: str | None, terminal: bool, seconds: float, monkeypatch:
         monkeypatch.setenv(kept.KEEP, told)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     assert kept.kept_for() == seconds
+
+
+@pytest.mark.parametrize("told", ["long", "-1", "nan", "inf", ""])
+def test_a_time_that_is_none_is_refused(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(kept.KEEP, told)
+    with pytest.raises(StudyError, match=f"^Expected FED_RAG_KEEP_SERVER to be a number of seconds, .* found '{told}'"):
+        kept.kept_for()
 
 
 ASK = "from flows.server import use_prefect_server as use; use(); import os; print(os.environ['PREFECT_API_URL'])"
